@@ -1,0 +1,525 @@
+"""Who failed, and what is known.
+
+Every exception of aioregistry is a :class:`RegistryError`. Three questions decide the class: did the *caller* err
+(:class:`InvalidArgument`, :class:`UsageError`), did the *server* answer with an error code (:class:`ServerError` and one subclass per code
+of ZooKeeper's ``KeeperException.Code``), or did something happen to the *connection, session or registration* in between.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "APIError",
+    "AuthFailed",
+    "AuthenticationFailed",
+    "BadArguments",
+    "BadVersion",
+    "ChrootMissing",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "DataInconsistency",
+    "EphemeralOnLocalSession",
+    "HandleClosed",
+    "InvalidACL",
+    "InvalidArgument",
+    "InvalidCallback",
+    "InvalidInstance",
+    "MarshallingError",
+    "NewConfigNoQuorum",
+    "NoAuth",
+    "NoChildrenForEphemerals",
+    "NoNode",
+    "NoWatcher",
+    "NodeExists",
+    "NodeNotEphemeral",
+    "NotEmpty",
+    "NotReadOnly",
+    "OperationTimeout",
+    "ProtocolError",
+    "QuotaExceeded",
+    "ReconfigDisabled",
+    "ReconfigInProgress",
+    "RegistrationConflict",
+    "RegistrationDisplaced",
+    "RegistrationError",
+    "RegistryError",
+    "RequestTimeout",
+    "RequestTooLarge",
+    "RolledBack",
+    "RuntimeInconsistency",
+    "ServerConnectionLoss",
+    "ServerError",
+    "ServerSessionExpired",
+    "SessionClosed",
+    "SessionClosedRequireSASL",
+    "SessionError",
+    "SessionExpired",
+    "SessionFailed",
+    "SessionMoved",
+    "SystemFault",
+    "Throttled",
+    "TransactionAborted",
+    "Unimplemented",
+    "UnknownServerError",
+    "UnknownSession",
+    "UnsupportedServer",
+    "UsageError",
+    "server_error",
+]
+
+
+class RegistryError(Exception):
+    """Base of every exception that aioregistry raises on purpose."""
+
+
+# ---------------------------------------------------------------- the caller
+
+
+class InvalidArgument(RegistryError, ValueError):
+    """An argument is wrong; nothing was done.
+
+    ``field`` names the argument and ``value`` is what was given (a credential is never shown).
+    """
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(field, value, reason)
+        self.field = field
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.value!r}: {self.reason}"
+
+
+class RequestTooLarge(InvalidArgument):
+    """The request would exceed the server's ``jute.maxbuffer``, which closes the connection of whoever sends it."""
+
+    def __init__(self, field: str, size: int, limit: int) -> None:
+        super().__init__(field, f"<{size} bytes>", f"the request would take {size} bytes, jute.maxbuffer is {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class UsageError(RegistryError, RuntimeError):
+    """A handle was used before it was entered, twice, from another event loop or thread, or after a fork."""
+
+
+class HandleClosed(UsageError):
+    """The handle was used after it was closed."""
+
+
+# ---------------------------------------------------------------- the session and its connections
+
+
+class SessionError(RegistryError):
+    """Something happened to the session or its connection."""
+
+
+class ConnectTimeout(SessionError, TimeoutError):
+    """No server accepted a session in time.
+
+    ``attempts`` maps each address that was tried to the last thing that went wrong there.
+    """
+
+    def __init__(self, servers: str, timeout: float, attempts: dict[str, str]) -> None:
+        super().__init__(servers, timeout, attempts)
+        self.servers = servers
+        self.timeout = timeout
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        tried = "; ".join(f"{address}: {why}" for address, why in self.attempts.items()) or "no attempt was finished"
+        return f"no ZooKeeper session on servers={self.servers!r} within timeout={self.timeout:g} s ({tried})"
+
+
+class ConnectionLost(SessionError, ConnectionError):
+    """The connection ended before the answer came, or there is none.
+
+    ``maybe_applied`` is False where the request certainly never left this process; otherwise whoever wrote has to look again.
+    """
+
+    def __init__(self, message: str, *, maybe_applied: bool) -> None:
+        super().__init__(message, maybe_applied)
+        self.message = message
+        self.maybe_applied = maybe_applied
+
+    def __str__(self) -> str:
+        known = "the request may have been applied" if self.maybe_applied else "the request was not sent"
+        return f"{self.message}; {known}"
+
+
+class RequestTimeout(SessionError, TimeoutError):
+    """No answer within the caller's own deadline; the session goes on."""
+
+
+class SessionExpired(SessionError):
+    """The server ended the session; everything ephemeral it owned is gone, and a new session takes its place."""
+
+
+class SessionClosed(SessionError):
+    """The session was closed by this process; it takes no further requests."""
+
+
+class SessionFailed(SessionError):
+    """The session cannot go on (wrong credentials, a defect of the supervisor); ``__cause__`` says why."""
+
+
+class AuthenticationFailed(SessionError):
+    """The server refused the credentials; trying again with the same ones is of no use."""
+
+    def __init__(self, scheme: str, server: str) -> None:
+        super().__init__(scheme, server)
+        self.scheme = scheme
+        self.server = server
+
+    def __str__(self) -> str:
+        return f"server {self.server} refused the credentials of scheme={self.scheme!r}"
+
+
+class ProtocolError(SessionError):
+    """What came is no ZooKeeper protocol: another service, garbage, or a defect."""
+
+
+class UnsupportedServer(SessionError):
+    """The server does not know an operation that was asked for explicitly."""
+
+
+class ChrootMissing(SessionError):
+    """The chroot does not exist, and ``create_chroot=False`` was given."""
+
+    def __init__(self, chroot: str) -> None:
+        super().__init__(chroot)
+        self.chroot = chroot
+
+    def __str__(self) -> str:
+        return f"chroot={self.chroot!r} does not exist and create_chroot=False"
+
+
+# ---------------------------------------------------------------- registrations and instances
+
+
+class RegistrationError(RegistryError):
+    """A registration ended for good; ``path`` is its node."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(path, message)
+        self.path = path
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class RegistrationDisplaced(RegistrationError):
+    """A newer claimant took the id; ``owner`` is its session."""
+
+    def __init__(self, path: str, owner: int) -> None:
+        super().__init__(path, f"displaced by session {owner:#x}, which claimed this id later")
+        self.owner = owner
+
+
+class RegistrationConflict(RegistrationError):
+    """``on_conflict="fail"`` and the id is taken by another session: a live owner, or a ghost within its timeout."""
+
+    def __init__(self, path: str, owner: int) -> None:
+        super().__init__(path, f"already held by session {owner:#x} (a live owner, or a ghost until its session times out)")
+        self.owner = owner
+
+
+class NodeNotEphemeral(RegistrationError):
+    """A node that no session owns is in the way; it is left alone, because a person or another program made it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "a node that is not ephemeral is in the way; remove it, or register another id")
+
+
+class InvalidInstance(RegistryError, ValueError):
+    """A node's data is no service instance; ``reason`` says what is wrong with it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+# ---------------------------------------------------------------- the server's answers
+
+
+class ServerError(RegistryError):
+    """The server answered with an error code.
+
+    ``code`` is ZooKeeper's (``KeeperException.Code``), ``path`` the node asked about, ``zxid`` the one in the reply's header (-1: none).
+    """
+
+    code: ClassVar[int]
+    meaning: ClassVar[str]
+
+    def __init__(self, path: str | None = None, zxid: int = -1) -> None:
+        super().__init__(path, zxid)
+        self.path = path
+        self.zxid = zxid
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return f"{where}{self.meaning} ({self.code})"
+
+
+class UnknownServerError(ServerError):
+    """An error code that this version does not know."""
+
+    code = -2147483648
+    meaning = "unknown error code"
+
+    def __init__(self, path: str | None = None, zxid: int = -1, number: int = 0) -> None:
+        super().__init__(path, zxid)
+        self.number = number
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return f"{where}unknown error code ({self.number})"
+
+
+class RolledBack(ServerError):
+    """This operation of a transaction would have succeeded, but another one failed."""
+
+    code = 0
+    meaning = "rolled back with its transaction"
+
+
+class SystemFault(ServerError):
+    """The server failed inside."""
+
+    code = -1
+    meaning = "system error"
+
+
+class RuntimeInconsistency(ServerError):
+    """An operation of a transaction behind the one that failed."""
+
+    code = -2
+    meaning = "not executed, an earlier operation of the transaction failed"
+
+
+class DataInconsistency(ServerError):
+    """The server found its data inconsistent."""
+
+    code = -3
+    meaning = "data inconsistency"
+
+
+class ServerConnectionLoss(ServerError):
+    """The server itself lost a connection while answering."""
+
+    code = -4
+    meaning = "connection loss inside the server"
+
+
+class MarshallingError(ServerError):
+    """The server could not read the request, or refuses an operation in this place."""
+
+    code = -5
+    meaning = "marshalling error"
+
+
+class Unimplemented(ServerError):
+    """The server does not know the operation; most versions close the connection with it."""
+
+    code = -6
+    meaning = "operation unimplemented"
+
+
+class OperationTimeout(ServerError):
+    """The operation timed out inside the server."""
+
+    code = -7
+    meaning = "operation timed out inside the server"
+
+
+class BadArguments(ServerError):
+    """The server found an argument invalid."""
+
+    code = -8
+    meaning = "bad arguments"
+
+
+class UnknownSession(ServerError):
+    """The server does not know the session."""
+
+    code = -12
+    meaning = "unknown session"
+
+
+class NewConfigNoQuorum(ServerError):
+    """No quorum of the new configuration is connected."""
+
+    code = -13
+    meaning = "no quorum of the new configuration is connected"
+
+
+class ReconfigInProgress(ServerError):
+    """Another reconfiguration is in progress."""
+
+    code = -14
+    meaning = "another reconfiguration is in progress"
+
+
+class APIError(ServerError):
+    """An API error of the server's."""
+
+    code = -100
+    meaning = "API error"
+
+
+class NoNode(ServerError):
+    """There is no such node: the only proof of absence."""
+
+    code = -101
+    meaning = "no node"
+
+
+class NoAuth(ServerError):
+    """The node's ACL does not allow it."""
+
+    code = -102
+    meaning = "not authorised by the node's ACL"
+
+
+class BadVersion(ServerError):
+    """The node has another version."""
+
+    code = -103
+    meaning = "version conflict"
+
+
+class NoChildrenForEphemerals(ServerError):
+    """The parent is an ephemeral node, which can have no children."""
+
+    code = -108
+    meaning = "ephemeral nodes have no children"
+
+
+class NodeExists(ServerError):
+    """The node exists already."""
+
+    code = -110
+    meaning = "node exists"
+
+
+class NotEmpty(ServerError):
+    """The node has children."""
+
+    code = -111
+    meaning = "node has children"
+
+
+class ServerSessionExpired(ServerError):
+    """The server says so inside a reply; the session machine hears of it by the connection's end."""
+
+    code = -112
+    meaning = "session expired"
+
+
+class InvalidCallback(ServerError):
+    """An invalid callback."""
+
+    code = -113
+    meaning = "invalid callback"
+
+
+class InvalidACL(ServerError):
+    """The ACL is not valid."""
+
+    code = -114
+    meaning = "invalid ACL"
+
+
+class AuthFailed(ServerError):
+    """The server refused credentials; the session fails with :class:`AuthenticationFailed`."""
+
+    code = -115
+    meaning = "authentication failed"
+
+
+class SessionMoved(ServerError):
+    """The session moved to another connection."""
+
+    code = -118
+    meaning = "session moved to another server"
+
+
+class NotReadOnly(ServerError):
+    """A write was sent to a read-only server."""
+
+    code = -119
+    meaning = "state-changing request on a read-only server"
+
+
+class EphemeralOnLocalSession(ServerError):
+    """Local sessions cannot own ephemeral nodes until upgraded."""
+
+    code = -120
+    meaning = "ephemeral node on a local session"
+
+
+class NoWatcher(ServerError):
+    """No such watch is set."""
+
+    code = -121
+    meaning = "no such watch"
+
+
+class ReconfigDisabled(ServerError):
+    """Reconfiguration is disabled."""
+
+    code = -123
+    meaning = "reconfiguration is disabled"
+
+
+class SessionClosedRequireSASL(ServerError):
+    """The server demands SASL authentication."""
+
+    code = -124
+    meaning = "session closed: the server requires SASL authentication"
+
+
+class QuotaExceeded(ServerError):
+    """A quota is exhausted."""
+
+    code = -125
+    meaning = "quota exceeded"
+
+
+class Throttled(ServerError):
+    """The server is overloaded and dropped the request unprocessed."""
+
+    code = -127
+    meaning = "operation throttled: the server is overloaded"
+
+
+class TransactionAborted(ServerError):
+    """A transaction failed; ``index`` is the operation that failed and ``cause`` its error."""
+
+    code = -2
+    meaning = "transaction aborted"
+
+    def __init__(self, index: int, cause: ServerError, zxid: int = -1) -> None:
+        super().__init__(cause.path, zxid)
+        self.index = index
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"transaction aborted by operation {self.index}: {self.cause}"
+
+
+_NOT_BY_CODE = {UnknownServerError, TransactionAborted}
+_BY_CODE: dict[int, type[ServerError]] = {
+    error.code: error for error in ServerError.__subclasses__() if error not in _NOT_BY_CODE
+}
+
+
+def server_error(code: int, path: str | None = None, zxid: int = -1) -> ServerError:
+    """Return the exception for an error *code* of ZooKeeper's; an unknown code gives :class:`UnknownServerError`."""
+    known = _BY_CODE.get(code)
+    if known is None:
+        return UnknownServerError(path, zxid, code)
+    return known(path, zxid)
