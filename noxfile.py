@@ -1,0 +1,103 @@
+"""What checks aioregistry: `nox` runs what has to pass, `nox -s NAME` what takes longer (`nox -l` lists it)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_venv = "yes"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+# Debian package → the command or file that shows that it is there
+ZOOKEEPER = {
+    "openjdk-17-jre-headless": "java",
+    "libzookeeper-java": "/usr/share/java/zookeeper.jar",
+    "libslf4j-java": "/usr/share/java/slf4j-simple.jar",
+}
+CURATOR = {
+    "openjdk-17-jdk-headless": "javac",
+    "libcurator-discovery-java": "/usr/share/java/curator-x-discovery.jar",
+}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff (rules and format) and mypy --strict."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The default test run, on a real ZooKeeper, with branch coverage."""
+    provide(session, ZOOKEEPER)
+    install(session, "test")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """`aioregistry demo` on a ZooKeeper of its own."""
+    provide(session, ZOOKEEPER)
+    install(session, "test")
+    session.run("python", "-m", "tests.support.with_zookeeper", "aioregistry", "demo", *session.posargs)
+
+
+@nox.session(default=False)
+def interop(session: nox.Session) -> None:
+    """What Java Curator registers is seen from Python, and the other way round."""
+    provide(session, ZOOKEEPER | CURATOR)
+    install(session, "test", "peers")
+    session.run("pytest", "-m", "interop", *session.posargs)
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """The tests that take minutes."""
+    provide(session, ZOOKEEPER)
+    install(session, "test")
+    session.run("pytest", "-m", "soak", "-o", "faulthandler_timeout=3600", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The benchmarks, against kazoo, aiozk and a raw socket."""
+    provide(session, ZOOKEEPER)
+    install(session, "test", "peers")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+def present(evidence: str) -> bool:
+    return shutil.which(evidence) is not None or Path(evidence).is_file()
+
+
+def provide(session: nox.Session, packages: dict[str, str]) -> None:
+    """Install the Debian *packages* that are missing, or say in one line what to install."""
+    missing = [package for package, evidence in packages.items() if not present(evidence)]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        session.error(f"packages are missing; as root: apt-get install --no-install-recommends {' '.join(missing)}")
+    noninteractive = {"DEBIAN_FRONTEND": "noninteractive"}
+    session.run("apt-get", "update", "-qq", external=True, silent=True)
+    session.run(
+        *("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing),
+        env=noninteractive,
+        external=True,
+        silent=True,
+    )
