@@ -1,0 +1,90 @@
+"""What a received frame is: its header, then an event or the reply to a request."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, NamedTuple, TypeVar, overload
+
+from aiozk.protocol.request import Request
+from aiozk.protocol.response import response_xref
+
+from aioregistry.errors import ProtocolError, server_error
+from aioregistry.protocol.jute import read_int, read_string
+from aioregistry.protocol.messages import Message
+from aioregistry.protocol.records import EventKind, Reply, WatchedEvent
+
+T = TypeVar("T")
+
+_HEADER = struct.Struct(">iqi")
+
+HEADER_SIZE: Final = _HEADER.size
+
+_KINDS = {kind.value: kind for kind in EventKind}
+
+
+class Header(NamedTuple):
+    """The header of every reply but the ConnectReply; ``zxid`` is -1 in events before 3.9 and in some errors."""
+
+    xid: int
+    zxid: int
+    error: int
+
+
+def decode_header(frame: bytes) -> Header:
+    """The header of a frame.
+
+    Raises:
+        ProtocolError: the frame is too short.
+    """
+    if len(frame) < HEADER_SIZE:
+        raise ProtocolError(f"a reply of {len(frame)} bytes has no header")
+    return Header._make(_HEADER.unpack_from(frame))
+
+
+def decode_event(frame: bytes) -> WatchedEvent:
+    """The event of a frame whose header has ``NOTIFICATION_XID``.
+
+    Raises:
+        ProtocolError: the event is malformed or of a kind unknown.
+    """
+    _, zxid, _ = decode_header(frame)
+    try:
+        kind, at = read_int(frame, HEADER_SIZE)
+        state, at = read_int(frame, at)
+        path, at = read_string(frame, at)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ProtocolError(f"malformed event: {error}") from error
+    if at != len(frame):
+        raise ProtocolError(f"an event of {len(frame)} bytes has content for {at}")
+    if kind not in _KINDS:
+        raise ProtocolError(f"an event of unknown kind {kind} for {path}")
+    return WatchedEvent(_KINDS[kind], state, path, zxid)
+
+
+@overload
+def decode_reply(request: Message[T], frame: bytes) -> Reply[T]: ...
+@overload
+def decode_reply(request: Request, frame: bytes) -> Reply[Any]: ...
+def decode_reply(request: Any, frame: bytes) -> Reply[Any]:
+    """The reply to a request: what its ``decode`` makes of it, or aiozk's response where the request is one of aiozk's.
+
+    Raises:
+        ServerError: the header has an error code. What may follow it is half a reply, which says nothing.
+        ProtocolError: the reply is malformed.
+    """
+    _, zxid, error = decode_header(frame)
+    if error:
+        raise server_error(error, getattr(request, "path", None), zxid)
+    if isinstance(request, Message):
+        return Reply(zxid, request.decode(frame, HEADER_SIZE))
+    return Reply(zxid, _decode_with_aiozk(request, frame[HEADER_SIZE:]))
+
+
+def _decode_with_aiozk(request: Any, body: bytes) -> Any:
+    name = type(request).__name__
+    if request.opcode not in response_xref:
+        raise ProtocolError(f"there is no response class for {name}, opcode {request.opcode}")
+    try:
+        return response_xref[request.opcode].deserialize(body)
+    except (struct.error, ValueError, LookupError) as error:
+        raise ProtocolError(f"malformed reply to {name}: {error}") from error
