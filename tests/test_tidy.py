@@ -1,0 +1,441 @@
+"""The house is tidy: imports follow the table of rooms, pure modules are pure, names and exports tell the truth.
+
+Every check is a function from sources to problems, and is also given a source that it must find fault with.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "aioregistry"
+
+# ---------------------------------------------------------------- the tables
+
+# Room → what it may import beside the standard library and itself. "*" stands for every room above it in this table.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "runtime": {"errors"},
+    # Additions to the rooms first drawn (docs/internals.md): states, statuses, snapshots and changes share one stream,
+    # and the public context managers open and close in one way.
+    "streams": {"errors"},
+    "handles": {"errors"},
+    "model": {"errors", "msgspec"},
+    "protocol": {"errors", "aiozk.protocol"},
+    # Raising what its messages and callers raise needs `errors`; offering states needs `streams`.
+    "session": {"errors", "streams", "protocol", "runtime", "anyio"},
+    # Both speak to the session in `protocol`'s messages, and offer handles and streams.
+    "registration": {"errors", "streams", "handles", "protocol", "session", "model", "anyio"},
+    "discovery": {"errors", "streams", "handles", "protocol", "session", "model", "anyio"},
+    "balancing": {"model"},
+    "client": {"*", "aiozk"},
+    "registry": {"*", "anyio"},
+    "": {"*"},
+    "server": {"protocol", "errors"},
+    "testing": {"server", "errors", ""},
+    "integrations": {"errors", ""},
+    "cli": {"errors", ""},
+    "__main__": {"cli"},
+}
+
+# Modules that get time, randomness and news as arguments; `balancing` as a whole.
+PURE_MODULES = {"states", "machine", "plan", "mirror", "tree"}
+PURE_ROOMS = {"balancing"}
+IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
+IMPURE_ROOMS = {"runtime", "streams", "handles"}
+
+# Nobody outside the package imports these; their modules may do without `__all__`, but where they have one it is true.
+INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "__main__"}
+
+FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
+UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
+MACHINE_PATHS = re.compile("|".join(["/ro" + "ot/", "/tmp" + "/w", "/wo" + "rk/", r"/ho" + r"me/[a-z]+/"]))
+
+Sources = dict[str, str]  # path inside the repository → text
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+# ---------------------------------------------------------------- reading sources
+
+
+def module_name(path: str) -> str:
+    """`aioregistry/session/__init__.py` → `aioregistry.session`."""
+    parts = PurePosixPath(path).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def modules(sources: Sources) -> dict[str, ast.Module]:
+    return {module_name(path): ast.parse(text, path) for path, text in sources.items()}
+
+
+def packages(sources: Sources) -> set[str]:
+    return {module_name(path) for path in sources if path.endswith("__init__.py")}
+
+
+def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Yield (line, absolute dotted name); `from a import b` yields `a.b`, which may be a module or a name in one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, module, is_package)
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}"
+
+
+def absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    kept = parts[: len(parts) - node.level + is_package]
+    return ".".join([*kept, *([node.module] if node.module else [])])
+
+
+def target_module(name: str, known: Iterable[str]) -> str | None:
+    """The module of ours that a dotted *name* means, if any."""
+    known = set(known)
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+# ---------------------------------------------------------------- the checks
+
+
+def misplaced_imports(sources: Sources) -> Iterator[str]:
+    trees = modules(sources)
+    for module, tree in trees.items():
+        room = room_of(module)
+        if room not in ROOMS:
+            yield f"{module}: the room {room!r} is not in the table"
+            continue
+        for line, name in imports(tree, module, module in packages(sources)):
+            if not may_import(room, name, trees):
+                yield f"{module}:{line}: {room or PACKAGE} may not import {name}"
+
+
+def may_import(room: str, name: str, known: Iterable[str]) -> bool:
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top == "__future__":
+        return True
+    if top == PACKAGE:
+        ours = target_module(name, known)
+        target = room_of(ours) if ours is not None else None
+        return target is not None and (target == room or target in allowed_rooms(room))
+    return any(name == allowed or name.startswith(f"{allowed}.") for allowed in ROOMS[room] if allowed not in ROOMS)
+
+
+def allowed_rooms(room: str) -> set[str]:
+    above = list(ROOMS)[: list(ROOMS).index(room)]
+    return set(above) if "*" in ROOMS[room] else ROOMS[room] & set(ROOMS)
+
+
+def impure_imports(sources: Sources) -> Iterator[str]:
+    trees = modules(sources)
+    for module, tree in trees.items():
+        if module.rpartition(".")[2] not in PURE_MODULES and room_of(module) not in PURE_ROOMS:
+            continue
+        for line, name in imports(tree, module, module in packages(sources)):
+            ours = target_module(name, trees)
+            if name.partition(".")[0] in IMPURE or (ours is not None and room_of(ours) in IMPURE_ROOMS):
+                yield f"{module}:{line}: a pure module may not import {name}"
+
+
+def untrue_exports(sources: Sources) -> Iterator[str]:
+    for module, tree in modules(sources).items():
+        exported = exports(tree)
+        if exported is None:
+            if room_of(module) not in INTERNAL_ROOMS:
+                yield f"{module}: no literal __all__"
+            continue
+        if len(exported) != len(set(exported)):
+            yield f"{module}: __all__ says a name twice"
+        defined = {
+            node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        for name in sorted(defined - set(exported)):
+            if not name.startswith("_"):
+                yield f"{module}: {name} is public by its name and missing in __all__"
+
+
+def exports(tree: ast.Module) -> list[str] | None:
+    for node in tree.body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id="__all__")], value=value)
+                | ast.AnnAssign(target=ast.Name(id="__all__"), value=ast.expr() as value)
+            ):
+                try:
+                    return list(ast.literal_eval(value))
+                except ValueError:
+                    return None
+    return None
+
+
+def orphans(sources: Sources, entries: Iterable[str]) -> Iterator[str]:
+    """Modules that no entry point reaches by imports; importing a module imports the packages above it."""
+    trees = modules(sources)
+    reached: set[str] = set()
+    pending = [entry for entry in entries if entry in trees]
+    while pending:
+        module = pending.pop()
+        if module in reached:
+            continue
+        reached.add(module)
+        named = [name for _, name in imports(trees[module], module, module in packages(sources))]
+        pending += [found for name in [*named, module.rpartition(".")[0]] if (found := target_module(name, trees))]
+    yield from (f"{module}: nothing imports it" for module in sorted(set(trees) - reached))
+
+
+def forbidden_text(sources: Sources, pattern: re.Pattern[str]) -> Iterator[str]:
+    for path, text in sources.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            if found := pattern.search(line):
+                yield f"{path}:{number}: {found[0]}"
+
+
+def forbidden_names(sources: Sources) -> Iterator[str]:
+    for path, text in sources.items():
+        if last_word(PurePosixPath(path).stem) in FORBIDDEN_LAST_WORDS:
+            yield f"{path}: says nothing"
+        for node in definitions(ast.parse(text, path)):
+            if last_word(node.name) in FORBIDDEN_LAST_WORDS:
+                yield f"{path}:{node.lineno}: {node.name} says nothing"
+
+
+def definitions(tree: ast.Module) -> Iterator[Definition]:
+    for node in ast.walk(tree):
+        if isinstance(node, Definition):
+            yield node
+
+
+def last_word(identifier: str) -> str:
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", identifier)
+    return words[-1].lower() if words else ""
+
+
+def unread_options(sources: Sources) -> Iterator[str]:
+    """Parameters with a default, of public functions with a body, that nothing reads.
+
+    Where another library dictates the signature, the line of the `def` tells ruff so, with the reason: `noqa: ARG002`.
+    """
+    for path, text in sources.items():
+        lines = text.splitlines()
+        for node in definitions(ast.parse(text, path)):
+            if isinstance(node, ast.ClassDef) or not is_public(node.name) or is_stub(node):
+                continue
+            read = {name.id for part in node.body for name in ast.walk(part) if isinstance(name, ast.Name)}
+            if "noqa: ARG" not in lines[node.lineno - 1]:
+                yield from (
+                    f"{path}:{node.lineno}: {node.name}({name}=…) is never read" for name in options(node) - read
+                )
+
+
+def is_public(name: str) -> bool:
+    return not name.startswith("_") or name == "__init__"
+
+
+def options(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    by_position = positional[len(positional) - len(arguments.defaults) :]
+    by_keyword = [arg for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default]
+    return {argument.arg for argument in [*by_position, *by_keyword]}
+
+
+def is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Only a docstring, `...` or `raise NotImplementedError`."""
+    for statement in function.body:
+        match statement:
+            case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.Raise(exc=ast.Name(id="NotImplementedError")):
+                continue
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- held against the repository
+
+
+def tracked(*patterns: str) -> Sources:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    paths = sorted(path for path in listed.split("\0") if path and (ROOT / path).is_file())
+    return {path: (ROOT / path).read_text(encoding="utf-8") for path in paths}
+
+
+@pytest.fixture(scope="module")
+def package() -> Sources:
+    return tracked(f"{PACKAGE}/*.py")
+
+
+@pytest.fixture(scope="module")
+def everything() -> Sources:
+    return tracked()
+
+
+def entry_points() -> list[str]:
+    """Where a program enters: `import aioregistry`, `python -m aioregistry`, and the scripts of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    scripts = [target.partition(":")[0] for target in project["scripts"].values()]
+    return [PACKAGE, f"{PACKAGE}.__main__", *scripts]
+
+
+def test_imports_follow_the_table(package: Sources) -> None:
+    assert list(misplaced_imports(package)) == []
+
+
+def test_pure_modules_import_no_clock_loop_log_or_chance(package: Sources) -> None:
+    assert list(impure_imports(package)) == []
+
+
+def test_exports_are_declared(package: Sources) -> None:
+    assert list(untrue_exports(package)) == []
+
+
+def test_exports_exist(package: Sources) -> None:
+    for name, tree in modules(package).items():
+        module = importlib.import_module(name) if exports(tree) is not None else None
+        missing = [export for export in exports(tree) or () if not hasattr(module, export)]
+        assert missing == [], name
+
+
+def test_every_file_is_reachable(package: Sources) -> None:
+    assert list(orphans(package, entry_points())) == []
+
+
+def test_nothing_is_left_unfinished(everything: Sources) -> None:
+    assert list(forbidden_text(everything, UNFINISHED)) == []
+
+
+def test_no_path_of_one_machine(everything: Sources) -> None:
+    assert list(forbidden_text(everything, MACHINE_PATHS)) == []
+
+
+def test_names_say_something(everything: Sources) -> None:
+    assert list(forbidden_names({path: text for path, text in everything.items() if path.endswith(".py")})) == []
+
+
+def test_every_option_is_read(package: Sources) -> None:
+    assert list(unread_options(package)) == []
+
+
+# ---------------------------------------------------------------- every check can fail
+
+
+def one(path: str, text: str) -> Sources:
+    return {"aioregistry/__init__.py": "", "aioregistry/errors.py": "", "aioregistry/runtime.py": "", path: text}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("aioregistry/model.py", "import anyio"),
+        ("aioregistry/model.py", "def f():\n    import msgspecial"),
+        ("aioregistry/model.py", "from .runtime import Runtime"),
+        ("aioregistry/model.py", "from . import runtime"),
+        ("aioregistry/model.py", "from aioregistry import runtime"),
+        ("aioregistry/protocol/jute.py", "import aiozk"),
+        ("aioregistry/protocol/jute.py", "from ..runtime import x"),
+        ("aioregistry/protocol/__init__.py", "from ..runtime import x"),
+        ("aioregistry/errors.py", "from . import connect"),
+        ("aioregistry/errors.py", "from .absent import x"),
+        ("aioregistry/attic.py", ""),
+    ],
+)
+def test_a_misplaced_import_is_found(path: str, text: str) -> None:
+    assert list(misplaced_imports(one(path, text)))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("aioregistry/model.py", "import json, msgspec.json\nfrom .errors import RegistryError"),
+        ("aioregistry/protocol/jute.py", "from aiozk.protocol import request\nfrom .framing import Frame"),
+        ("aioregistry/protocol/__init__.py", "from . import jute\nfrom ..errors import RegistryError"),
+        ("aioregistry/registry.py", "from .runtime import Runtime\nimport anyio"),
+    ],
+)
+def test_a_proper_import_is_not_found(path: str, text: str) -> None:
+    sources = one(path, text) | {"aioregistry/protocol/framing.py": ""}
+    assert list(misplaced_imports(sources)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("aioregistry/session/machine.py", "import time"),
+        ("aioregistry/session/machine.py", "from asyncio import sleep"),
+        ("aioregistry/session/machine.py", "from ..runtime import Runtime"),
+        ("aioregistry/balancing/rings.py", "import random"),
+    ],
+)
+def test_an_impure_import_is_found(path: str, text: str) -> None:
+    assert list(impure_imports(one(path, text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "__all__ = ['a', 'a']", "__all__ = []\ndef a(): ...", "__all__ = x"],
+)
+def test_an_untrue_export_is_found(text: str) -> None:
+    assert list(untrue_exports({"aioregistry/model.py": text}))
+
+
+def test_an_orphan_is_found() -> None:
+    sources = one("aioregistry/attic.py", "") | {"aioregistry/__init__.py": "from . import errors, runtime"}
+    assert list(orphans(sources, [PACKAGE])) == ["aioregistry.attic: nothing imports it"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [(UNFINISHED, "# TO" + "DO: later"), (UNFINISHED, "# FIX" + "ME"), (MACHINE_PATHS, "see /ro" + "ot/notes")],
+)
+def test_forbidden_text_is_found(pattern: re.Pattern[str], text: str) -> None:
+    assert list(forbidden_text({"a.py": text}, pattern))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("aioregistry/utils.py", ""),
+        ("aioregistry/a.py", "class SessionManager: ..."),
+        ("aioregistry/a.py", "class HTTPImpl: ..."),
+        ("aioregistry/a.py", "def path_helper(): ..."),
+    ],
+)
+def test_a_name_that_says_nothing_is_found(path: str, text: str) -> None:
+    assert list(forbidden_names({path: text}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(timeout=1):\n    return 2",
+        "async def f(*, timeout=1):\n    return 2",
+        "class A:\n    def __init__(self, a, timeout=1):\n        self.a = a",
+    ],
+)
+def test_an_unread_option_is_found(text: str) -> None:
+    assert list(unread_options({"aioregistry/a.py": text}))
+
+
+def test_a_stub_reads_nothing() -> None:
+    stub = 'def f(timeout=1):\n    """What."""\n    raise NotImplementedError\ndef g(a, b=1):\n    return b'
+    assert list(unread_options({"aioregistry/a.py": stub})) == []
