@@ -1,0 +1,525 @@
+"""What is registered and discovered: :class:`ServiceInstance`, and its JSON in the format of Apache Curator.
+
+The document of an instance is what Curator's ``JsonInstanceSerializer`` writes (as of Curator 5.4), so that Java
+services with Curator or Spring Cloud ZooKeeper read what is written here, and the other way round::
+
+    {"name": "chat", "id": "10.0.0.7:7000", "address": "10.0.0.7", "port": 7000, "sslPort": null,
+     "payload": {"zone": "eu-1"}, "registrationTimeUTC": 1763680000000, "serviceType": "DYNAMIC", "uriSpec": null}
+
+* Nulls are written. ``enabled`` is written only when it is false: readers older than CURATOR-275 refuse documents with
+  a field they do not know, and absent means true.
+* Jackson marks a payload's class as ``{"@class": "java.util.HashMap", ...}`` or ``["java.util.ArrayList", [...]]``. The
+  class is kept in ``payload_class``, written back, and no part of ``payload``. A list is always written in the second
+  form (as an ArrayList unless told otherwise), without which Jackson cannot read it.
+* Fields that are not known here are kept in ``extra`` and written back.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeVar
+
+import msgspec
+
+from .errors import InvalidArgument, InvalidInstance
+
+__all__ = ["FrozenDict", "FrozenList", "ServiceInstance", "ServiceType", "decode", "encode", "with_payload_type"]
+
+P = TypeVar("P")
+Q = TypeVar("Q")
+
+
+class ServiceType(enum.Enum):
+    """Curator's kinds of instances; what is registered here is DYNAMIC, the others are read."""
+
+    DYNAMIC = "DYNAMIC"
+    DYNAMIC_SEQUENTIAL = "DYNAMIC_SEQUENTIAL"
+    STATIC = "STATIC"
+    PERMANENT = "PERMANENT"
+
+
+# ---------------------------------------------------------------- frozen JSON
+
+
+def _refuse(self: object, *_: object, **__: object) -> NoReturn:
+    raise TypeError(f"{type(self).__name__} is shared and cannot be changed: make a copy with dict() or list()")
+
+
+class FrozenDict(dict[str, Any]):
+    """A JSON object that cannot be changed: everybody who looks at an instance is given the same one."""
+
+    __slots__ = ()
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]:
+        return type(self), (dict(self),)  # pickle's default fills an empty one item by item
+
+
+class FrozenList(list[Any]):
+    """A JSON array that cannot be changed; equal to a list of the same items."""
+
+    __slots__ = ()
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __reduce__(self) -> tuple[type[Self], tuple[list[Any]]]:
+        return type(self), (list(self),)
+
+
+_CONTAINERS: Final = (dict, list)
+
+
+def _freeze(value: Any) -> Any:
+    """Return *value*, fresh from a decoder, with its containers frozen."""
+    if type(value) is dict:
+        for key, item in value.items():
+            if type(item) in _CONTAINERS:
+                value[key] = _freeze(item)
+        return FrozenDict(value)
+    if type(value) is list:
+        return FrozenList([_freeze(item) if type(item) in _CONTAINERS else item for item in value])
+    return value
+
+
+def _json(field: str, value: Any) -> Any:
+    """Return *value* as fresh builtin JSON values; raises :class:`InvalidArgument` where it has no such form."""
+    try:
+        plain = msgspec.to_builtins(value, str_keys=True)
+        msgspec.json.encode(plain)
+        finite = _is_finite(plain)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidArgument(field, value, f"cannot be written as JSON: {error}") from error
+    if not finite:
+        raise InvalidArgument(field, value, "cannot be written as JSON: a number is not finite")
+    return plain
+
+
+def _is_finite(plain: Any) -> bool:
+    # msgspec writes nan and the infinities as null: a consumer would see something else than what was registered.
+    if isinstance(plain, float):
+        return math.isfinite(plain)
+    if isinstance(plain, dict):
+        return all(map(_is_finite, plain.values()))
+    if isinstance(plain, list | tuple):
+        return all(map(_is_finite, plain))
+    return True
+
+
+# ---------------------------------------------------------------- the instance
+
+
+class _Fields(Generic[P]):
+    __slots__ = (
+        "address",
+        "enabled",
+        "extra",
+        "id",
+        "name",
+        "payload",
+        "payload_class",
+        "port",
+        "registration_time_ms",
+        "service_type",
+        "ssl_port",
+        "uri_spec",
+    )
+
+    name: str
+    id: str
+    address: str | None
+    port: int | None
+    ssl_port: int | None
+    payload: P
+    enabled: bool
+    service_type: ServiceType
+    uri_spec: Mapping[str, Any] | None
+    registration_time_ms: int | None
+    payload_class: str | None
+    extra: Mapping[str, Any]
+
+
+class _Draft(_Fields[P]):
+    """An instance before it is frozen: filled by plain assignments, which cost a fifth of ``object.__setattr__``."""
+
+    __slots__ = ()
+
+    def frozen(self) -> ServiceInstance[P]:
+        self.__class__ = ServiceInstance  # type: ignore[assignment]
+        return self  # type: ignore[return-value]
+
+
+class ServiceInstance(_Fields[P]):
+    """One instance of a service, frozen.
+
+    Two instances are equal when identity (name and id) and data are; ``registration_time_ms`` is no part of the data,
+    so that what a consumer sees equals what was registered. The hash is that of the identity.
+
+    Args:
+        name: the service; a path segment.
+        id: the instance within the service; a path segment. Without it ``address:port``, so that a restarted process
+            replaces its ghost; workers that share a port need ids of their own (``address:port#worker``).
+        address: host name or IP address at which consumers reach the instance.
+        port: 0 to 65535, or None.
+        ssl_port: 0 to 65535, or None.
+        payload: anything msgspec can write as JSON. Dicts, lists and other builtin containers are copied and frozen; an
+            object of another type (a Struct, a dataclass) is kept as it is and should be frozen by its own type.
+        enabled: False while draining: listed, but not to be given new work.
+        service_type: DYNAMIC for whatever is registered by this library.
+        uri_spec: Curator's UriSpec as JSON, ``{"parts": [{"value": "scheme", "variable": true}, ...]}``, or None.
+        registration_time_ms: milliseconds since the epoch; None until the instance is published.
+        payload_class: the Java class that Jackson is to read the payload as, for consumers in Java with a payload class
+            of their own (``org.springframework.cloud.zookeeper.discovery.ZookeeperInstance`` for Spring Cloud).
+        extra: fields of the document that are not known here.
+
+    Raises:
+        InvalidArgument: at once, naming the field and its value.
+    """
+
+    __slots__ = ()
+    __match_args__ = ("name", "id")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        id: str | None = None,
+        address: str | None = None,
+        port: int | None = None,
+        ssl_port: int | None = None,
+        payload: P = None,  # type: ignore[assignment] # P is None where no payload is given
+        enabled: bool = True,
+        service_type: ServiceType = ServiceType.DYNAMIC,
+        uri_spec: Mapping[str, Any] | None = None,
+        registration_time_ms: int | None = None,
+        payload_class: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check_address(address)
+        _check_port("port", port)
+        _check_port("ssl_port", ssl_port)
+        _check_type("enabled", enabled, bool)
+        _check_type("service_type", service_type, ServiceType)
+        _check_time(registration_time_ms)
+        fields = {
+            "name": check_segment("name", name),
+            "id": check_segment("id", _default_id(address, port, ssl_port) if id is None else id),
+            "address": address,
+            "port": port,
+            "ssl_port": ssl_port,
+            "payload": _checked_payload(payload),
+            "enabled": enabled,
+            "service_type": service_type,
+            "uri_spec": _checked_uri_spec(uri_spec),
+            "registration_time_ms": registration_time_ms,
+            "payload_class": _checked_class(payload_class),
+            "extra": _checked_extra(extra),
+        }
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
+
+    def replace(self, **fields: Any) -> ServiceInstance[Any]:
+        """Return a copy with *fields* replaced, checked like a new one. The id stays, also when address or port change.
+
+        Raises:
+            InvalidArgument: naming the field and its value.
+        """
+        return ServiceInstance(**{field: getattr(self, field) for field in _Fields.__slots__} | fields)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a ServiceInstance is frozen: use replace({name}=...)")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("a ServiceInstance is frozen")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ServiceInstance):
+            return NotImplemented
+        return all(getattr(self, field) == getattr(other, field) for field in _COMPARED)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.id))
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return _restored, tuple(getattr(self, field) for field in _Fields.__slots__)
+
+    def __repr__(self) -> str:
+        shown = "".join(
+            f", {field}={value!r}" for field, default in _SHOWN.items() if (value := getattr(self, field)) != default
+        )
+        return f"ServiceInstance({self.name!r}, id={self.id!r}{shown})"
+
+
+_COMPARED: Final = (
+    "id",
+    "name",
+    "address",
+    "port",
+    "payload",
+    "enabled",
+    "ssl_port",
+    "service_type",
+    "uri_spec",
+    "payload_class",
+    "extra",
+)
+_SHOWN: Final[dict[str, object]] = {
+    "address": None,
+    "port": None,
+    "ssl_port": None,
+    "payload": None,
+    "enabled": True,
+    "service_type": ServiceType.DYNAMIC,
+    "uri_spec": None,
+    "registration_time_ms": None,
+    "payload_class": None,
+    "extra": FrozenDict(),
+}
+
+
+def _restored(*values: Any) -> ServiceInstance[Any]:
+    draft: _Draft[Any] = _Draft()
+    for field, value in zip(_Fields.__slots__, values, strict=True):
+        setattr(draft, field, value)
+    return draft.frozen()
+
+
+# ---------------------------------------------------------------- checks of the constructor
+
+# What the server's PathUtils.validatePath refuses. It looks at UTF-16 units, so that whatever lies beyond the BMP, two
+# surrogates there, is refused as well.
+_NOT_IN_PATHS: Final = re.compile("[/\0-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]")
+
+
+def check_segment(field: str, value: object) -> str:
+    """Return *value* if it can be one segment of a path; raises :class:`InvalidArgument`."""
+    if not isinstance(value, str):
+        raise InvalidArgument(field, value, f"must be str, not {type(value).__name__}")
+    if value in ("", ".", ".."):
+        raise InvalidArgument(field, value, "is no path segment")
+    if bad := _NOT_IN_PATHS.search(value):
+        raise InvalidArgument(field, value, f"a path segment cannot contain {bad.group()!r}")
+    return value
+
+
+def _check_type(field: str, value: object, expected: type) -> None:
+    if not isinstance(value, expected):
+        raise InvalidArgument(field, value, f"must be {expected.__name__}, not {type(value).__name__}")
+
+
+def _check_address(address: object) -> None:
+    if address is None:
+        return
+    _check_type("address", address, str)
+    if not address or any(character.isspace() or not character.isprintable() for character in str(address)):
+        raise InvalidArgument("address", address, "must be a host name or an IP address")
+
+
+def _check_port(field: str, port: object) -> None:
+    if port is None:
+        return
+    if not isinstance(port, int) or isinstance(port, bool):
+        raise InvalidArgument(field, port, f"must be int, not {type(port).__name__}")
+    if not 0 <= port <= _MAX_PORT:
+        raise InvalidArgument(field, port, f"must be within 0..{_MAX_PORT}")
+
+
+def _check_time(time_ms: object) -> None:
+    if time_ms is not None and (not isinstance(time_ms, int) or isinstance(time_ms, bool) or time_ms < 0):
+        raise InvalidArgument("registration_time_ms", time_ms, "must be milliseconds since the epoch, an int, or None")
+
+
+def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> str:
+    port = ssl_port if port is None else port
+    if address is None or port is None:
+        raise InvalidArgument("id", None, "is needed where there is no address and port to make it of")
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _checked_payload(payload: Any) -> Any:
+    plain = _json("payload", payload)
+    if isinstance(plain, dict) and _CLASS in plain:
+        raise InvalidArgument("payload", payload, f"the Java class is given as payload_class, not as {_CLASS!r}")
+    return _freeze(plain) if isinstance(payload, Mapping | list | tuple | set | frozenset) else payload
+
+
+def _checked_uri_spec(uri_spec: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if uri_spec is None:
+        return None
+    try:
+        msgspec.convert(uri_spec, _UriSpec)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument("uri_spec", uri_spec, str(error)) from error
+    frozen: FrozenDict = _freeze(_json("uri_spec", uri_spec))
+    return frozen
+
+
+def _checked_class(payload_class: str | None) -> str | None:
+    if payload_class is None:
+        return None
+    _check_type("payload_class", payload_class, str)
+    if not _JAVA_CLASS.fullmatch(payload_class):
+        raise InvalidArgument("payload_class", payload_class, "must be the full name of a Java class")
+    return payload_class
+
+
+def _checked_extra(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if not extra:
+        return _NO_EXTRA
+    _check_type("extra", extra, Mapping)
+    if known := _DOCUMENT_FIELDS & extra.keys():
+        raise InvalidArgument("extra", extra, f"{', '.join(sorted(known))}: no unknown field")
+    frozen: FrozenDict = _freeze(_json("extra", extra))
+    return frozen
+
+
+# ---------------------------------------------------------------- the document
+
+_MAX_PORT: Final = 65535
+_CLASS: Final = "@class"
+_JAVA_LIST: Final = "java.util.ArrayList"
+_JAVA_CLASS: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_][\w$]*")
+_NO_EXTRA: Final = FrozenDict()
+
+_Port = Annotated[int, msgspec.Meta(ge=0, le=_MAX_PORT)]
+
+
+class _UriPart(msgspec.Struct):
+    value: str
+    variable: bool = False
+
+
+class _UriSpec(msgspec.Struct):
+    parts: list[_UriPart]
+
+
+class _Document(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"):
+    name: str
+    id: str
+    address: str | None
+    port: _Port | None = None
+    ssl_port: _Port | None = None
+    payload: Any = None
+    registration_time_ms: int | None = msgspec.field(default=0, name="registrationTimeUTC")
+    service_type: ServiceType | None = ServiceType.DYNAMIC  # null is what Curator makes of an unset one
+    uri_spec: dict[str, Any] | None = None
+    enabled: bool = True
+
+
+_DOCUMENT_FIELDS: Final = frozenset(_Document.__struct_encode_fields__)
+_decode_document = msgspec.json.Decoder(_Document).decode
+_encode_json = msgspec.json.Encoder().encode
+
+
+def encode(instance: ServiceInstance[Any]) -> bytes:
+    """Return the document of *instance*."""
+    document = {
+        "name": instance.name,
+        "id": instance.id,
+        "address": instance.address,
+        "port": instance.port,
+        "sslPort": instance.ssl_port,
+        "payload": _with_class(instance.payload, instance.payload_class),
+        "registrationTimeUTC": instance.registration_time_ms or 0,  # a Java long: there is no null
+        "serviceType": instance.service_type.value,
+        "uriSpec": instance.uri_spec,
+    }
+    if not instance.enabled:
+        document["enabled"] = False
+    return _encode_json({**document, **instance.extra})
+
+
+def decode(data: bytes, *, name: str | None = None, id: str | None = None) -> ServiceInstance[Any]:
+    """Return the instance that the document *data* describes; its payload as JSON, see :func:`with_payload_type`.
+
+    The node's place is the identity: a document that names another service or id than *name* and *id* (where given) is
+    refused, because a consumer could not tell which of two nodes describes the instance.
+
+    Raises:
+        InvalidInstance: with the reason.
+    """
+    try:
+        document = _decode_document(data)
+        extra: Mapping[str, Any] = _NO_EXTRA
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        document, extra = _decode_leniently(data)
+    if name is not None and document.name != name:
+        raise InvalidInstance(f"name is {document.name!r}, but the node belongs to service {name!r}")
+    if id is not None and document.id != id:
+        raise InvalidInstance(f"id is {document.id!r}, but the node is {id!r}")
+    draft: _Draft[Any] = _Draft()
+    # The caller's strings where there are any, so that thousands of instances share one name.
+    draft.name = name or document.name
+    draft.id = id or document.id
+    draft.address = document.address
+    draft.port = document.port
+    draft.ssl_port = document.ssl_port
+    draft.enabled = document.enabled
+    draft.service_type = document.service_type or ServiceType.DYNAMIC
+    draft.uri_spec = None if document.uri_spec is None else _freeze(document.uri_spec)
+    draft.registration_time_ms = document.registration_time_ms or None
+    draft.payload, draft.payload_class = _without_class(document.payload)
+    draft.extra = extra
+    return draft.frozen()
+
+
+def with_payload_type(instance: ServiceInstance[Any], payload_type: type[Q]) -> ServiceInstance[Q]:
+    """Return *instance* with its payload converted from JSON to *payload_type*, any type that msgspec converts to.
+
+    Raises:
+        InvalidInstance: the payload does not fit; says where.
+    """
+    try:
+        payload = msgspec.convert(instance.payload, payload_type, str_keys=True)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidInstance(f"payload: {error}") from error
+    draft: _Draft[Any] = _Draft()
+    draft.name = instance.name
+    draft.id = instance.id
+    draft.address = instance.address
+    draft.port = instance.port
+    draft.ssl_port = instance.ssl_port
+    draft.enabled = instance.enabled
+    draft.service_type = instance.service_type
+    draft.uri_spec = instance.uri_spec
+    draft.registration_time_ms = instance.registration_time_ms
+    draft.payload = payload
+    draft.payload_class = instance.payload_class
+    draft.extra = instance.extra
+    return draft.frozen()
+
+
+def _decode_leniently(data: bytes) -> tuple[_Document, FrozenDict]:
+    """Decode a document that may have unknown fields; raises :class:`InvalidInstance` for whatever else is wrong."""
+    try:
+        fields = msgspec.json.decode(data)
+        if not isinstance(fields, dict):
+            raise InvalidInstance(f"a service instance is a JSON object, not {type(fields).__name__}")
+        extra = {field: fields.pop(field) for field in fields.keys() - _DOCUMENT_FIELDS}
+        return msgspec.convert(fields, _Document), _freeze(extra)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise InvalidInstance(str(error)) from error
+
+
+def _with_class(payload: Any, payload_class: str | None) -> Any:
+    plain = msgspec.to_builtins(payload, str_keys=True)
+    if isinstance(plain, dict):
+        return {_CLASS: payload_class, **plain} if payload_class else plain
+    if isinstance(plain, list | tuple):
+        return [payload_class or _JAVA_LIST, plain]
+    return [payload_class, plain] if payload_class else plain
+
+
+def _without_class(payload: Any) -> tuple[Any, str | None]:
+    kind = type(payload)
+    if kind is dict:
+        payload_class = payload.pop(_CLASS, None)
+        return _freeze(payload), payload_class
+    if kind is list:
+        match payload:
+            case [str(payload_class), value] if _JAVA_CLASS.fullmatch(payload_class):
+                return _freeze(value), None if payload_class == _JAVA_LIST else payload_class
+        return _freeze(payload), None
+    return payload, None
