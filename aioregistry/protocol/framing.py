@@ -29,7 +29,7 @@ class FrameDecoder:
     """
 
     def __init__(self, max_frame: int) -> None:
-        self._max_frame = max_frame
+        self.max_frame = max_frame
         self._partial = bytearray()  # an incomplete frame, its length prefix included
         self._missing = 0  # bytes that _partial lacks: of its frame, or of its prefix as long as that is incomplete
 
@@ -68,11 +68,11 @@ class FrameDecoder:
 
     def _length(self, data: bytes | bytearray | memoryview, at: int) -> int:
         length: int = _LENGTH.unpack_from(data, at)[0]
-        if 0 <= length <= self._max_frame:
+        if 0 <= length <= self.max_frame:
             return length
         prefix = bytes(data[at : at + 4])
         explanation = _FOREIGN_PREFIXES.get(prefix, "the server is no ZooKeeper, or its replies are larger than agreed")
-        raise ProtocolError(f"frame length {length} ({prefix!r}) is not within 0..{self._max_frame}: {explanation}")
+        raise ProtocolError(f"frame length {length} ({prefix!r}) is not within 0..{self.max_frame}: {explanation}")
 
 
 def frame(payload: bytes) -> bytes:

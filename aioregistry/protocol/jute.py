@@ -14,6 +14,8 @@ from typing import AnyStr
 from aioregistry.errors import ProtocolError
 
 INT = struct.Struct(">i")
+HEADER = struct.Struct(">iqi")
+"""What every reply but the first begins with: xid, zxid, error (jute's ``ReplyHeader``)."""
 LONG = struct.Struct(">q")
 
 BOOL = struct.Struct(">?")

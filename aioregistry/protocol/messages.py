@@ -26,6 +26,7 @@ from aiozk.protocol.transaction import TransactionResponse
 from aioregistry.errors import ProtocolError, ServerError, TransactionAborted, server_error
 from aioregistry.protocol.jute import (
     BOOL,
+    HEADER,
     INT,
     LONG,
     read_buffer,
@@ -154,7 +155,7 @@ class Connect(Message[ConnectReply]):
     """
 
     opcode = None  # type: ignore[assignment]  # as in aiozk
-    parts = (
+    parts: ClassVar[Layout] = (
         ("protocol_version", Int),
         ("last_zxid", Long),
         ("timeout_ms", Int),
@@ -189,6 +190,10 @@ class Connect(Message[ConnectReply]):
         return fixed + write_buffer(self.password) + _BOOL[self.read_only]
 
     def read_reply(self, body: bytes, at: int) -> tuple[ConnectReply, int]:
+        if len(body) - at == HEADER.size:
+            # So does a read-only server without local sessions (ReadOnlyRequestProcessor), and is silent from then on.
+            _, zxid, code = HEADER.unpack_from(body, at)
+            raise ProtocolError(f"the server answered Connect with an error: {server_error(code, zxid=zxid)}")
         version, at = read_int(body, at)
         timeout_ms, at = read_int(body, at)
         (session_id,) = LONG.unpack_from(body, at)
@@ -486,8 +491,9 @@ _END = _OPERATION.pack(*_END_OPERATION)
 _FAILED = -1
 """The type under which a failed operation is answered, with its error code."""
 
-_ANSWERED_AS = {CreateContainer.opcode: Create2.opcode, CreateTTL.opcode: Create2.opcode}
-"""The type under which an operation is answered, where it is not its own (``OpResult.CreateResult``)."""
+_CREATED = (Create.opcode, Create2.opcode)
+"""The types under which creations are answered: containers and nodes with a TTL as the second, a Create2 as the first and
+without its Stat before ZOOKEEPER-4026."""
 
 
 def _encode_operations(operations: Iterable[Message[Any]]) -> bytes:
@@ -496,6 +502,14 @@ def _encode_operations(operations: Iterable[Message[Any]]) -> bytes:
         parts += (_OPERATION.pack(operation.opcode, False, -1), operation.encode())
     parts.append(_END)
     return b"".join(parts)
+
+
+def _read_created(operation: _CreateNode[Any], opcode: int, body: bytes, at: int) -> tuple[Any, int]:
+    path, at = read_string(body, at)
+    stat = None
+    if opcode == Create2.opcode:
+        stat, at = read_stat(body, at)
+    return path if isinstance(operation, Create) else (path, stat), at
 
 
 def _read_end(body: bytes, at: int) -> int:
@@ -543,7 +557,9 @@ class Failure:
 class MultiReply:
     """What became of a transaction: a result for every operation, or an error for every operation.
 
-    In a failed one the operations before the culprit are ``RolledBack``, those behind it ``RuntimeInconsistency``.
+    A result is what the operation decodes to alone, but for ``Create2`` and its kin: ``(path, None)`` where the server
+    keeps the Stat to itself, as for Create2 before ZOOKEEPER-4026 (not in 3.8). In a failed transaction the operations
+    before the culprit are ``RolledBack``, those behind it ``RuntimeInconsistency``.
     """
 
     results: list[Any]
@@ -589,7 +605,10 @@ class Multi(Message[MultiReply]):
             if opcode == _FAILED and not done:
                 code, at = read_int(body, at)
                 results.append(server_error(code, operation.path))
-            elif opcode == _ANSWERED_AS.get(operation.opcode, operation.opcode):
+            elif isinstance(operation, _CreateNode) and opcode in _CREATED:
+                result, at = _read_created(operation, opcode, body, at)
+                results.append(result)
+            elif opcode == operation.opcode:
                 result, at = operation.read_reply(body, at)
                 results.append(result)
             else:

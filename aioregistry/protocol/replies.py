@@ -9,15 +9,13 @@ from aiozk.protocol.request import Request
 from aiozk.protocol.response import response_xref
 
 from aioregistry.errors import ProtocolError, server_error
-from aioregistry.protocol.jute import read_int, read_string
+from aioregistry.protocol.jute import HEADER, read_int, read_string
 from aioregistry.protocol.messages import Message
 from aioregistry.protocol.records import EventKind, Reply, WatchedEvent
 
 T = TypeVar("T")
 
-_HEADER = struct.Struct(">iqi")
-
-HEADER_SIZE: Final = _HEADER.size
+HEADER_SIZE: Final = HEADER.size
 
 _KINDS = {kind.value: kind for kind in EventKind}
 
@@ -38,7 +36,7 @@ def decode_header(frame: bytes) -> Header:
     """
     if len(frame) < HEADER_SIZE:
         raise ProtocolError(f"a reply of {len(frame)} bytes has no header")
-    return Header._make(_HEADER.unpack_from(frame))
+    return Header._make(HEADER.unpack_from(frame))
 
 
 def decode_event(frame: bytes) -> WatchedEvent:
@@ -69,7 +67,7 @@ def decode_reply(request: Any, frame: bytes) -> Reply[Any]:
     """The reply to a request: what its ``decode`` makes of it, or aiozk's response where the request is one of aiozk's.
 
     Raises:
-        ServerError: the header has an error code. What may follow it is half a reply, which says nothing.
+        ServerError: the header has an error code; what may follow it is not read, as Java's client does not.
         ProtocolError: the reply is malformed.
     """
     _, zxid, error = decode_header(frame)
