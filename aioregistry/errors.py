@@ -1,8 +1,9 @@
 """Who failed, and what is known.
 
 Every exception of aioregistry is a :class:`RegistryError`. Three questions decide the class: did the *caller* err
-(:class:`InvalidArgument`, :class:`UsageError`), did the *server* answer with an error code (:class:`ServerError` and one subclass per code
-of ZooKeeper's ``KeeperException.Code``), or did something happen to the *connection, session or registration* in between.
+(:class:`InvalidArgument`, :class:`UsageError`), did the *server* answer with an error code (:class:`ServerError`
+and one subclass per code of ZooKeeper's ``KeeperException.Code``), or did something happen to the *connection,
+session or registration* in between.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class ConnectTimeout(SessionError, TimeoutError):
 class ConnectionLost(SessionError, ConnectionError):
     """The connection ended before the answer came, or there is none.
 
-    ``maybe_applied`` is False where the request certainly never left this process; otherwise whoever wrote has to look again.
+    ``maybe_applied`` is False where the request certainly never left this process; otherwise whoever wrote has to
+    look again.
     """
 
     def __init__(self, message: str, *, maybe_applied: bool) -> None:
@@ -223,7 +225,9 @@ class RegistrationConflict(RegistrationError):
     """``on_conflict="fail"`` and the id is taken by another session: a live owner, or a ghost within its timeout."""
 
     def __init__(self, path: str, owner: int) -> None:
-        super().__init__(path, f"already held by session {owner:#x} (a live owner, or a ghost until its session times out)")
+        super().__init__(
+            path, f"already held by session {owner:#x} (a live owner, or a ghost until its session times out)"
+        )
         self.owner = owner
 
 
@@ -248,7 +252,8 @@ class InvalidInstance(RegistryError, ValueError):
 class ServerError(RegistryError):
     """The server answered with an error code.
 
-    ``code`` is ZooKeeper's (``KeeperException.Code``), ``path`` the node asked about, ``zxid`` the one in the reply's header (-1: none).
+    ``code`` is ZooKeeper's (``KeeperException.Code``), ``path`` the node asked about, ``zxid`` the one in the
+    reply's header (-1: none).
     """
 
     code: ClassVar[int]

@@ -1,8 +1,8 @@
 """What every public handle has in common: opened once, closed once, on one event loop.
 
-A handle is made without touching the loop, and opened by ``async with handle`` or by ``await handle``; the latter is ended by
-``await handle.aclose()`` or by one later ``async with handle``. It owns plain tasks only, so that it may be opened in one task and closed in
-another, as test fixtures and application lifespans do.
+A handle is made without touching the loop, and opened by ``async with handle`` or by ``await handle``; the latter
+is ended by ``await handle.aclose()`` or by one later ``async with handle``. It owns plain tasks only, so that it
+may be opened in one task and closed in another, as test fixtures and application lifespans do.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class Handle:
     async def aclose(self) -> None:
         """Close the handle; may be called again, and by several tasks, which all wait for the one closing.
 
-        Closing is bounded and runs to its end when the caller is cancelled; the cancellation is then raised. Raises :class:`UsageError` from
-        another loop.
+        Closing is bounded and runs to its end when the caller is cancelled; the cancellation is then raised. Raises
+        :class:`UsageError` from another loop.
         """
         if self._phase is _Phase.NEW:
             self._phase = _Phase.CLOSED
@@ -97,10 +97,9 @@ class Handle:
         self._check_loop()
         if self._closed_by is None:
             self._phase = _Phase.CLOSING
-            # A task of its own: a cancelled `async with` body cancels every await in __aexit__ again, at once under anyio's scopes.
-            self._closed_by = asyncio.get_running_loop().create_task(
-                self._close_once(), name=f"close {self._title()}"
-            )
+            # A task of its own: a cancelled `async with` body cancels every await in __aexit__ again, at once under
+            # anyio's scopes.
+            self._closed_by = asyncio.get_running_loop().create_task(self._close_once(), name=f"close {self._title()}")
         await _finished(self._closed_by)
 
     async def _close_once(self) -> None:
@@ -130,7 +129,9 @@ class Handle:
 
     def __del__(self) -> None:
         if self._phase is _Phase.NEW:
-            warnings.warn(f"{self._title()} was made but never entered or awaited", RuntimeWarning, source=self, stacklevel=1)
+            warnings.warn(
+                f"{self._title()} was made but never entered or awaited", RuntimeWarning, source=self, stacklevel=1
+            )
         elif self._phase is not _Phase.CLOSED and os.getpid() == self._pid:
             warnings.warn(f"{self._title()} was never closed", ResourceWarning, source=self, stacklevel=1)
 

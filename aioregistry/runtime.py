@@ -1,7 +1,7 @@
 """The outside as one object: clocks, randomness, name resolution and connecting.
 
-Everything in aioregistry that is not computed from its arguments comes through a :class:`Runtime`, so that a simulated world replaces one
-object and a seed replays a run.
+Everything in aioregistry that is not computed from its arguments comes through a :class:`Runtime`, so that a
+simulated world replaces one object and a seed replays a run.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Runtime:
 class SystemRuntime(Runtime):
     """The real outside."""
 
-    # CLOCK_BOOTTIME counts suspend on Linux; elsewhere time.monotonic is the best there is (on macOS and Windows it is documented
-    # to count neither reliably).
+    # CLOCK_BOOTTIME counts suspend on Linux; elsewhere time.monotonic is the best there is (on macOS and Windows it
+    # is documented to count neither reliably).
     _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
 
     def __init__(self) -> None:
@@ -106,8 +106,8 @@ class SystemRuntime(Runtime):
 
 
 async def _resolve_in_daemon_thread(host: str, port: int) -> list[Endpoint]:
-    # loop.getaddrinfo runs in the default executor, whose threads are joined at exit: a name server that hangs then holds up the
-    # whole process although the look-up was cancelled long ago (measured: 6 s).
+    # loop.getaddrinfo runs in the default executor, whose threads are joined at exit: a name server that hangs then
+    # holds up the whole process although the look-up was cancelled long ago (measured: 6 s).
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[Endpoint]] = loop.create_future()
 

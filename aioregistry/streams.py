@@ -1,8 +1,8 @@
 """Bounded async iterators, and the source that feeds them.
 
-One stream, one consumer. A stream never holds up who feeds it: offering is synchronous, and what does not fit is decided by the stream
-(the oldest goes). The pattern of clear ends is trio's memory channel: a stream ends when its source is closed and raises when its source
-failed; what was offered before is delivered first.
+One stream, one consumer. A stream never holds up who feeds it: offering is synchronous, and what does not fit is
+decided by the stream (the oldest goes). The pattern of clear ends is trio's memory channel: a stream ends when its
+source is closed and raises when its source failed; what was offered before is delivered first.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ T = TypeVar("T")
 class Stream(AsyncIterator[T]):
     """An async iterator over what a source offers, from its creation on.
 
-    ``async for`` takes item after item; :meth:`aclose` (or ``async with``) ends it early. Cancelling a waiting ``__anext__`` loses no item.
-    Raises :class:`UsageError` when two tasks wait on the same stream, and, after what was offered before, the error that its source failed
-    with, if any.
+    ``async for`` takes item after item; :meth:`aclose` (or ``async with``) ends it early. Cancelling a waiting
+    ``__anext__`` loses no item. Raises :class:`UsageError` when two tasks wait on the same stream, and, after what
+    was offered before, the error that its source failed with, if any.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -1,0 +1,9 @@
+"""The session: a state machine kept alive by one task."""
+
+from __future__ import annotations
+
+from .hosts import Hosts, check_path, parse_hosts
+from .states import SessionState
+from .supervisor import Session, TreeWatch, Watch
+
+__all__ = ["Hosts", "Session", "SessionState", "TreeWatch", "Watch", "check_path", "parse_hosts"]

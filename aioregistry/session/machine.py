@@ -1,0 +1,538 @@
+"""The session machine: what happened, to what state follows and what is to be done. Pure.
+
+The machine is a value; :func:`step` gives the next one and the commands for whoever does the input and output. It
+decides everything that can be decided without a socket: which id to offer, when a server's word counts, when a
+connection is abandoned, when the ensemble has lost the history that our zxids belong to.
+
+Connecting goes in *rounds*: a round tries every address of the ensemble once. A server that closes without a word
+during the handshake does so because our last zxid is ahead of it (``ZooKeeperServer.processConnectRequest`` throws
+CloseRequestException), or because it is overloaded or electing. When every server of a round that could be reached
+did that, the machine *probes*: it asks for a fresh session, which only a quorum can grant and which has therefore
+seen everything committed before, and sends a write that must fail. The zxid in that reply's header is the quorum's.
+Below ours: the ensemble was wiped or rolled back, our session and every zxid belong to a history that is no more,
+and the probe's session becomes ours. Not below: the probe is closed and the old session offered again, for as long
+as it could have lived.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from .states import ENDED, MOVES, SessionState
+
+__all__ = [
+    "Accepted",
+    "Announce",
+    "CloseRequested",
+    "CloseSession",
+    "Command",
+    "CredentialsRefused",
+    "Dialed",
+    "Drop",
+    "Event",
+    "Failed",
+    "Handshake",
+    "Lost",
+    "Machine",
+    "Overdue",
+    "Phase",
+    "Prime",
+    "Primed",
+    "Probe",
+    "Probed",
+    "Refused",
+    "RollBack",
+    "RoundFailed",
+    "step",
+]
+
+
+class Phase(enum.Enum):
+    """What the connection in use is doing; OFFLINE when there is none."""
+
+    OFFLINE = "offline"
+    HANDSHAKING = "handshaking"
+    ASKING = "asking for a probe session"
+    PROBING = "probing"
+    PRIMING = "priming"
+    SERVING = "serving"
+    CLOSING = "closing"
+    ENDED = "ended"
+
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Dialed:
+    """A connection to a server is up; nothing was sent on it."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFailed:
+    """Every address was tried, none accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server accepted a session; ``sent`` is when it was asked (boot clock)."""
+
+    connection: int
+    session_id: int
+    password: bytes
+    timeout: float
+    read_only: bool
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server said that the session offered is no more."""
+
+    connection: int
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection ended by itself."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The connection did not answer in time."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Primed:
+    """Credentials and watches are in place."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The probe's failing write was answered; ``zxid`` is the quorum's."""
+
+    connection: int
+    zxid: int
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsRefused:
+    """The server refused our credentials."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequested:
+    """This process wants the session to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Whoever runs the machine cannot go on."""
+
+
+Event = (
+    Dialed
+    | RoundFailed
+    | Accepted
+    | Refused
+    | Lost
+    | Overdue
+    | Primed
+    | Probed
+    | CredentialsRefused
+    | CloseRequested
+    | Failed
+)
+
+
+# ---------------------------------------------------------------- commands
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Send a ConnectRequest."""
+
+    connection: int
+    session_id: int
+    password: bytes
+    last_zxid: int
+    timeout: float
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Close the socket; what comes from it later is not read."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prime:
+    """Send credentials, then restore the watches."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Send a write that must fail, and report the zxid in its reply's header."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """Ask the server to end the session of this connection; it answers by closing it."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """The ensemble lost our history: ``proven``, or presumed after the longest the session could have lived."""
+
+    ours: int
+    theirs: int
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """The public state is now this."""
+
+    state: SessionState
+
+
+Command = Handshake | Drop | Prime | Probe | CloseSession | RollBack | Announce
+
+
+# ---------------------------------------------------------------- the machine
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The whole of what the session knows, as a value.
+
+    ``last_zxid`` and ``evidence`` (boot clock; when the last request that the quorum answered was sent) are folded
+    in by whoever runs the machine, from the replies of the connection in use.
+    """
+
+    requested_timeout: float
+    allow_read_only: bool = False
+    state: SessionState = SessionState.DISCONNECTED
+    phase: Phase = Phase.OFFLINE
+    connection: int = 0
+    session_id: int = 0
+    password: bytes = bytes(16)
+    timeout: float = 0.0
+    read_only: bool = False
+    last_zxid: int = 0
+    evidence: float = float("-inf")
+    earlier_ids: tuple[int, ...] = ()
+    generation: int = 0
+    history: int = 0
+    failures: int = 0
+    """Rounds that failed in a row; 0 retries at once."""
+    silent: int = 0
+    """Servers of this round that closed during the handshake without a word."""
+    probe_next: bool = False
+    """The next connection asks for a probe session instead of offering ours."""
+    probe: tuple[int, bytes, float] = (0, b"", 0.0)
+    """The probe's session: id, password, timeout."""
+    behind_since: float = float("inf")
+    """When a probe first showed that a quorum serves although every server refused our session (boot clock)."""
+
+    @property
+    def connected(self) -> bool:
+        """Requests can be sent."""
+        return self.phase is Phase.SERVING
+
+    @property
+    def lifetime(self) -> float:
+        """The session's timeout as negotiated, or as it will be asked for."""
+        return self.timeout or self.requested_timeout
+
+
+# Ids of sessions that ended, kept to know an own ghost by. A server deletes a session's nodes with it, so that only
+# the last few can still have any.
+_EARLIER_IDS_KEPT = 16
+
+Step = tuple[Machine, tuple[Command, ...]]
+Handler = Callable[[Machine, Any], Step]
+
+
+def step(machine: Machine, event: Event) -> Step:
+    """Return the machine after *event*, and the commands to carry out, in order.
+
+    An event of a connection other than the one in use changes nothing: a superseded socket is never listened to.
+    Raises KeyError for an event that has no place in the present phase, which is a defect of the caller.
+    """
+    connection = getattr(event, "connection", None)
+    if connection is not None and connection != machine.connection and not isinstance(event, Dialed):
+        return machine, ()
+    return _TABLE[machine.phase, type(event)](machine, event)
+
+
+def _announced(machine: Machine, state: SessionState) -> tuple[Machine, tuple[Command, ...]]:
+    """Move to *state*; a move that the table does not know raises."""
+    if state not in MOVES[machine.state]:
+        raise KeyError(f"{machine.state} -> {state} is no move of a session")
+    return replace(machine, state=state), (Announce(state),)
+
+
+def _ignore(machine: Machine, _event: Event) -> Step:
+    return machine, ()
+
+
+def _offline(machine: Machine, **changes: Any) -> Machine:
+    return replace(machine, phase=Phase.OFFLINE, connection=0, read_only=False, probe=(0, b"", 0.0), **changes)
+
+
+# ---- offline
+
+
+def _on_dialed(machine: Machine, event: Dialed) -> Step:
+    asking = machine.probe_next
+    next_machine = replace(machine, phase=Phase.ASKING if asking else Phase.HANDSHAKING, connection=event.connection)
+    return next_machine, (
+        Handshake(
+            event.connection,
+            0 if asking else machine.session_id,
+            bytes(16) if asking else machine.password,
+            0 if asking else machine.last_zxid,
+            machine.requested_timeout,
+            # A read-only server invents sessions, which prove nothing: never for a probe. And it refuses known ones.
+            machine.allow_read_only and not asking and not machine.session_id,
+        ),
+    )
+
+
+def _on_round_failed(machine: Machine, _event: RoundFailed) -> Step:
+    worth_probing = machine.silent > 0 and machine.last_zxid > 0 and not machine.probe_next
+    return replace(
+        machine,
+        silent=0,
+        probe_next=worth_probing,
+        failures=machine.failures if worth_probing else machine.failures + 1,
+    ), ()
+
+
+# ---- handshaking
+
+
+def _on_accepted(machine: Machine, event: Accepted) -> Step:
+    if event.read_only:
+        # The id is invented by a server without quorum: it never becomes ours, and its acceptance is no evidence.
+        return replace(machine, phase=Phase.PRIMING, read_only=True), (Prime(event.connection),)
+    return _taken(machine, event.session_id, event.password, event.timeout, event.sent)
+
+
+def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, sent: float) -> Step:
+    said: tuple[Command, ...] = ()
+    if machine.state is SessionState.SUSPENDED and session_id != machine.session_id:
+        # What was announced before was a read-only server's invention: this is another session.
+        machine, said = _announced(machine, SessionState.EXPIRED)
+    primed = replace(
+        machine,
+        phase=Phase.PRIMING,
+        session_id=session_id,
+        password=password,
+        timeout=timeout,
+        evidence=max(machine.evidence, sent),
+        read_only=False,
+        silent=0,
+        probe_next=False,
+        probe=(0, b"", 0.0),
+        behind_since=float("inf"),
+    )
+    return primed, (*said, Prime(machine.connection))
+
+
+def _on_refused(machine: Machine, event: Refused) -> Step:
+    if event.read_only:
+        # ReadOnlyZooKeeperServer refuses every known session: that is no expiry.
+        return _on_unanswered(machine, event)
+    if not machine.session_id:
+        return _offline(machine, failures=machine.failures + 1), (Drop(event.connection),)
+    return _ended(machine, failures=0)
+
+
+def _ended(machine: Machine, **changes: Any) -> Step:
+    """The session is no more: forget it, and say so where it was known."""
+    dropped = () if machine.connection == 0 else (Drop(machine.connection),)
+    forgotten = _offline(
+        machine,
+        session_id=0,
+        password=bytes(16),
+        evidence=float("-inf"),
+        earlier_ids=(*machine.earlier_ids, machine.session_id)[-_EARLIER_IDS_KEPT:],
+        silent=0,
+        probe_next=False,
+        behind_since=float("inf"),
+        **changes,
+    )
+    if machine.state is not SessionState.SUSPENDED:  # never announced, or announced as expired already
+        return forgotten, dropped
+    announced, said = _announced(forgotten, SessionState.EXPIRED)
+    return announced, (*dropped, *said)
+
+
+def _on_silently_closed(machine: Machine, event: Lost) -> Step:
+    return _offline(machine, silent=machine.silent + 1), (Drop(event.connection),)
+
+
+def _on_unanswered(machine: Machine, event: Overdue | Refused) -> Step:
+    return _offline(machine), (Drop(event.connection),)
+
+
+# ---- asking and probing
+
+
+def _on_probe_accepted(machine: Machine, event: Accepted) -> Step:
+    if event.read_only:
+        return _on_probe_failed(machine, event)
+    probing = replace(machine, phase=Phase.PROBING, probe=(event.session_id, event.password, event.timeout))
+    return probing, (Probe(event.connection),)
+
+
+def _on_probe_failed(machine: Machine, event: Accepted | Refused | Lost | Overdue) -> Step:
+    return _offline(machine), (Drop(event.connection),)
+
+
+def _on_probed(machine: Machine, event: Probed) -> Step:
+    if 0 < event.zxid < machine.last_zxid:
+        return _rolled_back(machine, event, proven=True)
+    behind_since = min(machine.behind_since, event.now)
+    # A quorum served for as long as our session could have lived, and nobody took it. Expiry is rounded up to the
+    # next tick, of which the client knows only that the timeout is at least two: half the timeout more covers it.
+    if event.now - behind_since >= 1.5 * machine.lifetime:
+        return _rolled_back(machine, event, proven=False)
+    kept = _offline(machine, behind_since=behind_since, probe_next=False, failures=machine.failures + 1, silent=0)
+    return kept, (CloseSession(event.connection), Drop(event.connection))
+
+
+def _rolled_back(machine: Machine, event: Probed, *, proven: bool) -> Step:
+    session_id, password, timeout = machine.probe
+    adopted = replace(
+        machine, last_zxid=max(event.zxid, 0), history=machine.history + 1, earlier_ids=(), evidence=float("-inf")
+    )
+    primed, commands = _taken(adopted, session_id, password, timeout, event.now)
+    return primed, (RollBack(machine.last_zxid, event.zxid, proven), *commands)
+
+
+# ---- priming and serving
+
+
+def _on_primed(machine: Machine, _event: Primed) -> Step:
+    serving = replace(machine, phase=Phase.SERVING, generation=machine.generation + 1, failures=0)
+    state = SessionState.RECONNECTED if machine.state is SessionState.SUSPENDED else SessionState.CONNECTED
+    return _announced(serving, state)
+
+
+def _on_priming_lost(machine: Machine, event: Lost | Overdue) -> Step:
+    return _offline(machine, failures=machine.failures + 1), (Drop(event.connection),)
+
+
+def _on_serving_lost(machine: Machine, event: Lost | Overdue) -> Step:
+    suspended, said = _announced(_offline(machine, failures=0, silent=0), SessionState.SUSPENDED)
+    return suspended, (Drop(event.connection), *said)
+
+
+def _on_credentials_refused(machine: Machine, event: CredentialsRefused) -> Step:
+    return _fail(machine, event)
+
+
+# ---- ending
+
+
+def _fail(machine: Machine, _event: Event) -> Step:
+    dropped = () if machine.connection == 0 else (Drop(machine.connection),)
+    if machine.state in ENDED:
+        return machine, dropped
+    failed, said = _announced(replace(_offline(machine), phase=Phase.ENDED), SessionState.FAILED)
+    return failed, (*dropped, *said)
+
+
+def _on_close_connected(machine: Machine, _event: CloseRequested) -> Step:
+    closed, said = _announced(replace(machine, phase=Phase.CLOSING), SessionState.CLOSED)
+    return closed, (CloseSession(machine.connection), *said)
+
+
+def _on_close_offline(machine: Machine, _event: CloseRequested) -> Step:
+    dropped = () if machine.connection == 0 else (Drop(machine.connection),)
+    closed, said = _announced(replace(_offline(machine), phase=Phase.ENDED), SessionState.CLOSED)
+    return closed, (*dropped, *said)
+
+
+def _on_closing_over(machine: Machine, event: Lost | Overdue) -> Step:
+    return replace(_offline(machine), phase=Phase.ENDED), (Drop(event.connection),)
+
+
+_TABLE: Mapping[tuple[Phase, type[Event]], Handler] = MappingProxyType(
+    {
+        (Phase.OFFLINE, Dialed): _on_dialed,
+        (Phase.OFFLINE, RoundFailed): _on_round_failed,
+        (Phase.OFFLINE, CloseRequested): _on_close_offline,
+        (Phase.OFFLINE, Failed): _fail,
+        #
+        (Phase.HANDSHAKING, Accepted): _on_accepted,
+        (Phase.HANDSHAKING, Refused): _on_refused,
+        (Phase.HANDSHAKING, Lost): _on_silently_closed,
+        (Phase.HANDSHAKING, Overdue): _on_unanswered,
+        (Phase.HANDSHAKING, CloseRequested): _on_close_offline,
+        (Phase.HANDSHAKING, Failed): _fail,
+        #
+        (Phase.ASKING, Accepted): _on_probe_accepted,
+        (Phase.ASKING, Refused): _on_probe_failed,
+        (Phase.ASKING, Lost): _on_probe_failed,
+        (Phase.ASKING, Overdue): _on_probe_failed,
+        (Phase.ASKING, CloseRequested): _on_close_offline,
+        (Phase.ASKING, Failed): _fail,
+        #
+        (Phase.PROBING, Probed): _on_probed,
+        (Phase.PROBING, Lost): _on_probe_failed,
+        (Phase.PROBING, Overdue): _on_probe_failed,
+        (Phase.PROBING, CloseRequested): _on_close_offline,
+        (Phase.PROBING, Failed): _fail,
+        #
+        (Phase.PRIMING, Primed): _on_primed,
+        (Phase.PRIMING, CredentialsRefused): _on_credentials_refused,
+        (Phase.PRIMING, Lost): _on_priming_lost,
+        (Phase.PRIMING, Overdue): _on_priming_lost,
+        (Phase.PRIMING, CloseRequested): _on_close_connected,
+        (Phase.PRIMING, Failed): _fail,
+        #
+        (Phase.SERVING, CredentialsRefused): _on_credentials_refused,
+        (Phase.SERVING, Lost): _on_serving_lost,
+        (Phase.SERVING, Overdue): _on_serving_lost,
+        (Phase.SERVING, CloseRequested): _on_close_connected,
+        (Phase.SERVING, Failed): _fail,
+        #
+        (Phase.CLOSING, Lost): _on_closing_over,
+        (Phase.CLOSING, Overdue): _on_closing_over,
+        (Phase.CLOSING, Primed): _ignore,
+        (Phase.CLOSING, CredentialsRefused): _ignore,
+        (Phase.CLOSING, CloseRequested): _ignore,
+        (Phase.CLOSING, Failed): _ignore,
+        #
+        (Phase.ENDED, CloseRequested): _ignore,
+        (Phase.ENDED, Failed): _ignore,
+    }
+)

@@ -1,0 +1,759 @@
+"""The session: one task that owns the machine, and the face that the rooms above use.
+
+Whatever happens comes in through :meth:`Session._step`, synchronously, from the transport's callback that reports
+it: a closed socket is SUSPENDED in that callback. The task does what takes time, by the machine's phase: waiting,
+resolving, dialing, priming, heartbeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar, overload
+
+from aiozk.protocol.request import Request
+
+from aioregistry.errors import (
+    AuthenticationFailed,
+    AuthFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    MarshallingError,
+    RegistryError,
+    ServerError,
+    SessionClosed,
+    SessionFailed,
+    Unimplemented,
+    UnsupportedServer,
+)
+from aioregistry.protocol import (
+    AddWatch,
+    Auth,
+    Connect,
+    ConnectReply,
+    CreateContainer,
+    Delete,
+    Exists,
+    GetData,
+    Message,
+    MultiRead,
+    RemoveWatches,
+    Reply,
+    Sync,
+    WatchedEvent,
+    WatcherType,
+)
+from aioregistry.protocol import CloseSession as CloseSessionMessage
+from aioregistry.runtime import Endpoint, Runtime
+from aioregistry.streams import Source, Stream
+
+from .backoff import attempt_deadline, retry_delay
+from .connection import Connection
+from .dialer import Dialer
+from .hosts import Hosts
+from .machine import (
+    Accepted,
+    Announce,
+    CloseRequested,
+    CloseSession,
+    Command,
+    CredentialsRefused,
+    Dialed,
+    Drop,
+    Event,
+    Failed,
+    Handshake,
+    Lost,
+    Machine,
+    Overdue,
+    Phase,
+    Prime,
+    Primed,
+    Probe,
+    Probed,
+    Refused,
+    RollBack,
+    RoundFailed,
+    step,
+)
+from .states import ENDED, SessionState
+from .watches import Watches
+
+__all__ = ["Session", "SessionWatches", "TreeWatch", "Watch"]
+
+log = logging.getLogger("aioregistry.session")
+
+T = TypeVar("T")
+Hook = Callable[[str, dict[str, object]], None]
+
+HEARTBEATS_PER_TIMEOUT = 3
+"""As Java's client: one may be lost, and the last third is left for another server."""
+
+_STATES_KEPT = 64
+# Operations that not every supported server knows; what one answered is remembered for it.
+_LEARNED = frozenset({MultiRead.opcode, AddWatch.opcode, CreateContainer.opcode})
+# Absent or of another version: it fails either way, and any failure of a write tells the quorum's zxid.
+_MUST_FAIL = Delete("/aioregistry-probe", version=0x7FFF_FFFF)
+
+
+class Session:
+    """A ZooKeeper session that lives for as long as the ensemble lets it, and is followed by another.
+
+    Args:
+        hosts: the servers, parsed.
+        timeout: the session timeout to ask for, in seconds; the server decides within its bounds.
+        runtime: clocks, randomness, names and sockets.
+        auth: credentials as (scheme, secret) pairs, sent first on every connection.
+        tls: speak TLS with this context.
+        allow_read_only: accept a server without quorum for reading, as long as there was no session before.
+        max_request: the servers' jute.maxbuffer in bytes; a larger request is refused here.
+        hook: called with a name and fields for every event worth a metric.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        *,
+        timeout: float,
+        runtime: Runtime,
+        auth: Sequence[tuple[str, bytes]] = (),
+        tls: ssl.SSLContext | None = None,
+        allow_read_only: bool = False,
+        max_request: int,
+        hook: Hook | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.hosts = hosts
+        self.max_request = max_request
+        self.failure: RegistryError | None = None
+        self.watches = SessionWatches(self)
+        self._auth, self._tls, self._hook = tuple(auth), tls, hook
+        self._machine = Machine(timeout, allow_read_only)
+        self._connection: Connection | None = None
+        self._dialed: dict[int, Connection] = {}
+        self._connections = 0
+        self._attempts: dict[str, str] = {}
+        self._knows: dict[str, dict[int, bool]] = {}
+        self._watched = Watches()
+        self._states: Source[SessionState] = Source()
+        self._observers: list[Callable[[], None]] = []
+        self._phase_changes: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def state(self) -> SessionState:
+        """The public state."""
+        return self._machine.state
+
+    @property
+    def connected(self) -> bool:
+        """A server has accepted the session on this connection, and requests can be sent."""
+        return self._machine.connected
+
+    @property
+    def read_only(self) -> bool:
+        """The connected server has no quorum: it answers reads, of which nobody knows how old they are."""
+        return self._machine.connected and self._machine.read_only
+
+    @property
+    def id(self) -> int:
+        """The session's id, 0 before the first and between two; compare by equality only."""
+        return self._machine.session_id
+
+    @property
+    def password(self) -> bytes:
+        """What the server gave to prove that the session is ours; a secret."""
+        return self._machine.password
+
+    @property
+    def earlier_ids(self) -> tuple[int, ...]:
+        """Ids of sessions that this process had before in the present history."""
+        return self._machine.earlier_ids
+
+    @property
+    def timeout(self) -> float:
+        """The session timeout in seconds, as negotiated; before that, as it will be asked for."""
+        return self._machine.lifetime
+
+    @property
+    def generation(self) -> int:
+        """How many connections were accepted so far."""
+        return self._machine.generation
+
+    @property
+    def history(self) -> int:
+        """How often the ensemble was found to have lost its history; zxids compare within one only."""
+        return self._machine.history
+
+    @property
+    def last_zxid(self) -> int:
+        """The highest zxid that any reply carried."""
+        connection = self._connection
+        return max(self._machine.last_zxid, connection.last_zxid if connection is not None else 0)
+
+    @property
+    def server(self) -> Endpoint | None:
+        """The server connected to."""
+        return self._connection.endpoint if self._connection is not None else None
+
+    def evidence_age(self) -> float:
+        """Return the seconds since the sending of the last request that the quorum answered; infinite before the first.
+
+        Measured on a clock that counts system sleep. A follower that was cut off from its leader still answers
+        pings and reads; only a sync or a write passes through the leader.
+        """
+        return self.runtime.boot() - self._evidence()
+
+    @property
+    def presumed_expired(self) -> bool:
+        """Whether the evidence is older than the session timeout: the server may have ended the session.
+
+        A presumption, nothing is done because of it: only a server's word ends a session.
+        """
+        return self.evidence_age() >= self.timeout
+
+    def _evidence(self) -> float:
+        connection = self._connection
+        return max(self._machine.evidence, connection.evidence if connection is not None else float("-inf"))
+
+    def supports(self, opcode: int) -> bool | None:
+        """Return whether the connected server knows an operation; None until it was asked."""
+        if self._connection is None:
+            return None
+        return self._knows.get(str(self._connection.endpoint), {}).get(opcode)
+
+    # ------------------------------------------------------------------ requests
+
+    @overload
+    def submit(self, message: Message[T]) -> asyncio.Future[Reply[T]]: ...
+    @overload
+    def submit(self, message: Request) -> asyncio.Future[Reply[Any]]: ...
+    def submit(self, message: Any) -> asyncio.Future[Reply[Any]]:
+        """Send a request with this tick's others; its future gives the reply.
+
+        The future fails with :class:`ConnectionLost` when there is no connection or it ends before the answer, with
+        a :class:`ServerError` that the server answered, :class:`RequestTooLarge`, :class:`SessionClosed` or
+        :class:`SessionFailed`. Cancelling the future forgets the answer, not the request.
+        """
+        if self._connection is None or not self._machine.connected:
+            future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
+            future.set_exception(self._unavailable())
+            future.exception()  # retrieved, should nobody look
+            return future
+        if getattr(message, "watch", False) and self._watched.watch_is_covered(message.opcode, message.path):
+            message = copy.copy(message)
+            message.watch = False
+        return self._connection.submit(message)
+
+    @overload
+    async def request(self, message: Message[T]) -> Reply[T]: ...
+    @overload
+    async def request(self, message: Request) -> Reply[Any]: ...
+    async def request(self, message: Any) -> Reply[Any]:
+        """Send a request and wait for its reply; raises what :meth:`submit`'s future fails with."""
+        return await self.submit(message)
+
+    async def read(self, message: Message[T]) -> Reply[T]:
+        """Send a read, again on every next connection, until it is answered; the caller sets the deadline."""
+        while True:
+            await self.wait_connected()
+            try:
+                return await self.submit(message)
+            except ConnectionLost:
+                continue
+
+    def _unavailable(self) -> RegistryError:
+        if self._machine.state is SessionState.FAILED:
+            failed = SessionFailed(f"the session failed: {self.failure}")
+            failed.__cause__ = self.failure
+            return failed
+        if self._machine.state is SessionState.CLOSED:
+            return SessionClosed("the session is closed")
+        return ConnectionLost(f"no connection to {self.hosts}", maybe_applied=False)
+
+    # ------------------------------------------------------------------ observers
+
+    def states(self) -> Stream[SessionState]:
+        """Return a stream of the states from the next one on; a slow consumer misses the oldest of more than 64.
+
+        It ends when the session is closed and raises what the session failed with.
+        """
+        stream: Stream[SessionState] = Stream(_STATES_KEPT)
+        self._states.attach(stream)
+        return stream
+
+    def observe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* after each change of state; it must neither block nor raise. Returns what removes it."""
+        self._observers.append(callback)
+
+        def remove() -> None:
+            if callback in self._observers:
+                self._observers.remove(callback)
+
+        return remove
+
+    def emit(self, name: str, **fields: object) -> None:
+        """Tell the hook; what it raises is logged, and nothing else suffers."""
+        if self._hook is None:
+            return
+        try:
+            self._hook(name, fields)
+        except Exception:  # the hook is foreign code
+            log.warning("the hook raised on %s", name, exc_info=True)
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Wait until requests can be sent.
+
+        Raises :class:`ConnectTimeout` after *timeout* seconds, :class:`SessionFailed` or :class:`SessionClosed`
+        when there will be no connection. Cancelling stops the waiting only.
+        """
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        while not self._machine.connected:
+            if self._machine.state in ENDED:
+                raise self._unavailable()
+            left = None if deadline is None else deadline - asyncio.get_running_loop().time()
+            if left is not None and left <= 0:
+                assert timeout is not None
+                raise ConnectTimeout(str(self.hosts), timeout, dict(self._attempts))
+            await self._phase_change(left)
+
+    # ------------------------------------------------------------------ beginning and ending
+
+    def start(self) -> None:
+        """Begin to connect, in a task of this session's own."""
+        self._task = asyncio.get_running_loop().create_task(self._supervise(), name="aioregistry session")
+
+    async def close(self, timeout: float) -> None:
+        """End the session: the server deletes its ephemeral nodes before it answers.
+
+        Waits at most *timeout* seconds for that answer; without a connection it returns at once, and the session
+        lives until it times out. Always leaves no task and no socket behind. Cancelling cuts the waiting short, the
+        rest is still done.
+        """
+        self._step(CloseRequested())
+        try:
+            deadline = asyncio.get_running_loop().time() + timeout
+            while self._machine.phase is Phase.CLOSING and (left := deadline - asyncio.get_running_loop().time()) > 0:
+                await self._phase_change(left)
+        finally:
+            if self._machine.phase is Phase.CLOSING:
+                self._step(Overdue(self._machine.connection))
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+
+    async def _supervise(self) -> None:
+        try:
+            while self._machine.phase is not Phase.ENDED:
+                await self._procedures[self._machine.phase](self)
+        except asyncio.CancelledError:
+            if self._machine.state not in ENDED:
+                self._fail(SessionFailed("the supervisor's task was cancelled from outside"))
+            raise
+        except Exception as error:  # a defect here must reach every handle instead of a task nobody awaits
+            log.critical("the session's supervisor died", exc_info=True)
+            failure = SessionFailed(f"the supervisor died: {error!r}")
+            failure.__cause__ = error
+            self._fail(failure)
+
+    def _fail(self, error: RegistryError) -> None:
+        self.failure = error
+        self._step(Failed())
+
+    # ------------------------------------------------------------------ the machine
+
+    def _step(self, event: Event) -> None:
+        machine, connection = self._machine, self._connection
+        # The probe's zxids are compared with ours, so they must not become ours before.
+        if connection is not None and machine.phase not in (Phase.ASKING, Phase.PROBING):
+            machine = replace(
+                machine,
+                last_zxid=max(machine.last_zxid, connection.last_zxid),
+                evidence=max(machine.evidence, connection.evidence),
+            )
+        before = self._machine.phase
+        self._machine, commands = step(machine, event)
+        for command in commands:
+            self._carry_out[type(command)](self, command)
+        if self._machine.phase is not before:
+            waiting, self._phase_changes = self._phase_changes, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    async def _phase_change(self, timeout: float | None = None) -> None:
+        """Wait for the next change of phase, or for *timeout* seconds."""
+        change = asyncio.get_running_loop().create_future()
+        self._phase_changes.append(change)
+        try:
+            await asyncio.wait([change], timeout=timeout)
+        finally:
+            change.cancel()
+            if change in self._phase_changes:
+                self._phase_changes.remove(change)
+
+    # ------------------------------------------------------------------ commands
+
+    def _handshake(self, command: Handshake) -> None:
+        connection = self._connection = self._dialed[command.connection]
+        connection.greet(
+            Connect(
+                last_zxid=command.last_zxid,
+                timeout_ms=round(command.timeout * 1000),
+                session_id=command.session_id,
+                password=command.password,
+                read_only=command.read_only,
+            )
+        )
+
+    def _drop(self, command: Drop) -> None:
+        connection = self._dialed.pop(command.connection)
+        connection.drop("superseded")
+        if connection is self._connection:
+            self._connection = None
+            self._watched.disconnected()
+
+    def _close_session(self, command: CloseSession) -> None:
+        _ = self._dialed[command.connection].submit(CloseSessionMessage())
+
+    def _probe(self, command: Probe) -> None:
+        connection = self._dialed[command.connection]
+
+        def answered(future: asyncio.Future[Reply[Any]]) -> None:
+            if future.cancelled() or isinstance(future.exception(), ConnectionLost):
+                return
+            error = future.exception()
+            zxid = error.zxid if isinstance(error, ServerError) else -1
+            self._step(Probed(connection.number, zxid, self.runtime.boot()))
+
+        connection.submit(_MUST_FAIL).add_done_callback(answered)
+
+    def _announce(self, command: Announce) -> None:
+        state = command.state
+        level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
+        log.log(level, "session %#x is %s (%s)", self.id, state.value, self.server or self.hosts)
+        self.emit("session.state", state=state.value, session=self.id, generation=self.generation)
+        self._states.offer(state)
+        for callback in list(self._observers):
+            callback()
+        if state in ENDED:
+            self._states.close(self.failure if state is SessionState.FAILED else None)
+
+    def _roll_back(self, command: RollBack) -> None:
+        how = (
+            "proven by a write to the quorum"
+            if command.proven
+            else "presumed, no server took the session for longer than it could live"
+        )
+        log.error(
+            "the ensemble lost its history (%s): we saw zxid %#x, it is at %#x; all claims and mirrors are void",
+            how,
+            command.ours,
+            command.theirs,
+        )
+        self.emit("session.rollback", ours=command.ours, theirs=command.theirs, proven=command.proven)
+
+    def _nothing(self, command: Command) -> None:
+        """The task does it, by the machine's phase."""
+
+    _carry_out: ClassVar[dict[type[Command], Callable[[Session, Any], None]]] = {
+        Handshake: _handshake,
+        Drop: _drop,
+        Prime: _nothing,
+        Probe: _probe,
+        CloseSession: _close_session,
+        RollBack: _roll_back,
+        Announce: _announce,
+    }
+
+    # ------------------------------------------------------------------ the connection's callbacks
+
+    def _greeted(self, connection: Connection, reply: ConnectReply, sent: float) -> None:
+        if reply.session_id == 0 or reply.timeout_ms <= 0:
+            self._attempts[str(connection.endpoint)] = "refused the session"
+            self._step(Refused(connection.number, reply.read_only))
+        else:
+            self._step(
+                Accepted(
+                    connection.number, reply.session_id, reply.password, reply.timeout_ms / 1000, reply.read_only, sent
+                )
+            )
+
+    def _answered(self, connection: Connection, request: Any, error: RegistryError | None) -> None:
+        opcode = request.opcode
+        if opcode in _LEARNED and (error is None or isinstance(error, (Unimplemented, MarshallingError))):
+            self._knows.setdefault(str(connection.endpoint), {})[opcode] = error is None
+        if getattr(request, "watch", False) and (error is None or isinstance(error, ServerError)):
+            self._watched.read_answered(opcode, request.path, found=error is None)
+        if isinstance(request, AddWatch) and error is None:
+            self._watched.armed_tree(request.path)
+
+    def _lost(self, connection: Connection) -> None:
+        if connection.number in self._dialed:
+            self._attempts[str(connection.endpoint)] = connection.reason
+            self._step(Lost(connection.number))
+
+    def _fired(self, event: WatchedEvent) -> None:
+        for callback in self._watched.fire(event):
+            callback(event)
+
+    # ------------------------------------------------------------------ offline: rounds of connecting
+
+    async def _connect_round(self) -> None:
+        await self._phase_change(retry_delay(self._machine.failures, self.timeout, self.runtime.uniform))
+        if self._machine.phase is not Phase.OFFLINE:
+            return
+        endpoints = await self._resolve()
+        deadline = attempt_deadline(self.timeout, self.timeout - self.evidence_age(), len(endpoints))
+        dialer = Dialer(endpoints, self._dial, deadline)
+        try:
+            while self._machine.phase is Phase.OFFLINE:
+                connection = await dialer.next()
+                if self._machine.phase is not Phase.OFFLINE:
+                    break
+                if connection is None:
+                    self._attempts.update(dialer.failures)
+                    self._step(RoundFailed())
+                    return
+                await self._converse(connection, deadline)
+        finally:
+            await dialer.aclose()
+
+    async def _converse(self, connection: Connection, deadline: float) -> None:
+        """Shake hands, and probe where that is what the connection is for, until it is taken or given up."""
+        self._dialed[connection.number] = connection
+        self._step(Dialed(connection.number))
+        if connection.closed:
+            self._step(Lost(connection.number))
+        handshakes = (Phase.HANDSHAKING, Phase.ASKING, Phase.PROBING)
+        until = asyncio.get_running_loop().time() + deadline
+        while self._machine.phase in handshakes and (left := until - asyncio.get_running_loop().time()) > 0:
+            await self._phase_change(left)
+        if self._machine.phase in handshakes:
+            self._attempts[str(connection.endpoint)] = f"did not answer the handshake within {deadline:.3g} s"
+            self._step(Overdue(connection.number))
+
+    async def _resolve(self) -> list[Endpoint]:
+        """Look up every name anew, side by side, each for at most a tenth of the timeout: addresses move."""
+        lookups = {server: asyncio.ensure_future(self.runtime.resolve(*server)) for server in self.hosts.servers}
+        endpoints: dict[Endpoint, None] = {}
+        try:
+            await asyncio.wait(lookups.values(), timeout=self.timeout / 10)
+            for (host, port), lookup in lookups.items():
+                if not lookup.done():
+                    self._attempts[f"{host}:{port}"] = "the name was not resolved in time"
+                elif error := lookup.exception():
+                    self._attempts[f"{host}:{port}"] = f"the name was not resolved: {error}"
+                else:
+                    endpoints.update(dict.fromkeys(lookup.result()))
+        finally:
+            for lookup in lookups.values():
+                lookup.cancel()
+        shuffled = list(endpoints)
+        self.runtime.shuffle(shuffled)
+        return shuffled
+
+    async def _dial(self, endpoint: Endpoint) -> Connection:
+        self._connections += 1
+        connection = Connection(
+            self._connections,
+            endpoint,
+            self.runtime,
+            max_request=self.max_request,
+            on_greeting=self._greeted,
+            on_event=self._fired,
+            on_answer=self._answered,
+            on_lost=self._lost,
+        )
+        await self.runtime.connect(lambda: connection, endpoint, self._tls)
+        return connection
+
+    # ------------------------------------------------------------------ priming: credentials, watches
+
+    async def _prime(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        deadline = self.timeout / HEARTBEATS_PER_TIMEOUT
+        try:
+            async with asyncio.timeout(deadline):
+                await self._authenticate(connection)
+                await self._learn(connection)
+                await self._restore_watches(connection)
+        except ConnectionLost:
+            return  # reported already
+        except TimeoutError:
+            self._attempts[str(connection.endpoint)] = (
+                f"did not answer within {deadline:.3g} s of accepting the session"
+            )
+            self._step(Overdue(connection.number))
+            return
+        except AuthenticationFailed as error:
+            if self._machine.phase is Phase.PRIMING:
+                self.failure = error
+                self._step(CredentialsRefused(connection.number))
+            return
+        self._attempts.clear()
+        self._step(Primed(connection.number))
+
+    async def _authenticate(self, connection: Connection) -> None:
+        sent = [(scheme, connection.submit(Auth(scheme, secret))) for scheme, secret in self._auth]
+        for scheme, answer in sent:
+            try:
+                await answer
+            except AuthFailed as error:
+                raise AuthenticationFailed(scheme, str(connection.endpoint)) from error
+
+    async def _learn(self, connection: Connection) -> None:
+        # An unknown opcode costs the connection and whatever is pipelined behind it, so it is asked alone, before
+        # anybody else may speak, and once per server. MultiRead came with the recursive watches (3.6).
+        if self.supports(MultiRead.opcode) is None:
+            try:
+                await connection.submit(MultiRead([GetData("/")]))
+            except (Unimplemented, MarshallingError):
+                log.info("%s knows no MultiRead: one-shot watches and single reads are used", connection.endpoint)
+
+    async def _restore_watches(self, connection: Connection) -> None:
+        recursive = self.supports(AddWatch.opcode) is True
+        for answer in [connection.submit(each) for each in self._watched.restore(self.last_zxid, recursive=recursive)]:
+            await answer
+        self._watched.restored(recursive=recursive)
+
+    # ------------------------------------------------------------------ serving: heartbeats
+
+    async def _keep_alive(self) -> None:
+        connection, machine = self._connection, self._machine
+        assert connection is not None
+        interval = (
+            machine.timeout / HEARTBEATS_PER_TIMEOUT
+            if machine.timeout
+            else machine.requested_timeout / HEARTBEATS_PER_TIMEOUT
+        )
+        if machine.read_only:
+            await self._endure_read_only(connection, interval)
+            return
+        while self._connection is connection and self._machine.phase is Phase.SERVING:
+            idle = interval - self.evidence_age()
+            if idle > 0:
+                await self._measured(self._phase_change(idle), idle)
+                continue
+            await self._beat(connection, interval)
+
+    async def _beat(self, connection: Connection, interval: float) -> None:
+        beat = connection.submit(Sync("/"))
+        change = asyncio.ensure_future(self._phase_change())
+        try:
+            stalled = await self._measured(
+                asyncio.wait([beat, change], timeout=interval, return_when=asyncio.FIRST_COMPLETED), interval
+            )
+        finally:
+            change.cancel()
+        if not beat.done() and not stalled and self._connection is connection and self._machine.phase is Phase.SERVING:
+            log.warning("%s has not answered a sync for %.3g s: leaving it", connection.endpoint, interval)
+            self._attempts[str(connection.endpoint)] = f"did not answer a sync within {interval:.3g} s"
+            self._step(Overdue(connection.number))
+
+    async def _measured(self, waiting: Any, planned: float) -> bool:
+        """Await something that takes *planned* seconds at most; return whether the loop was blocked for long meanwhile.
+
+        After a stall the silence may be our own: the answer is given another chance before the server is blamed.
+        """
+        before = self.runtime.boot()
+        await waiting
+        late = self.runtime.boot() - before - planned
+        if late < self.timeout / 10:
+            return False
+        log.warning("the event loop was blocked, or the system slept, for %.3g s; heartbeats stopped meanwhile", late)
+        self.emit("session.stall", seconds=late, timeout=self.timeout)
+        return True
+
+    async def _endure_read_only(self, connection: Connection, interval: float) -> None:
+        """Read from a server without quorum for one timeout, then look for a better one."""
+        for _ in range(HEARTBEATS_PER_TIMEOUT):
+            await self._phase_change(interval)
+            if self._connection is not connection or self._machine.phase is not Phase.SERVING:
+                return
+            _ = connection.submit(Exists("/"))  # any request keeps the connection
+        self._step(Overdue(connection.number))
+
+    async def _wait(self) -> None:
+        await self._phase_change()
+
+    _procedures: ClassVar[dict[Phase, Callable[[Session], Any]]] = {
+        Phase.OFFLINE: _connect_round,
+        Phase.PRIMING: _prime,
+        Phase.SERVING: _keep_alive,
+        Phase.CLOSING: _wait,
+    }
+
+    def __repr__(self) -> str:
+        age = self.evidence_age()
+        evidence = f"evidence {age:.1f}s old" if age != float("inf") else "no evidence"
+        return (
+            f"<Session {self.id:#x} {self.state.name} {self.server or self.hosts} timeout={self.timeout:g}s {evidence}>"
+        )
+
+
+class SessionWatches:
+    """Who listens to events, shared by all rooms above."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def listen(self, path: str, callback: Callable[[WatchedEvent], None]) -> Watch:
+        """Call *callback* for each event on exactly *path*.
+
+        Reads with ``watch=True`` arm the watches, and reconnecting restores them.
+        """
+        self._session._watched.listen(path, callback)
+        return Watch(self._session, path, callback)
+
+    def listen_tree(self, path: str, callback: Callable[[WatchedEvent], None]) -> TreeWatch:
+        """Call *callback* for each event on *path* and below, once :meth:`TreeWatch.arm` has set the watch."""
+        self._session._watched.listen_tree(path, callback)
+        return TreeWatch(self._session, path, callback)
+
+
+class Watch:
+    """A listener to one path, until closed."""
+
+    def __init__(self, session: Session, path: str, callback: Callable[[WatchedEvent], None]) -> None:
+        self._session, self._path, self._callback = session, path, callback
+        self._closed = False
+
+    def close(self) -> None:
+        """Listen no more; may be called again."""
+        if not self._closed:
+            self._closed = True
+            self._unlisten()
+
+    def _unlisten(self) -> None:
+        self._session._watched.unlisten(self._path, self._callback)
+
+
+class TreeWatch(Watch):
+    """A listener to a path and everything below, shared on the server with others on the same path."""
+
+    async def arm(self) -> None:
+        """Set the recursive watch on the present connection, unless it is set; to be called again after each reconnect.
+
+        Raises :class:`UnsupportedServer` where the server has none, :class:`ConnectionLost`.
+        """
+        session = self._session
+        if session._watched.is_tree_armed(self._path):
+            return
+        if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
+            raise UnsupportedServer(f"{session.server} has no recursive watches")
+        try:
+            await session.submit(AddWatch(self._path))
+        except (Unimplemented, MarshallingError) as error:
+            raise UnsupportedServer(f"{session.server} has no recursive watches") from error
+
+    def _unlisten(self) -> None:
+        if self._session._watched.unlisten_tree(self._path, self._callback) and self._session.connected:
+            _ = self._session.submit(RemoveWatches(self._path, WatcherType.ANY))
