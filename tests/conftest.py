@@ -1,0 +1,86 @@
+"""Fixtures on a real Apache ZooKeeper.
+
+Tests that do not hurt the server share one and keep to a chroot of their own; tests that hurt it start their own, or
+take the ensemble, which is put right again before the next one gets it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from tests.support.judge import Judge
+from tests.support.proxy import ZooKeeperProxy
+from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
+
+StartZooKeeper = Callable[..., Awaitable[ZooKeeperServer]]
+
+
+@pytest.fixture(scope="session")
+def zookeeper() -> Iterator[ZooKeeperServer]:
+    """The shared standalone server. Never to be killed, paused or wiped."""
+    with ZooKeeperServer(Settings(tick_time_ms=200, container_check_interval_ms=500)) as server:
+        server.launch()
+        server.wait_until_serving()
+        yield server
+
+
+@pytest.fixture
+async def judge(zookeeper: ZooKeeperServer) -> AsyncIterator[Judge]:
+    """The observer of the shared server."""
+    async with Judge(zookeeper.address) as judge:
+        yield judge
+
+
+@pytest.fixture
+async def chroot(judge: Judge) -> str:
+    """A node of the test's own on the shared server, there and empty."""
+    path = f"/{uuid.uuid4().hex}"
+    await judge.make(path)
+    return path
+
+
+@pytest.fixture
+def proxy(zookeeper: ZooKeeperServer) -> Iterator[ZooKeeperProxy]:
+    """A proxy before the shared server, the test's own."""
+    with ZooKeeperProxy((zookeeper.host, zookeeper.port)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def start_zookeeper() -> Iterator[StartZooKeeper]:
+    """A function that starts a server of the test's own: `await start_zookeeper(tick_time_ms=2000)`, with the fields
+    of Settings."""
+    servers = []
+
+    async def start(**settings: object) -> ZooKeeperServer:
+        server = ZooKeeperServer(Settings(**settings))  # type: ignore[arg-type]
+        servers.append(server)
+        await server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+async def own_zookeeper(start_zookeeper: StartZooKeeper) -> ZooKeeperServer:
+    """A running standalone server of the test's own, to kill, pause and wipe."""
+    return await start_zookeeper(tick_time_ms=200)
+
+
+@pytest.fixture(scope="session")
+def _shared_ensemble() -> Iterator[ZooKeeperEnsemble]:
+    with ZooKeeperEnsemble() as ensemble:
+        yield ensemble
+
+
+@pytest.fixture
+def ensemble(_shared_ensemble: ZooKeeperEnsemble) -> ZooKeeperEnsemble:
+    """Three members that serve as one quorum. They may be hurt in any way; their data outlive the test: take names of
+    your own."""
+    _shared_ensemble.repair()
+    return _shared_ensemble

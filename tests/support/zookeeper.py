@@ -1,0 +1,514 @@
+"""Apache ZooKeeper itself, from Debian's packages: one server, or an ensemble whose members can be cut off from each
+other.
+
+Servers are managed by plain processes and blocking calls, bound to no event loop, so that a fixture of the whole
+session and the tests' own loops can share them. What takes time has an asynchronous form that leaves the test's loop
+running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import dataclasses
+import itertools
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from tests.support.ports import ReservedPort
+from tests.support.proxy import TcpProxy
+
+PACKAGES = "openjdk-17-jre-headless libzookeeper-java libslf4j-java"
+# zookeeper.jar's manifest names the others that it needs.
+JARS = (Path("/usr/share/java/zookeeper.jar"), Path("/usr/share/java/slf4j-simple.jar"))
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 20.0
+POLL_INTERVAL = 0.01
+
+# Serial collector, first compiler only, small heap: a start takes half the processor time of the defaults. A
+# directory written for one test needs no fsync and no 64 MiB of preallocated log (preAllocSize is in KiB).
+JVM_OPTIONS = (
+    "-Xmx192m",
+    "-Xss512k",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Xshare:auto",
+    "-XX:-UsePerfData",
+)
+SYSTEM_PROPERTIES = {
+    "java.net.preferIPv4Stack": "true",
+    "zookeeper.forceSync": "no",
+    "zookeeper.preAllocSize": "64",
+    "zookeeper.jmx.log4j.disable": "true",
+    "zookeeper.jmxenabled": "false",
+    "org.slf4j.simpleLogger.showDateTime": "true",
+    "org.slf4j.simpleLogger.dateTimeFormat": "HH:mm:ss.SSS",
+    "org.slf4j.simpleLogger.showShortLogName": "true",
+}
+
+
+class ZooKeeperMissing(Exception):
+    """What is needed to run Apache ZooKeeper is not installed."""
+
+
+class ZooKeeperFailed(Exception):
+    """A server did not do what it was told in time."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a server is set up.
+
+    Args:
+        tick_time_ms: The server's tick; sessions expire on multiples of it.
+        min_session_timeout_ms: Lower bound of negotiated timeouts; ZooKeeper's default is 2 ticks.
+        max_session_timeout_ms: Upper bound; ZooKeeper's default is 20 ticks.
+        extended_types: Whether nodes with a time to live can be created.
+        container_check_interval_ms: How often empty containers are swept; ZooKeeper's default is a minute.
+        jute_max_buffer: The largest request, bytes; None leaves ZooKeeper's 1 MiB less one.
+        read_only_mode: Whether a member without its quorum serves reads to those who accept it.
+        local_sessions: Whether sessions are local to a member until they write an ephemeral node.
+        sync_limit_ticks: How long a follower and its leader bear each other's silence.
+        init_limit_ticks: How long a follower may take to catch up.
+        properties: Further Java system properties.
+    """
+
+    tick_time_ms: int = 500
+    min_session_timeout_ms: int = 500
+    max_session_timeout_ms: int = 120_000
+    extended_types: bool = True
+    container_check_interval_ms: int | None = None
+    jute_max_buffer: int | None = None
+    read_only_mode: bool = False
+    local_sessions: bool = False
+    sync_limit_ticks: int = 10
+    init_limit_ticks: int = 20
+    properties: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def config(self) -> dict[str, str]:
+        """The lines of zoo.cfg."""
+        config = {
+            "tickTime": str(self.tick_time_ms),
+            "minSessionTimeout": str(self.min_session_timeout_ms),
+            "maxSessionTimeout": str(self.max_session_timeout_ms),
+            "syncLimit": str(self.sync_limit_ticks),
+            "initLimit": str(self.init_limit_ticks),
+            "maxClientCnxns": "0",
+            "admin.enableServer": "false",
+            "4lw.commands.whitelist": "*",
+        }
+        if self.local_sessions:
+            config |= {"localSessionsEnabled": "true", "localSessionsUpgradingEnabled": "true"}
+        return config
+
+    def system_properties(self) -> dict[str, str]:
+        properties = {"zookeeper.extendedTypesEnabled": _java(self.extended_types)}
+        if self.read_only_mode:
+            properties["readonlymode.enabled"] = "true"
+        if self.container_check_interval_ms is not None:
+            properties["znode.container.checkIntervalMs"] = str(self.container_check_interval_ms)
+        if self.jute_max_buffer is not None:
+            properties["jute.maxbuffer"] = str(self.jute_max_buffer)
+        return SYSTEM_PROPERTIES | properties | self.properties
+
+
+def _java(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _launcher() -> list[str]:
+    """The command that runs a JVM which dies with this process, however that dies."""
+    java, setpriv = shutil.which("java"), shutil.which("setpriv")
+    missing = (
+        [str(jar) for jar in JARS if not jar.exists()] + ([] if java else ["java"]) + ([] if setpriv else ["setpriv"])
+    )
+    if not java or not setpriv or missing:
+        raise ZooKeeperMissing(
+            f"Apache ZooKeeper cannot run without {', '.join(missing)}: apt-get update && "
+            f"apt-get install -y --no-install-recommends {PACKAGES}{'' if setpriv else ' util-linux'}"
+        )
+    return [setpriv, "--pdeathsig", "KILL", "--", java]
+
+
+# The kernel's death signal follows the thread that started a child; this catches what is left at an orderly end.
+_processes: dict[subprocess.Popen[bytes], None] = {}
+
+
+@atexit.register
+def _kill_what_is_left() -> None:
+    for process in list(_processes):
+        process.kill()
+
+
+def four_letter_word(address: tuple[str, int], word: str, *, timeout: float = 5.0) -> str:
+    """Ask a server by one of ZooKeeper's four-letter words; blocks for at most about `timeout` seconds.
+
+    Raises:
+        OSError: Nobody answers there.
+    """
+    with socket.create_connection(address, timeout) as connection:
+        connection.settimeout(timeout)
+        connection.sendall(word.encode())
+        answer = bytearray()
+        while chunk := connection.recv(65536):
+            answer += chunk
+    return answer.decode()
+
+
+class ZooKeeperServer:
+    """A ZooKeeper server process with a port and a data directory that outlive it.
+
+    Args:
+        settings: How it is set up.
+        ensemble: The lines of zoo.cfg and the hosts file that make it a member; none for a standalone server.
+        server_id: Its id in the ensemble.
+        hosts: Its own view of the names in `ensemble`, as lines of a hosts file.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        server_id: int = 0,
+        ensemble: dict[str, str] | None = None,
+        hosts: Iterable[str] = (),
+    ) -> None:
+        self.settings = settings or Settings()
+        self.server_id = server_id
+        self.host = "127.0.0.1"
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
+        self._directory = Path(tempfile.mkdtemp(prefix="zookeeper-"))
+        self._data = self._directory / "data"
+        self.log = self._directory / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._paused = False
+        self._copies = itertools.count()
+        self._write_config(ensemble or {}, hosts)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process, paused or not."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def version(self) -> str:
+        """The running server's version: "3.8.0"."""
+        found = re.match(r"Zookeeper version: (\d+\.\d+\.\d+)", self.ask("srvr"))
+        assert found is not None
+        return found[1]
+
+    @property
+    def mode(self) -> str | None:
+        """Standalone, leader, follower or read-only; None while it does not serve or answer."""
+        try:
+            found = re.search(r"^Mode: (\S+)$", self.ask("srvr", timeout=1.0), re.MULTILINE)
+        except OSError:
+            return None
+        return found[1] if found else None
+
+    def ask(self, word: str, *, timeout: float = 5.0) -> str:
+        """The answer to a four-letter word; blocks. Raises OSError when there is none."""
+        return four_letter_word((self.host, self.port), word, timeout=timeout)
+
+    async def four_letter(self, word: str) -> str:
+        """The answer to a four-letter word. Raises OSError when there is none."""
+        return await asyncio.to_thread(self.ask, word)
+
+    def launch(self) -> None:
+        """Start the process and do not wait for it to serve."""
+        if self.running:
+            raise ZooKeeperFailed(f"the server on {self.address} is running already")
+        properties = self.settings.system_properties() | self._hosts_property()
+        command = [
+            *_launcher(),
+            *JVM_OPTIONS,
+            *(f"-D{name}={value}" for name, value in properties.items()),
+            "-cp",
+            ":".join(map(str, JARS)),
+            "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+            str(self._directory / "zoo.cfg"),
+        ]
+        self._data.mkdir(exist_ok=True)
+        (self._data / "myid").write_text(f"{self.server_id}\n")
+        with self.log.open("ab") as log:
+            # A group of its own: an interrupt from the keyboard is for the tests, which then end their servers.
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+        self._paused = False
+        _processes[self._process] = None
+
+    def wait_until_serving(self, timeout: float = START_TIMEOUT) -> None:
+        """Block until the server serves clients. Raises ZooKeeperFailed with the end of its log when it does not."""
+        deadline = time.monotonic() + timeout
+        while self.mode is None:
+            self.require_running()
+            if time.monotonic() > deadline:
+                raise ZooKeeperFailed(f"the server on {self.address} does not serve:\n{self._log_tail()}")
+            time.sleep(POLL_INTERVAL)
+
+    def require_running(self) -> None:
+        """Raise ZooKeeperFailed with the end of the log when there is no process."""
+        if not self.running:
+            raise ZooKeeperFailed(f"the server on {self.address} is not running:\n{self._log_tail()}")
+
+    async def start(self) -> None:
+        """Start, and return when it serves (in an ensemble: when it is part of a quorum, or read-only)."""
+        self.launch()
+        await asyncio.to_thread(self.wait_until_serving)
+
+    def kill(self) -> None:
+        """SIGKILL: sessions stay in the data directory, nobody is told. Returns when the process is gone."""
+        self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """SIGTERM. Returns when the process is gone; by force if it takes too long."""
+        await asyncio.to_thread(self._end, signal.SIGTERM)
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, nothing is answered."""
+        self._signal(signal.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        """SIGCONT after `pause`; the server takes the time for lost and expires whoever it has not heard of."""
+        self._signal(signal.SIGCONT)
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        return self._paused and self.running
+
+    async def restart(self) -> None:
+        """Kill, and start with the same port and data."""
+        self.kill()
+        await self.start()
+
+    def wipe(self) -> None:
+        """Forget all data; the server must not be running."""
+        self._require_stopped()
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    def snapshot_data(self) -> Path:
+        """A copy of the data directory as it is now, running or not, for `restore_data`; it goes with the server."""
+        copy = self._directory / f"copy-{next(self._copies)}"
+        shutil.copytree(self._data, copy)
+        return copy
+
+    def restore_data(self, copy: Path) -> None:
+        """Go back to an older copy of the data; the server must not be running."""
+        self.wipe()
+        shutil.copytree(copy, self._data)
+
+    def close(self) -> None:
+        """Kill the server if it runs, remove its directory, give the port back."""
+        if self.running:
+            self.kill()
+        self._reserved.release()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ZooKeeperServer {self.address} {'running' if self.running else 'down'}>"
+
+    def _write_config(self, ensemble: dict[str, str], hosts: Iterable[str]) -> None:
+        config = self.settings.config() | ensemble
+        config |= {"dataDir": str(self._data), "clientPort": str(self.port), "clientPortAddress": self.host}
+        (self._directory / "zoo.cfg").write_text("".join(f"{name}={value}\n" for name, value in config.items()))
+        (self._directory / "hosts").write_text("".join(f"{line}\n" for line in hosts))
+
+    def _hosts_property(self) -> dict[str, str]:
+        hosts = self._directory / "hosts"
+        return {"jdk.net.hosts.file": str(hosts)} if hosts.stat().st_size else {}
+
+    def _signal(self, number: signal.Signals) -> None:
+        self.require_running()
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        self._signal(number)
+        assert self._process is not None
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(STOP_TIMEOUT)
+        del _processes[self._process]
+        self._process = None
+
+    def _require_stopped(self) -> None:
+        if self.running:
+            raise ZooKeeperFailed(f"the server on {self.address} is running: its data must not be touched")
+
+    def _log_tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+
+
+class ZooKeeperEnsemble:
+    """Servers that form a quorum, with a proxy between every two of them in each direction.
+
+    Members know each other by names. Each has a hosts file of its own in which its own name is 127.0.0.1 and
+    another's is a loopback address that belongs to this one pair, where proxies listen on the other's quorum and
+    election ports. (Addresses in the configuration would not do: a member calls back at the address that the caller
+    says it has.)
+    """
+
+    def __init__(self, settings: Settings | None = None, *, size: int = 3) -> None:
+        ids = range(1, size + 1)
+        self._ports = {number: (ReservedPort(), ReservedPort()) for number in ids}
+        self._proxies: dict[tuple[int, int], list[TcpProxy]] = {
+            (caller, callee): [
+                TcpProxy(("127.0.0.1", port.number), listen=(_pair_address(caller, callee), port.number))
+                for port in self._ports[callee]
+            ]
+            for caller, callee in itertools.permutations(ids, 2)
+        }
+        lines = {
+            f"server.{number}": f"{_name(number)}:{quorum.number}:{election.number}"
+            for number, (quorum, election) in self._ports.items()
+        }
+        self.members = [
+            ZooKeeperServer(
+                settings,
+                server_id=number,
+                ensemble=lines,
+                hosts=[
+                    f"{'127.0.0.1' if other == number else _pair_address(number, other)} {_name(other)}"
+                    for other in ids
+                ],
+            )
+            for number in ids
+        ]
+
+    @property
+    def connect_string(self) -> str:
+        return ",".join(member.address for member in self.members)
+
+    async def start(self) -> None:
+        """Start the members that are not running; return when all serve."""
+        self._launch_missing()
+        await asyncio.to_thread(self._wait_for_quorum)
+
+    def start_blocking(self) -> None:
+        """`start` for fixtures that outlive a loop."""
+        self._launch_missing()
+        self._wait_for_quorum()
+
+    def leader(self) -> ZooKeeperServer:
+        """The member that leads now (one cut off from its quorum does until it notices). Raises ZooKeeperFailed when
+        none does."""
+        return self._in_mode("leader")[0]
+
+    def followers(self) -> list[ZooKeeperServer]:
+        """The members that follow now. Raises ZooKeeperFailed when none does."""
+        return self._in_mode("follower")
+
+    def cut_off(self, member: ZooKeeperServer) -> None:
+        """Part `member` from all others by silence: nothing is closed, nothing arrives. Clients reach it as before."""
+        for proxy in self._proxies_of(member):
+            proxy.silence()
+
+    def heal(self, member: ZooKeeperServer) -> None:
+        """End what `cut_off` began; what was under way arrives late."""
+        for proxy in self._proxies_of(member):
+            proxy.heal()
+
+    async def rolling_restart(self) -> None:
+        """Kill and start the members one after another, the next when all serve again."""
+        for member in self.members:
+            member.kill()
+            await self.start()
+
+    def kill(self) -> None:
+        """Kill every member that runs."""
+        for member in self.members:
+            if member.running:
+                member.kill()
+
+    def wipe(self) -> None:
+        """Forget all data; no member must be running."""
+        for member in self.members:
+            member.wipe()
+
+    def snapshot_data(self) -> list[Path]:
+        """Copies of all data directories, for `restore_data`."""
+        return [member.snapshot_data() for member in self.members]
+
+    def restore_data(self, copies: list[Path]) -> None:
+        """Go back to older copies; no member must be running."""
+        for member, copy in zip(self.members, copies, strict=True):
+            member.restore_data(copy)
+
+    def repair(self) -> None:
+        """Heal every cut, resume who is paused, start who is down; block until all serve as one quorum."""
+        for proxy in itertools.chain.from_iterable(self._proxies.values()):
+            proxy.restore()
+        for member in self.members:
+            if member.paused:
+                member.resume()
+        self.start_blocking()
+
+    def close(self) -> None:
+        for member in self.members:
+            member.close()
+        for proxy in itertools.chain.from_iterable(self._proxies.values()):
+            proxy.close()
+        for port in itertools.chain.from_iterable(self._ports.values()):
+            port.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _in_mode(self, mode: str) -> list[ZooKeeperServer]:
+        members = [member for member in self.members if not member.paused and member.mode == mode]
+        if not members:
+            raise ZooKeeperFailed(f"there is no {mode}")
+        return members
+
+    def _proxies_of(self, member: ZooKeeperServer) -> Iterable[TcpProxy]:
+        for pair, proxies in self._proxies.items():
+            if member.server_id in pair:
+                yield from proxies
+
+    def _launch_missing(self) -> None:
+        for member in self.members:
+            if not member.running:
+                member.launch()
+
+    def _wait_for_quorum(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        expected = ["follower"] * (len(self.members) - 1) + ["leader"]
+        while sorted(modes := [member.mode or "none" for member in self.members]) != expected:
+            if time.monotonic() > deadline:
+                raise ZooKeeperFailed(f"the members do not form a quorum: {modes}")
+            for member in self.members:
+                member.require_running()
+            time.sleep(POLL_INTERVAL)
+
+
+def _name(server_id: int) -> str:
+    return f"member-{server_id}"
+
+
+def _pair_address(caller: int, callee: int) -> str:
+    return f"127.1.{caller}.{callee}"
