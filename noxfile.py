@@ -23,7 +23,7 @@ ZOOKEEPER = {
 CURATOR = {
     "openjdk-17-jdk-headless": "javac",
     "libcurator-discovery-java": "/usr/share/java/curator-x-discovery.jar",
-    "libcurator-recipes-java": "/usr/share/java/curator-recipes.jar",  # its ServiceCache needs it, its package does not say so
+    "libcurator-recipes-java": "/usr/share/java/curator-recipes.jar",  # for its ServiceCache
 }
 
 
