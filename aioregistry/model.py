@@ -1,4 +1,4 @@
-"""What is registered and discovered: :class:`ServiceInstance`, and its JSON in the format of Apache Curator.
+"""What is registered and discovered: instances, snapshots, changes; and the JSON of an instance, as Apache Curator's.
 
 The document of an instance is what Curator's ``JsonInstanceSerializer`` writes (as of Curator 5.4), so that Java
 services with Curator or Spring Cloud ZooKeeper read what is written here, and the other way round::
@@ -19,14 +19,33 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeVar
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Generic, NamedTuple, NoReturn, Self, TypeAlias, TypeVar
 
 import msgspec
 
 from .errors import InvalidArgument, InvalidInstance
 
-__all__ = ["FrozenDict", "FrozenList", "ServiceInstance", "ServiceType", "decode", "encode", "with_payload_type"]
+__all__ = [
+    "Added",
+    "Change",
+    "Difference",
+    "Entry",
+    "FrozenDict",
+    "FrozenList",
+    "Invalid",
+    "Removed",
+    "Resynced",
+    "ServiceInstance",
+    "ServiceType",
+    "Snapshot",
+    "Updated",
+    "check_segment",
+    "decode",
+    "encode",
+    "with_payload_type",
+]
 
 P = TypeVar("P")
 Q = TypeVar("Q")
@@ -523,3 +542,208 @@ def _without_class(payload: Any) -> tuple[Any, str | None]:
                 return _freeze(value), None if payload_class == _JAVA_LIST else payload_class
         return _freeze(payload), None
     return payload, None
+
+
+# ---------------------------------------------------------------- what is discovered
+
+
+class Entry(NamedTuple, Generic[P]):
+    """An instance as a consumer sees it, with what ZooKeeper knows of its node.
+
+    Within one history of the ensemble ``(czxid, mzxid)`` identifies a state of a node; the version does not, for every
+    new node starts at 0.
+    """
+
+    instance: ServiceInstance[P]
+    owner: int
+    """The session that owns the node, 0 for a persistent one; compare by equality only."""
+    czxid: int
+    mzxid: int
+    version: int
+    created: float
+    """Seconds since the epoch, by the server's clock."""
+    modified: float
+
+
+class Invalid(NamedTuple):
+    """A node that is listed and shows no instance: the reason, and the node's zxids and owner (0 where unreadable)."""
+
+    id: str
+    reason: str
+    owner: int = 0
+    czxid: int = 0
+    mzxid: int = 0
+
+
+class Snapshot(Mapping[str, ServiceInstance[P]]):
+    """What was known of a service at one moment: its instances by id, in the order of their ids. Immutable.
+
+    A snapshot holds facts; whether they are fresh *now* is asked of the view.
+
+    Attributes:
+        name: the service.
+        entries: the instances with what ZooKeeper knows of their nodes, by id, in no particular order.
+        invalid: nodes that are no instances, by id, with the reason.
+        as_of: the zxid of the latest observation that the snapshot includes, 0 before the first.
+        stale_since: None while the view was fresh; else the time, in seconds since the epoch, of the last evidence that
+            the quorum answered: what happened after it is not in the snapshot.
+    """
+
+    __slots__ = ("_ids", "as_of", "entries", "invalid", "name", "stale_since")
+
+    name: str
+    entries: Mapping[str, Entry[P]]
+    invalid: Mapping[str, Invalid]
+    as_of: int
+    stale_since: float | None
+
+    def __init__(
+        self,
+        name: str,
+        entries: Mapping[str, Entry[P]],
+        invalid: Mapping[str, Invalid],
+        *,
+        as_of: int,
+        stale_since: float | None = None,
+    ) -> None:
+        values = {
+            "name": name,
+            "entries": _read_only(entries),
+            "invalid": _read_only(invalid),
+            "as_of": as_of,
+            "stale_since": stale_since,
+            "_ids": None,
+        }
+        for field, value in values.items():
+            object.__setattr__(self, field, value)
+
+    @property
+    def instances(self) -> tuple[ServiceInstance[P], ...]:
+        """The instances, in the order of their ids."""
+        entries = self.entries
+        return tuple(entries[id].instance for id in self)
+
+    def with_stale_since(self, stale_since: float | None) -> Snapshot[P]:
+        """Return the same facts with another ``stale_since``; they are shared, not copied."""
+        return Snapshot(self.name, self.entries, self.invalid, as_of=self.as_of, stale_since=stale_since)
+
+    def __getitem__(self, id: str) -> ServiceInstance[P]:
+        return self.entries[id].instance
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[str]:
+        # Sorted by whoever iterates first: most snapshots are only looked up in.
+        ids: tuple[str, ...] | None = self._ids  # type: ignore[attr-defined]
+        if ids is None:
+            ids = tuple(sorted(self.entries))
+            object.__setattr__(self, "_ids", ids)
+        return iter(ids)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("a Snapshot is immutable")
+
+    def __repr__(self) -> str:
+        bad = f", {len(self.invalid)} invalid" if self.invalid else ""
+        stale = "" if self.stale_since is None else f", stale since {self.stale_since:.3f}"
+        return f"<Snapshot {self.name}: {len(self)} instances{bad}, as of zxid {self.as_of:#x}{stale}>"
+
+
+def _read_only(mapping: Mapping[str, Q]) -> Mapping[str, Q]:
+    return mapping if isinstance(mapping, MappingProxyType) else MappingProxyType(mapping)
+
+
+class Added(msgspec.Struct, Generic[P], frozen=True):
+    """An instance came. ``zxid`` is that of the observation, as in every change."""
+
+    entry: Entry[P]
+    zxid: int
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self.entry.instance.id
+
+    @property
+    def instance(self) -> ServiceInstance[P]:
+        """The instance that came."""
+        return self.entry.instance
+
+
+class Updated(msgspec.Struct, Generic[P], frozen=True):
+    """An instance's node was changed or replaced (by another owner, say); its data may be what it was."""
+
+    entry: Entry[P]
+    previous_entry: Entry[P]
+    zxid: int
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self.entry.instance.id
+
+    @property
+    def instance(self) -> ServiceInstance[P]:
+        """The instance as it is now."""
+        return self.entry.instance
+
+    @property
+    def previous(self) -> ServiceInstance[P]:
+        """The instance as it was."""
+        return self.previous_entry.instance
+
+
+class Removed(msgspec.Struct, Generic[P], frozen=True):
+    """An instance went: its node is gone, or shows no instance any more."""
+
+    entry: Entry[P]
+    zxid: int
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self.entry.instance.id
+
+    @property
+    def instance(self) -> ServiceInstance[P]:
+        """The instance as it was last."""
+        return self.entry.instance
+
+
+class Resynced(msgspec.Struct, Generic[P], frozen=True):
+    """The view was behind and is not any more: after a reconnect, or because this consumer was too slow.
+
+    ``changes`` are the true differences since what the consumer got last, one for each id at most; empty if there are
+    none, which says that what came and went meanwhile is not to be had any more.
+    """
+
+    changes: tuple[Added[P] | Updated[P] | Removed[P], ...]
+    snapshot: Snapshot[P]
+
+    @property
+    def zxid(self) -> int:
+        """The zxid of the latest observation included."""
+        return self.snapshot.as_of
+
+    @property
+    def added(self) -> tuple[ServiceInstance[P], ...]:
+        """The instances that came."""
+        return tuple(change.instance for change in self.changes if isinstance(change, Added))
+
+    @property
+    def updated(self) -> tuple[ServiceInstance[P], ...]:
+        """The instances that changed, as they are now."""
+        return tuple(change.instance for change in self.changes if isinstance(change, Updated))
+
+    @property
+    def removed(self) -> tuple[ServiceInstance[P], ...]:
+        """The instances that went, as they were last."""
+        return tuple(change.instance for change in self.changes if isinstance(change, Removed))
+
+
+Difference: TypeAlias = Added[P] | Updated[P] | Removed[P]
+Change: TypeAlias = Added[P] | Updated[P] | Removed[P] | Resynced[P]
