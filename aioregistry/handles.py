@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from .errors import HandleClosed, UsageError
 
-__all__ = ["Handle", "running_loop"]
+__all__ = ["Handle", "finished", "running_loop"]
 
 
 class _Phase(enum.Enum):
@@ -100,7 +100,7 @@ class Handle:
             # A task of its own: a cancelled `async with` body cancels every await in __aexit__ again, at once under
             # anyio's scopes.
             self._closed_by = asyncio.get_running_loop().create_task(self._close_once(), name=f"close {self._title()}")
-        await _finished(self._closed_by)
+        await finished(self._closed_by)
 
     async def _close_once(self) -> None:
         try:
@@ -136,7 +136,7 @@ class Handle:
             warnings.warn(f"{self._title()} was never closed", ResourceWarning, source=self, stacklevel=1)
 
 
-async def _finished(task: asyncio.Task[None]) -> None:
+async def finished(task: asyncio.Task[None]) -> None:
     """Wait for *task* to end, through cancellations of the caller, which are raised afterwards."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

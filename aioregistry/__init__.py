@@ -1,0 +1,111 @@
+"""aioregistry: an asyncio-native service registry on Apache ZooKeeper.
+
+A live service is always listed, a dead one never, and nobody who asks is misled about which. :func:`connect` is the
+way in.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .discovery import View
+    from .errors import (
+        AuthenticationFailed,
+        ChrootMissing,
+        ConnectionLost,
+        ConnectTimeout,
+        HandleClosed,
+        InvalidArgument,
+        NodeNotEphemeral,
+        RegistrationConflict,
+        RegistrationDisplaced,
+        RegistrationError,
+        RegistryError,
+        RequestTimeout,
+        RequestTooLarge,
+        ServerError,
+        SessionClosed,
+        SessionExpired,
+        SessionFailed,
+        UsageError,
+    )
+    from .model import Added, Change, Entry, Invalid, Removed, Resynced, ServiceInstance, ServiceType, Snapshot, Updated
+    from .registration import Registration, Status
+    from .registry import Registry, connect
+    from .session import SessionState
+    from .streams import Stream
+
+__all__ = [
+    "Added",
+    "AuthenticationFailed",
+    "Change",
+    "ChrootMissing",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "Entry",
+    "HandleClosed",
+    "Invalid",
+    "InvalidArgument",
+    "NodeNotEphemeral",
+    "Registration",
+    "RegistrationConflict",
+    "RegistrationDisplaced",
+    "RegistrationError",
+    "Registry",
+    "RegistryError",
+    "Removed",
+    "RequestTimeout",
+    "RequestTooLarge",
+    "Resynced",
+    "ServerError",
+    "ServiceInstance",
+    "ServiceType",
+    "SessionClosed",
+    "SessionExpired",
+    "SessionFailed",
+    "SessionState",
+    "Snapshot",
+    "Status",
+    "Stream",
+    "Updated",
+    "UsageError",
+    "View",
+    "connect",
+]
+
+# Loaded when first used: the command line answers --help without asyncio, aiozk and msgspec, which take five times as
+# long.
+_ROOMS = {
+    "discovery": ("View",),
+    "model": (
+        "Added",
+        "Change",
+        "Entry",
+        "Invalid",
+        "Removed",
+        "Resynced",
+        "ServiceInstance",
+        "ServiceType",
+        "Snapshot",
+        "Updated",
+    ),
+    "registration": ("Registration", "Status"),
+    "registry": ("Registry", "connect"),
+    "session": ("SessionState",),
+    "streams": ("Stream",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_ROOM_OF.get(name, 'errors')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,330 @@
+"""The way in: :func:`connect` gives a :class:`Registry`, one session that registrations and views share."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiozk.protocol.acl import ACL
+
+from .discovery import Discovery, Strategy, View
+from .errors import ChrootMissing, InvalidArgument, NodeExists, NoNode, SessionFailed
+from .handles import Handle, finished
+from .model import ServiceInstance, check_segment
+from .protocol import OPEN_ACL, Create2, Exists
+from .registration import OnConflict, OnDisplaced, Registration, Status
+from .runtime import Runtime, SystemRuntime
+from .session import Session, check_path, parse_hosts
+from .streams import Stream
+
+if TYPE_CHECKING:
+    from .client import RegistryClient
+
+__all__ = ["Registry", "connect"]
+
+P = TypeVar("P")
+
+DEFAULT_SESSION_TIMEOUT = 10.0
+"""Seconds; aiozk's and kazoo's default, and within what a server with the usual tick of 2 s grants (4 to 40 s)."""
+
+DEFAULT_MAX_REQUEST = 0xFFFFF
+"""Bytes; jute.maxbuffer as servers have it unless set (``BinaryInputArchive.maxBuffer``)."""
+
+_ENDED = frozenset({Status.DISPLACED, Status.FAILED, Status.CLOSED})
+
+
+def connect(
+    servers: str,
+    *,
+    session_timeout: float = DEFAULT_SESSION_TIMEOUT,
+    connect_timeout: float | None = None,
+    close_timeout: float | None = None,
+    wait: bool = True,
+    base_path: str = "/services",
+    create_chroot: bool = True,
+    auth: Sequence[tuple[str, str | bytes]] = (),
+    acl: Sequence[ACL] = OPEN_ACL,
+    tls: ssl.SSLContext | None = None,
+    allow_read_only: bool = False,
+    max_request: int = DEFAULT_MAX_REQUEST,
+    watches: Strategy = "auto",
+    on_event: Callable[[str, dict[str, object]], None] | None = None,
+    runtime: Runtime | None = None,
+) -> Registry:
+    """Return a registry on ZooKeeper, to be entered (``async with``) or awaited; nothing happens before.
+
+    Args:
+        servers: a connect string, ``host:port,host:port/chroot``; IPv6 addresses in brackets, port 2181 unless given.
+        session_timeout: seconds without contact after which the ensemble ends the session; it decides within its own
+            bounds (2 to 20 ticks unless configured).
+        connect_timeout: seconds that entering may take until a server has accepted the session; the session timeout
+            unless given.
+        close_timeout: seconds that leaving may take for withdrawing and closing; a third of the session timeout unless
+            given.
+        wait: False enters at once and connects when there is a server, however long that takes.
+        base_path: the path under which services are kept, below the chroot.
+        create_chroot: False refuses a chroot that is not there instead of creating it.
+        auth: credentials as pairs of scheme and secret, such as ``("digest", "user:password")``, given on every
+            connection.
+        acl: the ACL of every node that is created; everybody may do everything unless given.
+        tls: speak TLS with this context, which also decides about host names and certificates.
+        allow_read_only: accept a server that lost its quorum, for discovery, as long as there was no session before;
+            ``session.read_only`` tells.
+        max_request: the servers' jute.maxbuffer in bytes; a request beyond it is refused here, because a server closes
+            the connection of whoever sends one.
+        watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
+        on_event: called synchronously with a name and fields for every event worth a log line or a metric; it must not
+            block, and what it raises is logged.
+        runtime: clocks, randomness, names and sockets, for simulations.
+
+    Raises:
+        InvalidArgument: an argument is wrong; at once, naming it.
+
+    Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
+    :class:`ChrootMissing`. Cancelling it leaves nothing behind.
+    """
+    return Registry(
+        servers,
+        session_timeout=session_timeout,
+        connect_timeout=connect_timeout,
+        close_timeout=close_timeout,
+        wait=wait,
+        base_path=base_path,
+        create_chroot=create_chroot,
+        auth=auth,
+        acl=acl,
+        tls=tls,
+        allow_read_only=allow_read_only,
+        max_request=max_request,
+        watches=watches,
+        on_event=on_event,
+        runtime=runtime,
+    )
+
+
+class Registry(Handle):
+    """A session with an ensemble, and what is registered and discovered through it; made by :func:`connect`.
+
+    Leaving it withdraws every registration, ends every view and closes the session, within ``close_timeout``.
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        *,
+        session_timeout: float,
+        connect_timeout: float | None,
+        close_timeout: float | None,
+        wait: bool,
+        base_path: str,
+        create_chroot: bool,
+        auth: Sequence[tuple[str, str | bytes]],
+        acl: Sequence[ACL],
+        tls: ssl.SSLContext | None,
+        allow_read_only: bool,
+        max_request: int,
+        watches: Strategy,
+        on_event: Callable[[str, dict[str, object]], None] | None,
+        runtime: Runtime | None,
+    ) -> None:
+        hosts = parse_hosts(servers)
+        _check_seconds("session_timeout", session_timeout)
+        for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
+            if seconds is not None:
+                _check_seconds(field, seconds)
+        if not isinstance(max_request, int) or max_request <= 0:
+            raise InvalidArgument("max_request", max_request, "give a number of bytes above 0")
+        if watches not in ("auto", "recursive", "one-shot"):
+            raise InvalidArgument("watches", watches, 'is none of "auto", "recursive", "one-shot"')
+        base = check_path("base_path", base_path)
+        self._base_path = hosts.chroot + ("" if base == "/" else base)
+        self._connect_timeout = session_timeout if connect_timeout is None else connect_timeout
+        self._close_timeout = session_timeout / 3 if close_timeout is None else close_timeout
+        self._wait, self._create_chroot = wait, create_chroot
+        self._chroot = hosts.chroot
+        self._acl = _checked_acl(acl)
+        self._session = Session(
+            hosts,
+            timeout=session_timeout,
+            runtime=runtime or SystemRuntime(),
+            auth=[_checked_credential(index, credential) for index, credential in enumerate(auth)],
+            tls=tls,
+            allow_read_only=allow_read_only,
+            max_request=max_request,
+            hook=on_event,
+        )
+        self._discovery = Discovery(self._session, base_path=self._base_path, strategy=watches)
+        self._registrations: weakref.WeakValueDictionary[str, Registration[Any]] = weakref.WeakValueDictionary()
+        self._views: weakref.WeakValueDictionary[int, View[Any]] = weakref.WeakValueDictionary()
+        self._client: RegistryClient | None = None
+
+    # ------------------------------------------------------------------ what it offers
+
+    @property
+    def session(self) -> Session:
+        """The session, with ``state``, ``states()``, ``connected``, ``read_only``, ``presumed_expired`` and ``id``."""
+        return self._session
+
+    @property
+    def base_path(self) -> str:
+        """The path under which the services are, the chroot included."""
+        return self._base_path
+
+    @property
+    def client(self) -> RegistryClient:
+        """An aiozk client on this registry's session, for aiozk's verbs and recipes; it ends with the registry."""
+        self._check()
+        if self._client is None:
+            from .client import RegistryClient
+
+            self._client = RegistryClient(self._session, self._chroot)
+        return self._client
+
+    def register(
+        self,
+        instance: ServiceInstance[P],
+        *,
+        wait: bool = True,
+        on_conflict: OnConflict = "takeover",
+        on_displaced: OnDisplaced = "stop",
+        close_timeout: float | None = None,
+    ) -> Registration[P]:
+        """Return a registration of *instance*, to be entered or awaited.
+
+        Args:
+            instance: what to list; its type must be DYNAMIC.
+            wait: True enters when the instance is listed, however long that takes; False at once, and it will be.
+            on_conflict: what to do about a node that another session owns and that was there before: "takeover"
+                replaces it, "wait" waits until it goes, "fail" raises :class:`RegistrationConflict`.
+            on_displaced: what to do when a newer claimant takes the id: "stop", or "standby" until it goes.
+            close_timeout: seconds that withdrawing may take; the registry's unless given.
+
+        Raises:
+            InvalidArgument: the id is registered in this registry already, the instance cannot be registered, or an
+                option is wrong; at once.
+            UsageError: the registry is not entered.
+        """
+        self._check()
+        if close_timeout is not None:
+            _check_seconds("close_timeout", close_timeout)
+        registration = Registration(
+            self._session,
+            instance,
+            base_path=self._base_path,
+            on_conflict=on_conflict,
+            on_displaced=on_displaced,
+            wait=wait,
+            close_timeout=self._close_timeout if close_timeout is None else close_timeout,
+            acl=self._acl,
+        )
+        present = self._registrations.get(registration.path)
+        if present is not None and present.status not in _ENDED:
+            raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
+        self._registrations[registration.path] = registration
+        return registration
+
+    def discover(self, name: str, *, payload_type: type[P] | Any = Any) -> View[Any]:
+        """Return a view of the service *name*, to be entered or awaited; entered, it is synced.
+
+        Args:
+            name: the service.
+            payload_type: what payloads are decoded to, anything msgspec converts JSON to; a payload that does not fit
+                is listed under ``snapshot.invalid``.
+
+        Raises:
+            InvalidArgument: the name is no path segment; at once.
+            UsageError: the registry is not entered.
+        """
+        self._check()
+        view = self._discovery.view(check_segment("name", name), payload_type=payload_type)
+        self._views[id(view)] = view
+        return view
+
+    async def services(self) -> list[str]:
+        """Return the names of all services, sorted; those without an instance at the moment included.
+
+        Waits for a connection as long as there is none; the caller sets the deadline. Cancelling is harmless.
+        """
+        self._check()
+        return await self._discovery.services()
+
+    def watch_services(self) -> Stream[tuple[str, ...]]:
+        """Return a stream of the sorted names of all services: the present ones first, latest wins."""
+        self._check()
+        return self._discovery.watch_services()
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def _open(self) -> None:
+        self._session.start()
+        if not self._wait:
+            return
+        try:
+            await self._session.wait_connected(self._connect_timeout)
+            await self._ensure_chroot()
+        except BaseException as error:
+            await finished(asyncio.get_running_loop().create_task(self._session.close(self._close_timeout)))
+            if isinstance(error, SessionFailed) and error.__cause__ is not None:
+                raise error.__cause__ from None
+            raise
+
+    async def _ensure_chroot(self) -> None:
+        if not self._chroot:
+            return
+        async with asyncio.timeout(self._connect_timeout):
+            try:
+                await self._session.read(Exists(self._chroot))
+            except NoNode:
+                if not self._create_chroot:
+                    raise ChrootMissing(self._chroot) from None
+                await self._create_each(self._chroot)
+
+    async def _create_each(self, path: str) -> None:
+        parts = path.split("/")
+        for depth in range(2, len(parts) + 1):
+            try:
+                await self._session.request(Create2("/".join(parts[:depth]), b"", self._acl))
+            except NodeExists:
+                continue
+
+    async def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._close_timeout
+        closings = [
+            loop.create_task(handle.aclose()) for handle in (*self._registrations.values(), *self._views.values())
+        ]
+        if closings:
+            await asyncio.wait(closings)
+        await self._discovery.aclose()
+        await self._session.close(max(deadline - loop.time(), 0.0))
+        for closing in closings:
+            closing.result()
+
+    def __repr__(self) -> str:
+        return f"<Registry {self._session.hosts} {self._session!r}>"
+
+
+def _check_seconds(field: str, seconds: object) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds <= 0:
+        raise InvalidArgument(field, seconds, "give a number of seconds above 0")
+
+
+def _checked_credential(index: int, credential: object) -> tuple[str, bytes]:
+    field = f"auth[{index}]"
+    match credential:
+        case (str(scheme), str(secret)) if scheme:
+            return scheme, secret.encode()
+        case (str(scheme), bytes(secret)) if scheme:
+            return scheme, secret
+    # Whatever it is may hold a secret: it is not shown.
+    raise InvalidArgument(field, "<hidden>", "give a pair of scheme and secret, each a str (the secret may be bytes)")
+
+
+def _checked_acl(acl: Sequence[ACL]) -> tuple[ACL, ...]:
+    if isinstance(acl, ACL) or not acl or not all(isinstance(entry, ACL) for entry in acl):
+        raise InvalidArgument("acl", acl, "give a sequence of aiozk.ACL, at least one")
+    return tuple(acl)
