@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.ports import ReservedPort
-from tests.support.proxy import TcpProxy
+from tests.support.proxy import Direction, Link, TcpProxy
 
 PACKAGES = "openjdk-17-jre-headless libzookeeper-java libslf4j-java"
 # zookeeper.jar's manifest names the others that it needs.
@@ -52,6 +52,10 @@ SYSTEM_PROPERTIES = {
     "org.slf4j.simpleLogger.showDateTime": "true",
     "org.slf4j.simpleLogger.dateTimeFormat": "HH:mm:ss.SSS",
     "org.slf4j.simpleLogger.showShortLogName": "true",
+    # Elections are repeated after 0.2, 0.4, 0.8 … seconds, by default up to a minute: too long for a test to wait.
+    "zookeeper.fastleader.maxNotificationInterval": "800",
+    # It logs every four-letter word, and starting is waited for by asking them.
+    "org.slf4j.simpleLogger.log.org.apache.zookeeper.server.NIOServerCnxn": "warn",
 }
 
 
@@ -77,8 +81,10 @@ class Settings:
         read_only_mode: Whether a member without its quorum serves reads to those who accept it.
         local_sessions: Whether sessions are local to a member until they write an ephemeral node.
         sync_limit_ticks: How long a follower and its leader bear each other's silence.
-        init_limit_ticks: How long a follower may take to catch up.
+        init_limit_ticks: How long a follower may take to catch up, and how long who believes to be elected waits for
+            others to agree: an election that split takes this long to be repeated.
         properties: Further Java system properties.
+        jvm_options: What the JVM is given beside them.
     """
 
     tick_time_ms: int = 500
@@ -90,8 +96,9 @@ class Settings:
     read_only_mode: bool = False
     local_sessions: bool = False
     sync_limit_ticks: int = 10
-    init_limit_ticks: int = 20
+    init_limit_ticks: int = 5
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
+    jvm_options: tuple[str, ...] = JVM_OPTIONS
 
     def config(self) -> dict[str, str]:
         """The lines of zoo.cfg."""
@@ -168,9 +175,8 @@ class ZooKeeperServer:
 
     Args:
         settings: How it is set up.
-        ensemble: The lines of zoo.cfg and the hosts file that make it a member; none for a standalone server.
-        server_id: Its id in the ensemble.
-        hosts: Its own view of the names in `ensemble`, as lines of a hosts file.
+        server_id: Its id in an ensemble.
+        ensemble: The lines of zoo.cfg that make it a member, as it sees the others; none for a standalone server.
     """
 
     def __init__(
@@ -179,7 +185,6 @@ class ZooKeeperServer:
         *,
         server_id: int = 0,
         ensemble: dict[str, str] | None = None,
-        hosts: Iterable[str] = (),
     ) -> None:
         self.settings = settings or Settings()
         self.server_id = server_id
@@ -192,7 +197,7 @@ class ZooKeeperServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._paused = False
         self._copies = itertools.count()
-        self._write_config(ensemble or {}, hosts)
+        self._write_config(ensemble or {})
 
     @property
     def address(self) -> str:
@@ -231,11 +236,10 @@ class ZooKeeperServer:
         """Start the process and do not wait for it to serve."""
         if self.running:
             raise ZooKeeperFailed(f"the server on {self.address} is running already")
-        properties = self.settings.system_properties() | self._hosts_property()
         command = [
             *_launcher(),
-            *JVM_OPTIONS,
-            *(f"-D{name}={value}" for name, value in properties.items()),
+            *self.settings.jvm_options,
+            *(f"-D{name}={value}" for name, value in self.settings.system_properties().items()),
             "-cp",
             ":".join(map(str, JARS)),
             "org.apache.zookeeper.server.quorum.QuorumPeerMain",
@@ -327,15 +331,10 @@ class ZooKeeperServer:
     def __repr__(self) -> str:
         return f"<ZooKeeperServer {self.address} {'running' if self.running else 'down'}>"
 
-    def _write_config(self, ensemble: dict[str, str], hosts: Iterable[str]) -> None:
+    def _write_config(self, ensemble: dict[str, str]) -> None:
         config = self.settings.config() | ensemble
         config |= {"dataDir": str(self._data), "clientPort": str(self.port), "clientPortAddress": self.host}
         (self._directory / "zoo.cfg").write_text("".join(f"{name}={value}\n" for name, value in config.items()))
-        (self._directory / "hosts").write_text("".join(f"{line}\n" for line in hosts))
-
-    def _hosts_property(self) -> dict[str, str]:
-        hosts = self._directory / "hosts"
-        return {"jdk.net.hosts.file": str(hosts)} if hosts.stat().st_size else {}
 
     def _signal(self, number: signal.Signals) -> None:
         self.require_running()
@@ -361,40 +360,50 @@ class ZooKeeperServer:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
 
 
+class _ElectionLink(Link):
+    """Has callbacks go through a proxy too.
+
+    Of two members the one with the higher id calls. Called by the other it hangs up and calls back, at the address
+    that the other's first message has: 127.0.0.1 becomes the address, just as long, of the proxy that leads back.
+    """
+
+    proxy: _ElectionProxy
+
+    def __init__(self, proxy: _ElectionProxy) -> None:
+        super().__init__(proxy)
+        self._introduced = False
+
+    def filter(self, direction: Direction, data: bytes) -> bytes:
+        if direction is Direction.TO_SERVER and not self._introduced:
+            self._introduced = True
+            return data.replace(b"127.0.0.1", self.proxy.way_back.encode())
+        return data
+
+
+class _ElectionProxy(TcpProxy):
+    def __init__(self, target: tuple[str, int], *, listen: tuple[str, int], way_back: str) -> None:
+        self.way_back = way_back
+        super().__init__(target, listen=listen)
+
+    def new_link(self) -> Link:
+        return _ElectionLink(self)
+
+
 class ZooKeeperEnsemble:
     """Servers that form a quorum, with a proxy between every two of them in each direction.
 
-    Members know each other by names. Each has a hosts file of its own in which its own name is 127.0.0.1 and
-    another's is a loopback address that belongs to this one pair, where proxies listen on the other's quorum and
-    election ports. (Addresses in the configuration would not do: a member calls back at the address that the caller
-    says it has.)
+    Each member's configuration says 127.0.0.1 of itself only. For every other member it says a loopback address that
+    belongs to this one pair, where proxies listen on the other's quorum and election ports.
     """
 
     def __init__(self, settings: Settings | None = None, *, size: int = 3) -> None:
         ids = range(1, size + 1)
         self._ports = {number: (ReservedPort(), ReservedPort()) for number in ids}
-        self._proxies: dict[tuple[int, int], list[TcpProxy]] = {
-            (caller, callee): [
-                TcpProxy(("127.0.0.1", port.number), listen=(_pair_address(caller, callee), port.number))
-                for port in self._ports[callee]
-            ]
-            for caller, callee in itertools.permutations(ids, 2)
-        }
-        lines = {
-            f"server.{number}": f"{_name(number)}:{quorum.number}:{election.number}"
-            for number, (quorum, election) in self._ports.items()
+        self._proxies = {
+            (caller, callee): self._proxies_between(caller, callee) for caller, callee in itertools.permutations(ids, 2)
         }
         self.members = [
-            ZooKeeperServer(
-                settings,
-                server_id=number,
-                ensemble=lines,
-                hosts=[
-                    f"{'127.0.0.1' if other == number else _pair_address(number, other)} {_name(other)}"
-                    for other in ids
-                ],
-            )
-            for number in ids
+            ZooKeeperServer(settings, server_id=number, ensemble=self._as_seen_by(number)) for number in ids
         ]
 
     @property
@@ -479,6 +488,25 @@ class ZooKeeperEnsemble:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _proxies_between(self, caller: int, callee: int) -> tuple[TcpProxy, TcpProxy]:
+        quorum, election = (port.number for port in self._ports[callee])
+        address, way_back = _pair_address(caller, callee), _pair_address(callee, caller)
+        return (
+            TcpProxy(("127.0.0.1", quorum), listen=(address, quorum)),
+            _ElectionProxy(("127.0.0.1", election), listen=(address, election), way_back=way_back),
+        )
+
+    def _as_seen_by(self, number: int) -> dict[str, str]:
+        return {
+            f"server.{other}": ":".join(
+                [
+                    "127.0.0.1" if other == number else _pair_address(number, other),
+                    *(str(port.number) for port in ports),
+                ]
+            )
+            for other, ports in self._ports.items()
+        }
+
     def _in_mode(self, mode: str) -> list[ZooKeeperServer]:
         members = [member for member in self.members if not member.paused and member.mode == mode]
         if not members:
@@ -504,10 +532,6 @@ class ZooKeeperEnsemble:
             for member in self.members:
                 member.require_running()
             time.sleep(POLL_INTERVAL)
-
-
-def _name(server_id: int) -> str:
-    return f"member-{server_id}"
 
 
 def _pair_address(caller: int, callee: int) -> str:
