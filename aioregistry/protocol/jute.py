@@ -46,13 +46,13 @@ def read_string(body: bytes, at: int) -> tuple[str, int]:
     at += 4
     if length < 0:
         return _null(length, ""), at
-    return str(body[at : at + length], "utf-8"), at + length
+    return body[at : at + length].decode(), at + length
 
 
 def read_strings(body: bytes, at: int) -> tuple[list[str], int]:
     """A vector of strings, in one loop: the children of a service may be many thousands."""
     count, at = read_count(body, at, smallest=4)
-    unpack, decode = _unpack_int, str
+    unpack = _unpack_int
     strings: list[str] = []
     append = strings.append
     for _ in range(count):
@@ -61,7 +61,7 @@ def read_strings(body: bytes, at: int) -> tuple[list[str], int]:
             raise ProtocolError(f"a string in a list has length {length}")
         at += 4
         end = at + length
-        append(decode(body[at:end], "utf-8"))
+        append(body[at:end].decode())
         at = end
     return strings, at
 

@@ -122,9 +122,8 @@ class Message(Request, Generic[T_co]):
 
     def __eq__(self, other: object) -> bool:
         # Part compares the parts alone: an Exists would equal a GetData, and an AttributeError meet whatever has none.
-        if type(other) is not type(self):
-            return NotImplemented
-        return bool(Part.__eq__(self, other))
+        # Never NotImplemented: Part's __ne__ negates the answer.
+        return type(other) is type(self) and bool(Part.__eq__(self, other))
 
     __hash__ = None  # type: ignore[assignment]  # mutable, like aiozk's
 
@@ -492,7 +491,7 @@ _FAILED = -1
 """The type under which a failed operation is answered, with its error code."""
 
 _CREATED = (Create.opcode, Create2.opcode)
-"""The types under which creations are answered: containers and nodes with a TTL as the second, a Create2 as the first and
+"""The types that creations are answered as: containers and nodes with a TTL as the second, a Create2 as the first and
 without its Stat before ZOOKEEPER-4026."""
 
 

@@ -18,8 +18,8 @@ class Stat(NamedTuple):
 
     ``ctime`` and ``mtime`` are the server's clock in milliseconds since the epoch. Within one history of the ensemble
     ``(czxid, mzxid)`` identifies a state of a node; the versions do not, for every new node starts at 0.
-    ``ephemeral_owner`` is the owner's session id, 0 for a persistent node, and something else for containers and nodes
-    with a TTL: compare it by equality only.
+    ``ephemeral_owner`` is the owner's session id, to be compared by equality only, and 0 for every node that no session
+    owns; containers and nodes with a TTL show no other sign of what they are (``DataNode.getClientEphemeralOwner``).
     """
 
     czxid: int

@@ -9,7 +9,7 @@ from aiozk.protocol.request import Request
 from aiozk.protocol.response import response_xref
 
 from aioregistry.errors import ProtocolError, server_error
-from aioregistry.protocol.jute import HEADER, read_int, read_string
+from aioregistry.protocol.jute import HEADER, read_string
 from aioregistry.protocol.messages import Message
 from aioregistry.protocol.records import EventKind, Reply, WatchedEvent
 
@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 HEADER_SIZE: Final = HEADER.size
 
+_EVENT = struct.Struct(">iqiii")  # the header, type and state; the path follows (jute's WatcherEvent)
 _KINDS = {kind.value: kind for kind in EventKind}
 
 
@@ -36,7 +37,7 @@ def decode_header(frame: bytes) -> Header:
     """
     if len(frame) < HEADER_SIZE:
         raise ProtocolError(f"a reply of {len(frame)} bytes has no header")
-    return Header._make(HEADER.unpack_from(frame))
+    return Header(*HEADER.unpack_from(frame))
 
 
 def decode_event(frame: bytes) -> WatchedEvent:
@@ -45,11 +46,9 @@ def decode_event(frame: bytes) -> WatchedEvent:
     Raises:
         ProtocolError: the event is malformed or of a kind unknown.
     """
-    _, zxid, _ = decode_header(frame)
     try:
-        kind, at = read_int(frame, HEADER_SIZE)
-        state, at = read_int(frame, at)
-        path, at = read_string(frame, at)
+        _, zxid, _, kind, state = _EVENT.unpack_from(frame)
+        path, at = read_string(frame, _EVENT.size)
     except (struct.error, UnicodeDecodeError) as error:
         raise ProtocolError(f"malformed event: {error}") from error
     if at != len(frame):
