@@ -1,0 +1,7 @@
+"""Keeping an instance listed: the plan (pure), the worker that carries it out, and the public handle."""
+
+from __future__ import annotations
+
+from .handle import OnConflict, OnDisplaced, Registration, Status
+
+__all__ = ["OnConflict", "OnDisplaced", "Registration", "Status"]

@@ -1,0 +1,146 @@
+"""What to do about a registration's node: one table. Pure.
+
+A node is judged by its owner and, where the owner is a stranger, by its age. The *claim* of a registration is the
+zxid of its first observation in the present history: whatever stood then under its id is a ghost of the process
+before it, and whatever was created later belongs to somebody newer, to whom it yields. So each claimant changes the
+owner at most once, and two never fight.
+
+What is planned is carried out fenced by the version that was observed. Such a plan may be stale by the time it is
+applied; then it fails with BadVersion, NoNode or NodeExists, the node is observed again and the table asked again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Container, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+__all__ = ["PLANS", "Action", "Desired", "Goal", "Node", "Sight", "classify", "plan"]
+
+
+class Node(NamedTuple):
+    """A node as it was read; ``owner`` is its Stat's ``ephemeralOwner``."""
+
+    owner: int
+    version: int
+    czxid: int
+    data: bytes
+
+
+class Goal(enum.Enum):
+    """What a registration wants of its node."""
+
+    LISTED = "listed"
+    """Ours; a ghost's node is taken over."""
+    LISTED_IN_TURN = "listed in turn"
+    """Ours as soon as no other session holds it."""
+    LISTED_IF_FREE = "listed if free"
+    """Ours, or an error when another session holds it."""
+    WITHDRAWN = "withdrawn"
+    """Gone, if it is ours."""
+
+
+class Desired(NamedTuple):
+    """What the node is to become; ``data`` is of no matter to WITHDRAWN."""
+
+    goal: Goal
+    data: bytes
+
+
+class Sight(enum.Enum):
+    """What was observed, as far as it matters."""
+
+    ABSENT = "absent"
+    OURS = "ours, with the right data"
+    OURS_OUTDATED = "ours, with other data"
+    OURS_EARLIER = "of an earlier session of ours"
+    GHOST = "a stranger's, created before our claim"
+    UNFENCED = "a ghost's whose version cannot be fenced"
+    NEWER = "a stranger's, created after our claim"
+    NOT_EPHEMERAL = "not ephemeral"
+
+
+class Action(enum.Enum):
+    """What is to be done."""
+
+    CREATE = "create the node"
+    CLAIM_AND_CREATE = "claim anew, then create the node"
+    KEEP = "nothing: the node is as it should be"
+    SET = "set the data, by version"
+    TAKE_OVER = "delete and create in one fenced transaction"
+    WAIT = "nothing until the node changes"
+    YIELD = "say that we were displaced"
+    REFUSE_CONFLICT = "say that the id is taken"
+    REFUSE_OBSTACLE = "say that a node which no session owns is in the way"
+    WITHDRAW = "delete the node, by version, and leave the trace of a deliberate leave"
+    FINISH = "nothing: no node of ours is there"
+
+
+def _row(*actions: Action) -> Mapping[Goal, Action]:
+    return MappingProxyType(dict(zip(Goal, actions, strict=True)))
+
+
+_A = Action
+
+# fmt: off
+PLANS: Mapping[Sight, Mapping[Goal, Action]] = MappingProxyType(
+    {
+        # sight                   LISTED               LISTED_IN_TURN       LISTED_IF_FREE       WITHDRAWN
+        Sight.ABSENT:        _row(_A.CREATE,           _A.CLAIM_AND_CREATE, _A.CREATE,           _A.FINISH),
+        Sight.OURS:          _row(_A.KEEP,             _A.KEEP,             _A.KEEP,             _A.WITHDRAW),
+        Sight.OURS_OUTDATED: _row(_A.SET,              _A.SET,              _A.SET,              _A.WITHDRAW),
+        Sight.OURS_EARLIER:  _row(_A.TAKE_OVER,        _A.TAKE_OVER,        _A.TAKE_OVER,        _A.WITHDRAW),
+        Sight.GHOST:         _row(_A.TAKE_OVER,        _A.WAIT,             _A.REFUSE_CONFLICT,  _A.FINISH),
+        Sight.UNFENCED:      _row(_A.WAIT,             _A.WAIT,             _A.REFUSE_CONFLICT,  _A.FINISH),
+        Sight.NEWER:         _row(_A.YIELD,            _A.WAIT,             _A.REFUSE_CONFLICT,  _A.FINISH),
+        Sight.NOT_EPHEMERAL: _row(_A.REFUSE_OBSTACLE,  _A.REFUSE_OBSTACLE,  _A.REFUSE_OBSTACLE,  _A.FINISH),
+    }
+)
+# fmt: on
+
+
+def plan(desired: Desired, observed: Node | None, session_id: int, earlier_ids: Container[int], claim: int) -> Action:
+    """Return what to do.
+
+    Args:
+        desired: what the node is to become.
+        observed: the node as it was read, None where there is none.
+        session_id: of the present session.
+        earlier_ids: of sessions that this process owned earlier in the present history.
+        claim: zxid of the first observation in the present history.
+    """
+    return PLANS[classify(desired.data, observed, session_id, earlier_ids, claim)][desired.goal]
+
+
+def classify(data: bytes, observed: Node | None, session_id: int, earlier_ids: Container[int], claim: int) -> Sight:
+    """Return what *observed* is to a registration that wants it to hold *data*; the rest is as for :func:`plan`."""
+    if observed is None:
+        return Sight.ABSENT
+    if observed.owner in _NO_SESSION:
+        return Sight.NOT_EPHEMERAL
+    if observed.owner == session_id:
+        return Sight.OURS if observed.data == data else Sight.OURS_OUTDATED
+    if observed.owner in earlier_ids:
+        return Sight.OURS_EARLIER
+    if _may_expire_by_age(observed.owner):
+        return Sight.NOT_EPHEMERAL
+    if observed.czxid > claim:
+        return Sight.NEWER
+    return Sight.UNFENCED if observed.version == _ANY_VERSION else Sight.GHOST
+
+
+# As an expected version it means "whatever it is": a node that has it, after 2^32 - 1 changes, cannot be deleted by
+# version.
+_ANY_VERSION = -1
+
+# EphemeralType.java: persistent nodes have no owner, containers Long.MIN_VALUE.
+_NO_SESSION = frozenset({0, -(2**63)})
+
+
+def _may_expire_by_age(owner: int) -> bool:
+    # EphemeralType.java again: nodes with a TTL have 0xff in the top byte and, being the only such type, 0 in the
+    # two bytes below. Session ids of a server with id 255 have 0xff on top too, but a clock below, whose upper half
+    # is 0 only in the first hours of the host's uptime: such a node is refused rather than taken over, because what
+    # a person made is never deleted.
+    return owner >> 40 & 0xFFFFFF == 0xFF0000

@@ -1,0 +1,526 @@
+"""The worker of a registration: one plain task that looks, plans, acts, and looks again until nothing is left to do.
+
+It is woken by every change of the session, by every event of its node, by a new desire, and now and then; why does
+not matter, since it acts on what it sees. Everything goes through this one task, so that a late re-registration can
+never undo a withdrawal.
+
+What it costs: every write is followed by a read of the node in the same tick, and a look is a Sync followed by the
+same read. Either way one round trip, in which the quorum was asked, gives the sight that is planned from next. What
+the last sight gave is planned from without looking again, as long as the connection lasts and the watch did not
+fire: the version fences it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from aioregistry.errors import (
+    ConnectionLost,
+    HandleClosed,
+    NodeExists,
+    NodeNotEphemeral,
+    NoNode,
+    RegistrationConflict,
+    RegistrationDisplaced,
+    RegistrationError,
+    RegistryError,
+    RequestTooLarge,
+    ServerError,
+    SessionClosed,
+    SessionFailed,
+    Unimplemented,
+)
+from aioregistry.protocol import CreateContainer, EventKind, GetData, Message, MultiReply, Sync, WatchedEvent
+from aioregistry.session.states import ENDED
+
+from .plan import Action, Desired, Goal, Node, plan
+from .remedies import Remedy, remedy
+from .transactions import Target, ancestors, change, creation, parent_creation, takeover, withdrawal
+
+if TYPE_CHECKING:
+    from aioregistry.session import Session
+
+__all__ = ["Held", "Observation", "Worker"]
+
+_log = logging.getLogger("aioregistry.registration")
+
+PERIOD: Final = 60.0
+"""Seconds between two looks that nothing asked for, at most; at least half of it. Events can be lost: from 3.8.4 on a
+server hides those of nodes that it thinks we may not read. 1,000 registrations make some 45 small requests a second
+of it."""
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 5.0
+"""Seconds: the bounds of a pause with full jitter, which doubles from the one to the other."""
+
+FREE_ATTEMPTS: Final = 4
+"""How many plans in a row may be overtaken by others before the next pauses: losing a race costs nothing, spinning
+would."""
+
+
+class Observation(NamedTuple):
+    """A read of the node: what it was, the zxid of the reply, and on which connection."""
+
+    node: Node | None
+    zxid: int
+    generation: int
+
+
+class Held(NamedTuple):
+    """The evidence that the node is ours."""
+
+    owner: int
+    generation: int
+
+
+class Worker:
+    """Brings one node to what is desired of it, and keeps it there.
+
+    Args:
+        session: the session; its state, answers and events are all the worker knows.
+        target: the node.
+        data: what the node is to hold at first.
+        first_goal: until the node was ours for the first time.
+        standby: when displaced, wait for the node to go and claim anew, instead of ending.
+        changed: called after each change of what the attributes below tell.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        target: Target,
+        data: bytes,
+        *,
+        first_goal: Goal,
+        standby: bool,
+        changed: Callable[[], None],
+    ) -> None:
+        self.held: Held | None = None
+        self.displaced: RegistrationDisplaced | None = None
+        """Set while in standby, and for ever after a displacement without."""
+        self.ended = False
+        self.cause: Exception | None = None
+        """Why it ended, where it did not end by being closed."""
+        self.withdrawn: bool | None = None
+        """Once it was closed: whether no node of ours is left."""
+        self.closing = False
+
+        self._session = session
+        self._target = target
+        self._data = data
+        self._goal = first_goal
+        self._standby = standby
+        self._changed = changed
+
+        self._claim: int | None = None
+        self._history = session.history
+        self._generation = session.generation
+        self._sight: Observation | None = None
+        """The last one, as far as it can still be planned from."""
+        self._writer = 0
+        """The session under whose id a node of ours may be there; 0: none."""
+        self._stale = False
+        """Something happened to the node since it was last read."""
+        self._reading: asyncio.Future[Any] | None = None
+        self._marked = target.marker is not None
+        self._failures = 0
+
+        self._woken = asyncio.Event()
+        self._was_listed = False
+        self._first_listing = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._detach: list[Callable[[], None]] = []
+
+    # ------------------------------------------------------------------ what its owner asks
+
+    def start(self) -> None:
+        """Begin."""
+        watch = self._session.watches.listen(self._target.path, self._on_event)
+        self._detach = [watch.close, self._session.observe(self._on_session)]
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"registration {self._target.path}")
+        self._task.add_done_callback(self._on_done)
+
+    def publish(self, data: bytes) -> None:
+        """Let the node hold *data* from now on."""
+        self._data = data
+        self._woken.set()
+
+    async def published(self) -> None:
+        """Wait until the node holds what is desired now, or something desired later.
+
+        Raises why it will not: the cause of the end, a displacement, or a server's refusal (after which the worker
+        goes on trying).
+        """
+        if self.ended or self.displaced is not None:
+            raise self.ending()
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            with contextlib.suppress(ValueError):  # released, and taken off the list by whoever released it
+                self._waiters.remove(waiter)
+
+    async def listed(self) -> None:
+        """Wait until the node was ours for the first time; raises why, when the end comes before."""
+        await self._first_listing.wait()
+        if not self._was_listed:
+            raise self.ending()
+
+    async def over(self) -> None:
+        """Wait for the end."""
+        await self._over.wait()
+
+    def ending(self) -> Exception:
+        """Return what whoever waits is to be told: why it ended, or why it will not be published."""
+        if self.cause is not None:
+            return self.cause
+        if self.displaced is not None:
+            return self.displaced
+        if self.closing:
+            return HandleClosed(f"the registration of {self._target.path} is closed")
+        return SessionClosed(f"the session that {self._target.path} was registered in is closed")
+
+    async def close(self, timeout: float) -> None:
+        """Withdraw within *timeout* seconds, and end; ``withdrawn`` tells whether that succeeded."""
+        self.closing = True
+        self._woken.set()
+        if self._task is not None and not self._task.done():
+            _, pending = await asyncio.wait([self._task], timeout=timeout)
+            for task in pending:
+                task.cancel()
+                await asyncio.wait([task])
+        self._end(None)
+        if self.withdrawn is None:  # it had ended before it was closed
+            self.withdrawn = self._surely_gone()
+
+    def look(self) -> None:
+        """Look at the node, though nothing may have happened to it."""
+        self._sight = None
+        self._stale = True
+        self._woken.set()
+
+    # ------------------------------------------------------------------ what wakes it
+
+    def _on_session(self) -> None:
+        session = self._session
+        if session.history != self._history:
+            # zxids of different histories cannot be compared, and the nodes seen there are not the ones here.
+            self._history, self._claim, self.held = session.history, None, None
+        if self._writer in session.earlier_ids:
+            self._writer = 0  # what a session owned goes with it
+        if session.generation != self._generation:
+            self._generation = session.generation
+            self.look()
+        self._woken.set()
+        self._changed()
+
+    def _on_event(self, event: WatchedEvent) -> None:
+        # Events and replies come in the order of what happened: an event is newer than a reply that came before it,
+        # and older than one that is still awaited. The event of our own write comes before its reply.
+        if self._reading is None or self._reading.done():
+            self.look()
+        if event.kind is EventKind.DELETED:
+            self.held = None
+            self._changed()
+
+    # ------------------------------------------------------------------ the task
+
+    async def _run(self) -> None:
+        while not self.ended:
+            self._woken.clear()
+            if self._session.state in ENDED:
+                self._end(self._session.failure)
+            elif self.closing and self._surely_gone():
+                self._end(None)
+            else:
+                pause = await self._settle()
+                if not self.ended:
+                    await self._rest(pause)
+
+    async def _rest(self, pause: float | None) -> None:
+        """Wait until woken, or for *pause* seconds if given."""
+        timer = None if pause is None else asyncio.get_running_loop().call_later(pause, self.look)
+        try:
+            await self._woken.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _settle(self) -> float | None:
+        """Plan, act and look until nothing is left to do; return how many seconds to rest, None: until woken."""
+        try:
+            while self._session.connected and not self._session.read_only:
+                if (pause := await self._step()) is not None:
+                    return pause
+        except (ConnectionLost, SessionClosed, SessionFailed):
+            self._sight = None  # what was written may have been applied or not: look after the next connect
+        return None
+
+    async def _step(self) -> float | None:
+        """Do the next thing; return the seconds to rest after it, if any."""
+        sight = self._sight or self._foregone()
+        action = None if sight is None else self._planned(sight)
+        message = Sync(self._target.path) if sight is None or action is None else _PREPARE[action](self, sight)
+        if message is None:
+            self._failures = 0
+            return self._session.runtime.uniform(PERIOD / 2, PERIOD)
+        try:
+            await self._exchange(message)
+        except (ServerError, RequestTooLarge) as error:
+            return await self._remedied(action, error)
+        return None
+
+    def _planned(self, sight: Observation) -> Action:
+        assert self._claim is not None, "the first look makes the claim"
+        session = self._session
+        desired = Desired(Goal.WITHDRAWN if self.closing else self._goal, self._data)
+        return plan(desired, sight.node, session.id, session.earlier_ids, self._claim)
+
+    def _foregone(self) -> Observation | None:
+        """What needs no look: the session that owned our node has ended, so that it is gone, or about to go.
+
+        To create it at once saves a round trip; where it is still there, or somebody else's, NodeExists says so.
+        """
+        held = self.held
+        if held is None or held.owner not in self._session.earlier_ids or self.closing:
+            return None
+        self.held = None
+        return Observation(None, 0, self._generation)
+
+    # ------------------------------------------------------------------ one round trip
+
+    async def _exchange(self, message: Message[Any]) -> None:
+        """Send *message*, and a read of the node in the same tick, whose reply is as new as the answer to *message*.
+
+        Raises what *message* failed with; what was read is kept nevertheless.
+        """
+        session = self._session
+        generation = session.generation
+        self._sight, self._stale = None, False
+        answer = session.submit(message)
+        reading = self._reading = session.submit(GetData(self._target.path, watch=True))
+        try:
+            with contextlib.suppress(RegistryError):
+                await reading
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
+        error = answer.exception()  # replies come in order, and a lost connection takes them all: it is done
+        node, zxid = _node_read(reading)
+        if not self._stale and session.generation == generation:
+            self._saw(Observation(node, zxid, generation))
+        if error is not None:
+            raise error
+        if isinstance(result := answer.result().value, MultiReply):
+            result.raise_for_error()
+
+    def _saw(self, sight: Observation) -> None:
+        session, node = self._session, sight.node
+        self._sight = sight
+        if self._claim is None:
+            self._claim = sight.zxid
+        ours = node is not None and (node.owner == session.id or node.owner in session.earlier_ids)
+        self._writer = node.owner if node is not None and ours else 0
+        if self.held is not None and self._writer != self.held.owner:
+            self.held = None
+            self._changed()
+
+    # ------------------------------------------------------------------ acting: what to send; None: nothing
+
+    def _create(self, sight: Observation) -> Message[Any]:  # noqa: ARG002
+        self._writer = self._session.id
+        return creation(self._target, self._data)
+
+    def _claim_and_create(self, sight: Observation) -> Message[Any]:
+        self._claim = sight.zxid
+        return self._create(sight)
+
+    def _set(self, sight: Observation) -> Message[Any]:
+        return change(self._target, self._data, _there(sight).version)
+
+    def _take_over(self, sight: Observation) -> Message[Any]:
+        node = _there(sight)
+        _log.info("%s: taking over from session %#x", self._target.path, _unsigned(node.owner))
+        self._writer = self._session.id
+        return takeover(self._target, self._data, node.version)
+
+    def _withdraw(self, sight: Observation) -> Message[Any]:
+        node = _there(sight)
+        return withdrawal(self._target, node.version, node.czxid, marked=self._marked)
+
+    def _keep(self, sight: Observation) -> None:
+        self.held = Held(_there(sight).owner, sight.generation)
+        self.displaced = None
+        self._goal = Goal.LISTED
+        self._was_listed = True
+        self._first_listing.set()
+        self._release(None)
+        self._changed()
+
+    def _wait(self, sight: Observation) -> None:
+        """The watch that was armed with the read wakes us."""
+
+    def _yield(self, sight: Observation) -> None:
+        displaced = RegistrationDisplaced(self._target.path, _there(sight).owner)
+        _log.warning("%s", displaced)
+        self.displaced = displaced
+        if not self._standby:
+            self._end(displaced)
+            return
+        self._goal = Goal.LISTED_IN_TURN
+        self._release(displaced)
+        self._changed()
+
+    def _refuse_conflict(self, sight: Observation) -> None:
+        self._end(RegistrationConflict(self._target.path, _there(sight).owner))
+
+    def _refuse_obstacle(self, sight: Observation) -> None:  # noqa: ARG002
+        self._end(NodeNotEphemeral(self._target.path))
+
+    def _finish(self, sight: Observation) -> None:  # noqa: ARG002
+        self._end(None)
+
+    # ------------------------------------------------------------------ errors
+
+    async def _remedied(self, action: Action | None, error: RegistryError) -> float | None:
+        """Do what follows from *error*; return the seconds to rest after it, if any."""
+        self._failures += 1
+        what = remedy(action, error)
+        if what is Remedy.MAKE_PARENTS:
+            try:
+                await self._make_parents(str(self._target.marker) if action is Action.WITHDRAW else self._target.path)
+            except ServerError as obstacle:
+                error = obstacle
+                what = Remedy.OMIT_MARKER if action is Action.WITHDRAW else remedy(None, obstacle)
+        if what is Remedy.OMIT_MARKER:
+            self._marked = False
+        if what is Remedy.REFUSED:
+            self._refused(error)
+        if what in _TRUSTING and self._failures <= FREE_ATTEMPTS:
+            return None
+        if what not in _TRUSTING:
+            self._sight = None
+        pause = self._pause()
+        _log.log(
+            logging.WARNING if self._failures == 1 else logging.DEBUG,
+            "%s: %s; looking again in %.2f s", self._target.path, error, pause,
+        )  # fmt: skip
+        return pause
+
+    def _refused(self, error: RegistryError) -> None:
+        refusal = RegistrationError(self._target.path, f"the server refuses: {error}")
+        refusal.__cause__ = error
+        if self.closing:
+            _log.warning("%s: cannot be withdrawn: %s", self._target.path, error)
+            self._end(None)
+        elif self._was_listed:
+            self._release(refusal)
+        else:
+            self._end(refusal)
+
+    def _pause(self) -> float:
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
+        return self._session.runtime.uniform(0.0, longest)
+
+    async def _make_parents(self, path: str) -> None:
+        """Create what is missing above *path*; raises what stands in the way."""
+        errors = [await self._make_parent(parent) for parent in ancestors(path)]
+        # One may be forbidden to create what exists already: whether the last is there decides.
+        if errors[-1] is not None:
+            raise next(error for error in errors if error is not None)
+
+    async def _make_parent(self, path: str) -> ServerError | None:
+        session = self._session
+        try:
+            if session.supports(CreateContainer.opcode) is not False:
+                with contextlib.suppress(Unimplemented):
+                    await session.submit(parent_creation(self._target, path, container=True))
+                    return None
+            await session.submit(parent_creation(self._target, path, container=False))
+        except NodeExists:
+            return None
+        except ServerError as error:
+            return error
+        return None
+
+    # ------------------------------------------------------------------ the end
+
+    def _surely_gone(self) -> bool:
+        return self._writer == 0
+
+    def _release(self, error: Exception | None) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+    def _end(self, cause: Exception | None) -> None:
+        if self.ended:
+            return
+        self.ended, self.cause, self.held = True, cause, None
+        if self.closing:
+            self.withdrawn = self._surely_gone()
+        self._release(self.ending())
+        self._first_listing.set()
+        self._over.set()
+        self._changed()
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        for detach in self._detach:
+            detach()
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            _log.error("%s: the worker failed", self._target.path, exc_info=defect)
+            cause = RegistrationError(self._target.path, f"a defect of aioregistry: {defect!r}")
+            cause.__cause__ = defect
+            self._end(cause)
+        self._end(None)
+
+
+_PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | None]]] = MappingProxyType(
+    {
+        Action.CREATE: Worker._create,
+        Action.CLAIM_AND_CREATE: Worker._claim_and_create,
+        Action.KEEP: Worker._keep,
+        Action.SET: Worker._set,
+        Action.TAKE_OVER: Worker._take_over,
+        Action.WAIT: Worker._wait,
+        Action.YIELD: Worker._yield,
+        Action.REFUSE_CONFLICT: Worker._refuse_conflict,
+        Action.REFUSE_OBSTACLE: Worker._refuse_obstacle,
+        Action.WITHDRAW: Worker._withdraw,
+        Action.FINISH: Worker._finish,
+    }
+)
+
+_TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER})
+"""Where the quorum answered, so that what was read behind it is planned from."""
+
+
+def _node_read(reading: asyncio.Future[Any]) -> tuple[Node | None, int]:
+    """Return the node, and the zxid of the reply; raises what the read failed with."""
+    try:
+        zxid, (data, stat) = reading.result()
+    except NoNode as absence:
+        return None, absence.zxid
+    return Node(stat.ephemeral_owner, stat.version, stat.czxid, data), zxid
+
+
+def _there(sight: Observation) -> Node:
+    assert sight.node is not None, "the table plans this only where there is a node"
+    return sight.node
+
+
+def _unsigned(session_id: int) -> int:
+    return session_id & 0xFFFF_FFFF_FFFF_FFFF
