@@ -31,19 +31,21 @@ ROOMS: dict[str, set[str]] = {
     "handles": {"errors"},
     "model": {"errors", "msgspec"},
     "protocol": {"errors", "aiozk.protocol"},
-    # Raising what its messages and callers raise needs `errors`; offering states needs `streams`.
-    "session": {"errors", "streams", "protocol", "runtime", "anyio"},
+    # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
+    # own requests too: those of the verbs and recipes of `registry.client`.
+    "session": {"errors", "streams", "protocol", "runtime", "anyio", "aiozk.protocol"},
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {"errors", "streams", "handles", "protocol", "session", "model", "anyio"},
     "discovery": {"errors", "streams", "handles", "protocol", "session", "model", "anyio"},
     "balancing": {"model"},
     "client": {"*", "aiozk"},
-    "registry": {"*", "anyio"},
+    "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
     "": {"*"},
     "server": {"protocol", "errors"},
-    "testing": {"server", "errors", ""},
-    "integrations": {"errors", ""},
-    "cli": {"errors", ""},
+    # Public names: those of `aioregistry` itself, of `errors` and of `model`.
+    "testing": {"server", "errors", "model", ""},
+    "integrations": {"errors", "model", ""},
+    "cli": {"errors", "model", ""},
     "__main__": {"cli"},
 }
 

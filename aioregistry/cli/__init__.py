@@ -1,0 +1,154 @@
+"""The `aioregistry` command: `register`, `watch`, `list`, `demo`.
+
+Nothing but argparse is imported before the arguments are read, so that `--help` and a mistyped option are answered in
+the time that Python itself takes.
+
+Exit codes: 0 done, 1 failed (one line on stderr says what to do), 2 usage, 3 displaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["main"]
+
+DEFAULT_SERVERS = "127.0.0.1:2181"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line *argv* (without the program's name; None: this process's) and return the exit code."""
+    arguments = _parser().parse_args(argv)
+    run = arguments.run
+    exit_code: int = run(arguments)
+    return exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aioregistry", description="A service registry on Apache ZooKeeper: who is there, and staying there."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_register(commands)
+    _add_watch(commands)
+    _add_list(commands)
+    _add_demo(commands)
+    return parser
+
+
+Commands = Any  # argparse's type of what add_subparsers() returns is private
+
+
+def _add_register(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "register",
+        help="keep an instance registered until interrupted",
+        description="Register an instance and keep it registered until SIGINT or SIGTERM, then withdraw it.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the service")
+    parser.add_argument("--id", help="the instance within the service (default: ADDRESS:PORT)")
+    parser.add_argument("--address", required=True, help="host name or IP address at which consumers reach it")
+    parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--payload", type=_json, metavar="JSON", help="what else consumers should know")
+    _add_common(parser, session_timeout=10)
+    parser.set_defaults(run=_run_register)
+
+
+def _add_watch(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "watch",
+        help="follow a service, a line per change",
+        description="Show who is there, then a line per change, until interrupted.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the service")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_common(parser, session_timeout=10)
+    parser.set_defaults(run=_run_watch)
+
+
+def _add_list(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "list",
+        help="list the services, or one service's instances",
+        description="List the services, or the instances of NAME with owner session, age and validity.",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the service (default: list the services)")
+    parser.add_argument("--json", action="store_true", help="an array of JSON objects")
+    _add_common(parser, session_timeout=10)
+    parser.set_defaults(run=_run_list)
+
+
+def _add_demo(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="chat servers, a gateway, and faults that strike: in under a minute",
+        description="Start chat servers and a gateway that routes users to them, strike them with faults one by one, "
+        "and tell what the gateway saw. Uses a chroot of its own in ZooKeeper and removes it at the end.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_servers(parser)
+    _add_session_timeout(parser, default=4)
+    parser.set_defaults(run=_run_demo)
+
+
+def _add_common(parser: argparse.ArgumentParser, *, session_timeout: float) -> None:
+    _add_servers(parser)
+    _add_session_timeout(parser, session_timeout)
+    parser.add_argument("--base-path", metavar="PATH", default="/services", help="parent of the services (%(default)s)")
+
+
+def _add_servers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--zookeeper",
+        metavar="HOSTS",
+        default=os.environ.get("AIOREGISTRY_ZOOKEEPER", DEFAULT_SERVERS),
+        help=f"HOST:PORT,HOST:PORT/CHROOT (default: $AIOREGISTRY_ZOOKEEPER, else {DEFAULT_SERVERS})",
+    )
+
+
+def _add_session_timeout(parser: argparse.ArgumentParser, default: float) -> None:
+    parser.add_argument(
+        "--session-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=default,
+        help="how long ZooKeeper waits for a silent client (default: %(default)s; the server has bounds of its own)",
+    )
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from None
+
+
+def _run_register(arguments: argparse.Namespace) -> int:
+    from .process import run
+    from .register import register
+
+    return run(register(arguments))
+
+
+def _run_watch(arguments: argparse.Namespace) -> int:
+    from .process import run
+    from .watch import watch
+
+    return run(watch(arguments))
+
+
+def _run_list(arguments: argparse.Namespace) -> int:
+    from .list_ import list_
+    from .process import run
+
+    return run(list_(arguments))
+
+
+def _run_demo(arguments: argparse.Namespace) -> int:
+    from .demo import demo
+    from .process import run
+
+    return run(demo(arguments))

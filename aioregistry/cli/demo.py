@@ -1,0 +1,214 @@
+"""`aioregistry demo`: chat servers that stay listed, a gateway that routes by them, faults that strike one by one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aioregistry
+from aioregistry import Registry, RegistryError, View
+
+from .output import Output
+from .process import DONE, cancel_this_task
+from .stage import SERVICE, ChatServer, Gateway, Happening, Log, Verdict
+from .telling import JsonTeller, Teller, TextTeller, sentence, wants_colour
+
+SERVERS = {"chat-1": 7001, "chat-2": 7002, "chat-3": 7003}
+USERS = ("ada", "alan", "barbara", "edsger", "grace", "john", "leslie", "niklaus", "tony")
+PAUSE = 1.0  # seconds between the acts, for who reads along
+CLEANUP_TIMEOUT = 5.0  # seconds
+
+
+class BrokenPromise(RegistryError):
+    """The gateway saw something that it must not see."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the acts take place."""
+
+    log: Log
+    servers: dict[str, ChatServer]
+    view: View[Any]
+    registry: Registry
+    chroot: str
+
+    def saw(self, mark: Happening, server: str) -> tuple[str, ...]:
+        """What the gateway saw of *server* since *mark*."""
+        return tuple(entry.event for entry in self.log.after(mark, "gateway", server))
+
+
+# ---------------------------------------------------------------- the acts
+
+
+async def cut(stage: Stage) -> Verdict:
+    """The session outlives its connection."""
+    server = "chat-1"
+    mark = stage.log.tell("fault", "cut", f"the connection of {server} to ZooKeeper is cut", server)
+    stage.servers[server].wire.cut()
+    live = await stage.log.first(mark, server, "live")
+    await asyncio.sleep(PAUSE)  # time enough for the gateway to see something, if there were anything
+    saw = stage.saw(mark, server)
+    return Verdict("connection cut", saw, None, live.at - mark.at, f"{server} was live again", saw == ())
+
+
+async def silence(stage: Stage) -> Verdict:
+    """Only ZooKeeper ends a session; then everything is put back."""
+    server = "chat-2"
+    mark = stage.log.tell("fault", "silenced", f"the network of {server} swallows every byte", server)
+    stage.servers[server].wire.silence()
+    gone = await stage.log.first(mark, "gateway", "removed", server)
+    text = f"the network of {server} is back; ZooKeeper ended the session {gone.at - mark.at:.1f} s after the last byte"
+    healed = stage.log.tell("fault", "healed", text, server)
+    stage.servers[server].wire.heal()
+    back = await stage.log.first(healed, "gateway", "added", server)
+    await stage.log.first(healed, server, "live")
+    saw = stage.saw(mark, server)
+    until = "listed again, once the network was back,"
+    return Verdict("session expired", saw, back.at - gone.at, back.at - healed.at, until, saw == ("removed", "added"))
+
+
+async def kill(stage: Stage) -> Verdict:
+    """A restarted process takes over its own ghost, whose session would take the node with it when it ends."""
+    server = "chat-3"
+    mark = await stage.servers[server].kill()
+    await stage.servers[server].start()
+    live = await stage.log.first(mark, server, "live")
+    # Ticks are half the shortest timeout a server grants (unless set); expiry is rounded up to the next one.
+    ghost_lasts = stage.registry.session.timeout * 1.75
+    stage.log.tell(
+        "demo", "waiting", f"the dead process's session ends by itself within {ghost_lasts:.0f} s: see if it does harm"
+    )
+    await asyncio.sleep(ghost_lasts)
+    saw = stage.saw(mark, server)
+    promised = saw == ("replaced",) and server in stage.view.snapshot
+    until = "the new process had taken over"
+    return Verdict("killed and restarted", saw, None, live.at - mark.at, until, promised)
+
+
+async def delete(stage: Stage) -> Verdict:
+    """A live registration puts back what a person deletes."""
+    server = "chat-1"
+    path = f"{stage.chroot}/services/{SERVICE}/{server}"
+    mark = stage.log.tell("fault", "deleted", f"somebody deletes the node of {server}", server)
+    await stage.registry.client.delete(path)
+    # Whoever is put back fast enough was never gone for who reads after the event.
+    back = await stage.log.first(mark, "gateway", ("added", "replaced"), server)
+    await stage.log.first(mark, server, "live")
+    saw = stage.saw(mark, server)
+    gone = next((entry.at for entry in stage.log.after(mark, "gateway", server) if entry.event == "removed"), None)
+    unlisted = None if gone is None else back.at - gone
+    promised = saw in (("removed", "added"), ("replaced",))
+    return Verdict("node deleted by hand", saw, unlisted, back.at - mark.at, "it was back", promised)
+
+
+async def stop(stage: Stage) -> Verdict:
+    """Who leaves in order is gone at once."""
+    server = "chat-3"
+    mark = stage.log.tell("fault", "stopped", f"{server} is told to stop (SIGTERM)", server)
+    await stage.servers[server].stop()
+    gone = await stage.log.first(mark, "gateway", "removed", server)
+    saw = stage.saw(mark, server)
+    return Verdict("told to stop", saw, None, gone.at - mark.at, "it had left", saw == ("removed",))
+
+
+ACTS: dict[str, Callable[[Stage], Awaitable[Verdict]]] = {
+    "A connection is cut. The session lives on.": cut,
+    "The network is silent until the session expires. Everything is put back.": silence,
+    "A process is killed and restarted within the session timeout. It takes over from its ghost.": kill,
+    "A person deletes a node. Its owner puts it back.": delete,
+    "A server is told to stop. It withdraws first.": stop,
+}
+
+
+# ---------------------------------------------------------------- the play
+
+
+async def demo(arguments: argparse.Namespace) -> int:
+    """Play every act and tell what the gateway saw; raises BrokenPromise when it saw what it must not see."""
+    teller: Teller = JsonTeller() if arguments.json else TextTeller(in_colour=wants_colour(sys.stdout, os.environ))
+    async with Output(sys.stdout, cancel_this_task()) as output:
+        log = Log(lambda happening: output.put(teller.happening(happening)))
+        verdicts = await _play(arguments, log)
+        await output.line(teller.summary(verdicts, log.tell("demo", "ended", "curtain")))
+    broken = [verdict.fault for verdict in verdicts if not verdict.promised]
+    if broken:
+        raise BrokenPromise(f"the gateway saw what it must not see: {', '.join(broken)}")
+    return DONE
+
+
+async def _play(arguments: argparse.Namespace, log: Log) -> list[Verdict]:
+    async with _stage(arguments, log) as stage:
+        verdicts = []
+        for number, (title, act) in enumerate(ACTS.items(), 1):
+            await asyncio.sleep(PAUSE)
+            log.tell("demo", "act", f"{number}. {title}")
+            verdicts.append(await act(stage))
+            log.tell("demo", "verdict", sentence(verdicts[-1]))
+        return verdicts
+
+
+@contextlib.asynccontextmanager
+async def _stage(arguments: argparse.Namespace, log: Log) -> AsyncIterator[Stage]:
+    """Set the stage in a chroot of its own, below the one that was given, and clear it away at the end."""
+    chroot = f"/aioregistry-demo-{uuid.uuid4().hex[:8]}"
+    _, slash, given_chroot = arguments.zookeeper.partition("/")
+    async with (
+        aioregistry.connect(
+            arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=f"{chroot}/services"
+        ) as registry,
+        _cleared(registry, chroot),
+        registry.discover(SERVICE) as view,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        zookeeper = registry.session.server
+        assert zookeeper is not None  # entered: connected
+        opening = log.tell(
+            "demo", "opened", f"ZooKeeper {zookeeper}, session timeout {registry.session.timeout:g} s: "
+            f"{len(SERVERS)} chat servers, a gateway, {len(USERS)} users"
+        )  # fmt: skip
+        follower = asyncio.create_task(Gateway(view, USERS, log).follow())
+        stack.push_async_callback(_cancelled, follower)
+        servers = {
+            name: ChatServer(
+                name,
+                port,
+                zookeeper=(zookeeper.address, zookeeper.port),
+                chroot=f"{slash}{given_chroot.rstrip('/')}{chroot}",
+                session_timeout=arguments.session_timeout,
+                log=log,
+            )
+            for name, port in SERVERS.items()
+        }
+        for server in servers.values():
+            await stack.enter_async_context(server)
+        for name in servers:
+            await log.first(opening, "gateway", "added", name)
+            await log.first(opening, name, "live")
+        yield Stage(log, servers, view, registry, chroot)
+        log.tell("demo", "closing", "the servers that are left are told to stop")
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+@contextlib.asynccontextmanager
+async def _cleared(registry: Registry, path: str) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        # Empty containers may be reaped while we delete them, and ZooKeeper may be what failed: then it stays.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLEANUP_TIMEOUT):
+                await registry.client.deleteall(path)

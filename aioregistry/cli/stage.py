@@ -1,0 +1,237 @@
+"""The demo's cast: chat servers that are processes, a gateway that routes users to them, and the log they all tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from aioregistry import Added, Change, RegistryError, Removed, Resynced, Updated, View
+
+from .wire import Wire
+
+SERVICE = "chat"
+PATIENCE = 20.0  # seconds for what should take one; more than a loaded machine needs
+STOP_TIMEOUT = 10.0  # seconds from SIGTERM to SIGKILL
+
+
+class Missed(RegistryError):
+    """Something that should have happened did not, in time."""
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One line of the demo: what *who* did, suffered or saw, *at* seconds after the start."""
+
+    at: float
+    who: str
+    event: str
+    server: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a fault came to.
+
+    Args:
+        fault: its name.
+        saw: what the gateway saw of the server, in order.
+        unlisted: seconds for which the gateway missed the server, None if it never did.
+        took: seconds until what *until* says.
+        until: how it ended.
+        promised: whether the gateway saw what this library promises.
+    """
+
+    fault: str
+    saw: tuple[str, ...]
+    unlisted: float | None
+    took: float
+    until: str
+    promised: bool
+
+
+class Log:
+    """Everything that happened, shown as it happens; whatever the demo measures is the time between two entries."""
+
+    def __init__(self, show: Callable[[Happening], object]) -> None:
+        self._show = show
+        self._start = time.monotonic()
+        self._entries: list[Happening] = []
+        self._news = asyncio.Event()
+
+    def tell(self, who: str, event: str, text: str, server: str | None = None) -> Happening:
+        """Add a line, and return it as a mark in time."""
+        happening = Happening(round(time.monotonic() - self._start, 4), who, event, server, text)
+        self._entries.append(happening)
+        self._show(happening)
+        self._news.set()
+        return happening
+
+    def after(self, mark: Happening, who: str, server: str | None = None) -> list[Happening]:
+        """Return what *who* did or saw (of *server*) since *mark*."""
+        later = self._entries[self._entries.index(mark) + 1 :]
+        return [entry for entry in later if entry.who == who and server in (None, entry.server)]
+
+    async def first(
+        self, mark: Happening, who: str, event: str | tuple[str, ...], server: str | None = None
+    ) -> Happening:
+        """Return the first such *event* since *mark*, when it has happened; raises Missed after PATIENCE."""
+        wanted = (event,) if isinstance(event, str) else event
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    for entry in self.after(mark, who, server):
+                        if entry.event in wanted:
+                            return entry
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise Missed(
+                f"{server or who} was not {' or '.join(wanted)} within {PATIENCE:g} s after: {mark.text}"
+            ) from None
+
+
+class ChatServer:
+    """A chat server: the process of an `aioregistry register`, whose way to ZooKeeper leads over a wire of its own.
+
+    Args:
+        name: its id.
+        port: where it says that it listens.
+        zookeeper: host and port of the ZooKeeper server behind the wire.
+        chroot: where in ZooKeeper the demo takes place.
+        session_timeout: seconds.
+        log: where it tells its statuses.
+    """
+
+    def __init__(
+        self, name: str, port: int, *, zookeeper: tuple[str, int], chroot: str, session_timeout: float, log: Log
+    ) -> None:
+        self.name = name
+        self.wire = Wire(zookeeper)
+        self._port = port
+        self._chroot = chroot
+        self._session_timeout = session_timeout
+        self._log = log
+        self._process: asyncio.subprocess.Process
+        self._listener: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        await self.wire.__aenter__()
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        await self.wire.__aexit__()
+
+    async def start(self) -> Happening:
+        """Start the process."""
+        command = (
+            *(sys.executable, "-m", "aioregistry", "register", SERVICE, "--id", self.name),
+            *("--address", "127.0.0.1", "--port", str(self._port), "--payload", json.dumps({"room": self.name})),
+            *("--zookeeper", f"127.0.0.1:{self.wire.port}{self._chroot}"),
+            *("--session-timeout", str(self._session_timeout)),
+        )
+        # Its standard error is how it speaks to us, and how it learns that we are gone however we went: its next line
+        # finds nobody who reads.
+        self._process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        )
+        self._listener = asyncio.create_task(self._listen(self._process))
+        return self._log.tell(self.name, "started", f"starts as process {self._process.pid}", self.name)
+
+    async def kill(self) -> Happening:
+        """SIGKILL: no goodbye to anybody."""
+        mark = self._log.tell("fault", "killed", f"{self.name} is killed (SIGKILL)", self.name)
+        self._process.kill()
+        await self._ended()
+        return mark
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait for the end."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self._ended()
+        except TimeoutError:
+            self._process.kill()
+            await self._ended()
+
+    async def _ended(self) -> None:
+        await self._process.wait()
+        await self._listener
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        async for line in process.stderr:
+            text = line.decode(errors="replace").strip()
+            status = text.removeprefix(f"{SERVICE}/{self.name} ")
+            self._log.tell(self.name, status.lower(), f"status {status}" if status != text else text, self.name)
+
+
+class Gateway:
+    """Routes users to the chat servers that are listed, and tells what it sees of them.
+
+    Args:
+        view: the chat servers.
+        users: who wants to chat.
+        log: where it tells what it sees.
+    """
+
+    def __init__(self, view: View[Any], users: Iterable[str], log: Log) -> None:
+        self._view = view
+        self._log = log
+        self.routes: dict[str, str | None] = dict.fromkeys(users)
+
+    async def follow(self) -> None:
+        """See every change, until cancelled."""
+        async with self._view.changes() as changes:
+            async for change in changes:
+                self._see(change)
+
+    def _see(self, change: Change[Any]) -> None:
+        match change:
+            case Added():
+                self._tell("added", change.id, f"sees {change.id}")
+            case Removed():
+                self._tell("removed", change.id, f"misses {change.id}")
+            case Updated() if change.entry.owner != change.previous_entry.owner:
+                self._tell("replaced", change.id, f"sees {change.id} in a new session, never gone")
+            case Updated():
+                self._tell("updated", change.id, f"sees {change.id} changed")
+            case Resynced():
+                for single in change.changes:
+                    self._see(single)
+
+    def _tell(self, event: str, server: str, text: str) -> None:
+        moved = self._route()
+        self._log.tell("gateway", event, f"{text}; {_moves(moved)}" if moved else text, server)
+
+    def _route(self) -> dict[str, str | None]:
+        """Send every user to a listed server; those whose server stays, stay. Return who moved where."""
+        servers = list(self._view.snapshot)
+        moved = {}
+        for user, present in self.routes.items():
+            # Rendezvous hashing: who loses a server moves, nobody else does.
+            wanted = max(servers, key=lambda server: zlib.crc32(f"{user} {server}".encode()), default=None)
+            if wanted != present:
+                moved[user] = wanted
+        self.routes |= moved
+        return moved
+
+
+def _moves(moved: dict[str, str | None]) -> str:
+    by_server: dict[str | None, list[str]] = {}
+    for user, server in moved.items():
+        by_server.setdefault(server, []).append(user)
+    return "; ".join(
+        f"{', '.join(users)} → {server or 'nowhere'}" for server, users in sorted(by_server.items(), key=str)
+    )

@@ -1,0 +1,92 @@
+"""How the demo is told: to people, or to programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Protocol, TextIO
+
+from .stage import Happening, Verdict
+
+BOLD, RED, GREEN, CYAN = "1", "1;31", "32", "36"
+COLOURS = {"demo": BOLD, "fault": RED, "gateway": CYAN}
+
+
+class Teller(Protocol):
+    """What is written for what happens."""
+
+    def happening(self, happening: Happening) -> str:
+        """Return the line for *happening*."""
+
+    def summary(self, verdicts: Sequence[Verdict], end: Happening) -> str:
+        """Return what is written last."""
+
+
+class JsonTeller:
+    """One JSON object a line."""
+
+    def happening(self, happening: Happening) -> str:
+        """Return the fields of *happening*."""
+        return json.dumps(asdict(happening))
+
+    def summary(self, verdicts: Sequence[Verdict], end: Happening) -> str:
+        """Return an object of the event "summary", with the verdicts."""
+        summary = {"at": end.at, "who": "demo", "event": "summary", "promised": kept(verdicts)}
+        return json.dumps(summary | {"faults": [asdict(verdict) for verdict in verdicts]})
+
+
+class TextTeller:
+    """Lines for people."""
+
+    def __init__(self, *, in_colour: bool) -> None:
+        self._in_colour = in_colour
+
+    def happening(self, happening: Happening) -> str:
+        """Return the time, who it was, and what."""
+        gap = "\n" if happening.event in ("act", "closing") else ""
+        colour = GREEN if happening.event == "live" else COLOURS.get(happening.who)
+        return f"{gap}{happening.at:6.2f} s  {self._painted(f'{happening.who:<8} {happening.text}', colour)}"
+
+    def summary(self, verdicts: Sequence[Verdict], end: Happening) -> str:
+        """Return a table of what was struck, seen and measured."""
+        rows = [("fault", "the gateway saw", "gone for", "and"), *map(_row, verdicts)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        moral = "Who lived was listed; who left was not." if kept(verdicts) else "Not everything went as promised."
+        head, *body = table
+        return "\n".join(
+            ["", self._painted(head, BOLD), *body, "", f"{len(verdicts)} faults in {end.at:.0f} s. {moral}"]
+        )
+
+    def _painted(self, text: str, colour: str | None) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._in_colour and colour else text
+
+
+def wants_colour(file: TextIO, environment: Mapping[str, str]) -> bool:
+    """Return whether *file* is a terminal whose user has not declined colour (no-color.org)."""
+    return file.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def sentence(verdict: Verdict) -> str:
+    """Return *verdict* as the last line of its act."""
+    gone = "" if verdict.unlisted is None else f", gone for {verdict.unlisted:.3f} s"
+    return f"the gateway saw {_seen(verdict)}{gone}; {_outcome(verdict)}"
+
+
+def kept(verdicts: Sequence[Verdict]) -> bool:
+    """Return whether every promise was kept."""
+    return all(verdict.promised for verdict in verdicts)
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    gone = "-" if verdict.unlisted is None else f"{verdict.unlisted:.3f} s"
+    return verdict.fault, _seen(verdict), gone, _outcome(verdict)
+
+
+def _seen(verdict: Verdict) -> str:
+    return ", ".join(verdict.saw) or "nothing"
+
+
+def _outcome(verdict: Verdict) -> str:
+    return f"{verdict.until} after {verdict.took:.3f} s"

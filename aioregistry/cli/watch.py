@@ -1,0 +1,68 @@
+"""`aioregistry watch`: who is there, then a line per change."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import aioregistry
+from aioregistry import Added, Change, Removed, Resynced, Snapshot, Updated
+
+from .output import Output
+from .process import DONE, cancel_this_task
+from .text import described, document
+
+KINDS: dict[type, str] = {Added: "added", Updated: "updated", Removed: "removed", Resynced: "resynced"}
+
+
+async def watch(arguments: argparse.Namespace) -> int:
+    """Print the present state of a service and every change, until cancelled or until nobody reads."""
+    lines = _json_lines if arguments.json else _lines
+    async with (
+        Output(sys.stdout, cancel_this_task()) as output,
+        aioregistry.connect(
+            arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
+        ) as registry,
+        registry.discover(arguments.name) as view,
+        view.changes() as changes,
+    ):
+        for line in lines(changes.start):
+            await output.line(line)
+        async for change in changes:
+            for line in lines(change):
+                await output.line(line)
+    return DONE
+
+
+def _json_lines(news: Snapshot[Any] | Change[Any]) -> Iterator[str]:
+    match news:
+        case Snapshot():
+            yield _json("snapshot", news.as_of, instances=_documents(news))
+        case Resynced():
+            yield _json("resynced", news.zxid, instances=_documents(news.snapshot))
+        case _:
+            yield _json(KINDS[type(news)], news.zxid, instance=document(news.instance))
+
+
+def _json(kind: str, zxid: int, **rest: object) -> str:
+    return json.dumps({"kind": kind, "zxid": zxid, **rest})
+
+
+def _documents(snapshot: Snapshot[Any]) -> list[dict[str, Any]]:
+    return [document(instance) for instance in snapshot.instances]
+
+
+def _lines(news: Snapshot[Any] | Change[Any]) -> Iterator[str]:
+    match news:
+        case Snapshot():
+            yield f"{news.name}: {len(news)} listed"
+            yield from (f"          {described(instance)}" for instance in news.instances)
+        case Resynced():
+            yield f"resynced  {len(news.snapshot)} listed"
+            for change in news.changes:
+                yield from _lines(change)
+        case _:
+            yield f"{KINDS[type(news)]:8}  {described(news.instance)}"

@@ -1,0 +1,129 @@
+"""The documentation is true: its programs run, its snippets compile, its links lead somewhere, its commands are CI's.
+
+A block fenced as ```` ```python run ```` is a whole program; it is run against a real ZooKeeper, which it is told of as
+127.0.0.1:2181.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.zookeeper import ZooKeeperServer
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+ADDRESS_IN_DOCS = "127.0.0.1:2181"
+PROGRAM_TIMEOUT = 60.0
+
+FENCED = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```\s*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
+HEADING = re.compile(r"^#+ +(?P<title>.+?)\s*$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    place: str
+    info: str
+    text: str
+
+
+def blocks(page: str, text: str) -> Iterator[Block]:
+    for found in FENCED.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        yield Block(f"{page}:{line}", found["info"].strip(), textwrap.dedent(found["text"]))
+
+
+def blocks_of_all_pages() -> list[Block]:
+    return [block for page in PAGES for block in blocks(page.name, page.read_text(encoding="utf-8"))]
+
+
+def compiles(text: str) -> None:
+    compile(text, "<block>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+
+
+def broken_links(page: Path, text: str) -> Iterator[str]:
+    for found in LINK.finditer(FENCED.sub("", text)):
+        target = (page.parent / found["path"]).resolve() if found["path"] else page
+        if not target.exists():
+            yield f"{page.name}: {found['path']} does not exist"
+        elif found["anchor"] and found["anchor"] not in anchors(target.read_text(encoding="utf-8")):
+            yield f"{page.name}: {found['path']} has no heading #{found['anchor']}"
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of headings."""
+    titles = (found["title"].lower() for found in HEADING.finditer(FENCED.sub("", text)))
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks_of_all_pages() if b.info == "python"], ids=lambda block: block.place
+)
+def test_snippet_compiles(block: Block) -> None:
+    compiles(block.text)
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks_of_all_pages() if b.info == "python run"], ids=lambda block: block.place
+)
+async def test_program_runs(block: Block, zookeeper: ZooKeeperServer, chroot: str) -> None:
+    assert ADDRESS_IN_DOCS in block.text
+    program = block.text.replace(ADDRESS_IN_DOCS, f"{zookeeper.address}{chroot}")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", program),
+        cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(PROGRAM_TIMEOUT):
+            _, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, stderr.decode()) == (0, "")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert list(broken_links(page, page.read_text(encoding="utf-8"))) == []
+
+
+def test_ci_runs_the_second_command_of_the_readme() -> None:
+    commands = [
+        block for block in blocks("README.md", (ROOT / "README.md").read_text(encoding="utf-8")) if block.info == "sh"
+    ]
+    assert len(commands) >= 2
+    assert (ROOT / ".ci/run").read_text(encoding="utf-8").endswith(f"\n{commands[1].text}")
+
+
+def test_there_is_a_program_to_run() -> None:
+    assert any(block.info == "python run" for block in blocks_of_all_pages())
+
+
+# ---------------------------------------------------------------- the checks can fail
+
+
+def test_a_snippet_that_does_not_compile_is_found() -> None:
+    (block,) = blocks("page", "text\n\n```python\nawait x()\nasync with y() as z: ...\nreturn -> 2\n```\n")
+    assert block == ("page:3", "python", "await x()\nasync with y() as z: ...\nreturn -> 2\n")
+    with pytest.raises(SyntaxError):
+        compiles(block.text)
+
+
+def test_an_indented_block_is_found() -> None:
+    (block,) = blocks("page", "- item\n\n  ```python run\n  x = 1\n  ```\n")
+    assert block == ("page:3", "python run", "x = 1\n")
+
+
+def test_a_broken_link_is_found() -> None:
+    assert list(broken_links(ROOT / "README.md", "[a](docs/absent.md)"))
+    assert list(broken_links(ROOT / "README.md", "# Here\n[a](LICENSE#nowhere)"))
+    assert not list(broken_links(ROOT / "README.md", "[a](https://example.org/x), [b](LICENSE)"))
