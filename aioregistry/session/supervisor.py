@@ -414,7 +414,7 @@ class Session:
 
     def _drop(self, command: Drop) -> None:
         connection = self._dialed.pop(command.connection)
-        connection.drop("superseded")
+        connection.drop(self._attempts.get(str(connection.endpoint), "superseded"))
         if connection is self._connection:
             self._connection = None
             self._watched.disconnected()
@@ -591,6 +591,10 @@ class Session:
             self._attempts[str(connection.endpoint)] = (
                 f"did not answer within {deadline:.3g} s of accepting the session"
             )
+            self._step(Overdue(connection.number))
+            return
+        except ServerError as error:  # such as an expiry between the acceptance and this
+            self._attempts[str(connection.endpoint)] = f"accepted the session, then said: {error}"
             self._step(Overdue(connection.number))
             return
         except AuthenticationFailed as error:

@@ -7,6 +7,7 @@ description in zookeeper.jute; shares nothing with the library or with aiozk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import struct
 from collections import deque
@@ -23,6 +24,7 @@ SET_WATCHES2, ADD_WATCH, CLOSE_SESSION = 105, 106, -11
 PERSISTENT, EPHEMERAL, SEQUENTIAL, EPHEMERAL_SEQUENTIAL, CONTAINER, TTL = range(6)
 PERSISTENT_WATCH, RECURSIVE_WATCH = 0, 1
 
+CREATED, DELETED, CHANGED, CHILDREN_CHANGED = 1, 2, 3, 4
 EVENT_XID, PING_XID = -1, -2
 NO_PASSWORD = bytes(16)
 
@@ -47,11 +49,12 @@ class Node(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Types: 1 created, 2 deleted, 3 data changed, 4 children changed; -1 with the state of the connection."""
+    """Something happened to a node; `state` is the connection's, the zxid (-1: not told) comes from the header."""
 
     type: int
-    state: int
     path: str
+    state: int
+    zxid: int
 
 
 class Operation(NamedTuple):
@@ -334,7 +337,8 @@ class Wire:
         xid, zxid, error = struct.unpack_from(">iqi", frame := await self.read_frame())
         body = Body(frame[16:])
         if xid == EVENT_XID:
-            self.events.append(Event(body.number(), body.number(), body.string()))
+            kind, state = body.unpack(">ii")
+            self.events.append(Event(kind, body.string(), state, zxid))
         else:
             self._replies[xid] = Reply(xid, zxid, error, body)
             self.zxid = max(self.zxid, zxid)
@@ -394,6 +398,14 @@ async def connect(
 
 
 async def force_expiry(address: str, session_id: int, password: bytes) -> None:
-    """End somebody's session, now: to its owner and to watchers this is what an expiry is."""
-    wire = await connect(address, session_id=session_id, password=password)
-    await wire.close()
+    """End somebody's session, now: to its owner and to watchers this is what an expiry is.
+
+    Whoever owns it may reconnect and so take the session back between our handshake and our closing it: only a refusal proves the end.
+    """
+    while True:
+        try:
+            wire = await connect(address, session_id=session_id, password=password)
+        except SessionRefused:
+            return
+        with contextlib.suppress(WireClosed):
+            await wire.close()
