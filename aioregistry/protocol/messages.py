@@ -125,6 +125,8 @@ class Message(Request, Generic[T_co]):
         # Never NotImplemented: Part's __ne__ negates the answer.
         return type(other) is type(self) and bool(Part.__eq__(self, other))
 
+    __hash__ = None  # type: ignore[assignment]  # mutable, like aiozk's
+
     def __repr__(self) -> str:
         return str(self)
 
