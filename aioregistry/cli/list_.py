@@ -51,9 +51,9 @@ def _objects(snapshot: Snapshot[Any]) -> Iterator[dict[str, Any]]:
     for id in snapshot:
         entry = snapshot.entries[id]
         created = datetime.fromtimestamp(entry.created, UTC).isoformat(timespec="milliseconds")
-        yield {**document(entry.instance), "owner": f"{entry.owner:#x}", "created": created, "invalid": None}
+        yield {**document(entry.instance), "owner": _session(entry.owner), "created": created, "invalid": None}
     for invalid in snapshot.invalid.values():
-        yield {"id": invalid.id, "owner": f"{invalid.owner:#x}", "created": None, "invalid": invalid.reason}
+        yield {"id": invalid.id, "owner": _session(invalid.owner), "created": None, "invalid": invalid.reason}
 
 
 def _rows(snapshot: Snapshot[Any]) -> Iterator[tuple[str, ...]]:
@@ -68,11 +68,16 @@ def _row(entry: Entry[Any]) -> tuple[str, ...]:
     instance = entry.instance
     state = "listed" if instance.enabled else "draining"
     payload = json.dumps(document(instance)["payload"], ensure_ascii=False)
-    return instance.id, place(instance), f"{entry.owner:#x}", _age(time.time() - entry.created), state, payload
+    return instance.id, place(instance), _session(entry.owner), _age(time.time() - entry.created), state, payload
 
 
 def _invalid_row(invalid: Invalid) -> tuple[str, ...]:
-    return invalid.id, "-", f"{invalid.owner:#x}", "-", "invalid", invalid.reason
+    return invalid.id, "-", _session(invalid.owner), "-", "invalid", invalid.reason
+
+
+def _session(id: int) -> str:
+    """Return a session id as ZooKeeper's own tools show it."""
+    return f"{id & 0xFFFF_FFFF_FFFF_FFFF:#x}"
 
 
 def _age(seconds: float) -> str:

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.cli.command import TIMEOUT, Command, outcome
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer
+
+FAULTS = ["connection cut", "session expired", "killed and restarted", "node deleted by hand", "told to stop"]
+
+
+async def test_every_promise_is_kept(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "1.5")
+    async with Command("demo", "--json", *servers) as command:
+        happenings: list[dict[str, Any]] = []
+        while not happenings or happenings[-1]["event"] != "summary":
+            happenings.append(json.loads(await command.line()))
+        assert await command.end() == (0, "", "")
+    summary = happenings[-1]
+    assert summary["promised"] is True
+    assert [verdict["fault"] for verdict in summary["faults"]] == FAULTS
+    saw = {verdict["fault"]: verdict["saw"] for verdict in summary["faults"]}
+    assert saw["connection cut"] == []
+    assert saw["session expired"] == ["removed", "added"]
+    assert saw["killed and restarted"] == ["replaced"]
+    assert saw["told to stop"] == ["removed"]
+    assert all(list(happening) == ["at", "who", "event", "server", "text"] for happening in happenings[:-1])
+    assert [happening["at"] for happening in happenings] == sorted(happening["at"] for happening in happenings)
+    assert await judge.children(chroot) == []  # nothing is left behind
+
+
+async def test_an_interrupt_ends_the_servers_too(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
+    async with Command("demo", "--json", "--zookeeper", f"{zookeeper.address}{chroot}") as command:
+        servers = await _server_processes(command)
+        command.send(signal.SIGINT)
+        assert (await command.end())[::2] == (0, "")
+    assert not [pid for pid in servers if _lives(pid)]
+    assert await judge.children(chroot) == []
+
+
+async def test_servers_do_not_outlive_a_demo_that_is_killed(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    arguments = ("demo", "--json", "--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "1.5")
+    async with Command(*arguments) as command:
+        servers = await _server_processes(command)
+        command.send(signal.SIGKILL)
+        await command.exit_code()
+    async with asyncio.timeout(TIMEOUT):
+        while any(map(_lives, servers)):
+            await asyncio.sleep(0.01)
+
+
+async def test_no_zookeeper() -> None:
+    code, stdout, stderr = await outcome("demo", "--zookeeper", "127.0.0.1:1", "--session-timeout", "0.5")
+    assert (code, stdout) == (1, "")
+    (line,) = stderr.splitlines()
+    assert "--zookeeper" in line
+
+
+async def _server_processes(command: Command) -> list[int]:
+    """The processes of the chat servers, once all of them are live."""
+    pids, live = [], 0
+    while live < 3:
+        happening = json.loads(await command.line())
+        if found := re.fullmatch(r"starts as process (\d+)", happening["text"]):
+            pids.append(int(found[1]))
+        live += happening["event"] == "live"
+    assert len(pids) == 3
+    return pids
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()

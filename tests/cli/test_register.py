@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import pytest
+
+from tests.cli.command import TIMEOUT, Command, outcome
+from tests.support.judge import Judge
+from tests.support.ports import ReservedPort
+from tests.support.proxy import ZooKeeperProxy
+from tests.support.zookeeper import ZooKeeperServer
+
+INSTANCE = ("register", "chat", "--id", "a", "--address", "127.0.0.1", "--port", "7000")
+NODE = "/services/chat/a"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_withdraws(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, number: signal.Signals
+) -> None:
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "60")
+    async with Command(*INSTANCE, "--payload", '{"zone": "eu-1"}', *servers) as command:
+        assert await command.error_lines_until("LIVE") == ["chat/a REGISTERING", "chat/a LIVE"]
+        node = await judge.node(chroot + NODE)
+        assert node is not None
+        document = json.loads(node.data)
+        assert {field: document[field] for field in ("name", "id", "address", "port", "payload")} == {
+            "name": "chat", "id": "a", "address": "127.0.0.1", "port": 7000, "payload": {"zone": "eu-1"},
+        }  # fmt: skip
+        command.send(number)
+        code, stdout, stderr = await command.end()
+        assert (code, stdout, stderr) == (0, "", "")
+    assert await judge.node(chroot + NODE) is None  # at once, not a minute later
+
+
+async def test_the_newer_of_two_stays(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
+    async with Command(*INSTANCE, *servers) as first, Command(*INSTANCE, *servers) as second:
+        await first.error_lines_until("LIVE")
+        await second.error_lines_until("LIVE")
+        code, stdout, stderr = await first.end()
+        assert (code, stdout) == (3, "")
+        assert stderr.splitlines()[-1].startswith(f"aioregistry: {chroot}{NODE}: displaced by session 0x")
+        assert await judge.owner(chroot + NODE)
+        second.send(signal.SIGTERM)
+        assert await second.exit_code() == 0
+
+
+async def test_a_persistent_node_in_the_way(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
+    await judge.make(chroot + NODE, b"mine")
+    code, stdout, stderr = await outcome(*INSTANCE, "--zookeeper", f"{zookeeper.address}{chroot}")
+    assert (code, stdout) == (1, "")
+    assert stderr.splitlines()[-1].startswith(f"aioregistry: {chroot}{NODE}: ")
+    assert "Traceback" not in stderr
+    node = await judge.node(chroot + NODE)
+    assert node is not None
+    assert node.data == b"mine"
+
+
+async def test_no_zookeeper() -> None:
+    with ReservedPort() as port:
+        servers = f"127.0.0.1:{port.number}"
+        code, stdout, stderr = await outcome(*INSTANCE, "--zookeeper", servers, "--session-timeout", "0.5")
+    assert (code, stdout) == (1, "")
+    (line,) = stderr.splitlines()
+    assert servers in line
+    assert "--zookeeper" in line
+
+
+async def test_told_to_stop_while_zookeeper_is_away(proxy: ZooKeeperProxy, chroot: str) -> None:
+    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "6")
+    async with Command(*INSTANCE, *servers) as command:
+        await command.error_lines_until("LIVE")
+        proxy.silence()
+        command.send(signal.SIGTERM)
+        code, _, stderr = await command.end()
+        assert code == 1
+        assert stderr.splitlines()[-1].startswith(f"aioregistry: {chroot}{NODE}: not withdrawn in time")
+
+
+async def test_a_second_signal_does_not_wait(proxy: ZooKeeperProxy, chroot: str) -> None:
+    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "60")
+    async with Command(*INSTANCE, *servers) as command:
+        await command.error_lines_until("LIVE")
+        proxy.silence()
+        command.send(signal.SIGTERM)
+        async with asyncio.timeout(TIMEOUT):
+            while command.catches(signal.SIGTERM):
+                await asyncio.sleep(0.01)
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == -signal.SIGTERM
+
+
+async def test_whoever_is_not_heard_any_more_leaves(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "60")
+    async with Command(*INSTANCE, *servers) as command:
+        await command.error_lines_until("LIVE")
+        command.stop_reading()
+        assert await command.exit_code() == 0
+    assert await judge.node(chroot + NODE) is None

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
+
+import pytest
+
+from tests.cli.command import outcome
+
+HEAVY = {"aiozk", "anyio", "asyncio", "kazoo", "msgspec", "ssl"}
+COMMANDS = ("register", "watch", "list", "demo")
+REGISTER = ("register", "chat", "--address", "127.0.0.1", "--port", "7000")
+
+
+@pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)], ids=str)
+async def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    program = (
+        "import sys\n"
+        "from aioregistry.cli import main\n"
+        "try:\n"
+        f"    main([*{arguments!r}, '--help'])\n"
+        "except SystemExit as exit:\n"
+        f"    assert exit.code == 0, exit\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE, stderr=PIPE)
+    stdout, stderr = await process.communicate()
+    assert stdout.startswith(b"usage: aioregistry")
+    assert stderr == b"[]\n"
+
+
+async def test_help_names_every_command() -> None:
+    code, stdout, stderr = await outcome("--help")
+    assert (code, stderr) == (0, "")
+    assert all(f"    {command}" in stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "COMMAND"),
+        (("regster",), "regster"),
+        (("watch",), "NAME"),
+        (("register", "chat", "--port", "7000"), "--address"),
+        ((*REGISTER[:-1], "http"), "http"),
+        ((*REGISTER, "--payload", "{zone"), "{zone"),
+        ((*REGISTER, "--session-timeout", "soon"), "soon"),
+    ],
+    ids=str,
+)
+async def test_what_argparse_refuses(arguments: tuple[str, ...], named: str) -> None:
+    code, stdout, stderr = await outcome(*arguments)
+    assert (code, stdout) == (2, "")
+    assert named in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((*REGISTER[:-1], "70000"), "port=70000"),
+        ((*REGISTER, "--id", "a/b"), "id='a/b'"),
+        (("register", "a/b", *REGISTER[2:]), "name='a/b'"),
+        (("watch", "chat", "--zookeeper", "zk1:2181,,zk2:2181"), "zk1:2181,,zk2:2181"),
+        (("watch", "chat", "--zookeeper", "zk1:99999"), "99999"),
+        (("list", "--zookeeper", ""), "servers=''"),
+        (("list", "--base-path", "services"), "base_path='services'"),
+        (("list", "chat", "--session-timeout", "0"), "session_timeout=0"),
+        (("demo", "--session-timeout", "-1"), "session_timeout=-1"),
+    ],
+    ids=str,
+)
+async def test_what_the_library_refuses(arguments: tuple[str, ...], named: str) -> None:
+    code, stdout, stderr = await outcome(*arguments)
+    assert (code, stdout) == (2, "")
+    (line,) = stderr.splitlines()
+    assert line.startswith("aioregistry: ")
+    assert named in line
+
+
+async def test_servers_come_from_the_environment_unless_given() -> None:
+    code, _, stderr = await outcome("list", AIOREGISTRY_ZOOKEEPER="zk1:99999")
+    assert code == 2
+    assert "zk1:99999" in stderr
+    code, _, stderr = await outcome("list", "--zookeeper", "zk2:99999", AIOREGISTRY_ZOOKEEPER="zk1:99999")
+    assert code == 2
+    assert "zk2:99999" in stderr

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+from tests.cli.command import TIMEOUT, Command, outcome
+from tests.support import wire
+from tests.support.judge import Judge
+from tests.support.proxy import ZooKeeperProxy
+from tests.support.zookeeper import ZooKeeperServer
+
+FIELDS = {
+    "name", "id", "address", "port", "sslPort", "payload", "registrationTimeUTC", "serviceType", "uriSpec", "enabled",
+}  # fmt: skip
+
+
+def instance(id: str, payload: Any = None, *, address: str = "10.0.0.7") -> bytes:
+    fields = {
+        "name": "chat", "id": id, "address": address, "port": 7000, "sslPort": None, "payload": payload,
+        "registrationTimeUTC": 1763680000000, "serviceType": "DYNAMIC", "uriSpec": None,
+    }  # fmt: skip
+    return json.dumps(fields).encode()
+
+
+async def objects(command: Command, count: int) -> list[dict[str, Any]]:
+    return [json.loads(await command.line()) for _ in range(count)]
+
+
+async def test_json_is_the_present_state_and_then_an_object_per_change(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    service = f"{chroot}/services/chat"
+    await judge.make(f"{service}/a", instance("a"))
+    async with Command("watch", "chat", "--json", "--zookeeper", f"{zookeeper.address}{chroot}") as command:
+        (snapshot,) = await objects(command, 1)
+        assert list(snapshot) == ["kind", "zxid", "instances"]
+        assert snapshot["kind"] == "snapshot"
+        assert [set(listed) for listed in snapshot["instances"]] == [FIELDS]
+        await judge.make(f"{service}/b", instance("b"))
+        (added,) = await objects(command, 1)
+        await judge.set_data(f"{service}/b", instance("b", {"load": 12}))
+        (updated,) = await objects(command, 1)
+        await judge.delete(f"{service}/b")
+        (removed,) = await objects(command, 1)
+        assert [list(change) for change in (added, updated, removed)] == [["kind", "zxid", "instance"]] * 3
+        assert [change["kind"] for change in (added, updated, removed)] == ["added", "updated", "removed"]
+        assert [change["instance"]["payload"] for change in (added, updated, removed)] == [None, *[{"load": 12}] * 2]
+        zxids = [change["zxid"] for change in (snapshot, added, updated, removed)]
+        assert zxids == sorted(zxids)
+        command.send(signal.SIGTERM)
+        assert await command.end() == (0, "", "")
+
+
+async def test_a_lost_connection_is_a_resync(proxy: ZooKeeperProxy, judge: Judge, chroot: str) -> None:
+    service = f"{chroot}/services/chat"
+    await judge.make(f"{service}/a", instance("a"))
+    async with Command("watch", "chat", "--json", "--zookeeper", f"{proxy.address}{chroot}") as command:
+        await objects(command, 1)
+        proxy.refuse()
+        proxy.cut()
+        await judge.make(f"{service}/b", instance("b"))
+        proxy.accept()
+        (resynced,) = await objects(command, 1)
+        assert resynced["kind"] == "resynced"
+        assert [listed["id"] for listed in resynced["instances"]] == ["a", "b"]
+
+
+async def test_lines_for_people(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
+    service = f"{chroot}/services/chat"
+    await judge.make(f"{service}/a", instance("a", {"zone": "é"}))
+    async with Command("watch", "chat", "--zookeeper", f"{zookeeper.address}{chroot}") as command:
+        assert await command.line() == "chat: 1 listed"
+        assert await command.line() == '          a  10.0.0.7:7000  {"zone": "é"}'
+        await judge.make(f"{service}/b", instance("b", address="\x1b[2J10.0.0.8"))
+        assert await command.line() == "added     b  \\x1b[2J10.0.0.8:7000"
+        await judge.delete(f"{service}/a")
+        assert await command.line() == 'removed   a  10.0.0.7:7000  {"zone": "é"}'
+
+
+async def test_a_reader_that_has_enough_ends_it(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with Command("watch", "chat", "--zookeeper", f"{zookeeper.address}{chroot}") as command:
+        await command.line()
+        command.stop_reading()
+        assert await command.exit_code() == 0
+
+
+async def test_a_reader_that_stands_still_does_not_cost_the_session(
+    proxy: ZooKeeperProxy, judge: Judge, chroot: str
+) -> None:
+    service = f"{chroot}/services/chat"
+    await judge.make(service)
+    arguments = ("watch", "chat", "--json", "--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "1")
+    async with Command(*arguments) as command:
+        await command.line()
+        connections = proxy.connections
+        command.hold()
+        for number in range(40):  # far more than a pipe holds
+            await judge.make(f"{service}/{number:02}", instance(f"{number:02}", "x" * 20_000))
+        beats = proxy.requests[wire.SYNC]
+        async with asyncio.timeout(TIMEOUT):
+            while proxy.requests[wire.SYNC] < beats + 6:  # two session timeouts
+                await asyncio.sleep(0.01)
+        command.go_on()
+        seen: set[str] = set()
+        while len(seen) < 40:
+            change = json.loads(await command.line())
+            seen |= {listed["id"] for listed in change.get("instances", [change.get("instance")])}
+        assert proxy.connections == connections
+
+
+async def test_no_zookeeper() -> None:
+    code, stdout, stderr = await outcome("watch", "chat", "--zookeeper", "127.0.0.1:1", "--session-timeout", "0.5")
+    assert (code, stdout) == (1, "")
+    assert len(stderr.splitlines()) == 1
