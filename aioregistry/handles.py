@@ -37,12 +37,18 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 class Handle:
-    """Base of the public context managers; subclasses give ``_open`` and ``_close``."""
+    """Base of the public context managers; subclasses give ``_open`` and ``_close``.
 
-    _phase = _Phase.NEW
+    Their constructors call this one's last, when every argument was found good.
+    """
+
+    _phase = _Phase.CLOSED  # until it is made: one whose arguments were refused has nothing to warn of
     _loop: asyncio.AbstractEventLoop | None = None
     _pid = 0
     _closed_by: asyncio.Task[None] | None = None
+
+    def __init__(self) -> None:
+        self._phase = _Phase.NEW
 
     async def _open(self) -> None:
         """Open; on an exception, cancellation included, whatever was begun must have been undone by the subclass."""

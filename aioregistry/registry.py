@@ -161,6 +161,7 @@ class Registry(Handle):
         self._registrations: weakref.WeakValueDictionary[str, Registration[Any]] = weakref.WeakValueDictionary()
         self._views: weakref.WeakValueDictionary[int, View[Any]] = weakref.WeakValueDictionary()
         self._client: RegistryClient | None = None
+        super().__init__()
 
     # ------------------------------------------------------------------ what it offers
 
