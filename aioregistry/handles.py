@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Generator
 from typing import Any, Self
 
+import anyio
+
 from .errors import HandleClosed, UsageError
 
 __all__ = ["Handle", "finished", "running_loop"]
@@ -94,8 +96,10 @@ class Handle:
         """Close the handle; may be called again, and by several tasks, which all wait for the one closing.
 
         Closing is bounded and runs to its end when the caller is cancelled; the cancellation is then raised. Raises
-        :class:`UsageError` from another loop.
+        :class:`UsageError` from another loop, and while the handle is being entered: who enters it is to be cancelled.
         """
+        if self._phase is _Phase.OPENING:
+            raise UsageError(f"{self._title()} is being entered: cancel the task that enters it instead")
         if self._phase is _Phase.NEW:
             self._phase = _Phase.CLOSED
         if self._phase is _Phase.CLOSED:
@@ -145,11 +149,13 @@ class Handle:
 async def finished(task: asyncio.Task[None]) -> None:
     """Wait for *task* to end, through cancellations of the caller, which are raised afterwards."""
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as cancellation:
-            cancelled = cancellation
+    # Without the shield anyio cancels the waiting again in every turn of the loop for as long as it takes.
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as cancellation:
+                cancelled = cancellation
     if cancelled is not None:
         if not task.cancelled() and (failure := task.exception()) is not None:
             raise failure from cancelled

@@ -31,6 +31,7 @@ class Stream(AsyncIterator[T]):
     def __init__(self, capacity: int) -> None:
         self._items: deque[T] = deque(maxlen=capacity)
         self._waiter: asyncio.Future[None] | None = None
+        self._source: Source[T] | None = None
         self._ended = False
         self._error: BaseException | None = None
 
@@ -45,12 +46,19 @@ class Stream(AsyncIterator[T]):
                 if self._error is not None:
                     raise self._error
                 raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._change()
         return self._take()
+
+    async def _change(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        if self._source is not None:
+            self._source._hold(self)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if self._source is not None:
+                self._source._release(self)
 
     async def aclose(self) -> None:
         """End the stream now; a task that waits on it sees its end. Never blocks."""
@@ -90,14 +98,18 @@ class Source(Generic[T]):
 
     def __init__(self) -> None:
         self._streams: dict[int, weakref.ref[Stream[T]]] = {}
+        # A task that waits on a stream is often held by nobody else: the event loop holds its tasks weakly, and both
+        # would go in a garbage collection, in silence.
+        self._waited_on: dict[int, Stream[T]] = {}
         self._ended = False
         self._error: BaseException | None = None
 
     def attach(self, stream: Stream[T]) -> None:
-        """Feed *stream* from now on; a source that is closed already ends it at once."""
+        """Feed *stream*, which has no other source, from now on; a source that is closed already ends it at once."""
         if self._ended:
             stream._end(self._error)
             return
+        stream._source = self
         key = id(stream)
         self._streams[key] = weakref.ref(stream, lambda _: self._streams.pop(key, None))
 
@@ -114,6 +126,12 @@ class Source(Generic[T]):
         for stream in self._live():
             stream._end(error)
         self._streams.clear()
+
+    def _hold(self, stream: Stream[T]) -> None:
+        self._waited_on[id(stream)] = stream
+
+    def _release(self, stream: Stream[T]) -> None:
+        self._waited_on.pop(id(stream), None)
 
     def _live(self) -> list[Stream[T]]:
         live = []

@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     # Additions to the rooms first drawn (docs/internals.md): states, statuses, snapshots and changes share one stream,
     # and the public context managers open and close in one way.
     "streams": {"errors"},
-    "handles": {"errors"},
+    "handles": {"errors", "anyio"},
     "model": {"errors", "msgspec"},
     "protocol": {"errors", "aiozk.protocol"},
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's

@@ -141,6 +141,7 @@ class Registration(Handle, Generic[P]):
         self._told = Status.REGISTERING
         self._told_at = session.runtime.monotonic()
         self._recheck: asyncio.TimerHandle | None = None
+        super().__init__()
 
     # ------------------------------------------------------------------ what is known
 
