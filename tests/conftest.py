@@ -79,8 +79,10 @@ def _shared_ensemble() -> Iterator[ZooKeeperEnsemble]:
 
 
 @pytest.fixture
-def ensemble(_shared_ensemble: ZooKeeperEnsemble) -> ZooKeeperEnsemble:
+def ensemble(_shared_ensemble: ZooKeeperEnsemble) -> Iterator[ZooKeeperEnsemble]:
     """Three members that serve as one quorum. They may be hurt in any way; their data outlive the test: take names of
-    your own."""
+    your own.
+    """
     _shared_ensemble.repair()
-    return _shared_ensemble
+    yield _shared_ensemble
+    _shared_ensemble.repair()

@@ -126,11 +126,13 @@ class TestTcpProxy:
 
     async def test_passes_on_that_the_server_refuses(self, tcp: TcpProxy) -> None:
         tcp.target = ("127.0.0.1", 1)
-        reader, writer = await asyncio.open_connection(tcp.host, tcp.port)
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError):  # while connecting, or by then
             async with asyncio.timeout(5):
-                await reader.read()
-        writer.transport.abort()
+                reader, writer = await asyncio.open_connection(tcp.host, tcp.port)
+                try:
+                    await reader.read()
+                finally:
+                    writer.transport.abort()
 
     @pytest.mark.parametrize("silent", [Direction.TO_SERVER, Direction.TO_CLIENT, Direction.BOTH])
     async def test_holds_in_silence_and_delivers_late(

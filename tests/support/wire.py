@@ -27,6 +27,7 @@ PERSISTENT_WATCH, RECURSIVE_WATCH = 0, 1
 CREATED, DELETED, CHANGED, CHILDREN_CHANGED = 1, 2, 3, 4
 EVENT_XID, PING_XID = -1, -2
 NO_PASSWORD = bytes(16)
+HEADER_SIZE = 16
 
 
 class Stat(NamedTuple):
@@ -141,6 +142,11 @@ def sync(path: str) -> Operation:
 
 def add_watch(path: str, mode: int = RECURSIVE_WATCH) -> Operation:
     return Operation(ADD_WATCH, _buffer(path) + struct.pack(">i", mode))
+
+
+def remove_watches(path: str, kind: int) -> Operation:
+    """Kinds: 1 children, 2 data, 3 any; from 3.9 also 4 persistent, 5 recursive."""
+    return Operation(REMOVE_WATCHES, _buffer(path) + struct.pack(">i", kind))
 
 
 def multi(operations: Sequence[Operation], *, opcode: int = MULTI) -> Operation:
@@ -270,11 +276,9 @@ class Wire:
     async def closed(self) -> None:
         """Return when the server has closed the connection; what it still sends is dropped."""
         async with asyncio.timeout(TIMEOUT), self._reading:
-            try:
+            with contextlib.suppress(WireClosed):
                 while True:
                     await self._read()
-            except WireClosed:
-                self.abandon()
 
     async def ask(self, operation: Operation, *, xid: int | None = None) -> Reply:
         """Send a request and return its reply. Raises WireError with the code if that is not 0, and WireClosed."""
@@ -350,6 +354,7 @@ class Wire:
                 self._frame_size = int.from_bytes(await self._reader.readexactly(4))
             frame = await self._reader.readexactly(self._frame_size)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
+            self.abandon()
             raise WireClosed("the server closed the connection") from error
         self._frame_size = None
         return frame
@@ -373,6 +378,7 @@ async def connect(
 
     Raises:
         SessionRefused: The offered session is not known, or is over.
+        WireError: The server answered by a reply's header, as a read-only one does that makes no sessions.
         WireClosed: The server closed without an answer, as it does when it is behind `last_zxid`.
         OSError: Nobody listens.
     """
@@ -384,10 +390,15 @@ async def connect(
             connect_request(session_id, password, timeout_ms=timeout_ms, last_zxid=last_zxid, read_only=read_only)
         )
         try:
-            answer = Body(await wire.read_frame())
+            frame = await wire.read_frame()
         except BaseException:
             wire.abandon()
             raise
+    if len(frame) == HEADER_SIZE:
+        wire.abandon()
+        _, zxid, code = struct.unpack(">iqi", frame)
+        raise WireError(code, zxid)
+    answer = Body(frame)
     _, wire.timeout_ms, wire.session_id = answer.unpack(">iiq")
     wire.password = answer.buffer()
     wire.read_only = bool(answer.unpack(">?")[0])
@@ -400,12 +411,14 @@ async def connect(
 async def force_expiry(address: str, session_id: int, password: bytes) -> None:
     """End somebody's session, now: to its owner and to watchers this is what an expiry is.
 
-    Whoever owns it may reconnect and so take the session back between our handshake and our closing it: only a refusal proves the end.
+    Whoever owns it may reconnect and so take the session back between our handshake and our closing it: only a
+    refusal proves the end. Raises TimeoutError if that does not come within `TIMEOUT` seconds.
     """
-    while True:
-        try:
-            wire = await connect(address, session_id=session_id, password=password)
-        except SessionRefused:
-            return
-        with contextlib.suppress(WireClosed):
-            await wire.close()
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            try:
+                wire = await connect(address, session_id=session_id, password=password)
+            except SessionRefused:
+                return
+            with contextlib.suppress(WireClosed):
+                await wire.close()
