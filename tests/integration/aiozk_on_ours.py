@@ -1,0 +1,119 @@
+"""A pytest plugin that lets aiozk's own tests run on our session: every ``aiozk.session.Session`` is one of ours.
+
+What the tests do to aiozk's connection from outside, to disturb it, is done to ours: `conn.close()` ends it,
+`conn.read_loop_task.cancel()` keeps its answers back, `state.transition_to(SUSPENDED)` ends it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import NamedTuple
+
+import aiozk.client
+import aiozk.session
+
+from aioregistry.client import ClientState, SharedSession
+from aioregistry.runtime import SystemRuntime
+from aioregistry.session import Session, SessionState, parse_hosts
+from aioregistry.session.connection import Connection
+
+MAX_REQUEST = 0xFFFFF
+
+
+class OwnedSession(SharedSession):
+    """Takes aiozk's arguments, owns its session, and can be started again after it was closed, as aiozk's can."""
+
+    last_zxid = 0
+
+    def __init__(
+        self, servers: str, timeout: float, retry_policy: object, allow_read_only: bool, read_timeout: float | None
+    ) -> None:
+        self._servers, self._timeout, self._allow_read_only = servers, timeout, allow_read_only
+        self._renew()
+
+    def _renew(self) -> None:
+        session = Session(
+            parse_hosts(self._servers),
+            timeout=self._timeout,
+            runtime=SystemRuntime(),
+            allow_read_only=self._allow_read_only,
+            max_request=MAX_REQUEST,
+        )
+        session._machine = replace(session._machine, last_zxid=self.last_zxid)
+        super().__init__(session)
+        self.state = DisturbedState(session)
+        self._started = False
+
+    async def start(self) -> None:
+        if self._session.state is SessionState.CLOSED:
+            self._renew()
+        if not self._started:
+            self._session.start()
+            self._started = True
+        await super().start()
+
+    async def close(self) -> None:
+        await self._session.close(self._timeout)
+
+    @property
+    def conn(self) -> DisturbedConnection:  # type: ignore[override]
+        return DisturbedConnection(self._session._connection, super().conn.version_info)
+
+    @property
+    def timeout(self) -> float:
+        return self._session.timeout
+
+    @property
+    def xid(self) -> int:
+        return connection_of(self._session)._xid
+
+    @xid.setter
+    def xid(self, xid: int) -> None:
+        connection_of(self._session)._xid = xid
+
+    def set_heartbeat(self) -> None:
+        """Our heartbeats need no one to set them."""
+
+
+class DisturbedState(ClientState):
+    def transition_to(self, state: str) -> None:
+        assert state == aiozk.session.States.SUSPENDED
+        transport_of(self._session._connection).abort()
+
+    def waitings(self, *states: str) -> dict[str, set[asyncio.Future[None]]]:
+        return {state: {future for future, wanted in self._waiting.items() if state in wanted} for state in states}
+
+
+class DisturbedConnection:
+    def __init__(self, connection: Connection | None, version_info: tuple[int, int, int]) -> None:
+        self.version_info = version_info
+        self.read_loop_task: ReadLoop | None = ReadLoop(connection)
+        self._connection = connection
+
+    async def close(self, timeout: float) -> None:
+        transport_of(self._connection).abort()
+
+    def start_read_loop(self) -> None:
+        transport_of(self._connection).resume_reading()
+
+
+class ReadLoop(NamedTuple):
+    connection: Connection | None
+
+    def cancel(self) -> None:
+        transport_of(self.connection).pause_reading()
+
+
+def transport_of(connection: Connection | None) -> asyncio.Transport:
+    assert connection is not None
+    assert connection._transport is not None
+    return connection._transport
+
+
+def connection_of(session: Session) -> Connection:
+    assert session._connection is not None
+    return session._connection
+
+
+aiozk.session.Session = aiozk.client.Session = OwnedSession
