@@ -21,7 +21,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Generic, NamedTuple, NoReturn, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -88,18 +88,18 @@ class FrozenList(list[Any]):
         return type(self), (list(self),)
 
 
-_CONTAINERS: Final = (dict, list)
+_CONTAINERS: Final = frozenset((dict, list))
 
 
 def _freeze(value: Any) -> Any:
     """Return *value*, fresh from a decoder, with its containers frozen."""
     if type(value) is dict:
-        for key, item in value.items():
+        for item in value.values():
             if type(item) in _CONTAINERS:
-                value[key] = _freeze(item)
+                return FrozenDict({key: _freeze(item) for key, item in value.items()})
         return FrozenDict(value)
     if type(value) is list:
-        return FrozenList([_freeze(item) if type(item) in _CONTAINERS else item for item in value])
+        return FrozenList(map(_freeze, value))
     return value
 
 
@@ -479,7 +479,11 @@ def decode(data: bytes, *, name: str | None = None, id: str | None = None) -> Se
     draft.service_type = document.service_type or ServiceType.DYNAMIC
     draft.uri_spec = None if document.uri_spec is None else _freeze(document.uri_spec)
     draft.registration_time_ms = document.registration_time_ms or None
-    draft.payload, draft.payload_class = _without_class(document.payload)
+    payload = document.payload
+    if type(payload) in _CONTAINERS:
+        draft.payload, draft.payload_class = _without_class(payload)
+    else:
+        draft.payload, draft.payload_class = payload, None
     draft.extra = extra
     return draft.frozen()
 
@@ -531,23 +535,20 @@ def _with_class(payload: Any, payload_class: str | None) -> Any:
     return [payload_class, plain] if payload_class else plain
 
 
-def _without_class(payload: Any) -> tuple[Any, str | None]:
-    kind = type(payload)
-    if kind is dict:
+def _without_class(payload: dict[str, Any] | list[Any]) -> tuple[Any, str | None]:
+    if type(payload) is dict:
         payload_class = payload.pop(_CLASS, None)
         return _freeze(payload), payload_class
-    if kind is list:
-        match payload:
-            case [str(payload_class), value] if _JAVA_CLASS.fullmatch(payload_class):
-                return _freeze(value), None if payload_class == _JAVA_LIST else payload_class
-        return _freeze(payload), None
-    return payload, None
+    match payload:
+        case [str(payload_class), value] if _JAVA_CLASS.fullmatch(payload_class):
+            return _freeze(value), None if payload_class == _JAVA_LIST else payload_class
+    return _freeze(payload), None
 
 
 # ---------------------------------------------------------------- what is discovered
 
 
-class Entry(NamedTuple, Generic[P]):
+class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
     """An instance as a consumer sees it, with what ZooKeeper knows of its node.
 
     Within one history of the ensemble ``(czxid, mzxid)`` identifies a state of a node; the version does not, for every
@@ -565,7 +566,7 @@ class Entry(NamedTuple, Generic[P]):
     modified: float
 
 
-class Invalid(NamedTuple):
+class Invalid(msgspec.Struct, frozen=True, gc=False):
     """A node that is listed and shows no instance: the reason, and the node's zxids and owner (0 where unreadable)."""
 
     id: str

@@ -1,0 +1,8 @@
+"""Discovery: mirrors of services, and views of them."""
+
+from __future__ import annotations
+
+from .follower import Strategy
+from .view import Changes, Discovery, View
+
+__all__ = ["Changes", "Discovery", "Strategy", "View"]

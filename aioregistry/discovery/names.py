@@ -1,0 +1,92 @@
+"""Which services there are: the children of the base path."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aioregistry.errors import NoNode, RegistryError, SessionClosed
+from aioregistry.protocol import Exists, GetChildren, WatchedEvent
+from aioregistry.session import Session
+from aioregistry.streams import Source, Stream
+
+__all__ = ["ServiceNames"]
+
+log = logging.getLogger("aioregistry.discovery")
+
+
+class ServiceNames:
+    """Follows the names of the services below *path* with one-shot watches, from the first stream on."""
+
+    def __init__(self, session: Session, path: str) -> None:
+        self._session = session
+        self._path = path
+        self._names: tuple[str, ...] | None = None
+        self._source: Source[tuple[str, ...]] = Source()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def read(self) -> list[str]:
+        """Return the names, sorted; waits for a connection where there is none."""
+        try:
+            return sorted((await self._session.read(GetChildren(self._path))).value)
+        except NoNode:
+            return []
+
+    def stream(self) -> Stream[tuple[str, ...]]:
+        """Return a stream of the names, the present ones first."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"aioregistry follows {self._path}")
+        stream: Stream[tuple[str, ...]] = Stream(1)
+        if self._names is not None:
+            stream._offer(self._names)
+        self._source.attach(stream)
+        return stream
+
+    async def aclose(self) -> None:
+        """End the streams, and follow no more."""
+        self._source.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        stop_observing = self._session.observe(self._wake.set)  # watches are gone with a session: look again
+        listener = self._session.watches.listen(self._path, self._fired)
+        try:
+            while True:
+                self._wake.clear()
+                names = await self._read_and_watch()
+                if names != self._names:
+                    self._names = names
+                    self._source.offer(names)
+                await self._wake.wait()
+        except SessionClosed:
+            self._source.close()
+        except RegistryError as error:
+            self._source.close(error)
+        except asyncio.CancelledError:
+            self._source.close(RegistryError(f"the task that follows {self._path} was cancelled from outside"))
+            raise
+        except Exception as defect:  # must reach the streams instead of a task that nobody awaits
+            log.critical("following %s failed", self._path, exc_info=True)
+            failure = RegistryError(f"following {self._path} failed: {defect!r}")
+            failure.__cause__ = defect
+            self._source.close(failure)
+        finally:
+            listener.close()
+            stop_observing()
+
+    async def _read_and_watch(self) -> tuple[str, ...]:
+        while True:
+            try:
+                return tuple(sorted((await self._session.read(GetChildren(self._path, watch=True))).value))
+            except NoNode:
+                pass
+            try:
+                await self._session.read(Exists(self._path, watch=True))
+            except NoNode:
+                return ()
+
+    def _fired(self, _: WatchedEvent) -> None:
+        self._wake.set()

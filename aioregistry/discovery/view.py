@@ -1,0 +1,424 @@
+"""Views of services: what a consumer holds, and the discovery that makes them over shared mirrors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Generic, TypeVar, overload
+
+import anyio
+import msgspec
+
+from aioregistry.errors import HandleClosed, InvalidArgument, InvalidInstance, RegistryError, RequestTimeout
+from aioregistry.handles import Handle, finished
+from aioregistry.model import (
+    Added,
+    Change,
+    Difference,
+    Entry,
+    Invalid,
+    Removed,
+    Resynced,
+    Snapshot,
+    Updated,
+    check_segment,
+    with_payload_type,
+)
+from aioregistry.session import Session
+from aioregistry.streams import Source, Stream
+
+from .follower import Follower, Strategy
+from .mirror import News
+from .names import ServiceNames
+
+__all__ = ["Changes", "Discovery", "View"]
+
+log = logging.getLogger("aioregistry.discovery")
+
+P = TypeVar("P")
+
+CHANGES_KEPT: Final = 1024
+"""How far a consumer of changes may lag before it gets a :class:`Resynced` in their stead."""
+
+
+class Discovery:
+    """The mirrors of one session: one for each service that somebody looks at, shared by all its views.
+
+    Args:
+        session: read and watched through; need not be connected.
+        base_path: absolute path of the services; empty for the root.
+        strategy: how nodes are watched, see :data:`Strategy`.
+    """
+
+    def __init__(self, session: Session, base_path: str, strategy: Strategy = "auto") -> None:
+        self.session = session
+        self._base_path = base_path.rstrip("/")
+        self._strategy = strategy
+        self._names: ServiceNames | None = None
+        self._followers: dict[str, Follower] = {}
+
+    @overload
+    def view(self, name: str) -> View[Any]: ...
+    @overload
+    def view(self, name: str, *, payload_type: type[P]) -> View[P]: ...
+    @overload
+    def view(self, name: str, *, payload_type: Any) -> View[Any]: ...
+    def view(self, name: str, *, payload_type: Any = Any) -> View[Any]:
+        """Return a view of the service *name*, to be entered or awaited; see :class:`View`."""
+        return View(self, name, payload_type=payload_type)
+
+    async def services(self) -> list[str]:
+        """Return the names of all services, sorted; waits for a connection. Cancelling is harmless.
+
+        Raises:
+            ServerError: the base path cannot be read.
+            SessionFailed: there will be no connection.
+        """
+        return await self._service_names().read()
+
+    def watch_services(self) -> Stream[tuple[str, ...]]:
+        """Return a stream of the sorted names of all services: the present ones first, latest wins."""
+        return self._service_names().stream()
+
+    async def aclose(self) -> None:
+        """End every view's streams, and follow nothing any more."""
+        if self._names is not None:
+            await self._names.aclose()
+        for follower in list(self._followers.values()):
+            await follower.aclose()
+        self._followers.clear()
+
+    def acquire(self, name: str) -> Follower:
+        """Return the follower of a service, for a view; each is to be released."""
+        follower = self._followers.get(name)
+        if follower is None or follower.ended is not None:
+            follower = Follower(self.session, f"{self._base_path}/{name}", name, self._strategy)
+            follower.start()
+            self._followers[name] = follower
+        follower.users += 1
+        return follower
+
+    async def release(self, follower: Follower) -> None:
+        """A view needs *follower* no more; it is closed with its last."""
+        follower.users -= 1
+        if follower.users == 0:
+            if self._followers.get(follower.name) is follower:
+                del self._followers[follower.name]
+            await follower.aclose()
+
+    def _service_names(self) -> ServiceNames:
+        if self._names is None:
+            self._names = ServiceNames(self.session, self._base_path or "/")
+        return self._names
+
+
+class View(Handle, Generic[P]):
+    """Who is there: one service, followed from entering until closing.
+
+    Entering (``async with``, or ``await``) waits until everything was read once. While the session is away the last
+    known instances stay, ``fresh`` is False and ``snapshot.stale_since`` set; after a reconnect everything is read anew
+    and what differs shows at once.
+
+    Nodes that are no instances, or whose payload does not fit *payload_type*, are listed in ``snapshot.invalid`` with
+    the reason, and logged. Nothing else suffers from them. A service whose node is missing is an empty one.
+
+    Args:
+        discovery: whose session is used.
+        name: the service; a path segment.
+        payload_type: what payloads are converted to, any type that msgspec converts JSON to; frozen JSON unless given.
+
+    Raises:
+        InvalidArgument: an argument is wrong; names it and its value.
+
+    Entering raises :class:`NoAuth` where the service may not be listed, :class:`UnsupportedServer` where recursive
+    watches are demanded of a server that has none, and what the session failed with. Cancelling it leaves nothing
+    behind.
+    """
+
+    def __init__(self, discovery: Discovery, name: str, *, payload_type: Any = Any) -> None:
+        self.name = check_segment("name", name)
+        self._payload_type = _checked_payload_type(payload_type)
+        self._typed = payload_type is not Any
+        self._discovery = discovery
+        self._follower: Follower | None = None
+        # Of an untyped view the mirror's own; of a typed one converted, and what does not fit aside.
+        self._entries: dict[str, Entry[P]] = {}
+        self._misfits: dict[str, Invalid] = {}
+        self._latest: Snapshot[P] | None = None
+        self._snapshots: Source[Any] = Source()
+        self._changes: Source[Change[P]] = Source()
+        super().__init__()
+
+    # ------------------------------------------------------------------ what it offers
+
+    @property
+    def snapshot(self) -> Snapshot[P]:
+        """What is known now; a new one is made when it is asked for after a change, in time linear in the service."""
+        self._check()
+        return self._current()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the snapshot is true now, as far as anybody can know.
+
+        True if everything was read on the present connection and the quorum has answered within the session timeout.
+        Computed when read, on a clock that counts system sleep.
+        """
+        self._check()
+        return self._following().fresh
+
+    def snapshots(self) -> Stream[Snapshot[P]]:
+        """Return a stream of snapshots: the present one first, then one after each change and each flip of ``fresh``.
+
+        Latest wins: a slow consumer skips what it missed. Ends when the view is closed; raises what ended the session.
+        """
+        self._check()
+        stream: Stream[Any] = _Snapshots(self)
+        stream._offer(None)
+        self._snapshots.attach(stream)
+        return stream
+
+    def changes(self) -> Changes[P]:
+        """Return a stream of the changes after its ``start``, a snapshot; applied to one snapshot they give the next.
+
+        A takeover is at most one Updated. After a reconnect comes one :class:`Resynced` with the true differences; so
+        it does for a consumer that lags by more than 1024 changes, in their stead. Ends when the view is closed; raises
+        what ended the session.
+        """
+        self._check()
+        stream = Changes(self)
+        self._changes.attach(stream)
+        return stream
+
+    async def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
+        """Return the first snapshot that *predicate* accepts, the present one included, fresh or not.
+
+        Args:
+            predicate: called with the present snapshot and after changes; what it raises is raised here.
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            RequestTimeout: no snapshot was accepted in time.
+            HandleClosed: the view was closed meanwhile.
+        """
+        self._check()
+        _check_timeout(timeout)
+        with anyio.move_on_after(timeout):
+            async with self.snapshots() as snapshots:
+                async for snapshot in snapshots:
+                    if predicate(snapshot):
+                        return snapshot
+            raise HandleClosed(f"{self._title()} was closed")
+        raise RequestTimeout(f"no snapshot of {self.name!r} was accepted within timeout={timeout:g} s")
+
+    async def sync(self, timeout: float | None = None) -> Snapshot[P]:
+        """Return a snapshot as new as the quorum was when this was called.
+
+        The server is brought up to its leader (ZooKeeper's ``sync``), then what it told of is read. Without a
+        connection it waits for one.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            RequestTimeout: the quorum has not answered in time.
+        """
+        self._check()
+        _check_timeout(timeout)
+        with anyio.move_on_after(timeout):
+            await self._following().sync()
+            return self._current()
+        raise RequestTimeout(f"the quorum did not answer for {self.name!r} within timeout={timeout:g} s")
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def _open(self) -> None:
+        follower = self._discovery.acquire(self.name)
+        try:
+            await follower.until(lambda: follower.mirror.synced or follower.refusal is not None)
+            if follower.refusal is not None:
+                raise follower.refusal
+        except BaseException:
+            await self._released(follower)
+            raise
+        self._follower = follower
+        if self._typed:
+            self._converted(Added(entry, 0) for entry in follower.mirror.entries.values())
+        else:
+            self._entries = follower.mirror.entries
+        follower.attach(self)
+
+    async def _close(self) -> None:
+        follower = self._following()
+        follower.detach(self)
+        self.end(None)
+        await self._released(follower)
+
+    async def _released(self, follower: Follower) -> None:
+        await finished(asyncio.get_running_loop().create_task(self._discovery.release(follower)))
+
+    def _following(self) -> Follower:
+        assert self._follower is not None
+        return self._follower
+
+    # ------------------------------------------------------------------ being told
+
+    def take(self, news: News) -> None:
+        """The follower's news."""
+        changes = self._converted(news.changes) if self._typed else news.changes
+        self._latest = None
+        if news.resynced:
+            self._changes.offer(Resynced(changes, self._current()))
+        else:
+            for change in changes:
+                self._changes.offer(change)
+        self._snapshots.offer(None)
+
+    def freshness_changed(self) -> None:
+        """What was fresh is not, or is again."""
+        self._snapshots.offer(None)
+
+    def end(self, error: RegistryError | None) -> None:
+        """Nothing more comes."""
+        self._snapshots.close(error)
+        self._changes.close(error)
+
+    # ------------------------------------------------------------------ what is known
+
+    def _current(self) -> Snapshot[P]:
+        follower = self._following()
+        mirror, stale_since = follower.mirror, follower.stale_since()
+        latest = self._latest
+        if latest is None:
+            invalid = {**mirror.invalid, **self._misfits}
+            latest = Snapshot(self.name, self._entries.copy(), invalid, as_of=mirror.as_of, stale_since=stale_since)
+        elif latest.stale_since != stale_since:
+            latest = latest.with_stale_since(stale_since)
+        self._latest = latest
+        return latest
+
+    def _converted(self, changes: Iterable[Difference[Any]]) -> tuple[Difference[P], ...]:
+        """Apply the mirror's *changes* to the converted entries; what does not fit counts as absent."""
+        converted: list[Difference[P]] = []
+        for change in changes:
+            before = self._entries.pop(change.id, None)
+            self._misfits.pop(change.id, None)
+            after = None if isinstance(change, Removed) else self._convert(change.entry)
+            if after is not None:
+                self._entries[change.id] = after
+                converted.append(Added(after, change.zxid) if before is None else Updated(after, before, change.zxid))
+            elif before is not None:
+                converted.append(Removed(before, change.zxid))
+        return tuple(converted)
+
+    def _convert(self, entry: Entry[Any]) -> Entry[P] | None:
+        id = entry.instance.id
+        try:
+            return msgspec.structs.replace(entry, instance=with_payload_type(entry.instance, self._payload_type))
+        except InvalidInstance as error:
+            log.warning("the payload of %s/%s does not fit: %s", self.name, id, error.reason)
+            self._misfits[id] = Invalid(id, error.reason, entry.owner, entry.czxid, entry.mzxid)
+            return None
+
+    def _title(self) -> str:
+        return f"View of {self.name!r}"
+
+    def __repr__(self) -> str:
+        if self._follower is None:
+            return f"<View {self.name}, not entered>"
+        mirror = self._follower.mirror
+        stale_since = self._follower.stale_since()
+        state = "fresh" if stale_since is None else f"stale since {stale_since:.3f}"
+        return f"<View {self.name}: {len(self._entries)} instances, {state}, as of zxid {mirror.as_of:#x}>"
+
+
+class _Snapshots(Stream[Snapshot[P]]):
+    """Latest wins: a snapshot is made when it is taken."""
+
+    def __init__(self, view: View[P]) -> None:
+        super().__init__(1)
+        self._view = view
+
+    def _take(self) -> Snapshot[P]:
+        super()._take()
+        return self._view._current()
+
+
+class Changes(Stream[Change[P]]):
+    """The changes of a view after ``start``.
+
+    What a consumer has not taken yet is kept up to a bound. Beyond it only the entries that it believes in are
+    remembered, as far as they changed; when it comes back it gets the differences between those and the present ones.
+    """
+
+    def __init__(self, view: View[P]) -> None:
+        super().__init__(CHANGES_KEPT)
+        self.start: Snapshot[P] = view._current()
+        self._view = view
+        self._believed: dict[str, Entry[P] | None] | None = None
+
+    async def aclose(self) -> None:
+        """End the stream now; a task that waits on it sees its end. Never blocks."""
+        self._believed = None
+        await super().aclose()
+
+    def _ready(self) -> bool:
+        return self._believed is not None or super()._ready()
+
+    def _offer(self, item: Change[P]) -> None:
+        if self._ended:
+            return
+        if self._believed is None and len(self._items) == CHANGES_KEPT:
+            self._believed = {}
+            for missed in self._items:
+                self._miss(missed)
+            self._items.clear()
+        if self._believed is None:
+            super()._offer(item)
+        else:
+            self._miss(item)
+
+    def _miss(self, change: Change[P]) -> None:
+        for each in change.changes if isinstance(change, Resynced) else (change,):
+            believed = self._believed
+            assert believed is not None
+            if each.id not in believed:
+                believed[each.id] = None if isinstance(each, Added) else _before(each)
+            elif isinstance(each, Removed) and believed[each.id] is None:
+                del believed[each.id]  # came and went unseen: remembering it would know no bound
+
+    def _take(self) -> Change[P]:
+        if self._believed is None:
+            return super()._take()
+        believed, self._believed = self._believed, None
+        snapshot = self._view._current()
+        differences = (_difference(before, snapshot.entries.get(id), snapshot.as_of) for id, before in believed.items())
+        return Resynced(tuple(change for change in differences if change is not None), snapshot)
+
+
+def _before(change: Updated[P] | Removed[P]) -> Entry[P]:
+    return change.previous_entry if isinstance(change, Updated) else change.entry
+
+
+def _difference(before: Entry[P] | None, after: Entry[P] | None, zxid: int) -> Difference[P] | None:
+    if after is before:
+        return None
+    if after is None:
+        assert before is not None
+        return Removed(before, zxid)
+    return Added(after, zxid) if before is None else Updated(after, before, zxid)
+
+
+def _checked_payload_type(payload_type: Any) -> Any:
+    try:
+        msgspec.json.Decoder(payload_type)
+    except TypeError as error:
+        raise InvalidArgument("payload_type", payload_type, str(error)) from error
+    return payload_type
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise InvalidArgument("timeout", timeout, "give seconds above 0, or None")
