@@ -125,14 +125,16 @@ class TestTcpProxy:
                 assert tcp.open_connections == 2
 
     async def test_passes_on_that_the_server_refuses(self, tcp: TcpProxy) -> None:
+        async def connect_and_read() -> None:
+            reader, writer = await asyncio.open_connection(tcp.host, tcp.port)
+            try:
+                await reader.read()
+            finally:
+                writer.transport.abort()
+
         tcp.target = ("127.0.0.1", 1)
-        with pytest.raises(ConnectionResetError):  # while connecting, or by then
-            async with asyncio.timeout(5):
-                reader, writer = await asyncio.open_connection(tcp.host, tcp.port)
-                try:
-                    await reader.read()
-                finally:
-                    writer.transport.abort()
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(connect_and_read(), 5)
 
     @pytest.mark.parametrize("silent", [Direction.TO_SERVER, Direction.TO_CLIENT, Direction.BOTH])
     async def test_holds_in_silence_and_delivers_late(

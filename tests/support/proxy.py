@@ -36,7 +36,7 @@ class Direction(enum.Flag):
 @functools.cache
 def _network() -> asyncio.AbstractEventLoop:
     """The event loop of all proxies, on a daemon thread that ends with the process."""
-    loop = asyncio.new_event_loop()
+    loop = asyncio.SelectorEventLoop()  # asyncio's own, whatever loop the tests run on
     threading.Thread(target=loop.run_forever, name="proxies", daemon=True).start()
     return loop
 
