@@ -17,12 +17,12 @@ from typing import NamedTuple, Self
 TIMEOUT = 10.0
 
 CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, SYNC, PING = 1, 2, 3, 4, 5, 9, 11
-GET_CHILDREN, CHECK, MULTI, CREATE2, REMOVE_WATCHES = 12, 13, 14, 15, 18
+GET_CHILDREN, MULTI, CREATE2, REMOVE_WATCHES = 12, 14, 15, 18
 CREATE_CONTAINER, CREATE_TTL, MULTI_READ = 19, 21, 22
-SET_WATCHES2, ADD_WATCH, CLOSE_SESSION = 105, 106, -11
+ADD_WATCH, CLOSE_SESSION = 106, -11
 
 PERSISTENT, EPHEMERAL, SEQUENTIAL, EPHEMERAL_SEQUENTIAL, CONTAINER, TTL = range(6)
-PERSISTENT_WATCH, RECURSIVE_WATCH = 0, 1
+RECURSIVE_WATCH = 1
 
 CREATED, DELETED, CHANGED, CHILDREN_CHANGED = 1, 2, 3, 4
 EVENT_XID, PING_XID = -1, -2
@@ -117,10 +117,6 @@ def delete(path: str, version: int = -1) -> Operation:
 
 def set_data(path: str, data: bytes, version: int = -1) -> Operation:
     return Operation(SET_DATA, _buffer(path) + _buffer(data) + struct.pack(">i", version))
-
-
-def check(path: str, version: int) -> Operation:
-    return Operation(CHECK, _buffer(path) + struct.pack(">i", version))
 
 
 def exists(path: str, *, watch: bool = False) -> Operation:
