@@ -24,12 +24,14 @@ from benchmarks.workload import samples
 class Worker:
     """Times what the contender does. Garbage collection is Python's default, and has just run when a clock starts."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, open_contenders: contextlib.AsyncExitStack) -> None:
         self.contender = contender.make(name)
+        self.open_contenders = open_contenders
         self.seen: list[tuple[str, str, int]] = []
 
     async def open(self, address: str) -> None:
         await self.contender.open(address)
+        self.open_contenders.push_async_callback(self.contender.close)
 
     async def cold_sync(self, service: str, count: int) -> float:
         """Seconds."""
@@ -86,14 +88,12 @@ async def lines() -> asyncio.StreamReader:
 
 
 async def serve(name: str) -> None:
-    worker = Worker(name)
-    try:
+    async with contextlib.AsyncExitStack() as open_contenders:
+        worker = Worker(name, open_contenders)
         async for line in await lines():
             command: dict[str, Any] = json.loads(line)
             method: Callable[..., Any] = getattr(worker, command.pop("do"))
             print(json.dumps(await method(**command)), flush=True)
-    finally:
-        await worker.contender.close()
 
 
 async def main(name: str) -> None:

@@ -36,7 +36,6 @@ class Aiozk:
         raise NotImplementedError
 
     async def register(self, samples: Sequence[Sample]) -> None:
-        await self.client.ensure_path(f"{BASE_PATH}/{samples[0].service}")
         await self._publish(samples)
         self.keeper = asyncio.create_task(self._keep(samples))
 
@@ -55,6 +54,7 @@ class Aiozk:
             await self._publish(samples)
 
     async def _publish(self, samples: Sequence[Sample]) -> None:
+        await self.client.ensure_path(f"{BASE_PATH}/{samples[0].service}")
         await asyncio.gather(*map(self._publish_one, samples))
 
     async def _publish_one(self, sample: Sample) -> None:

@@ -56,7 +56,6 @@ class Kazoo:
         ChildrenWatch(self.client, f"{BASE_PATH}/{service}", functools.partial(self._children, service, tell))
 
     async def register(self, samples: Sequence[Sample]) -> None:
-        self.client.ensure_path(f"{BASE_PATH}/{samples[0].service}")
         self.registered = {sample.path: sample for sample in samples}
         self._publish(samples)
         self.publisher = threading.Thread(target=self._keep, daemon=True)
@@ -95,7 +94,8 @@ class Kazoo:
         for sample, result in looked:
             stat: ZnodeStat | None = result.get()
             if stat is None:
-                writes.append((sample, self.client.create_async(sample.path, sample.document, ephemeral=True)))
+                create = self.client.create_async(sample.path, sample.document, ephemeral=True, makepath=True)
+                writes.append((sample, create))
             elif stat.ephemeralOwner != self.client.client_id[0]:
                 takeover = self.client.transaction()
                 takeover.delete(sample.path, stat.version)
