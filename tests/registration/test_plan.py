@@ -1,0 +1,152 @@
+"""The plan, against every observation."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, cast
+
+import pytest
+
+from aioregistry import errors
+from aioregistry.errors import NoAuth, NodeExists, NoNode, ServerSessionExpired, TransactionAborted, server_error
+from aioregistry.registration.plan import PLANS, Action, Desired, Goal, Node, Sight, classify, plan
+from aioregistry.registration.remedies import REMEDIES, Remedy, remedy
+
+SESSION, EARLIER, STRANGER = 0x1000_0001, 0x1000_0000, 0x1000_0002
+CLAIM = 100
+DATA, OTHER_DATA = b"ours", b"other"
+
+PERSISTENT, CONTAINER = 0, -(2**63)
+TTL_OF_ONE_HOUR = (0xFF << 56 | 3_600_000) - 2**64
+LONGEST_TTL = (0xFF << 56 | 0xFF_FFFF_FFFF) - 2**64
+SERVER_255 = (0xFF << 56 | 0x0193_5AC2_1100_0000) - 2**64  # as SessionTrackerImpl.initializeNextSessionId makes them
+
+OWNERS = (SESSION, EARLIER, STRANGER, PERSISTENT, CONTAINER, TTL_OF_ONE_HOUR, LONGEST_TTL, SERVER_255)
+NO_SESSIONS = (PERSISTENT, CONTAINER, TTL_OF_ONE_HOUR, LONGEST_TTL)
+VERSIONS = (0, 1, 2**31 - 1, -(2**31), -2, -1)
+CZXIDS = (CLAIM - 1, CLAIM, CLAIM + 1)
+
+NODES = [Node(*each) for each in itertools.product(OWNERS, VERSIONS, CZXIDS, (DATA, OTHER_DATA))]
+OBSERVATIONS: list[Node | None] = [None, *NODES]
+
+
+def planned(goal: Goal, observed: Node | None) -> Action:
+    return plan(Desired(goal, DATA), observed, SESSION, (EARLIER,), CLAIM)
+
+
+def expected(goal: Goal, observed: Node | None) -> Action:
+    """The design's table, in its own words."""
+    if observed is None:
+        return {Goal.WITHDRAWN: Action.FINISH, Goal.LISTED_IN_TURN: Action.CLAIM_AND_CREATE}.get(goal, Action.CREATE)
+    if observed.owner == SESSION:
+        listed = Action.KEEP if observed.data == DATA else Action.SET
+        return Action.WITHDRAW if goal is Goal.WITHDRAWN else listed
+    if observed.owner == EARLIER:
+        return Action.WITHDRAW if goal is Goal.WITHDRAWN else Action.TAKE_OVER
+    if goal is Goal.WITHDRAWN:
+        return Action.FINISH
+    if observed.owner in NO_SESSIONS:
+        return Action.REFUSE_OBSTACLE
+    if goal is Goal.LISTED_IN_TURN:
+        return Action.WAIT
+    if goal is Goal.LISTED_IF_FREE:
+        return Action.REFUSE_CONFLICT
+    if observed.czxid > CLAIM:
+        return Action.YIELD
+    return Action.WAIT if observed.version == -1 else Action.TAKE_OVER
+
+
+@pytest.mark.parametrize("goal", Goal)
+def test_every_observation(goal: Goal) -> None:
+    for observed in OBSERVATIONS:
+        assert planned(goal, observed) is expected(goal, observed), observed
+
+
+@pytest.mark.parametrize("goal", Goal)
+@pytest.mark.parametrize("observed", NODES, ids=str)
+def test_no_deletion_of_what_is_not_ours_to_delete(goal: Goal, observed: Node) -> None:
+    action = planned(goal, observed)
+    if action is Action.TAKE_OVER:
+        assert observed.owner != SESSION, "its own live node"
+    if action in (Action.TAKE_OVER, Action.WITHDRAW):
+        assert observed.owner not in NO_SESSIONS, "what a person made"
+    if action in (Action.TAKE_OVER, Action.WITHDRAW) and observed.owner not in (SESSION, EARLIER):
+        assert observed.czxid <= CLAIM, "a newer claimant's"
+        assert observed.version != -1, "without a fence"
+
+
+def test_the_table_knows_every_sight_and_goal() -> None:
+    assert set(PLANS) == set(Sight)
+    for row in PLANS.values():
+        assert set(row) == set(Goal)
+
+
+def test_every_sight_is_seen() -> None:
+    seen = {classify(DATA, observed, SESSION, (EARLIER,), CLAIM) for observed in OBSERVATIONS}
+    assert seen == set(Sight)
+
+
+def test_every_action_is_planned() -> None:
+    assert {planned(goal, observed) for goal in Goal for observed in OBSERVATIONS} == set(Action)
+
+
+def test_a_missing_goal_raises() -> None:
+    with pytest.raises(KeyError):
+        planned(cast(Any, "idle"), None)
+
+
+def test_a_node_without_owner_is_nobodys_even_without_a_session() -> None:
+    assert classify(DATA, Node(0, 0, 1, DATA), 0, (0,), CLAIM) is Sight.NOT_EPHEMERAL
+
+
+# ---------------------------------------------------------------- remedies
+
+SERVER_ERRORS = [
+    error
+    for error in errors.ServerError.__subclasses__()
+    if error is not TransactionAborted  # is asked about its cause
+]
+
+
+@pytest.mark.parametrize("error", SERVER_ERRORS)
+@pytest.mark.parametrize("action", [None, *Action])
+def test_every_error_has_a_remedy(action: Action | None, error: type[errors.ServerError]) -> None:
+    assert remedy(action, error("/a")) in Remedy
+    for index in range(3):
+        assert remedy(action, TransactionAborted(index, error("/a"))) in Remedy
+
+
+def test_a_missing_error_raises() -> None:
+    with pytest.raises(KeyError):
+        remedy(None, errors.RegistryError())
+
+
+def test_an_unknown_code_is_tried_again() -> None:
+    assert remedy(Action.CREATE, server_error(-4711)) is Remedy.OBSERVE_LATER
+
+
+@pytest.mark.parametrize(
+    ("action", "error", "expected"),
+    [
+        (Action.CREATE, NoNode("/a"), Remedy.MAKE_PARENTS),
+        (Action.CLAIM_AND_CREATE, NoNode("/a"), Remedy.MAKE_PARENTS),
+        (Action.SET, NoNode("/a"), Remedy.PLAN_AGAIN),
+        (Action.WITHDRAW, NoNode("/a"), Remedy.PLAN_AGAIN),
+        (Action.TAKE_OVER, TransactionAborted(0, NoNode("/a")), Remedy.PLAN_AGAIN),
+        (Action.TAKE_OVER, TransactionAborted(1, NoAuth("/a")), Remedy.REFUSED),
+        (Action.TAKE_OVER, TransactionAborted(0, ServerSessionExpired("/a")), Remedy.OBSERVE_LATER),
+        (Action.WITHDRAW, TransactionAborted(0, NoNode("/m")), Remedy.MAKE_PARENTS),
+        (Action.WITHDRAW, TransactionAborted(0, NoAuth("/m")), Remedy.OMIT_MARKER),
+        (Action.WITHDRAW, TransactionAborted(1, NoAuth("/m")), Remedy.OMIT_MARKER),
+        (Action.WITHDRAW, TransactionAborted(0, NodeExists("/m")), Remedy.OMIT_MARKER),
+        (Action.WITHDRAW, TransactionAborted(0, ServerSessionExpired("/m")), Remedy.OBSERVE_LATER),
+        (Action.WITHDRAW, TransactionAborted(2, NoNode("/a")), Remedy.PLAN_AGAIN),
+        (Action.WITHDRAW, TransactionAborted(2, NoAuth("/a")), Remedy.REFUSED),
+    ],
+)
+def test_remedies_that_depend_on_the_action(action: Action, error: errors.ServerError, expected: Remedy) -> None:
+    assert remedy(action, error) is expected
+
+
+def test_every_remedy_is_used() -> None:
+    assert set(REMEDIES.values()) | {Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER} == set(Remedy)
