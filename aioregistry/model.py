@@ -41,6 +41,7 @@ __all__ = [
     "ServiceType",
     "Snapshot",
     "Updated",
+    "check_payload_type",
     "check_segment",
     "decode",
     "encode",
@@ -514,6 +515,15 @@ def with_payload_type(instance: ServiceInstance[Any], payload_type: type[Q]) -> 
     return draft.frozen()
 
 
+def check_payload_type(payload_type: Any) -> Any:
+    """Return *payload_type* if msgspec can convert to it; raises :class:`InvalidArgument`."""
+    try:
+        msgspec.json.Decoder(payload_type)
+    except TypeError as error:
+        raise InvalidArgument("payload_type", payload_type, str(error)) from error
+    return payload_type
+
+
 def _decode_leniently(data: bytes) -> tuple[_Document, FrozenDict]:
     """Decode a document that may have unknown fields; raises :class:`InvalidInstance` for whatever else is wrong."""
     try:
@@ -564,6 +574,11 @@ class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
     created: float
     """Seconds since the epoch, by the server's clock."""
     modified: float
+
+    def with_payload_type(self, payload_type: type[Q]) -> Entry[Q]:
+        """Return this entry with its instance's payload converted, see :func:`with_payload_type`."""
+        instance = with_payload_type(self.instance, payload_type)
+        return Entry(instance, self.owner, self.czxid, self.mzxid, self.version, self.created, self.modified)
 
 
 class Invalid(msgspec.Struct, frozen=True, gc=False):
@@ -674,6 +689,9 @@ class Added(msgspec.Struct, Generic[P], frozen=True):
         """The instance that came."""
         return self.entry.instance
 
+    def __repr__(self) -> str:
+        return f"<Added {self.instance!r}, zxid {self.zxid:#x}>"
+
 
 class Updated(msgspec.Struct, Generic[P], frozen=True):
     """An instance's node was changed or replaced (by another owner, say); its data may be what it was."""
@@ -697,6 +715,9 @@ class Updated(msgspec.Struct, Generic[P], frozen=True):
         """The instance as it was."""
         return self.previous_entry.instance
 
+    def __repr__(self) -> str:
+        return f"<Updated {self.instance!r}, owner {self.entry.owner:#x}, zxid {self.zxid:#x}>"
+
 
 class Removed(msgspec.Struct, Generic[P], frozen=True):
     """An instance went: its node is gone, or shows no instance any more."""
@@ -713,6 +734,9 @@ class Removed(msgspec.Struct, Generic[P], frozen=True):
     def instance(self) -> ServiceInstance[P]:
         """The instance as it was last."""
         return self.entry.instance
+
+    def __repr__(self) -> str:
+        return f"<Removed {self.instance!r}, zxid {self.zxid:#x}>"
 
 
 class Resynced(msgspec.Struct, Generic[P], frozen=True):
@@ -744,6 +768,9 @@ class Resynced(msgspec.Struct, Generic[P], frozen=True):
     def removed(self) -> tuple[ServiceInstance[P], ...]:
         """The instances that went, as they were last."""
         return tuple(change.instance for change in self.changes if isinstance(change, Removed))
+
+    def __repr__(self) -> str:
+        return f"<Resynced {list(self.changes)!r}, now {self.snapshot!r}>"
 
 
 Difference: TypeAlias = Added[P] | Updated[P] | Removed[P]

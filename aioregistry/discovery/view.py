@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar, overload
 
 import anyio
-import msgspec
 
 from aioregistry.errors import HandleClosed, InvalidArgument, InvalidInstance, RegistryError, RequestTimeout
 from aioregistry.handles import Handle, finished
@@ -23,8 +22,8 @@ from aioregistry.model import (
     Resynced,
     Snapshot,
     Updated,
+    check_payload_type,
     check_segment,
-    with_payload_type,
 )
 from aioregistry.session import Session
 from aioregistry.streams import Source, Stream
@@ -139,7 +138,7 @@ class View(Handle, Generic[P]):
 
     def __init__(self, discovery: Discovery, name: str, *, payload_type: Any = Any) -> None:
         self.name = check_segment("name", name)
-        self._payload_type = _checked_payload_type(payload_type)
+        self._payload_type = check_payload_type(payload_type)
         self._typed = payload_type is not Any
         self._discovery = discovery
         self._follower: Follower | None = None
@@ -316,7 +315,7 @@ class View(Handle, Generic[P]):
     def _convert(self, entry: Entry[Any]) -> Entry[P] | None:
         id = entry.instance.id
         try:
-            return msgspec.structs.replace(entry, instance=with_payload_type(entry.instance, self._payload_type))
+            return entry.with_payload_type(self._payload_type)
         except InvalidInstance as error:
             log.warning("the payload of %s/%s does not fit: %s", self.name, id, error.reason)
             self._misfits[id] = Invalid(id, error.reason, entry.owner, entry.czxid, entry.mzxid)
@@ -409,14 +408,6 @@ def _difference(before: Entry[P] | None, after: Entry[P] | None, zxid: int) -> D
         assert before is not None
         return Removed(before, zxid)
     return Added(after, zxid) if before is None else Updated(after, before, zxid)
-
-
-def _checked_payload_type(payload_type: Any) -> Any:
-    try:
-        msgspec.json.Decoder(payload_type)
-    except TypeError as error:
-        raise InvalidArgument("payload_type", payload_type, str(error)) from error
-    return payload_type
 
 
 def _check_timeout(timeout: float | None) -> None:
