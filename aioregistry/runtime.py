@@ -75,6 +75,7 @@ class SystemRuntime(Runtime):
 
     def __init__(self) -> None:
         self._random = random.Random()
+        self._lookups: dict[tuple[asyncio.AbstractEventLoop, str, int], asyncio.Future[list[Endpoint]]] = {}
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -94,7 +95,13 @@ class SystemRuntime(Runtime):
     async def resolve(self, host: str, port: int) -> list[Endpoint]:
         with contextlib.suppress(ValueError):
             return [Endpoint(host, port, str(ipaddress.ip_address(host)))]
-        return await _resolve_in_daemon_thread(host, port)
+        # A look-up under way is shared: a name server that is slow, or hangs, must not cost a thread for each retry,
+        # and one that is slower than the caller's patience is heard in the end.
+        key = (asyncio.get_running_loop(), host, port)
+        if key not in self._lookups:
+            lookup = self._lookups[key] = _look_up_in_daemon_thread(host, port)
+            lookup.add_done_callback(lambda _: self._lookups.pop(key))
+        return await asyncio.shield(self._lookups[key])
 
     async def connect(
         self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint, tls: ssl.SSLContext | None
@@ -105,7 +112,7 @@ class SystemRuntime(Runtime):
         return transport
 
 
-async def _resolve_in_daemon_thread(host: str, port: int) -> list[Endpoint]:
+def _look_up_in_daemon_thread(host: str, port: int) -> asyncio.Future[list[Endpoint]]:
     # loop.getaddrinfo runs in the default executor, whose threads are joined at exit: a name server that hangs then
     # holds up the whole process although the look-up was cancelled long ago (measured: 6 s).
     loop = asyncio.get_running_loop()
@@ -133,4 +140,4 @@ async def _resolve_in_daemon_thread(host: str, port: int) -> list[Endpoint]:
             loop.call_soon_threadsafe(settle, list(dict.fromkeys(endpoints)), error)
 
     threading.Thread(target=look_up, name=f"aioregistry-resolve-{host}", daemon=True).start()
-    return await answer
+    return answer

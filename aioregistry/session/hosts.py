@@ -15,7 +15,8 @@ DEFAULT_PORT = 2181
 # RFC 1123, with the underscore that container platforms put into service names.
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 # PathUtils.validatePath in ZooKeeper refuses these characters.
-_REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff]")
+# It looks at UTF-16, where whatever is beyond the basic plane is a pair of surrogates.
+_REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\U0010ffff]")
 
 
 class Hosts(NamedTuple):
@@ -41,6 +42,8 @@ def parse_hosts(servers: str) -> Hosts:
     if not hosts.strip():
         raise InvalidArgument("servers", servers, "names no server")
     parsed = [_server(part.strip(), servers) for part in hosts.split(",")]
+    if "," in chroot:
+        raise InvalidArgument("servers", servers, "write the chroot once, behind the last server")
     root = check_path("servers", slash + chroot.rstrip()) if slash else ""
     return Hosts(tuple(dict.fromkeys(parsed)), "" if root == "/" else root)
 
