@@ -137,8 +137,8 @@ class ConnectTimeout(SessionError, TimeoutError):
 class ConnectionLost(SessionError, ConnectionError):
     """The connection ended before the answer came, or there is none.
 
-    ``maybe_applied`` is False where the request certainly never left this process; otherwise whoever wrote has to
-    look again.
+    ``maybe_applied`` is False where the request certainly changed nothing, because it was a read or never left this
+    process; otherwise whoever wrote has to look again.
     """
 
     def __init__(self, message: str, *, maybe_applied: bool) -> None:
@@ -147,7 +147,7 @@ class ConnectionLost(SessionError, ConnectionError):
         self.maybe_applied = maybe_applied
 
     def __str__(self) -> str:
-        known = "the request may have been applied" if self.maybe_applied else "the request was not sent"
+        known = "the request may have been applied" if self.maybe_applied else "the request changed nothing"
         return f"{self.message}; {known}"
 
 

@@ -34,12 +34,12 @@ def retry_delay(failures: int, timeout: float, draw: Callable[[float, float], fl
 
 
 def attempt_deadline(timeout: float, left: float, candidates: int) -> float:
-    """Return the seconds that one handshake may take.
+    """Return the seconds that connecting to one server may take, TCP, TLS and handshake together.
 
     What is *left* of the session, shared by the *candidates*, so that a server that hangs never costs the chance to
-    ask the others; at most a quarter of the *timeout*, which together with the retry's delay stays below a third;
-    at least a tenth of the *timeout*, divided by the candidates, without which a slow server could never be reached
-    once the session is presumed gone.
+    ask the others; reckoned as a tenth of the *timeout* at least, without which nobody could answer in time. Where
+    nothing is left, or there is no session yet, a whole *timeout* is shared: an ensemble that returns gives as much to
+    every session. At most a quarter of the *timeout*, which together with the retry's delay stays within a third.
     """
-    shared = max(left, timeout / 10) / max(candidates, 1)
-    return min(shared, timeout / 4)
+    shared = max(left, timeout / 10) if left > 0 else timeout
+    return min(shared / max(candidates, 1), timeout / 4)

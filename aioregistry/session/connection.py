@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from aiozk.protocol.request import Request
 
@@ -81,6 +82,8 @@ class Connection(asyncio.Protocol):
         self.endpoint = endpoint
         self.last_zxid = 0
         self.evidence = float("-inf")
+        self.took = 0.0
+        """Seconds that TCP and TLS took, for whoever gives the attempt a deadline."""
         self.closed = False
         self.reason = ""
         """Why it ended, in words, for error reports."""
@@ -95,6 +98,8 @@ class Connection(asyncio.Protocol):
         self._pending: deque[_Pending[Any]] = deque()
         self._auths: deque[_Pending[Any]] = deque()
         self._outgoing: list[bytes] = []
+        self._unsent = 0
+        """How many of the last in _pending are still in _outgoing."""
 
     # ------------------------------------------------------------------ sending
 
@@ -112,16 +117,20 @@ class Connection(asyncio.Protocol):
         xid = self._next_xid(request)
         try:
             payload = request.serialize(xid)
-        except (TypeError, ValueError, AttributeError, UnicodeEncodeError) as error:
+        except (TypeError, ValueError, AttributeError, struct.error) as error:
             _fail(future, ProtocolError(f"{type(request).__name__} cannot be sent: {error}"))
             return future
         if len(payload) > self._max_request:
             subject = getattr(request, "subject", type(request).__name__)
             _fail(future, RequestTooLarge(subject, len(payload), self._max_request))
             return future
-        # The server answers credentials at once, past the requests in its pipeline.
-        queue = self._auths if xid == AUTH_XID else self._pending
-        queue.append(_Pending(request, xid, future, self._runtime.boot()))
+        pending = _Pending(request, xid, future, self._runtime.boot())
+        if xid == AUTH_XID:
+            # The server answers credentials at once, past the requests in its pipeline.
+            self._auths.append(pending)
+        else:
+            self._pending.append(pending)
+            self._unsent += 1
         self._send(payload)
         return future
 
@@ -137,15 +146,14 @@ class Connection(asyncio.Protocol):
         self._outgoing.append(payload)
 
     def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None and not self.closed:
+        outgoing, self._outgoing, self._unsent = self._outgoing, [], 0
+        if outgoing and self._transport is not None and not self.closed:
             self._transport.write(join_frames(outgoing))
 
     # ------------------------------------------------------------------ the transport's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
 
     def data_received(self, data: bytes) -> None:
         if self.closed:
@@ -157,6 +165,10 @@ class Connection(asyncio.Protocol):
                     return
         except ProtocolError as error:
             self._abandon(str(error))
+
+    def eof_received(self) -> None:
+        # Not left to the transport, which first waits until everything is written, to a peer that may read no more.
+        self._abandon("the server closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._abandon(f"the connection broke: {exc}" if exc else "the server closed the connection")
@@ -210,25 +222,30 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ ending
 
-    def drop(self, reason: str) -> None:
-        """Close the socket after what was written; nothing that comes from it is read, and no callback called."""
-        self._end(reason)
+    def drop(self, reason: str, error: RegistryError | None = None) -> None:
+        """Close the socket after what was submitted; nothing that comes from it is read, and no callback called.
+
+        What is unanswered fails with *error*, if given, instead of ConnectionLost.
+        """
+        if not self.closed:
+            self._flush()
+            self._end(reason, error)
 
     def _abandon(self, reason: str) -> None:
+        """It ended by itself, or has to be ended for what came from it."""
         if not self.closed:
             self._end(reason)
             self._on_lost(self)
 
-    def _end(self, reason: str) -> None:
-        if self.closed:
-            return
-        self._flush()
+    def _end(self, reason: str, error: RegistryError | None = None) -> None:
         self.closed, self.reason = True, reason
         if self._transport is not None:
             self._release(self._transport)
-        for pending in (*self._auths, *self._pending):
+        sent = len(self._pending) - self._unsent
+        for number, pending in enumerate((*self._pending, *self._auths)):
+            maybe_applied = number < sent and pending.request.opcode in WRITE_OPCODES
             if not pending.future.done():
-                _fail(pending.future, self._lost(maybe_applied=pending.request.opcode in WRITE_OPCODES))
+                _fail(pending.future, error or self._lost(maybe_applied=maybe_applied))
         self._auths.clear()
         self._pending.clear()
 

@@ -7,7 +7,6 @@ session its life. Only TCP and TLS race; which connection shakes hands is decide
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -28,23 +27,27 @@ class Dialer:
         endpoints: the addresses, in the order to try them.
         dial: connects to one.
         timeout: seconds that one attempt may take.
+        failures: takes what went wrong, by address.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], dial: Callable[[Endpoint], Awaitable[Connection]], timeout: float
+        self,
+        endpoints: Sequence[Endpoint],
+        dial: Callable[[Endpoint], Awaitable[Connection]],
+        timeout: float,
+        failures: dict[str, str],
     ) -> None:
-        self.failures: dict[str, str] = {}
-        """What went wrong, by address."""
         self._waiting = deque(endpoints)
         self._dial = dial
         self._timeout = timeout
+        self._failures = failures
         self._stagger = min(_STAGGER, timeout / 2)
-        self._dialing: dict[asyncio.Task[Connection | None], Endpoint] = {}
+        self._dialing: dict[asyncio.Task[Connection | None], None] = {}
 
     async def next(self) -> Connection | None:
         """Return the next connection that is up, or None when every address was tried."""
         while self._waiting or self._dialing:
-            if self._waiting and not self._dialing:
+            if self._waiting:
                 self._start()
             done, _ = await asyncio.wait(
                 self._dialing, timeout=self._stagger if self._waiting else None, return_when=asyncio.FIRST_COMPLETED
@@ -54,32 +57,33 @@ class Dialer:
                 connection = task.result()
                 if connection is not None:
                     return connection
-            if self._waiting and not done:
-                self._start()
         return None
 
     async def aclose(self) -> None:
-        """Give up every attempt under way, and close what came up meanwhile."""
+        """Give up every attempt under way, and close what came up meanwhile, also when this is cancelled."""
         tasks, self._dialing = list(self._dialing), {}
         for task in tasks:
+            task.add_done_callback(_drop_unused)
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for task in tasks:
-            if not task.cancelled() and (connection := task.result()) is not None:
-                connection.drop("not needed")
 
     def _start(self) -> None:
         endpoint = self._waiting.popleft()
         task = asyncio.get_running_loop().create_task(self._attempt(endpoint), name=f"aioregistry dial {endpoint}")
-        self._dialing[task] = endpoint
+        self._dialing[task] = None
 
     async def _attempt(self, endpoint: Endpoint) -> Connection | None:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._dial(endpoint)
         except TimeoutError:
-            self.failures[str(endpoint)] = f"no connection within {self._timeout:.3g} s"
-        except (OSError, ssl.SSLError) as error:
-            self.failures[str(endpoint)] = str(error) or type(error).__name__
+            self._failures[str(endpoint)] = f"no connection within {self._timeout:.3g} s"
+        except OSError as error:  # ssl.SSLError is one
+            self._failures[str(endpoint)] = str(error) or type(error).__name__
         return None
+
+
+def _drop_unused(task: asyncio.Task[Connection | None]) -> None:
+    if not task.cancelled() and (connection := task.result()) is not None:
+        connection.drop("not needed")

@@ -11,18 +11,18 @@ did that, the machine *probes*: it asks for a fresh session, which only a quorum
 seen everything committed before, and sends a write that must fail. The zxid in that reply's header is the quorum's.
 Below ours: the ensemble was wiped or rolled back, our session and every zxid belong to a history that is no more,
 and the probe's session becomes ours. Not below: the probe is closed and the old session offered again, for as long
-as it could have lived.
+as it could have lived. Whoever has no session to lose takes the probe's.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from .states import ENDED, MOVES, SessionState
+from .states import MOVES, SessionState
 
 __all__ = [
     "Accepted",
@@ -85,7 +85,7 @@ class Accepted:
 
     connection: int
     session_id: int
-    password: bytes
+    password: bytes = field(repr=False)
     timeout: float
     read_only: bool
     sent: float
@@ -122,10 +122,14 @@ class Primed:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """The probe's failing write was answered; ``zxid`` is the quorum's."""
+    """The probe's failing write, sent at ``sent``, was answered at ``now`` (boot clock); ``zxid`` is the quorum's.
+
+    A zxid that is not positive says that no quorum was asked.
+    """
 
     connection: int
     zxid: int
+    sent: float
     now: float
 
 
@@ -170,7 +174,7 @@ class Handshake:
 
     connection: int
     session_id: int
-    password: bytes
+    password: bytes = field(repr=False)
     last_zxid: int
     timeout: float
     read_only: bool
@@ -185,9 +189,10 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Prime:
-    """Send credentials, then restore the watches."""
+    """Send credentials, then restore the watches: what changed after ``relative_zxid`` is news to them."""
 
     connection: int
+    relative_zxid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +220,10 @@ class RollBack:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """The public state is now this."""
+    """The public state of this session is now this; an expired one has its former id."""
 
     state: SessionState
+    session_id: int
 
 
 Command = Handshake | Drop | Prime | Probe | CloseSession | RollBack | Announce
@@ -240,24 +246,26 @@ class Machine:
     phase: Phase = Phase.OFFLINE
     connection: int = 0
     session_id: int = 0
-    password: bytes = bytes(16)
+    password: bytes = field(default=bytes(16), repr=False)
     timeout: float = 0.0
     read_only: bool = False
     last_zxid: int = 0
     evidence: float = float("-inf")
+    accepted: float = 0.0
+    """When the session was last asked for and granted (boot clock)."""
     earlier_ids: tuple[int, ...] = ()
     generation: int = 0
     history: int = 0
     failures: int = 0
-    """Rounds that failed in a row; 0 retries at once."""
+    """Attempts that failed in a row, whole rounds or connections that did not last; 0 retries at once."""
     silent: int = 0
     """Servers of this round that closed during the handshake without a word."""
     probe_next: bool = False
     """The next connection asks for a probe session instead of offering ours."""
-    probe: tuple[int, bytes, float] = (0, b"", 0.0)
+    probe: tuple[int, bytes, float] = field(default=(0, b"", 0.0), repr=False)
     """The probe's session: id, password, timeout."""
     behind_since: float = float("inf")
-    """When a probe first showed that a quorum serves although every server refused our session (boot clock)."""
+    """Since when every probe showed that a quorum serves although no server took our session (boot clock)."""
 
     @property
     def connected(self) -> bool:
@@ -269,6 +277,10 @@ class Machine:
         """The session's timeout as negotiated, or as it will be asked for."""
         return self.timeout or self.requested_timeout
 
+
+# A connection that served for less than this many seconds counts as a failed attempt: a server that accepts everybody
+# and closes at once must not be asked without a pause.
+_LASTING = 1.0
 
 # Ids of sessions that ended, kept to know an own ghost by. A server deletes a session's nodes with it, so that only
 # the last few can still have any.
@@ -294,7 +306,7 @@ def _announced(machine: Machine, state: SessionState) -> tuple[Machine, tuple[Co
     """Move to *state*; a move that the table does not know raises."""
     if state not in MOVES[machine.state]:
         raise KeyError(f"{machine.state} -> {state} is no move of a session")
-    return replace(machine, state=state), (Announce(state),)
+    return replace(machine, state=state), (Announce(state, machine.session_id),)
 
 
 def _ignore(machine: Machine, _event: Event) -> Step:
@@ -331,6 +343,8 @@ def _on_round_failed(machine: Machine, _event: RoundFailed) -> Step:
         silent=0,
         probe_next=worth_probing,
         failures=machine.failures if worth_probing else machine.failures + 1,
+        # An ensemble that was away restarts the timers of its sessions: ours may live.
+        behind_since=machine.behind_since if worth_probing else float("inf"),
     ), ()
 
 
@@ -338,10 +352,13 @@ def _on_round_failed(machine: Machine, _event: RoundFailed) -> Step:
 
 
 def _on_accepted(machine: Machine, event: Accepted) -> Step:
-    if event.read_only:
-        # The id is invented by a server without quorum: it never becomes ours, and its acceptance is no evidence.
-        return replace(machine, phase=Phase.PRIMING, read_only=True), (Prime(event.connection),)
-    return _taken(machine, event.session_id, event.password, event.timeout, event.sent)
+    if not event.read_only:
+        return _taken(machine, event.session_id, event.password, event.timeout, event.sent)
+    if machine.session_id:
+        return _on_unanswered(machine, event)
+    # The id is invented by a server without quorum: it never becomes ours, and its acceptance is no evidence.
+    reading = replace(machine, phase=Phase.PRIMING, read_only=True, timeout=event.timeout)
+    return reading, (Prime(event.connection, machine.last_zxid),)
 
 
 def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, sent: float) -> Step:
@@ -356,13 +373,14 @@ def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, s
         password=password,
         timeout=timeout,
         evidence=max(machine.evidence, sent),
+        accepted=sent,
         read_only=False,
         silent=0,
         probe_next=False,
         probe=(0, b"", 0.0),
         behind_since=float("inf"),
     )
-    return primed, (*said, Prime(machine.connection))
+    return primed, (*said, Prime(machine.connection, machine.last_zxid))
 
 
 def _on_refused(machine: Machine, event: Refused) -> Step:
@@ -371,12 +389,15 @@ def _on_refused(machine: Machine, event: Refused) -> Step:
         return _on_unanswered(machine, event)
     if not machine.session_id:
         return _offline(machine, failures=machine.failures + 1), (Drop(event.connection),)
-    return _ended(machine, failures=0)
+    return _ended(machine)
 
 
-def _ended(machine: Machine, **changes: Any) -> Step:
+def _ended(machine: Machine) -> Step:
     """The session is no more: forget it, and say so where it was known."""
-    dropped = () if machine.connection == 0 else (Drop(machine.connection),)
+    dropped = (Drop(machine.connection),)
+    said: tuple[Command, ...] = ()
+    if machine.state is SessionState.SUSPENDED:  # else it was never announced, or as expired already
+        machine, said = _announced(machine, SessionState.EXPIRED)
     forgotten = _offline(
         machine,
         session_id=0,
@@ -386,19 +407,16 @@ def _ended(machine: Machine, **changes: Any) -> Step:
         silent=0,
         probe_next=False,
         behind_since=float("inf"),
-        **changes,
+        failures=0,
     )
-    if machine.state is not SessionState.SUSPENDED:  # never announced, or announced as expired already
-        return forgotten, dropped
-    announced, said = _announced(forgotten, SessionState.EXPIRED)
-    return announced, (*dropped, *said)
+    return forgotten, (*dropped, *said)
 
 
 def _on_silently_closed(machine: Machine, event: Lost) -> Step:
     return _offline(machine, silent=machine.silent + 1), (Drop(event.connection),)
 
 
-def _on_unanswered(machine: Machine, event: Overdue | Refused) -> Step:
+def _on_unanswered(machine: Machine, event: Accepted | Overdue | Refused) -> Step:
     return _offline(machine), (Drop(event.connection),)
 
 
@@ -412,13 +430,17 @@ def _on_probe_accepted(machine: Machine, event: Accepted) -> Step:
     return probing, (Probe(event.connection),)
 
 
-def _on_probe_failed(machine: Machine, event: Accepted | Refused | Lost | Overdue) -> Step:
+def _on_probe_failed(machine: Machine, event: Accepted | Refused | Lost | Overdue | Probed) -> Step:
     return _offline(machine), (Drop(event.connection),)
 
 
 def _on_probed(machine: Machine, event: Probed) -> Step:
-    if 0 < event.zxid < machine.last_zxid:
+    if event.zxid <= 0:
+        return _on_probe_failed(machine, event)
+    if event.zxid < machine.last_zxid:
         return _rolled_back(machine, event, proven=True)
+    if not machine.session_id:
+        return _taken(machine, *machine.probe, event.sent)
     behind_since = min(machine.behind_since, event.now)
     # A quorum served for as long as our session could have lived, and nobody took it. Expiry is rounded up to the
     # next tick, of which the client knows only that the timeout is at least two: half the timeout more covers it.
@@ -429,19 +451,21 @@ def _on_probed(machine: Machine, event: Probed) -> Step:
 
 
 def _rolled_back(machine: Machine, event: Probed, *, proven: bool) -> Step:
-    session_id, password, timeout = machine.probe
-    adopted = replace(
-        machine, last_zxid=max(event.zxid, 0), history=machine.history + 1, earlier_ids=(), evidence=float("-inf")
-    )
-    primed, commands = _taken(adopted, session_id, password, timeout, event.now)
-    return primed, (RollBack(machine.last_zxid, event.zxid, proven), *commands)
+    found: tuple[Command, ...] = (RollBack(machine.last_zxid, event.zxid, proven),)
+    if machine.state is SessionState.SUSPENDED:
+        machine, said = _announced(machine, SessionState.EXPIRED)
+        found += said
+    # zxid 0: to the watches everything is news, since nothing of the new history is known.
+    started = replace(machine, last_zxid=0, history=machine.history + 1, earlier_ids=(), evidence=float("-inf"))
+    primed, commands = _taken(started, *machine.probe, event.sent)
+    return replace(primed, last_zxid=event.zxid), (*found, *commands)
 
 
 # ---- priming and serving
 
 
 def _on_primed(machine: Machine, _event: Primed) -> Step:
-    serving = replace(machine, phase=Phase.SERVING, generation=machine.generation + 1, failures=0)
+    serving = replace(machine, phase=Phase.SERVING, generation=machine.generation + 1)
     state = SessionState.RECONNECTED if machine.state is SessionState.SUSPENDED else SessionState.CONNECTED
     return _announced(serving, state)
 
@@ -451,12 +475,10 @@ def _on_priming_lost(machine: Machine, event: Lost | Overdue) -> Step:
 
 
 def _on_serving_lost(machine: Machine, event: Lost | Overdue) -> Step:
-    suspended, said = _announced(_offline(machine, failures=0, silent=0), SessionState.SUSPENDED)
+    lasted = machine.evidence - machine.accepted >= _LASTING
+    offline = _offline(machine, failures=0 if lasted else machine.failures + 1, silent=0)
+    suspended, said = _announced(offline, SessionState.SUSPENDED)
     return suspended, (Drop(event.connection), *said)
-
-
-def _on_credentials_refused(machine: Machine, event: CredentialsRefused) -> Step:
-    return _fail(machine, event)
 
 
 # ---- ending
@@ -464,8 +486,6 @@ def _on_credentials_refused(machine: Machine, event: CredentialsRefused) -> Step
 
 def _fail(machine: Machine, _event: Event) -> Step:
     dropped = () if machine.connection == 0 else (Drop(machine.connection),)
-    if machine.state in ENDED:
-        return machine, dropped
     failed, said = _announced(replace(_offline(machine), phase=Phase.ENDED), SessionState.FAILED)
     return failed, (*dropped, *said)
 
@@ -513,13 +533,12 @@ _TABLE: Mapping[tuple[Phase, type[Event]], Handler] = MappingProxyType(
         (Phase.PROBING, Failed): _fail,
         #
         (Phase.PRIMING, Primed): _on_primed,
-        (Phase.PRIMING, CredentialsRefused): _on_credentials_refused,
+        (Phase.PRIMING, CredentialsRefused): _fail,
         (Phase.PRIMING, Lost): _on_priming_lost,
         (Phase.PRIMING, Overdue): _on_priming_lost,
         (Phase.PRIMING, CloseRequested): _on_close_connected,
         (Phase.PRIMING, Failed): _fail,
         #
-        (Phase.SERVING, CredentialsRefused): _on_credentials_refused,
         (Phase.SERVING, Lost): _on_serving_lost,
         (Phase.SERVING, Overdue): _on_serving_lost,
         (Phase.SERVING, CloseRequested): _on_close_connected,
@@ -528,7 +547,6 @@ _TABLE: Mapping[tuple[Phase, type[Event]], Handler] = MappingProxyType(
         (Phase.CLOSING, Lost): _on_closing_over,
         (Phase.CLOSING, Overdue): _on_closing_over,
         (Phase.CLOSING, Primed): _ignore,
-        (Phase.CLOSING, CredentialsRefused): _ignore,
         (Phase.CLOSING, CloseRequested): _ignore,
         (Phase.CLOSING, Failed): _ignore,
         #

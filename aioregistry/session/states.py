@@ -11,8 +11,7 @@ handshake that offers the old id). Hence the states:
 - ``SUSPENDED``: no connection. The session may live or be dead; nobody here can know.
 - ``RECONNECTED``: the *same* session on another connection. Everything it owns is still there.
 - ``EXPIRED``: a server said that the session has ended (or the ensemble proved to have lost the history it belonged
-  to). A new session
-  is being asked for.
+  to). A new session is being asked for.
 - ``CLOSED``: this process ended it.
 - ``FAILED``: it cannot go on, by wrong credentials or a defect; trying again would not help.
 
@@ -51,7 +50,7 @@ MOVES: Mapping[SessionState, frozenset[SessionState]] = MappingProxyType(
         SessionState.RECONNECTED: frozenset({SessionState.SUSPENDED}) | _END,
         SessionState.EXPIRED: frozenset({SessionState.CONNECTED}) | _END,
         SessionState.CLOSED: frozenset(),
-        SessionState.FAILED: frozenset({SessionState.CLOSED}),
+        SessionState.FAILED: frozenset(),
     }
 )
 """Guarantee *Legal*: from each state, the states that may follow."""
@@ -65,5 +64,5 @@ def diagram() -> str:
     lines = ["stateDiagram-v2", "    [*] --> disconnected"]
     for state, following in MOVES.items():
         lines += [f"    {state.value} --> {other.value}" for other in sorted(following, key=lambda each: each.value)]
-    lines.append("    closed --> [*]")
+    lines += [f"    {state.value} --> [*]" for state, following in MOVES.items() if not following]
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from aioregistry.errors import (
     ConnectionLost,
     ConnectTimeout,
     MarshallingError,
+    NoNode,
     RegistryError,
     ServerError,
     SessionClosed,
@@ -43,6 +44,7 @@ from aioregistry.protocol import (
     MultiRead,
     RemoveWatches,
     Reply,
+    SetWatches2,
     Sync,
     WatchedEvent,
     WatcherType,
@@ -94,6 +96,7 @@ HEARTBEATS_PER_TIMEOUT = 3
 """As Java's client: one may be lost, and the last third is left for another server."""
 
 _STATES_KEPT = 64
+_CONNECTING = "no connection yet"
 # Operations that not every supported server knows; what one answered is remembered for it.
 _LEARNED = frozenset({MultiRead.opcode, AddWatch.opcode, CreateContainer.opcode})
 # Absent or of another version: it fails either way, and any failure of a write tells the quorum's zxid.
@@ -139,6 +142,8 @@ class Session:
         self._attempts: dict[str, str] = {}
         self._knows: dict[str, dict[int, bool]] = {}
         self._watched = Watches()
+        self._news_since = 0
+        """The zxid that watches are restored with."""
         self._states: Source[SessionState] = Source()
         self._observers: list[Callable[[], None]] = []
         self._phase_changes: list[asyncio.Future[None]] = []
@@ -193,9 +198,8 @@ class Session:
 
     @property
     def last_zxid(self) -> int:
-        """The highest zxid that any reply carried."""
-        connection = self._connection
-        return max(self._machine.last_zxid, connection.last_zxid if connection is not None else 0)
+        """The highest zxid that the quorum is known to have reached in the present history."""
+        return self._learned().last_zxid
 
     @property
     def server(self) -> Endpoint | None:
@@ -208,7 +212,7 @@ class Session:
         Measured on a clock that counts system sleep. A follower that was cut off from its leader still answers
         pings and reads; only a sync or a write passes through the leader.
         """
-        return self.runtime.boot() - self._evidence()
+        return self.runtime.boot() - self._learned().evidence
 
     @property
     def presumed_expired(self) -> bool:
@@ -218,9 +222,18 @@ class Session:
         """
         return self.evidence_age() >= self.timeout
 
-    def _evidence(self) -> float:
-        connection = self._connection
-        return max(self._machine.evidence, connection.evidence if connection is not None else float("-inf"))
+    def _learned(self) -> Machine:
+        """Return the machine with what the connection's replies tell so far."""
+        machine, connection = self._machine, self._connection
+        # A probe's zxids are compared with ours, so they must not become ours before. A server without quorum has in
+        # its log what was never committed and may be undone.
+        if connection is None or machine.phase in (Phase.ASKING, Phase.PROBING) or machine.read_only:
+            return machine
+        return replace(
+            machine,
+            last_zxid=max(machine.last_zxid, connection.last_zxid),
+            evidence=max(machine.evidence, connection.evidence),
+        )
 
     def supports(self, opcode: int) -> bool | None:
         """Return whether the connected server knows an operation; None until it was asked."""
@@ -246,7 +259,9 @@ class Session:
             future.set_exception(self._unavailable())
             future.exception()  # retrieved, should nobody look
             return future
-        if getattr(message, "watch", False) and self._watched.watch_is_covered(message.opcode, message.path):
+        if isinstance(message, AddWatch):
+            self._watched.tree_asked(message.path)
+        elif getattr(message, "watch", False) and not self._watched.one_shot_asked(message.opcode, message.path):
             message = copy.copy(message)
             message.watch = False
         return self._connection.submit(message)
@@ -289,7 +304,7 @@ class Session:
         return stream
 
     def observe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call *callback* after each change of state; it must neither block nor raise. Returns what removes it."""
+        """Call *callback* after each change of state; it must not block. Returns what removes it."""
         self._observers.append(callback)
 
         def remove() -> None:
@@ -363,22 +378,22 @@ class Session:
             self._fail(failure)
 
     def _fail(self, error: RegistryError) -> None:
-        self.failure = error
+        if self._machine.state not in ENDED:
+            self.failure = error
         self._step(Failed())
+
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        """Call back into a room above: a defect there must not end the connection for all others."""
+        try:
+            callback(*arguments)
+        except Exception:
+            log.exception("%r raised", callback)
 
     # ------------------------------------------------------------------ the machine
 
     def _step(self, event: Event) -> None:
-        machine, connection = self._machine, self._connection
-        # The probe's zxids are compared with ours, so they must not become ours before.
-        if connection is not None and machine.phase not in (Phase.ASKING, Phase.PROBING):
-            machine = replace(
-                machine,
-                last_zxid=max(machine.last_zxid, connection.last_zxid),
-                evidence=max(machine.evidence, connection.evidence),
-            )
         before = self._machine.phase
-        self._machine, commands = step(machine, event)
+        self._machine, commands = step(self._learned(), event)
         for command in commands:
             self._carry_out[type(command)](self, command)
         if self._machine.phase is not before:
@@ -414,7 +429,8 @@ class Session:
 
     def _drop(self, command: Drop) -> None:
         connection = self._dialed.pop(command.connection)
-        connection.drop(self._attempts.get(str(connection.endpoint), "superseded"))
+        failed = self._unavailable() if self._machine.state is SessionState.FAILED else None
+        connection.drop(self._attempts.get(str(connection.endpoint), "the session left it"), failed)
         if connection is self._connection:
             self._connection = None
             self._watched.disconnected()
@@ -422,26 +438,29 @@ class Session:
     def _close_session(self, command: CloseSession) -> None:
         _ = self._dialed[command.connection].submit(CloseSessionMessage())
 
+    def _prime_later(self, command: Prime) -> None:
+        self._news_since = command.relative_zxid  # the task does it, by the machine's phase
+
     def _probe(self, command: Probe) -> None:
-        connection = self._dialed[command.connection]
+        connection, sent = self._dialed[command.connection], self.runtime.boot()
 
         def answered(future: asyncio.Future[Reply[Any]]) -> None:
             if future.cancelled() or isinstance(future.exception(), ConnectionLost):
                 return
             error = future.exception()
             zxid = error.zxid if isinstance(error, ServerError) else -1
-            self._step(Probed(connection.number, zxid, self.runtime.boot()))
+            self._step(Probed(connection.number, zxid, sent, self.runtime.boot()))
 
         connection.submit(_MUST_FAIL).add_done_callback(answered)
 
     def _announce(self, command: Announce) -> None:
         state = command.state
         level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
-        log.log(level, "session %#x is %s (%s)", self.id, state.value, self.server or self.hosts)
-        self.emit("session.state", state=state.value, session=self.id, generation=self.generation)
+        log.log(level, "session %#x is %s (%s)", command.session_id, state.value, self.server or self.hosts)
+        self.emit("session.state", state=state.value, session=command.session_id, generation=self.generation)
         self._states.offer(state)
         for callback in list(self._observers):
-            callback()
+            self._call(callback)
         if state in ENDED:
             self._states.close(self.failure if state is SessionState.FAILED else None)
 
@@ -459,13 +478,10 @@ class Session:
         )
         self.emit("session.rollback", ours=command.ours, theirs=command.theirs, proven=command.proven)
 
-    def _nothing(self, command: Command) -> None:
-        """The task does it, by the machine's phase."""
-
     _carry_out: ClassVar[dict[type[Command], Callable[[Session, Any], None]]] = {
         Handshake: _handshake,
         Drop: _drop,
-        Prime: _nothing,
+        Prime: _prime_later,
         Probe: _probe,
         CloseSession: _close_session,
         RollBack: _roll_back,
@@ -489,10 +505,12 @@ class Session:
         opcode = request.opcode
         if opcode in _LEARNED and (error is None or isinstance(error, (Unimplemented, MarshallingError))):
             self._knows.setdefault(str(connection.endpoint), {})[opcode] = error is None
-        if getattr(request, "watch", False) and (error is None or isinstance(error, ServerError)):
-            self._watched.read_answered(opcode, request.path, found=error is None)
-        if isinstance(request, AddWatch) and error is None:
-            self._watched.armed_tree(request.path)
+        if hasattr(request, "watch") and (error is None or isinstance(error, NoNode)):
+            self._watched.read_answered(opcode, request.path, watch=request.watch, found=error is None)
+        if isinstance(request, (AddWatch, SetWatches2)) and error is None:
+            armed = [request.path] if isinstance(request, AddWatch) else request.persistent_recursive
+            for path in self._watched.trees_armed(armed):
+                _ = connection.submit(RemoveWatches(path, WatcherType.ANY))
 
     def _lost(self, connection: Connection) -> None:
         if connection.number in self._dialed:
@@ -501,43 +519,51 @@ class Session:
 
     def _fired(self, event: WatchedEvent) -> None:
         for callback in self._watched.fire(event):
-            callback(event)
+            self._call(callback, event)
 
     # ------------------------------------------------------------------ offline: rounds of connecting
 
     async def _connect_round(self) -> None:
         await self._phase_change(retry_delay(self._machine.failures, self.timeout, self.runtime.uniform))
-        if self._machine.phase is not Phase.OFFLINE:
+        question = self._question()
+        if question is None:
             return
         endpoints = await self._resolve()
         deadline = attempt_deadline(self.timeout, self.timeout - self.evidence_age(), len(endpoints))
-        dialer = Dialer(endpoints, self._dial, deadline)
+        dialer = Dialer(endpoints, self._dial, deadline, self._attempts)
         try:
-            while self._machine.phase is Phase.OFFLINE:
+            # An answer that changes the question ends the round: everybody is asked anew.
+            while self._question() == question:
                 connection = await dialer.next()
-                if self._machine.phase is not Phase.OFFLINE:
-                    break
                 if connection is None:
-                    self._attempts.update(dialer.failures)
                     self._step(RoundFailed())
                     return
-                await self._converse(connection, deadline)
+                if connection.closed:
+                    self._attempts[str(connection.endpoint)] = connection.reason
+                else:
+                    await self._converse(connection, deadline - connection.took)
         finally:
             await dialer.aclose()
 
-    async def _converse(self, connection: Connection, deadline: float) -> None:
+    def _question(self) -> tuple[int, bool] | None:
+        """Return what servers are to be asked for, a session or a probe; None when they are to be asked for nothing."""
+        machine = self._machine
+        return (machine.session_id, machine.probe_next) if machine.phase is Phase.OFFLINE else None
+
+    async def _converse(self, connection: Connection, seconds: float) -> None:
         """Shake hands, and probe where that is what the connection is for, until it is taken or given up."""
         self._dialed[connection.number] = connection
         self._step(Dialed(connection.number))
-        if connection.closed:
-            self._step(Lost(connection.number))
         handshakes = (Phase.HANDSHAKING, Phase.ASKING, Phase.PROBING)
-        until = asyncio.get_running_loop().time() + deadline
+        until = asyncio.get_running_loop().time() + seconds
         while self._machine.phase in handshakes and (left := until - asyncio.get_running_loop().time()) > 0:
             await self._phase_change(left)
         if self._machine.phase in handshakes:
-            self._attempts[str(connection.endpoint)] = f"did not answer the handshake within {deadline:.3g} s"
-            self._step(Overdue(connection.number))
+            self._leave(connection, f"did not answer the handshake within {seconds:.3g} s")
+
+    def _leave(self, connection: Connection, why: str) -> None:
+        self._attempts[str(connection.endpoint)] = why
+        self._step(Overdue(connection.number))
 
     async def _resolve(self) -> list[Endpoint]:
         """Look up every name anew, side by side, each for at most a tenth of the timeout: addresses move."""
@@ -545,16 +571,14 @@ class Session:
         endpoints: dict[Endpoint, None] = {}
         try:
             await asyncio.wait(lookups.values(), timeout=self.timeout / 10)
+        finally:
             for (host, port), lookup in lookups.items():
-                if not lookup.done():
+                if lookup.cancel():
                     self._attempts[f"{host}:{port}"] = "the name was not resolved in time"
                 elif error := lookup.exception():
                     self._attempts[f"{host}:{port}"] = f"the name was not resolved: {error}"
                 else:
                     endpoints.update(dict.fromkeys(lookup.result()))
-        finally:
-            for lookup in lookups.values():
-                lookup.cancel()
         shuffled = list(endpoints)
         self.runtime.shuffle(shuffled)
         return shuffled
@@ -571,7 +595,12 @@ class Session:
             on_answer=self._answered,
             on_lost=self._lost,
         )
+        self._attempts.setdefault(str(endpoint), _CONNECTING)
+        began = asyncio.get_running_loop().time()
         await self.runtime.connect(lambda: connection, endpoint, self._tls)
+        connection.took = asyncio.get_running_loop().time() - began
+        if self._attempts.get(str(endpoint)) == _CONNECTING:
+            self._attempts[str(endpoint)] = "has not answered the handshake yet"
         return connection
 
     # ------------------------------------------------------------------ priming: credentials, watches
@@ -587,20 +616,19 @@ class Session:
                 await self._restore_watches(connection)
         except ConnectionLost:
             return  # reported already
-        except TimeoutError:
-            self._attempts[str(connection.endpoint)] = (
-                f"did not answer within {deadline:.3g} s of accepting the session"
-            )
-            self._step(Overdue(connection.number))
-            return
-        except ServerError as error:  # such as an expiry between the acceptance and this
-            self._attempts[str(connection.endpoint)] = f"accepted the session, then said: {error}"
-            self._step(Overdue(connection.number))
-            return
         except AuthenticationFailed as error:
             if self._machine.phase is Phase.PRIMING:
                 self.failure = error
                 self._step(CredentialsRefused(connection.number))
+            return
+        except TimeoutError:
+            self._leave(connection, f"did not answer within {deadline:.3g} s of accepting the session")
+            return
+        except RegistryError as error:
+            # An expiry between the acceptance and this, a server that is overloaded, or is no longer of the version
+            # that was found at its address.
+            self._knows.pop(str(connection.endpoint), None)
+            self._leave(connection, f"accepted the session, then failed: {error}")
             return
         self._attempts.clear()
         self._step(Primed(connection.number))
@@ -621,46 +649,52 @@ class Session:
                 await connection.submit(MultiRead([GetData("/")]))
             except (Unimplemented, MarshallingError):
                 log.info("%s knows no MultiRead: one-shot watches and single reads are used", connection.endpoint)
+                # Most versions close the connection with that answer: nobody is told that it serves before it has.
+                await connection.submit(Exists("/"))
 
     async def _restore_watches(self, connection: Connection) -> None:
         recursive = self.supports(AddWatch.opcode) is True
-        for answer in [connection.submit(each) for each in self._watched.restore(self.last_zxid, recursive=recursive)]:
+        requests = self._watched.restore(self._news_since, recursive=recursive, max_request=self.max_request)
+        for answer in [connection.submit(request) for request in requests]:
             await answer
-        self._watched.restored(recursive=recursive)
 
     # ------------------------------------------------------------------ serving: heartbeats
 
     async def _keep_alive(self) -> None:
-        connection, machine = self._connection, self._machine
+        connection = self._connection
         assert connection is not None
-        interval = (
-            machine.timeout / HEARTBEATS_PER_TIMEOUT
-            if machine.timeout
-            else machine.requested_timeout / HEARTBEATS_PER_TIMEOUT
-        )
-        if machine.read_only:
+        interval = self.timeout / HEARTBEATS_PER_TIMEOUT
+        if self._machine.read_only:
             await self._endure_read_only(connection, interval)
             return
-        while self._connection is connection and self._machine.phase is Phase.SERVING:
+        while self._serves(connection):
             idle = interval - self.evidence_age()
             if idle > 0:
                 await self._measured(self._phase_change(idle), idle)
-                continue
-            await self._beat(connection, interval)
+            else:
+                await self._beat(connection, interval)
+
+    def _serves(self, connection: Connection) -> bool:
+        return self._connection is connection and self._machine.phase is Phase.SERVING
 
     async def _beat(self, connection: Connection, interval: float) -> None:
-        beat = connection.submit(Sync("/"))
-        change = asyncio.ensure_future(self._phase_change())
+        """Ask the quorum for a sign of life, and leave the server when none has come for two intervals."""
+        beat: asyncio.Future[Any] = connection.submit(Sync("/"))
+        change: asyncio.Future[Any] = asyncio.ensure_future(self._phase_change())
+        patience, stalled = interval, False
         try:
-            stalled = await self._measured(
-                asyncio.wait([beat, change], timeout=interval, return_when=asyncio.FIRST_COMPLETED), interval
-            )
+            # An answer may be an error that proves nothing, and a write's may come first.
+            while patience > 0 and self._serves(connection) and self.evidence_age() >= interval:
+                waiting = [change] if beat.done() else [change, beat]
+                stalled = await self._measured(
+                    asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED), patience
+                )
+                patience = 2 * interval - self.evidence_age()
         finally:
             change.cancel()
-        if not beat.done() and not stalled and self._connection is connection and self._machine.phase is Phase.SERVING:
+        if not stalled and self._serves(connection) and self.evidence_age() >= interval:
             log.warning("%s has not answered a sync for %.3g s: leaving it", connection.endpoint, interval)
-            self._attempts[str(connection.endpoint)] = f"did not answer a sync within {interval:.3g} s"
-            self._step(Overdue(connection.number))
+            self._leave(connection, f"did not answer a sync within {interval:.3g} s")
 
     async def _measured(self, waiting: Any, planned: float) -> bool:
         """Await something that takes *planned* seconds at most; return whether the loop was blocked for long meanwhile.
@@ -680,10 +714,10 @@ class Session:
         """Read from a server without quorum for one timeout, then look for a better one."""
         for _ in range(HEARTBEATS_PER_TIMEOUT):
             await self._phase_change(interval)
-            if self._connection is not connection or self._machine.phase is not Phase.SERVING:
+            if not self._serves(connection):
                 return
             _ = connection.submit(Exists("/"))  # any request keeps the connection
-        self._step(Overdue(connection.number))
+        self._leave(connection, "has no quorum")
 
     async def _wait(self) -> None:
         await self._phase_change()
@@ -714,12 +748,10 @@ class SessionWatches:
 
         Reads with ``watch=True`` arm the watches, and reconnecting restores them.
         """
-        self._session._watched.listen(path, callback)
         return Watch(self._session, path, callback)
 
     def listen_tree(self, path: str, callback: Callable[[WatchedEvent], None]) -> TreeWatch:
         """Call *callback* for each event on *path* and below, once :meth:`TreeWatch.arm` has set the watch."""
-        self._session._watched.listen_tree(path, callback)
         return TreeWatch(self._session, path, callback)
 
 
@@ -729,15 +761,23 @@ class Watch:
     def __init__(self, session: Session, path: str, callback: Callable[[WatchedEvent], None]) -> None:
         self._session, self._path, self._callback = session, path, callback
         self._closed = False
+        self._listen()
 
     def close(self) -> None:
-        """Listen no more; may be called again."""
+        """Listen no more, from now on; may be called again."""
         if not self._closed:
             self._closed = True
             self._unlisten()
 
+    def _listen(self) -> None:
+        self._session._watched.listen(self._path, self._fired)
+
     def _unlisten(self) -> None:
-        self._session._watched.unlisten(self._path, self._callback)
+        self._session._watched.unlisten(self._path, self._fired)
+
+    def _fired(self, event: WatchedEvent) -> None:
+        if not self._closed:  # by another listener to the same event
+            self._callback(event)
 
 
 class TreeWatch(Watch):
@@ -749,15 +789,18 @@ class TreeWatch(Watch):
         Raises :class:`UnsupportedServer` where the server has none, :class:`ConnectionLost`.
         """
         session = self._session
-        if session._watched.is_tree_armed(self._path):
-            return
-        if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
-            raise UnsupportedServer(f"{session.server} has no recursive watches")
-        try:
-            await session.submit(AddWatch(self._path))
-        except (Unimplemented, MarshallingError) as error:
-            raise UnsupportedServer(f"{session.server} has no recursive watches") from error
+        # Again where a read with a one-shot watch on the same path, sent meanwhile, has replaced it.
+        while not self._closed and not session._watched.is_tree_armed(self._path):
+            if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
+                raise UnsupportedServer(f"{session.server} has no recursive watches")
+            try:
+                await session.submit(AddWatch(self._path))
+            except (Unimplemented, MarshallingError) as error:
+                raise UnsupportedServer(f"{session.server} has no recursive watches") from error
+
+    def _listen(self) -> None:
+        self._session._watched.listen_tree(self._path, self._fired)
 
     def _unlisten(self) -> None:
-        if self._session._watched.unlisten_tree(self._path, self._callback) and self._session.connected:
+        if self._session._watched.unlisten_tree(self._path, self._fired) and self._session.connected:
             _ = self._session.submit(RemoveWatches(self._path, WatcherType.ANY))

@@ -4,12 +4,15 @@ Two rules make sharing necessary. Before ZooKeeper 3.9 a one-shot data or exists
 one on the same path of the same connection (ZOOKEEPER-4466): so a read that asks for one where a recursive watch is
 armed is sent without, since the recursive one fires for the same changes. And ``RemoveWatches(Any)`` drops both
 kinds: so a recursive watch goes only with its last user, and stays if a one-shot watch shares its path.
+
+A persistent watch reports nothing of the past. So what a one-shot watch left to a recursive one is restored as both:
+the one-shot reports what happened in between, and the recursive one, set after it, replaces it.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aioregistry.protocol import (
@@ -59,6 +62,8 @@ _FIRED: dict[EventKind, tuple[OneShot, ...]] = {
 
 # The Java client's SET_WATCHES_MAX_LENGTH: a request with everything could exceed jute.maxbuffer.
 _RESTORE_BYTES = 128 * 1024
+_RESTORE_HEAD = 64
+"""Covers what a request has beside its paths: header, zxid and the counts of five lists."""
 
 
 class Watches:
@@ -68,8 +73,10 @@ class Watches:
         self._exact: dict[str, list[Callback]] = {}
         self._trees: dict[str, list[Callback]] = {}
         self._one_shot: dict[OneShot, dict[str, None]] = {kind: {} for kind in OneShot}
-        self._covered: dict[str, None] = {}
-        """Paths whose one-shot watch was left to a recursive one."""
+        self._covered: dict[str, OneShot] = {}
+        """Paths whose one-shot watch was left to a recursive one, and what it would be."""
+        self._asked_trees: dict[str, None] = {}
+        """Recursive watches that were asked for, and not replaced since."""
         self._armed_trees: dict[str, None] = {}
 
     # ------------------------------------------------------------------ listeners
@@ -88,42 +95,62 @@ class Watches:
     def unlisten_tree(self, path: str, callback: Callback) -> bool:
         """Return whether the server's recursive watch on *path* is to be removed now."""
         _discard(self._trees, path, callback)
-        if path in self._trees or path not in self._armed_trees:
+        return path not in self._trees and self._spare(path)
+
+    def _spare(self, path: str) -> bool:
+        """Forget the recursive watch on *path* unless there is none, or a one-shot watch would go with it."""
+        shared = path in self._covered or any(path in asked for asked in self._one_shot.values())
+        if shared or path not in self._armed_trees:
             return False
-        shared = path in self._covered or any(path in armed for armed in self._one_shot.values())
-        if not shared:
-            del self._armed_trees[path]
-        return not shared
+        del self._armed_trees[path]
+        return True
 
     # ------------------------------------------------------------------ what is armed
-
-    def armed_tree(self, path: str) -> None:
-        """The recursive watch on *path* is set on the present connection."""
-        self._armed_trees[path] = None
 
     def is_tree_armed(self, path: str) -> bool:
         return path in self._armed_trees
 
-    def watch_is_covered(self, opcode: int, path: str) -> bool:
-        """Return whether a read's one-shot watch must be left to a recursive one, and take note of it."""
-        if opcode not in _COVERED_BY_RECURSIVE or path not in self._armed_trees:
-            return False
-        self._covered[path] = None
+    def tree_asked(self, path: str) -> None:
+        """A recursive watch on *path* is about to be asked for."""
+        self._asked_trees[path] = None
+
+    def trees_armed(self, paths: Sequence[str]) -> list[str]:
+        """The server has set these recursive watches; return those that nobody has a use for any more."""
+        for path in paths:
+            if path in self._asked_trees:
+                del self._asked_trees[path]
+                self._armed_trees[path] = None
+        return [path for path in paths if path not in self._trees and self._spare(path)]
+
+    def one_shot_asked(self, opcode: int, path: str) -> bool:
+        """A read with watch=True is about to be sent; return False where it must leave that to a recursive watch."""
+        if opcode in _COVERED_BY_RECURSIVE:
+            if path in self._armed_trees:
+                self._covered[path] = OneShot.DATA
+                return False
+            self._asked_trees.pop(path, None)
+        # Noted before the answer, so that nobody removes it meanwhile.
+        self._one_shot[_ARMED_BY_SUCCESS[opcode]][path] = None
         return True
 
-    def read_answered(self, opcode: int, path: str, *, found: bool) -> None:
-        """A read with watch=True was answered: with a result, or with NoNode."""
-        if found:
-            self._one_shot[_ARMED_BY_SUCCESS[opcode]][path] = None
-        elif opcode == Exists.opcode:
-            self._one_shot[OneShot.EXIST][path] = None
+    def read_answered(self, opcode: int, path: str, *, watch: bool, found: bool) -> None:
+        """A read, sent with watch=True or not, was answered: with a result, or with NoNode."""
+        armed = _ARMED_BY_SUCCESS[opcode] if found else OneShot.EXIST
+        if not watch:
+            if path in self._covered and opcode in _COVERED_BY_RECURSIVE:
+                self._covered[path] = armed
+        elif found or opcode == Exists.opcode:
+            self._one_shot[armed][path] = None
+        if not found:
+            self._one_shot[OneShot.DATA].pop(path, None)
+            self._one_shot[OneShot.CHILD].pop(path, None)
 
     def disconnected(self) -> None:
         """The connection ended: recursive watches are set anew by :meth:`restore` or by their users."""
+        self._asked_trees.clear()
         self._armed_trees.clear()
-        for path in self._covered:
-            # What was left to a recursive watch is a data watch when restored: fires for every change since.
-            self._one_shot[OneShot.DATA][path] = None
+        for path, kind in self._covered.items():
+            self._one_shot[kind][path] = None
         self._covered.clear()
 
     # ------------------------------------------------------------------ events
@@ -140,27 +167,23 @@ class Watches:
 
     # ------------------------------------------------------------------ after a reconnect
 
-    def restore(self, relative_zxid: int, *, recursive: bool) -> list[Message[Any]]:
-        """Return the requests that set what somebody still listens to.
+    def restore(self, relative_zxid: int, *, recursive: bool, max_request: int) -> list[Message[Any]]:
+        """Return the requests that set what somebody still listens to, none longer than *max_request* bytes.
 
-        *recursive* where the server is known to have recursive watches. One-shot watches are compared by the server with *relative_zxid*: what changed since fires at once.
+        *recursive* where the server is known to have recursive watches. One-shot watches are compared by the server
+        with *relative_zxid*: what changed since fires at once.
         """
         entries: list[tuple[OneShot | None, str]] = []
         for kind, paths in self._one_shot.items():
             for path in [path for path in paths if path not in self._exact]:
                 del paths[path]
-            # Where a recursive watch comes back on the same path, a data watch would replace it.
-            entries += [
-                (kind, path) for path in paths if kind is OneShot.CHILD or not (recursive and path in self._trees)
-            ]
+            entries += [(kind, path) for path in paths]
         if recursive:
+            # Last: the server works off a request in this order too (DataTree.setWatches), and the later one replaces.
+            self._asked_trees.update(dict.fromkeys(self._trees))
             entries += [(None, path) for path in self._trees]
-        return [self._restoring(chunk, relative_zxid, recursive=recursive) for chunk in _chunks(entries)]
-
-    def restored(self, *, recursive: bool) -> None:
-        """The requests of :meth:`restore` were answered."""
-        if recursive:
-            self._armed_trees.update(dict.fromkeys(self._trees))
+        limit = min(_RESTORE_BYTES, max_request - _RESTORE_HEAD)
+        return [self._restoring(chunk, relative_zxid, recursive=recursive) for chunk in _chunks(entries, limit)]
 
     def _restoring(self, entries: list[tuple[OneShot | None, str]], zxid: int, *, recursive: bool) -> Message[Any]:
         data, exist, child, trees = (
@@ -182,18 +205,18 @@ def _discard(listeners: dict[str, list[Callback]], path: str, callback: Callback
 
 def _lineage(path: str) -> Iterator[str]:
     """The path itself and its ancestors."""
-    while path:
+    while len(path) > 1:
         yield path
         path = path.rpartition("/")[0]
     yield "/"
 
 
-def _chunks(entries: list[tuple[OneShot | None, str]]) -> Iterator[list[tuple[OneShot | None, str]]]:
+def _chunks(entries: list[tuple[OneShot | None, str]], limit: int) -> Iterator[list[tuple[OneShot | None, str]]]:
     chunk: list[tuple[OneShot | None, str]] = []
     size = 0
     for entry in entries:
         length = 4 + len(entry[1].encode())
-        if chunk and size + length > _RESTORE_BYTES:
+        if chunk and size + length > limit:
             yield chunk
             chunk, size = [], 0
         chunk.append(entry)
