@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import anyio
 
-from aioregistry.errors import HandleClosed, InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge
-from aioregistry.handles import Handle
+from aioregistry.errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge
+from aioregistry.handles import Handle, finished
 from aioregistry.model import ServiceInstance, ServiceType, encode
 from aioregistry.protocol import OPEN_ACL
 from aioregistry.session import check_path
@@ -52,7 +52,7 @@ class Status(enum.Enum):
     FAILED = "failed"
     """Ended by an error, which :meth:`Registration.wait_closed` returns."""
     CLOSED = "closed"
-    """Ended by closing the registration or its session."""
+    """Withdrawn, or ended without knowing that, by closing the registration or its session."""
 
 
 _RUNNING_OUT: Final = frozenset({Status.LIVE, Status.UNCERTAIN})
@@ -166,7 +166,7 @@ class Registration(Handle, Generic[P]):
         if worker.displaced is not None:
             return Status.DISPLACED
         if worker.held is None or worker.held.owner != session.id:
-            return Status.REGISTERING
+            return Status.CLOSED if worker.closing else Status.REGISTERING
         if session.presumed_expired:
             return Status.PRESUMED_GONE
         on_this_connection = session.connected and worker.held.generation == session.generation
@@ -274,16 +274,14 @@ class Registration(Handle, Generic[P]):
             return
         try:
             await worker.listed()
-            if worker.closing:
-                raise HandleClosed(f"{self._title()} was closed while it was being entered")
         except BaseException:
-            await self.aclose()
+            await finished(asyncio.get_running_loop().create_task(self._close(), name=f"withdraw {self._title()}"))
             raise
 
     async def _close(self) -> None:
-        if self._worker is not None:
-            timeout = self._session.timeout / 3 if self._close_timeout is None else self._close_timeout
-            await self._worker.close(timeout)
+        assert self._worker is not None, "only what was opened is closed"
+        timeout = self._session.timeout / 3 if self._close_timeout is None else self._close_timeout
+        await self._worker.close(timeout)
 
     def _entered(self) -> Worker:
         if self._worker is None:
@@ -302,6 +300,8 @@ class Registration(Handle, Generic[P]):
         status = self.status
         if status is not self._told:
             self._tell(status)
+        if self._worker is not None and self._worker.ended:
+            self._statuses.close(self._worker.cause)
         if status in _RUNNING_OUT:
             left = self._session.timeout - self._session.evidence_age()
             loop = asyncio.get_running_loop()
@@ -312,11 +312,8 @@ class Registration(Handle, Generic[P]):
         _log.info("%r", self)
         self._session.emit("registration.status", path=self.path, status=status.value, owner=self.owner)
         self._statuses.offer(status)
-        worker = self._worker
-        if worker is not None and worker.ended:
-            self._statuses.close(worker.cause)
-        elif worker is not None and status is Status.PRESUMED_GONE:
-            worker.look()  # where only the quorum was silent, its answer tells that we are LIVE again
+        if status is Status.PRESUMED_GONE and self._worker is not None:
+            self._worker.look()  # where only the quorum was silent, its answer tells that we are LIVE again
 
     def _title(self) -> str:
         return f"Registration {self._instance.name}/{self._instance.id}"
