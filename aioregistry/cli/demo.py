@@ -65,7 +65,7 @@ async def silence(stage: Stage) -> Verdict:
     mark = stage.log.tell("fault", "silenced", f"the network of {server} swallows every byte", server)
     stage.servers[server].wire.silence()
     gone = await stage.log.first(mark, "gateway", "removed", server)
-    text = f"the network of {server} is back; ZooKeeper ended the session {gone.at - mark.at:.1f} s after the last byte"
+    text = f"the network of {server} is back; {gone.at - mark.at:.1f} s of silence have cost it its session"
     healed = stage.log.tell("fault", "healed", text, server)
     stage.servers[server].wire.heal()
     back = await stage.log.first(healed, "gateway", "added", server)
@@ -81,16 +81,17 @@ async def kill(stage: Stage) -> Verdict:
     mark = await stage.servers[server].kill()
     await stage.servers[server].start()
     live = await stage.log.first(mark, server, "live")
+    await stage.log.first(mark, "gateway", ("replaced", "added"), server)
     # Ticks are half the shortest timeout a server grants (unless set); expiry is rounded up to the next one.
     ghost_lasts = stage.registry.session.timeout * 1.75
-    stage.log.tell(
-        "demo", "waiting", f"the dead process's session ends by itself within {ghost_lasts:.0f} s: see if it does harm"
-    )
+    text = f"ZooKeeper ends the dead process's session within {ghost_lasts:.0f} s: does it take the node with it?"
+    stage.log.tell("demo", "waiting", text)
     await asyncio.sleep(ghost_lasts)
+    if server in stage.view.snapshot:
+        stage.log.tell("gateway", "kept", f"still lists {server}", server)
     saw = stage.saw(mark, server)
-    promised = saw == ("replaced",) and server in stage.view.snapshot
     until = "the new process had taken over"
-    return Verdict("killed and restarted", saw, None, live.at - mark.at, until, promised)
+    return Verdict("killed and restarted", saw, None, live.at - mark.at, until, saw == ("replaced", "kept"))
 
 
 async def delete(stage: Stage) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ ADVICE: dict[type[Exception], str] = {
 
 def run(command: Coroutine[Any, Any, int]) -> int:
     """Run *command* to its end, or to SIGINT or SIGTERM, which cancel it; return the exit code."""
+    # A command speaks by its own lines; without a handler Python prints the library's warnings between them.
+    logging.getLogger("aioregistry").addHandler(logging.NullHandler())
     try:
         return asyncio.run(_until_signalled(command))
     except BrokenPipeError:

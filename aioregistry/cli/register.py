@@ -33,7 +33,7 @@ async def register(arguments: argparse.Namespace) -> int:
             arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
         ) as registry,
     ):
-        registration = registry.register(instance)
+        registration = registry.register(instance, wait=False)  # the statuses tell when it is listed
         try:
             async with registration:
                 await _tell_statuses(registration, output)

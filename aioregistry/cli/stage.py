@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import json
 import signal
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -216,16 +217,22 @@ class Gateway:
         self._log.tell("gateway", event, f"{text}; {_moves(moved)}" if moved else text, server)
 
     def _route(self) -> dict[str, str | None]:
-        """Send every user to a listed server; those whose server stays, stay. Return who moved where."""
+        """Send every user to the listed server of the greatest weight, and return who moved where.
+
+        That is rendezvous hashing: when a server goes, its users move and nobody else does.
+        """
         servers = list(self._view.snapshot)
         moved = {}
         for user, present in self.routes.items():
-            # Rendezvous hashing: who loses a server moves, nobody else does.
-            wanted = max(servers, key=lambda server: zlib.crc32(f"{user} {server}".encode()), default=None)
+            wanted = max(servers, key=functools.partial(_weight, user), default=None)
             if wanted != present:
                 moved[user] = wanted
         self.routes |= moved
         return moved
+
+
+def _weight(user: str, server: str) -> bytes:
+    return hashlib.blake2b(f"{user} {server}".encode()).digest()
 
 
 def _moves(moved: dict[str, str | None]) -> str:

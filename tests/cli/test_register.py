@@ -37,15 +37,16 @@ async def test_a_signal_withdraws(
 
 async def test_the_newer_of_two_stays(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
-    async with Command(*INSTANCE, *servers) as first, Command(*INSTANCE, *servers) as second:
+    async with Command(*INSTANCE, *servers) as first:
         await first.error_lines_until("LIVE")
-        await second.error_lines_until("LIVE")
-        code, stdout, stderr = await first.end()
-        assert (code, stdout) == (3, "")
-        assert stderr.splitlines()[-1].startswith(f"aioregistry: {chroot}{NODE}: displaced by session 0x")
-        assert await judge.owner(chroot + NODE)
-        second.send(signal.SIGTERM)
-        assert await second.exit_code() == 0
+        async with Command(*INSTANCE, *servers) as second:
+            await second.error_lines_until("LIVE")
+            code, stdout, stderr = await first.end()
+            assert (code, stdout) == (3, "")
+            assert stderr.splitlines()[-1].startswith(f"aioregistry: {chroot}{NODE}: displaced by session 0x")
+            assert await judge.owner(chroot + NODE)
+            second.send(signal.SIGTERM)
+            assert await second.exit_code() == 0
 
 
 async def test_a_persistent_node_in_the_way(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
