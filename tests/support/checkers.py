@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 
 class Violated(AssertionError):
@@ -114,3 +115,130 @@ def check_withdrawn(*, withdrawn: bool | None, sessions: Collection[int], owner:
         raise Violated("Withdrawn", "closed, and does not say whether it is withdrawn")
     if withdrawn and owner in sessions:
         raise Violated("Withdrawn", f"says withdrawn, and there is a node of its session {owner:#x}")
+
+
+# ---------------------------------------------------------------- Converged
+
+
+def check_converged(*, seen: Mapping[str, Hashable], held: Mapping[str, Hashable]) -> None:
+    """A view equals the connected server's state one resync after that falls quiet, whatever happened before.
+
+    Args:
+        seen: what the view says of each node, by id: its identity (czxid, mzxid), its data, or both.
+        held: the same of the server.
+    """
+    missing, extra = sorted(held.keys() - seen.keys()), sorted(seen.keys() - held.keys())
+    other = sorted(id for id in seen.keys() & held.keys() if seen[id] != held[id])
+    if missing or extra or other:
+        raise Violated("Converged", f"not seen: {missing}; seen and gone: {extra}; seen otherwise than it is: {other}")
+
+
+# ---------------------------------------------------------------- Ordered
+
+
+class Seen(Protocol):
+    """What a consumer is shown of a node."""
+
+    czxid: int
+    mzxid: int
+
+
+class OrderedConsumer:
+    """Applies changes one by one, as they come, to the snapshot they started from, and checks each.
+
+    Changes come in order, none twice, none undone, and applied to one snapshot they give the next.
+
+    Args:
+        entries: the entries by id of the snapshot that the changes start from.
+    """
+
+    def __init__(self, entries: Mapping[str, Seen]) -> None:
+        self.entries = dict(entries)
+        self._zxid = 0
+        self._newest = {id: entry.mzxid for id, entry in entries.items()}
+
+    def rolled_back(self) -> None:
+        """The ensemble lost its history: zxids before and after cannot be compared."""
+        self._zxid = 0
+        self._newest.clear()
+
+    def apply(self, change: Any) -> None:
+        """Take one change: Added, Updated, Removed, or Resynced with many."""
+        if change.zxid < self._zxid:
+            raise Violated("Ordered", f"{change!r} came after one of zxid {self._zxid:#x}")
+        self._zxid = change.zxid
+        if type(change).__name__ == "Resynced":
+            ids = [each.id for each in change.changes]
+            if len(set(ids)) != len(ids):
+                raise Violated("Ordered", f"an id is told twice at once: {change!r}")
+            for each in change.changes:
+                self._apply_one(each)
+            self.check(change.snapshot.entries)
+        else:
+            self._apply_one(change)
+
+    def check(self, entries: Mapping[str, Seen]) -> None:
+        """The changes so far must have given these entries."""
+        if self.entries != entries:
+            differing = sorted(
+                id for id in self.entries.keys() | entries.keys() if self.entries.get(id) != entries.get(id)
+            )
+            raise Violated("Ordered", f"applied one by one, the changes do not give the snapshot: {differing}")
+
+    def _apply_one(self, change: Any) -> None:
+        id, known = change.id, self.entries.get(change.id)
+        kind = type(change).__name__
+        if (known is None) != (kind == "Added"):
+            raise Violated("Ordered", f"{change!r} does not follow what was told before of {id}: {known!r}")
+        if kind == "Removed":
+            del self.entries[id]
+            return
+        if kind == "Updated" and change.previous_entry != known:
+            raise Violated("Ordered", f"{change!r} claims to follow {change.previous_entry!r}, told was {known!r}")
+        if change.entry.mzxid <= self._newest.get(id, 0):
+            raise Violated("Ordered", f"{change!r} repeats or undoes what was told: {self._newest[id]:#x}")
+        self._newest[id] = change.entry.mzxid
+        self.entries[id] = change.entry
+
+
+# ---------------------------------------------------------------- Honest
+
+
+def check_honest(*, claimed: bool, contact_age: float, timeout: float) -> None:
+    """No handle claims live or fresh without evidence from the quorum younger than the session timeout.
+
+    Args:
+        claimed: whether it does.
+        contact_age: seconds since the sending of the last request that the quorum answered, as the world knows it; by
+            a clock that counts sleep.
+        timeout: of the session, seconds.
+    """
+    if claimed and contact_age >= timeout:
+        raise Violated("Honest", f"claimed {contact_age:g} s after the quorum answered; the timeout is {timeout:g} s")
+
+
+# ---------------------------------------------------------------- Legal
+
+# Written down once more on purpose: the library's own table is what is judged.
+_MOVES = {
+    "disconnected": {"connected", "closed", "failed"},
+    "connected": {"suspended", "closed", "failed"},
+    "suspended": {"reconnected", "expired", "closed", "failed"},
+    "reconnected": {"suspended", "closed", "failed"},
+    "expired": {"connected", "closed", "failed"},
+    "closed": set(),
+    "failed": set(),
+}
+
+
+def check_legal(states: Iterable[str], *, before: str = "disconnected") -> None:
+    """The session makes only the moves in the table.
+
+    Args:
+        states: as they were told, in order.
+        before: the state that they started from.
+    """
+    for state in states:
+        if state not in _MOVES[before]:
+            raise Violated("Legal", f"from {before} to {state}")
+        before = state
