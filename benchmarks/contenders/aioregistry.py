@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import aioregistry
-from aioregistry import Added, Registration, Registry, Removed, ServiceInstance, Updated, View
+from aioregistry import Added, Registration, Registry, Removed, Resynced, ServiceInstance, Updated, View
 from benchmarks.contender import ADDED, REMOVED, SESSION_TIMEOUT, UPDATED, Tell
 from benchmarks.workload import Sample
 
@@ -49,7 +49,8 @@ class Aioregistry:
     async def _follow(self, tell: Tell) -> None:
         async with contextlib.aclosing(self.view.changes()) as changes:
             async for change in changes:
-                tell(KINDS[type(change)], change.id)
+                for single in change.changes if isinstance(change, Resynced) else (change,):
+                    tell(KINDS[type(single)], single.id)
 
 
 def instance(sample: Sample) -> ServiceInstance[Any]:
