@@ -93,14 +93,17 @@ _CONTAINERS: Final = frozenset((dict, list))
 
 
 def _freeze(value: Any) -> Any:
-    """Return *value*, fresh from a decoder, with its containers frozen."""
+    """Return *value*, fresh from a decoder, with its containers frozen; what *value* was is used up."""
     if type(value) is dict:
-        for item in value.values():
+        for key, item in value.items():
             if type(item) in _CONTAINERS:
-                return FrozenDict({key: _freeze(item) for key, item in value.items()})
+                value[key] = _freeze(item)  # an item in the place of another: the iteration does not mind
         return FrozenDict(value)
     if type(value) is list:
-        return FrozenList(map(_freeze, value))
+        for item in value:
+            if type(item) in _CONTAINERS:
+                return FrozenList(map(_freeze, value))
+        return FrozenList(value)
     return value
 
 
@@ -637,7 +640,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
     def instances(self) -> tuple[ServiceInstance[P], ...]:
         """The instances, in the order of their ids."""
         entries = self.entries
-        return tuple(entries[id].instance for id in self)
+        return tuple([entries[id].instance for id in self])
 
     def with_stale_since(self, stale_since: float | None) -> Snapshot[P]:
         """Return the same facts with another ``stale_since``; they are shared, not copied."""
