@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -61,6 +62,15 @@ def interop(session: nox.Session) -> None:
     provide(session, ZOOKEEPER | CURATOR)
     install(session, "test", "peers")
     session.run("pytest", "-m", "interop", *session.posargs)
+
+
+@nox.session(default=False)
+@nox.parametrize("loop", ["uvloop", "eager"] if sys.version_info >= (3, 12) else ["uvloop"])
+def loops(session: nox.Session, loop: str) -> None:
+    """The tests on uvloop, and with eager tasks where Python has them."""
+    provide(session, ZOOKEEPER)
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-p", "tests.support.loops", "--loop", loop, *session.posargs)
 
 
 @nox.session(default=False)
