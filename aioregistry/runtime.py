@@ -99,8 +99,13 @@ class SystemRuntime(Runtime):
         # and one that is slower than the caller's patience is heard in the end.
         key = (asyncio.get_running_loop(), host, port)
         if key not in self._lookups:
-            lookup = self._lookups[key] = _look_up_in_daemon_thread(host, port)
-            lookup.add_done_callback(lambda _: self._lookups.pop(key))
+
+            def forget(lookup: asyncio.Future[list[Endpoint]]) -> None:
+                del self._lookups[key]
+                lookup.exception()  # counts as retrieved, should nobody wait any more
+
+            self._lookups[key] = _look_up_in_daemon_thread(host, port)
+            self._lookups[key].add_done_callback(forget)
         return await asyncio.shield(self._lookups[key])
 
     async def connect(
