@@ -239,3 +239,7 @@ class ModelTree:
     def set_data(self, path: str, data: bytes) -> None:
         """Overwrite a node's data, whoever owns it and whatever its version."""
         self.apply(0, SetData(path, data))
+
+    def age(self, path: str, version: int) -> None:
+        """Give a node the version that so many changes would have."""
+        self.nodes[path] = replace(self.nodes[path], version=version)
