@@ -31,7 +31,7 @@ class RegistryClient(ZKClient):
     """An ``aiozk.ZKClient`` whose session is the registry's.
 
     Its verbs (``create``, ``get``, ``set_data``, ``begin_transaction`` …) and recipes (``client.recipes.Lock`` …) work
-    as in aiozk, with these differences, all of which concern what aiozk itself does to connections:
+    as in aiozk, with these differences:
 
     - A write whose answer was lost with the connection raises :class:`RequestLost` instead of being sent again, which
       could apply it twice: look, or call what may be repeated (a lock's ``release()``, an election's ``resign()``)
@@ -39,11 +39,12 @@ class RegistryClient(ZKClient):
     - ``container=True``, and the parents that ``ensure_path`` makes, are containers: the server removes them some time
       after their last child.
     - Waiting ends when the session is closed or fails: every verb, ``session.ensure_safe_state()`` and
-      ``session.state.wait_for(…)`` then raise ``aiozk.exc.InvalidClientState`` with the cause chained.
+      ``session.state.wait_for(…)`` then raise ``aiozk.exc.InvalidClientState``, chained to what it failed with.
 
     Every other error is ``aiozk.exc``'s for the server's code, chained to ours. A request larger than the servers'
     jute.maxbuffer raises :class:`~aioregistry.errors.RequestTooLarge` before it is sent. No verb has a deadline of its
     own: each waits for as long as there is no connection, and cancelling it forgets the answer, not the request.
+    Above the session it is all aiozk: its ``stat_cache``, for one, keeps an entry for every path that was used.
 
     Args:
         session: the session to use. It is shared: ephemeral nodes made here live until it ends, and ``close()`` of the
@@ -256,9 +257,7 @@ class _Transaction(Message[TransactionResponse]):
     opcode = TransactionRequest.opcode
 
     def __init__(self, request: TransactionRequest) -> None:
-        self._request = TransactionRequest()
-        for operation in request.requests:
-            self._request.add(_mended(operation))
+        self._request = request
 
     def serialize(self, xid: int | None = None) -> bytes:
         payload: bytes = self._request.serialize(xid)
@@ -289,6 +288,7 @@ def _mended(request: Request) -> Request:
         case TransactionRequest():
             return _Transaction(request)
         case CreateRequest(flags=CreateRequest.CONTAINER_FLAG):
-            # The flag alone makes a plain node: PrepRequestProcessor goes by the opcode.
+            # PrepRequestProcessor goes by the opcode: the flag alone makes a plain node. (In a transaction it does not,
+            # for there the server takes the opcode from the flag: Op.Create.)
             return _CreateContainerRequest(path=request.path, data=request.data, acl=request.acl, flags=request.flags)
     return request

@@ -182,7 +182,7 @@ class Registry(Handle):
         if self._client is None:
             from .client import RegistryClient
 
-            self._client = RegistryClient(self._session, self._chroot)
+            self._client = RegistryClient(self._session, self._chroot, default_acl=self._acl)
         return self._client
 
     def register(

@@ -14,6 +14,7 @@ from aiozk import WatchEvent, exc, protocol
 from aiozk.protocol.transaction import TransactionRequest
 from aiozk.states import States
 
+from aioregistry import connect
 from aioregistry.client import ClientState, RegistryClient, RequestLost, SharedSession, UnlistedError
 from aioregistry.errors import (
     ConnectionLost,
@@ -126,18 +127,20 @@ async def test_each_state_is_shown_as_one_of_aiozks(scripted: ScriptedSession, s
     assert client.state.wait_for(SHOWN[state]).done()
 
 
-async def test_a_server_without_quorum_is_read_only(scripted: ScriptedSession) -> None:
+@pytest.mark.parametrize("write", [protocol.DeleteRequest(path="/a", version=-1), TransactionRequest()])
+async def test_a_server_without_quorum_is_read_only(scripted: ScriptedSession, write: Any) -> None:
     client = shared(scripted)
     scripted.become(SessionState.CONNECTED, read_only=True)
     assert client.state == States.READ_ONLY
     scripted.outcomes.append("value")
     assert await client.send(protocol.ExistsRequest(path="/a", watch=False)) == "value"
-    writing = asyncio.create_task(client.send(protocol.DeleteRequest(path="/a", version=-1)))
+    writing = asyncio.create_task(client.send(write))
     await asyncio.sleep(0)
     assert len(scripted.sent) == 1, "a write waits for a quorum"
     scripted.outcomes.append("value")
     scripted.become(SessionState.CONNECTED)
-    assert await writing == "value"
+    async with asyncio.timeout(DEADLINE):
+        assert await writing == "value"
 
 
 async def test_waiting_for_a_state_ends_when_it_comes(scripted: ScriptedSession) -> None:
@@ -174,7 +177,8 @@ async def test_a_wait_that_is_over_leaves_nothing(scripted: ScriptedSession) -> 
     answered = asyncio.create_task(client.ensure_safe_state())
     await asyncio.sleep(0)
     scripted.become(SessionState.RECONNECTED)
-    await answered
+    async with asyncio.timeout(DEADLINE):
+        await answered
     assert client.state._waiting == {}
 
 
@@ -189,7 +193,7 @@ async def test_who_waits_hears_of_the_end(scripted: ScriptedSession, end: Sessio
     scripted.become(end)
     for refused in (waiting, sending, client.state.wait_for(States.CONNECTED), client.start()):
         with pytest.raises(exc.InvalidClientState, match=end.value) as raised:
-            await cast("Awaitable[None]", refused)
+            await asyncio.wait_for(refused, DEADLINE)
         assert raised.value.__cause__ is scripted.failure
 
 
@@ -343,7 +347,13 @@ async def test_a_client_is_made_without_a_session_of_aiozks_being_started(script
     assert client.default_acl == [protocol.WORLD_READABLE]
     assert isinstance(client.session.state, ClientState)
     assert client.session.state == States.CONNECTED
-    await client.start()
+    scripted.become(SessionState.SUSPENDED)
+    starting = asyncio.create_task(client.start())
+    await asyncio.sleep(0)
+    assert not starting.done()
+    scripted.become(SessionState.RECONNECTED)
+    async with asyncio.timeout(DEADLINE):
+        await starting
     await client.close()
     assert scripted.sent == []
 
@@ -492,6 +502,23 @@ async def test_closing_the_client_leaves_the_session(client: RegistryClient, jud
     assert await client.exists("/mine")
 
 
+async def test_a_registrys_client_is_in_its_chroot_with_its_acl(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    acl = [protocol.UNRESTRICTED_ACCESS, protocol.WORLD_READABLE]
+    async with connect(f"{zookeeper.address}{chroot}", acl=acl) as registry:
+        client = registry.client
+        assert registry.client is client
+        await client.start()
+        assert await client.create("/a", b"1", ephemeral=True) == "/a"
+        assert await judge.owner(f"{chroot}/a") == registry.session.id
+        assert await client.get_acl("/a") == acl
+        await client.close()
+        assert registry.session.connected
+    with pytest.raises(exc.InvalidClientState):
+        await client.exists("/a")
+
+
 async def test_a_request_above_jute_maxbuffer_is_refused(client: RegistryClient) -> None:
     with pytest.raises(RequestTooLarge):
         await client.create("/large", bytes(0x100000))
@@ -559,7 +586,7 @@ async def test_a_verb_that_waits_ends_with_the_session(
     await asyncio.sleep(0)
     await session.close(1)
     with pytest.raises(exc.InvalidClientState, match="closed"):
-        await creating
+        await asyncio.wait_for(creating, DEADLINE)
 
 
 async def test_watchers_hear_after_an_expiry(
