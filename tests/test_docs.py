@@ -64,11 +64,11 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize(
-    "block", [b for b in blocks_of_all_pages() if b.info == "python"], ids=lambda block: block.place
-)
-def test_snippet_compiles(block: Block) -> None:
-    compiles(block.text)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_compile(page: Path) -> None:
+    for block in blocks(page.name, page.read_text(encoding="utf-8")):
+        if block.info == "python":
+            compiles(block.text)
 
 
 @pytest.mark.parametrize(
