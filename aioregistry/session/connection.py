@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from aiozk.protocol.request import Request
@@ -20,6 +21,7 @@ from aioregistry.errors import (
 from aioregistry.protocol import (
     AUTH_XID,
     NOTIFICATION_XID,
+    PING_XID,
     WRITE_OPCODES,
     Connect,
     ConnectReply,
@@ -96,7 +98,8 @@ class Connection(asyncio.Protocol):
         self._greeted = False
         self._xid = 0
         self._pending: deque[_Pending[Any]] = deque()
-        self._auths: deque[_Pending[Any]] = deque()
+        # The server answers these under xids of their own, and credentials past the requests in its pipeline.
+        self._aside: dict[int, deque[_Pending[Any]]] = {AUTH_XID: deque(), PING_XID: deque()}
         self._outgoing: list[bytes] = []
         self._unsent = 0
         """How many of the last in _pending are still in _outgoing."""
@@ -125,9 +128,8 @@ class Connection(asyncio.Protocol):
             _fail(future, RequestTooLarge(subject, len(payload), self._max_request))
             return future
         pending = _Pending(request, xid, future, self._runtime.boot())
-        if xid == AUTH_XID:
-            # The server answers credentials at once, past the requests in its pipeline.
-            self._auths.append(pending)
+        if xid in self._aside:
+            self._aside[xid].append(pending)
         else:
             self._pending.append(pending)
             self._unsent += 1
@@ -135,8 +137,8 @@ class Connection(asyncio.Protocol):
         return future
 
     def _next_xid(self, request: Any) -> int:
-        if request.special_xid == AUTH_XID:
-            return AUTH_XID
+        if request.special_xid in self._aside:
+            return int(request.special_xid)
         self._xid = self._xid % _MAX_XID + 1
         return self._xid
 
@@ -197,7 +199,7 @@ class Connection(asyncio.Protocol):
         self._on_greeting(self, reply, sent)
 
     def _reply_received(self, frame: bytes, xid: int) -> None:
-        queue = self._auths if xid == AUTH_XID else self._pending
+        queue = self._aside.get(xid, self._pending)
         if not queue or queue[0].xid != xid:
             raise ProtocolError(f"a reply with xid {xid}, which is not the next one awaited")
         pending = queue.popleft()
@@ -242,11 +244,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._release(self._transport)
         sent = len(self._pending) - self._unsent
-        for number, pending in enumerate((*self._pending, *self._auths)):
+        for number, pending in enumerate(chain(self._pending, *self._aside.values())):
             maybe_applied = number < sent and pending.request.opcode in WRITE_OPCODES
             if not pending.future.done():
                 _fail(pending.future, error or self._lost(maybe_applied=maybe_applied))
-        self._auths.clear()
+        for queue in self._aside.values():
+            queue.clear()
         self._pending.clear()
 
     @staticmethod
