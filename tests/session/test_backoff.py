@@ -1,0 +1,77 @@
+"""Waiting before connecting again, and how long one attempt may take: bounded by the session's life, for ever."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioregistry.session.backoff import CAP, FIRST, attempt_deadline, retry_delay
+
+timeouts = st.floats(0.1, 3600)
+failures = st.integers(0, 10**9)
+
+
+def highest(low: float, high: float) -> float:
+    return high
+
+
+class TestRetryDelay:
+    @given(timeouts)
+    def test_the_first_goes_at_once(self, timeout: float) -> None:
+        assert retry_delay(0, timeout, highest) == 0
+
+    @given(failures, timeouts)
+    def test_never_ends_and_never_exceeds_the_cap(self, failures: int, timeout: float) -> None:
+        assert 0 <= retry_delay(failures, timeout, highest) <= min(CAP, timeout / 12)
+
+    @given(st.integers(1, 10**9), timeouts)
+    def test_has_full_jitter(self, failures: int, timeout: float) -> None:
+        assert retry_delay(failures, timeout, lambda low, high: low) == 0
+
+    @given(st.integers(1, 10**9), timeouts, st.integers())
+    def test_draws_once_from_what_it_is_given(self, failures: int, timeout: float, seed: int) -> None:
+        draws: list[tuple[float, float]] = []
+
+        def draw(low: float, high: float) -> float:
+            draws.append((low, high))
+            return random.Random(seed).uniform(low, high)
+
+        delay = retry_delay(failures, timeout, draw)
+        ((low, high),) = draws
+        assert low <= delay <= high
+
+    @given(st.integers(1, 10**6), timeouts)
+    def test_grows(self, failures: int, timeout: float) -> None:
+        assert retry_delay(failures, timeout, highest) <= retry_delay(failures + 1, timeout, highest)
+
+    def test_the_first_steps(self) -> None:
+        assert [retry_delay(count, 60, highest) for count in range(1, 6)] == [FIRST, 0.1, 0.2, CAP, CAP]
+
+
+class TestAttemptDeadline:
+    @given(timeouts, st.floats(0, 1), st.integers(1, 20))
+    def test_all_candidates_that_hang_do_not_outlast_the_session(
+        self, timeout: float, share: float, candidates: int
+    ) -> None:
+        left = max(share, 0.1) * timeout
+        assert attempt_deadline(timeout, left, candidates) * candidates <= left * (1 + 1e-9)
+
+    @given(failures, timeouts, st.floats(-1e6, 1e6) | st.just(float("-inf")), st.integers(0, 20))
+    def test_with_the_retry_it_stays_within_a_third_of_the_timeout(
+        self, failures: int, timeout: float, left: float, candidates: int
+    ) -> None:
+        """An ensemble that returns restarts the timers of its sessions: who is deaf for longer loses its own."""
+        together = retry_delay(failures, timeout, highest) + attempt_deadline(timeout, left, candidates)
+        assert 0 < together <= timeout / 3 * (1 + 1e-9)
+
+    @given(timeouts, st.floats(-1e6, 0) | st.just(float("-inf")), st.integers(1, 4))
+    def test_where_nothing_is_left_to_save_there_is_time(self, timeout: float, left: float, candidates: int) -> None:
+        """A server that is slow, because everybody comes back at once, must be reached in the end."""
+        assert attempt_deadline(timeout, left, candidates) == timeout / 4
+
+    @given(timeouts, st.integers(1, 20))
+    def test_in_the_last_moment_there_is_still_some(self, timeout: float, candidates: int) -> None:
+        assert attempt_deadline(timeout, 1e-9, candidates) == pytest.approx(min(timeout / 10 / candidates, timeout / 4))

@@ -1,0 +1,163 @@
+"""Connect strings and paths: what is meant is understood, what is wrong is named."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import string
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from aioregistry.errors import InvalidArgument
+from aioregistry.session.hosts import DEFAULT_PORT, Hosts, check_path, parse_hosts
+
+labels = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=12).filter(
+    lambda label: label[0] != "-" and label[-1] != "-"
+)
+names = st.lists(labels, min_size=1, max_size=4).map(".".join)
+addresses_v4 = st.ip_addresses(v=4).map(str)
+addresses_v6 = st.ip_addresses(v=6).map(str)
+ports = st.integers(1, 65535)
+blanks = st.text(" \t", max_size=3)
+segments = (
+    st.text(
+        st.characters(exclude_categories=("Cs", "Cc", "Co"), exclude_characters="/,", max_codepoint=0xFFEF),
+        min_size=1,
+        max_size=8,
+    )
+    .filter(lambda segment: segment not in (".", ".."))
+    .filter(lambda segment: segment == segment.strip())
+)
+chroots = st.lists(segments, max_size=4).map(lambda parts: "".join(f"/{part}" for part in parts))
+
+
+@st.composite
+def servers(draw: st.DrawFn) -> tuple[str, tuple[str, int]]:
+    """A server as it is written, and as it is meant."""
+    host = draw(st.one_of(names, addresses_v4, addresses_v6))
+    port = draw(st.one_of(st.none(), ports))
+    if port is None:
+        return host, (host, DEFAULT_PORT)
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), (host, port)
+
+
+class TestWhatIsMeant:
+    @given(st.lists(st.tuples(servers(), blanks, blanks), min_size=1, max_size=5), chroots, st.booleans())
+    def test_is_understood(
+        self, written: list[tuple[tuple[str, tuple[str, int]], str, str]], chroot: str, slash: bool
+    ) -> None:
+        text = ",".join(before + shown + after for (shown, _), before, after in written)
+        parsed = parse_hosts(text + chroot + ("/" if slash else ""))
+        assert parsed.servers == tuple(dict.fromkeys(meant for (_, meant), _, _ in written))
+        assert parsed.chroot == chroot
+
+    @given(st.lists(servers(), min_size=1, max_size=5), chroots)
+    def test_prints_as_it_can_be_parsed(self, written: list[tuple[str, tuple[str, int]]], chroot: str) -> None:
+        parsed = parse_hosts(",".join(shown for shown, _ in written) + chroot)
+        assert parse_hosts(str(parsed)) == parsed
+
+    @pytest.mark.parametrize(
+        ("text", "meant"),
+        [
+            ("zk1", Hosts((("zk1", 2181),), "")),
+            ("zk1:2181,zk2:2182/prod", Hosts((("zk1", 2181), ("zk2", 2182)), "/prod")),
+            (" zk1 , zk2:7 ", Hosts((("zk1", 2181), ("zk2", 7)), "")),
+            ("zk1:1,zk1:1,zk1:2", Hosts((("zk1", 1), ("zk1", 2)), "")),
+            ("[::1]:2182,[fe80::1%eth0]", Hosts((("::1", 2182), ("fe80::1%eth0", 2181)), "")),
+            ("::1", Hosts((("::1", 2181),), "")),
+            ("127.0.0.1:65535/", Hosts((("127.0.0.1", 65535),), "")),
+            ("zk1.example.com.:1/a/b/ ", Hosts((("zk1.example.com.", 1),), "/a/b")),
+            ("zk_1:2181/über/ß", Hosts((("zk_1", 2181),), "/über/ß")),
+        ],
+    )
+    def test_examples(self, text: str, meant: Hosts) -> None:
+        assert parse_hosts(text) == meant
+
+
+class TestWhatIsWrong:
+    @pytest.mark.parametrize(
+        ("text", "value", "reason"),
+        [
+            ("", "", "names no server"),
+            ("  ", "  ", "names no server"),
+            ("/prod", "/prod", "names no server"),
+            (",", ",", "empty part"),
+            ("zk1,,zk2", "zk1,,zk2", "empty part"),
+            ("zk1,", "zk1,", "empty part"),
+            ("zk1:0", "zk1:0", "the port '0' is not within 1..65535"),
+            ("zk1:65536", "zk1:65536", "the port '65536'"),
+            ("zk1:-1", "zk1:-1", "the port '-1'"),
+            ("zk1:", "zk1:", "the port ''"),
+            ("zk1:http", "zk1:http", "the port 'http'"),
+            ("zk1:2181x", "zk1:2181x", "the port"),
+            ("zk1:٣", "zk1:٣", "the port"),
+            ("zk1: 2181", "zk1: 2181", "the port"),
+            ("zk1:999999999999999999999", "zk1:999999999999999999999", "the port"),
+            (":2181", ":2181", "'' is neither a host name nor an address"),
+            ("zk 1:2181", "zk 1:2181", "'zk 1' is neither"),
+            ("-zk:2181", "-zk:2181", "'-zk' is neither"),
+            ("zk..example:2181", "zk..example:2181", "is neither"),
+            ("z" * 64, "z" * 64, "is neither"),
+            ("zk@home:1", "zk@home:1", "is neither"),
+            ("[::1:2181", "[::1:2181", "[address]:port"),
+            ("[::1]2181", "[::1]2181", "[address]:port"),
+            ("[zk1]:2181", "[zk1]:2181", "[address]:port"),
+            ("[::1]:", "[::1]:", "the port ''"),
+            ("::g:2181", "::g:2181", "is neither"),
+            ("zk://zk1:2181", "zk:", "the port ''"),
+            ("zk1/a,zk2/a", "zk1/a,zk2/a", "write the chroot once"),
+            ("zk1//a", "//a", "'' is no path segment"),
+            ("zk1/a//b", "/a//b", "'' is no path segment"),
+            ("zk1/a/../b", "/a/../b", "'..' is no path segment"),
+            ("zk1/.", "/.", "'.' is no path segment"),
+            ("zk1/a\x00", "/a\x00", "is no path segment"),
+            ("zk1/a\u200b\ue000", "/a\u200b\ue000", "is no path segment"),
+            ("zk1/\N{GRINNING FACE}", "/\N{GRINNING FACE}", "is no path segment"),
+        ],
+    )
+    def test_is_named(self, text: str, value: str, reason: str) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            parse_hosts(text)
+        assert raised.value.field == "servers"
+        assert raised.value.value == value
+        assert reason in raised.value.reason
+        assert str(raised.value).startswith(f"servers={value!r}: ")
+
+    @pytest.mark.parametrize("given_instead", [None, 2181, b"zk1:2181", ["zk1:2181"]], ids=repr)
+    def test_no_text_at_all(self, given_instead: object) -> None:
+        with pytest.raises(InvalidArgument, match="give a connect string"):
+            parse_hosts(given_instead)  # type: ignore[arg-type]
+
+    @given(st.text(max_size=40))
+    @example("[")
+    @example("]")
+    @example("[]:1")
+    @example("/")
+    @example("0:0:0")
+    def test_anything_is_understood_or_named(self, text: str) -> None:
+        with contextlib.suppress(InvalidArgument):
+            parsed = parse_hosts(text)
+            assert parsed.servers
+            assert all(host and 0 < port < 65536 for host, port in parsed.servers)
+            assert parse_hosts(str(parsed)) == parsed
+
+    @given(st.one_of(addresses_v4, addresses_v6), ports)
+    def test_an_address_stays_an_address(self, address: str, port: int) -> None:
+        ((host, found),) = parse_hosts(f"[{address}]:{port}" if ":" in address else f"{address}:{port}").servers
+        assert ipaddress.ip_address(host) == ipaddress.ip_address(address)
+        assert found == port
+
+
+class TestPaths:
+    @pytest.mark.parametrize(("given_path", "kept"), [("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("/a/b//", "/a/b")])
+    def test_lose_the_slash_at_their_end(self, given_path: str, kept: str) -> None:
+        assert check_path("base_path", given_path) == kept
+
+    @pytest.mark.parametrize("path", ["", "a", "a/b", " /a", "/a//b", "/./a", "/a\x1f", "/\ud800", "/\x85"])
+    def test_are_refused_by_name(self, path: str) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            check_path("base_path", path)
+        assert raised.value.field == "base_path"
+        assert raised.value.value == path

@@ -1,0 +1,54 @@
+"""The table of moves: complete, the one that is judged by, and the one in the docs."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from aioregistry.session.states import ENDED, MOVES, SERVING, SessionState, diagram
+from tests.support.checkers import Violated, check_legal
+
+PAGE = Path(__file__).parents[2] / "docs" / "session.md"
+GENERATED = re.compile(r"<!-- states: generated -->\n\n```mermaid\n(.*?)\n```\n\n<!-- states: end -->", re.DOTALL)
+
+
+@pytest.mark.parametrize(("state", "following"), list(product(SessionState, SessionState)))
+def test_the_table_and_the_checker_agree(state: SessionState, following: SessionState) -> None:
+    if following in MOVES[state]:
+        check_legal([following.value], before=state.value)
+    else:
+        with pytest.raises(Violated, match=f"Legal: from {state.value} to {following.value}"):
+            check_legal([following.value], before=state.value)
+
+
+def test_every_state_is_in_the_table() -> None:
+    assert set(MOVES) == set(SessionState)
+
+
+def test_what_has_ended_moves_nowhere() -> None:
+    assert {state for state in SessionState if not MOVES[state]} == ENDED
+
+
+def test_from_everywhere_else_it_can_end() -> None:
+    assert all(following >= ENDED for state, following in MOVES.items() if state not in ENDED)
+
+
+def test_serving_is_only_left_by_losing_the_connection_or_ending() -> None:
+    for state in SERVING:
+        assert MOVES[state] == {SessionState.SUSPENDED} | ENDED
+
+
+def test_the_diagram_shows_every_move_and_no_other() -> None:
+    drawn = set(re.findall(r"^ +(\S+) --> (\S+)$", diagram(), re.MULTILINE))
+    moves = {(state.value, other.value) for state, following in MOVES.items() for other in following}
+    ends = {(state.value, "[*]") for state in ENDED}
+    assert drawn == moves | ends | {("[*]", "disconnected")}
+
+
+def test_the_diagram_in_the_docs_is_the_table() -> None:
+    found = GENERATED.search(PAGE.read_text(encoding="utf-8"))
+    assert found is not None, "docs/session.md has lost its markers"
+    assert found[1] == diagram(), "put states.diagram() between the markers of docs/session.md"
