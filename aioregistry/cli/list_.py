@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 import time
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aioregistry
-from aioregistry import Entry, Invalid, Registry, Snapshot
+from aioregistry import Entry, Invalid, Registry, RequestTimeout, Snapshot
 
 from .process import DONE
 from .text import document, place, printable
@@ -22,14 +23,19 @@ async def list_(arguments: argparse.Namespace) -> int:
     async with aioregistry.connect(
         arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
     ) as registry:
-        if arguments.name is None:
-            text = await _services(registry, arguments.json)
-        else:
-            text = await _instances(registry, arguments.name, arguments.json)
+        try:
+            async with asyncio.timeout(arguments.session_timeout):
+                text = await _text(registry, arguments.name, arguments.json)
+        except TimeoutError:
+            raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
     # Only now: a pager that stands still holds up nothing any more.
     sys.stdout.write(text)
     sys.stdout.flush()
     return DONE
+
+
+async def _text(registry: Registry, name: str | None, as_json: bool) -> str:
+    return await (_services(registry, as_json) if name is None else _instances(registry, name, as_json))
 
 
 async def _services(registry: Registry, as_json: bool) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import (
-    AuthenticationFailed,
     ConnectTimeout,
     InvalidArgument,
     NoAuth,
@@ -24,7 +23,6 @@ DONE, FAILED, USAGE, DISPLACED = range(4)
 # What to do about it, where the error itself does not say so.
 ADVICE: dict[type[Exception], str] = {
     ConnectTimeout: "is ZooKeeper running there? --zookeeper or AIOREGISTRY_ZOOKEEPER names its servers",
-    AuthenticationFailed: "check the credentials",
     NoAuth: "the ACL of that node does not let this client in",
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 TIMEOUT = 20.0
+ROOT = Path(__file__).parents[2]
 
 
 class Command:
@@ -21,6 +22,8 @@ class Command:
         environment: Variables beside those of the test.
     """
 
+    module = "aioregistry"
+
     def __init__(self, *arguments: str, **environment: str) -> None:
         self._arguments = arguments
         self._environment = {name: value for name, value in os.environ.items() if name != "AIOREGISTRY_ZOOKEEPER"}
@@ -29,10 +32,11 @@ class Command:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-m", "aioregistry", *self._arguments),
+            *(sys.executable, "-W", "error", "-m", self.module, *self._arguments),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
+            cwd=ROOT,
             env=self._environment,
             limit=2**24,
         )
@@ -62,6 +66,14 @@ class Command:
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    async def stop(self) -> None:
+        """Stop the process (SIGSTOP), as a machine does that falls asleep; return when it stands still."""
+        self.send(signal.SIGSTOP)
+        stat = Path(f"/proc/{self._process.pid}/stat")
+        async with asyncio.timeout(TIMEOUT):
+            while stat.read_text().rpartition(")")[2].split()[0] != "T":
+                await asyncio.sleep(0.001)
 
     def catches(self, number: signal.Signals) -> bool:
         """Whether the process has a handler for the signal; Linux's /proc knows."""

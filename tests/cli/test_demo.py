@@ -5,9 +5,15 @@ import json
 import os
 import re
 import signal
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from aioregistry.cli import demo
+from aioregistry.cli.demo import Stage
+from aioregistry.cli.stage import Verdict
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
@@ -60,6 +66,22 @@ async def test_no_zookeeper() -> None:
     assert (code, stdout) == (1, "")
     (line,) = stderr.splitlines()
     assert "--zookeeper" in line
+
+
+async def test_a_broken_promise_is_a_failure(
+    zookeeper: ZooKeeperServer, chroot: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_a_promise(stage: Stage) -> Verdict:
+        assert len(stage.view.snapshot) == len(stage.servers) == 3
+        return Verdict("flood", ("removed",), None, 1.0, "it was dry again", promised=False)
+
+    monkeypatch.setattr(demo, "ACTS", {"It rains.": break_a_promise})
+    servers = f"{zookeeper.address}{chroot}"
+    with pytest.raises(demo.BrokenPromise, match="flood"):
+        await demo.demo(Namespace(zookeeper=servers, session_timeout=4, json=False))
+    told = capfd.readouterr().out.splitlines()
+    assert told[-1].endswith("Not everything went as promised.")
+    assert any(line.endswith("demo     1. It rains.") for line in told)
 
 
 async def _server_processes(command: Command) -> list[int]:

@@ -9,7 +9,10 @@ from aioregistry.cli.list_ import _age
 from tests.cli.command import Command, outcome
 from tests.cli.test_watch import FIELDS, instance
 from tests.support.judge import Judge
+from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
+
+GET_CHILDREN = 8  # the older of two opcodes: no Stat comes with it
 
 
 async def test_services(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
@@ -57,6 +60,13 @@ async def test_nobody_there(zookeeper: ZooKeeperServer, chroot: str) -> None:
     assert await outcome("list", "--json", *servers) == (0, "[]\n", "")
     assert await outcome("list", "chat", "--json", *servers) == (0, "[]\n", "")
     assert await outcome("list", "chat", *servers) == (0, "ID  ADDRESS  OWNER  AGE  STATE  PAYLOAD\n", "")
+
+
+async def test_a_server_that_never_answers(proxy: ZooKeeperProxy, chroot: str) -> None:
+    for _ in range(100):  # more often than it is asked
+        proxy.lose_next_reply(GET_CHILDREN)
+    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "1")
+    assert await outcome("list", *servers) == (1, "", "aioregistry: no answer within --session-timeout 1 s\n")
 
 
 async def test_what_is_listed_does_not_move_the_cursor(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
