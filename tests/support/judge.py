@@ -13,6 +13,7 @@ from tests.support.wire import Node, Operation, Reply, Wire, WireError
 
 NO_NODE, NODE_EXISTS = -101, -110
 POLL_INTERVAL = 0.005
+CONNECT_TIMEOUT = 0.5  # a server that is starting takes some connections and never answers on them
 
 
 class Judge:
@@ -119,8 +120,9 @@ class Judge:
     async def _connect(self) -> Wire:
         while True:
             for address in self.addresses:
-                with contextlib.suppress(OSError):
-                    self._wire = await wire.connect(address)
+                with contextlib.suppress(OSError):  # TimeoutError is one
+                    async with asyncio.timeout(CONNECT_TIMEOUT):
+                        self._wire = await wire.connect(address)
                     return self._wire
             await asyncio.sleep(POLL_INTERVAL)
 
