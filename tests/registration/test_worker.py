@@ -667,7 +667,7 @@ async def test_a_session_that_fails_while_entering(tree: ModelTree) -> None:
     await quiet()
     session.fail(SessionFailed("wrong credentials"))
     with pytest.raises(SessionFailed):
-        await entering
+        _ = await entering
 
 
 async def test_a_defect_reaches_the_handle(
