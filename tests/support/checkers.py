@@ -139,8 +139,10 @@ def check_converged(*, seen: Mapping[str, Hashable], held: Mapping[str, Hashable
 class Seen(Protocol):
     """What a consumer is shown of a node."""
 
-    czxid: int
-    mzxid: int
+    @property
+    def czxid(self) -> int: ...
+    @property
+    def mzxid(self) -> int: ...
 
 
 class OrderedConsumer:
