@@ -136,8 +136,7 @@ class Registry(Handle):
         for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
             if seconds is not None:
                 _check_seconds(field, seconds)
-        if not isinstance(max_request, int) or max_request <= 0:
-            raise InvalidArgument("max_request", max_request, "give a number of bytes above 0")
+        _check_bytes("max_request", max_request)
         if watches not in ("auto", "recursive", "one-shot"):
             raise InvalidArgument("watches", watches, 'is none of "auto", "recursive", "one-shot"')
         base = check_path("base_path", base_path)
@@ -312,6 +311,11 @@ class Registry(Handle):
 def _check_seconds(field: str, seconds: object) -> None:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds <= 0:
         raise InvalidArgument(field, seconds, "give a number of seconds above 0")
+
+
+def _check_bytes(field: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
+        raise InvalidArgument(field, number, "give a number of bytes above 0")
 
 
 def _checked_credential(index: int, credential: object) -> tuple[str, bytes]:
