@@ -354,7 +354,7 @@ def _on_round_failed(machine: Machine, _event: RoundFailed) -> Step:
 def _on_accepted(machine: Machine, event: Accepted) -> Step:
     if not event.read_only:
         return _taken(machine, event.session_id, event.password, event.timeout, event.sent)
-    if machine.session_id:
+    if machine.session_id or not machine.allow_read_only:
         return _on_unanswered(machine, event)
     # The id is invented by a server without quorum: it never becomes ours, and its acceptance is no evidence.
     reading = replace(machine, phase=Phase.PRIMING, read_only=True, timeout=event.timeout)

@@ -1,0 +1,397 @@
+"""The machine, every phase with every event: what has a place in the table, and what can be reached."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from aioregistry.session import machine as module
+from aioregistry.session.machine import (
+    Accepted,
+    Announce,
+    CloseRequested,
+    CloseSession,
+    Command,
+    CredentialsRefused,
+    Dialed,
+    Drop,
+    Event,
+    Failed,
+    Handshake,
+    Lost,
+    Machine,
+    Overdue,
+    Phase,
+    Prime,
+    Primed,
+    Probe,
+    Probed,
+    Refused,
+    RollBack,
+    RoundFailed,
+    step,
+)
+from aioregistry.session.states import MOVES, SessionState
+from tests.support.checkers import check_legal
+
+TIMEOUT = 10.0
+NO_SESSION = bytes(16)
+
+# What the supervisor can report in each phase. What is missing cannot happen there: it dials, and counts rounds, only
+# while it is offline; a handshake is answered once, and so is a probe; credentials are sent while priming. What an
+# earlier connection still says never gets as far as the table.
+PRODUCIBLE: dict[Phase, set[type[Any]]] = {
+    Phase.OFFLINE: {Dialed, RoundFailed},
+    Phase.HANDSHAKING: {Accepted, Refused, Lost, Overdue},
+    Phase.ASKING: {Accepted, Refused, Lost, Overdue},
+    Phase.PROBING: {Probed, Lost, Overdue},
+    Phase.PRIMING: {Primed, CredentialsRefused, Lost, Overdue},
+    Phase.SERVING: {Lost, Overdue},
+    Phase.CLOSING: {Lost, Overdue, Primed},  # closed while it was being primed
+    Phase.ENDED: set(),
+}
+ALWAYS: set[type[Any]] = {CloseRequested, Failed}
+
+EXAMPLES: dict[type[Any], Any] = {
+    Dialed: Dialed,
+    RoundFailed: lambda number: RoundFailed(),
+    Accepted: lambda number: Accepted(number, 1, b"password", TIMEOUT, False, 0.0),
+    Refused: lambda number: Refused(number, False),
+    Lost: Lost,
+    Overdue: Overdue,
+    Primed: Primed,
+    Probed: lambda number: Probed(number, 1, 0.0, 0.0),
+    CredentialsRefused: CredentialsRefused,
+    CloseRequested: lambda number: CloseRequested(),
+    Failed: lambda number: Failed(),
+}
+
+
+def test_every_event_has_an_example() -> None:
+    assert set(EXAMPLES) == set(Event.__args__)
+
+
+@pytest.mark.parametrize(("phase", "kind"), list(product(Phase, EXAMPLES)), ids=str)
+def test_the_table_has_what_can_happen_and_nothing_else(phase: Phase, kind: type[Any]) -> None:
+    expected = kind in PRODUCIBLE[phase] | ALWAYS
+    assert ((phase, kind) in module._TABLE) == expected
+    if not expected:
+        number = 0 if phase in (Phase.OFFLINE, Phase.ENDED) else 1
+        with pytest.raises(KeyError):
+            step(Machine(TIMEOUT, phase=phase, connection=number), EXAMPLES[kind](number))
+
+
+def test_a_move_that_is_none_raises() -> None:
+    with pytest.raises(KeyError, match="is no move of a session"):
+        step(Machine(TIMEOUT, phase=Phase.SERVING, connection=1, state=SessionState.EXPIRED), Lost(1))
+
+
+# ---------------------------------------------------------------- walking everything that can be reached
+
+
+def events(machine: Machine) -> Iterator[Event]:
+    """What may happen to *machine*, with few but telling values."""
+    number = machine.connection
+    granted = machine.session_id if machine.session_id and machine.phase is Phase.HANDSHAKING else fresh_id(machine)
+    for kind in PRODUCIBLE[machine.phase] | ALWAYS:
+        if kind is Dialed:
+            yield Dialed(1)
+        elif kind is Accepted:
+            for read_only, sent in product((False, True), (0.0, 100.0)):
+                yield Accepted(number, granted, b"password", TIMEOUT, read_only, sent)
+        elif kind is Refused:
+            yield Refused(number, False)
+            yield Refused(number, True)
+        elif kind is Probed:
+            for zxid, now in product((-1, 3, 7), (0.0, 100.0)):
+                yield Probed(number, zxid, now, now)
+        else:
+            yield EXAMPLES[kind](number)
+
+
+def fresh_id(machine: Machine) -> int:
+    return next(number for number in (7, 8, 9) if number not in (machine.session_id, *machine.earlier_ids[-1:]))
+
+
+def learning(machine: Machine) -> Iterator[Machine]:
+    """*machine* as it is, and with what the connection's replies may tell before the next event."""
+    yield machine
+    if machine.phase in (Phase.PRIMING, Phase.SERVING) and not machine.read_only:
+        yield replace(machine, last_zxid=max(machine.last_zxid, 5), evidence=max(machine.evidence, 100.0))
+
+
+def alike(machine: Machine) -> Machine:
+    """*machine* without the differences that make an infinite number of machines of a few."""
+    return replace(
+        machine,
+        failures=min(machine.failures, 2),
+        silent=min(machine.silent, 1),
+        generation=min(machine.generation, 1),
+        history=min(machine.history, 1),
+        earlier_ids=machine.earlier_ids[-1:],
+    )
+
+
+def walk(start: Machine) -> Iterator[tuple[Machine, Event, Machine, tuple[Command, ...]]]:
+    """Every step that can be made, breadth first."""
+    seen = {start: None}
+    pending = deque([start])
+    while pending:
+        for before in learning(pending.popleft()):
+            for event in events(before):
+                after, commands = step(before, event)
+                yield before, event, after, commands
+                if (following := alike(after)) not in seen:
+                    seen[following] = None
+                    pending.append(following)
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[tuple[Machine, Event, Machine, tuple[Command, ...]]]:
+    return [made for read_only in (False, True) for made in walk(Machine(TIMEOUT, read_only))]
+
+
+Steps = list[tuple[Machine, Event, Machine, tuple[Command, ...]]]
+
+
+class TestEverywhere:
+    def test_it_gets_everywhere(self, steps: Steps) -> None:
+        assert {after.phase for _, _, after, _ in steps} == set(Phase)
+        assert {type(command) for *_, commands in steps for command in commands} == set(Command.__args__)
+
+    def test_every_pair_of_the_table_is_met(self, steps: Steps) -> None:
+        assert {(before.phase, type(event)) for before, event, _, _ in steps} == set(module._TABLE)
+
+    def test_it_is_legal_and_every_move_is_made(self, steps: Steps) -> None:
+        made = set()
+        for before, _, after, commands in steps:
+            told = [command.state for command in commands if isinstance(command, Announce)]
+            check_legal([state.value for state in told], before=before.state.value)
+            assert (told[-1] if told else before.state) is after.state
+            made |= set(zip([before.state, *told], told, strict=False))
+        assert made == {(state, other) for state, following in MOVES.items() for other in following}
+
+    def test_there_is_a_connection_unless_it_is_offline(self, steps: Steps) -> None:
+        for _, _, after, _ in steps:
+            assert (after.connection == 0) == (after.phase in (Phase.OFFLINE, Phase.ENDED))
+
+    def test_a_connection_that_is_left_is_dropped_once(self, steps: Steps) -> None:
+        for before, _, after, commands in steps:
+            left = [before.connection] if before.connection and not after.connection else []
+            assert [command.connection for command in commands if isinstance(command, Drop)] == left
+
+    def test_a_handshake_is_sent_only_on_a_new_connection(self, steps: Steps) -> None:
+        for before, event, after, commands in steps:
+            sent = [command for command in commands if isinstance(command, Handshake)]
+            assert bool(sent) == isinstance(event, Dialed)
+            for handshake in sent:
+                assert before.phase is Phase.OFFLINE
+                assert handshake.connection == after.connection
+                asked = (handshake.session_id, handshake.password, handshake.last_zxid)
+                if after.phase is Phase.ASKING:
+                    assert asked == (0, NO_SESSION, 0)
+                    assert not handshake.read_only
+                else:
+                    assert asked == (before.session_id, before.password, before.last_zxid)
+                    assert handshake.read_only == (before.allow_read_only and not before.session_id)
+
+    def test_each_command_belongs_to_its_phase(self, steps: Steps) -> None:
+        for before, event, after, commands in steps:
+            kinds = {type(command) for command in commands}
+            assert (Prime in kinds) == (after.phase is Phase.PRIMING)
+            assert (Probe in kinds) == (after.phase is Phase.PROBING)
+            probe_is_done = isinstance(event, Probed) and event.zxid > 0 and after.phase is Phase.OFFLINE
+            closed_while_up = before.phase in (Phase.PRIMING, Phase.SERVING) and isinstance(event, CloseRequested)
+            assert (CloseSession in kinds) == (probe_is_done or closed_while_up)
+
+    def test_what_comes_from_another_connection_changes_nothing(self, steps: Steps) -> None:
+        for machine in {after for _, _, after, _ in steps}:
+            for kind, example in EXAMPLES.items():
+                if kind not in (Dialed, RoundFailed, CloseRequested, Failed):
+                    assert step(machine, example(99)) == (machine, ())
+
+
+class TestTheSession:
+    def test_only_a_quorum_gives_one(self, steps: Steps) -> None:
+        for before, event, after, _ in steps:
+            if after.session_id in (before.session_id, 0):
+                continue
+            if isinstance(event, Accepted):
+                assert not event.read_only
+                assert (after.session_id, after.password) == (event.session_id, event.password)
+            else:
+                assert isinstance(event, Probed)
+                assert (after.session_id, after.password, after.timeout) == before.probe
+
+    def test_it_ends_only_by_a_word_of_the_quorum(self, steps: Steps) -> None:
+        for before, event, after, commands in steps:
+            if not before.session_id or after.session_id == before.session_id:
+                continue
+            if isinstance(event, Refused):
+                assert before.phase is Phase.HANDSHAKING
+                assert not event.read_only
+            else:
+                assert isinstance(event, Probed)
+                (found,) = [command for command in commands if isinstance(command, RollBack)]
+                assert found.proven == (0 < event.zxid < before.last_zxid)
+                assert found.proven or event.now - before.behind_since >= 1.5 * TIMEOUT
+
+    def test_it_is_forgotten_when_it_ended(self, steps: Steps) -> None:
+        for before, event, after, _ in steps:
+            if isinstance(event, Refused) and before.session_id and not after.session_id:
+                assert after.password == NO_SESSION
+                assert after.evidence == float("-inf")
+                assert before.session_id in after.earlier_ids
+                assert after.last_zxid == before.last_zxid
+
+    def test_expired_is_told_of_the_one_that_ended(self, steps: Steps) -> None:
+        for before, _, _, commands in steps:
+            for command in commands:
+                if isinstance(command, Announce) and command.state is SessionState.EXPIRED:
+                    assert command.session_id == before.session_id
+                    assert before.state is SessionState.SUSPENDED
+
+    def test_a_lost_history_takes_its_zxids_and_ids_with_it(self, steps: Steps) -> None:
+        met = set()
+        for before, event, after, commands in steps:
+            if any(isinstance(command, RollBack) for command in commands):
+                assert isinstance(event, Probed)
+                met.add(event.zxid < before.last_zxid)
+                assert after.history == before.history + 1
+                assert after.earlier_ids == ()
+                assert after.last_zxid == event.zxid
+                assert [command for command in commands if isinstance(command, Prime)] == [Prime(before.connection, 0)]
+            else:
+                assert after.history == before.history
+        assert met == {True, False}
+
+    def test_evidence_is_as_old_as_its_request(self, steps: Steps) -> None:
+        for before, event, after, _ in steps:
+            if after.evidence > before.evidence:
+                assert isinstance(event, (Accepted, Probed))
+                assert after.evidence == event.sent
+                assert not (isinstance(event, Accepted) and event.read_only)
+
+    def test_a_server_without_quorum_tells_nothing(self, steps: Steps) -> None:
+        met = False
+        for before, event, after, _ in steps:
+            if isinstance(event, Accepted) and event.read_only and after.phase is Phase.PRIMING:
+                met = True
+                assert before.allow_read_only
+                assert not before.session_id
+                kept = ("session_id", "password", "evidence", "last_zxid", "earlier_ids", "behind_since")
+                assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
+        assert met
+
+    def test_reconnected_is_the_same_session_and_connected_another(self, steps: Steps) -> None:
+        for before, _, after, _ in steps:
+            if after.phase is Phase.SERVING:
+                assert after.state in (SessionState.CONNECTED, SessionState.RECONNECTED)
+                assert (after.state is SessionState.RECONNECTED) == (before.state is SessionState.SUSPENDED)
+                assert after.generation == before.generation + 1
+
+
+def test_nothing_that_is_shown_has_the_password() -> None:
+    machine = Machine(TIMEOUT, password=b"tell nobody", probe=(1, b"tell nobody", 1.0))
+    shown = [machine, Handshake(1, 1, b"tell nobody", 0, 1.0, False), Accepted(1, 1, b"tell nobody", 1.0, False, 0.0)]
+    assert all("tell nobody" not in repr(each) for each in shown)
+
+
+# ---------------------------------------------------------------- single moves worth a name
+
+
+def made(machine: Machine, *happened: Event) -> Machine:
+    for event in happened:
+        machine, _ = step(machine, event)
+    return machine
+
+
+def serving(**fields: Any) -> Machine:
+    machine = made(Machine(TIMEOUT), Dialed(1), Accepted(1, 7, b"password", TIMEOUT, False, 0.0), Primed(1))
+    return replace(machine, **fields)
+
+
+class TestRetries:
+    def test_a_connection_that_lasted_is_followed_at_once(self) -> None:
+        assert made(serving(evidence=1.0, failures=5), Lost(1)).failures == 0
+
+    def test_one_that_did_not_is_a_failure(self) -> None:
+        """Or a server that accepts everybody and closes at once would be asked without a pause."""
+        machine = serving()
+        for count in range(1, 5):
+            machine = made(machine, Lost(machine.connection))
+            assert machine.failures == count
+            number = count + 1
+            machine = made(machine, Dialed(number), Accepted(number, 7, b"", TIMEOUT, False, 0.5), Primed(number))
+
+    def test_a_refusal_is_followed_at_once(self) -> None:
+        offline = made(serving(), Lost(1), RoundFailed(), RoundFailed())
+        assert offline.failures == 3
+        assert made(offline, Dialed(2), Refused(2, False)).failures == 0
+
+    def test_each_failed_round_counts(self) -> None:
+        assert made(Machine(TIMEOUT), RoundFailed(), RoundFailed(), RoundFailed()).failures == 3
+
+
+class TestProbing:
+    def offered_in_vain(self, **fields: Any) -> Machine:
+        return made(serving(last_zxid=5, **fields), Lost(1), Dialed(2), Lost(2), RoundFailed())
+
+    def test_after_a_round_in_which_a_server_closed_without_a_word(self) -> None:
+        machine, commands = step(self.offered_in_vain(), Dialed(3))
+        assert machine.phase is Phase.ASKING
+        assert commands == (Handshake(3, 0, NO_SESSION, 0, TIMEOUT, False),)
+
+    def test_not_after_one_in_which_none_did(self) -> None:
+        machine = made(serving(last_zxid=5), Lost(1), Dialed(2), Overdue(2), RoundFailed())
+        assert not machine.probe_next
+
+    def test_not_without_a_zxid_to_be_behind_of(self) -> None:
+        assert not made(serving(), Lost(1), Dialed(2), Lost(2), RoundFailed()).probe_next
+
+    def test_not_twice_in_a_row(self) -> None:
+        assert not made(self.offered_in_vain(), Dialed(3), Lost(3), RoundFailed()).probe_next
+
+    @pytest.mark.parametrize("zxid", [-1, 0])
+    def test_an_answer_without_a_zxid_proves_nothing(self, zxid: int) -> None:
+        asked = made(self.offered_in_vain(), Dialed(3), Accepted(3, 8, b"", TIMEOUT, False, 1.0))
+        machine, commands = step(asked, Probed(3, zxid, 1.0, 1.0))
+        assert commands == (Drop(3),)
+        assert machine.behind_since == float("inf")
+
+    def test_a_quorum_behind_us_is_proof(self) -> None:
+        asked = made(self.offered_in_vain(), Dialed(3), Accepted(3, 8, b"new", 4.0, False, 1.0))
+        machine, commands = step(asked, Probed(3, 4, 1.5, 2.0))
+        assert commands == (RollBack(5, 4, True), Announce(SessionState.EXPIRED, 7), Prime(3, 0))
+        assert (machine.session_id, machine.password, machine.timeout, machine.evidence) == (8, b"new", 4.0, 1.5)
+
+    def test_the_presumption_takes_one_and_a_half_timeouts_of_a_quorum_that_serves(self) -> None:
+        machine = self.offered_in_vain()
+        for number, now in ((3, 100.0), (5, 107.0), (7, 114.9)):
+            machine = made(machine, Dialed(number), Accepted(number, number, b"", 4.0, False, now))
+            machine, commands = step(machine, Probed(number, 9, now, now))
+            assert commands == (CloseSession(number), Drop(number))
+            machine = made(machine, Dialed(number + 1), Lost(number + 1), RoundFailed())
+            assert machine.probe_next
+        machine = made(machine, Dialed(9), Accepted(9, 9, b"", 4.0, False, 115.0))
+        machine, commands = step(machine, Probed(9, 9, 115.0, 115.0))
+        assert commands == (RollBack(5, 9, False), Announce(SessionState.EXPIRED, 7), Prime(9, 0))
+
+    @pytest.mark.parametrize("outage", [(Dialed(5), Lost(5), RoundFailed()), (RoundFailed(), RoundFailed())])
+    def test_an_outage_starts_the_presumption_anew(self, outage: tuple[Event, ...]) -> None:
+        machine = made(self.offered_in_vain(), Dialed(3), Accepted(3, 3, b"", 4.0, False, 100.0))
+        machine = made(machine, Probed(3, 9, 100.0, 100.0), Dialed(4), Lost(4), RoundFailed())
+        assert machine.behind_since == 100.0
+        assert made(machine, *outage).behind_since == float("inf")
+
+    def test_who_has_no_session_takes_the_probes(self) -> None:
+        machine = made(self.offered_in_vain(), RoundFailed(), Dialed(3), Refused(3, False))
+        machine = made(machine, Dialed(4), Lost(4), RoundFailed(), Dialed(5), Accepted(5, 8, b"", 4.0, False, 1.0))
+        machine, commands = step(machine, Probed(5, 9, 2.0, 2.0))
+        assert commands == (Prime(5, 5),)
+        assert (machine.session_id, machine.history) == (8, 0)
