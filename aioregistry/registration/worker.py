@@ -35,7 +35,7 @@ from aioregistry.errors import (
     SessionFailed,
     Unimplemented,
 )
-from aioregistry.protocol import CreateContainer, EventKind, GetData, Message, MultiReply, Sync, WatchedEvent
+from aioregistry.protocol import CreateContainer, EventKind, GetData, Message, MultiReply, Reply, Sync, WatchedEvent
 from aioregistry.session.states import ENDED
 
 from .plan import Action, Desired, Goal, Node, plan
@@ -72,10 +72,17 @@ class Observation(NamedTuple):
 
 
 class Held(NamedTuple):
-    """The evidence that the node is ours."""
+    """The evidence that the node is ours: which session owns it, and on which connection that was seen."""
 
     owner: int
     generation: int
+
+
+class _Revision(NamedTuple):
+    """What was desired at some time; later ones have higher numbers."""
+
+    number: int
+    data: bytes
 
 
 class Worker:
@@ -112,7 +119,9 @@ class Worker:
 
         self._session = session
         self._target = target
-        self._data = data
+        self._desired = _Revision(0, data)
+        self._sent = self._desired
+        """What the last write would make of the node."""
         self._goal = first_goal
         self._standby = standby
         self._changed = changed
@@ -133,7 +142,7 @@ class Worker:
         self._woken = asyncio.Event()
         self._was_listed = False
         self._first_listing = asyncio.Event()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._detach: list[Callable[[], None]] = []
@@ -149,7 +158,7 @@ class Worker:
 
     def publish(self, data: bytes) -> None:
         """Let the node hold *data* from now on."""
-        self._data = data
+        self._desired = _Revision(self._desired.number + 1, data)
         self._woken.set()
 
     async def published(self) -> None:
@@ -160,12 +169,12 @@ class Worker:
         """
         if self.ended or self.displaced is not None:
             raise self.ending()
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = (self._desired.number, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:
-            await waiter
+            await waiter[1]
         finally:
-            with contextlib.suppress(ValueError):  # released, and taken off the list by whoever released it
+            if waiter in self._waiters:  # cancelled
                 self._waiters.remove(waiter)
 
     async def listed(self) -> None:
@@ -257,7 +266,7 @@ class Worker:
     async def _settle(self) -> float | None:
         """Plan, act and look until nothing is left to do; return how many seconds to rest, None: until woken."""
         try:
-            while self._session.connected and not self._session.read_only:
+            while not self.ended and self._session.connected and not self._session.read_only:
                 if (pause := await self._step()) is not None:
                     return pause
         except (ConnectionLost, SessionClosed, SessionFailed):
@@ -273,15 +282,15 @@ class Worker:
             self._failures = 0
             return self._session.runtime.uniform(PERIOD / 2, PERIOD)
         try:
-            await self._exchange(message)
-        except (ServerError, RequestTooLarge) as error:
-            return await self._remedied(action, error)
-        return None
+            error = await self._exchange(action, message)
+        except ServerError as unreadable:
+            error = unreadable
+        return None if error is None else await self._remedied(action, error)
 
     def _planned(self, sight: Observation) -> Action:
         assert self._claim is not None, "the first look makes the claim"
         session = self._session
-        desired = Desired(Goal.WITHDRAWN if self.closing else self._goal, self._data)
+        desired = Desired(Goal.WITHDRAWN if self.closing else self._goal, self._desired.data)
         return plan(desired, sight.node, session.id, session.earlier_ids, self._claim)
 
     def _foregone(self) -> Observation | None:
@@ -297,10 +306,11 @@ class Worker:
 
     # ------------------------------------------------------------------ one round trip
 
-    async def _exchange(self, message: Message[Any]) -> None:
-        """Send *message*, and a read of the node in the same tick, whose reply is as new as the answer to *message*.
+    async def _exchange(self, action: Action | None, message: Message[Any]) -> ServerError | RequestTooLarge | None:
+        """Send *message*, and a read of the node in the same tick; return what *message* failed with.
 
-        Raises what *message* failed with; what was read is kept nevertheless.
+        Where the quorum answered the one, the other is as new as that, and is taken note of. Raises what the reading
+        failed with.
         """
         session = self._session
         generation = session.generation
@@ -313,57 +323,67 @@ class Worker:
         except asyncio.CancelledError:
             answer.cancel()
             raise
-        error = answer.exception()  # replies come in order, and a lost connection takes them all: it is done
+        # Replies come in order, and a lost connection takes them all: what was asked first is answered by now.
+        error = _error_of(answer)
         node, zxid = _node_read(reading)
-        if not self._stale and session.generation == generation:
+        trusted = error is None or remedy(action, error) in _TRUSTING
+        if trusted and not self._stale and session.generation == generation:
             self._saw(Observation(node, zxid, generation))
-        if error is not None:
-            raise error
-        if isinstance(result := answer.result().value, MultiReply):
-            result.raise_for_error()
+        return error
 
     def _saw(self, sight: Observation) -> None:
         session, node = self._session, sight.node
         self._sight = sight
         if self._claim is None:
             self._claim = sight.zxid
-        ours = node is not None and (node.owner == session.id or node.owner in session.earlier_ids)
-        self._writer = node.owner if node is not None and ours else 0
-        if self.held is not None and self._writer != self.held.owner:
+        if node is not None and node.owner == session.id:
+            self._saw_ours(node, sight.generation)
+        else:
+            self._writer = node.owner if node is not None and node.owner in session.earlier_ids else 0
             self.held = None
-            self._changed()
+        self._changed()
+
+    def _saw_ours(self, node: Node, generation: int) -> None:
+        self._writer = node.owner
+        self.held = Held(node.owner, generation)
+        self.displaced = None
+        self._goal = Goal.LISTED
+        self._was_listed = True
+        self._first_listing.set()
+        if node.data == self._sent.data:
+            # Its waiters are released even if another revision is due by now: updates that come faster than a round
+            # trip would keep them waiting for ever.
+            self._release(None, up_to=self._sent.number)
 
     # ------------------------------------------------------------------ acting: what to send; None: nothing
 
     def _create(self, sight: Observation) -> Message[Any]:  # noqa: ARG002
         self._writer = self._session.id
-        return creation(self._target, self._data)
+        self._sent = self._desired
+        return creation(self._target, self._sent.data)
 
     def _claim_and_create(self, sight: Observation) -> Message[Any]:
         self._claim = sight.zxid
         return self._create(sight)
 
     def _set(self, sight: Observation) -> Message[Any]:
-        return change(self._target, self._data, _there(sight).version)
+        self._sent = self._desired
+        return change(self._target, self._sent.data, _there(sight).version)
 
     def _take_over(self, sight: Observation) -> Message[Any]:
         node = _there(sight)
         _log.info("%s: taking over from session %#x", self._target.path, _unsigned(node.owner))
+        self._session.emit("registration.takeover", path=self._target.path, owner=node.owner)
         self._writer = self._session.id
-        return takeover(self._target, self._data, node.version)
+        self._sent = self._desired
+        return takeover(self._target, self._sent.data, node.version)
 
     def _withdraw(self, sight: Observation) -> Message[Any]:
         node = _there(sight)
         return withdrawal(self._target, node.version, node.czxid, marked=self._marked)
 
-    def _keep(self, sight: Observation) -> None:
-        self.held = Held(_there(sight).owner, sight.generation)
-        self.displaced = None
-        self._goal = Goal.LISTED
-        self._was_listed = True
-        self._first_listing.set()
-        self._release(None)
-        self._changed()
+    def _keep(self, sight: Observation) -> None:  # noqa: ARG002
+        self._release(None, up_to=self._desired.number)
 
     def _wait(self, sight: Observation) -> None:
         """The watch that was armed with the read wakes us."""
@@ -376,7 +396,7 @@ class Worker:
             self._end(displaced)
             return
         self._goal = Goal.LISTED_IN_TURN
-        self._release(displaced)
+        self._release(displaced, up_to=self._desired.number)
         self._changed()
 
     def _refuse_conflict(self, sight: Observation) -> None:
@@ -390,7 +410,7 @@ class Worker:
 
     # ------------------------------------------------------------------ errors
 
-    async def _remedied(self, action: Action | None, error: RegistryError) -> float | None:
+    async def _remedied(self, action: Action | None, error: ServerError | RequestTooLarge) -> float | None:
         """Do what follows from *error*; return the seconds to rest after it, if any."""
         self._failures += 1
         what = remedy(action, error)
@@ -402,8 +422,8 @@ class Worker:
                 what = Remedy.OMIT_MARKER if action is Action.WITHDRAW else remedy(None, obstacle)
         if what is Remedy.OMIT_MARKER:
             self._marked = False
-        if what is Remedy.REFUSED:
-            self._refused(error)
+        if what is Remedy.REFUSED and self._refused(error):
+            return None
         if what in _TRUSTING and self._failures <= FREE_ATTEMPTS:
             return None
         if what not in _TRUSTING:
@@ -415,50 +435,59 @@ class Worker:
         )  # fmt: skip
         return pause
 
-    def _refused(self, error: RegistryError) -> None:
+    def _refused(self, error: RegistryError) -> bool:
+        """Tell whom it concerns; return whether that is the end."""
         refusal = RegistrationError(self._target.path, f"the server refuses: {error}")
         refusal.__cause__ = error
         if self.closing:
             _log.warning("%s: cannot be withdrawn: %s", self._target.path, error)
             self._end(None)
         elif self._was_listed:
-            self._release(refusal)
+            self._release(refusal, up_to=self._desired.number)
         else:
             self._end(refusal)
+        return self.ended
 
     def _pause(self) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
         return self._session.runtime.uniform(0.0, longest)
 
     async def _make_parents(self, path: str) -> None:
-        """Create what is missing above *path*; raises what stands in the way."""
-        errors = [await self._make_parent(parent) for parent in ancestors(path)]
-        # One may be forbidden to create what exists already: whether the last is there decides.
-        if errors[-1] is not None:
-            raise next(error for error in errors if error is not None)
+        """Create what is missing above *path*; raises what stands in the way.
 
-    async def _make_parent(self, path: str) -> ServerError | None:
+        The nearest first: where many registrations find a new service's node missing, one makes it and the others ask
+        but once.
+        """
+        missing: list[str] = []
+        for parent in reversed(ancestors(path)):
+            try:
+                await self._make_parent(parent)
+            except NoNode:
+                missing.append(parent)
+            else:
+                break
+        for parent in reversed(missing):
+            await self._make_parent(parent)
+
+    async def _make_parent(self, path: str) -> None:
         session = self._session
-        try:
+        with contextlib.suppress(NodeExists):
             if session.supports(CreateContainer.opcode) is not False:
                 with contextlib.suppress(Unimplemented):
                     await session.submit(parent_creation(self._target, path, container=True))
-                    return None
+                    return
             await session.submit(parent_creation(self._target, path, container=False))
-        except NodeExists:
-            return None
-        except ServerError as error:
-            return error
-        return None
 
     # ------------------------------------------------------------------ the end
 
     def _surely_gone(self) -> bool:
         return self._writer == 0
 
-    def _release(self, error: Exception | None) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+    def _release(self, error: Exception | None, *, up_to: int) -> None:
+        """Tell those who wait for a revision up to that number."""
+        released = [waiter for number, waiter in self._waiters if number <= up_to]
+        self._waiters = [each for each in self._waiters if each[0] > up_to]
+        for waiter in released:
             if waiter.done():
                 continue
             if error is None:
@@ -472,7 +501,7 @@ class Worker:
         self.ended, self.cause, self.held = True, cause, None
         if self.closing:
             self.withdrawn = self._surely_gone()
-        self._release(self.ending())
+        self._release(self.ending(), up_to=self._desired.number)
         self._first_listing.set()
         self._over.set()
         self._changed()
@@ -506,6 +535,16 @@ _PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | N
 
 _TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER})
 """Where the quorum answered, so that what was read behind it is planned from."""
+
+
+def _error_of(answer: asyncio.Future[Reply[Any]]) -> ServerError | RequestTooLarge | None:
+    """Return what a request failed with, inside a transaction too; raises what the connection or session did."""
+    try:
+        if isinstance(result := answer.result().value, MultiReply):
+            result.raise_for_error()
+    except (ServerError, RequestTooLarge) as error:
+        return error
+    return None
 
 
 def _node_read(reading: asyncio.Future[Any]) -> tuple[Node | None, int]:
