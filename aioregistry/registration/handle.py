@@ -224,7 +224,9 @@ class Registration(Handle, Generic[P]):
         A slow consumer misses the oldest of more than 64. The stream ends when the registration is closed and
         raises why it was displaced for good or failed.
         """
-        self._refresh()
+        if self._worker is not None:
+            self._check_loop()
+            self._refresh()
         stream = _Statuses(self._told)
         self._statuses.attach(stream)
         return stream

@@ -13,6 +13,7 @@ from aioregistry.errors import (
     InvalidACL,
     NoAuth,
     NodeNotEphemeral,
+    NoNode,
     QuotaExceeded,
     RegistrationConflict,
     RegistrationDisplaced,
@@ -569,6 +570,48 @@ async def test_the_servers_troubles_are_waited_out(
     assert left == 0
 
 
+async def test_what_is_read_without_the_quorum_is_not_trusted(tree: ModelTree, session: FakeSession) -> None:
+    """A follower that lags behind a leader that is overloaded: its zxid must not become the claim."""
+    stale = tree.zxid - 0x100
+    throttled = True
+
+    def lag(message: Message[Any]) -> ServerError | None:
+        nonlocal throttled
+        if isinstance(message, Sync) and throttled:
+            return Throttled(PATH)
+        if isinstance(message, GetData) and throttled:
+            throttled = False
+            return NoNode(PATH, stale)
+        return None
+
+    session.fate = lag
+    ghost = leave_a_ghost(tree)
+    async with registration(session) as registered:
+        check_listed(tree, session, registered)
+        assert owner(tree) != ghost
+
+
+async def test_absence_is_not_believed_without_the_quorum(
+    tree: ModelTree, session: FakeSession, registered: Registration[Any]
+) -> None:
+    refused = 0
+
+    def lag(message: Message[Any]) -> ServerError | None:
+        nonlocal refused
+        if isinstance(message, Multi) and not refused:
+            refused += 1
+            return Throttled(PATH)
+        if isinstance(message, GetData) and refused == 1:
+            refused += 1
+            return NoNode(PATH, tree.zxid)
+        return None
+
+    session.fate = lag
+    await registered.aclose()
+    assert registered.withdrawn
+    assert owner(tree) is None
+
+
 async def test_pauses_grow_and_are_bounded(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[float] = []
 
@@ -703,6 +746,24 @@ async def test_updates_are_coalesced(tree: ModelTree, session: FakeSession, regi
     await asyncio.gather(*updates)
     assert payload(tree) == {"load": 99}
     assert kinds(session.served).count("SetData") <= 2
+
+
+async def test_updates_that_never_end_keep_nobody_waiting(
+    tree: ModelTree, session: FakeSession, registered: Registration[Any]
+) -> None:
+    later: list[asyncio.Task[None]] = []
+
+    def update_again(message: Message[Any]) -> None:
+        if isinstance(message, SetData) and len(later) < 50:
+            later.append(asyncio.ensure_future(registered.update(payload={"load": len(later) + 2})))
+
+    session.fate = update_again
+    await registered.update(payload={"load": 1})
+    assert len(later) < 10
+    assert registered.status is Status.LIVE
+    await until(lambda: len(later) == 50)
+    await asyncio.gather(*later)
+    assert payload(tree) == {"load": 51}
 
 
 async def test_draining(tree: ModelTree, registered: Registration[Any]) -> None:
