@@ -103,14 +103,25 @@ def check_single(owners: Sequence[Hashable | None], claims: Mapping[Hashable, in
 # ---------------------------------------------------------------- Withdrawn
 
 
-def check_withdrawn(*, withdrawn: bool | None, sessions: Collection[int], owner: int | None) -> None:
-    """Closing withdraws before it returns, or says ``withdrawn=False``.
+def check_withdrawn(
+    *,
+    withdrawn: bool | None,
+    sessions: Collection[int],
+    owner: int | None,
+    took: float = 0.0,
+    bound: float = float("inf"),
+) -> None:
+    """Closing withdraws before it returns, or says ``withdrawn=False`` in time; who was killed is gone in time.
 
     Args:
-        withdrawn: what a closed registration says.
+        withdrawn: what a closed registration says; True of one whose process was killed.
         sessions: that it had.
         owner: of the node after closing returned, None where there is none.
+        took: seconds until closing returned, or until the node of the killed was gone.
+        bound: the seconds that were promised.
     """
+    if took > bound:
+        raise Violated("Withdrawn", f"it took {took:.3g} s, promised were {bound:.3g} s")
     if withdrawn is None:
         raise Violated("Withdrawn", "closed, and does not say whether it is withdrawn")
     if withdrawn and owner in sessions:
@@ -203,6 +214,23 @@ class OrderedConsumer:
         self.entries[id] = change.entry
 
 
+# ---------------------------------------------------------------- Bounded
+
+
+def check_bounded(*, given: int, bound: int, delayed: Collection[Hashable] = ()) -> None:
+    """Work and memory per consumer are bounded; a slow consumer gets the latest or a resync, and delays nobody else.
+
+    Args:
+        given: how many items a slow consumer got when it came back, for all that had happened meanwhile.
+        bound: how many are kept for one.
+        delayed: what others should have got while it was slow and did not.
+    """
+    if given > bound:
+        raise Violated("Bounded", f"{given} items were kept for one consumer, promised are {bound}")
+    if delayed:
+        raise Violated("Bounded", f"held up by a slow consumer: {delayed!r}")
+
+
 # ---------------------------------------------------------------- Honest
 
 
@@ -244,3 +272,27 @@ def check_legal(states: Iterable[str], *, before: str = "disconnected") -> None:
         if state not in _MOVES[before]:
             raise Violated("Legal", f"from {before} to {state}")
         before = state
+
+
+# ---------------------------------------------------------------- Contained
+
+
+def check_contained(
+    *, told: Sequence[str], names: Collection[str] = (), secrets: Collection[str] = (), lost: Collection[Hashable] = ()
+) -> None:
+    """A bad node, address, reply or credential costs one clear error or event, and nothing else.
+
+    Args:
+        told: the errors and events there were, as their readers see them.
+        names: what a clear one names: field or server, and the value.
+        secrets: what none may show.
+        lost: what the process had before and has not any more.
+    """
+    if len(told) != 1:
+        raise Violated("Contained", f"told {len(told)} times: {told!r}")
+    if missing := [name for name in names if name not in told[0]]:
+        raise Violated("Contained", f"{missing} not named by {told[0]!r}")
+    if shown := [secret for secret in secrets if any(secret in text for text in told)]:
+        raise Violated("Contained", f"{len(shown)} secrets are shown")
+    if lost:
+        raise Violated("Contained", f"lost by it: {lost!r}")
