@@ -176,6 +176,7 @@ class Link:
         self.client.outgoing = self.server.incoming = self.to_server
         self.server.outgoing = self.client.incoming = self.to_client
         self.closed = False
+        self._reset = False
         self._ended = Direction(0)
         self._connecting: asyncio.Task[None] | None = None
 
@@ -196,8 +197,8 @@ class Link:
                 await _network().create_connection(lambda: self.server, *self.proxy.target)
         except OSError:  # TimeoutError is one
             self.cut(reset=True)
-        if self.closed and self.server.transport is not None:
-            self.server.transport.abort()
+        if self.closed:  # cut while it was being made
+            self._end(self.server)
 
     def deliver(self, pipe: _Pipe, item: bytes | _Signal) -> None:
         if isinstance(item, bytes):
@@ -227,19 +228,23 @@ class Link:
         if self.closed:
             return
         self.closed = True
+        self._reset = reset
         self.proxy.forget(self)
         for pipe in (self.to_server, self.to_client):
             pipe.drop()
         for end in (self.client, self.server):
-            if end.transport is None:
-                continue
-            if reset:
-                raw: socket.socket = end.transport.get_extra_info("socket")
-                with contextlib.suppress(OSError):
-                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
-                end.transport.abort()
-            else:
-                end.transport.close()
+            self._end(end)
+
+    def _end(self, end: _End) -> None:
+        if end.transport is None:
+            return
+        if self._reset:
+            raw: socket.socket = end.transport.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
+            end.transport.abort()
+        else:
+            end.transport.close()
 
 
 class TcpProxy:
