@@ -16,7 +16,7 @@ from .errors import ChrootMissing, InvalidArgument, NodeExists, NoNode, SessionF
 from .handles import Handle, finished
 from .model import ServiceInstance, check_segment
 from .protocol import OPEN_ACL, Create2, Exists
-from .registration import OnConflict, OnDisplaced, Registration, Status
+from .registration import OnConflict, OnDisplaced, Registration, Status, Withdrawals
 from .runtime import Runtime, SystemRuntime
 from .session import Session, check_path, parse_hosts
 from .streams import Stream
@@ -158,6 +158,7 @@ class Registry(Handle):
         )
         self._discovery = Discovery(self._session, base_path=self._base_path, strategy=watches)
         self._registrations: weakref.WeakValueDictionary[str, Registration[Any]] = weakref.WeakValueDictionary()
+        self._withdrawals = Withdrawals()
         self._views: weakref.WeakValueDictionary[int, View[Any]] = weakref.WeakValueDictionary()
         self._client: RegistryClient | None = None
         super().__init__()
@@ -220,6 +221,7 @@ class Registry(Handle):
             wait=wait,
             close_timeout=self._close_timeout if close_timeout is None else close_timeout,
             acl=self._acl,
+            withdrawals=self._withdrawals,
         )
         present = self._registrations.get(registration.path)
         if present is not None and present.status not in _ENDED:
@@ -301,6 +303,7 @@ class Registry(Handle):
             await asyncio.wait(closings)
         await self._discovery.aclose()
         await self._session.close(max(deadline - loop.time(), 0.0))
+        await self._withdrawals.over()  # they end with the session
         for closing in closings:
             closing.result()
 

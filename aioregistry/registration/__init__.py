@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .handle import OnConflict, OnDisplaced, Registration, Status
+from .worker import Withdrawals
 
-__all__ = ["OnConflict", "OnDisplaced", "Registration", "Status"]
+__all__ = ["OnConflict", "OnDisplaced", "Registration", "Status", "Withdrawals"]

@@ -20,7 +20,7 @@ from aioregistry.streams import Source, Stream
 
 from .plan import Goal
 from .transactions import Target, takeover, target_of
-from .worker import Worker
+from .worker import Withdrawals, Worker
 
 if TYPE_CHECKING:
     from aioregistry.session import Session
@@ -82,7 +82,8 @@ class Registration(Handle, Generic[P]):
     withdraws what it may have written.
 
     Leaving withdraws, bounded by ``close_timeout`` and shielded from cancellation; ``withdrawn`` tells whether it
-    succeeded. It does not raise for a registration that was displaced or failed: :meth:`wait_closed` returns why.
+    succeeded. Where it did not, it goes on in the background for as long as the session lives. Leaving does not raise
+    for a registration that was displaced or failed: :meth:`wait_closed` returns why.
 
     The rules are ZooKeeper's for ephemeral nodes; who yields to whom is in ``registration/plan.py``.
 
@@ -99,6 +100,7 @@ class Registration(Handle, Generic[P]):
         close_timeout: seconds that closing may take; a third of the session timeout unless given.
         acl: of the node and of parents that have to be created; must let this session read, write and delete.
             Anybody may do everything unless given.
+        withdrawals: those of the session, shared by all its registrations.
 
     Raises:
         InvalidArgument: an argument is wrong; names it and its value.
@@ -115,6 +117,7 @@ class Registration(Handle, Generic[P]):
         wait: bool = True,
         close_timeout: float | None = None,
         acl: Sequence[Any] | None = None,
+        withdrawals: Withdrawals | None = None,
     ) -> None:
         if not isinstance(instance, ServiceInstance):
             raise InvalidArgument("instance", instance, "give a ServiceInstance")
@@ -136,6 +139,7 @@ class Registration(Handle, Generic[P]):
         self._standby = standby
         self._wait = wait
         self._close_timeout = close_timeout
+        self._withdrawals = withdrawals or Withdrawals()
         self._worker: Worker | None = None
         self._statuses: Source[Status] = Source()
         self._told = Status.REGISTERING
@@ -182,8 +186,8 @@ class Registration(Handle, Generic[P]):
     def withdrawn(self) -> bool | None:
         """Once closed: whether no node of ours is left; None before.
 
-        False when ``close_timeout`` ended without an answer: the node goes with the session, when that is closed or
-        times out.
+        False when ``close_timeout`` ended without an answer. It turns True when the withdrawal, which goes on, is done
+        or the session has expired; where the session is closed first, or the id registered anew, it stays False.
         """
         return None if self._worker is None else self._worker.withdrawn
 
@@ -270,6 +274,7 @@ class Registration(Handle, Generic[P]):
             first_goal=self._first_goal,
             standby=self._standby,
             changed=self._refresh,
+            withdrawals=self._withdrawals,
         )
         worker.start()
         if not self._wait:

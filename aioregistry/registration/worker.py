@@ -45,7 +45,7 @@ from .transactions import Target, ancestors, change, creation, parent_creation, 
 if TYPE_CHECKING:
     from aioregistry.session import Session
 
-__all__ = ["Held", "Observation", "Worker"]
+__all__ = ["Held", "Observation", "Withdrawals", "Worker"]
 
 _log = logging.getLogger("aioregistry.registration")
 
@@ -85,6 +85,35 @@ class _Revision(NamedTuple):
     data: bytes
 
 
+class Withdrawals:
+    """Those under way in one session.
+
+    A node must not stay for as long as the session lives because nobody answered when its registration was closed.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, path: str, task: asyncio.Task[None]) -> None:
+        """*task* withdraws the node at *path*, and ends when that is done or the session has ended."""
+        self._tasks[path] = task
+        task.add_done_callback(lambda _: self._forget(path, task))
+
+    def stop(self, path: str) -> None:
+        """Withdraw no more at *path*: whoever registers it anew in the same session decides about the node."""
+        if path in self._tasks:
+            self._tasks[path].cancel()
+
+    async def over(self) -> None:
+        """Wait until none is under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    def _forget(self, path: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(path) is task:
+            del self._tasks[path]
+
+
 class Worker:
     """Brings one node to what is desired of it, and keeps it there.
 
@@ -95,6 +124,7 @@ class Worker:
         first_goal: until the node was ours for the first time.
         standby: when displaced, wait for the node to go and claim anew, instead of ending.
         changed: called after each change of what the attributes below tell.
+        withdrawals: of the session.
     """
 
     def __init__(
@@ -106,15 +136,15 @@ class Worker:
         first_goal: Goal,
         standby: bool,
         changed: Callable[[], None],
+        withdrawals: Withdrawals,
     ) -> None:
         self.held: Held | None = None
         self.displaced: RegistrationDisplaced | None = None
         """Set while in standby, and for ever after a displacement without."""
         self.ended = False
+        """Whoever waited was told; a withdrawal may go on."""
         self.cause: Exception | None = None
         """Why it ended, where it did not end by being closed."""
-        self.withdrawn: bool | None = None
-        """Once it was closed: whether no node of ours is left."""
         self.closing = False
 
         self._session = session
@@ -125,6 +155,7 @@ class Worker:
         self._goal = first_goal
         self._standby = standby
         self._changed = changed
+        self._withdrawals = withdrawals
 
         self._claim: int | None = None
         self._history = session.history
@@ -145,12 +176,14 @@ class Worker:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._finished = False
         self._detach: list[Callable[[], None]] = []
 
     # ------------------------------------------------------------------ what its owner asks
 
     def start(self) -> None:
         """Begin."""
+        self._withdrawals.stop(self._target.path)
         watch = self._session.watches.listen(self._target.path, self._on_event)
         self._detach = [watch.close, self._session.observe(self._on_session)]
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"registration {self._target.path}")
@@ -198,17 +231,21 @@ class Worker:
         return SessionClosed(f"the session that {self._target.path} was registered in is closed")
 
     async def close(self, timeout: float) -> None:
-        """Withdraw within *timeout* seconds, and end; ``withdrawn`` tells whether that succeeded."""
+        """Withdraw, and end; return after *timeout* seconds at most.
+
+        What was not withdrawn by then is withdrawn in the background, until that is done or the session has ended.
+        """
         self.closing = True
         self._woken.set()
         if self._task is not None and not self._task.done():
-            _, pending = await asyncio.wait([self._task], timeout=timeout)
-            for task in pending:
-                task.cancel()
-                await asyncio.wait([task])
-        self._end(None)
-        if self.withdrawn is None:  # it had ended before it was closed
-            self.withdrawn = self._surely_gone()
+            self._withdrawals.begin(self._target.path, self._task)
+            await asyncio.wait([self._task], timeout=timeout)
+        self._tell_end(None)
+
+    @property
+    def withdrawn(self) -> bool | None:
+        """Whether no node of ours is left; None before the closing has ended."""
+        return self._surely_gone() if self.closing and self.ended else None
 
     def look(self) -> None:
         """Look at the node, though nothing may have happened to it."""
@@ -243,7 +280,7 @@ class Worker:
     # ------------------------------------------------------------------ the task
 
     async def _run(self) -> None:
-        while not self.ended:
+        while not self._finished:
             self._woken.clear()
             if self._session.state in ENDED:
                 self._end(self._session.failure)
@@ -251,7 +288,7 @@ class Worker:
                 self._end(None)
             else:
                 pause = await self._settle()
-                if not self.ended:
+                if not self._finished:
                     await self._rest(pause)
 
     async def _rest(self, pause: float | None) -> None:
@@ -266,7 +303,7 @@ class Worker:
     async def _settle(self) -> float | None:
         """Plan, act and look until nothing is left to do; return how many seconds to rest, None: until woken."""
         try:
-            while not self.ended and self._session.connected and not self._session.read_only:
+            while not self._finished and self._session.connected and not self._session.read_only:
                 if (pause := await self._step()) is not None:
                     return pause
         except (ConnectionLost, SessionClosed, SessionFailed):
@@ -446,7 +483,7 @@ class Worker:
             self._release(refusal, up_to=self._desired.number)
         else:
             self._end(refusal)
-        return self.ended
+        return self._finished
 
     def _pause(self) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
@@ -496,11 +533,13 @@ class Worker:
                 waiter.set_exception(error)
 
     def _end(self, cause: Exception | None) -> None:
+        self._finished = True
+        self._tell_end(cause)
+
+    def _tell_end(self, cause: Exception | None) -> None:
         if self.ended:
             return
         self.ended, self.cause, self.held = True, cause, None
-        if self.closing:
-            self.withdrawn = self._surely_gone()
         self._release(self.ending(), up_to=self._desired.number)
         self._first_listing.set()
         self._over.set()

@@ -20,6 +20,7 @@ from aioregistry import Registration, Registry, ServiceInstance, Status, View
 from tests.support import checkers
 from tests.support.checkers import OrderedConsumer
 from tests.support.judge import Chronicle, Judge
+from tests.support.proxy import Direction, TcpProxy
 
 DEADLINE = 30.0
 """Seconds that anything may take that is waited for; far more than it takes."""
@@ -37,6 +38,34 @@ async def until(condition: Callable[[], bool], *, timeout: float = DEADLINE) -> 
 def instance_of(name: str, *, id: str = "a", payload: Any = None) -> ServiceInstance[Any]:
     """An instance to register, of which the tests only care for name, id and payload."""
     return ServiceInstance(name, id=id, address="127.0.0.1", port=7000, payload=payload)
+
+
+class Partition:
+    """A way to part clients from their server."""
+
+    def __init__(self, direction: Direction | None) -> None:
+        self._direction = direction
+
+    def begin(self, proxy: TcpProxy) -> None:
+        if self._direction is None:
+            proxy.refuse()
+            proxy.cut()
+        else:
+            proxy.silence(self._direction)
+
+    def end(self, proxy: TcpProxy) -> None:
+        if self._direction is None:
+            proxy.accept()
+        else:
+            proxy.heal(self._direction)
+
+
+PARTITIONS = {
+    "refused": Partition(None),
+    "silent": Partition(Direction.BOTH),
+    "silent-to-server": Partition(Direction.TO_SERVER),
+    "silent-to-client": Partition(Direction.TO_CLIENT),
+}
 
 
 class Peer:

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aioregistry import NodeNotEphemeral, RegistrationDisplaced, Status
-from tests.integration.scene import DEADLINE, Peer, Scene, instance_of, until
+from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, until
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single
 from tests.support.judge import Judge
-from tests.support.proxy import Direction, ZooKeeperProxy
+from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 2.0
@@ -110,32 +110,6 @@ async def test_follower_cut_off_where_there_is_another(ensemble: ZooKeeperEnsemb
 # ---------------------------------------------------------------- partitions
 
 
-class Partition:
-    """A way to part clients from their server."""
-
-    def __init__(self, direction: Direction | None) -> None:
-        self._direction = direction
-
-    def begin(self, proxy: ZooKeeperProxy) -> None:
-        if self._direction is None:
-            proxy.refuse()
-            proxy.cut()
-        else:
-            proxy.silence(self._direction)
-
-    def end(self, proxy: ZooKeeperProxy) -> None:
-        if self._direction is None:
-            proxy.accept()
-        else:
-            proxy.heal(self._direction)
-
-
-PARTITIONS = {
-    "refused": Partition(None),
-    "silent": Partition(Direction.BOTH),
-    "silent-to-server": Partition(Direction.TO_SERVER),
-    "silent-to-client": Partition(Direction.TO_CLIENT),
-}
 partitions = pytest.mark.parametrize("how", PARTITIONS)
 
 
