@@ -95,7 +95,7 @@ async def test_a_status_that_changes_with_time_alone_is_told(session: FakeSessio
 
 async def test_a_quorum_that_was_silent_and_answers_again(session: FakeSession) -> None:
     session.timeout = 0.05
-    async with registration(session) as registered, registered.statuses() as statuses:
+    async with asyncio.timeout(5), registration(session) as registered, registered.statuses() as statuses:
         assert await anext(statuses) is Status.LIVE
         answers = asyncio.Event()
         session.fate = lambda message: answers.set() if isinstance(message, Sync) else None

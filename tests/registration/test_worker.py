@@ -242,6 +242,18 @@ async def test_deleted_by_hand(tree: ModelTree, session: FakeSession, registered
     check_listed(tree, session, registered)
 
 
+async def test_a_deletion_is_known_before_anybody_looked(
+    tree: ModelTree, session: FakeSession, registered: Registration[Any]
+) -> None:
+    session.fate = lambda message: Fate.UNANSWERED
+    tree.delete(PATH)
+    await quiet()
+    assert registered.status is Status.REGISTERING
+    session.fate = lambda message: None
+    session.reconnect()
+    await registered.wait_live(5)
+
+
 async def test_overwritten_by_hand(tree: ModelTree, session: FakeSession, registered: Registration[Any]) -> None:
     tree.set_data(PATH, b"by hand")
     await until(lambda: listed(tree) != b"by hand")
