@@ -100,9 +100,8 @@ def _freeze(value: Any) -> Any:
                 value[key] = _freeze(item)  # an item in the place of another: the iteration does not mind
         return FrozenDict(value)
     if type(value) is list:
-        for item in value:
-            if type(item) in _CONTAINERS:
-                return FrozenList(map(_freeze, value))
+        if not _CONTAINERS.isdisjoint(map(type, value)):
+            return FrozenList(map(_freeze, value))
         return FrozenList(value)
     return value
 
