@@ -418,6 +418,30 @@ async def test_closing_in_standby_touches_nothing(tree: ModelTree, session: Fake
         check_listed(tree, other, second)
 
 
+async def test_standby_stands_by_through_a_rollback(tree: ModelTree, session: FakeSession) -> None:
+    """The claim is forgotten with the history, and the other's node is older than any new one: it is no ghost."""
+    other = connected(tree)
+    async with registration(session, on_displaced="standby") as first, registration(other) as second:
+        await until(lambda: first.status is Status.DISPLACED)
+        session.roll_back()
+        session.connect()
+        await quiet()
+        assert first.status is Status.DISPLACED
+        check_listed(tree, other, second)
+
+
+async def test_an_update_under_way_hears_of_the_displacement(tree: ModelTree, session: FakeSession) -> None:
+    async with registration(session, on_displaced="standby") as first:
+        session.disconnect()
+        updating = asyncio.ensure_future(first.update(payload={"load": 3}))
+        async with registration(connected(tree)):
+            session.connect()
+            with pytest.raises(RegistrationDisplaced):
+                await updating
+        await first.wait_live(5)
+        assert payload(tree) == {"load": 3}
+
+
 @pytest.mark.parametrize("version", [0, 3])
 async def test_wait_takes_its_turn_when_the_other_session_ends(
     tree: ModelTree, session: FakeSession, version: int
@@ -920,6 +944,20 @@ async def test_closing_what_was_never_written_needs_no_server(tree: ModelTree) -
         assert registered.status is Status.REGISTERING
         await quiet()
     assert registered.withdrawn
+
+
+@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.parametrize("ghost", [False, True])
+async def test_closing_says_what_it_does_not_know(
+    tree: ModelTree, session: FakeSession, fate: Fate, ghost: bool
+) -> None:
+    """The node may have been made; the connection was lost, and there is none to ask."""
+    if ghost:
+        leave_a_ghost(tree)
+    async with registration(session, wait=False, close_timeout=0.01) as registered:
+        struck = losing(session, Multi if ghost else Create2, fate)
+        await until(lambda: struck)
+    assert registered.withdrawn is False
 
 
 async def test_closing_after_an_expiry_needs_no_server(session: FakeSession) -> None:
