@@ -3,7 +3,7 @@
 A node is judged by its owner and, where the owner is a stranger, by its age. The *claim* of a registration is the
 zxid of its first observation in the present history: whatever stood then under its id is a ghost of the process
 before it, and whatever was created later belongs to somebody newer, to whom it yields. So each claimant changes the
-owner at most once, and two never fight.
+owner at most once, and two never fight. Who waited until the node went and then creates it claims the id anew, by that.
 
 What is planned is carried out fenced by the version that was observed. Such a plan may be stale by the time it is
 applied; then it fails with BadVersion, NoNode or NodeExists, the node is observed again and the table asked again.
@@ -65,7 +65,6 @@ class Action(enum.Enum):
     """What is to be done."""
 
     CREATE = "create the node"
-    CLAIM_AND_CREATE = "claim anew, then create the node"
     KEEP = "nothing: the node is as it should be"
     SET = "set the data, by version"
     TAKE_OVER = "delete and create in one fenced transaction"
@@ -87,7 +86,7 @@ _A = Action
 PLANS: Mapping[Sight, Mapping[Goal, Action]] = MappingProxyType(
     {
         # sight                   LISTED               LISTED_IN_TURN       LISTED_IF_FREE       WITHDRAWN
-        Sight.ABSENT:        _row(_A.CREATE,           _A.CLAIM_AND_CREATE, _A.CREATE,           _A.FINISH),
+        Sight.ABSENT:        _row(_A.CREATE,           _A.CREATE,           _A.CREATE,           _A.FINISH),
         Sight.OURS:          _row(_A.KEEP,             _A.KEEP,             _A.KEEP,             _A.WITHDRAW),
         Sight.OURS_OUTDATED: _row(_A.SET,              _A.SET,              _A.SET,              _A.WITHDRAW),
         Sight.OURS_EARLIER:  _row(_A.TAKE_OVER,        _A.TAKE_OVER,        _A.TAKE_OVER,        _A.WITHDRAW),

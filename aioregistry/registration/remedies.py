@@ -105,7 +105,6 @@ REMEDIES: Mapping[type[RegistryError], Remedy] = MappingProxyType(
 hear of that. For one that was listed it is told to whoever waits for an update, and tried again: an administrator's
 slip must not become a lasting outage of what ran before."""
 
-_CREATING = frozenset({Action.CREATE, Action.CLAIM_AND_CREATE})
 _MARKER_OPERATIONS = 2
 """How many operations of a marked withdrawal come before the node's own."""
 
@@ -113,7 +112,7 @@ _MARKER_OPERATIONS = 2
 def remedy(action: Action | None, error: RegistryError) -> Remedy:
     """Return what follows when *action* (None: looking) failed with *error*; one not in the table raises KeyError."""
     if not isinstance(error, TransactionAborted):
-        return Remedy.MAKE_PARENTS if isinstance(error, NoNode) and action in _CREATING else REMEDIES[type(error)]
+        return Remedy.MAKE_PARENTS if isinstance(error, NoNode) and action is Action.CREATE else REMEDIES[type(error)]
     if action is not Action.WITHDRAW or error.index >= _MARKER_OPERATIONS:
         return REMEDIES[type(error.cause)]
     if isinstance(error.cause, NoNode):

@@ -64,11 +64,10 @@ would."""
 
 
 class Observation(NamedTuple):
-    """A read of the node: what it was, the zxid of the reply, and on which connection."""
+    """A read of the node: what it was, and the zxid of the reply."""
 
     node: Node | None
     zxid: int
-    generation: int
 
 
 class Held(NamedTuple):
@@ -307,7 +306,7 @@ class Worker:
                 if (pause := await self._step()) is not None:
                     return pause
         except (ConnectionLost, SessionClosed, SessionFailed):
-            self._sight = None  # what was written may have been applied or not: look after the next connect
+            pass  # what was written may have been applied or not: the next connect looks
         return None
 
     async def _step(self) -> float | None:
@@ -336,10 +335,10 @@ class Worker:
         To create it at once saves a round trip; where it is still there, or somebody else's, NodeExists says so.
         """
         held = self.held
-        if held is None or held.owner not in self._session.earlier_ids or self.closing:
+        if held is None or held.owner not in self._session.earlier_ids:
             return None
         self.held = None
-        return Observation(None, 0, self._generation)
+        return Observation(None, 0)
 
     # ------------------------------------------------------------------ one round trip
 
@@ -350,7 +349,6 @@ class Worker:
         failed with.
         """
         session = self._session
-        generation = session.generation
         self._sight, self._stale = None, False
         answer = session.submit(message)
         reading = self._reading = session.submit(GetData(self._target.path, watch=True))
@@ -364,8 +362,8 @@ class Worker:
         error = _error_of(answer)
         node, zxid = _node_read(reading)
         trusted = error is None or remedy(action, error) in _TRUSTING
-        if trusted and not self._stale and session.generation == generation:
-            self._saw(Observation(node, zxid, generation))
+        if trusted and not self._stale:
+            self._saw(Observation(node, zxid))
         return error
 
     def _saw(self, sight: Observation) -> None:
@@ -374,15 +372,15 @@ class Worker:
         if self._claim is None:
             self._claim = sight.zxid
         if node is not None and node.owner == session.id:
-            self._saw_ours(node, sight.generation)
+            self._saw_ours(node)
         else:
             self._writer = node.owner if node is not None and node.owner in session.earlier_ids else 0
             self.held = None
         self._changed()
 
-    def _saw_ours(self, node: Node, generation: int) -> None:
+    def _saw_ours(self, node: Node) -> None:
         self._writer = node.owner
-        self.held = Held(node.owner, generation)
+        self.held = Held(node.owner, self._session.generation)
         self.displaced = None
         self._goal = Goal.LISTED
         self._was_listed = True
@@ -398,10 +396,6 @@ class Worker:
         self._writer = self._session.id
         self._sent = self._desired
         return creation(self._target, self._sent.data)
-
-    def _claim_and_create(self, sight: Observation) -> Message[Any]:
-        self._claim = sight.zxid
-        return self._create(sight)
 
     def _set(self, sight: Observation) -> Message[Any]:
         self._sent = self._desired
@@ -463,8 +457,6 @@ class Worker:
             return None
         if what in _TRUSTING and self._failures <= FREE_ATTEMPTS:
             return None
-        if what not in _TRUSTING:
-            self._sight = None
         pause = self._pause()
         _log.log(
             logging.WARNING if self._failures == 1 else logging.DEBUG,
@@ -559,7 +551,6 @@ class Worker:
 _PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | None]]] = MappingProxyType(
     {
         Action.CREATE: Worker._create,
-        Action.CLAIM_AND_CREATE: Worker._claim_and_create,
         Action.KEEP: Worker._keep,
         Action.SET: Worker._set,
         Action.TAKE_OVER: Worker._take_over,

@@ -100,9 +100,7 @@ class Claimant:
     def _prepared(self, action: Action, node: Node | None) -> Message[Any] | None:
         match action:
             case Action.CREATE:
-                return creation(TARGET, self.data)
-            case Action.CLAIM_AND_CREATE:
-                self._claim()
+                self.claims += self.goal is Goal.LISTED_IN_TURN  # anew: it waited until the node went
                 return creation(TARGET, self.data)
             case Action.SET:
                 assert node is not None
@@ -129,7 +127,7 @@ class Claimant:
         if sent is None or fate is Fate.REQUEST_LOST:
             return
         error = applied(self.tree, self.session_id, sent.message)
-        if isinstance(error, NoNode) and sent.action in (Action.CREATE, Action.CLAIM_AND_CREATE):
+        if isinstance(error, NoNode) and sent.action is Action.CREATE:
             make_parents(self.tree, self.session_id, PATH)
         if isinstance(error, NoNode) and sent.action is Action.WITHDRAW and error.path != PATH:
             make_parents(self.tree, self.session_id, str(TARGET.marker))

@@ -37,7 +37,7 @@ def planned(goal: Goal, observed: Node | None) -> Action:
 def expected(goal: Goal, observed: Node | None) -> Action:
     """The design's table, in its own words."""
     if observed is None:
-        return {Goal.WITHDRAWN: Action.FINISH, Goal.LISTED_IN_TURN: Action.CLAIM_AND_CREATE}.get(goal, Action.CREATE)
+        return Action.FINISH if goal is Goal.WITHDRAWN else Action.CREATE
     if observed.owner == SESSION:
         listed = Action.KEEP if observed.data == DATA else Action.SET
         return Action.WITHDRAW if goal is Goal.WITHDRAWN else listed
@@ -129,7 +129,6 @@ def test_an_unknown_code_is_tried_again() -> None:
     ("action", "error", "expected"),
     [
         (Action.CREATE, NoNode("/a"), Remedy.MAKE_PARENTS),
-        (Action.CLAIM_AND_CREATE, NoNode("/a"), Remedy.MAKE_PARENTS),
         (Action.SET, NoNode("/a"), Remedy.PLAN_AGAIN),
         (Action.WITHDRAW, NoNode("/a"), Remedy.PLAN_AGAIN),
         (Action.TAKE_OVER, TransactionAborted(0, NoNode("/a")), Remedy.PLAN_AGAIN),

@@ -271,6 +271,20 @@ async def test_deleted_and_made_by_hand(tree: ModelTree, registered: Registratio
     assert listed(tree) == b"precious"
 
 
+async def test_a_node_that_is_missed_when_looking_is_not_claimed_to_be_live(
+    tree: ModelTree, session: FakeSession, registered: Registration[Any]
+) -> None:
+    """Its deletion was not heard of, and it cannot be put back."""
+    session._armed.clear()
+    session.fate = lambda message: NoAuth(PATH) if isinstance(message, Create2) else None
+    tree.delete(PATH)
+    session.reconnect()
+    await quiet()
+    assert registered.status is Status.REGISTERING
+    session.fate = lambda message: None
+    await registered.wait_live(5)
+
+
 async def test_an_event_that_was_lost_is_made_up_for_now_and_then(
     tree: ModelTree, session: FakeSession, registered: Registration[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -648,6 +662,23 @@ async def test_absence_is_not_believed_without_the_quorum(
     assert owner(tree) is None
 
 
+async def test_pauses_begin_anew_after_a_success(
+    session: FakeSession, registered: Registration[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+
+    def draw(low: float, high: float) -> float:
+        drawn.append(high)
+        return low
+
+    monkeypatch.setattr(session.runtime, "uniform", draw)
+    for load in range(3):
+        session.fate = lambda message: Throttled(PATH) if not drawn else None
+        await registered.update(payload={"load": load + 1})
+        assert drawn[0] == 2 * worker.FIRST_PAUSE
+        drawn.clear()
+
+
 async def test_pauses_grow_and_are_bounded(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[float] = []
 
@@ -835,6 +866,18 @@ async def test_a_cancelled_update_is_still_intended(
     await until(lambda: payload(tree) == {"load": 1})
 
 
+async def test_cancelled_updates_leave_nothing_behind(session: FakeSession, registered: Registration[Any]) -> None:
+    session.disconnect()
+    for load in range(10):
+        updating = asyncio.ensure_future(registered.update(payload={"load": load}))
+        await quiet()
+        updating.cancel()
+        await asyncio.wait([updating])
+    assert registered._worker is not None
+    assert registered._worker._waiters == []
+    session.connect()
+
+
 async def test_an_update_that_changes_nothing_writes_nothing(
     session: FakeSession, registered: Registration[Any]
 ) -> None:
@@ -964,6 +1007,25 @@ async def test_closing_after_an_expiry_needs_no_server(session: FakeSession) -> 
     async with registration(session, close_timeout=1000.0) as registered:
         session.expire()
     assert registered.withdrawn
+
+
+async def test_closing_deletes_what_an_earlier_session_of_ours_left(tree: ModelTree, session: FakeSession) -> None:
+    closing: list[asyncio.Task[None]] = []
+    refusals = [Throttled(PATH)]
+
+    def close_when_looking(message: Message[Any]) -> ServerError | None:
+        if isinstance(message, Create2) and not closing:
+            closing.append(asyncio.ensure_future(entered.aclose()))
+        return refusals.pop() if isinstance(message, Multi) and refusals else None
+
+    async with registration(session) as entered:
+        session.expire(at_server=False)
+        session.fate = close_when_looking
+        session.connect()
+        await until(lambda: closing)
+    assert refusals == []
+    assert entered.withdrawn
+    assert owner(tree) is None
 
 
 @pytest.mark.parametrize("turns", range(12))
