@@ -159,7 +159,6 @@ class Watches:
         """Take note of *event* and return who is to be called, in the order of their coming."""
         for kind in _FIRED[event.kind]:
             self._one_shot[kind].pop(event.path, None)
-        self._covered.pop(event.path, None)
         called = list(self._exact.get(event.path, ()))
         for path in _lineage(event.path):
             called += self._trees.get(path, ())

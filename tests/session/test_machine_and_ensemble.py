@@ -88,6 +88,16 @@ class End(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Greeting:
+    """The answer to a handshake; id 0 refuses."""
+
+    session_id: int
+    password: bytes
+    history: int
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
 class Reply:
     """To a sync, a read, or a probe's write."""
 
@@ -197,31 +207,31 @@ class Ensemble:
             link.session_id = self.next_id()
             password = bytes([link.session_id % 256])
             self.sessions[link.session_id] = LiveSession(password, self.now, link.number)
-            link.to_client.append((link.session_id, password, False))
+            link.to_client.append(Greeting(link.session_id, password, self.history))
         else:
             self._again(link, asked, links)
 
     def _again(self, link: Link, asked: Handshake, links: Mapping[int, Link]) -> None:
         session = self.sessions.get(asked.session_id)
         if session is None or session.password != asked.password:
-            link.to_client.append((0, b"", False))
+            link.to_client.append(Greeting(0, b"", self.history))
             return
         before = links.get(session.link)
         if before is not None and before is not link:
             self.hang_up(before)
         session.link, session.touched = link.number, self.now
         link.session_id = asked.session_id
-        link.to_client.append((asked.session_id, asked.password, False))
+        link.to_client.append(Greeting(asked.session_id, asked.password, self.history))
 
     def _alone(self, link: Link, asked: Handshake) -> None:
         if not asked.read_only:
             self.hang_up(link)
         elif asked.session_id:
-            link.to_client.append((0, b"", True))
+            link.to_client.append(Greeting(0, b"", self.history, read_only=True))
         else:
             link.session_id = self.next_id()
             self.invented.add(link.session_id)
-            link.to_client.append((link.session_id, b"invented", True))
+            link.to_client.append(Greeting(link.session_id, b"invented", self.history, read_only=True))
 
     def _touch(self, link: Link) -> bool:
         session = self.sessions.get(link.session_id)
@@ -353,30 +363,35 @@ class World(RuleBasedStateMachine):
         self.rollbacks.append(found)
         if found.proven and self.history_of_zxid == self.ensemble.history:
             raise Violated("Legal", f"a rollback was proven and there was none: {found}, {before}")
-        self.history_of_zxid = self.ensemble.history
 
     def received(self, link: Link, message: Any) -> None:
         """What the connection's callbacks report."""
         number = link.number
         if message is End.CLOSED:
             self.happen(Lost(number))
-        elif isinstance(message, tuple):
-            session_id, password, read_only = message
-            if not session_id:
-                self.happen(Refused(number, read_only))
-                return
-            if not read_only:
-                self.granted.setdefault(session_id, self.ensemble.history)
-                self.contact[session_id] = max(self.contact.get(session_id, 0.0), link.greeted_at)
-            self.happen(Accepted(number, session_id, password, TIMEOUT, read_only, link.greeted_at))
+        elif isinstance(message, Greeting):
+            self.greeted(link, message)
         else:
             self.replied(link, message)
+
+    def greeted(self, link: Link, greeting: Greeting) -> None:
+        session_id, number, sent = greeting.session_id, link.number, link.greeted_at
+        if not session_id:
+            self.happen(Refused(number, greeting.read_only))
+            return
+        if not greeting.read_only:
+            self.granted.setdefault(session_id, greeting.history)
+            self.contact[session_id] = max(self.contact.get(session_id, 0.0), sent)
+        self.happen(Accepted(number, session_id, greeting.password, TIMEOUT, greeting.read_only, sent))
 
     def replied(self, link: Link, reply: Reply) -> None:
         if self.machine.phase is Phase.PROBING:
             self.contact[link.session_id] = link.probed_at
             sent = link.probed_at if self.dates_evidence_by_sending else self.boot
+            before = self.machine.history
             self.happen(Probed(link.number, reply.zxid, sent, self.boot))
+            if self.machine.history > before:
+                self.history_of_zxid = reply.history
             return
         link.zxid = max(link.zxid, reply.zxid)
         if reply.evident:
