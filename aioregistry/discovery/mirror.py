@@ -10,7 +10,8 @@ absent is Removed, there is Added or Updated.
 **Order.** Every answer comes with the zxid that the server had applied. On one connection these never decrease, and
 the session never goes on with a server behind what it saw. So the mirror has a horizon, the zxid of the newest answer
 taken in; an answer older than it is not taken in, and asked for again. An event that comes while its node is being read
-may be newer than that reading: the node is read once more.
+may be newer than that reading: the node is read once more. A question is answered once at most, and by nobody once the
+connection is gone.
 
 **Identity** of a node's state is (czxid, mzxid) within one history; versions restart at 0 with every new node. After a
 roll-back the same pairs come again with other data: then everything is compared by content.
