@@ -412,9 +412,10 @@ async def force_expiry(address: str, session_id: int, password: bytes) -> None:
     """
     async with asyncio.timeout(TIMEOUT):
         while True:
-            try:
-                wire = await connect(address, session_id=session_id, password=password)
-            except SessionRefused:
-                return
+            # The end closes every connection of the session, one that is shaking hands too.
             with contextlib.suppress(WireClosed):
+                try:
+                    wire = await connect(address, session_id=session_id, password=password)
+                except SessionRefused:
+                    return
                 await wire.close()
