@@ -60,7 +60,7 @@ def demo(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """What Java Curator registers is seen from Python, and the other way round."""
     provide(session, ZOOKEEPER | CURATOR)
-    install(session, "test", "peers")
+    install(session, "test")
     session.run("pytest", "-m", "interop", *session.posargs)
 
 
