@@ -85,6 +85,7 @@ class Settings:
             others to agree: an election that split takes this long to be repeated.
         properties: Further Java system properties.
         jvm_options: What the JVM is given beside them.
+        more_jars: What the class path has beside JARS.
     """
 
     tick_time_ms: int = 500
@@ -99,6 +100,7 @@ class Settings:
     init_limit_ticks: int = 5
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
     jvm_options: tuple[str, ...] = JVM_OPTIONS
+    more_jars: tuple[Path, ...] = ()
 
     def config(self) -> dict[str, str]:
         """The lines of zoo.cfg."""
@@ -241,7 +243,7 @@ class ZooKeeperServer:
             *self.settings.jvm_options,
             *(f"-D{name}={value}" for name, value in self.settings.system_properties().items()),
             "-cp",
-            ":".join(map(str, JARS)),
+            ":".join(map(str, (*JARS, *self.settings.more_jars))),
             "org.apache.zookeeper.server.quorum.QuorumPeerMain",
             str(self._directory / "zoo.cfg"),
         ]
