@@ -35,6 +35,19 @@ async def until(condition: Callable[[], bool], *, timeout: float = DEADLINE) -> 
             await asyncio.sleep(_INSTANT)
 
 
+@contextlib.asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run *work* beside the body; what it raises is raised at the end."""
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0)  # it has begun
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
 def instance_of(name: str, *, id: str = "a", payload: Any = None) -> ServiceInstance[Any]:
     """An instance to register, of which the tests only care for name, id and payload."""
     return ServiceInstance(name, id=id, address="127.0.0.1", port=7000, payload=payload)
@@ -154,7 +167,7 @@ class Scene:
             await self.view.wait_for(lambda snapshot: self.id in snapshot, timeout=DEADLINE)
             self.chronicle = await stack.enter_async_context(Chronicle(self._judged_at, self.path))
             for follower in (self._follow_statuses(), self._follow_changes(), self._follow_claims()):
-                await stack.enter_async_context(_following(follower))
+                await stack.enter_async_context(meanwhile(follower))
             self._stack = stack.pop_all()
         return self
 
@@ -233,19 +246,6 @@ class Scene:
             claimed = self.registration.status is Status.LIVE or self.view.fresh
             checkers.check_honest(claimed=claimed, contact_age=contact_age, timeout=self.timeout)
             await asyncio.sleep(_INSTANT)
-
-
-@contextlib.asynccontextmanager
-async def _following(follower: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run *follower* meanwhile; raise what it raises, at the end."""
-    task = asyncio.create_task(follower)
-    await asyncio.sleep(0)  # it has begun
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 _ESSENCE = ("name", "id", "address", "port", "payload")

@@ -221,13 +221,15 @@ async def entered(registration: Registration[Any]) -> Exception | None:
 
 @pytest.mark.parametrize("what", ["registration", "registry"])
 async def test_withdrawal_arrives_after_the_successor_came(place: Place, proxy: ZooKeeperProxy, what: str) -> None:
+    await place.judge.make(place.chroot + MARKERS)  # so that one transaction does it
     async with place.claimant(proxy) as old, place.claimant() as new:
         former = await old.registry.register(instance_of("chat"))
         await place.check_listed(old, former)
         proxy.silence(Direction.TO_SERVER)
         ending = asyncio.create_task((former if what == "registration" else old.registry).aclose())
         await turns(20)  # the withdrawal is on its way
-        async with new.registry.register(instance_of("chat")) as successor:
+        async with new.registry.register(instance_of("chat")) as successor, untouched(successor):
+            await place.check_listed(new, successor)
             proxy.heal()
             await ending
             assert proxy.requests[wire.MULTI]
@@ -245,10 +247,11 @@ async def test_restarts_at_any_moment(place: Place) -> None:
         for _ in range(25):
             new = await stack.enter_async_context(place.claimant())
             successor = new.registry.register(instance_of("chat"))
-            entering = asyncio.create_task(after(draw.uniform(0.0, 0.006), successor.__aenter__))
-            await after(draw.uniform(0.0, 0.006), old.registry.aclose)
-            await entering
-            await place.check_listed(new, successor)
+            async with untouched(successor):
+                entering = asyncio.create_task(after(draw.uniform(0.0, 0.006), successor.__aenter__))
+                await after(draw.uniform(0.0, 0.006), old.registry.aclose)
+                await entering
+                await place.check_listed(new, successor)
             assert await former.wait_closed() is None or former.status is Status.DISPLACED
             old, former = new, successor
         claims = dict.fromkeys(place.owners, 1)
@@ -270,6 +273,20 @@ async def test_restart_of_a_process_that_is_still_shutting_down(place: Place) ->
             check_single(place.chronicle.owners, {present: 1}, told=[former])
             new.send(signal.SIGTERM)
             assert await new.exit_code() == 0
+
+
+@contextlib.asynccontextmanager
+async def untouched(registration: Registration[Any]) -> AsyncIterator[None]:
+    """Once it is live, nobody takes its node away, however soon it would be put back."""
+    async with registration.statuses() as statuses:
+        yield
+        told = [await anext(statuses)]
+        while told[-1] is not Status.LIVE:
+            told.append(await anext(statuses))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                told.append(await anext(statuses))
+        assert told[-1] is Status.LIVE
 
 
 async def after(seconds: float, action: Callable[[], Coroutine[Any, Any, Any]]) -> None:
@@ -473,15 +490,21 @@ async def test_registration_closed_while_disconnected(place: Place, proxy: ZooKe
 
 
 async def test_registered_again_before_the_withdrawal_came_through(place: Place, proxy: ZooKeeperProxy) -> None:
+    await place.judge.make(place.chroot + MARKERS)
     async with place.claimant(proxy) as peer:
         former = await peer.registry.register(instance_of("chat", payload=1), close_timeout=0.1)
+        await place.check_listed(peer, former)
         PARTITIONS["refused"].begin(proxy)
         await former.aclose()
         assert former.withdrawn is False
-        async with peer.registry.register(instance_of("chat", payload=2), wait=False) as present:
+        async with (
+            peer.registry.register(instance_of("chat", payload=2), wait=False) as present,
+            untouched(present),
+        ):
             PARTITIONS["refused"].end(proxy)
             await present.wait_live(DEADLINE)
-            await peer.registry.services()  # nothing else is under way
+            for _ in range(10):  # whatever else is under way arrives
+                await peer.registry.services()
             await place.check_listed(peer, present)
             assert place.created == 1
         await place.check_gone(peer, present)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aioregistry import NodeNotEphemeral, RegistrationDisplaced, Status
-from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, until
+from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, meanwhile, until
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single
 from tests.support.judge import Judge
@@ -77,6 +77,8 @@ async def test_follower_cut_off_from_its_leader(ensemble: ZooKeeperEnsemble) -> 
     async with (
         Scene(follower.address, judged_at=leader.address, session_timeout=TIMEOUT) as scene,
         await wire.connect(follower.address) as beside,
+        meanwhile(reading(scene.publisher)),
+        meanwhile(reading(scene.consumer)),
     ):
         owner: int | None = scene.session_id
         ensemble.cut_off(follower)
@@ -86,13 +88,20 @@ async def test_follower_cut_off_from_its_leader(ensemble: ZooKeeperEnsemble) -> 
                 live = scene.registration.status is Status.LIVE
                 check_owned(live=live, session_id=scene.session_id, owner=owner)
             # Who takes reads and pings for life is misled: the follower still answers, and still has the node.
-            assert (await beside.get_data(scene.path)).stat.owner == scene.session_id
             await beside.ping()
+            assert (await beside.get_data(scene.path)).stat.owner == scene.session_id
             assert scene.registration.status is Status.PRESUMED_GONE
             assert not scene.view.fresh
         ensemble.heal(follower)
         await scene.settled()
         assert scene.publisher.states == ["connected", "suspended", "expired", "connected"]
+
+
+async def reading(peer: Peer) -> None:
+    """What an application may do, and what must not count as a sign of the quorum's life."""
+    while True:
+        await peer.registry.services()
+        await asyncio.sleep(0.02)
 
 
 async def test_follower_cut_off_where_there_is_another(ensemble: ZooKeeperEnsemble) -> None:
