@@ -8,6 +8,7 @@ session or registration* in between.
 
 from __future__ import annotations
 
+import reprlib
 from typing import ClassVar
 
 __all__ = [
@@ -76,6 +77,18 @@ class RegistryError(Exception):
 
 # ---------------------------------------------------------------- the caller
 
+# What was given may be a megabyte, nested without end, or an object whose repr fails: an error stays a line in a log.
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 3
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
+
+
+def _shown(value: object) -> str:
+    try:
+        return _REPR.repr(value)
+    except Exception:  # noqa: BLE001 - repr runs foreign code
+        return f"<{type(value).__name__}>"
+
 
 class InvalidArgument(RegistryError, ValueError):
     """An argument is wrong; nothing was done.
@@ -90,7 +103,10 @@ class InvalidArgument(RegistryError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.field}={self.value!r}: {self.reason}"
+        return f"{self.field}={_shown(self.value)}: {self.reason}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
 
 
 class RequestTooLarge(InvalidArgument):
