@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
+import sys
 import warnings
 from collections.abc import Generator
 from typing import Any, Self
 
 import anyio
 
-from .errors import HandleClosed, UsageError
+from .errors import HandleClosed, InvalidArgument, UsageError
 
-__all__ = ["Handle", "finished", "running_loop"]
+__all__ = ["Handle", "check_seconds", "finished", "running_loop"]
 
 
 class _Phase(enum.Enum):
@@ -36,6 +37,14 @@ def running_loop() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise UsageError("aioregistry runs on asyncio: no asyncio event loop is running in this thread") from None
+
+
+def check_seconds(field: str, seconds: object, *, at_most: float = sys.float_info.max) -> None:
+    """Raise :class:`InvalidArgument` unless *seconds* is a number above 0 and not above *at_most*."""
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds <= at_most:  # type: ignore[operator] # NaN compares as False
+        limit = "" if at_most == sys.float_info.max else f" and at most {at_most:.0f}"
+        raise InvalidArgument(field, seconds, f"give a number of seconds above 0{limit}")
 
 
 class Handle:
@@ -119,6 +128,11 @@ class Handle:
             self._phase = _Phase.CLOSED
 
     # ------------------------------------------------------------------ being used
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether it can never be used again, also where it was never entered."""
+        return self._phase is _Phase.CLOSED
 
     def _check(self) -> None:
         """Raise :class:`UsageError` unless the handle is open and used from its own loop."""

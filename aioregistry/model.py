@@ -349,7 +349,9 @@ def _check_port(field: str, port: object) -> None:
 
 
 def _check_time(time_ms: object) -> None:
-    if time_ms is not None and (not isinstance(time_ms, int) or isinstance(time_ms, bool) or time_ms < 0):
+    if time_ms is None:
+        return
+    if not isinstance(time_ms, int) or isinstance(time_ms, bool) or not 0 <= time_ms <= _MAX_TIME:
         raise InvalidArgument("registration_time_ms", time_ms, "must be milliseconds since the epoch, an int, or None")
 
 
@@ -400,6 +402,7 @@ def _checked_extra(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
 # ---------------------------------------------------------------- the document
 
 _MAX_PORT: Final = 65535
+_MAX_TIME: Final = 2**63 - 1  # a Java long
 _CLASS: Final = "@class"
 _JAVA_LIST: Final = "java.util.ArrayList"
 _JAVA_CLASS: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_][\w$]*")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar, overload
 
 import anyio
 
-from aioregistry.errors import HandleClosed, InvalidArgument, InvalidInstance, RegistryError, RequestTimeout
-from aioregistry.handles import Handle, finished
+from aioregistry.errors import HandleClosed, InvalidInstance, RegistryError, RequestTimeout
+from aioregistry.handles import Handle, check_seconds, finished
 from aioregistry.model import (
     Added,
     Change,
@@ -203,7 +202,8 @@ class View(Handle, Generic[P]):
             HandleClosed: the view was closed meanwhile.
         """
         self._check()
-        _check_timeout(timeout)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         with anyio.move_on_after(timeout):
             async with self.snapshots() as snapshots:
                 async for snapshot in snapshots:
@@ -225,7 +225,8 @@ class View(Handle, Generic[P]):
             RequestTimeout: the quorum has not answered in time.
         """
         self._check()
-        _check_timeout(timeout)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         with anyio.move_on_after(timeout):
             await self._following().sync()
             return self._current()
@@ -408,8 +409,3 @@ def _difference(before: Entry[P] | None, after: Entry[P] | None, zxid: int) -> D
         assert before is not None
         return Removed(before, zxid)
     return Added(after, zxid) if before is None else Updated(after, before, zxid)
-
-
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise InvalidArgument("timeout", timeout, "give seconds above 0, or None")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 import anyio
 
 from aioregistry.errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge
-from aioregistry.handles import Handle, finished
+from aioregistry.handles import Handle, check_seconds, finished
 from aioregistry.model import ServiceInstance, ServiceType, encode
 from aioregistry.protocol import OPEN_ACL
 from aioregistry.session import check_path
@@ -123,8 +123,8 @@ class Registration(Handle, Generic[P]):
             raise InvalidArgument("instance", instance, "give a ServiceInstance")
         if instance.service_type is not ServiceType.DYNAMIC:
             raise InvalidArgument("service_type", instance.service_type.value, "only DYNAMIC instances are registered")
-        if close_timeout is not None and not close_timeout >= 0:
-            raise InvalidArgument("close_timeout", close_timeout, "give seconds, 0 or more")
+        if close_timeout is not None:
+            check_seconds("close_timeout", close_timeout)
         first_goal = _choice("on_conflict", on_conflict, _GOALS)
         standby = _choice("on_displaced", on_displaced, _STANDBY)
         if instance.registration_time_ms is None:
@@ -164,16 +164,17 @@ class Registration(Handle, Generic[P]):
         """What is known now; computed when read, since it changes with time alone."""
         worker, session = self._worker, self._session
         if worker is None:
-            return Status.REGISTERING
+            return Status.CLOSED if self._is_closed else Status.REGISTERING
         if worker.ended:
             return _ended_as(worker.cause)
         if worker.displaced is not None:
             return Status.DISPLACED
-        if worker.held is None or worker.held.owner != session.id:
+        held = worker.held  # once: monitors ask from threads of their own
+        if held is None or held.owner != session.id:
             return Status.CLOSED if worker.closing else Status.REGISTERING
         if session.presumed_expired:
             return Status.PRESUMED_GONE
-        on_this_connection = session.connected and worker.held.generation == session.generation
+        on_this_connection = session.connected and held.generation == session.generation
         return Status.LIVE if on_this_connection else Status.UNCERTAIN
 
     @property
@@ -205,6 +206,8 @@ class Registration(Handle, Generic[P]):
             UsageError: it was not entered.
         """
         worker = self._entered()
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         with anyio.move_on_after(timeout):
             async with self.statuses() as statuses:
                 async for status in statuses:
@@ -345,8 +348,8 @@ def _ended_as(cause: Exception | None) -> Status:
     return Status.DISPLACED if isinstance(cause, RegistrationDisplaced) else Status.FAILED
 
 
-def _choice(field: str, value: str, choices: Mapping[str, T]) -> T:
-    if value not in choices:
+def _choice(field: str, value: object, choices: Mapping[str, T]) -> T:
+    if not isinstance(value, str) or value not in choices:
         raise InvalidArgument(field, value, f"must be one of {', '.join(map(repr, choices))}")
     return choices[value]
 

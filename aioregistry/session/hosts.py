@@ -83,9 +83,9 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def check_path(field: str, path: str) -> str:
+def check_path(field: str, path: object) -> str:
     """Return *path* without a trailing slash; raises :class:`InvalidArgument` unless it is an absolute znode path."""
-    if not path.startswith("/"):
+    if not isinstance(path, str) or not path.startswith("/"):
         raise InvalidArgument(field, path, "a znode path begins with a slash")
     trimmed = path.rstrip("/")
     for segment in trimmed.split("/")[1:]:
