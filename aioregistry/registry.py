@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 import ssl
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiozk.protocol.acl import ACL
 
 from .discovery import Discovery, Strategy, View
-from .errors import ChrootMissing, InvalidArgument, NodeExists, NoNode, SessionFailed
-from .handles import Handle, finished
+from .errors import (
+    ChrootMissing,
+    ConnectionLost,
+    ConnectTimeout,
+    InvalidArgument,
+    NodeExists,
+    NoNode,
+    SessionFailed,
+)
+from .handles import Handle, check_seconds, finished
 from .model import ServiceInstance, check_segment
 from .protocol import OPEN_ACL, Create2, Exists
 from .registration import OnConflict, OnDisplaced, Registration, Status, Withdrawals
@@ -33,6 +41,12 @@ DEFAULT_SESSION_TIMEOUT = 10.0
 
 DEFAULT_MAX_REQUEST = 0xFFFFF
 """Bytes; jute.maxbuffer as servers have it unless set (``BinaryInputArchive.maxBuffer``)."""
+
+_LONGEST_SESSION = (2**31 - 1) / 1000
+"""Seconds; the protocol counts milliseconds in 32 bits."""
+
+_HIDDEN = "<hidden>"
+"""In place of what is, or may hold, a secret."""
 
 _ENDED = frozenset({Status.DISPLACED, Status.FAILED, Status.CLOSED})
 
@@ -132,13 +146,17 @@ class Registry(Handle):
         runtime: Runtime | None,
     ) -> None:
         hosts = parse_hosts(servers)
-        _check_seconds("session_timeout", session_timeout)
+        check_seconds("session_timeout", session_timeout, at_most=_LONGEST_SESSION)
         for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
             if seconds is not None:
-                _check_seconds(field, seconds)
+                check_seconds(field, seconds)
         _check_bytes("max_request", max_request)
         if watches not in ("auto", "recursive", "one-shot"):
             raise InvalidArgument("watches", watches, 'is none of "auto", "recursive", "one-shot"')
+        _check_optional("tls", tls, ssl.SSLContext)
+        _check_optional("runtime", runtime, Runtime)
+        if on_event is not None and not callable(on_event):
+            raise InvalidArgument("on_event", on_event, "give something that can be called, or None")
         base = check_path("base_path", base_path)
         self._base_path = hosts.chroot + ("" if base == "/" else base)
         self._connect_timeout = session_timeout if connect_timeout is None else connect_timeout
@@ -150,14 +168,15 @@ class Registry(Handle):
             hosts,
             timeout=session_timeout,
             runtime=runtime or SystemRuntime(),
-            auth=[_checked_credential(index, credential) for index, credential in enumerate(auth)],
+            auth=_checked_credentials(auth),
             tls=tls,
             allow_read_only=allow_read_only,
             max_request=max_request,
             hook=on_event,
         )
         self._discovery = Discovery(self._session, base_path=self._base_path, strategy=watches)
-        self._registrations: weakref.WeakValueDictionary[str, Registration[Any]] = weakref.WeakValueDictionary()
+        self._registrations: weakref.WeakValueDictionary[tuple[str, str], Registration[Any]]
+        self._registrations = weakref.WeakValueDictionary()
         self._withdrawals = Withdrawals()
         self._views: weakref.WeakValueDictionary[int, View[Any]] = weakref.WeakValueDictionary()
         self._client: RegistryClient | None = None
@@ -211,7 +230,9 @@ class Registry(Handle):
         """
         self._check()
         if close_timeout is not None:
-            _check_seconds("close_timeout", close_timeout)
+            check_seconds("close_timeout", close_timeout)
+        if isinstance(instance, ServiceInstance):  # whatever else it is, Registration refuses it
+            self._require_free(instance)
         registration = Registration(
             self._session,
             instance,
@@ -223,11 +244,13 @@ class Registry(Handle):
             acl=self._acl,
             withdrawals=self._withdrawals,
         )
-        present = self._registrations.get(registration.path)
+        self._registrations[instance.name, instance.id] = registration
+        return registration
+
+    def _require_free(self, instance: ServiceInstance[Any]) -> None:
+        present = self._registrations.get((instance.name, instance.id))
         if present is not None and present.status not in _ENDED:
             raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
-        self._registrations[registration.path] = registration
-        return registration
 
     def discover(self, name: str, *, payload_type: type[P] | Any = Any) -> View[Any]:
         """Return a view of the service *name*, to be entered or awaited; entered, it is synced.
@@ -266,32 +289,48 @@ class Registry(Handle):
         if not self._wait:
             return
         try:
-            await self._session.wait_connected(self._connect_timeout)
-            await self._ensure_chroot()
+            await self._connect()
         except BaseException as error:
-            await finished(asyncio.get_running_loop().create_task(self._session.close(self._close_timeout)))
+            # Who did not answer in time is given no more of it: the farewell is sent and not waited for.
+            patience = 0.0 if isinstance(error, ConnectTimeout) else self._close_timeout
+            await finished(asyncio.get_running_loop().create_task(self._session.close(patience)))
             if isinstance(error, SessionFailed) and error.__cause__ is not None:
                 raise error.__cause__ from None
             raise
 
-    async def _ensure_chroot(self) -> None:
+    async def _connect(self) -> None:
+        session, loop = self._session, asyncio.get_running_loop()
+        until = loop.time() + self._connect_timeout
+        await session.wait_connected(self._connect_timeout)
+        try:
+            async with asyncio.timeout_at(until):
+                # Again after a lost connection: what is there already does no harm.
+                while not await self._has_chroot():
+                    await session.wait_connected()
+        except TimeoutError:
+            why = f"accepted a session; chroot={self._chroot!r} was not found or made in time"
+            raise ConnectTimeout(str(session.hosts), self._connect_timeout, {str(session.server): why}) from None
+
+    async def _has_chroot(self) -> bool:
+        """Return whether the chroot is there, made if need be; False for a connection that was lost meanwhile."""
         if not self._chroot:
-            return
-        async with asyncio.timeout(self._connect_timeout):
+            return True
+        try:
             try:
-                await self._session.read(Exists(self._chroot))
+                await self._session.request(Exists(self._chroot))
             except NoNode:
                 if not self._create_chroot:
                     raise ChrootMissing(self._chroot) from None
                 await self._create_each(self._chroot)
+        except ConnectionLost:
+            return False
+        return True
 
     async def _create_each(self, path: str) -> None:
         parts = path.split("/")
         for depth in range(2, len(parts) + 1):
-            try:
+            with contextlib.suppress(NodeExists):
                 await self._session.request(Create2("/".join(parts[:depth]), b"", self._acl))
-            except NodeExists:
-                continue
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
@@ -311,28 +350,41 @@ class Registry(Handle):
         return f"<Registry {self._session.hosts} {self._session!r}>"
 
 
-def _check_seconds(field: str, seconds: object) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds <= 0:
-        raise InvalidArgument(field, seconds, "give a number of seconds above 0")
-
-
 def _check_bytes(field: str, number: object) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
         raise InvalidArgument(field, number, "give a number of bytes above 0")
 
 
-def _checked_credential(index: int, credential: object) -> tuple[str, bytes]:
-    field = f"auth[{index}]"
+def _check_optional(field: str, value: object, expected: type) -> None:
+    if value is not None and not isinstance(value, expected):
+        raise InvalidArgument(field, value, f"give a {expected.__name__}, or None")
+
+
+def _checked_credentials(auth: object) -> list[tuple[str, bytes]]:
+    if isinstance(auth, (str, bytes)) or not isinstance(auth, Iterable):
+        raise InvalidArgument("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
+    return [_checked_credential(f"auth[{index}]", credential) for index, credential in enumerate(auth)]
+
+
+def _checked_credential(field: str, credential: object) -> tuple[str, bytes]:
     match credential:
-        case (str(scheme), str(secret)) if scheme:
+        case (str(scheme), str(secret)) if scheme and _is_text(scheme) and _is_text(secret):
             return scheme, secret.encode()
-        case (str(scheme), bytes(secret)) if scheme:
+        case (str(scheme), bytes(secret)) if scheme and _is_text(scheme):
             return scheme, secret
-    # Whatever it is may hold a secret: it is not shown.
-    raise InvalidArgument(field, "<hidden>", "give a pair of scheme and secret, each a str (the secret may be bytes)")
+    raise InvalidArgument(field, _HIDDEN, "give a pair of scheme and secret, each a str (the secret may be bytes)")
 
 
-def _checked_acl(acl: Sequence[ACL]) -> tuple[ACL, ...]:
-    if isinstance(acl, ACL) or not acl or not all(isinstance(entry, ACL) for entry in acl):
+def _is_text(text: str) -> bool:
+    # Asked before it is encoded: the error of an encoder shows what it was given.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _checked_acl(acl: object) -> tuple[ACL, ...]:
+    if (
+        not isinstance(acl, Iterable)
+        or not (entries := tuple(acl))
+        or not all(isinstance(each, ACL) for each in entries)
+    ):
         raise InvalidArgument("acl", acl, "give a sequence of aiozk.ACL, at least one")
-    return tuple(acl)
+    return entries

@@ -495,6 +495,7 @@ class Session:
             self._attempts[str(connection.endpoint)] = "refused the session"
             self._step(Refused(connection.number, reply.read_only))
         else:
+            self._attempts[str(connection.endpoint)] = "accepted the session, and has not answered since"
             self._step(
                 Accepted(
                     connection.number, reply.session_id, reply.password, reply.timeout_ms / 1000, reply.read_only, sent
