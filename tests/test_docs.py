@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import itertools
 import re
 import sys
 import textwrap
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from aioregistry import Status
 from tests.support.zookeeper import ZooKeeperServer
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +104,42 @@ def test_ci_runs_the_second_command_of_the_readme() -> None:
     ]
     assert len(commands) >= 2
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").endswith(f"\n{commands[1].text}")
+
+
+def test_every_event_is_in_the_table_with_its_fields() -> None:
+    assert rows_of("session.md", "event") == {
+        name: ", ".join(f"`{field}`" for field in fields) for name, fields in emitted_events().items()
+    }
+
+
+def emitted_events() -> dict[str, list[str]]:
+    """What the hook is told, by the calls in the source: names and fields."""
+    trees = (ast.parse(file.read_text(encoding="utf-8")) for file in ROOT.glob("aioregistry/**/*.py"))
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {
+        str(call.args[0].value): [keyword.arg or "**" for keyword in call.keywords]
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "emit" and isinstance(call.args[0], ast.Constant)
+    }
+
+
+def rows_of(page: str, heading: str) -> dict[str, str]:
+    """The second column of a page's table by the first, which holds names as code; *heading* is the first one's."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    _, _, table = text.partition(f"\n| {heading} |")
+    rows = itertools.takewhile(lambda line: line.startswith("| "), table.splitlines()[2:])
+    cells = ([cell.strip() for cell in row.strip("|").split(" | ")] for row in rows)
+    return {first.strip("`"): second for first, second, *_ in cells}
+
+
+def test_every_status_is_in_the_table() -> None:
+    assert list(rows_of("registration.md", "status")) == [status.name for status in Status]
+
+
+def test_every_fact_names_its_test() -> None:
+    tests = re.findall(r"def (test_\w+)", (ROOT / "tests/test_zookeeper_facts.py").read_text(encoding="utf-8"))
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs/facts.md").read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(tests)
 
 
 def test_there_is_a_program_to_run() -> None:

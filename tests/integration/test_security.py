@@ -471,7 +471,7 @@ async def test_a_stranger_reads_without_a_quorum() -> None:
 
 
 async def test_a_known_session_waits_for_the_quorum() -> None:
-    """A server without one refuses it, which is no expiry. Only the publisher's session is the ensemble's: the consumer's
+    """A server without one refuses it, which is no expiry. Only the publisher's session is the ensemble's: the other
     owns nothing, is local to a member, and goes with it."""
     async with (
         ensemble_that_may_lose_its_quorum(local_sessions=True) as ensemble,

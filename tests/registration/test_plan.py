@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -149,3 +151,22 @@ def test_remedies_that_depend_on_the_action(action: Action, error: errors.Server
 
 def test_every_remedy_is_used() -> None:
     assert set(REMEDIES.values()) | {Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER} == set(Remedy)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "registration.md"
+GENERATED = re.compile(r"<!-- plan: generated -->\n\n(.*?)\n\n<!-- plan: end -->", re.DOTALL)
+
+
+def table() -> str:
+    rows = [
+        ["observed", *(goal.value for goal in Goal)],
+        ["---"] * (1 + len(Goal)),
+        *([sight.value, *(actions[goal].value for goal in Goal)] for sight, actions in PLANS.items()),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def test_the_table_in_the_docs_is_the_plan() -> None:
+    found = GENERATED.search(PAGE.read_text(encoding="utf-8"))
+    assert found is not None, "docs/registration.md has lost its markers"
+    assert found[1] == table(), f"put this between the markers of docs/registration.md:\n{table()}"
