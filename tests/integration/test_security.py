@@ -390,7 +390,7 @@ async def test_a_server_that_knows_no_add_watch_only(zookeeper: ZooKeeperServer)
         assert old.refused == [wire.ADD_WATCH]
 
 
-async def test_optimized_watch_manager(start_zookeeper: StartZooKeeper) -> None:
+async def test_a_server_that_knows_one_shot_watches_only(start_zookeeper: StartZooKeeper) -> None:
     """ZooKeeper's own: it has MultiRead, and answers AddWatch with -5."""
     name = "org.apache.zookeeper.server.watch.WatchManagerOptimized"
     server = await start_zookeeper(tick_time_ms=200, properties={"zookeeper.watchManagerName": name})
