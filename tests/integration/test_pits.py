@@ -11,20 +11,19 @@ import itertools
 import json
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 import aioregistry
-from aioregistry import Added, ConnectTimeout, Removed, Resynced, ServiceInstance, SessionState, Status, View
+from aioregistry import Added, ConnectTimeout, Removed, Resynced, SessionState, Status, View
 from aioregistry.discovery import Changes
 from aioregistry.runtime import Endpoint, SystemRuntime
 from tests.cli.command import Command
 from tests.conftest import StartZooKeeper
 from tests.integration.monitored import Claim, boot
-from tests.integration.scene import DEADLINE, Scene, until
+from tests.integration.scene import DEADLINE, PARTITIONS, Scene, instance_of, meanwhile, until
 from tests.support import wire
 from tests.support.checkers import (
     OrderedConsumer,
@@ -38,6 +37,7 @@ from tests.support.checkers import (
     check_withdrawn,
 )
 from tests.support.judge import NO_NODE, Chronicle, Judge
+from tests.support.leftovers import nothing_left
 from tests.support.proxy import Direction, ZooKeeperProxy
 from tests.support.wire import CREATED, DELETED, Node, Wire
 from tests.support.zookeeper import ZooKeeperServer
@@ -53,19 +53,9 @@ NODE = f"{SERVICE}/a"
 REGISTER = ("register", "chat", "--id", "a", "--address", "127.0.0.1", "--port", "7000")
 
 Away = Callable[[ZooKeeperProxy], None]
-
-
-def refused(proxy: ZooKeeperProxy) -> None:
-    proxy.refuse()
-    proxy.cut()
-
-
-def silent(proxy: ZooKeeperProxy) -> None:
-    proxy.silence()
-
-
-def instance(id: str = "a", **fields: Any) -> ServiceInstance[Any]:
-    return ServiceInstance("chat", id=id, address="127.0.0.1", port=7000, **fields)
+away_in_any_way = pytest.mark.parametrize(
+    "away", [PARTITIONS["refused"].begin, PARTITIONS["silent"].begin], ids=["refused", "silent"]
+)
 
 
 def document(id: str, *, name: str = "chat", payload: object = None) -> bytes:
@@ -105,36 +95,6 @@ async def check_view(view: View[Any], judge: Judge, service: str) -> None:
         seen={id: (entry.czxid, entry.mzxid) for id, entry in snapshot.entries.items()},
         held={id: (node.stat.czxid, node.stat.mzxid) for id, node in nodes.items() if node is not None},
     )
-
-
-@contextlib.asynccontextmanager
-async def nothing_left(proxy: ZooKeeperProxy) -> AsyncIterator[None]:
-    """What is opened and closed inside leaves no task and no socket."""
-    tasks, sockets = asyncio.all_tasks(), open_sockets()
-    yield
-    proxy.cut()  # its ends of the connections are in this process too
-    await until(lambda: open_sockets() <= sockets)  # a transport closes its socket in the turn after it was told to
-    assert asyncio.all_tasks() <= tasks
-
-
-def open_sockets() -> set[str]:
-    found = set()
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            found.add(str(descriptor.readlink()))
-    return {name for name in found if name.startswith("socket:")}
-
-
-@contextlib.asynccontextmanager
-async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run *work* beside the body; what it raises is raised at the end."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 class Reader:
@@ -197,7 +157,7 @@ async def scene(proxy: ZooKeeperProxy, zookeeper: ZooKeeperServer) -> AsyncItera
 # ---------------------------------------------------------------- 1: nobody handles the session's end
 
 
-@pytest.mark.parametrize("away", [refused, silent])
+@away_in_any_way
 async def test_pit_01_after_a_long_disconnect_all_is_as_before(
     short_scene: Scene, zookeeper: ZooKeeperServer, proxy: ZooKeeperProxy, judge: Judge, away: Away
 ) -> None:
@@ -312,13 +272,13 @@ async def test_pit_02_a_withdrawal_that_comes_late_spares_the_successor(
     async with (
         aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG) as registry,
         aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=LONG) as before,
-        before.register(instance()) as ending,
+        before.register(instance_of("chat")) as ending,
         reading(zookeeper, path) as reader,
     ):
         gone, transactions = before.session.id, proxy.requests[wire.MULTI]
         proxy.silence(Direction.TO_SERVER)
         closing = asyncio.create_task(ending.aclose())
-        async with registry.register(instance()) as successor:
+        async with registry.register(instance_of("chat")) as successor:
             proxy.heal()
             await closing
             assert proxy.requests[wire.MULTI] > transactions
@@ -348,11 +308,11 @@ async def test_pit_03_sigterm_withdraws_at_once(zookeeper: ZooKeeperServer, judg
 
 async def test_pit_03_leaving_withdraws_at_once(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     async with aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG) as registry:
-        async with registry.register(instance()) as left:
+        async with registry.register(instance_of("chat")) as left:
             owner = registry.session.id
             assert await judge.owner(left.path) == owner
         check_withdrawn(withdrawn=left.withdrawn, sessions={owner}, owner=await judge.owner(left.path))
-        forgotten = await registry.register(instance())
+        forgotten = await registry.register(instance_of("chat"))
     check_withdrawn(withdrawn=forgotten.withdrawn, sessions={owner}, owner=await judge.owner(forgotten.path))
     assert left.withdrawn
     assert forgotten.withdrawn
@@ -366,7 +326,7 @@ async def test_pit_03_the_end_of_a_lifespan_withdraws_at_once(
 
     async def start_up() -> tuple[aioregistry.Registry, aioregistry.Registration[Any]]:
         registry = await aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG)
-        return registry, await registry.register(instance())
+        return registry, await registry.register(instance_of("chat"))
 
     registry, registration = await asyncio.create_task(start_up())
     owner = registry.session.id
@@ -375,7 +335,7 @@ async def test_pit_03_the_end_of_a_lifespan_withdraws_at_once(
     assert registration.withdrawn
 
 
-@pytest.mark.parametrize("away", [refused, silent])
+@away_in_any_way
 async def test_pit_03_closing_is_bounded_while_zookeeper_is_away(
     zookeeper: ZooKeeperServer, proxy: ZooKeeperProxy, judge: Judge, chroot: str, away: Away
 ) -> None:
@@ -385,7 +345,7 @@ async def test_pit_03_closing_is_bounded_while_zookeeper_is_away(
         registry = await aioregistry.connect(
             f"{proxy.address}{chroot}", session_timeout=LONG, close_timeout=close_timeout
         )
-        registration = await registry.register(instance())
+        registration = await registry.register(instance_of("chat"))
         owner, password = registry.session.id, registry.session.password
         away(proxy)
         began = clock()
@@ -398,7 +358,7 @@ async def test_pit_03_closing_is_bounded_while_zookeeper_is_away(
             bound=close_timeout + SLACK,
         )
         assert registration.withdrawn is False
-    assert await judge.owner(registration.path) == owner
+        assert await judge.owner(registration.path) == owner
     await wire.force_expiry(zookeeper.address, owner, password)
     assert await judge.node(registration.path) is None
 
@@ -428,15 +388,15 @@ async def test_pit_04_connect_returns_connected(zookeeper: ZooKeeperServer, judg
     registry = await aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG)
     assert registry.session.state is SessionState.CONNECTED
     assert registry.session.id in await sessions(zookeeper)
-    async with registry, registry.register(instance()):
+    async with registry, registry.register(instance_of("chat")):
         assert await judge.children(chroot + SERVICE) == ["a"]
         assert await registry.services() == ["chat"]
 
 
-@pytest.mark.parametrize("away", [refused, silent])
+@away_in_any_way
 async def test_pit_04_connect_says_why_it_cannot(proxy: ZooKeeperProxy, away: Away) -> None:
-    away(proxy)
     async with nothing_left(proxy):
+        away(proxy)
         with pytest.raises(ConnectTimeout) as caught:
             _ = await aioregistry.connect(proxy.address, session_timeout=LONG, connect_timeout=0.3)
     assert caught.value.servers == proxy.address
@@ -450,7 +410,7 @@ async def test_pit_04_without_waiting_all_is_to_come(proxy: ZooKeeperProxy, judg
     async with aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=LONG, wait=False) as registry:
         assert registry.session.state is SessionState.DISCONNECTED
         states = registry.session.states()
-        async with registry.register(instance(), wait=False) as registration:
+        async with registry.register(instance_of("chat"), wait=False) as registration:
             status = registration.status
             assert status is Status.REGISTERING
             waiting = {
@@ -501,7 +461,7 @@ async def test_pit_05_who_works_long_on_a_change_holds_up_nobody(
     async with (
         await wire.connect(zookeeper.address) as other,
         aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=SHORT) as registry,
-        registry.register(instance()) as registration,
+        registry.register(instance_of("chat")) as registration,
         registry.discover("chat") as view,
     ):
         slow, quick, snapshots = view.changes(), view.changes(), view.snapshots()
@@ -548,12 +508,12 @@ def closed_at_once(proxy: ZooKeeperProxy) -> None:
     proxy.cut()
 
 
-@pytest.mark.parametrize("away", [refused, closed_at_once])
+@pytest.mark.parametrize("away", [PARTITIONS["refused"].begin, closed_at_once], ids=["refused", "closed-at-once"])
 async def test_pit_06_retries_never_end(proxy: ZooKeeperProxy, judge: Judge, chroot: str, away: Away) -> None:
     runtime, server = Dialing(), proxy.target
     async with (
         aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=SHORT, runtime=runtime) as registry,
-        registry.register(instance()) as registration,
+        registry.register(instance_of("chat")) as registration,
     ):
         away(proxy)
         before = runtime.dialed
@@ -676,7 +636,7 @@ async def test_pit_09_a_session_is_offered_again_for_as_long_as_it_takes(
 ) -> None:
     async with (
         aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=SHORT) as registry,
-        registry.register(instance()) as registration,
+        registry.register(instance_of("chat")) as registration,
     ):
         session = registry.session.id
         async with census(zookeeper, session) as taken:
@@ -697,12 +657,12 @@ async def test_pit_09_a_new_session_is_made_when_the_server_has_refused_the_old_
     runtime = Dialing()
     async with (
         aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=SHORT, runtime=runtime) as registry,
-        registry.register(instance()) as registration,
+        registry.register(instance_of("chat")) as registration,
         Chronicle(zookeeper.address, registration.path) as chronicle,
     ):
         session, states = registry.session.id, registry.session.states()
         async with census(zookeeper, session) as taken:
-            refused(proxy)
+            PARTITIONS["refused"].begin(proxy)
             await ended(zookeeper, session)
             dialed = runtime.dialed
             await until(lambda: runtime.dialed > dialed + 10)
@@ -733,7 +693,7 @@ async def test_pit_10_the_node_of_a_dropped_connection_is_taken_over(
     async with (
         reading(zookeeper, path) as reader,
         aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG) as registry,
-        registry.register(instance()) as registration,
+        registry.register(instance_of("chat")) as registration,
     ):
         assert ghost.session_id in await sessions(zookeeper)
         await wire.force_expiry(zookeeper.address, ghost.session_id, ghost.password)
@@ -745,14 +705,14 @@ async def test_pit_10_the_node_of_a_dropped_connection_is_taken_over(
         )
 
 
-@pytest.mark.parametrize("away", [refused, silent])
+@away_in_any_way
 async def test_pit_10_what_could_not_be_withdrawn_is_taken_over(
     zookeeper: ZooKeeperServer, proxy: ZooKeeperProxy, judge: Judge, chroot: str, away: Away
 ) -> None:
     path = chroot + NODE
     async with (
         aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=LONG, close_timeout=0.1) as before,
-        before.register(instance()) as dropped,
+        before.register(instance_of("chat")) as dropped,
     ):
         session, password = before.session.id, before.session.password
         away(proxy)
@@ -761,7 +721,7 @@ async def test_pit_10_what_could_not_be_withdrawn_is_taken_over(
     async with (
         reading(zookeeper, path) as reader,
         aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG) as registry,
-        registry.register(instance()) as registration,
+        registry.register(instance_of("chat")) as registration,
     ):
         proxy.restore()  # what was held arrives late
         await wire.force_expiry(zookeeper.address, session, password)
@@ -789,7 +749,7 @@ async def test_pit_11_views_watch_relist_and_tell_the_true_differences(
     ):
         changes = view.changes()
         ordered = OrderedConsumer(changes.start.entries)
-        refused(proxy)
+        PARTITIONS["refused"].begin(proxy)
         await wire.force_expiry(zookeeper.address, registry.session.id, registry.session.password)
         await judge.set_data(f"{service}/changed", document("changed", payload=1))
         for id in ("replaced", "gone"):
