@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .discovery import View
+    from .discovery import Changes, View
     from .errors import (
         AuthenticationFailed,
         ChrootMissing,
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ConnectTimeout,
         HandleClosed,
         InvalidArgument,
+        NoAuth,
         NodeNotEphemeral,
         RegistrationConflict,
         RegistrationDisplaced,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         SessionClosed,
         SessionExpired,
         SessionFailed,
+        UnsupportedServer,
         UsageError,
     )
     from .model import Added, Change, Entry, Invalid, Removed, Resynced, ServiceInstance, ServiceType, Snapshot, Updated
@@ -41,6 +43,7 @@ __all__ = [
     "Added",
     "AuthenticationFailed",
     "Change",
+    "Changes",
     "ChrootMissing",
     "ConnectTimeout",
     "ConnectionLost",
@@ -48,6 +51,7 @@ __all__ = [
     "HandleClosed",
     "Invalid",
     "InvalidArgument",
+    "NoAuth",
     "NodeNotEphemeral",
     "Registration",
     "RegistrationConflict",
@@ -69,6 +73,7 @@ __all__ = [
     "Snapshot",
     "Status",
     "Stream",
+    "UnsupportedServer",
     "Updated",
     "UsageError",
     "View",
@@ -78,7 +83,7 @@ __all__ = [
 # Loaded when first used: the command line answers --help without asyncio, aiozk and msgspec, which take five times as
 # long.
 _ROOMS = {
-    "discovery": ("View",),
+    "discovery": ("Changes", "View"),
     "model": (
         "Added",
         "Change",

@@ -433,7 +433,7 @@ class NotEmpty(ServerError):
     meaning = "node has children"
 
 
-class ServerSessionExpired(ServerError):
+class ServerSessionExpired(ServerError, SessionExpired):
     """The server says so inside a reply; the session machine hears of it by the connection's end."""
 
     code = -112

@@ -130,6 +130,11 @@ class Handle:
     # ------------------------------------------------------------------ being used
 
     @property
+    def _is_open(self) -> bool:
+        """Whether it was entered or awaited, and not closed since."""
+        return self._phase in (_Phase.OPEN, _Phase.ENTERED)
+
+    @property
     def _is_closed(self) -> bool:
         """Whether it can never be used again, also where it was never entered."""
         return self._phase is _Phase.CLOSED

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from aiozk.protocol.acl import ACL
 
@@ -242,6 +242,7 @@ class Registry(Handle):
             wait=wait,
             close_timeout=self._close_timeout if close_timeout is None else close_timeout,
             acl=self._acl,
+            chroot="" if self._create_chroot else self._chroot,
             withdrawals=self._withdrawals,
         )
         self._registrations[instance.name, instance.id] = registration
@@ -252,7 +253,13 @@ class Registry(Handle):
         if present is not None and present.status not in _ENDED:
             raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
 
-    def discover(self, name: str, *, payload_type: type[P] | Any = Any) -> View[Any]:
+    @overload
+    def discover(self, name: str) -> View[Any]: ...
+    @overload
+    def discover(self, name: str, *, payload_type: type[P]) -> View[P]: ...
+    @overload
+    def discover(self, name: str, *, payload_type: Any) -> View[Any]: ...
+    def discover(self, name: str, *, payload_type: Any = Any) -> View[Any]:
         """Return a view of the service *name*, to be entered or awaited; entered, it is synced.
 
         Args:
@@ -335,16 +342,19 @@ class Registry(Handle):
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._close_timeout
+        # Whoever is entering a handle is told by the end of the session.
         closings = [
-            loop.create_task(handle.aclose()) for handle in (*self._registrations.values(), *self._views.values())
+            loop.create_task(handle.aclose())
+            for handle in (*self._registrations.values(), *self._views.values())
+            if handle._is_open
         ]
         if closings:
-            await asyncio.wait(closings)
+            await asyncio.wait(closings, timeout=self._close_timeout)
         await self._discovery.aclose()
         await self._session.close(max(deadline - loop.time(), 0.0))
         await self._withdrawals.over()  # they end with the session
         for closing in closings:
-            closing.result()
+            await closing
 
     def __repr__(self) -> str:
         return f"<Registry {self._session.hosts} {self._session!r}>"

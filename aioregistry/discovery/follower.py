@@ -29,7 +29,7 @@ from aioregistry.session import Session, TreeWatch
 from .mirror import SERVICE, Mirror, News
 from .reader import Reader
 
-__all__ = ["Consumer", "Follower", "Strategy"]
+__all__ = ["RETRY", "Consumer", "Follower", "Strategy"]
 
 log = logging.getLogger("aioregistry.discovery")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from aioregistry.errors import NoNode, RegistryError, SessionClosed
+from aioregistry.errors import NoAuth, NoNode, RegistryError, ServerError, SessionClosed
 from aioregistry.protocol import Exists, GetChildren, WatchedEvent
 from aioregistry.session import Session
 from aioregistry.streams import Source, Stream
+
+from .follower import RETRY
 
 __all__ = ["ServiceNames"]
 
@@ -51,28 +53,45 @@ class ServiceNames:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        stop_observing = self._session.observe(self._wake.set)  # watches are gone with a session: look again
-        listener = self._session.watches.listen(self._path, self._fired)
         try:
-            while True:
-                self._wake.clear()
-                names = await self._read_and_watch()
-                if names != self._names:
-                    self._names = names
-                    self._source.offer(names)
-                await self._wake.wait()
+            await self._follow()
         except SessionClosed:
-            self._source.close()
+            self._end(None)
         except RegistryError as error:
-            self._source.close(error)
+            self._end(error)
         except asyncio.CancelledError:
-            self._source.close(RegistryError(f"the task that follows {self._path} was cancelled from outside"))
+            self._end(RegistryError(f"the task that follows {self._path} was cancelled from outside"))
             raise
         except Exception as defect:  # must reach the streams instead of a task that nobody awaits
             log.critical("following %s failed", self._path, exc_info=True)
             failure = RegistryError(f"following {self._path} failed: {defect!r}")
             failure.__cause__ = defect
-            self._source.close(failure)
+            self._end(failure)
+
+    def _end(self, error: RegistryError | None) -> None:
+        """End the streams there are; the next one begins anew, for what was forbidden may be allowed by then."""
+        source, self._source = self._source, Source()
+        self._task = self._names = None
+        source.close(error)
+
+    async def _follow(self) -> None:
+        stop_observing = self._session.observe(self._wake.set)  # watches are gone with a session: look again
+        listener = self._session.watches.listen(self._path, self._fired)
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    names = await self._read_and_watch()
+                except NoAuth:
+                    raise
+                except ServerError as error:  # overloaded, say
+                    log.info("%s is listed again in a while: %s", self._path, error)
+                    await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
+                    continue
+                if names != self._names:
+                    self._names = names
+                    self._source.offer(names)
+                await self._wake.wait()
         finally:
             listener.close()
             stop_observing()

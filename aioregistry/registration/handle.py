@@ -100,6 +100,7 @@ class Registration(Handle, Generic[P]):
         close_timeout: seconds that closing may take; a third of the session timeout unless given.
         acl: of the node and of parents that have to be created; must let this session read, write and delete.
             Anybody may do everything unless given.
+        chroot: a node above the services that is not made where it is missing; empty: every parent is.
         withdrawals: those of the session, shared by all its registrations.
 
     Raises:
@@ -117,6 +118,7 @@ class Registration(Handle, Generic[P]):
         wait: bool = True,
         close_timeout: float | None = None,
         acl: Sequence[Any] | None = None,
+        chroot: str = "",
         withdrawals: Withdrawals | None = None,
     ) -> None:
         if not isinstance(instance, ServiceInstance):
@@ -130,7 +132,7 @@ class Registration(Handle, Generic[P]):
         if instance.registration_time_ms is None:
             instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
         acl = OPEN_ACL if acl is None else tuple(acl)
-        target = target_of(check_path("base_path", base_path or "/"), instance.name, instance.id, acl)
+        target = target_of(check_path("base_path", base_path or "/"), instance.name, instance.id, acl, chroot)
         _checked_document(instance, target, session.max_request)
         self._session = session
         self._instance = instance

@@ -11,6 +11,7 @@ from aioregistry.errors import (
     AuthFailed,
     BadArguments,
     BadVersion,
+    ChrootMissing,
     DataInconsistency,
     EphemeralOnLocalSession,
     InvalidACL,
@@ -86,6 +87,7 @@ REMEDIES: Mapping[type[RegistryError], Remedy] = MappingProxyType(
         # Its rules.
         AuthFailed: Remedy.REFUSED,
         BadArguments: Remedy.REFUSED,
+        ChrootMissing: Remedy.REFUSED,
         EphemeralOnLocalSession: Remedy.REFUSED,
         InvalidACL: Remedy.REFUSED,
         InvalidCallback: Remedy.REFUSED,

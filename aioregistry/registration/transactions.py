@@ -12,14 +12,18 @@ __all__ = ["Target", "ancestors", "change", "creation", "parent_creation", "take
 
 
 class Target(NamedTuple):
-    """Where a registration writes, and with which ACL; ``marker`` is None where there is no place for it."""
+    """Where a registration writes, and with which ACL.
+
+    ``marker`` is None where there is no place for it. ``chroot`` is not made where it is missing; empty: everything is.
+    """
 
     path: str
     acl: Sequence[Any]
     marker: str | None
+    chroot: str = ""
 
 
-def target_of(base_path: str, name: str, id: str, acl: Sequence[Any]) -> Target:
+def target_of(base_path: str, name: str, id: str, acl: Sequence[Any], chroot: str = "") -> Target:
     """Return the node of instance *id* of service *name*, and the beginning of the marker that it is withdrawn with.
 
     Markers stand beside the services, not among them, where Curator would list their root as a service; services
@@ -28,7 +32,7 @@ def target_of(base_path: str, name: str, id: str, acl: Sequence[Any]) -> Target:
     services = base_path.rstrip("/")
     # quote() escapes the colon, so that the three parts can be told apart again.
     marker = f"{services}-withdrawn/{quote(name, safe='')}:{quote(id, safe='')}" if services else None
-    return Target(f"{services}/{name}/{id}", acl, marker)
+    return Target(f"{services}/{name}/{id}", acl, marker, chroot)
 
 
 def ancestors(path: str) -> list[str]:

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aioregistry.errors import (
+    ChrootMissing,
     ConnectionLost,
     HandleClosed,
     NodeExists,
@@ -441,14 +442,14 @@ class Worker:
 
     # ------------------------------------------------------------------ errors
 
-    async def _remedied(self, action: Action | None, error: ServerError | RequestTooLarge) -> float | None:
+    async def _remedied(self, action: Action | None, error: RegistryError) -> float | None:
         """Do what follows from *error*; return the seconds to rest after it, if any."""
         self._failures += 1
         what = remedy(action, error)
         if what is Remedy.MAKE_PARENTS:
             try:
                 await self._make_parents(str(self._target.marker) if action is Action.WITHDRAW else self._target.path)
-            except ServerError as obstacle:
+            except (ServerError, ChrootMissing) as obstacle:
                 error = obstacle
                 what = Remedy.OMIT_MARKER if action is Action.WITHDRAW else remedy(None, obstacle)
         if what is Remedy.OMIT_MARKER:
@@ -489,6 +490,8 @@ class Worker:
         """
         missing: list[str] = []
         for parent in reversed(ancestors(path)):
+            if parent == self._target.chroot:
+                raise ChrootMissing(parent)
             try:
                 await self._make_parent(parent)
             except NoNode:

@@ -207,6 +207,10 @@ class Connection(asyncio.Protocol):
         error: RegistryError | None = None
         try:
             reply = decode_reply(pending.request, frame)
+        except ProtocolError:
+            # What else comes on this connection cannot be trusted either; whoever waits hears that it was lost.
+            queue.appendleft(pending)
+            raise
         except RegistryError as failure:
             error = failure
         if pending.request.opcode in _EVIDENT and (

@@ -140,6 +140,8 @@ class Session:
         self._dialed: dict[int, Connection] = {}
         self._connections = 0
         self._attempts: dict[str, str] = {}
+        self._short_lived = 0
+        """Connections in a row that served for less than a heartbeat's interval."""
         self._knows: dict[str, dict[int, bool]] = {}
         self._watched = Watches()
         self._news_since = 0
@@ -504,6 +506,12 @@ class Session:
 
     def _answered(self, connection: Connection, request: Any, error: RegistryError | None) -> None:
         opcode = request.opcode
+        if isinstance(error, AuthFailed) and self._machine.phase is Phase.PRIMING:
+            # Here, not where the answer is awaited: the server closes the connection behind it, and the end may come in
+            # the same callback.
+            self.failure = AuthenticationFailed(request.scheme, str(connection.endpoint))
+            self._step(CredentialsRefused(connection.number))
+            return
         if opcode in _LEARNED and (error is None or isinstance(error, (Unimplemented, MarshallingError))):
             self._knows.setdefault(str(connection.endpoint), {})[opcode] = error is None
         if hasattr(request, "watch") and (error is None or isinstance(error, NoNode)):
@@ -525,7 +533,10 @@ class Session:
     # ------------------------------------------------------------------ offline: rounds of connecting
 
     async def _connect_round(self) -> None:
-        await self._phase_change(retry_delay(self._machine.failures, self.timeout, self.runtime.uniform))
+        # The first connection that is cut short is as good as any; one after another is a server that sheds its load,
+        # or refuses what is sent to it.
+        failures = max(self._machine.failures, self._short_lived - 1)
+        await self._phase_change(retry_delay(failures, self.timeout, self.runtime.uniform))
         question = self._question()
         if question is None:
             return
@@ -615,13 +626,8 @@ class Session:
                 await self._authenticate(connection)
                 await self._learn(connection)
                 await self._restore_watches(connection)
-        except ConnectionLost:
+        except (ConnectionLost, AuthFailed):
             return  # reported already
-        except AuthenticationFailed as error:
-            if self._machine.phase is Phase.PRIMING:
-                self.failure = error
-                self._step(CredentialsRefused(connection.number))
-            return
         except TimeoutError:
             self._leave(connection, f"did not answer within {deadline:.3g} s of accepting the session")
             return
@@ -635,12 +641,8 @@ class Session:
         self._step(Primed(connection.number))
 
     async def _authenticate(self, connection: Connection) -> None:
-        sent = [(scheme, connection.submit(Auth(scheme, secret))) for scheme, secret in self._auth]
-        for scheme, answer in sent:
-            try:
-                await answer
-            except AuthFailed as error:
-                raise AuthenticationFailed(scheme, str(connection.endpoint)) from error
+        for answer in [connection.submit(Auth(scheme, secret)) for scheme, secret in self._auth]:
+            await answer
 
     async def _learn(self, connection: Connection) -> None:
         # An unknown opcode costs the connection and whatever is pipelined behind it, so it is asked alone, before
@@ -668,12 +670,14 @@ class Session:
         if self._machine.read_only:
             await self._endure_read_only(connection, interval)
             return
+        began = self.runtime.boot()
         while self._serves(connection):
             idle = interval - self.evidence_age()
             if idle > 0:
                 await self._measured(self._phase_change(idle), idle)
             else:
                 await self._beat(connection, interval)
+        self._short_lived = 0 if self.runtime.boot() - began >= interval else self._short_lived + 1
 
     def _serves(self, connection: Connection) -> bool:
         return self._connection is connection and self._machine.phase is Phase.SERVING

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from aioregistry.errors import BadVersion
 from aioregistry.protocol import Create, Create2, CreateContainer, CreateFlag, Delete, Multi, SetData
 from aioregistry.registration.transactions import (
+    Target,
     ancestors,
     change,
     creation,
@@ -35,7 +36,7 @@ TARGET = target_of("/services", "chat", "10.0.0.7:7000", ACL)
     ],
 )
 def test_where(base_path: str, path: str, marker: str | None) -> None:
-    assert target_of(base_path, "chat", "a#1", ACL) == (path, ACL, marker)
+    assert target_of(base_path, "chat", "a#1", ACL) == Target(path, ACL, marker)
 
 
 @given(name=st.text(min_size=1), id=st.text(min_size=1), czxid=st.integers(1, 2**62))
