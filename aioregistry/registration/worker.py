@@ -467,8 +467,7 @@ class Worker:
 
     def _refused(self, error: RegistryError) -> bool:
         """Tell whom it concerns; return whether that is the end."""
-        refusal = RegistrationError(self._target.path, f"the server refuses: {error}")
-        refusal.__cause__ = error
+        refusal = error if isinstance(error, ChrootMissing) else self._refusal(error)
         if self.closing:
             _log.warning("%s: cannot be withdrawn: %s", self._target.path, error)
             self._end(None)
@@ -477,6 +476,13 @@ class Worker:
         else:
             self._end(refusal)
         return self._finished
+
+    def _refusal(self, error: RegistryError) -> RegistrationError:
+        refusal: RegistryError = error
+        if not isinstance(error, ChrootMissing):  # which says it all
+            refusal = RegistrationError(self._target.path, f"the server refuses: {error}")
+            refusal.__cause__ = error
+        return refusal
 
     def _pause(self) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
