@@ -269,6 +269,7 @@ async def test_pit_02_a_withdrawal_that_comes_late_spares_the_successor(
     zookeeper: ZooKeeperServer, proxy: ZooKeeperProxy, judge: Judge, chroot: str
 ) -> None:
     path = chroot + NODE
+    await judge.make(f"{chroot}/services-withdrawn")  # so that one transaction withdraws
     async with (
         aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG) as registry,
         aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=LONG) as before,
