@@ -478,10 +478,8 @@ class Worker:
         return self._finished
 
     def _refusal(self, error: RegistryError) -> RegistrationError:
-        refusal: RegistryError = error
-        if not isinstance(error, ChrootMissing):  # which says it all
-            refusal = RegistrationError(self._target.path, f"the server refuses: {error}")
-            refusal.__cause__ = error
+        refusal = RegistrationError(self._target.path, f"the server refuses: {error}")
+        refusal.__cause__ = error
         return refusal
 
     def _pause(self) -> float:
