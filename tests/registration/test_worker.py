@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aioregistry.errors import (
+    ChrootMissing,
     InvalidACL,
     NoAuth,
     NodeNotEphemeral,
@@ -194,6 +195,25 @@ async def test_a_parent_that_cannot_be_made(session: FakeSession) -> None:
     with pytest.raises(RegistrationError, match="not authorised") as caught:
         _ = await opened(registration(session))
     assert isinstance(caught.value.__cause__, NoAuth)
+
+
+async def test_a_chroot_that_is_not_to_be_made() -> None:
+    session = connected(ModelTree())
+    with pytest.raises(ChrootMissing, match="/prod/eu"):
+        _ = await Registration(session.as_session, CHAT, base_path="/prod/eu/services", chroot="/prod/eu")
+    assert session.tree.children("/") == []
+    session.tree.make("/prod/eu")
+    async with Registration(session.as_session, CHAT, base_path="/prod/eu/services", chroot="/prod/eu") as registered:
+        await registered.wait_live(5)
+        session.expire()
+        session.tree.nodes = ModelTree().nodes  # wiped: it was there once, and may come again
+        session.connect()
+        await quiet()
+        assert registered.status is Status.REGISTERING
+        session.tree.make("/prod/eu")
+        await registered.wait_live(5)
+        await registered.aclose()
+    assert registered.withdrawn
 
 
 # ---------------------------------------------------------------- disruptions
@@ -700,13 +720,15 @@ async def test_pauses_grow_and_are_bounded(session: FakeSession, monkeypatch: py
 async def test_a_refusal_ends_what_was_never_listed(
     tree: ModelTree, session: FakeSession, error: type[ServerError]
 ) -> None:
-    session.fate = lambda message: error(PATH) if isinstance(message, Create2) else None
+    refusals = [error(PATH)]
+    session.fate = lambda message: refusals.pop() if isinstance(message, Create2) and refusals else None
     refused = registration(session)
     with pytest.raises(RegistrationError, match=error.meaning) as caught:
         _ = await opened(refused)
     assert isinstance(caught.value.__cause__, error)
     assert refused.status is Status.FAILED
     assert await refused.wait_closed() is caught.value
+    assert owner(tree) is None
 
 
 async def test_a_refused_update_is_told_and_tried_again(
