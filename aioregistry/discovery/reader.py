@@ -97,8 +97,12 @@ class Reader:
         if isinstance(question, ReadNodes):
             self._nodes_under_way += len(question.names)
         future = self._session.submit(message)
-        future.add_done_callback(lambda _: self._answered())
+        future.add_done_callback(self._done)
         self._under_way.append((question, future))
+
+    def _done(self, future: asyncio.Future[Any]) -> None:
+        future.exception()  # retrieved, should the connection be gone and nobody ask for it
+        self._answered()
 
     def _message(self, question: Question) -> Any:
         match question:

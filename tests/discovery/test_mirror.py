@@ -400,8 +400,8 @@ class Server:
         the newest frame, which puts the others out of date.
         """
         events = [frame for frame in self.frames if frame.is_event]
-        candidates = {"deliver": self.frames, "deliver an event": events or self.frames}
-        frame = candidates[how][0] if how in candidates else self.frames[-1]
+        frames = events if how == "deliver an event" and events else self.frames
+        frame = frames[-1] if how == "deliver the newest" else frames[0]
         self.frames.remove(frame)
         return frame
 
@@ -458,7 +458,8 @@ class Server:
 NAMES = st.sampled_from(["a", "b", "c"])
 WRITES = st.sampled_from(["create", "create", "create bad", "create unreadable", "grant"])
 WRITES |= st.sampled_from(["set", "set", "set bad", "delete", "take over", "delete and create", "reap"])
-MOVES = st.sampled_from(["answer", "deliver", "deliver an event", "deliver the newest"])
+WAYS_TO_DELIVER = ["deliver", "deliver an event", "deliver the newest"]
+MOVES = st.sampled_from(["answer", "answer", *WAYS_TO_DELIVER])
 
 
 class MirrorMachine(RuleBasedStateMachine):
@@ -476,21 +477,28 @@ class MirrorMachine(RuleBasedStateMachine):
         self.server: Server | None = None
         self.mirror = Mirror("chat")
         self.consumer: OrderedConsumer | None = None
-        self.write([("create", name) for name in sorted(names)])
+        for name in sorted(names):
+            self._write("create", name)
         self.connect()
 
     # ---------------------------------------------------------------- the tree changes
 
-    @rule(writes=st.lists(st.tuples(WRITES, NAMES), min_size=1, max_size=5))
-    def write(self, writes: list[tuple[str, str]]) -> None:
-        for how, name in writes:
-            node = self.tree.nodes.get(name)
-            if how == "reap":
-                self._make_or_reap_service()
-            elif how.startswith("create") and node is None and self.tree.service:
-                self._create(name, readable=how != "create unreadable", valid=how != "create bad")
-            elif node is not None:
-                self._change(how, name, node)
+    @rule(steps=st.lists(st.tuples(WRITES | MOVES | MOVES, NAMES), min_size=1, max_size=12), limit=st.integers(1, 3))
+    def go_on(self, steps: list[tuple[str, str]], limit: int) -> None:
+        for what, name in steps:
+            if what in WAYS_TO_DELIVER or what == "answer":
+                self._move(what, limit)
+            else:
+                self._write(what, name)
+
+    def _write(self, how: str, name: str) -> None:
+        node = self.tree.nodes.get(name)
+        if how == "reap":
+            self._make_or_reap_service()
+        elif how.startswith("create") and node is None and self.tree.service:
+            self._create(name, readable=how != "create unreadable", valid=how != "create bad")
+        elif node is not None:
+            self._change(how, name, node)
 
     def _change(self, how: str, name: str, node: Node) -> None:
         self.tree.zxid += 1
@@ -535,14 +543,12 @@ class MirrorMachine(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------- answers and events come
 
-    @rule(moves=st.lists(MOVES, min_size=1, max_size=10), limit=st.integers(1, 3))
-    def go_on(self, moves: list[str], limit: int) -> None:
-        for move in moves:
-            if self.server is not None and self.server.questions and move == "answer":
-                self.server.answer()
-            elif self.server is not None and self.server.frames and move != "answer":
-                self._receive(self.server.next_frame(move), limit)
-                self.ordered()
+    def _move(self, how: str, limit: int) -> None:
+        if self.server is not None and self.server.questions and how == "answer":
+            self.server.answer()
+        elif self.server is not None and self.server.frames and how != "answer":
+            self._receive(self.server.next_frame(how), limit)
+            self.ordered()
 
     def _receive(self, frame: Frame, limit: int) -> None:
         frame.deliver(self.mirror)
