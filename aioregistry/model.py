@@ -92,42 +92,51 @@ class FrozenList(list[Any]):
 _CONTAINERS: Final = frozenset((dict, list))
 
 
-def _freeze(value: Any) -> Any:
-    """Return *value*, fresh from a decoder, with its containers frozen; what *value* was is used up."""
+# Whoever compares, shows or pickles what is nested deeper than Python's stack reaches fails, and so would a view. Far
+# more than anybody nests, and a tenth of what Jackson bears (StreamReadConstraints.DEFAULT_MAX_DEPTH, 1000).
+_MAX_DEPTH: Final = 100
+_TOO_DEEP: Final = f"it is nested deeper than {_MAX_DEPTH} levels"
+
+
+def _freeze(value: Any, levels: int = _MAX_DEPTH) -> Any:
+    """Return *value*, fresh from a decoder, with its containers frozen; what *value* was is used up.
+
+    Raises:
+        ValueError: it is nested deeper than *levels*.
+    """
+    if type(value) not in _CONTAINERS:
+        return value
+    if not levels:
+        raise ValueError(_TOO_DEEP)
     if type(value) is dict:
         for key, item in value.items():
             if type(item) in _CONTAINERS:
-                value[key] = _freeze(item)  # an item in the place of another: the iteration does not mind
+                value[key] = _freeze(item, levels - 1)  # in the place of another: the iteration does not mind
         return FrozenDict(value)
-    if type(value) is list:
-        if not _CONTAINERS.isdisjoint(map(type, value)):
-            return FrozenList(map(_freeze, value))
-        return FrozenList(value)
-    return value
+    if not _CONTAINERS.isdisjoint(map(type, value)):
+        return FrozenList([_freeze(item, levels - 1) for item in value])
+    return FrozenList(value)
 
 
 def _json(field: str, value: Any) -> Any:
     """Return *value* as fresh builtin JSON values; raises :class:`InvalidArgument` where it has no such form."""
     try:
         plain = msgspec.to_builtins(value, str_keys=True)
-        msgspec.json.encode(plain)
-        finite = _is_finite(plain)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        _check_json(plain, _MAX_DEPTH)
+        return msgspec.json.decode(msgspec.json.encode(plain))  # what a consumer will see: no tuples, say
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidArgument(field, value, f"cannot be written as JSON: {error}") from error
-    if not finite:
-        raise InvalidArgument(field, value, "cannot be written as JSON: a number is not finite")
-    return plain
 
 
-def _is_finite(plain: Any) -> bool:
+def _check_json(plain: Any, levels: int) -> None:
     # msgspec writes nan and the infinities as null: a consumer would see something else than what was registered.
-    if isinstance(plain, float):
-        return math.isfinite(plain)
-    if isinstance(plain, dict):
-        return all(map(_is_finite, plain.values()))
-    if isinstance(plain, list | tuple):
-        return all(map(_is_finite, plain))
-    return True
+    if isinstance(plain, float) and not math.isfinite(plain):
+        raise ValueError("a number is not finite")
+    if isinstance(plain, dict | list | tuple):
+        if not levels:
+            raise ValueError(_TOO_DEEP)
+        for item in plain.values() if isinstance(plain, dict) else plain:
+            _check_json(item, levels - 1)
 
 
 # ---------------------------------------------------------------- the instance
@@ -483,13 +492,16 @@ def decode(data: bytes, *, name: str | None = None, id: str | None = None) -> Se
     draft.ssl_port = document.ssl_port
     draft.enabled = document.enabled
     draft.service_type = document.service_type or ServiceType.DYNAMIC
-    draft.uri_spec = None if document.uri_spec is None else _freeze(document.uri_spec)
     draft.registration_time_ms = document.registration_time_ms or None
     payload = document.payload
-    if type(payload) in _CONTAINERS:
-        draft.payload, draft.payload_class = _without_class(payload)
-    else:
-        draft.payload, draft.payload_class = payload, None
+    try:
+        draft.uri_spec = None if document.uri_spec is None else _freeze(document.uri_spec)
+        if type(payload) in _CONTAINERS:
+            draft.payload, draft.payload_class = _without_class(payload)
+        else:
+            draft.payload, draft.payload_class = payload, None
+    except ValueError as error:
+        raise InvalidInstance(str(error)) from error
     draft.extra = extra
     return draft.frozen()
 
@@ -535,9 +547,9 @@ def _decode_leniently(data: bytes) -> tuple[_Document, FrozenDict]:
         fields = msgspec.json.decode(data)
         if not isinstance(fields, dict):
             raise InvalidInstance(f"a service instance is a JSON object, not {type(fields).__name__}")
-        extra = {field: fields.pop(field) for field in fields.keys() - _DOCUMENT_FIELDS}
+        extra = {field: fields.pop(field) for field in [*fields] if field not in _DOCUMENT_FIELDS}  # in their order
         return msgspec.convert(fields, _Document), _freeze(extra)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise InvalidInstance(str(error)) from error
 
 
@@ -553,6 +565,8 @@ def _with_class(payload: Any, payload_class: str | None) -> Any:
 def _without_class(payload: dict[str, Any] | list[Any]) -> tuple[Any, str | None]:
     if type(payload) is dict:
         payload_class = payload.pop(_CLASS, None)
+        if payload_class is not None and not (isinstance(payload_class, str) and _JAVA_CLASS.fullmatch(payload_class)):
+            raise ValueError(f"payload: {_CLASS} is {payload_class!r}, which is no Java class")
         return _freeze(payload), payload_class
     match payload:
         case [str(payload_class), value] if _JAVA_CLASS.fullmatch(payload_class):
