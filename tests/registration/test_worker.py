@@ -697,6 +697,7 @@ async def test_pauses_begin_anew_after_a_success(
         await registered.update(payload={"load": load + 1})
         assert drawn[0] == 2 * worker.FIRST_PAUSE
         drawn.clear()
+    session.fate = lambda message: None
 
 
 async def test_pauses_grow_and_are_bounded(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
