@@ -43,7 +43,8 @@ def tests(session: nox.Session) -> None:
     provide(session, ZOOKEEPER)
     install(session, "test")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    # Most tests wait for a server more than they compute: files side by side, each worker with a ZooKeeper of its own.
+    session.run("coverage", "run", "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
