@@ -27,8 +27,9 @@ a data watch on each node. A node's events then arm nothing: the reading that th
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from aioregistry.errors import InvalidInstance, NoNode, ServerError
@@ -105,8 +106,9 @@ class Mirror:
         self._listed: int | None = None  # the mark that is settled when all that was listed has been read
         self._rolled_back = False
         self._missing = False  # the list said so: an exists watch comes next
-        # Due, asked, and asked but to be asked again; each with its epoch, for marks.
-        self._due: dict[str, int] = {}
+        # Due, asked, and asked but to be asked again; each with its epoch, for marks. What is due longest is asked
+        # first; taking that from a plain dict passes all that was taken before.
+        self._due: OrderedDict[str, int] = OrderedDict()
         self._asked: dict[str, int] = {}
         self._again: dict[str, int] = {}
         self._epoch = 0
@@ -150,10 +152,9 @@ class Mirror:
             return FindService() if self._missing else ListNames(self.one_shot)
         if not due:
             return None
-        names = tuple(islice(due, limit))
-        for name in names:
-            asked[name] = due.pop(name)
-        return ReadNodes(names, self.one_shot)
+        taken = [due.popitem(last=False) for _ in range(min(limit, len(due)))]
+        asked.update(taken)
+        return ReadNodes(tuple([name for name, _ in taken]), self.one_shot)
 
     def look_again(self) -> None:
         """List again, and read again what could not be read: newer servers hide the events of such nodes."""

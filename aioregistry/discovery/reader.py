@@ -137,7 +137,7 @@ class Reader:
         if error is None:
             reply = future.result()
             zxid, observations = reply.zxid, reply.value if len(names) > 1 else (reply.value,)
-        elif isinstance(error, NoNode | NoAuth):
+        elif isinstance(error, NoNode | NoAuth) and len(names) == 1:
             zxid, observations = error.zxid, (error,)
         else:
             self._pace.refused()
