@@ -23,7 +23,7 @@ from aioregistry.errors import (
     SessionClosed,
     UnsupportedServer,
 )
-from aioregistry.protocol import Sync, WatchedEvent
+from aioregistry.protocol import EventKind, Sync, WatchedEvent
 from aioregistry.session import Session, TreeWatch
 
 from .mirror import SERVICE, Mirror, News
@@ -237,7 +237,7 @@ class Follower:
         if self._session.connected and self._session.generation == generation:
             self._generation = generation
             self.mirror.connected(one_shot=not recursive, history=self._session.history)
-            self._pump()
+            self._reader.begin()
 
     async def _arm(self) -> bool:
         """Set the recursive watch; return False where one-shot watches have to do."""
@@ -318,7 +318,10 @@ class Follower:
             if parent != self.path:
                 return
             self.mirror.event(event.kind, name)
-        if not self._pump_scheduled:  # at the end of the tick: what came together is asked for together
+        if self._reader.idle and event.kind is not EventKind.DELETED:
+            self._pump()
+        elif not self._pump_scheduled:
+            # What comes together is asked for together, and once: a takeover is a deletion and a creation.
             self._pump_scheduled = True
             asyncio.get_running_loop().call_soon(self._pump)
 
@@ -336,7 +339,8 @@ class Follower:
         except Exception as defect:  # noqa: BLE001 - raised by the task, which ends everything
             self._defect = defect
             self._wake.set()
-        self._notify()
+        if self._waiting:
+            self._notify()
 
     def _refused(self, error: BaseException) -> None:
         if isinstance(error, NoAuth):

@@ -47,14 +47,24 @@ class Reader:
         self._pace = Pace(session.max_request)
         self._under_way: deque[tuple[Question, asyncio.Future[Any]]] = deque()
         self._nodes_under_way = 0
+        self._one_by_one = False
         self._listeners: dict[str, Watch] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    def begin(self) -> None:
+        """There is a new connection, and the mirror knows of it: ask for everything."""
+        self._one_by_one = self._mirror.one_shot or self._session.supports(MultiRead.opcode) is False
+        self.ask()
 
     def ask(self) -> None:
         """Send what the mirror wants to know, as far as the window reaches."""
         mirror, pace = self._mirror, self._pace
-        single = mirror.one_shot or self._session.supports(MultiRead.opcode) is False
         while self._nodes_under_way < pace.window:
-            question = mirror.ask(1 if single else pace.batch)
+            question = mirror.ask(1 if self._one_by_one else pace.batch)
             if question is None:
                 return
             self._send(question)
@@ -143,8 +153,9 @@ class Reader:
             self._pace.refused()
             return error
         self._mirror.observed(question, observations, zxid)
-        size = sum([len(observation[0]) for observation in observations if type(observation) is tuple])
-        self._pace.answered(len(names), size + _OVERHEAD * len(names))
+        if len(names) > 1 or self._one_by_one:
+            size = sum([len(observation[0]) for observation in observations if type(observation) is tuple])
+            self._pace.answered(len(names), size + _OVERHEAD * len(names))
         if isinstance(error, NoNode) and question.watch:
             self._listeners.pop(f"{self._path}/{names[0]}").close()
         return None

@@ -152,6 +152,17 @@ async def test_a_change_costs_one_small_read_whatever_the_size(
         assert told(taken(changes)) == [("Updated", "n7")]
 
 
+async def test_a_takeover_costs_one_small_read(
+    recursive: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    service.add("a")
+    async with recursive.view("chat"):
+        session.served.clear()
+        service.take_over("a")
+        await quiet()
+        assert session.served == [GetData(f"{CHAT}/a")]
+
+
 async def test_changes_that_come_together_are_read_together(
     recursive: Discovery, service: Service, session: DiscoverySession
 ) -> None:
@@ -160,7 +171,8 @@ async def test_changes_that_come_together_are_read_together(
         for number in range(10):
             service.add(f"n{number}")
         await quiet()
-        assert session.served == [MultiReadData(CHAT, [f"n{number}" for number in range(10)])]
+        first, *others = [f"n{number}" for number in range(10)]
+        assert session.served == [GetData(f"{CHAT}/{first}"), MultiReadData(CHAT, others)]
         assert len(view.snapshot) == 10
 
 
