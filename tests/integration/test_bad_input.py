@@ -370,7 +370,7 @@ async def test_payloads_that_are_no_json(bystander: Bystander, judge: Judge, pay
     assert bystander.registration.instance.payload == "here"
 
 
-@pytest.mark.parametrize("payload", [10**30, -(2**63), 1e308, {"1": None}, nested(100), "\0", "\U0001f600"])
+@pytest.mark.parametrize("payload", [10**30, -(2**63), 1e308, {"1": None}, nested(50), "\0", "\U0001f600"])
 async def test_payloads_that_look_odd_are_seen_as_they_are(bystander: Bystander, payload: Any) -> None:
     async with (
         bystander.registry.register(instance(payload=payload)),

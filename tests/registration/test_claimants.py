@@ -466,6 +466,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("habits", "claimants", "guarantee"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.soak
 def test_a_broken_plan_is_caught(habits: Habits, claimants: int, guarantee: str) -> None:
     class Broken(World):
         pass

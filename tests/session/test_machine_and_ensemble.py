@@ -701,6 +701,7 @@ def must_fail(world: type[World]) -> None:
     ("place", "defect"),
     [pytest.param(place, defect, id=defect.__name__) for place, defects in DEFECTS.items() for defect in defects],
 )
+@pytest.mark.soak
 def test_a_defect_of_the_machine_is_found(
     place: tuple[Phase, type[Any]], defect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -709,5 +710,6 @@ def test_a_defect_of_the_machine_is_found(
 
 
 @pytest.mark.parametrize("world", [DatesByArrival, LearnsFromEverybody])
+@pytest.mark.soak
 def test_a_defect_of_the_supervisor_is_found(world: type[World]) -> None:
     must_fail(world)

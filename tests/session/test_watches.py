@@ -395,6 +395,7 @@ def with_watches(kind: type[Watches]) -> type[World]:
         ComparesWithTheNewServersZxid,
     ],
 )
+@pytest.mark.soak
 def test_a_defect_is_found(world: type[World]) -> None:
     generating = settings(
         max_examples=3_000,
