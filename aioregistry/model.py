@@ -104,18 +104,21 @@ def _freeze(value: Any, levels: int = _MAX_DEPTH) -> Any:
     Raises:
         ValueError: it is nested deeper than *levels*.
     """
-    if type(value) not in _CONTAINERS:
-        return value
-    if not levels:
-        raise ValueError(_TOO_DEEP)
     if type(value) is dict:
+        if not levels:
+            raise ValueError(_TOO_DEEP)
         for key, item in value.items():
             if type(item) in _CONTAINERS:
                 value[key] = _freeze(item, levels - 1)  # in the place of another: the iteration does not mind
         return FrozenDict(value)
-    if not _CONTAINERS.isdisjoint(map(type, value)):
-        return FrozenList([_freeze(item, levels - 1) for item in value])
-    return FrozenList(value)
+    if type(value) is list:
+        if not levels:
+            raise ValueError(_TOO_DEEP)
+        for item in value:
+            if type(item) in _CONTAINERS:
+                return FrozenList([_freeze(item, levels - 1) for item in value])
+        return FrozenList(value)
+    return value
 
 
 def _json(field: str, value: Any) -> Any:

@@ -13,8 +13,6 @@ import weakref
 from collections.abc import Callable
 from typing import Final, Literal, Protocol, TypeAlias
 
-import anyio
-
 from aioregistry.errors import (
     ConnectionLost,
     NoAuth,
@@ -276,15 +274,22 @@ class Follower:
         while not self._rest and self._session.connected and self._session.generation == self._generation:
             self._look_again_if_due()
             self._note_freshness()
-            with anyio.move_on_after(self._until_the_clock_matters()):
-                await self._wake.wait()
-            self._wake.clear()
+            await self._woken(self._until_the_clock_matters())
             if self._defect is not None:
                 raise self._defect
 
+    async def _woken(self, at_latest: float) -> None:
+        """Wait to be woken, at most so many seconds."""
+        timer = asyncio.get_running_loop().call_later(at_latest, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+        self._wake.clear()
+
     def _until_the_clock_matters(self) -> float:
         session = self._session
-        waits = [float("inf")]
+        waits = [RELIST]
         if self.mirror.unreadable():
             waits.append(self._look_again_at - session.runtime.monotonic())
         if self.mirror.synced:

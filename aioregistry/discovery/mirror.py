@@ -203,8 +203,11 @@ class Mirror:
         self._missing = False
         resyncing = not self.synced and self._listed is None
         self._forget_all_but(set(names), zxid)
-        for name in names if resyncing else [name for name in names if self._known(name) is None]:
-            self._require(name, epoch)
+        if resyncing and not self._due and not self._asked:
+            self._due = OrderedDict.fromkeys(names, epoch)
+        else:
+            for name in names if resyncing else [name for name in names if self._known(name) is None]:
+                self._require(name, epoch)
         self._everything_is_listed()
 
     def missing(self, zxid: int) -> None:
