@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["CAP", "FIRST", "attempt_deadline", "retry_delay"]
+__all__ = ["CAP", "FIRST", "PATIENCE", "attempt_deadline", "handshake_deadline", "retry_delay"]
 
 FIRST = 0.05
 """Seconds that the second retry waits at most; doubled each time."""
 
 CAP = 0.25
 """Seconds that any retry waits at most."""
+
+PATIENCE = 0.25
+"""Seconds that the first of several handshakes in a row may stay unanswered; doubled each time."""
 
 
 def retry_delay(failures: int, timeout: float, draw: Callable[[float, float], float]) -> float:
@@ -43,3 +46,14 @@ def attempt_deadline(timeout: float, left: float, candidates: int) -> float:
     """
     shared = max(left, timeout / 10) if left > 0 else timeout
     return min(shared / max(candidates, 1), timeout / 4)
+
+
+def handshake_deadline(unanswered: int, took: float, longest: float) -> float:
+    """Return the seconds that a handshake may take after *unanswered* ones in a row.
+
+    A server that is starting takes connections that it never answers nor closes: in 3.8.0 closing one of them fails
+    in ``NIOServerCnxn`` as long as there is no database. Who waits long for it finds out late that it serves. One
+    that is only slow is given twice as long each time, up to *longest*; one that is far away, where connecting *took*
+    long, several times that.
+    """
+    return min(max(PATIENCE, 4 * took) * 2.0 ** min(unanswered, 10), longest)

@@ -11,7 +11,7 @@ import asyncio
 import copy
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, overload
 
@@ -53,7 +53,7 @@ from aioregistry.protocol import CloseSession as CloseSessionMessage
 from aioregistry.runtime import Endpoint, Runtime
 from aioregistry.streams import Source, Stream
 
-from .backoff import attempt_deadline, retry_delay
+from .backoff import attempt_deadline, handshake_deadline, retry_delay
 from .connection import Connection
 from .dialer import Dialer
 from .hosts import Hosts
@@ -142,6 +142,8 @@ class Session:
         self._attempts: dict[str, str] = {}
         self._short_lived = 0
         """Connections in a row that served for less than a heartbeat's interval."""
+        self._unanswered = 0
+        """Handshakes in a row that were not answered in time."""
         self._knows: dict[str, dict[int, bool]] = {}
         self._watched = Watches()
         self._news_since = 0
@@ -493,6 +495,7 @@ class Session:
     # ------------------------------------------------------------------ the connection's callbacks
 
     def _greeted(self, connection: Connection, reply: ConnectReply, sent: float) -> None:
+        self._unanswered = 0
         if reply.session_id == 0 or reply.timeout_ms <= 0:
             self._attempts[str(connection.endpoint)] = "refused the session"
             self._step(Refused(connection.number, reply.read_only))
@@ -536,7 +539,8 @@ class Session:
         # The first connection that is cut short is as good as any; one after another is a server that sheds its load,
         # or refuses what is sent to it.
         failures = max(self._machine.failures, self._short_lived - 1)
-        await self._phase_change(retry_delay(failures, self.timeout, self.runtime.uniform))
+        if not self._machine.probe_next:  # a probe is one more question of the round before
+            await self._phase_change(retry_delay(failures, self.timeout, self.runtime.uniform))
         question = self._question()
         if question is None:
             return
@@ -566,12 +570,19 @@ class Session:
         """Shake hands, and probe where that is what the connection is for, until it is taken or given up."""
         self._dialed[connection.number] = connection
         self._step(Dialed(connection.number))
-        handshakes = (Phase.HANDSHAKING, Phase.ASKING, Phase.PROBING)
-        until = asyncio.get_running_loop().time() + seconds
-        while self._machine.phase in handshakes and (left := until - asyncio.get_running_loop().time()) > 0:
+        began = asyncio.get_running_loop().time()
+        patience = handshake_deadline(self._unanswered, connection.took, seconds)
+        if await self._outlasts({Phase.HANDSHAKING, Phase.ASKING}, began + patience):
+            self._unanswered += 1
+            self._leave(connection, f"did not answer the handshake within {patience:.3g} s")
+        elif await self._outlasts({Phase.PROBING}, began + seconds):
+            self._leave(connection, f"did not answer the probe within {seconds:.3g} s")
+
+    async def _outlasts(self, phases: Container[Phase], until: float) -> bool:
+        """Wait for another phase than these; return whether *until* came first (the loop's time)."""
+        while self._machine.phase in phases and (left := until - asyncio.get_running_loop().time()) > 0:
             await self._phase_change(left)
-        if self._machine.phase in handshakes:
-            self._leave(connection, f"did not answer the handshake within {seconds:.3g} s")
+        return self._machine.phase in phases
 
     def _leave(self, connection: Connection, why: str) -> None:
         self._attempts[str(connection.endpoint)] = why

@@ -55,6 +55,25 @@ async def test_server_down_for_longer_than_the_session_could_live(own_zookeeper:
         scene.check_session_kept()
 
 
+async def test_server_that_takes_connections_before_it_can_answer(
+    proxy: ZooKeeperProxy, zookeeper: ZooKeeperServer
+) -> None:
+    """As ZooKeeper does while it starts; some of those connections it never answers and never closes."""
+    async with Scene(proxy.address, judged_at=zookeeper.address, session_timeout=60.0) as scene:
+        taken: list[asyncio.StreamWriter] = []
+        starting = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1")
+        async with starting:
+            proxy.target = starting.sockets[0].getsockname()
+            proxy.cut()
+            await until(lambda: len(taken) == 2)
+            proxy.target = (zookeeper.host, zookeeper.port)
+            async with asyncio.timeout(8.0):  # a fraction of what is left of the session
+                await scene.settled()
+            scene.check_session_kept()
+            for writer in taken:
+                writer.close()
+
+
 async def test_leader_of_three_killed(ensemble: ZooKeeperEnsemble) -> None:
     async with Scene(ensemble.connect_string, judged_at=ensemble.connect_string, session_timeout=LONG) as scene:
         ensemble.leader().kill()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry.session.backoff import CAP, FIRST, attempt_deadline, retry_delay
+from aioregistry.session.backoff import CAP, FIRST, PATIENCE, attempt_deadline, handshake_deadline, retry_delay
 
 timeouts = st.floats(0.1, 3600)
 failures = st.integers(0, 10**9)
@@ -75,3 +75,19 @@ class TestAttemptDeadline:
     @given(timeouts, st.integers(1, 20))
     def test_in_the_last_moment_there_is_still_some(self, timeout: float, candidates: int) -> None:
         assert attempt_deadline(timeout, 1e-9, candidates) == pytest.approx(min(timeout / 10 / candidates, timeout / 4))
+
+
+class TestHandshakeDeadline:
+    @given(failures, timeouts, timeouts)
+    def test_never_exceeds_what_the_attempt_may_take(self, unanswered: int, took: float, longest: float) -> None:
+        assert 0 < handshake_deadline(unanswered, took, longest) <= longest
+
+    @given(timeouts)
+    def test_a_slow_server_gets_all_there_is_in_the_end(self, longest: float) -> None:
+        assert handshake_deadline(14, 0.0, longest) == min(longest, PATIENCE * 1024)
+
+    def test_the_first_steps(self) -> None:
+        assert [handshake_deadline(count, 0.001, 3) for count in range(5)] == [PATIENCE, 0.5, 1, 2, 3]
+
+    def test_a_server_that_is_far_away(self) -> None:
+        assert handshake_deadline(0, 0.2, 3) == pytest.approx(0.8)
