@@ -655,14 +655,14 @@ async def speaking(talk: Talk) -> AsyncIterator[str]:
 
 TALKS: list[tuple[Talk, str]] = [
     (http, "no ZooKeeper"),
-    (silence, "has not answered the handshake"),
+    (silence, "the handshake"),
     (farewell, "the server closed the connection"),
     (banner, "no ZooKeeper"),
     (garbage, "no ZooKeeper"),
     (endless_bytes, "no ZooKeeper"),
     (endless_frame, "no ZooKeeper"),
     (negative_frame, "no ZooKeeper"),
-    (half_a_frame, "has not answered the handshake"),
+    (half_a_frame, "the handshake"),
     (bad_greeting, "no ZooKeeper"),
     (greeting_and_silence, "accepted the session"),
 ]
