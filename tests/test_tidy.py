@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     "testing": {"server", "errors", "model", ""},
     "integrations": {"errors", "model", ""},
-    "cli": {"errors", "model", ""},
+    "cli": {"server", "errors", "model", ""},
     "__main__": {"cli"},
 }
 

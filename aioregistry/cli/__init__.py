@@ -1,4 +1,4 @@
-"""The `aioregistry` command: `register`, `watch`, `list`, `demo`.
+"""The `aioregistry` command: `register`, `watch`, `list`, `demo`, `server`.
 
 Nothing but argparse is imported before the arguments are read, so that `--help` and a mistyped option are answered in
 the time that Python itself takes.
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_watch(commands)
     _add_list(commands)
     _add_demo(commands)
+    _add_server(commands)
     return parser
 
 
@@ -92,6 +93,21 @@ def _add_demo(commands: Commands) -> None:
     _add_servers(parser)
     _add_session_timeout(parser, default=4)
     parser.set_defaults(run=_run_demo)
+
+
+def _add_server(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "server",
+        help="an in-memory ZooKeeper server for development",
+        description="Serve ZooKeeper's protocol from memory until SIGINT or SIGTERM, for development and tests. Prints "
+        "its address when it listens. Nothing is kept when it ends.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=2181, help="0 for any free one (default: %(default)s)")
+    parser.add_argument(
+        "--version", choices=["3.5", "3.8", "3.9"], default="3.8", help="the release to behave like (%(default)s)"
+    )
+    parser.set_defaults(run=_run_server)
 
 
 def _add_common(parser: argparse.ArgumentParser, *, session_timeout: float) -> None:
@@ -152,3 +168,10 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     from .process import run
 
     return run(demo(arguments))
+
+
+def _run_server(arguments: argparse.Namespace) -> int:
+    from .process import run
+    from .server import server
+
+    return run(server(arguments))

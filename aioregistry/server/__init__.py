@@ -1,0 +1,11 @@
+"""An in-memory server of ZooKeeper's protocol, for development, demos and tests; production is a real ensemble.
+
+``docs/server.md`` says how it is used, and where it deviates from Apache's.
+"""
+
+from __future__ import annotations
+
+from aioregistry.server.history import Backup
+from aioregistry.server.server import ZooKeeperServer
+
+__all__ = ["Backup", "ZooKeeperServer"]

@@ -1,0 +1,85 @@
+"""What differs between the releases that the server can speak as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from aioregistry.server.codes import Opcode
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The ways of one release.
+
+    Args:
+        release: as the four-letter words tell it.
+        unknown: opcodes that came later; answered as unknown ones are.
+        watches_combine: watches of different kinds on one path live side by side (ZOOKEEPER-4466); before, the latest
+            replaces the others.
+        watcher_types: the kinds that CheckWatches and RemoveWatches know: 1 children, 2 data, 3 any, then persistent
+            and recursive.
+        events_have_zxid: ZOOKEEPER-4655.
+        events_need_read: no events for nodes that their receiver may not read (CVE-2024-23944).
+        multi_create2_has_stat: a Create2 in a transaction is answered as such (ZOOKEEPER-4026).
+        exists_needs_read: Exists asks the ACL of a node that is there.
+        foreign_watch_counts: CheckWatches finds whoever's watches on the path.
+    """
+
+    release: str
+    unknown: frozenset[int]
+    watches_combine: bool
+    watcher_types: frozenset[int]
+    events_have_zxid: bool
+    events_need_read: bool
+    multi_create2_has_stat: bool
+    exists_needs_read: bool
+    foreign_watch_counts: bool
+
+
+_SINCE_3_6 = frozenset(
+    {
+        Opcode.MULTI_READ,
+        Opcode.GET_EPHEMERALS,
+        Opcode.GET_ALL_CHILDREN_NUMBER,
+        Opcode.SET_WATCHES2,
+        Opcode.ADD_WATCH,
+        Opcode.WHO_AM_I,
+    }
+)
+
+PROFILES: Final = {
+    "3.5": Profile(
+        release="3.5.10",
+        unknown=_SINCE_3_6,
+        watches_combine=False,
+        watcher_types=frozenset({1, 2, 3}),
+        events_have_zxid=False,
+        events_need_read=False,
+        multi_create2_has_stat=False,
+        exists_needs_read=False,
+        foreign_watch_counts=False,
+    ),
+    "3.8": Profile(
+        release="3.8.0",
+        unknown=frozenset(),
+        watches_combine=False,
+        watcher_types=frozenset({1, 2, 3}),
+        events_have_zxid=False,
+        events_need_read=False,
+        multi_create2_has_stat=False,
+        exists_needs_read=False,
+        foreign_watch_counts=True,
+    ),
+    "3.9": Profile(
+        release="3.9.3",
+        unknown=frozenset(),
+        watches_combine=True,
+        watcher_types=frozenset({1, 2, 3, 4, 5}),
+        events_have_zxid=True,
+        events_need_read=True,
+        multi_create2_has_stat=True,
+        exists_needs_read=True,
+        foreign_watch_counts=False,
+    ),
+}
