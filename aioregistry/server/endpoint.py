@@ -19,7 +19,7 @@ from aioregistry.server.connection import Connection
 from aioregistry.server.history import History, OperationFailed, Transaction
 from aioregistry.server.reads import BODY, READS, Incomplete
 from aioregistry.server.requests import ConnectRequest, Reader
-from aioregistry.server.sessions import password_of
+from aioregistry.server.sessions import Session, password_of
 from aioregistry.server.settings import Settings
 from aioregistry.server.tree import Caller, Tree
 from aioregistry.server.watches import Watches
@@ -58,8 +58,8 @@ class Endpoint:
         self._by_session: dict[int, Connection] = {}
         self._faults: dict[int, deque[_Fault]] = {}
         self._refusing = False
-        self.packets_received = 0
-        self.packets_sent = 0
+        self._received_before = 0  # by connections that have ended
+        self._sent_before = 0
 
     # ------------------------------------------------------------ its address
 
@@ -81,6 +81,21 @@ class Endpoint:
     def running(self) -> bool:
         """Whether it takes connections."""
         return self._listener is not None
+
+    @property
+    def received(self) -> int:
+        """How many requests it got so far."""
+        return self._received_before + sum(connection.received for connection in self.connections)
+
+    @property
+    def sent(self) -> int:
+        """How many replies and events it sent so far."""
+        return self._sent_before + sum(connection.sent for connection in self.connections)
+
+    @staticmethod
+    def time() -> float:
+        """The time that sessions are measured by: the running loop's."""
+        return asyncio.get_running_loop().time()
 
     def protocol_factory(self) -> Connection:
         """The protocol of one new connection, for transports that are not this server's own: those of a simulation."""
@@ -158,8 +173,8 @@ class Endpoint:
         """A connection has ended."""
         if connection in self.connections:
             del self.connections[connection]
-            self.packets_received += connection.received
-            self.packets_sent += connection.sent
+            self._received_before += connection.received
+            self._sent_before += connection.sent
             self.watches.forget(connection)
         if self._by_session.get(connection.session_id) is connection:
             del self._by_session[connection.session_id]
@@ -288,7 +303,7 @@ class Endpoint:
     def _auth(self, connection: Connection, xid: int, _: int, frame: bytes) -> None:
         reader = Reader(frame, BODY)
         try:
-            reader.int()
+            reader.number()
             scheme, credentials = reader.string(), reader.buffer()
         except (Malformed, struct.error):
             connection.abort()
@@ -406,6 +421,10 @@ class Endpoint:
     @abstractmethod
     def mode(self) -> str:
         """As the four-letter words tell it."""
+
+    @abstractmethod
+    def live_sessions(self) -> list[Session]:
+        """The sessions that are alive, wherever they are connected."""
 
     @abstractmethod
     def propose(self, decide: Decide, done: Callable[[Transaction], None]) -> None:

@@ -45,7 +45,7 @@ def _path_and_watch(frame: bytes) -> tuple[str, bool]:
     path = reader.string()
     if path is None:
         raise Malformed
-    return path, reader.bool()
+    return path, reader.flag()
 
 
 def get_data(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
@@ -130,7 +130,7 @@ def multi_read(endpoint: Endpoint, connection: Connection, frame: bytes) -> byte
 
 def add_watch(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
     reader = Reader(frame, BODY)
-    path, mode = reader.string(), reader.int()
+    path, mode = reader.string(), reader.number()
     if mode not in MODES:
         raise Malformed
     if path is not None:  # the real server keeps a watch on null, which nothing triggers
@@ -154,7 +154,7 @@ def remove_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> 
 
 def _path_and_kind(endpoint: Endpoint, frame: bytes) -> tuple[str, int]:
     reader = Reader(frame, BODY)
-    path, kind = reader.string(), reader.int()
+    path, kind = reader.string(), reader.number()
     if path is None or kind not in endpoint.profile.watcher_types:
         raise Malformed
     return path, kind

@@ -55,7 +55,7 @@ class Reader:
         self.frame = frame
         self.at = at
 
-    def int(self) -> int:
+    def number(self) -> int:
         (value,) = INT.unpack_from(self.frame, self.at)
         self.at += 4
         return value  # type: ignore[no-any-return]
@@ -65,14 +65,14 @@ class Reader:
         self.at += 8
         return value  # type: ignore[no-any-return]
 
-    def bool(self) -> bool:
+    def flag(self) -> bool:
         if self.at >= len(self.frame):
             raise Malformed
         self.at += 1
         return self.frame[self.at - 1] != 0
 
     def buffer(self) -> bytes | None:
-        length = self.int()
+        length = self.number()
         if length == -1:
             return None
         begin, self.at = self.at, self.at + length
@@ -86,16 +86,16 @@ class Reader:
 
     def strings(self) -> list[str | None]:
         """A vector of strings, where null is none the real server could walk."""
-        count = self.int()
+        count = self.number()
         if count == -1:
             raise Malformed
         return [self.string() for _ in range(count)]
 
     def acl(self) -> tuple[Rule, ...] | None:
-        count = self.int()
+        count = self.number()
         if count == -1:
             return None
-        return tuple([Rule(self.int(), self.string(), self.string()) for _ in range(count)])
+        return tuple([Rule(self.number(), self.string(), self.string()) for _ in range(count)])
 
 
 def path_of(frame: bytes, at: int) -> str:
@@ -124,7 +124,7 @@ def read_connect(frame: bytes) -> ConnectRequest:
     _, last_zxid, timeout_ms, session_id = _CONNECT.unpack_from(frame)
     reader.at = _CONNECT.size
     password = reader.buffer()
-    read_only = reader.bool() if reader.at < len(frame) else None
+    read_only = reader.flag() if reader.at < len(frame) else None
     return ConnectRequest(last_zxid, timeout_ms, session_id, password, read_only)
 
 
@@ -140,24 +140,24 @@ def connected(request: ConnectRequest, *, timeout_ms: int, session_id: int, pass
 
 
 def _read_create(reader: Reader, opcode: int) -> Create:
-    path, data, acl, flags = reader.string(), reader.buffer(), reader.acl(), reader.int()
+    path, data, acl, flags = reader.string(), reader.buffer(), reader.acl(), reader.number()
     return Create(opcode, path, data, acl, flags, reader.long() if opcode == Opcode.CREATE_TTL else -1)
 
 
 def _read_delete(reader: Reader, _: int) -> Delete:
-    return Delete(reader.string(), reader.int())
+    return Delete(reader.string(), reader.number())
 
 
 def _read_set_data(reader: Reader, _: int) -> SetData:
-    return SetData(reader.string(), reader.buffer(), reader.int())
+    return SetData(reader.string(), reader.buffer(), reader.number())
 
 
 def _read_set_acl(reader: Reader, _: int) -> SetACL:
-    return SetACL(reader.string(), reader.acl(), reader.int())
+    return SetACL(reader.string(), reader.acl(), reader.number())
 
 
 def _read_check(reader: Reader, _: int) -> Check:
-    return Check(reader.string(), reader.int())
+    return Check(reader.string(), reader.number())
 
 
 def _read_delete_container(reader: Reader, _: int) -> DeleteContainer:
@@ -177,7 +177,7 @@ WRITES: Final[dict[int, Callable[[Reader, int], Operation]]] = {
     Opcode.DELETE_CONTAINER: _read_delete_container,
 }
 
-_IN_TRANSACTIONS = {
+_IN_TRANSACTIONS: dict[int, Callable[[Reader, int], Operation]] = {
     opcode: WRITES[opcode]
     for opcode in (
         Opcode.CREATE,
@@ -207,14 +207,14 @@ def read_operations(frame: bytes, at: int) -> list[Operation | Read]:
     reader = Reader(frame, at)
     operations: list[Operation | Read] = []
     while True:
-        opcode = reader.int()
-        done = reader.bool()
-        reader.int()
+        opcode = reader.number()
+        done = reader.flag()
+        reader.number()
         if done:
             break
         if opcode in (Opcode.GET_DATA, Opcode.GET_CHILDREN):
             operations.append(Read(opcode, reader.string()))
-            reader.bool()
+            reader.flag()
         elif opcode in _IN_TRANSACTIONS:
             operations.append(_IN_TRANSACTIONS[opcode](reader, opcode))
         else:

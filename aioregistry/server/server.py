@@ -13,6 +13,7 @@ from aioregistry.errors import UsageError
 from aioregistry.server.connection import Connection
 from aioregistry.server.endpoint import Decide, Endpoint
 from aioregistry.server.history import Backup, History, Timing, Transaction
+from aioregistry.server.sessions import Session
 from aioregistry.server.settings import Settings
 from aioregistry.server.tree import Tree
 
@@ -172,10 +173,9 @@ class ZooKeeperServer(Endpoint):
     def mode(self) -> str:
         return "standalone"
 
-    @property
-    def sessions(self) -> dict[int, int]:
-        """The timeouts, milliseconds, of the sessions that live, by id."""
-        return {session.id: session.timeout_ms for session in self._running().sessions.all()}
+    def live_sessions(self) -> list[Session]:
+        """The sessions that are alive: their ids and timeouts."""
+        return self._running().sessions.all()
 
     def propose(self, decide: Decide, done: Callable[[Transaction], None]) -> None:
         done(decide(self._running()))
@@ -185,12 +185,10 @@ class ZooKeeperServer(Endpoint):
 
     def touch(self, connection: Connection) -> None:
         if self._history is not None:
-            now = asyncio.get_running_loop().time()
-            self._history.sessions.touch(connection.session_id, connection.timeout_ms, now)
+            self._history.sessions.touch(connection.session_id, connection.timeout_ms, self.time())
 
     def revalidate(self, session_id: int, timeout_ms: int, done: Callable[[bool], None]) -> None:
-        now = asyncio.get_running_loop().time()
-        done(self._running().sessions.touch(session_id, timeout_ms, now))
+        done(self._running().sessions.touch(session_id, timeout_ms, self.time()))
 
 
 def timing(settings: Settings) -> Timing:

@@ -34,14 +34,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.version not in PROFILES:
-            raise InvalidArgument(f"version must be one of {', '.join(PROFILES)}, not {self.version!r}")
+            raise InvalidArgument("version", self.version, f"one of {', '.join(PROFILES)}")
         for name in ("tick_time", "container_check_interval", "max_buffer"):
             if getattr(self, name) <= 0:
-                raise InvalidArgument(f"{name} must be positive, not {getattr(self, name)!r}")
+                raise InvalidArgument(name, getattr(self, name), "must be positive")
         if not 0 <= self.server_id <= 254:
-            raise InvalidArgument(f"server_id must be within 0..254, not {self.server_id}")
+            raise InvalidArgument("server_id", self.server_id, "must be within 0..254")
         if self.min_timeout_ms > self.max_timeout_ms:
-            raise InvalidArgument("min_session_timeout must not be above max_session_timeout")
+            raise InvalidArgument("min_session_timeout", self.min_timeout_ms / 1000, "above max_session_timeout")
 
     @property
     def profile(self) -> Profile:

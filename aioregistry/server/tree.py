@@ -1,8 +1,8 @@
 """The tree of nodes (pure): what a write does to it, and what it refuses.
 
 A write is *executed* where transactions are made: it is checked, and becomes changes, which are applied at once.
-Replicas *replay* the same changes unchecked. Time and zxids come in as arguments. The source of the rules and of their order is
-``PrepRequestProcessor`` and ``DataTree`` of ZooKeeper 3.8.0.
+Replicas *replay* the same changes unchecked. Time and zxids come in as arguments. The source of the rules and of their
+order is ``PrepRequestProcessor`` and ``DataTree`` of ZooKeeper 3.8.0.
 """
 
 from __future__ import annotations
