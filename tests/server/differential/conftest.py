@@ -1,0 +1,92 @@
+"""The servers that histories are played on: an Apache ZooKeeper, and ours, set up alike."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.server.differential.language import History
+from tests.server.differential.player import Player
+from tests.server.differential.transcript import Entry, explain, first_difference
+from tests.support.embedded import embedded_server
+from tests.support.zookeeper import Settings, ZooKeeperServer
+
+HISTORIES = int(os.environ.get("AIOREGISTRY_HISTORIES", "0"))
+"""How many histories `nox -s conformance` plays; 0 for as many as each test takes by default."""
+
+# Bounds of session timeouts that no history outlives, however slow the machine is.
+PATIENT = {"tick": 2.0, "shortest": 8.0, "longest": 40.0, "sweep": 86_400.0}
+# For histories that wait for a server's timers. A sweep in the middle of any other would come sooner on one server.
+IMPATIENT = {"tick": 0.2, "shortest": 0.4, "longest": 40.0, "sweep": 0.2}
+
+Play = Callable[[History], list[Entry]]
+Compare = Callable[[History], None]
+
+
+@contextlib.contextmanager
+def real_server(timing: dict[str, float]) -> Iterator[ZooKeeperServer]:
+    settings = Settings(
+        tick_time_ms=int(timing["tick"] * 1000),
+        min_session_timeout_ms=int(timing["shortest"] * 1000),
+        max_session_timeout_ms=int(timing["longest"] * 1000),
+        container_check_interval_ms=int(timing["sweep"] * 1000),
+        # It logs every request that fails, twice.
+        properties={"org.slf4j.simpleLogger.defaultLogLevel": "off"},
+    )
+    with ZooKeeperServer(settings) as server:
+        server.launch()
+        server.wait_until_serving()
+        yield server
+
+
+def player_on(host: str, port: int, prefix: str = "/h") -> Play:
+    """Plays each history below a root of its own."""
+    roots = (f"{prefix}{number:06}/root" for number in itertools.count())
+    return lambda history: Player((host, port), next(roots)).play(history)
+
+
+@contextlib.contextmanager
+def comparison(timing: dict[str, float]) -> Iterator[Compare]:
+    """Plays a history on both servers and fails where they differ."""
+    options = {
+        "tick_time": timing["tick"],
+        "min_session_timeout": timing["shortest"],
+        "max_session_timeout": timing["longest"],
+        "container_check_interval": timing["sweep"],
+        "max_connections_per_client": 0,
+    }
+    with (
+        real_server(timing) as real,
+        embedded_server(**options) as embedded,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        on_real, on_embedded = player_on(real.host, real.port), player_on(embedded.host, embedded.port)
+
+        def compare(history: History) -> None:
+            expecting = beside.submit(on_real, history)
+            found = on_embedded(history)
+            expected = expecting.result()
+            at = first_difference(expected, found)
+            if at is not None:
+                pytest.fail(explain(history, expected, found, at), pytrace=False)
+
+        yield compare
+
+
+@pytest.fixture(scope="session")
+def compare() -> Iterator[Compare]:
+    """Plays a history on two servers that do nothing by themselves."""
+    with comparison(PATIENT) as compare:
+        yield compare
+
+
+@pytest.fixture(scope="session")
+def compare_in_time() -> Iterator[Compare]:
+    """Plays a history on two servers whose timers are short."""
+    with comparison(IMPATIENT) as compare:
+        yield compare

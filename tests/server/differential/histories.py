@@ -1,0 +1,279 @@
+"""Random histories, for Hypothesis: simple values first, since that is where shrinking goes.
+
+Few paths, few pieces of data, few clients: what is tested are meetings, of a watch with its node, of a version with
+another, of two owners.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from tests.server.differential.language import (
+    OPEN,
+    Acl,
+    Acls,
+    AddWatch,
+    Ask,
+    Auth,
+    Check,
+    CheckWatches,
+    Close,
+    CountChildren,
+    Create,
+    CreateTTL,
+    Cut,
+    Delete,
+    Exists,
+    Expire,
+    Frame,
+    GetACL,
+    GetChildren,
+    GetData,
+    GetEphemerals,
+    History,
+    Mangled,
+    Multi,
+    Open,
+    Path,
+    Ping,
+    Raw,
+    Reconfig,
+    RemoveWatches,
+    Request,
+    Resume,
+    SetACL,
+    SetData,
+    SetWatches,
+    SetWatches2,
+    Silence,
+    Step,
+    Swept,
+    Sync,
+    WhoAmI,
+)
+
+T = TypeVar("T")
+
+NODES: tuple[Path, ...] = ("/a", "/", "/b", "/a/b", "/a/c", "/b/c", "/a/b/c", "/c", "/é☃")
+SEQUENTIAL: tuple[Path, ...] = ("/a/s-", "/s-", "/a/b/", "/")
+NUMBERED: tuple[Path, ...] = ("/a/s-0000000000", "/s-0000000001", "/a/b/0000000000", "/s-0000000002")
+ODD: tuple[Path, ...] = (
+    *("/a/", "/a//b", "/a/./b", "/a/../b", "/.", "/..", "/a/...", "/zookeeper", "a", "a/b", None),
+    *("/nul\0", "/control\x01", "/delete\x7f", "/c1\x85", "/private\ue000", "/\ufffe", b"/\xff\xfe", "/ "),
+    *("@/zookeeper", "@/zookeeper/quota", "@/zookeeper/config"),
+)
+FORBIDDEN: tuple[Path, ...] = ("@/zookeeper/config", "@/zookeeper/config/x")
+DATA: tuple[bytes | None, ...] = (b"", b"x", b"more", None, bytes(range(256)) * 4)
+VERSIONS = (-1, 0, 1, 2, -2, 2**31 - 1)
+SECRET = "user:5w9W4eL3797Y4Wq8AcKUPPk8ha4="  # base64 of the SHA-1 of "user:secret"
+ACLS: tuple[Acls, ...] = (
+    OPEN,
+    (Acl(31, "auth", ""),),
+    (Acl(1, "world", "anyone"),),
+    (Acl(30, "world", "anyone"),),
+    (Acl(31, "digest", SECRET),),
+    (Acl(1, "world", "anyone"), Acl(31, "digest", SECRET)),
+    (Acl(9, "digest", "user:other"), Acl(17, "ip", "127.0.0.1")),
+    (Acl(31, "ip", "127.0.0.1"),),
+    (Acl(31, "ip", "10.0.0.0/8"), Acl(1, "ip", "127.0.0.0/8")),
+    (Acl(1, "world", "anyone"), Acl(1, "world", "anyone"), Acl(2, "world", "anyone")),
+    (Acl(0, "world", "anyone"),),
+    (Acl(-1, "world", "anyone"),),
+    (),
+    None,
+    (Acl(31, "world", "nobody"),),
+    (Acl(31, "auth", "whatever"),),
+    (Acl(31, "nobody", "knows"),),
+    (Acl(31, "digest", "malformed"),),
+    (Acl(31, "ip", "malformed"),),
+    (Acl(31, "ip", "127.0.0.1/99"),),
+    (Acl(31, None, "x"),),
+    (Acl(31, "digest", None),),
+)
+CREDENTIALS: tuple[tuple[str | None, bytes | None], ...] = (
+    ("digest", b"user:secret"),
+    ("digest", b"second:other"),
+    ("digest", b"super:duper"),
+    ("digest", b"nocolon"),
+    ("digest", b""),
+    ("ip", b""),
+    ("world", b"anyone"),
+    ("unheard-of", b""),
+)
+CREATE, CREATE2, CREATE_CONTAINER = 1, 15, 19
+FLAGS = (0, 1, 2, 3, 4, 5, 6, 7, -1)
+TTLS = (10_000_000, 1_000_000, 0, -1, 2**40 - 1, 2**40, 2**62)
+TIMEOUTS = (30_000, 10_000, 0, -1, 2**31 - 1)
+
+
+def often(usual: Sequence[T], seldom: Sequence[T], odds: int = 12) -> SearchStrategy[T]:
+    """Mostly one of the usual."""
+    return st.integers(0, odds).flatmap(lambda drawn: st.sampled_from(seldom if drawn == odds else usual))
+
+
+clients = st.sampled_from((0, 1, 2))
+nodes = st.sampled_from(NODES)
+paths = often(NODES, ODD + NUMBERED)
+write_paths = often(NODES, tuple(path for path in ODD if not (isinstance(path, str) and path[0] == "@")) + NUMBERED)
+new_paths = often(NODES + NODES + SEQUENTIAL, write_paths_odd := ODD[:-3] + FORBIDDEN)
+data = often(DATA[:3], DATA)
+versions = often((-1, -1, -1, 0, 1), VERSIONS)
+acls = often((OPEN,) * 6 + ACLS[1:4], ACLS, 6)
+flags = often((0, 0, 0, 1, 1, 2, 3), FLAGS)
+watch = st.booleans()
+since = st.integers(0, 40)
+
+creates = st.one_of(
+    st.builds(Create, new_paths, data, acls, flags, st.sampled_from((CREATE, CREATE2))),
+    st.builds(Create, new_paths, data, acls, st.sampled_from((4, 0)), st.just(CREATE_CONTAINER)),
+    st.builds(CreateTTL, new_paths, data, acls, often((5, 6), FLAGS), often(TTLS[:2], TTLS)),
+)
+plain_creates = st.builds(Create, nodes, data, opcode=st.sampled_from((CREATE, CREATE2)))
+ephemerals = st.builds(Create, nodes, data, flags=st.just(1))
+deletes = st.builds(Delete, write_paths, versions)
+sets = st.builds(SetData, write_paths, data, versions)
+writes = st.one_of(plain_creates, creates, deletes, sets, st.builds(SetACL, write_paths, acls, versions))
+reads = st.one_of(
+    st.builds(Exists, paths, watch),
+    st.builds(GetData, paths, watch),
+    st.builds(GetChildren, paths, watch, st.sampled_from((8, 12))),
+    st.builds(GetACL, paths),
+    st.builds(CountChildren, paths),
+    st.builds(GetEphemerals, paths),
+    st.builds(Sync, paths),
+    st.builds(WhoAmI),
+    # One that succeeds outside of a transaction is never answered: ZooKeeper trips over the Stat that it lacks.
+    st.builds(Check, paths, st.just(77)),
+    st.builds(Ping),
+)
+kinds = often((3, 1, 2), (0, 1, 2, 3, 4, 5, 6, -1))
+watched = st.lists(often(NODES, ODD[:-3]), max_size=3).map(tuple)
+watches = st.one_of(
+    st.builds(Exists, paths, st.just(True)),
+    st.builds(GetData, paths, st.just(True)),
+    st.builds(GetChildren, paths, st.just(True), st.sampled_from((8, 12))),
+    st.builds(AddWatch, paths, often((1, 1, 0), (0, 1, 2, -1))),
+    st.builds(AddWatch, nodes, st.sampled_from((1, 0))),
+)
+watch_keeping = st.one_of(
+    st.builds(CheckWatches, paths, kinds),
+    st.builds(RemoveWatches, paths, kinds),
+    st.builds(SetWatches, since, watched, watched, watched),
+    st.builds(SetWatches2, since, watched, watched, watched, watched, watched),
+)
+parts = st.one_of(
+    plain_creates,
+    deletes,
+    sets,
+    st.builds(Check, write_paths, versions),
+    creates,
+    ephemerals,
+    # `getData`, `multi` and what nobody knows have no place in a transaction.
+    often((Check("/a"),), (GetData("/a"), Multi(()), Exists("/a"), SetACL("/a"), Raw(999)), 3),
+)
+read_parts = often((GetData("/a"), GetChildren("/a"), GetData("/a/b", watch=True), GetChildren("/")), (
+    *(GetChildren("/a", opcode=12), Exists("/a"), Create("/a"), Check("/a"), GetData(None), GetChildren("/absent")),
+))  # fmt: skip
+multis = st.one_of(
+    st.builds(Multi, st.lists(parts, max_size=5).map(tuple)),
+    st.builds(Multi, st.lists(read_parts, max_size=4).map(tuple), st.just(22)),
+    st.builds(Multi, st.lists(parts, max_size=2).map(tuple), st.just(22)),
+)
+requests = st.one_of(writes, reads, watches, writes, watches, watch_keeping, multis)
+bad_requests: SearchStrategy[Request] = st.one_of(
+    st.builds(Mangled, requests, st.integers(1, 30)),
+    st.builds(Mangled, requests, st.just(0), st.sampled_from((b"\0", b"more"))),
+    st.builds(Raw, st.sampled_from((0, 10, 20, 99, 108, 999, -1, -2)), st.sampled_from((b"", b"\0" * 8))),
+    st.builds(Reconfig, st.none(), st.none(), st.sampled_from((None, "server.1=localhost:1:2;3"))),
+)
+credentials = st.builds(lambda pair: Auth(*pair), often(CREDENTIALS[:2], CREDENTIALS, 3))
+
+openings = st.builds(
+    Open, clients, often(TIMEOUTS[:2], TIMEOUTS, 3), watch, watch, often((None, 0), (since_ahead := 10**9,))
+)
+resumptions = st.builds(Resume, clients, often((None, None, 0, 3, 8), (since_ahead,)), often((False,), (True,), 6))
+frames = st.builds(Frame, clients, st.sampled_from((-1, 2**20, 2**31 - 1, 0, 3)), st.sampled_from((b"", b"\0\0\0")))
+
+
+def asked(request: SearchStrategy[Request]) -> SearchStrategy[tuple[Step, ...]]:
+    return st.builds(lambda who, asked: (Ask(who, asked),), clients, request)
+
+
+def alone(step: SearchStrategy[Step]) -> SearchStrategy[tuple[Step, ...]]:
+    return step.map(lambda taken: (taken,))
+
+
+def restored(who: int, request: Request, meanwhile: Request, since: int, truthful: bool) -> tuple[Step, ...]:
+    """A client is cut off while something happens, and comes back with its watches."""
+    return (Cut(who), Ask((who + 1) % 3, meanwhile), Resume(who, None if truthful else since), Ask(who, request))
+
+
+phrases = st.one_of(
+    asked(writes),
+    asked(watches),
+    asked(requests),
+    asked(requests),
+    st.builds(lambda who, many: tuple(Ask(who, one) for one in many), clients, st.lists(requests, max_size=8)),
+    st.builds(lambda who, watch, write: (Ask(who, watch), Ask((who + 1) % 3, write)), clients, watches, writes),
+    asked(ephemerals),
+    asked(credentials),
+    alone(st.one_of(st.builds(Cut, clients), resumptions, openings)),
+    alone(st.builds(Expire, clients)),
+    st.builds(restored, clients, watch_keeping, writes, since, watch),
+    asked(st.just(Close())),
+    asked(bad_requests),
+    alone(frames),
+)
+
+GROVE = tuple(Ask(0, Create(path, b"0")) for path in ("/a", "/a/b", "/b", "/a/b/c"))
+
+
+def joined(many: list[tuple[Step, ...]]) -> History:
+    return tuple(itertools.chain.from_iterable(many))
+
+
+def grown_from(grove: bool, chapters: list[list[tuple[Step, ...]]]) -> History:
+    return (GROVE if grove else ()) + joined(list(itertools.chain.from_iterable(chapters)))
+
+
+def histories() -> SearchStrategy[History]:
+    """What needs no timers of the server's."""
+    # Lists in lists: Hypothesis makes lists of about five, however long they may be.
+    return st.builds(grown_from, st.booleans(), st.lists(st.lists(phrases, max_size=7), max_size=6))
+
+
+# ---------------------------------------------------------------- what takes a server's timers
+
+
+def silent(who: int, meanwhile: list[Request], done: list[Request]) -> tuple[Step, ...]:
+    return (*(Ask((who + 1) % 3, request) for request in meanwhile), Silence(who, tuple(done)))
+
+
+def reaped(who: int, watch: Request, short_lived: Create | CreateTTL) -> tuple[Step, ...]:
+    """A node of one's own, which the server takes away when it was used."""
+    asked: list[Request] = [watch, short_lived]
+    if isinstance(short_lived, Create):
+        # Only a container that had a child is ever swept.
+        asked += [Create("/swept/child"), Delete("/swept/child")]
+    return (*(Ask(who, request) for request in asked), Swept(who, "/swept"))
+
+
+def slow_histories() -> SearchStrategy[History]:
+    """What a server does on its own: the end of silent sessions, of used containers and of nodes with a TTL."""
+    calm = st.one_of(plain_creates, ephemerals, sets, watches)
+    watching = st.builds(AddWatch, st.sampled_from(("/swept", "/")), st.sampled_from((0, 1))) | st.sampled_from(
+        (Exists("/swept", watch=True), GetChildren("/", watch=True))
+    )
+    short_lived = st.sampled_from(
+        (Create("/swept", flags=4, opcode=CREATE_CONTAINER), CreateTTL("/swept", ttl=1))
+    )
+    slow = st.one_of(
+        st.builds(silent, clients, st.lists(watches, max_size=3), st.lists(calm, min_size=1, max_size=4)),
+        st.builds(reaped, clients, watching, short_lived),
+    )
+    return st.lists(st.one_of(asked(calm), slow), min_size=1, max_size=4).map(joined)
