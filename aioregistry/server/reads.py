@@ -7,7 +7,7 @@ request cannot be read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from aioregistry.protocol import EventKind
 from aioregistry.server import acl as access
@@ -160,24 +160,37 @@ def _path_and_kind(endpoint: Endpoint, frame: bytes) -> tuple[str, int]:
     return path, kind
 
 
+class _OneShots(NamedTuple):
+    since: int
+    data: list[str | None]
+    exist: list[str | None]
+    children: list[str | None]
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.long(), reader.strings(), reader.strings(), reader.strings())
+
+
 def set_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
-    _set_one_shots(endpoint, connection, Reader(frame, BODY))
+    _set_one_shots(endpoint, connection, _OneShots.read(Reader(frame, BODY)))
     return b""
 
 
 def set_watches2(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
     reader = Reader(frame, BODY)
-    _set_one_shots(endpoint, connection, reader)
-    for mode in (PERSISTENT, RECURSIVE):
-        for path in map(_some, reader.strings()):
+    one_shots = _OneShots.read(reader)
+    # Read whole before anything is told: a request that is cut short does nothing.
+    always = [(mode, reader.strings()) for mode in (PERSISTENT, RECURSIVE)]
+    _set_one_shots(endpoint, connection, one_shots)
+    for mode, paths in always:
+        for path in map(_some, paths):
             endpoint.watches.watch_always(path, connection, mode)
     return b""
 
 
-def _set_one_shots(endpoint: Endpoint, connection: Connection, reader: Reader) -> None:
+def _set_one_shots(endpoint: Endpoint, connection: Connection, asked: _OneShots) -> None:
     """Watches after a reconnect: what was missed is told at once, in place of the watch."""
-    since = reader.long()
-    data, exist, children = reader.strings(), reader.strings(), reader.strings()
+    since, data, exist, children = asked
     nodes, watches = endpoint.tree.nodes, endpoint.watches
     for path in map(_some, data):
         node = nodes.get(path)

@@ -254,9 +254,17 @@ def reply(xid: int, zxid: int, code: int, body: bytes = b"") -> bytes:
     return HEADER.pack(HEADER_SIZE + len(body), xid, zxid, code) + body
 
 
+def _encoded(text: str) -> bytes:
+    """As Java's jute does: what lies beyond U+FFFF is the two surrogates of UTF-16, each for itself."""
+    if text.isascii() or max(text) <= "\uffff":
+        return text.encode(errors="replace")
+    raw = text.encode("utf-16-le")
+    return "".join(map(chr, struct.unpack(f"<{len(raw) // 2}H", raw))).encode(errors="surrogatepass")
+
+
 def event(zxid: int, kind: int, path: str) -> bytes:
     """A notification, framed."""
-    raw = path.encode(errors="replace")
+    raw = _encoded(path)
     return _EVENT.pack(HEADER_SIZE + 12 + len(raw), EVENT_XID, zxid, 0, kind, SYNC_CONNECTED, len(raw)) + raw
 
 
@@ -265,7 +273,7 @@ def buffer(value: bytes | None) -> bytes:
 
 
 def string(value: str | None) -> bytes:
-    return buffer(None if value is None else value.encode(errors="replace"))
+    return buffer(None if value is None else _encoded(value))
 
 
 def strings(values: Sequence[str]) -> bytes:
