@@ -64,7 +64,7 @@ SEQUENTIAL: tuple[Path, ...] = ("/a/s-", "/s-", "/a/b/", "/")
 NUMBERED: tuple[Path, ...] = ("/a/s-0000000000", "/s-0000000001", "/a/b/0000000000", "/s-0000000002")
 ODD: tuple[Path, ...] = (
     *("/a/", "/a//b", "/a/./b", "/a/../b", "/.", "/..", "/a/...", "/zookeeper", "a", "a/b", None),
-    *("/nul\0", "/control\x01", "/delete\x7f", "/c1\x85", "/private\ue000", "/\ufffe", b"/\xff\xfe", "/ "),
+    *("/nul\0", "/control\x01", "/delete\x7f", "/c1\x85", "/😀", "/private\ue000", "/\ufffe", b"/\xff\xfe", "/ "),
     *("@/zookeeper", "@/zookeeper/quota", "@/zookeeper/config"),
 )
 FORBIDDEN: tuple[Path, ...] = ("@/zookeeper/config", "@/zookeeper/config/x")
@@ -269,9 +269,7 @@ def slow_histories() -> SearchStrategy[History]:
     watching = st.builds(AddWatch, st.sampled_from(("/swept", "/")), st.sampled_from((0, 1))) | st.sampled_from(
         (Exists("/swept", watch=True), GetChildren("/", watch=True))
     )
-    short_lived = st.sampled_from(
-        (Create("/swept", flags=4, opcode=CREATE_CONTAINER), CreateTTL("/swept", ttl=1))
-    )
+    short_lived = st.sampled_from((Create("/swept", flags=4, opcode=CREATE_CONTAINER), CreateTTL("/swept", ttl=1)))
     slow = st.one_of(
         st.builds(silent, clients, st.lists(watches, max_size=3), st.lists(calm, min_size=1, max_size=4)),
         st.builds(reaped, clients, watching, short_lived),
