@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
+from aioregistry.server.ensemble import Ensemble, Member
 from aioregistry.server.history import Backup
 from aioregistry.server.server import ZooKeeperServer
 
-__all__ = ["Backup", "ZooKeeperServer"]
+__all__ = ["Backup", "Ensemble", "Member", "ZooKeeperServer"]

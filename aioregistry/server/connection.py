@@ -184,6 +184,8 @@ class Connection(asyncio.Protocol):
 
     def send(self, framed: bytes) -> None:
         """Send an answer or a notification, after all that was sent before."""
+        if self.closed:
+            return
         if not self._out and not self._reading:
             self._loop.call_soon(self.flush)
         self.sent += 1

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from aioregistry.server import acl as access
 from aioregistry.server import fourletter, requests
@@ -23,6 +23,9 @@ from aioregistry.server.sessions import Session, password_of
 from aioregistry.server.settings import Settings
 from aioregistry.server.tree import Caller, Tree
 from aioregistry.server.watches import Watches
+
+BACKLOG: Final = 1024
+"""Connections that may wait to be accepted: thousands may come at once."""
 
 _HEAD = struct.Struct(">ii")
 
@@ -58,6 +61,7 @@ class Endpoint:
         self._by_session: dict[int, Connection] = {}
         self._faults: dict[int, deque[_Fault]] = {}
         self._refusing = False
+        self._running = False
         self._received_before = 0  # by connections that have ended
         self._sent_before = 0
 
@@ -80,7 +84,7 @@ class Endpoint:
     @property
     def running(self) -> bool:
         """Whether it takes connections."""
-        return self._listener is not None
+        return self._running
 
     @property
     def received(self) -> int:
@@ -101,15 +105,19 @@ class Endpoint:
         """The protocol of one new connection, for transports that are not this server's own: those of a simulation."""
         return Connection(self)
 
-    async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            self.protocol_factory, self.host, self._port, ssl=self.settings.ssl, backlog=1024
-        )
-        self._port = self._listener.sockets[0].getsockname()[1]
+    async def come_up(self, *, listen: bool) -> None:
+        """Take connections: of sockets, or only of who calls ``protocol_factory``."""
+        if listen:
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(
+                self.protocol_factory, self.host, self._port, ssl=self.settings.ssl, backlog=BACKLOG
+            )
+            self._port = self._listener.sockets[0].getsockname()[1]
+        self._running = True
 
-    def _hang_up(self) -> None:
-        """Stop listening and drop every connection."""
+    def hang_up(self) -> None:
+        """Take connections no more, and drop those that are there."""
+        self._running = False
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -155,7 +163,7 @@ class Endpoint:
 
     def accept(self, connection: Connection) -> bool:
         """Whether a new connection may stay."""
-        if self._refusing or not self._has_room(connection):
+        if self._refusing or not self._running or not self._has_room(connection):
             return False
         self.connections[connection] = None
         return True

@@ -69,24 +69,46 @@ class History:
         timing: ticks and clocks.
         server_id: goes into the ids of sessions.
         deliver: called with every transaction.
+        may_commit: whether sessions can be ended, and containers swept, by themselves: they wait where it says no.
     """
 
     def __init__(
-        self, tree: Tree, zxid: int, *, timing: Timing, server_id: int, deliver: Callable[[Transaction], None]
+        self,
+        tree: Tree,
+        zxid: int,
+        *,
+        timing: Timing,
+        server_id: int,
+        deliver: Callable[[Transaction], None],
+        may_commit: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tree = tree
         self.zxid = zxid
         self._timing = timing
         self._deliver = deliver
+        self._may_commit = may_commit
         self.sessions = Sessions(timing.tick, first_session_id(server_id, int(timing.clock() * 1000)))
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @classmethod
     def of_backup(
-        cls, backup: Backup, *, timing: Timing, server_id: int, deliver: Callable[[Transaction], None]
+        cls,
+        backup: Backup,
+        *,
+        timing: Timing,
+        server_id: int,
+        deliver: Callable[[Transaction], None],
+        may_commit: Callable[[], bool] = lambda: True,
     ) -> History:
         """Go on from a backup, which stays as it is."""
-        history = cls(backup.tree.copy(), backup.zxid, timing=timing, server_id=server_id, deliver=deliver)
+        history = cls(
+            backup.tree.copy(),
+            backup.zxid,
+            timing=timing,
+            server_id=server_id,
+            deliver=deliver,
+            may_commit=may_commit,
+        )
         history.sessions.restore(backup.timeouts_ms, asyncio.get_running_loop().time())
         return history
 
@@ -108,8 +130,9 @@ class History:
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for session in self.sessions.due(now):
-            self.end_session(session.id)
+        if self._may_commit():
+            for session in self.sessions.due(now):
+                self.end_session(session.id)
         self._timers["tick"] = loop.call_at(self.sessions.next_tick(now), self._tick)
 
     def _plan_sweep(self) -> None:
@@ -117,7 +140,8 @@ class History:
         self._timers["sweep"] = loop.call_later(self._timing.sweep_interval, self._sweep)
 
     def _sweep(self) -> None:
-        self.sweep()
+        if self._may_commit():
+            self.sweep()
         self._plan_sweep()
 
     def sweep(self) -> None:

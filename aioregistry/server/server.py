@@ -111,12 +111,11 @@ class ZooKeeperServer(Endpoint):
         )
         self.tree, self.zxid = self._history.tree, self._history.zxid
         self._history.start()
-        if listen:
-            try:
-                await self._listen()
-            except OSError:
-                await self.stop()
-                raise
+        try:
+            await self.come_up(listen=listen)
+        except OSError:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Drop every connection and stop listening; data and sessions are kept for the next start."""
@@ -124,7 +123,7 @@ class ZooKeeperServer(Endpoint):
             self._backup = self._history.backup()
             self._history.stop()
             self._history = None
-        self._hang_up()
+        self.hang_up()
         await asyncio.sleep(0)  # for the transports to close
 
     def backup(self) -> Backup:
@@ -133,13 +132,13 @@ class ZooKeeperServer(Endpoint):
 
     def expire(self, session_id: int) -> None:
         """End a session as if nothing had been heard of it for its timeout."""
-        history = self._running()
+        history = self._live_history()
         if history.sessions.get(session_id) is not None:
             history.end_session(session_id)
 
     def sweep_containers(self) -> None:
         """Look for empty containers and nodes whose time is over now."""
-        self._running().sweep()
+        self._live_history().sweep()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -158,7 +157,7 @@ class ZooKeeperServer(Endpoint):
         tree = Tree(extended_types=self.settings.extended_types, x509=self.settings.ssl is not None)
         return Backup(tree, 0, {})
 
-    def _running(self) -> History:
+    def _live_history(self) -> History:
         if self._history is None:
             raise UsageError(f"the server on {self.address} does not run")
         return self._history
@@ -175,10 +174,10 @@ class ZooKeeperServer(Endpoint):
 
     def live_sessions(self) -> list[Session]:
         """The sessions that are alive: their ids and timeouts."""
-        return self._running().sessions.all()
+        return self._live_history().sessions.all()
 
     def propose(self, decide: Decide, done: Callable[[Transaction], None]) -> None:
-        done(decide(self._running()))
+        done(decide(self._live_history()))
 
     def catch_up(self, done: Callable[[], None]) -> None:
         done()
@@ -188,7 +187,7 @@ class ZooKeeperServer(Endpoint):
             self._history.sessions.touch(connection.session_id, connection.timeout_ms, self.time())
 
     def revalidate(self, session_id: int, timeout_ms: int, done: Callable[[bool], None]) -> None:
-        done(self._running().sessions.touch(session_id, timeout_ms, self.time()))
+        done(self._live_history().sessions.touch(session_id, timeout_ms, self.time()))
 
 
 def timing(settings: Settings) -> Timing:

@@ -72,6 +72,10 @@ class Sessions:
             self._file(session)
         return True
 
+    def move(self, session_id: int, owner: Hashable) -> None:
+        """A living session is connected to another server now."""
+        self._by_id[session_id].owner = owner
+
     def remove(self, session_id: int) -> bool:
         """Forget a session; return whether there was such a one."""
         session = self._by_id.pop(session_id, None)
