@@ -20,7 +20,8 @@ class Profile:
         watcher_types: the kinds that CheckWatches and RemoveWatches know: 1 children, 2 data, 3 any, then persistent
             and recursive.
         events_have_zxid: ZOOKEEPER-4655.
-        events_need_read: no events for nodes that their receiver may not read (CVE-2024-23944).
+        events_need_read: no events for nodes that their receiver may not read (CVE-2024-23944: from 3.8.4, and in
+            the 3.8.0 that Debian ships).
         multi_create2_has_stat: a Create2 in a transaction is answered as such (ZOOKEEPER-4026).
         exists_needs_read: Exists asks the ACL of a node that is there.
         foreign_watch_counts: CheckWatches finds whoever's watches on the path.
@@ -66,7 +67,7 @@ PROFILES: Final = {
         watches_combine=False,
         watcher_types=frozenset({1, 2, 3}),
         events_have_zxid=False,
-        events_need_read=False,
+        events_need_read=True,
         multi_create2_has_stat=False,
         exists_needs_read=False,
         foreign_watch_counts=True,
