@@ -123,7 +123,7 @@ write_paths = often(NODES, tuple(path for path in ODD if not (isinstance(path, s
 new_paths = often(NODES + NODES + SEQUENTIAL, write_paths_odd := ODD[:-3] + FORBIDDEN)
 data = often(DATA[:3], DATA)
 versions = often((-1, -1, -1, 0, 1), VERSIONS)
-acls = often((OPEN,) * 6 + ACLS[1:4], ACLS, 6)
+acls = often((OPEN,) * 6 + ACLS[1:5], ACLS, 6)
 flags = often((0, 0, 0, 1, 1, 2, 3), FLAGS)
 watch = st.booleans()
 since = st.integers(0, 40)
@@ -208,19 +208,136 @@ def alone(step: SearchStrategy[Step]) -> SearchStrategy[tuple[Step, ...]]:
     return step.map(lambda taken: (taken,))
 
 
+# ---------------------------------------------------------------- what meets
+
+
+def beneath(path: str, name: str) -> str:
+    return f"{path.rstrip('/')}/{name}"
+
+
+def touching(path: str) -> SearchStrategy[Request]:
+    """Writes that somebody who watches *path*, or something near it, hears of."""
+    child = beneath(path, "b")
+    touches = st.sampled_from(
+        (
+            SetData(path, b"x"),
+            Create(path),
+            Delete(path),
+            Create(child),
+            SetData(child, b"x"),
+            Delete(child),
+            Create(beneath(child, "c"), opcode=CREATE2),
+            Create(path, flags=1),
+            Create(child, flags=1),
+            Create(beneath(path, "s-"), flags=2),
+            Create(beneath(path, "s-"), flags=3),
+        )
+    )
+    return st.one_of(
+        touches,
+        touches,
+        touches,
+        st.builds(SetACL, st.just(path), acls),
+        st.builds(Multi, st.lists(touches, min_size=1, max_size=4).map(tuple)),
+        st.sampled_from(
+            (
+                Multi((Delete(path), Create(path, flags=1), SetData(path, b"x", 0))),
+                Multi((Create(child, flags=1), Delete(child), Delete(path))),
+            )
+        ),
+    )
+
+
+def watching(path: str) -> SearchStrategy[Request]:
+    child = beneath(path, "b")
+    return st.one_of(
+        st.sampled_from(
+            (
+                Exists(path, watch=True),
+                GetData(path, watch=True),
+                GetChildren(path, watch=True),
+                AddWatch(path),
+                AddWatch(path, mode=0),
+                Exists(child, watch=True),
+                GetData(child, watch=True),
+                AddWatch(child),
+            )
+        ),
+        st.builds(CheckWatches, st.sampled_from((path, child)), kinds),
+        st.builds(RemoveWatches, st.sampled_from((path, child)), kinds),
+        st.builds(SetWatches, since, *[st.sampled_from(((path,), ()))] * 3),
+        st.builds(SetWatches2, since, *[st.sampled_from(((path,), ()))] * 5),
+    )
+
+
+def seeing(path: str) -> SearchStrategy[Request]:
+    return st.sampled_from(
+        (
+            GetData(path),
+            GetACL(path),
+            GetChildren(path, opcode=12),
+            Exists(path),
+            GetEphemerals(path),
+            CountChildren(path),
+        )
+    )
+
+
+def meetings(path: str) -> SearchStrategy[tuple[Step, ...]]:
+    """Several clients at one place."""
+    step = st.one_of(
+        asked(watching(path)),
+        asked(touching(path)),
+        asked(watching(path)),
+        asked(touching(path)),
+        asked(seeing(path)),
+        alone(st.builds(Cut, clients)),
+        alone(st.builds(Resume, clients, often((None,), (0, 5), 3))),
+        alone(st.builds(Expire, clients)),
+    )
+    return st.lists(step, max_size=12).map(joined)
+
+
+def guarded(who: int, path: str, acl: Acls, credentials: Auth, requests: list[Request]) -> tuple[Step, ...]:
+    """A node that not everybody may do everything with; it is deleted by who may, and in the end by whom it was."""
+    return (
+        Ask(who, credentials),
+        Ask(who, Create(path, acl=acl)),
+        *(Ask((who + number) % 2, request) for number, request in enumerate(requests)),
+    )
+
+
+def guards(path: str) -> SearchStrategy[tuple[Step, ...]]:
+    child = beneath(path, "b")
+    requests = st.one_of(
+        touching(path),
+        seeing(path),
+        watching(path),
+        st.sampled_from(
+            (Check(path, 77), Multi((Check(path), Check(child))), Multi((GetData(path), GetChildren(path)), 22))
+        ),
+    )
+    return st.builds(
+        guarded, clients, st.just(path), st.sampled_from(ACLS), credentials, st.lists(requests, min_size=1, max_size=6)
+    )
+
+
 def restored(who: int, request: Request, meanwhile: Request, since: int, truthful: bool) -> tuple[Step, ...]:
     """A client is cut off while something happens, and comes back with its watches."""
     return (Cut(who), Ask((who + 1) % 3, meanwhile), Resume(who, None if truthful else since), Ask(who, request))
 
 
-phrases = st.one_of(
+def joined(many: list[tuple[Step, ...]]) -> History:
+    return tuple(itertools.chain.from_iterable(many))
+
+
+anything = st.one_of(
+    asked(requests),
     asked(writes),
     asked(watches),
-    asked(requests),
-    asked(requests),
     st.builds(lambda who, many: tuple(Ask(who, one) for one in many), clients, st.lists(requests, max_size=8)),
-    st.builds(lambda who, watch, write: (Ask(who, watch), Ask((who + 1) % 3, write)), clients, watches, writes),
     asked(ephemerals),
+    asked(multis),
     asked(credentials),
     alone(st.one_of(st.builds(Cut, clients), resumptions, openings)),
     alone(st.builds(Expire, clients)),
@@ -229,22 +346,23 @@ phrases = st.one_of(
     asked(bad_requests),
     alone(frames),
 )
+phrases = st.one_of(
+    st.lists(anything, max_size=8).map(joined),
+    st.one_of([meetings(path) for path in ("/a", "/a/b", "/b", "/")]),
+    st.one_of([guards(path) for path in ("/c", "/a/c", "/a")]),
+)
 
 GROVE = tuple(Ask(0, Create(path, b"0")) for path in ("/a", "/a/b", "/b", "/a/b/c"))
+SURVEY = (*(Ask(0, Exists(path)) for path in NODES), Ask(0, GetChildren("/")), Ask(0, GetChildren("/a")))
 
 
-def joined(many: list[tuple[Step, ...]]) -> History:
-    return tuple(itertools.chain.from_iterable(many))
-
-
-def grown_from(grove: bool, chapters: list[list[tuple[Step, ...]]]) -> History:
-    return (GROVE if grove else ()) + joined(list(itertools.chain.from_iterable(chapters)))
+def grown_from(grove: int, phrases: list[tuple[Step, ...]]) -> History:
+    return (GROVE if grove else ()) + joined(phrases) + SURVEY
 
 
 def histories() -> SearchStrategy[History]:
     """What needs no timers of the server's."""
-    # Lists in lists: Hypothesis makes lists of about five, however long they may be.
-    return st.builds(grown_from, st.booleans(), st.lists(st.lists(phrases, max_size=7), max_size=6))
+    return st.builds(grown_from, st.integers(0, 3), st.lists(phrases, max_size=6))
 
 
 # ---------------------------------------------------------------- what takes a server's timers

@@ -116,6 +116,14 @@ class Link:
     def be_patient(self, seconds: float) -> None:
         self._socket.settimeout(seconds)
 
+    def end(self) -> None:
+        """Close, and wait until the server did: from then on it has forgotten the connection's watches."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        while self.receive() is not None:
+            pass
+        self.close()
+
     def close(self) -> None:
         self.open = False
         self._socket.close()
@@ -252,7 +260,7 @@ class Player:
     def _cut(self, client: Client) -> None:
         self._ping(client)
         if client.link is not None:
-            client.link.close()
+            client.link.end()
             client.link = None
 
     def _resume(self, client: Client, step: Resume) -> None:
