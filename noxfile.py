@@ -51,10 +51,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """`aioregistry demo` on a ZooKeeper of its own."""
-    provide(session, ZOOKEEPER)
-    install(session, "test")
-    session.run("python", "-m", "tests.support.with_zookeeper", "aioregistry", "demo", *session.posargs)
+    """`aioregistry demo`; it brings its own server unless it is given one."""
+    session.install("-e", ".")
+    session.run("aioregistry", "demo", *session.posargs)
 
 
 @nox.session(default=False)

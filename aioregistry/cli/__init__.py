@@ -87,10 +87,11 @@ def _add_demo(commands: Commands) -> None:
         "demo",
         help="chat servers, a gateway, and faults that strike: in under a minute",
         description="Start chat servers and a gateway that routes users to them, strike them with faults one by one, "
-        "and tell what the gateway saw. Uses a chroot of its own in ZooKeeper and removes it at the end.",
+        "and tell what the gateway saw. Brings a server of its own, in memory; in a ZooKeeper that is given it uses a "
+        "chroot of its own and removes it at the end.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    _add_servers(parser)
+    _add_servers(parser, default=None)
     _add_session_timeout(parser, default=4)
     parser.set_defaults(run=_run_demo)
 
@@ -116,12 +117,12 @@ def _add_common(parser: argparse.ArgumentParser, *, session_timeout: float) -> N
     parser.add_argument("--base-path", metavar="PATH", default="/services", help="parent of the services (%(default)s)")
 
 
-def _add_servers(parser: argparse.ArgumentParser) -> None:
+def _add_servers(parser: argparse.ArgumentParser, default: str | None = DEFAULT_SERVERS) -> None:
     parser.add_argument(
         "--zookeeper",
         metavar="HOSTS",
-        default=os.environ.get("AIOREGISTRY_ZOOKEEPER", DEFAULT_SERVERS),
-        help=f"HOST:PORT,HOST:PORT/CHROOT (default: $AIOREGISTRY_ZOOKEEPER, else {DEFAULT_SERVERS})",
+        default=os.environ.get("AIOREGISTRY_ZOOKEEPER") or default,
+        help=f"HOST:PORT,HOST:PORT/CHROOT (default: $AIOREGISTRY_ZOOKEEPER, else {default or 'a server in memory'})",
     )
 
 

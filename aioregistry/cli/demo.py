@@ -15,6 +15,7 @@ from typing import Any
 import aioregistry
 from aioregistry import Registry, RegistryError, View
 
+from ..server import ZooKeeperServer
 from .output import Output
 from .process import DONE, cancel_this_task
 from .stage import SERVICE, ChatServer, Gateway, Happening, Log, Verdict
@@ -24,6 +25,7 @@ SERVERS = {"chat-1": 7001, "chat-2": 7002, "chat-3": 7003}
 USERS = ("ada", "alan", "barbara", "edsger", "grace", "john", "leslie", "niklaus", "tony")
 PAUSE = 1.0  # seconds between the acts, for who reads along
 CLEANUP_TIMEOUT = 5.0  # seconds
+SHORTEST_TICK, LONGEST_TICK = 0.1, 2.0  # seconds, of the server in memory
 
 
 class BrokenPromise(RegistryError):
@@ -146,7 +148,7 @@ async def demo(arguments: argparse.Namespace) -> int:
 
 
 async def _play(arguments: argparse.Namespace, log: Log) -> list[Verdict]:
-    async with _stage(arguments, log) as stage:
+    async with _zookeeper(arguments, log) as hosts, _stage(hosts, arguments.session_timeout, log) as stage:
         verdicts = []
         for number, (title, act) in enumerate(ACTS.items(), 1):
             await asyncio.sleep(PAUSE)
@@ -157,14 +159,25 @@ async def _play(arguments: argparse.Namespace, log: Log) -> list[Verdict]:
 
 
 @contextlib.asynccontextmanager
-async def _stage(arguments: argparse.Namespace, log: Log) -> AsyncIterator[Stage]:
+async def _zookeeper(arguments: argparse.Namespace, log: Log) -> AsyncIterator[str]:
+    """The servers that were given, or one in memory."""
+    if arguments.zookeeper is not None:
+        yield arguments.zookeeper
+        return
+    # Two ticks are the shortest timeout that a server grants.
+    tick_time = min(max(arguments.session_timeout / 2, SHORTEST_TICK), LONGEST_TICK)
+    async with ZooKeeperServer(tick_time=tick_time) as server:
+        log.tell("demo", "serving", "no ZooKeeper was named: a server in memory takes its place")
+        yield server.address
+
+
+@contextlib.asynccontextmanager
+async def _stage(hosts: str, session_timeout: float, log: Log) -> AsyncIterator[Stage]:
     """Set the stage in a chroot of its own, below the one that was given, and clear it away at the end."""
     chroot = f"/aioregistry-demo-{uuid.uuid4().hex[:8]}"
-    _, slash, given_chroot = arguments.zookeeper.partition("/")
+    _, slash, given_chroot = hosts.partition("/")
     async with (
-        aioregistry.connect(
-            arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=f"{chroot}/services"
-        ) as registry,
+        aioregistry.connect(hosts, session_timeout=session_timeout, base_path=f"{chroot}/services") as registry,
         _cleared(registry, chroot),
         registry.discover(SERVICE) as view,
         contextlib.AsyncExitStack() as stack,
@@ -183,7 +196,7 @@ async def _stage(arguments: argparse.Namespace, log: Log) -> AsyncIterator[Stage
                 port,
                 zookeeper=(zookeeper.address, zookeeper.port),
                 chroot=f"{slash}{given_chroot.rstrip('/')}{chroot}",
-                session_timeout=arguments.session_timeout,
+                session_timeout=session_timeout,
                 log=log,
             )
             for name, port in SERVERS.items()

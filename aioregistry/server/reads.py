@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from aioregistry.protocol import EventKind
 from aioregistry.server import acl as access
 from aioregistry.server import requests
-from aioregistry.server.codes import Code, Malformed, Opcode, Refused
+from aioregistry.server.codes import Code, EventKind, Malformed, Opcode, Refused
 from aioregistry.server.requests import Read, Reader
 from aioregistry.server.tree import Node
 from aioregistry.server.watches import MODES, PERSISTENT, RECURSIVE

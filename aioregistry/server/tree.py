@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import copy
 import re
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, NamedTuple, TypeAlias
 
-from aioregistry.protocol.records import STAT
 from aioregistry.server import acl as access
 from aioregistry.server.acl import ACL, Identity, Rule
 from aioregistry.server.codes import Code, Malformed, Opcode, Refused
@@ -188,6 +188,8 @@ def _split(path: str | None) -> str:
 
 # ---------------------------------------------------------------- nodes
 
+_STAT = struct.Struct(">qqqqiiiqiiq")  # zookeeper.jute's Stat, in its order
+
 
 class Node:
     """A node. *packed* is what a read answers of it (data and Stat), kept until it changes."""
@@ -212,7 +214,7 @@ class Node:
     def stat(self) -> bytes:
         """The Stat, packed. The cversion counts deletions too, by what is missing."""
         children = len(self.children)
-        return STAT.pack(
+        return _STAT.pack(
             self.created,
             self.mzxid,
             self.ctime,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from aioregistry.protocol import EventKind
 from aioregistry.server.acl import ACL
+from aioregistry.server.codes import EventKind
 from aioregistry.server.profiles import Profile
 from aioregistry.server.tree import Change, Created, DataChanged, Deleted, parent_of
 
