@@ -331,8 +331,10 @@ class Endpoint:
 
     def _sasl(self, connection: Connection, xid: int, _: int, frame: bytes) -> None:
         try:
-            Reader(frame, BODY).buffer()
+            token = Reader(frame, BODY).buffer()
         except (Malformed, struct.error):
+            token = None
+        if token is None:
             connection.abort()
             return
         # As a server that is not configured for SASL: no token, which no mechanism can go on with.
@@ -371,7 +373,14 @@ class Endpoint:
             decide = partial(History.write_all, caller=caller, operations=operations, via=self)
         self._propose(connection, xid, decide, partial(requests.several, operations))
 
-    def _reconfigure(self, connection: Connection, xid: int, _: int, __: bytes) -> None:
+    def _reconfigure(self, connection: Connection, xid: int, __: int, frame: bytes) -> None:
+        reader = Reader(frame, BODY)
+        try:
+            _ = reader.string(), reader.string(), reader.string(), reader.long()
+        except (Malformed, struct.error):
+            # Unlike other writes it is read before it gets a zxid.
+            connection.reply(requests.reply(xid, self.zxid, Code.MARSHALLING_ERROR))
+            return
         decide = partial(History.fail, code=Code.RECONFIG_DISABLED)
         self._propose(connection, xid, decide, _nothing)
 

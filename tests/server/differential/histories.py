@@ -189,6 +189,7 @@ bad_requests: SearchStrategy[Request] = st.one_of(
     st.builds(Mangled, requests, st.integers(1, 30)),
     st.builds(Mangled, requests, st.just(0), st.sampled_from((b"\0", b"more"))),
     st.builds(Raw, st.sampled_from((0, 10, 20, 99, 108, 999, -1, -2)), st.sampled_from((b"", b"\0" * 8))),
+    st.builds(Raw, st.just(102), st.sampled_from((b"", b"\0\0\0\4some", b"\0\0\0\5some", b"\xff\xff\xff\xff"))),
     st.builds(Reconfig, st.none(), st.none(), st.sampled_from((None, "server.1=localhost:1:2;3"))),
 )
 credentials = st.builds(lambda pair: Auth(*pair), often(CREDENTIALS[:2], CREDENTIALS, 3))
