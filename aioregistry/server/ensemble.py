@@ -18,7 +18,7 @@ from aioregistry.errors import InvalidArgument, UsageError
 from aioregistry.server.connection import Connection
 from aioregistry.server.endpoint import Decide, Endpoint
 from aioregistry.server.history import Backup, History, Transaction
-from aioregistry.server.server import Data, timing
+from aioregistry.server.server import Data
 from aioregistry.server.sessions import Session
 from aioregistry.server.settings import Settings
 from aioregistry.server.tree import Tree
@@ -95,11 +95,9 @@ class Ensemble:
                 self._backup = Backup(Tree(), 0, {})
         if not self._backup.zxid:
             self._backup = Backup(self._empty_tree(), 0, {})
-        settings = self._settings
         self.history = History.of_backup(
             self._backup,
-            timing=timing(settings),
-            server_id=self.members[0].settings.server_id,
+            settings=self._settings,
             deliver=self._broadcast,
             may_commit=self.can_commit,
         )

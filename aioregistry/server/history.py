@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from aioregistry.server.codes import Code, Malformed, Refused
 from aioregistry.server.sessions import Session, Sessions, first_session_id
+from aioregistry.server.settings import Settings
 from aioregistry.server.tree import Aborted, Caller, Change, DeleteContainer, Moment, Operation, Result, Tree
-
-Clock: TypeAlias = Callable[[], float]
-"""Wall time in seconds since the epoch."""
 
 OWN: Final = 0
 """The session, so to say, in whose name a server itself writes."""
@@ -51,23 +49,13 @@ class Backup:
     timeouts_ms: dict[int, int]
 
 
-@dataclass(frozen=True)
-class Timing:
-    """How time is kept: a tick, seconds, and how often containers are swept, seconds."""
-
-    tick: float
-    sweep_interval: float
-    clock: Clock = field(compare=False)
-
-
 class History:
     """Transactions in order, over the tree that is always up to date.
 
     Args:
         tree: as it is at *zxid*.
         zxid: the last one.
-        timing: ticks and clocks.
-        server_id: goes into the ids of sessions.
+        settings: ticks, clocks, and the server id that goes into the ids of sessions.
         deliver: called with every transaction.
         may_commit: whether sessions can be ended, and containers swept, by themselves: they wait where it says no.
     """
@@ -77,17 +65,17 @@ class History:
         tree: Tree,
         zxid: int,
         *,
-        timing: Timing,
-        server_id: int,
+        settings: Settings,
         deliver: Callable[[Transaction], None],
         may_commit: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tree = tree
         self.zxid = zxid
-        self._timing = timing
+        self._settings = settings
         self._deliver = deliver
         self._may_commit = may_commit
-        self.sessions = Sessions(timing.tick, first_session_id(server_id, int(timing.clock() * 1000)))
+        first_id = first_session_id(settings.server_id, int(settings.clock() * 1000))
+        self.sessions = Sessions(settings.tick_time, first_id)
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @classmethod
@@ -95,8 +83,7 @@ class History:
         cls,
         backup: Backup,
         *,
-        timing: Timing,
-        server_id: int,
+        settings: Settings,
         deliver: Callable[[Transaction], None],
         may_commit: Callable[[], bool] = lambda: True,
     ) -> History:
@@ -104,8 +91,7 @@ class History:
         history = cls(
             backup.tree.copy(),
             backup.zxid,
-            timing=timing,
-            server_id=server_id,
+            settings=settings,
             deliver=deliver,
             may_commit=may_commit,
         )
@@ -137,7 +123,7 @@ class History:
 
     def _plan_sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timers["sweep"] = loop.call_later(self._timing.sweep_interval, self._sweep)
+        self._timers["sweep"] = loop.call_later(self._settings.container_check_interval, self._sweep)
 
     def _sweep(self) -> None:
         if self._may_commit():
@@ -212,7 +198,7 @@ class History:
             raise Refused(Code.SESSION_MOVED)
 
     def _moment(self, zxid: int) -> Moment:
-        return Moment(zxid, int(self._timing.clock() * 1000))
+        return Moment(zxid, int(self._settings.clock() * 1000))
 
     def _next(self) -> Moment:
         self.zxid += 1

@@ -12,7 +12,7 @@ from typing import Literal, Self, TypeAlias
 from aioregistry.errors import UsageError
 from aioregistry.server.connection import Connection
 from aioregistry.server.endpoint import Decide, Endpoint
-from aioregistry.server.history import Backup, History, Timing, Transaction
+from aioregistry.server.history import Backup, History, Transaction
 from aioregistry.server.sessions import Session
 from aioregistry.server.settings import Settings
 from aioregistry.server.tree import Tree
@@ -106,9 +106,7 @@ class ZooKeeperServer(Endpoint):
                 self._backup = self._empty()
             case Backup():
                 self._backup = data
-        self._history = History.of_backup(
-            self._backup, timing=timing(self.settings), server_id=self.settings.server_id, deliver=self.deliver
-        )
+        self._history = History.of_backup(self._backup, settings=self.settings, deliver=self.deliver)
         self.tree, self.zxid = self._history.tree, self._history.zxid
         self._history.start()
         try:
@@ -188,8 +186,3 @@ class ZooKeeperServer(Endpoint):
 
     def revalidate(self, session_id: int, timeout_ms: int, done: Callable[[bool], None]) -> None:
         done(self._live_history().sessions.touch(session_id, timeout_ms, self.time()))
-
-
-def timing(settings: Settings) -> Timing:
-    """How a history with these settings keeps time."""
-    return Timing(settings.tick_time, settings.container_check_interval, settings.clock)
