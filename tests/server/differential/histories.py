@@ -161,7 +161,9 @@ watches = st.one_of(
     st.builds(AddWatch, nodes, st.sampled_from((1, 0))),
 )
 watch_keeping = st.one_of(
-    st.builds(CheckWatches, paths, kinds),
+    # Of a path without a leading slash the answer depends on whether anybody on the server ever had a recursive watch:
+    # only then ZooKeeper walks up to its parents, and stumbles.
+    st.builds(CheckWatches, often(NODES, tuple(path for path in ODD if path not in ("a", "a/b"))), kinds),
     st.builds(RemoveWatches, paths, kinds),
     st.builds(SetWatches, since, watched, watched, watched),
     st.builds(SetWatches2, since, watched, watched, watched, watched, watched),
