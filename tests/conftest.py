@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.support.judge import Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 StartZooKeeper = Callable[..., Awaitable[ZooKeeperServer]]

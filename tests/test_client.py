@@ -28,9 +28,9 @@ from aioregistry.errors import (
 from aioregistry.protocol import EventKind, Reply, WatchedEvent
 from aioregistry.runtime import Endpoint, SystemRuntime
 from aioregistry.session import Session, SessionState, parse_hosts
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.support import wire
 from tests.support.judge import Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 20.0

@@ -18,8 +18,8 @@ from aioregistry import (
     View,
 )
 from aioregistry.protocol import Exists
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.support.judge import Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 15

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.conftest import StartZooKeeper
 from tests.support import wire
 from tests.support.judge import Chronicle, Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.wire import CHANGED, CHILDREN_CHANGED, CREATED, DELETED, EPHEMERAL, Wire
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 

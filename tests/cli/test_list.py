@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from aioregistry.cli.list_ import _age
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.cli.command import Command, outcome
 from tests.cli.test_watch import FIELDS, instance
 from tests.support.judge import Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 GET_CHILDREN = 8  # the older of two opcodes: no Stat comes with it

@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
+from aioregistry.testing.ports import ReservedPort
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
-from tests.support.ports import ReservedPort
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 INSTANCE = ("register", "chat", "--id", "a", "--address", "127.0.0.1", "--port", "7000")

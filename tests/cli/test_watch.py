@@ -5,10 +5,10 @@ import json
 import signal
 from typing import Any
 
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support import wire
 from tests.support.judge import Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 FIELDS = {

@@ -17,10 +17,10 @@ from typing import Any, Self
 
 import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance, Status, View
+from aioregistry.testing.proxy import Direction, TcpProxy
 from tests.support import checkers
 from tests.support.checkers import OrderedConsumer
 from tests.support.judge import Chronicle, Judge
-from tests.support.proxy import Direction, TcpProxy
 
 DEADLINE = 30.0
 """Seconds that anything may take that is waited for; far more than it takes."""

@@ -34,13 +34,14 @@ from aioregistry import (
     UsageError,
     View,
 )
+from aioregistry.testing.network import on_network
+from aioregistry.testing.ports import ReservedPort
+from aioregistry.testing.proxy import TcpProxy, ZooKeeperProxy
 from tests.cli.command import Command
 from tests.integration.scene import DEADLINE, until
 from tests.support import wire
 from tests.support.checkers import check_contained, check_converged, check_owned
 from tests.support.judge import Judge
-from tests.support.ports import ReservedPort
-from tests.support.proxy import TcpProxy, ZooKeeperProxy, on_network
 from tests.support.wire import Operation
 from tests.support.zookeeper import ZooKeeperServer
 

@@ -18,13 +18,13 @@ import pytest
 
 import aioregistry
 from aioregistry import ConnectTimeout, HandleClosed, Registration, Registry, Status, Stream, View
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, instance_of, until
 from tests.integration.ticking import Operation, Outcome, Ticks
 from tests.support import wire
 from tests.support.checkers import check_owned, check_withdrawn
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left, other_tasks
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 TIMEOUT = 10.0

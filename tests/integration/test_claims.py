@@ -21,13 +21,13 @@ from aioregistry import (
     RegistrationDisplaced,
     Status,
 )
+from aioregistry.testing.proxy import Direction, ZooKeeperProxy
 from tests.cli.command import Command
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, instance_of, until
 from tests.support import wire
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
 from tests.support.judge import Chronicle, Judge
 from tests.support.leftovers import nothing_left
-from tests.support.proxy import Direction, ZooKeeperProxy
 from tests.support.wire import Node
 from tests.support.zookeeper import ZooKeeperServer
 

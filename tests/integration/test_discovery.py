@@ -16,12 +16,12 @@ import pytest
 import aioregistry
 from aioregistry import Entry, Invalid, Registry, Resynced, Updated, View
 from aioregistry.discovery import Changes, Strategy, view
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 4.0

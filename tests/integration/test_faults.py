@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aioregistry import NodeNotEphemeral, RegistrationDisplaced, Status
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, meanwhile, until
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single
 from tests.support.judge import Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 2.0

@@ -20,6 +20,7 @@ import aioregistry
 from aioregistry import Added, ConnectTimeout, Removed, Resynced, SessionState, Status, View
 from aioregistry.discovery import Changes
 from aioregistry.runtime import Endpoint, SystemRuntime
+from aioregistry.testing.proxy import Direction, ZooKeeperProxy
 from tests.cli.command import Command
 from tests.conftest import StartZooKeeper
 from tests.integration.monitored import Claim, boot
@@ -38,7 +39,6 @@ from tests.support.checkers import (
 )
 from tests.support.judge import NO_NODE, Chronicle, Judge
 from tests.support.leftovers import nothing_left
-from tests.support.proxy import Direction, ZooKeeperProxy
 from tests.support.wire import CREATED, DELETED, Node, Wire
 from tests.support.zookeeper import ZooKeeperServer
 

@@ -25,6 +25,7 @@ from aioregistry import (
     Status,
 )
 from aioregistry.errors import NoAuth
+from aioregistry.testing.proxy import TcpProxy, ZooKeeperProxy
 from tests.conftest import StartZooKeeper
 from tests.integration.scene import DEADLINE, Peer, Scene, instance_of, until
 from tests.support import tls, wire
@@ -32,7 +33,6 @@ from tests.support.checkers import check_contained, check_honest, check_owned
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left, open_sockets
 from tests.support.old_server import MARSHALLING_ERROR, UNIMPLEMENTED, OldServer
-from tests.support.proxy import TcpProxy, ZooKeeperProxy
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 2.0

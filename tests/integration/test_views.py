@@ -17,12 +17,12 @@ import aioregistry
 from aioregistry import HandleClosed, InvalidArgument, Registry, RequestTimeout, Resynced, Snapshot, Status, View
 from aioregistry.discovery import Strategy, follower
 from aioregistry.errors import NoAuth
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.conftest import StartZooKeeper
 from tests.integration.scene import DEADLINE, Peer, instance_of, until
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
 from tests.support.judge import Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 LONG = 60.0

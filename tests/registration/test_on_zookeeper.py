@@ -16,10 +16,10 @@ from aioregistry.protocol import Create2, GetData, Multi, SetData, Sync
 from aioregistry.registration import Registration, Status
 from aioregistry.runtime import SystemRuntime
 from aioregistry.session import Session, parse_hosts
+from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.support import wire
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
 from tests.support.judge import Chronicle, Judge
-from tests.support.proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 20.0

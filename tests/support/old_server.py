@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Container
 
+from aioregistry.testing.proxy import Direction, Link, TcpProxy, _Frames
 from tests.support import wire
-from tests.support.proxy import Direction, Link, TcpProxy, _Frames
 
 MARSHALLING_ERROR, UNIMPLEMENTED = -5, -6
 GET_EPHEMERALS, GET_ALL_CHILDREN_NUMBER, SET_WATCHES_2 = 103, 104, 105

@@ -23,8 +23,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from tests.support.ports import ReservedPort
-from tests.support.proxy import Direction, Link, TcpProxy
+from aioregistry.testing.ports import ReservedPort
+from aioregistry.testing.proxy import Direction, Link, TcpProxy
 
 PACKAGES = "openjdk-17-jre-headless libzookeeper-java libslf4j-java"
 # zookeeper.jar's manifest names the others that it needs.

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from aioregistry.testing.proxy import Direction, TcpProxy, ZooKeeperProxy
 from tests.support import wire
 from tests.support.judge import Judge
-from tests.support.proxy import Direction, TcpProxy, ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that does what networks do to connections.
+"""A TCP proxy on loopback that does what networks do to connections, before an embedded server or a real one.
 
 It runs on a thread of its own, so that a test's blocked event loop blocks the test's client only, never the network.
 Every command may be called from any thread and has happened when it returns.
@@ -10,52 +10,24 @@ import asyncio
 import concurrent.futures
 import contextlib
 import enum
-import functools
 import socket
 import struct
-import threading
 from collections import Counter, deque
-from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import Self
 
-from tests.support.ports import ReservedPort
+from .network import COMMAND_TIMEOUT, network, on_network, run_on_network
+from .ports import ReservedPort
 
-T = TypeVar("T")
-
-COMMAND_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 10.0
 RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
 
 class Direction(enum.Flag):
+    """Of what goes through a proxy."""
+
     TO_SERVER = enum.auto()
     TO_CLIENT = enum.auto()
     BOTH = TO_SERVER | TO_CLIENT
-
-
-@functools.cache
-def _network() -> asyncio.AbstractEventLoop:
-    """The event loop of all proxies, on a daemon thread that ends with the process."""
-    loop = asyncio.SelectorEventLoop()  # asyncio's own, whatever loop the tests run on
-    threading.Thread(target=loop.run_forever, name="proxies", daemon=True).start()
-    return loop
-
-
-def on_network(command: Callable[[], T]) -> T:
-    """Run `command` on the proxies' thread; return or raise what it did."""
-    done: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            result = command()
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-            done.set_exception(error)
-        else:
-            # One turn later: an aborted transport closes its socket in the turn after the command.
-            _network().call_soon(done.set_result, result)
-
-    _network().call_soon_threadsafe(run)
-    return done.result(COMMAND_TIMEOUT)
 
 
 class Moment:
@@ -66,13 +38,16 @@ class Moment:
 
     @property
     def happened(self) -> bool:
+        """Whether it has happened."""
         return self._future.done()
 
     def happen(self) -> None:
+        """Let it happen; it does so once."""
         if not self._future.done():
             self._future.set_result(None)
 
     async def wait(self, timeout: float = COMMAND_TIMEOUT) -> None:
+        """Wait for it at most *timeout* seconds; raises TimeoutError."""
         # Shielded: a wait that times out must not cancel the moment for the next one who waits.
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._future)), timeout)
 
@@ -129,7 +104,7 @@ class _Pipe:
         self._sink_is_full = False
 
     def push(self, item: bytes | _Signal) -> None:
-        self._queue.append((_network().time() + self.link.proxy.delay_of(self.direction), item))
+        self._queue.append((network().time() + self.link.proxy.delay_of(self.direction), item))
         self.flush()
 
     def blocked(self, sink_is_full: bool) -> None:
@@ -141,12 +116,13 @@ class _Pipe:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        held = self.link.proxy.is_silent(self.direction) or self._sink_is_full or self.sink.transport is None
+        silent = self.link.frozen or self.link.proxy.is_silent(self.direction)
+        held = silent or self._sink_is_full or self.sink.transport is None
         self._set_reading(not held)
         while self._queue and not held and not self.link.closed:
             due, item = self._queue[0]
-            if due > _network().time():
-                self._timer = _network().call_at(due, self.flush)
+            if due > network().time():
+                self._timer = network().call_at(due, self.flush)
                 return
             self._queue.popleft()
             self.link.deliver(self, item)
@@ -176,31 +152,34 @@ class Link:
         self.client.outgoing = self.server.incoming = self.to_server
         self.server.outgoing = self.client.incoming = self.to_client
         self.closed = False
+        self.frozen = False
         self._reset = False
         self._ended = Direction(0)
         self._connecting: asyncio.Task[None] | None = None
 
     def end_connected(self, end: _End) -> None:
+        """One of its sockets is connected."""
         if end is self.client:
             if not self.proxy.admit(self):
                 self.cut(reset=True)
                 return
             assert end.transport is not None
             end.transport.pause_reading()
-            self._connecting = _network().create_task(self._connect())
+            self._connecting = network().create_task(self._connect())
         else:
             self.flush()
 
     async def _connect(self) -> None:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await _network().create_connection(lambda: self.server, *self.proxy.target)
+                await network().create_connection(lambda: self.server, *self.proxy.target)
         except OSError:  # TimeoutError is one
             self.cut(reset=True)
         if self.closed:  # cut while it was being made
             self._end(self.server)
 
     def deliver(self, pipe: _Pipe, item: bytes | _Signal) -> None:
+        """Hand *item* to the sink of *pipe*."""
         if isinstance(item, bytes):
             self._write(pipe, self.filter(pipe.direction, item))
         elif item is _Signal.END and self._ended | pipe.direction != Direction.BOTH:
@@ -216,15 +195,17 @@ class Link:
             self.proxy.count_bytes(pipe.direction, len(data))
             pipe.sink.transport.write(data)
 
-    def filter(self, direction: Direction, data: bytes) -> bytes:
-        """What of `data` is to be delivered; may end the link."""
+    def filter(self, direction: Direction, data: bytes) -> bytes:  # noqa: ARG002
+        """Return what of *data* is to be delivered; may end the link."""
         return data
 
     def flush(self) -> None:
+        """Deliver what may be delivered now."""
         self.to_server.flush()
         self.to_client.flush()
 
     def cut(self, *, reset: bool) -> None:
+        """End both connections, by a reset or in order; what was under way is lost."""
         if self.closed:
             return
         self.closed = True
@@ -270,15 +251,17 @@ class TcpProxy:
 
     @property
     def address(self) -> str:
+        """``host:port`` of the proxy."""
         return f"{self.host}:{self.port}"
 
     @property
     def open_connections(self) -> int:
+        """How many connections go through it now."""
         return len(self._links)
 
     def accept(self) -> None:
         """Listen (again): new connections are taken."""
-        asyncio.run_coroutine_threadsafe(self._listen(), _network()).result(COMMAND_TIMEOUT)
+        run_on_network(self._listen())
 
     def refuse(self) -> None:
         """Refuse new connections (ECONNREFUSED). Those there are stay."""
@@ -289,10 +272,10 @@ class TcpProxy:
         on_network(lambda: self._cut(reset=reset))
 
     def silence(self, direction: Direction = Direction.BOTH) -> None:
-        """Deliver nothing more in `direction`, neither bytes nor the end of a connection; connections made meanwhile
-        are silent too.
+        """Deliver nothing more in *direction*, neither bytes nor the end of a connection.
 
-        `heal` delivers late what was held, as a network does that comes back in time; `cut` before `heal` loses it.
+        Connections made meanwhile are silent too. `heal` delivers late what was held, as a network does that comes back
+        in time; `cut` before `heal` loses it.
         """
         on_network(lambda: self._set_silent(self._silent | direction))
 
@@ -335,9 +318,11 @@ class TcpProxy:
     # What follows runs on the proxies' thread.
 
     def new_link(self) -> Link:
+        """Return a link for the next connection."""
         return Link(self)
 
     def admit(self, link: Link) -> bool:
+        """Take note of a new connection; returns whether it may stay."""
         if self._server is None:  # accepted by the kernel just before it was told to refuse
             return False
         self.connections += 1
@@ -345,15 +330,19 @@ class TcpProxy:
         return True
 
     def forget(self, link: Link) -> None:
+        """A connection has ended."""
         self._links.pop(link, None)
 
     def is_silent(self, direction: Direction) -> bool:
+        """Return whether nothing is delivered that way."""
         return direction in self._silent
 
     def delay_of(self, direction: Direction) -> float:
+        """Return the seconds that what goes that way takes longer."""
         return self._delays[direction]
 
     def count_bytes(self, direction: Direction, size: int) -> None:
+        """Take note of what was delivered."""
         if direction is Direction.TO_SERVER:
             self.bytes_to_server += size
         else:
@@ -361,7 +350,7 @@ class TcpProxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await _network().create_server(
+            self._server = await network().create_server(
                 lambda: self.new_link().client, self.host, self.port, backlog=1024
             )
 
@@ -398,6 +387,10 @@ class _Frames:
         return frames
 
 
+_GREETING = struct.Struct(">iiiqi16s")
+"""A ConnectResponse with its length: protocol version, timeout, session id and password."""
+
+
 class _ZooKeeperLink(Link):
     """Follows the frames of a session: which request was asked, which reply answers it."""
 
@@ -410,6 +403,7 @@ class _ZooKeeperLink(Link):
         self._doomed_xid: int | None = None
         self._loss: Moment | None = None
         self._is_session: bool | None = None
+        self.session_id = 0
 
     def filter(self, direction: Direction, data: bytes) -> bytes:
         if self._is_session is None:
@@ -420,6 +414,8 @@ class _ZooKeeperLink(Link):
         for frame in self._frames[direction].feed(data):
             if direction not in self._handshakes:
                 self._handshakes.add(direction)  # ConnectRequest and ConnectResponse have no header
+                if direction is Direction.TO_CLIENT:
+                    self._follow_greeting(frame)
             elif direction is Direction.TO_SERVER:
                 self._follow_request(*struct.unpack_from(">ii", frame, 4))
             elif self._loss is not None and struct.unpack_from(">i", frame, 4)[0] == self._doomed_xid:
@@ -427,6 +423,11 @@ class _ZooKeeperLink(Link):
                 return b""
             delivered += frame
         return bytes(delivered)
+
+    def _follow_greeting(self, frame: bytes) -> None:
+        if len(frame) >= _GREETING.size:
+            _, _, _, self.session_id, _, password = _GREETING.unpack_from(frame)
+            self.proxy.passwords[self.session_id] = password
 
     def _follow_request(self, xid: int, opcode: int) -> None:
         self.proxy.requests[opcode] += 1
@@ -445,20 +446,22 @@ class _ZooKeeperLink(Link):
 class ZooKeeperProxy(TcpProxy):
     """A proxy before a ZooKeeper server's client port that understands frames.
 
-    `requests` counts the requests that went to the server by opcode (connects excluded).
+    `requests` counts the requests that went to the server by opcode (connects excluded), `passwords` has those of the
+    sessions that were opened or resumed through it.
     """
 
     def __init__(self, target: tuple[str, int], *, listen: tuple[str, int] | None = None) -> None:
         self.requests: Counter[int] = Counter()
         self.losses: dict[int, deque[Moment]] = {}
+        self.passwords: dict[int, bytes] = {}
         super().__init__(target, listen=listen)
 
     def new_link(self) -> Link:
+        """Return a link that follows the frames of the next connection."""
         return _ZooKeeperLink(self)
 
     def lose_next_reply(self, opcode: int) -> Moment:
-        """Let the next request with `opcode` (a multi is 14) through; when its reply comes, drop it and cut that
-        connection.
+        """Let the next request with *opcode* (a multi is 14) through, then drop its reply and cut that connection.
 
         Returns:
             The moment of the loss: the server has applied the request (or refused it), the client will never know.
@@ -467,6 +470,37 @@ class ZooKeeperProxy(TcpProxy):
         on_network(lambda: self.losses.setdefault(opcode, deque()).append(moment))
         return moment
 
+    def cut_session(self, session_id: int) -> None:
+        """End the connections of a session by a reset."""
+
+        def cut() -> None:
+            for link in self._links_of(session_id):
+                link.cut(reset=True)
+
+        on_network(cut)
+
+    def freeze(self, session_id: int | None = None) -> None:
+        """Deliver nothing more on the connections of a session, or on all that are there, until `thaw`."""
+        on_network(lambda: self._set_frozen(self._links_of(session_id), True))
+
+    def thaw(self) -> None:
+        """Deliver again what `freeze` held."""
+        on_network(lambda: self._set_frozen(self._links_of(None), False))
+
+    def _links_of(self, session_id: int | None) -> list[Link]:
+        return [
+            link
+            for link in self._links
+            if session_id is None or (isinstance(link, _ZooKeeperLink) and link.session_id == session_id)
+        ]
+
+    def _set_frozen(self, links: list[Link], frozen: bool) -> None:
+        for link in links:
+            link.frozen = frozen
+            link.flush()
+
     def restore(self) -> None:
+        """Become an honest proxy again: no reply is lost, no connection frozen."""
         on_network(self.losses.clear)
+        self.thaw()
         super().restore()

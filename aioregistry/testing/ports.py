@@ -27,6 +27,7 @@ class ReservedPort:
         self.number: int = self._socket.getsockname()[1]
 
     def release(self) -> None:
+        """Give the port back."""
         self._socket.close()
 
     def __enter__(self) -> Self:

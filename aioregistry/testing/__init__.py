@@ -1,0 +1,19 @@
+"""Testing against ZooKeeper without one: servers with faults at a call, a fault proxy, and a pytest plugin.
+
+``docs/testing.md`` shows how. The plugin is loaded by pytest where aioregistry is installed.
+"""
+
+from __future__ import annotations
+
+from .proxy import Direction, TcpProxy, ZooKeeperProxy
+from .servers import EnsembleMember, RealZooKeeper, ZooKeeper, ZooKeeperEnsemble
+
+__all__ = [
+    "Direction",
+    "EnsembleMember",
+    "RealZooKeeper",
+    "TcpProxy",
+    "ZooKeeper",
+    "ZooKeeperEnsemble",
+    "ZooKeeperProxy",
+]

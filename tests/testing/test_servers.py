@@ -1,0 +1,124 @@
+"""The servers of tests: every control works from the test's thread, and has happened when it returns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+import aioregistry
+from aioregistry import ServiceInstance
+from aioregistry.errors import ConnectTimeout, InvalidArgument, NoNode, ServerError, UsageError
+from aioregistry.protocol import Delete, Exists
+from aioregistry.testing import ZooKeeper, ZooKeeperEnsemble
+
+DEADLINE = 20.0
+ME = ServiceInstance("chat", address="10.0.0.7", port=7000)
+
+
+@pytest.fixture
+def server() -> Iterator[ZooKeeper]:
+    with ZooKeeper() as server:
+        yield server
+
+
+async def exists(server: ZooKeeper, path: str) -> bool:
+    async with aioregistry.connect(server.connect_string) as registry:
+        try:
+            await registry.session.request(Exists(path))
+        except NoNode:
+            return False
+        return True
+
+
+async def test_data_is_kept_lost_and_restored(server: ZooKeeper) -> None:
+    async with aioregistry.connect(f"{server.address}/kept"):
+        before = server.backup()
+    async with aioregistry.connect(f"{server.address}/later"):
+        address = server.address
+        server.stop()
+        server.start()
+        assert server.address == address
+    assert await exists(server, "/later")
+    server.stop()
+    server.start(before)
+    assert (await exists(server, "/kept"), await exists(server, "/later")) == (True, False)
+    server.stop()
+    server.start("lost")
+    assert not await exists(server, "/kept")
+
+
+async def test_a_stopped_server_lets_nobody_connect(server: ZooKeeper) -> None:
+    server.stop()
+    with pytest.raises(ConnectTimeout, match="Errno 111"):
+        _ = await aioregistry.connect(server.connect_string, connect_timeout=0.2)
+    server.close()  # for good, though it is down
+    server.start()
+    with pytest.raises(UsageError, match="runs already"):
+        server.start()
+
+
+async def test_requests_are_delayed_and_fail(server: ZooKeeper) -> None:
+    async with aioregistry.connect(server.connect_string) as registry:
+        server.fail(Delete.opcode, -101)
+        with pytest.raises(NoNode):
+            await registry.session.request(Delete("/zookeeper"))
+        server.delay(Exists.opcode, 0.2)
+        began = asyncio.get_running_loop().time()
+        await registry.session.request(Exists("/"))
+        assert asyncio.get_running_loop().time() - began >= 0.19
+        with pytest.raises(ServerError):
+            await registry.session.request(Delete("/zookeeper"))
+
+
+async def test_containers_are_swept_now(server: ZooKeeper) -> None:
+    async with aioregistry.connect(server.connect_string) as registry:
+        async with registry.register(ME):
+            pass
+        assert await registry.services() == ["chat"]
+        server.sweep_containers()
+        async with asyncio.timeout(DEADLINE):
+            while await registry.services():
+                await asyncio.sleep(0.01)
+
+
+async def test_an_ensemble_and_its_members() -> None:
+    with ZooKeeperEnsemble(3) as ensemble:
+        leader, (one, other) = ensemble.leader, ensemble.followers
+        assert leader.leads
+        assert not one.leads
+        async with aioregistry.connect(ensemble.connect_string) as registry, registry.register(ME) as registration:
+            await registration.wait_live(DEADLINE)
+            ensemble.change_leader(one)
+            assert ensemble.leader is one
+            await registration.wait_live(DEADLINE)
+            one.stop()
+            await registration.wait_live(DEADLINE)
+            one.start()
+            first = registry.session.id
+            ensemble.expire(first)
+            async with asyncio.timeout(DEADLINE):
+                while registry.session.id in (0, first):
+                    await asyncio.sleep(0.01)
+            await registration.wait_live(DEADLINE)
+            ensemble.stop()
+            ensemble.start()
+            await registration.wait_live(DEADLINE)
+        async with aioregistry.connect(other.address) as registry, registry.discover("chat") as chat:
+            other.lag(0.3)
+            async with aioregistry.connect(leader.address) as publisher, publisher.register(ME):
+                assert list(await chat.sync()) == [ME.id]
+                for control in (other.drop, other.freeze, other.thaw, other.refuse_connections):
+                    control()
+                other.refuse_connections(False)
+                other.lag(0)
+                other.cut_off()
+                other.heal()
+                await chat.wait_for(lambda snapshot: list(snapshot) == [ME.id], timeout=DEADLINE)
+    ensemble.close()
+
+
+def test_options_that_are_wrong() -> None:
+    with pytest.raises(InvalidArgument, match="version"):
+        ZooKeeper(version="2.0")
