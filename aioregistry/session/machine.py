@@ -284,8 +284,8 @@ class Machine:
         return self.timeout or self.requested_timeout
 
 
-# A connection that served for less than this many seconds counts as a failed attempt: a server that accepts everybody
-# and closes at once must not be asked without a pause.
+# A connection that served for less than this many seconds counts as a failed attempt: a server that closes on everybody
+# at once, because it sheds its load or refuses what is sent to it, must not be asked without a pause.
 _LASTING = 1.0
 
 # Ids of sessions that ended, kept to know an own ghost by. A server deletes a session's nodes with it, so that only
