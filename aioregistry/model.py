@@ -21,11 +21,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping, ValuesView
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
 
 import msgspec
 
-from .errors import InvalidArgument, InvalidInstance
+from .errors import InvalidArgument, InvalidInstance, session_name
 
 __all__ = [
     "Added",
@@ -215,6 +215,39 @@ class ServiceInstance(_Fields[P]):
     __slots__ = ()
     __match_args__ = ("name", "id")
 
+    @overload
+    def __init__(
+        self: ServiceInstance[Any],
+        name: str,
+        *,
+        id: str | None = None,
+        address: str | None = None,
+        port: int | None = None,
+        ssl_port: int | None = None,
+        enabled: bool = True,
+        service_type: ServiceType = ServiceType.DYNAMIC,
+        uri_spec: Mapping[str, Any] | None = None,
+        registration_time_ms: int | None = None,
+        payload_class: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        payload: P,
+        id: str | None = None,
+        address: str | None = None,
+        port: int | None = None,
+        ssl_port: int | None = None,
+        enabled: bool = True,
+        service_type: ServiceType = ServiceType.DYNAMIC,
+        uri_spec: Mapping[str, Any] | None = None,
+        registration_time_ms: int | None = None,
+        payload_class: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None: ...
     def __init__(
         self,
         name: str,
@@ -223,7 +256,7 @@ class ServiceInstance(_Fields[P]):
         address: str | None = None,
         port: int | None = None,
         ssl_port: int | None = None,
-        payload: P = None,  # type: ignore[assignment] # P is None where no payload is given
+        payload: Any = None,
         enabled: bool = True,
         service_type: ServiceType = ServiceType.DYNAMIC,
         uri_spec: Mapping[str, Any] | None = None,
@@ -751,7 +784,7 @@ class Updated(msgspec.Struct, Generic[P], frozen=True):
         return self.previous_entry.instance
 
     def __repr__(self) -> str:
-        return f"<Updated {self.instance!r}, owner {self.entry.owner:#x}, zxid {self.zxid:#x}>"
+        return f"<Updated {self.instance!r}, owner {session_name(self.entry.owner)}, zxid {self.zxid:#x}>"
 
 
 class Removed(msgspec.Struct, Generic[P], frozen=True):

@@ -342,6 +342,8 @@ class Registry(Handle):
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._close_timeout
+        # The end of the session takes what could not be withdrawn in time: it must have time left to be answered.
+        patience = self._close_timeout * 2 / 3
         # Whoever is entering a handle is told by the end of the session.
         closings = [
             loop.create_task(handle.aclose())
@@ -349,7 +351,7 @@ class Registry(Handle):
             if handle._is_open
         ]
         if closings:
-            await asyncio.wait(closings, timeout=self._close_timeout)
+            await asyncio.wait(closings, timeout=patience)
         await self._discovery.aclose()
         await self._session.close(max(deadline - loop.time(), 0.0))
         await self._withdrawals.over()  # they end with the session

@@ -23,7 +23,7 @@ from aiozk.protocol.request import Request
 from aiozk.protocol.response import Response
 from aiozk.protocol.transaction import TransactionResponse
 
-from aioregistry.errors import ProtocolError, ServerError, TransactionAborted, server_error
+from aioregistry.errors import ProtocolError, ServerError, TransactionAborted, server_error, session_name
 from aioregistry.protocol.jute import (
     BOOL,
     HEADER,
@@ -205,7 +205,8 @@ class Connect(Message[ConnectReply]):
 
     def __str__(self) -> str:
         # Without the password: whoever has it can take the session over.
-        return f"Connect(session_id={self.session_id:#x}, last_zxid={self.last_zxid:#x}, timeout_ms={self.timeout_ms})"
+        known = f"session_id={session_name(self.session_id)}, last_zxid={self.last_zxid:#x}"
+        return f"Connect({known}, timeout_ms={self.timeout_ms})"
 
 
 class Auth(_Silent):

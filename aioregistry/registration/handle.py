@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import anyio
 
-from aioregistry.errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge
+from aioregistry.errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
 from aioregistry.handles import Handle, check_seconds, finished
 from aioregistry.model import ServiceInstance, ServiceType, encode
 from aioregistry.protocol import OPEN_ACL
@@ -332,7 +332,7 @@ class Registration(Handle, Generic[P]):
 
     def __repr__(self) -> str:
         status, owner = self.status, self.owner
-        owned = "" if owner is None else f" owner={owner & 0xFFFF_FFFF_FFFF_FFFF:#x}"
+        owned = "" if owner is None else f" owner={session_name(owner)}"
         # A status that has changed by time alone, and was not told yet, is new.
         since = self._session.runtime.monotonic() - self._told_at if status is self._told else 0.0
         return f"<{self._title()} {status.name}{owned} since {since:.1f}s>"

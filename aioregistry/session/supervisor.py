@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import logging
 import ssl
 from collections.abc import Callable, Container, Sequence
@@ -25,11 +26,11 @@ from aioregistry.errors import (
     MarshallingError,
     NoNode,
     RegistryError,
-    ServerError,
     SessionClosed,
     SessionFailed,
     Unimplemented,
     UnsupportedServer,
+    session_name,
 )
 from aioregistry.protocol import (
     AddWatch,
@@ -140,8 +141,6 @@ class Session:
         self._dialed: dict[int, Connection] = {}
         self._connections = 0
         self._attempts: dict[str, str] = {}
-        self._short_lived = 0
-        """Connections in a row that served for less than a heartbeat's interval."""
         self._unanswered = 0
         """Handshakes in a row that were not answered in time."""
         self._knows: dict[str, dict[int, bool]] = {}
@@ -149,7 +148,8 @@ class Session:
         self._news_since = 0
         """The zxid that watches are restored with."""
         self._states: Source[SessionState] = Source()
-        self._observers: list[Callable[[], None]] = []
+        self._observers: dict[int, Callable[[], None]] = {}
+        self._numbers = itertools.count()
         self._phase_changes: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -309,11 +309,11 @@ class Session:
 
     def observe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* after each change of state; it must not block. Returns what removes it."""
-        self._observers.append(callback)
+        number = next(self._numbers)
+        self._observers[number] = callback
 
         def remove() -> None:
-            if callback in self._observers:
-                self._observers.remove(callback)
+            self._observers.pop(number, None)
 
         return remove
 
@@ -451,8 +451,8 @@ class Session:
         def answered(future: asyncio.Future[Reply[Any]]) -> None:
             if future.cancelled() or isinstance(future.exception(), ConnectionLost):
                 return
-            error = future.exception()
-            zxid = error.zxid if isinstance(error, ServerError) else -1
+            # A server that is overloaded answers by itself, with its own zxid.
+            zxid = connection.last_zxid if connection.evidence >= sent else -1
             self._step(Probed(connection.number, zxid, sent, self.runtime.boot()))
 
         connection.submit(_MUST_FAIL).add_done_callback(answered)
@@ -460,10 +460,12 @@ class Session:
     def _announce(self, command: Announce) -> None:
         state = command.state
         level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
-        log.log(level, "session %#x is %s (%s)", command.session_id, state.value, self.server or self.hosts)
+        log.log(
+            level, "session %s is %s (%s)", session_name(command.session_id), state.value, self.server or self.hosts
+        )
         self.emit("session.state", state=state.value, session=command.session_id, generation=self.generation)
         self._states.offer(state)
-        for callback in list(self._observers):
+        for callback in list(self._observers.values()):
             self._call(callback)
         if state in ENDED:
             self._states.close(self.failure if state is SessionState.FAILED else None)
@@ -536,11 +538,8 @@ class Session:
     # ------------------------------------------------------------------ offline: rounds of connecting
 
     async def _connect_round(self) -> None:
-        # The first connection that is cut short is as good as any; one after another is a server that sheds its load,
-        # or refuses what is sent to it.
-        failures = max(self._machine.failures, self._short_lived - 1)
         if not self._machine.probe_next:  # a probe is one more question of the round before
-            await self._phase_change(retry_delay(failures, self.timeout, self.runtime.uniform))
+            await self._phase_change(retry_delay(self._machine.failures, self.timeout, self.runtime.uniform))
         question = self._question()
         if question is None:
             return
@@ -681,14 +680,12 @@ class Session:
         if self._machine.read_only:
             await self._endure_read_only(connection, interval)
             return
-        began = self.runtime.boot()
         while self._serves(connection):
             idle = interval - self.evidence_age()
             if idle > 0:
                 await self._measured(self._phase_change(idle), idle)
             else:
                 await self._beat(connection, interval)
-        self._short_lived = 0 if self.runtime.boot() - began >= interval else self._short_lived + 1
 
     def _serves(self, connection: Connection) -> bool:
         return self._connection is connection and self._machine.phase is Phase.SERVING
@@ -748,9 +745,8 @@ class Session:
     def __repr__(self) -> str:
         age = self.evidence_age()
         evidence = f"evidence {age:.1f}s old" if age != float("inf") else "no evidence"
-        return (
-            f"<Session {self.id:#x} {self.state.name} {self.server or self.hosts} timeout={self.timeout:g}s {evidence}>"
-        )
+        where = self.server or self.hosts
+        return f"<Session {session_name(self.id)} {self.state.name} {where} timeout={self.timeout:g}s {evidence}>"
 
 
 class SessionWatches:
