@@ -26,6 +26,7 @@ from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeAlias, Ty
 import msgspec
 
 from .errors import InvalidArgument, InvalidInstance, session_name
+from .paths import check_segment
 
 __all__ = [
     "Added",
@@ -42,7 +43,6 @@ __all__ = [
     "Snapshot",
     "Updated",
     "check_payload_type",
-    "check_segment",
     "decode",
     "encode",
     "with_payload_type",
@@ -354,21 +354,6 @@ def _restored(*values: Any) -> ServiceInstance[Any]:
 
 
 # ---------------------------------------------------------------- checks of the constructor
-
-# What the server's PathUtils.validatePath refuses. It looks at UTF-16 units, so that whatever lies beyond the BMP, two
-# surrogates there, is refused as well.
-_NOT_IN_PATHS: Final = re.compile("[/\0-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]")
-
-
-def check_segment(field: str, value: object) -> str:
-    """Return *value* if it can be one segment of a path; raises :class:`InvalidArgument`."""
-    if not isinstance(value, str):
-        raise InvalidArgument(field, value, f"must be str, not {type(value).__name__}")
-    if value in ("", ".", ".."):
-        raise InvalidArgument(field, value, "is no path segment")
-    if bad := _NOT_IN_PATHS.search(value):
-        raise InvalidArgument(field, value, f"a path segment cannot contain {bad.group()!r}")
-    return value
 
 
 def _check_type(field: str, value: object, expected: type) -> None:

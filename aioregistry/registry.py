@@ -22,11 +22,12 @@ from .errors import (
     SessionFailed,
 )
 from .handles import Handle, check_seconds, finished
-from .model import ServiceInstance, check_segment
+from .model import ServiceInstance
+from .paths import check_path, check_segment
 from .protocol import OPEN_ACL, Create2, Exists
 from .registration import OnConflict, OnDisplaced, Registration, Status, Withdrawals
 from .runtime import Runtime, SystemRuntime
-from .session import Session, check_path, parse_hosts
+from .session import Session, parse_hosts
 from .streams import Stream
 
 if TYPE_CHECKING:

@@ -26,17 +26,18 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "runtime": {"errors"},
     # Additions to the rooms first drawn (docs/internals.md): states, statuses, snapshots and changes share one stream,
-    # and the public context managers open and close in one way.
+    # the public context managers open and close in one way, and names and paths are checked by one rule.
     "streams": {"errors"},
     "handles": {"errors", "anyio"},
-    "model": {"errors", "msgspec"},
+    "paths": {"errors"},
+    "model": {"errors", "paths", "msgspec"},
     "protocol": {"errors", "aiozk.protocol"},
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
     # own requests too: those of the verbs and recipes of `registry.client`.
-    "session": {"errors", "streams", "protocol", "runtime", "anyio", "aiozk.protocol"},
+    "session": {"errors", "streams", "paths", "protocol", "runtime", "anyio", "aiozk.protocol"},
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
-    "registration": {"errors", "streams", "handles", "protocol", "session", "model", "anyio"},
-    "discovery": {"errors", "streams", "handles", "protocol", "session", "model", "anyio"},
+    "registration": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "anyio"},
+    "discovery": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "anyio"},
     "balancing": {"model"},
     "client": {"*", "aiozk"},
     "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes

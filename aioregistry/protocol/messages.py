@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from aiozk.protocol.acl import ACL
 from aiozk.protocol.create import Create2Response
@@ -553,8 +553,7 @@ class Failure:
     error: ServerError
 
 
-@dataclass(frozen=True, slots=True)
-class MultiReply:
+class MultiReply(NamedTuple):
     """What became of a transaction: a result for every operation, or an error for every operation.
 
     A result is what the operation decodes to alone, but for ``Create2`` and its kin: ``(path, None)`` where the server

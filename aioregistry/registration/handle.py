@@ -14,8 +14,8 @@ import anyio
 from aioregistry.errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
 from aioregistry.handles import Handle, check_seconds, finished
 from aioregistry.model import ServiceInstance, ServiceType, encode
+from aioregistry.paths import check_path
 from aioregistry.protocol import OPEN_ACL
-from aioregistry.session import check_path
 from aioregistry.streams import Source, Stream
 
 from .plan import Goal

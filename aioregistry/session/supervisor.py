@@ -13,7 +13,6 @@ import itertools
 import logging
 import ssl
 from collections.abc import Callable, Container, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, overload
 
 from aiozk.protocol.request import Request
@@ -55,7 +54,7 @@ from aioregistry.runtime import Endpoint, Runtime
 from aioregistry.streams import Source, Stream
 
 from .backoff import attempt_deadline, handshake_deadline, retry_delay
-from .connection import Connection
+from .connection import Answered, Connection, fail
 from .dialer import Dialer
 from .hosts import Hosts
 from .machine import (
@@ -233,8 +232,7 @@ class Session:
         # its log what was never committed and may be undone.
         if connection is None or machine.phase in (Phase.ASKING, Phase.PROBING) or machine.read_only:
             return machine
-        return replace(
-            machine,
+        return machine._replace(
             last_zxid=max(machine.last_zxid, connection.last_zxid),
             evidence=max(machine.evidence, connection.evidence),
         )
@@ -248,27 +246,29 @@ class Session:
     # ------------------------------------------------------------------ requests
 
     @overload
-    def submit(self, message: Message[T]) -> asyncio.Future[Reply[T]]: ...
+    def submit(self, message: Message[T], answered: Answered | None = None) -> asyncio.Future[Reply[T]]: ...
     @overload
-    def submit(self, message: Request) -> asyncio.Future[Reply[Any]]: ...
-    def submit(self, message: Any) -> asyncio.Future[Reply[Any]]:
+    def submit(self, message: Request, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]: ...
+    def submit(self, message: Any, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]:
         """Send a request with this tick's others; its future gives the reply.
 
         The future fails with :class:`ConnectionLost` when there is no connection or it ends before the answer, with
         a :class:`ServerError` that the server answered, :class:`RequestTooLarge`, :class:`SessionClosed` or
         :class:`SessionFailed`. Cancelling the future forgets the answer, not the request.
+
+        *answered*, which must not raise, is called with the future: at once by the callback that brings the answer,
+        soon after a failure.
         """
         if self._connection is None or not self._machine.connected:
             future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
-            future.set_exception(self._unavailable())
-            future.exception()  # retrieved, should nobody look
+            fail(future, self._unavailable(), answered)
             return future
         if isinstance(message, AddWatch):
             self._watched.tree_asked(message.path)
         elif getattr(message, "watch", False) and not self._watched.one_shot_asked(message.opcode, message.path):
             message = copy.copy(message)
             message.watch = False
-        return self._connection.submit(message)
+        return self._connection.submit(message, answered)
 
     @overload
     async def request(self, message: Message[T]) -> Reply[T]: ...
