@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         """Send *request* with this tick's others, and return its answer's future.
 
         *answered* is called with it: by the callback that brings the answer, which saves a turn of the loop, or by the
-        loop soon after it failed, when whoever has to know of a lost connection knows.
+        loop soon after the connection was lost, when whoever has to know of that knows.
         """
         future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
         if self.closed:
@@ -235,10 +235,10 @@ class Connection(asyncio.Protocol):
         if error is None:
             assert reply is not None
             pending.future.set_result(reply)
-            if pending.answered is not None:
-                pending.answered(pending.future)
         else:
-            fail(pending.future, error, pending.answered)
+            fail(pending.future, error)
+        if pending.answered is not None:
+            pending.answered(pending.future)
 
     # ------------------------------------------------------------------ ending
 

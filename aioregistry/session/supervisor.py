@@ -257,7 +257,7 @@ class Session:
         :class:`SessionFailed`. Cancelling the future forgets the answer, not the request.
 
         *answered*, which must not raise, is called with the future: at once by the callback that brings the answer,
-        soon after a failure.
+        soon after where there is no connection, or it is lost.
         """
         if self._connection is None or not self._machine.connected:
             future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
