@@ -160,6 +160,7 @@ class Registry(Handle):
             raise InvalidArgument("on_event", on_event, "give something that can be called, or None")
         base = check_path("base_path", base_path)
         self._base_path = hosts.chroot + ("" if base == "/" else base)
+        self._marked = base != "/"  # beside the chroot is somebody else's place
         self._connect_timeout = session_timeout if connect_timeout is None else connect_timeout
         self._close_timeout = session_timeout / 3 if close_timeout is None else close_timeout
         self._wait, self._create_chroot = wait, create_chroot
@@ -245,6 +246,7 @@ class Registry(Handle):
             acl=self._acl,
             chroot="" if self._create_chroot else self._chroot,
             withdrawals=self._withdrawals,
+            marked=self._marked,
         )
         self._registrations[instance.name, instance.id] = registration
         return registration

@@ -29,6 +29,7 @@ from aioregistry.errors import (
     SessionFailed,
     Unimplemented,
     UnsupportedServer,
+    UsageError,
     session_name,
 )
 from aioregistry.protocol import (
@@ -50,10 +51,10 @@ from aioregistry.protocol import (
     WatcherType,
 )
 from aioregistry.protocol import CloseSession as CloseSessionMessage
-from aioregistry.runtime import Endpoint, Runtime
+from aioregistry.runtime import Endpoint, Runtime, running_loop
 from aioregistry.streams import Source, Stream
 
-from .backoff import attempt_deadline, handshake_deadline, retry_delay
+from .backoff import attempt_deadline, handshake_deadline, lookup_deadline, retry_delay
 from .connection import Answered, Connection, fail
 from .dialer import Dialer
 from .hosts import Hosts
@@ -301,8 +302,10 @@ class Session:
     def states(self) -> Stream[SessionState]:
         """Return a stream of the states from the next one on; a slow consumer misses the oldest of more than 64.
 
-        It ends when the session is closed and raises what the session failed with.
+        It ends when the session is closed and raises what the session failed with; UsageError in another loop.
         """
+        if self._task is not None and self._task.get_loop() is not running_loop():
+            raise UsageError("the session belongs to another event loop or thread")
         stream: Stream[SessionState] = Stream(_STATES_KEPT)
         self._states.attach(stream)
         return stream
@@ -588,11 +591,11 @@ class Session:
         self._step(Overdue(connection.number))
 
     async def _resolve(self) -> list[Endpoint]:
-        """Look up every name anew, side by side, each for at most a tenth of the timeout: addresses move."""
+        """Look up every name anew, side by side: addresses move."""
         lookups = {server: asyncio.ensure_future(self.runtime.resolve(*server)) for server in self.hosts.servers}
         endpoints: dict[Endpoint, None] = {}
         try:
-            await asyncio.wait(lookups.values(), timeout=self.timeout / 10)
+            await asyncio.wait(lookups.values(), timeout=lookup_deadline(self.timeout))
         finally:
             for (host, port), lookup in lookups.items():
                 if lookup.cancel():
