@@ -68,6 +68,7 @@ __all__ = [
     "UnsupportedServer",
     "UsageError",
     "server_error",
+    "session_name",
 ]
 
 
@@ -233,7 +234,7 @@ class RegistrationDisplaced(RegistrationError):
     """A newer claimant took the id; ``owner`` is its session."""
 
     def __init__(self, path: str, owner: int) -> None:
-        super().__init__(path, f"displaced by session {owner:#x}, which claimed this id later")
+        super().__init__(path, f"displaced by session {session_name(owner)}, which claimed this id later")
         self.owner = owner
 
 
@@ -242,7 +243,8 @@ class RegistrationConflict(RegistrationError):
 
     def __init__(self, path: str, owner: int) -> None:
         super().__init__(
-            path, f"already held by session {owner:#x} (a live owner, or a ghost until its session times out)"
+            path,
+            f"already held by session {session_name(owner)} (a live owner, or a ghost until its session times out)",
         )
         self.owner = owner
 
@@ -544,3 +546,8 @@ def server_error(code: int, path: str | None = None, zxid: int = -1) -> ServerEr
     if known is None:
         return UnknownServerError(path, zxid, code)
     return known(path, zxid)
+
+
+def session_name(session_id: int) -> str:
+    """Return a session id as ZooKeeper's own tools show it: the ids of servers numbered from 128 are negative."""
+    return f"{session_id & 0xFFFF_FFFF_FFFF_FFFF:#x}"

@@ -18,8 +18,9 @@ from typing import Any, Self
 import anyio
 
 from .errors import HandleClosed, InvalidArgument, UsageError
+from .runtime import running_loop
 
-__all__ = ["Handle", "check_seconds", "finished", "running_loop"]
+__all__ = ["Handle", "check_seconds", "finished"]
 
 
 class _Phase(enum.Enum):
@@ -29,14 +30,6 @@ class _Phase(enum.Enum):
     ENTERED = "entered"
     CLOSING = "being closed"
     CLOSED = "closed"
-
-
-def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the running asyncio loop; raises :class:`UsageError` outside of one (a plain thread, or trio)."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        raise UsageError("aioregistry runs on asyncio: no asyncio event loop is running in this thread") from None
 
 
 def check_seconds(field: str, seconds: object, *, at_most: float = sys.float_info.max) -> None:

@@ -21,11 +21,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, ValuesView
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
 
 import msgspec
 
-from .errors import InvalidArgument, InvalidInstance
+from .errors import InvalidArgument, InvalidInstance, session_name
+from .paths import check_segment
 
 __all__ = [
     "Added",
@@ -42,7 +43,6 @@ __all__ = [
     "Snapshot",
     "Updated",
     "check_payload_type",
-    "check_segment",
     "decode",
     "encode",
     "with_payload_type",
@@ -215,6 +215,39 @@ class ServiceInstance(_Fields[P]):
     __slots__ = ()
     __match_args__ = ("name", "id")
 
+    @overload
+    def __init__(
+        self: ServiceInstance[Any],
+        name: str,
+        *,
+        id: str | None = None,
+        address: str | None = None,
+        port: int | None = None,
+        ssl_port: int | None = None,
+        enabled: bool = True,
+        service_type: ServiceType = ServiceType.DYNAMIC,
+        uri_spec: Mapping[str, Any] | None = None,
+        registration_time_ms: int | None = None,
+        payload_class: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        payload: P,
+        id: str | None = None,
+        address: str | None = None,
+        port: int | None = None,
+        ssl_port: int | None = None,
+        enabled: bool = True,
+        service_type: ServiceType = ServiceType.DYNAMIC,
+        uri_spec: Mapping[str, Any] | None = None,
+        registration_time_ms: int | None = None,
+        payload_class: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None: ...
     def __init__(
         self,
         name: str,
@@ -223,7 +256,7 @@ class ServiceInstance(_Fields[P]):
         address: str | None = None,
         port: int | None = None,
         ssl_port: int | None = None,
-        payload: P = None,  # type: ignore[assignment] # P is None where no payload is given
+        payload: Any = None,
         enabled: bool = True,
         service_type: ServiceType = ServiceType.DYNAMIC,
         uri_spec: Mapping[str, Any] | None = None,
@@ -321,21 +354,6 @@ def _restored(*values: Any) -> ServiceInstance[Any]:
 
 
 # ---------------------------------------------------------------- checks of the constructor
-
-# What the server's PathUtils.validatePath refuses. It looks at UTF-16 units, so that whatever lies beyond the BMP, two
-# surrogates there, is refused as well.
-_NOT_IN_PATHS: Final = re.compile("[/\0-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]")
-
-
-def check_segment(field: str, value: object) -> str:
-    """Return *value* if it can be one segment of a path; raises :class:`InvalidArgument`."""
-    if not isinstance(value, str):
-        raise InvalidArgument(field, value, f"must be str, not {type(value).__name__}")
-    if value in ("", ".", ".."):
-        raise InvalidArgument(field, value, "is no path segment")
-    if bad := _NOT_IN_PATHS.search(value):
-        raise InvalidArgument(field, value, f"a path segment cannot contain {bad.group()!r}")
-    return value
 
 
 def _check_type(field: str, value: object, expected: type) -> None:
@@ -751,7 +769,7 @@ class Updated(msgspec.Struct, Generic[P], frozen=True):
         return self.previous_entry.instance
 
     def __repr__(self) -> str:
-        return f"<Updated {self.instance!r}, owner {self.entry.owner:#x}, zxid {self.zxid:#x}>"
+        return f"<Updated {self.instance!r}, owner {session_name(self.entry.owner)}, zxid {self.zxid:#x}>"
 
 
 class Removed(msgspec.Struct, Generic[P], frozen=True):

@@ -22,11 +22,12 @@ from .errors import (
     SessionFailed,
 )
 from .handles import Handle, check_seconds, finished
-from .model import ServiceInstance, check_segment
+from .model import ServiceInstance
+from .paths import check_path, check_segment
 from .protocol import OPEN_ACL, Create2, Exists
 from .registration import OnConflict, OnDisplaced, Registration, Status, Withdrawals
 from .runtime import Runtime, SystemRuntime
-from .session import Session, check_path, parse_hosts
+from .session import Session, parse_hosts
 from .streams import Stream
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Registry(Handle):
             raise InvalidArgument("on_event", on_event, "give something that can be called, or None")
         base = check_path("base_path", base_path)
         self._base_path = hosts.chroot + ("" if base == "/" else base)
+        self._marked = base != "/"  # beside the chroot is somebody else's place
         self._connect_timeout = session_timeout if connect_timeout is None else connect_timeout
         self._close_timeout = session_timeout / 3 if close_timeout is None else close_timeout
         self._wait, self._create_chroot = wait, create_chroot
@@ -244,6 +246,7 @@ class Registry(Handle):
             acl=self._acl,
             chroot="" if self._create_chroot else self._chroot,
             withdrawals=self._withdrawals,
+            marked=self._marked,
         )
         self._registrations[instance.name, instance.id] = registration
         return registration
@@ -342,6 +345,8 @@ class Registry(Handle):
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._close_timeout
+        # The end of the session takes what could not be withdrawn in time: it must have time left to be answered.
+        patience = self._close_timeout * 2 / 3
         # Whoever is entering a handle is told by the end of the session.
         closings = [
             loop.create_task(handle.aclose())
@@ -349,7 +354,7 @@ class Registry(Handle):
             if handle._is_open
         ]
         if closings:
-            await asyncio.wait(closings, timeout=self._close_timeout)
+            await asyncio.wait(closings, timeout=patience)
         await self._discovery.aclose()
         await self._session.close(max(deadline - loop.time(), 0.0))
         await self._withdrawals.over()  # they end with the session

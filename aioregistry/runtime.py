@@ -17,7 +17,17 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["Endpoint", "Runtime", "SystemRuntime"]
+from .errors import UsageError
+
+__all__ = ["Endpoint", "Runtime", "SystemRuntime", "running_loop"]
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running asyncio loop; raises :class:`UsageError` outside of one (a plain thread, or trio)."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise UsageError("aioregistry runs on asyncio: no asyncio event loop is running in this thread") from None
 
 
 class Endpoint(NamedTuple):

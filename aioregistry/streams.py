@@ -8,12 +8,14 @@ source is closed and raises when its source failed; what was offered before is d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, Self, TypeVar
 
 from .errors import UsageError
+from .runtime import running_loop
 
 __all__ = ["Source", "Stream"]
 
@@ -25,12 +27,14 @@ class Stream(AsyncIterator[T]):
 
     ``async for`` takes item after item; :meth:`aclose` (or ``async with``) ends it early. Cancelling a waiting
     ``__anext__`` loses no item. Raises :class:`UsageError` when two tasks wait on the same stream, and, after what
-    was offered before, the error that its source failed with, if any.
+    was offered before, the error that its source failed with, if any; and when it is waited on in another loop than
+    it was made in, or under trio.
     """
 
     def __init__(self, capacity: int) -> None:
         self._items: deque[T] = deque(maxlen=capacity)
         self._waiter: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._source: Source[T] | None = None
         self._ended = False
         self._error: BaseException | None = None
@@ -50,7 +54,7 @@ class Stream(AsyncIterator[T]):
         return self._take()
 
     async def _change(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._own_loop().create_future()
         if self._source is not None:
             self._source._hold(self)
         try:
@@ -59,6 +63,14 @@ class Stream(AsyncIterator[T]):
             self._waiter = None
             if self._source is not None:
                 self._source._release(self)
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        loop = running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise UsageError("this stream belongs to another event loop or thread")
+        return loop
 
     async def aclose(self) -> None:
         """End the stream now; a task that waits on it sees its end. Never blocks."""
@@ -110,6 +122,8 @@ class Source(Generic[T]):
             stream._end(self._error)
             return
         stream._source = self
+        with contextlib.suppress(RuntimeError):  # outside of a loop, the first wait tells
+            stream._loop = asyncio.get_running_loop()
         key = id(stream)
         self._streams[key] = weakref.ref(stream, lambda _: self._streams.pop(key, None))
 

@@ -14,7 +14,8 @@ import anyio
 import pytest
 
 from aioregistry.errors import HandleClosed, UsageError
-from aioregistry.handles import Handle, finished, running_loop
+from aioregistry.handles import Handle, finished
+from aioregistry.runtime import running_loop
 
 
 class Door(Handle):

@@ -112,3 +112,14 @@ async def test_the_type_of_a_views_payloads_is_that_asked_for(zookeeper: ZooKeep
         _ = assert_type(chat, View[dict[str, int]])
         snapshot = await chat.wait_for(lambda snapshot: len(snapshot) == 1)
         assert snapshot[ME.id].payload["load"] == 1
+
+
+async def test_services_right_under_the_chroot_leave_nothing_beside_it(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    beside = await judge.children("/")
+    async with aioregistry.connect(zookeeper.address + chroot, base_path="/") as registry:
+        async with registry.register(ME) as registration:
+            assert registration.path == f"{chroot}/{ME.name}/{ME.id}"
+        assert registration.withdrawn
+    assert await judge.children("/") == sorted({*beside, chroot.strip("/")})

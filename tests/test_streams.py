@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -252,3 +255,33 @@ class TestWhoIsHeld:
         del stream, waiting
         gc.collect()
         assert dropped() is None
+
+
+def in_a_thread(wait: Callable[[], Coroutine[Any, Any, object]]) -> Exception:
+    """What waiting in a thread with a loop of its own raises."""
+    with ThreadPoolExecutor(1) as threads:
+        error = threads.submit(lambda: asyncio.run(asyncio.wait_for(wait(), 5))).exception()
+    assert isinstance(error, Exception)
+    return error
+
+
+async def test_another_loop_is_told_at_once() -> None:
+    """Its future would be resolved from this thread, which asyncio does not notice: a wait without end."""
+    source: Source[int] = Source()
+    stream = stream_of(source)
+    assert isinstance(in_a_thread(stream.__anext__), UsageError)
+    source.offer(1)
+    assert await anext(stream) == 1
+
+
+def test_a_stream_made_outside_of_a_loop_belongs_to_the_first_that_waits() -> None:
+    source: Source[int] = Source()
+    stream = stream_of(source)
+
+    async def wait() -> int:
+        asyncio.get_running_loop().call_soon(source.offer, 1)
+        return await anext(stream)
+
+    assert asyncio.run(wait()) == 1
+    with pytest.raises(UsageError, match="another event loop"):
+        asyncio.run(wait())

@@ -476,8 +476,9 @@ class TestEnsemble:
         async with Judge(here.address) as judge:
             await judge.make(path)
             left = await wire.connect(here.address)
-            await left.add_watch(path)
-            async with await wire.connect(there.address, session_id=left.session_id, password=left.password) as moved:
+            moved = await wire.connect(there.address, session_id=left.session_id, password=left.password)
+            try:
+                await left.add_watch(path)
                 await moved.set_data(path, b"moved")
                 event = await left.event()
                 assert (event.type, event.path) == (CHANGED, path)
@@ -487,7 +488,9 @@ class TestEnsemble:
                 with pytest.raises(wire.WireClosed):
                     await left.reply(written)
                 assert (await moved.get_data(path)).data == b"moved"
-            left.abandon()
+            finally:
+                left.abandon()
+                moved.abandon()
 
     async def test_fresh_session_has_seen_all_that_was_committed(self, ensemble: ZooKeeperEnsemble) -> None:
         """createSession goes through the quorum and is applied before its answer, on whatever member."""

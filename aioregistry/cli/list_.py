@@ -13,6 +13,7 @@ from typing import Any
 
 import aioregistry
 from aioregistry import Entry, Invalid, Registry, RequestTimeout, Snapshot
+from aioregistry.errors import session_name
 
 from .process import DONE
 from .text import document, place, printable
@@ -57,9 +58,9 @@ def _objects(snapshot: Snapshot[Any]) -> Iterator[dict[str, Any]]:
     for id in snapshot:
         entry = snapshot.entries[id]
         created = datetime.fromtimestamp(entry.created, UTC).isoformat(timespec="milliseconds")
-        yield {**document(entry.instance), "owner": _session(entry.owner), "created": created, "invalid": None}
+        yield {**document(entry.instance), "owner": session_name(entry.owner), "created": created, "invalid": None}
     for invalid in snapshot.invalid.values():
-        yield {"id": invalid.id, "owner": _session(invalid.owner), "created": None, "invalid": invalid.reason}
+        yield {"id": invalid.id, "owner": session_name(invalid.owner), "created": None, "invalid": invalid.reason}
 
 
 def _rows(snapshot: Snapshot[Any]) -> Iterator[tuple[str, ...]]:
@@ -74,16 +75,11 @@ def _row(entry: Entry[Any]) -> tuple[str, ...]:
     instance = entry.instance
     state = "listed" if instance.enabled else "draining"
     payload = json.dumps(document(instance)["payload"], ensure_ascii=False)
-    return instance.id, place(instance), _session(entry.owner), _age(time.time() - entry.created), state, payload
+    return instance.id, place(instance), session_name(entry.owner), _age(time.time() - entry.created), state, payload
 
 
 def _invalid_row(invalid: Invalid) -> tuple[str, ...]:
-    return invalid.id, "-", _session(invalid.owner), "-", "invalid", invalid.reason
-
-
-def _session(id: int) -> str:
-    """Return a session id as ZooKeeper's own tools show it."""
-    return f"{id & 0xFFFF_FFFF_FFFF_FFFF:#x}"
+    return invalid.id, "-", session_name(invalid.owner), "-", "invalid", invalid.reason
 
 
 def _age(seconds: float) -> str:

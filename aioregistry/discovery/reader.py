@@ -106,12 +106,9 @@ class Reader:
             self._listeners[message.path] = self._session.watches.listen(message.path, self._fired)
         if isinstance(question, ReadNodes):
             self._nodes_under_way += len(question.names)
-        future = self._session.submit(message)
-        future.add_done_callback(self._done)
-        self._under_way.append((question, future))
+        self._under_way.append((question, self._session.submit(message, self._done)))
 
-    def _done(self, future: asyncio.Future[Any]) -> None:
-        future.exception()  # retrieved, should the connection be gone and nobody ask for it
+    def _done(self, _: asyncio.Future[Any]) -> None:
         self._answered()
 
     def _message(self, question: Question) -> Any:

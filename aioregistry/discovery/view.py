@@ -22,8 +22,8 @@ from aioregistry.model import (
     Snapshot,
     Updated,
     check_payload_type,
-    check_segment,
 )
+from aioregistry.paths import check_segment
 from aioregistry.session import Session
 from aioregistry.streams import Source, Stream
 

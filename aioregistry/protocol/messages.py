@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from aiozk.protocol.acl import ACL
 from aiozk.protocol.create import Create2Response
@@ -23,7 +23,7 @@ from aiozk.protocol.request import Request
 from aiozk.protocol.response import Response
 from aiozk.protocol.transaction import TransactionResponse
 
-from aioregistry.errors import ProtocolError, ServerError, TransactionAborted, server_error
+from aioregistry.errors import ProtocolError, ServerError, TransactionAborted, server_error, session_name
 from aioregistry.protocol.jute import (
     BOOL,
     HEADER,
@@ -205,7 +205,8 @@ class Connect(Message[ConnectReply]):
 
     def __str__(self) -> str:
         # Without the password: whoever has it can take the session over.
-        return f"Connect(session_id={self.session_id:#x}, last_zxid={self.last_zxid:#x}, timeout_ms={self.timeout_ms})"
+        known = f"session_id={session_name(self.session_id)}, last_zxid={self.last_zxid:#x}"
+        return f"Connect({known}, timeout_ms={self.timeout_ms})"
 
 
 class Auth(_Silent):
@@ -552,8 +553,7 @@ class Failure:
     error: ServerError
 
 
-@dataclass(frozen=True, slots=True)
-class MultiReply:
+class MultiReply(NamedTuple):
     """What became of a transaction: a result for every operation, or an error for every operation.
 
     A result is what the operation decodes to alone, but for ``Create2`` and its kin: ``(path, None)`` where the server

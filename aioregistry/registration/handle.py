@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import anyio
 
-from aioregistry.errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge
+from aioregistry.errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
 from aioregistry.handles import Handle, check_seconds, finished
 from aioregistry.model import ServiceInstance, ServiceType, encode
+from aioregistry.paths import check_path
 from aioregistry.protocol import OPEN_ACL
-from aioregistry.session import check_path
 from aioregistry.streams import Source, Stream
 
 from .plan import Goal
@@ -85,6 +85,9 @@ class Registration(Handle, Generic[P]):
     succeeded. Where it did not, it goes on in the background for as long as the session lives. Leaving does not raise
     for a registration that was displaced or failed: :meth:`wait_closed` returns why.
 
+    What a registry registered and nobody closed stays registered, also where the handle was dropped, until the registry
+    is closed, which withdraws it.
+
     The rules are ZooKeeper's for ephemeral nodes; who yields to whom is in ``registration/plan.py``.
 
     Args:
@@ -102,6 +105,7 @@ class Registration(Handle, Generic[P]):
             Anybody may do everything unless given.
         chroot: a node above the services that is not made where it is missing; empty: every parent is.
         withdrawals: those of the session, shared by all its registrations.
+        marked: whether a withdrawal may leave a trace beside the base path, by which it can be told from an expiry.
 
     Raises:
         InvalidArgument: an argument is wrong; names it and its value.
@@ -120,6 +124,7 @@ class Registration(Handle, Generic[P]):
         acl: Sequence[Any] | None = None,
         chroot: str = "",
         withdrawals: Withdrawals | None = None,
+        marked: bool = True,
     ) -> None:
         if not isinstance(instance, ServiceInstance):
             raise InvalidArgument("instance", instance, "give a ServiceInstance")
@@ -133,6 +138,8 @@ class Registration(Handle, Generic[P]):
             instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
         acl = OPEN_ACL if acl is None else tuple(acl)
         target = target_of(check_path("base_path", base_path or "/"), instance.name, instance.id, acl, chroot)
+        if not marked:
+            target = target._replace(marker=None)
         _checked_document(instance, target, session.max_request)
         self._session = session
         self._instance = instance
@@ -332,7 +339,7 @@ class Registration(Handle, Generic[P]):
 
     def __repr__(self) -> str:
         status, owner = self.status, self.owner
-        owned = "" if owner is None else f" owner={owner & 0xFFFF_FFFF_FFFF_FFFF:#x}"
+        owned = "" if owner is None else f" owner={session_name(owner)}"
         # A status that has changed by time alone, and was not told yet, is new.
         since = self._session.runtime.monotonic() - self._told_at if status is self._told else 0.0
         return f"<{self._title()} {status.name}{owned} since {since:.1f}s>"

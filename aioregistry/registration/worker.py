@@ -35,6 +35,7 @@ from aioregistry.errors import (
     SessionClosed,
     SessionFailed,
     Unimplemented,
+    session_name,
 )
 from aioregistry.protocol import CreateContainer, EventKind, GetData, Message, MultiReply, Reply, Sync, WatchedEvent
 from aioregistry.session.states import ENDED
@@ -404,7 +405,7 @@ class Worker:
 
     def _take_over(self, sight: Observation) -> Message[Any]:
         node = _there(sight)
-        _log.info("%s: taking over from session %#x", self._target.path, _unsigned(node.owner))
+        _log.info("%s: taking over from session %s", self._target.path, session_name(node.owner))
         self._session.emit("registration.takeover", path=self._target.path, owner=node.owner)
         self._writer = self._session.id
         self._sent = self._desired
@@ -596,7 +597,3 @@ def _node_read(reading: asyncio.Future[Any]) -> tuple[Node | None, int]:
 def _there(sight: Observation) -> Node:
     assert sight.node is not None, "the table plans this only where there is a node"
     return sight.node
-
-
-def _unsigned(session_id: int) -> int:
-    return session_id & 0xFFFF_FFFF_FFFF_FFFF

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .hosts import Hosts, check_path, parse_hosts
+from .hosts import Hosts, parse_hosts
 from .states import SessionState
 from .supervisor import Session, TreeWatch, Watch
 
-__all__ = ["Hosts", "Session", "SessionState", "TreeWatch", "Watch", "check_path", "parse_hosts"]
+__all__ = ["Hosts", "Session", "SessionState", "TreeWatch", "Watch", "parse_hosts"]

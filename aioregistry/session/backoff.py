@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["CAP", "FIRST", "PATIENCE", "attempt_deadline", "handshake_deadline", "retry_delay"]
+__all__ = [
+    "CAP",
+    "FIRST",
+    "PATIENCE",
+    "attempt_deadline",
+    "handshake_deadline",
+    "lookup_deadline",
+    "retry_delay",
+]
 
 FIRST = 0.05
 """Seconds that the second retry waits at most; doubled each time."""
@@ -36,16 +44,22 @@ def retry_delay(failures: int, timeout: float, draw: Callable[[float, float], fl
     return draw(0.0, ceiling)
 
 
+def lookup_deadline(timeout: float) -> float:
+    """Return the seconds that a round waits for names; one that takes longer serves a later round."""
+    return timeout / 24
+
+
 def attempt_deadline(timeout: float, left: float, candidates: int) -> float:
     """Return the seconds that connecting to one server may take, TCP, TLS and handshake together.
 
     What is *left* of the session, shared by the *candidates*, so that a server that hangs never costs the chance to
     ask the others; reckoned as a tenth of the *timeout* at least, without which nobody could answer in time. Where
     nothing is left, or there is no session yet, a whole *timeout* is shared: an ensemble that returns gives as much to
-    every session. At most a quarter of the *timeout*, which together with the retry's delay stays within a third.
+    every session. At most a fifth of the *timeout*, which together with the retry's delay and the lookup stays below a
+    third.
     """
     shared = max(left, timeout / 10) if left > 0 else timeout
-    return min(shared / max(candidates, 1), timeout / 4)
+    return min(shared / max(candidates, 1), timeout / 5)
 
 
 def handshake_deadline(unanswered: int, took: float, longest: float) -> float:

@@ -7,7 +7,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from aiozk.protocol.request import Request
 
@@ -36,7 +36,9 @@ from aioregistry.protocol import (
 )
 from aioregistry.runtime import Endpoint, Runtime
 
-__all__ = ["Connection"]
+__all__ = ["Answered", "Connection", "fail"]
+
+Answered: TypeAlias = Callable[["asyncio.Future[Reply[Any]]"], None]
 
 T = TypeVar("T")
 
@@ -59,6 +61,7 @@ class _Pending(NamedTuple, Generic[T]):
     xid: int
     future: asyncio.Future[Reply[T]]
     sent: float
+    answered: Answered | None
 
 
 class Connection(asyncio.Protocol):
@@ -103,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._unsent = 0
         """How many of the last in _pending are still in _outgoing."""
+        self._receiving = False
 
     # ------------------------------------------------------------------ sending
 
@@ -111,23 +115,27 @@ class Connection(asyncio.Protocol):
         self._connect = (message, self._runtime.boot())
         self._send(message.serialize())
 
-    def submit(self, request: Request) -> asyncio.Future[Reply[Any]]:
-        """Send *request* with this tick's others, and return its answer's future."""
+    def submit(self, request: Request, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]:
+        """Send *request* with this tick's others, and return its answer's future.
+
+        *answered* is called with it: by the callback that brings the answer, which saves a turn of the loop, or by the
+        loop soon after the connection was lost, when whoever has to know of that knows.
+        """
         future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
         if self.closed:
-            _fail(future, self._lost(maybe_applied=False))
+            fail(future, self._lost(maybe_applied=False), answered)
             return future
         xid = self._next_xid(request)
         try:
             payload = request.serialize(xid)
         except (TypeError, ValueError, AttributeError, struct.error) as error:
-            _fail(future, ProtocolError(f"{type(request).__name__} cannot be sent: {error}"))
+            fail(future, ProtocolError(f"{type(request).__name__} cannot be sent: {error}"), answered)
             return future
         if len(payload) > self._max_request:
             subject = getattr(request, "subject", type(request).__name__)
-            _fail(future, RequestTooLarge(subject, len(payload), self._max_request))
+            fail(future, RequestTooLarge(subject, len(payload), self._max_request), answered)
             return future
-        pending = _Pending(request, xid, future, self._runtime.boot())
+        pending = _Pending(request, xid, future, self._runtime.boot(), answered)
         if xid in self._aside:
             self._aside[xid].append(pending)
         else:
@@ -143,7 +151,7 @@ class Connection(asyncio.Protocol):
         return self._xid
 
     def _send(self, payload: bytes) -> None:
-        if not self._outgoing:
+        if not self._outgoing and not self._receiving:
             asyncio.get_running_loop().call_soon(self._flush)
         self._outgoing.append(payload)
 
@@ -160,6 +168,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closed:
             return
+        self._receiving = True  # what the answers lead to leaves in one write behind them, without a turn of the loop
         try:
             for frame in self._decoder.feed(data):
                 self._received(frame)
@@ -167,6 +176,9 @@ class Connection(asyncio.Protocol):
                     return
         except ProtocolError as error:
             self._abandon(str(error))
+        finally:
+            self._receiving = False
+            self._flush()
 
     def eof_received(self) -> None:
         # Not left to the transport, which first waits until everything is written, to a peer that may read no more.
@@ -224,7 +236,9 @@ class Connection(asyncio.Protocol):
             assert reply is not None
             pending.future.set_result(reply)
         else:
-            _fail(pending.future, error)
+            fail(pending.future, error)
+        if pending.answered is not None:
+            pending.answered(pending.future)
 
     # ------------------------------------------------------------------ ending
 
@@ -251,7 +265,7 @@ class Connection(asyncio.Protocol):
         for number, pending in enumerate(chain(self._pending, *self._aside.values())):
             maybe_applied = number < sent and pending.request.opcode in WRITE_OPCODES
             if not pending.future.done():
-                _fail(pending.future, error or self._lost(maybe_applied=maybe_applied))
+                fail(pending.future, error or self._lost(maybe_applied=maybe_applied), pending.answered)
         for queue in self._aside.values():
             queue.clear()
         self._pending.clear()
@@ -273,7 +287,10 @@ class Connection(asyncio.Protocol):
         return f"<Connection {self.number} to {self.endpoint}, {state}>"
 
 
-def _fail(future: asyncio.Future[Any], error: RegistryError) -> None:
+def fail(future: asyncio.Future[Any], error: RegistryError, answered: Answered | None = None) -> None:
+    """Let *future* fail, and *answered* be called soon."""
     future.set_exception(error)
     # Counts as retrieved: whoever dropped the future does not want to know, and the loop would log it as a defect.
     future.exception()
+    if answered is not None:
+        asyncio.get_running_loop().call_soon(answered, future)

@@ -7,16 +7,14 @@ import re
 from typing import NamedTuple
 
 from aioregistry.errors import InvalidArgument
+from aioregistry.paths import check_path
 
-__all__ = ["DEFAULT_PORT", "Hosts", "check_path", "parse_hosts"]
+__all__ = ["DEFAULT_PORT", "Hosts", "parse_hosts"]
 
 DEFAULT_PORT = 2181
 
 # RFC 1123, with the underscore that container platforms put into service names.
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
-# PathUtils.validatePath in ZooKeeper refuses these characters.
-# It looks at UTF-16, where whatever is beyond the basic plane is a pair of surrogates.
-_REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\U0010ffff]")
 
 
 class Hosts(NamedTuple):
@@ -81,14 +79,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def check_path(field: str, path: object) -> str:
-    """Return *path* without a trailing slash; raises :class:`InvalidArgument` unless it is an absolute znode path."""
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise InvalidArgument(field, path, "a znode path begins with a slash")
-    trimmed = path.rstrip("/")
-    for segment in trimmed.split("/")[1:]:
-        if segment in ("", ".", "..") or _REFUSED.search(segment):
-            raise InvalidArgument(field, path, f"{segment!r} is no path segment that ZooKeeper allows")
-    return trimmed or "/"

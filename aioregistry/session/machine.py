@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from .states import MOVES, SessionState
 
@@ -50,6 +49,8 @@ __all__ = [
     "step",
 ]
 
+R = TypeVar("R", bound=NamedTuple)
+
 
 class Phase(enum.Enum):
     """What the connection in use is doing; OFFLINE when there is none."""
@@ -64,14 +65,37 @@ class Phase(enum.Enum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
-class _AboutConnection:
-    # Many records of one shape: making a dataclass takes a millisecond of the import, inheriting from one nothing.
+def _record(kind: type[R]) -> type[R]:
+    """Let tuples of different kinds never be equal, and none show a secret.
+
+    What a frozen dataclass does too; making one takes half a millisecond of everybody's import, a named tuple little.
+    """
+
+    def equal(self: R, other: object) -> bool:
+        return type(self) is type(other) and tuple.__eq__(self, other)
+
+    def unequal(self: R, other: object) -> bool:
+        return not equal(self, other)
+
+    def shown(self: R) -> str:
+        fields = {field: value for field, value in self._asdict().items() if field not in _SECRETS}
+        return f"{type(self).__name__}({', '.join(f'{field}={value!r}' for field, value in fields.items())})"
+
+    for name, method in (("__eq__", equal), ("__ne__", unequal), ("__hash__", tuple.__hash__), ("__repr__", shown)):
+        setattr(kind, name, method)
+    return kind
+
+
+_SECRETS = {"password", "probe"}
+
+
+@_record
+class _AboutConnection(NamedTuple):
     connection: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Bare:
+@_record
+class _Bare(NamedTuple):
     pass
 
 
@@ -90,20 +114,20 @@ class RoundFailed(_Bare):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+@_record
+class Accepted(NamedTuple):
     """The server accepted a session; ``sent`` is when it was asked (boot clock)."""
 
     connection: int
     session_id: int
-    password: bytes = field(repr=False)
+    password: bytes
     timeout: float
     read_only: bool
     sent: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+@_record
+class Refused(NamedTuple):
     """The server said that the session offered is no more."""
 
     connection: int
@@ -128,8 +152,8 @@ class Primed(_AboutConnection):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+@_record
+class Probed(NamedTuple):
     """The probe's failing write, sent at ``sent``, was answered at ``now`` (boot clock); ``zxid`` is the quorum's.
 
     A zxid that is not positive says that no quorum was asked.
@@ -177,13 +201,13 @@ Event = (
 # ---------------------------------------------------------------- commands
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+@_record
+class Handshake(NamedTuple):
     """Send a ConnectRequest."""
 
     connection: int
     session_id: int
-    password: bytes = field(repr=False)
+    password: bytes
     last_zxid: int
     timeout: float
     read_only: bool
@@ -195,8 +219,8 @@ class Drop(_AboutConnection):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Prime:
+@_record
+class Prime(NamedTuple):
     """Send credentials, then restore the watches: what changed after ``relative_zxid`` is news to them."""
 
     connection: int
@@ -215,8 +239,8 @@ class CloseSession(_AboutConnection):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RollBack:
+@_record
+class RollBack(NamedTuple):
     """The ensemble lost our history: ``proven``, or presumed after the longest the session could have lived."""
 
     ours: int
@@ -224,8 +248,8 @@ class RollBack:
     proven: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+@_record
+class Announce(NamedTuple):
     """The public state of this session is now this; an expired one has its former id."""
 
     state: SessionState
@@ -238,8 +262,8 @@ Command = Handshake | Drop | Prime | Probe | CloseSession | RollBack | Announce
 # ---------------------------------------------------------------- the machine
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+@_record
+class Machine(NamedTuple):
     """The whole of what the session knows, as a value.
 
     ``last_zxid`` and ``evidence`` (boot clock; when the last request that the quorum answered was sent) are folded
@@ -252,7 +276,7 @@ class Machine:
     phase: Phase = Phase.OFFLINE
     connection: int = 0
     session_id: int = 0
-    password: bytes = field(default=bytes(16), repr=False)
+    password: bytes = bytes(16)
     timeout: float = 0.0
     read_only: bool = False
     last_zxid: int = 0
@@ -268,7 +292,7 @@ class Machine:
     """Servers of this round that closed during the handshake without a word."""
     probe_next: bool = False
     """The next connection asks for a probe session instead of offering ours."""
-    probe: tuple[int, bytes, float] = field(default=(0, b"", 0.0), repr=False)
+    probe: tuple[int, bytes, float] = (0, b"", 0.0)
     """The probe's session: id, password, timeout."""
     behind_since: float = float("inf")
     """Since when every probe showed that a quorum serves although no server took our session (boot clock)."""
@@ -284,8 +308,8 @@ class Machine:
         return self.timeout or self.requested_timeout
 
 
-# A connection that served for less than this many seconds counts as a failed attempt: a server that accepts everybody
-# and closes at once must not be asked without a pause.
+# A connection that served for less than this many seconds counts as a failed attempt: a server that closes on everybody
+# at once, because it sheds its load or refuses what is sent to it, must not be asked without a pause.
 _LASTING = 1.0
 
 # Ids of sessions that ended, kept to know an own ghost by. A server deletes a session's nodes with it, so that only
@@ -312,7 +336,7 @@ def _announced(machine: Machine, state: SessionState) -> tuple[Machine, tuple[Co
     """Move to *state*; a move that the table does not know raises."""
     if state not in MOVES[machine.state]:
         raise KeyError(f"{machine.state} -> {state} is no move of a session")
-    return replace(machine, state=state), (Announce(state, machine.session_id),)
+    return machine._replace(state=state), (Announce(state, machine.session_id),)
 
 
 def _ignore(machine: Machine, _event: Event) -> Step:
@@ -320,7 +344,7 @@ def _ignore(machine: Machine, _event: Event) -> Step:
 
 
 def _offline(machine: Machine, **changes: Any) -> Machine:
-    return replace(machine, phase=Phase.OFFLINE, connection=0, read_only=False, probe=(0, b"", 0.0), **changes)
+    return machine._replace(phase=Phase.OFFLINE, connection=0, read_only=False, probe=(0, b"", 0.0), **changes)
 
 
 # ---- offline
@@ -328,7 +352,7 @@ def _offline(machine: Machine, **changes: Any) -> Machine:
 
 def _on_dialed(machine: Machine, event: Dialed) -> Step:
     asking = machine.probe_next
-    next_machine = replace(machine, phase=Phase.ASKING if asking else Phase.HANDSHAKING, connection=event.connection)
+    next_machine = machine._replace(phase=Phase.ASKING if asking else Phase.HANDSHAKING, connection=event.connection)
     return next_machine, (
         Handshake(
             event.connection,
@@ -344,8 +368,7 @@ def _on_dialed(machine: Machine, event: Dialed) -> Step:
 
 def _on_round_failed(machine: Machine, _event: RoundFailed) -> Step:
     worth_probing = machine.silent > 0 and machine.last_zxid > 0 and not machine.probe_next
-    return replace(
-        machine,
+    return machine._replace(
         silent=0,
         probe_next=worth_probing,
         failures=machine.failures if worth_probing else machine.failures + 1,
@@ -363,7 +386,7 @@ def _on_accepted(machine: Machine, event: Accepted) -> Step:
     if machine.session_id or not machine.allow_read_only:
         return _on_unanswered(machine, event)
     # The id is invented by a server without quorum: it never becomes ours, and its acceptance is no evidence.
-    reading = replace(machine, phase=Phase.PRIMING, read_only=True, timeout=event.timeout)
+    reading = machine._replace(phase=Phase.PRIMING, read_only=True, timeout=event.timeout)
     return reading, (Prime(event.connection, machine.last_zxid),)
 
 
@@ -372,8 +395,7 @@ def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, s
     if machine.state is SessionState.SUSPENDED and session_id != machine.session_id:
         # What was announced before was a read-only server's invention: this is another session.
         machine, said = _announced(machine, SessionState.EXPIRED)
-    primed = replace(
-        machine,
+    primed = machine._replace(
         phase=Phase.PRIMING,
         session_id=session_id,
         password=password,
@@ -432,7 +454,7 @@ def _on_unanswered(machine: Machine, event: Accepted | Overdue | Refused) -> Ste
 def _on_probe_accepted(machine: Machine, event: Accepted) -> Step:
     if event.read_only:
         return _on_probe_failed(machine, event)
-    probing = replace(machine, phase=Phase.PROBING, probe=(event.session_id, event.password, event.timeout))
+    probing = machine._replace(phase=Phase.PROBING, probe=(event.session_id, event.password, event.timeout))
     return probing, (Probe(event.connection),)
 
 
@@ -462,16 +484,16 @@ def _rolled_back(machine: Machine, event: Probed, *, proven: bool) -> Step:
         machine, said = _announced(machine, SessionState.EXPIRED)
         found += said
     # zxid 0: to the watches everything is news, since nothing of the new history is known.
-    started = replace(machine, last_zxid=0, history=machine.history + 1, earlier_ids=(), evidence=float("-inf"))
+    started = machine._replace(last_zxid=0, history=machine.history + 1, earlier_ids=(), evidence=float("-inf"))
     primed, commands = _taken(started, *machine.probe, event.sent)
-    return replace(primed, last_zxid=event.zxid), (*found, *commands)
+    return primed._replace(last_zxid=event.zxid), (*found, *commands)
 
 
 # ---- priming and serving
 
 
 def _on_primed(machine: Machine, _event: Primed) -> Step:
-    serving = replace(machine, phase=Phase.SERVING, generation=machine.generation + 1)
+    serving = machine._replace(phase=Phase.SERVING, generation=machine.generation + 1)
     state = SessionState.RECONNECTED if machine.state is SessionState.SUSPENDED else SessionState.CONNECTED
     return _announced(serving, state)
 
@@ -492,23 +514,23 @@ def _on_serving_lost(machine: Machine, event: Lost | Overdue) -> Step:
 
 def _fail(machine: Machine, _event: Event) -> Step:
     dropped = () if machine.connection == 0 else (Drop(machine.connection),)
-    failed, said = _announced(replace(_offline(machine), phase=Phase.ENDED), SessionState.FAILED)
+    failed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), SessionState.FAILED)
     return failed, (*dropped, *said)
 
 
 def _on_close_connected(machine: Machine, _event: CloseRequested) -> Step:
-    closed, said = _announced(replace(machine, phase=Phase.CLOSING), SessionState.CLOSED)
+    closed, said = _announced(machine._replace(phase=Phase.CLOSING), SessionState.CLOSED)
     return closed, (CloseSession(machine.connection), *said)
 
 
 def _on_close_offline(machine: Machine, _event: CloseRequested) -> Step:
     dropped = () if machine.connection == 0 else (Drop(machine.connection),)
-    closed, said = _announced(replace(_offline(machine), phase=Phase.ENDED), SessionState.CLOSED)
+    closed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), SessionState.CLOSED)
     return closed, (*dropped, *said)
 
 
 def _on_closing_over(machine: Machine, event: Lost | Overdue) -> Step:
-    return replace(_offline(machine), phase=Phase.ENDED), (Drop(event.connection),)
+    return _offline(machine)._replace(phase=Phase.ENDED), (Drop(event.connection),)
 
 
 _TABLE: Mapping[tuple[Phase, type[Event]], Handler] = MappingProxyType(

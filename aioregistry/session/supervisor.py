@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import logging
 import ssl
 from collections.abc import Callable, Container, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, overload
 
 from aiozk.protocol.request import Request
@@ -25,11 +25,12 @@ from aioregistry.errors import (
     MarshallingError,
     NoNode,
     RegistryError,
-    ServerError,
     SessionClosed,
     SessionFailed,
     Unimplemented,
     UnsupportedServer,
+    UsageError,
+    session_name,
 )
 from aioregistry.protocol import (
     AddWatch,
@@ -50,11 +51,11 @@ from aioregistry.protocol import (
     WatcherType,
 )
 from aioregistry.protocol import CloseSession as CloseSessionMessage
-from aioregistry.runtime import Endpoint, Runtime
+from aioregistry.runtime import Endpoint, Runtime, running_loop
 from aioregistry.streams import Source, Stream
 
-from .backoff import attempt_deadline, handshake_deadline, retry_delay
-from .connection import Connection
+from .backoff import attempt_deadline, handshake_deadline, lookup_deadline, retry_delay
+from .connection import Answered, Connection, fail
 from .dialer import Dialer
 from .hosts import Hosts
 from .machine import (
@@ -140,8 +141,6 @@ class Session:
         self._dialed: dict[int, Connection] = {}
         self._connections = 0
         self._attempts: dict[str, str] = {}
-        self._short_lived = 0
-        """Connections in a row that served for less than a heartbeat's interval."""
         self._unanswered = 0
         """Handshakes in a row that were not answered in time."""
         self._knows: dict[str, dict[int, bool]] = {}
@@ -149,7 +148,8 @@ class Session:
         self._news_since = 0
         """The zxid that watches are restored with."""
         self._states: Source[SessionState] = Source()
-        self._observers: list[Callable[[], None]] = []
+        self._observers: dict[int, Callable[[], None]] = {}
+        self._numbers = itertools.count()
         self._phase_changes: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -233,8 +233,7 @@ class Session:
         # its log what was never committed and may be undone.
         if connection is None or machine.phase in (Phase.ASKING, Phase.PROBING) or machine.read_only:
             return machine
-        return replace(
-            machine,
+        return machine._replace(
             last_zxid=max(machine.last_zxid, connection.last_zxid),
             evidence=max(machine.evidence, connection.evidence),
         )
@@ -248,27 +247,29 @@ class Session:
     # ------------------------------------------------------------------ requests
 
     @overload
-    def submit(self, message: Message[T]) -> asyncio.Future[Reply[T]]: ...
+    def submit(self, message: Message[T], answered: Answered | None = None) -> asyncio.Future[Reply[T]]: ...
     @overload
-    def submit(self, message: Request) -> asyncio.Future[Reply[Any]]: ...
-    def submit(self, message: Any) -> asyncio.Future[Reply[Any]]:
+    def submit(self, message: Request, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]: ...
+    def submit(self, message: Any, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]:
         """Send a request with this tick's others; its future gives the reply.
 
         The future fails with :class:`ConnectionLost` when there is no connection or it ends before the answer, with
         a :class:`ServerError` that the server answered, :class:`RequestTooLarge`, :class:`SessionClosed` or
         :class:`SessionFailed`. Cancelling the future forgets the answer, not the request.
+
+        *answered*, which must not raise, is called with the future: at once by the callback that brings the answer,
+        soon after where there is no connection, or it is lost.
         """
         if self._connection is None or not self._machine.connected:
             future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
-            future.set_exception(self._unavailable())
-            future.exception()  # retrieved, should nobody look
+            fail(future, self._unavailable(), answered)
             return future
         if isinstance(message, AddWatch):
             self._watched.tree_asked(message.path)
         elif getattr(message, "watch", False) and not self._watched.one_shot_asked(message.opcode, message.path):
             message = copy.copy(message)
             message.watch = False
-        return self._connection.submit(message)
+        return self._connection.submit(message, answered)
 
     @overload
     async def request(self, message: Message[T]) -> Reply[T]: ...
@@ -301,19 +302,21 @@ class Session:
     def states(self) -> Stream[SessionState]:
         """Return a stream of the states from the next one on; a slow consumer misses the oldest of more than 64.
 
-        It ends when the session is closed and raises what the session failed with.
+        It ends when the session is closed and raises what the session failed with; UsageError in another loop.
         """
+        if self._task is not None and self._task.get_loop() is not running_loop():
+            raise UsageError("the session belongs to another event loop or thread")
         stream: Stream[SessionState] = Stream(_STATES_KEPT)
         self._states.attach(stream)
         return stream
 
     def observe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* after each change of state; it must not block. Returns what removes it."""
-        self._observers.append(callback)
+        number = next(self._numbers)
+        self._observers[number] = callback
 
         def remove() -> None:
-            if callback in self._observers:
-                self._observers.remove(callback)
+            self._observers.pop(number, None)
 
         return remove
 
@@ -451,8 +454,8 @@ class Session:
         def answered(future: asyncio.Future[Reply[Any]]) -> None:
             if future.cancelled() or isinstance(future.exception(), ConnectionLost):
                 return
-            error = future.exception()
-            zxid = error.zxid if isinstance(error, ServerError) else -1
+            # A server that is overloaded answers by itself, with its own zxid.
+            zxid = connection.last_zxid if connection.evidence >= sent else -1
             self._step(Probed(connection.number, zxid, sent, self.runtime.boot()))
 
         connection.submit(_MUST_FAIL).add_done_callback(answered)
@@ -460,10 +463,12 @@ class Session:
     def _announce(self, command: Announce) -> None:
         state = command.state
         level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
-        log.log(level, "session %#x is %s (%s)", command.session_id, state.value, self.server or self.hosts)
+        log.log(
+            level, "session %s is %s (%s)", session_name(command.session_id), state.value, self.server or self.hosts
+        )
         self.emit("session.state", state=state.value, session=command.session_id, generation=self.generation)
         self._states.offer(state)
-        for callback in list(self._observers):
+        for callback in list(self._observers.values()):
             self._call(callback)
         if state in ENDED:
             self._states.close(self.failure if state is SessionState.FAILED else None)
@@ -536,11 +541,8 @@ class Session:
     # ------------------------------------------------------------------ offline: rounds of connecting
 
     async def _connect_round(self) -> None:
-        # The first connection that is cut short is as good as any; one after another is a server that sheds its load,
-        # or refuses what is sent to it.
-        failures = max(self._machine.failures, self._short_lived - 1)
         if not self._machine.probe_next:  # a probe is one more question of the round before
-            await self._phase_change(retry_delay(failures, self.timeout, self.runtime.uniform))
+            await self._phase_change(retry_delay(self._machine.failures, self.timeout, self.runtime.uniform))
         question = self._question()
         if question is None:
             return
@@ -589,11 +591,11 @@ class Session:
         self._step(Overdue(connection.number))
 
     async def _resolve(self) -> list[Endpoint]:
-        """Look up every name anew, side by side, each for at most a tenth of the timeout: addresses move."""
+        """Look up every name anew, side by side: addresses move."""
         lookups = {server: asyncio.ensure_future(self.runtime.resolve(*server)) for server in self.hosts.servers}
         endpoints: dict[Endpoint, None] = {}
         try:
-            await asyncio.wait(lookups.values(), timeout=self.timeout / 10)
+            await asyncio.wait(lookups.values(), timeout=lookup_deadline(self.timeout))
         finally:
             for (host, port), lookup in lookups.items():
                 if lookup.cancel():
@@ -681,14 +683,12 @@ class Session:
         if self._machine.read_only:
             await self._endure_read_only(connection, interval)
             return
-        began = self.runtime.boot()
         while self._serves(connection):
             idle = interval - self.evidence_age()
             if idle > 0:
                 await self._measured(self._phase_change(idle), idle)
             else:
                 await self._beat(connection, interval)
-        self._short_lived = 0 if self.runtime.boot() - began >= interval else self._short_lived + 1
 
     def _serves(self, connection: Connection) -> bool:
         return self._connection is connection and self._machine.phase is Phase.SERVING
@@ -748,9 +748,8 @@ class Session:
     def __repr__(self) -> str:
         age = self.evidence_age()
         evidence = f"evidence {age:.1f}s old" if age != float("inf") else "no evidence"
-        return (
-            f"<Session {self.id:#x} {self.state.name} {self.server or self.hosts} timeout={self.timeout:g}s {evidence}>"
-        )
+        where = self.server or self.hosts
+        return f"<Session {session_name(self.id)} {self.state.name} {where} timeout={self.timeout:g}s {evidence}>"
 
 
 class SessionWatches:

@@ -7,7 +7,6 @@ What the tests do to aiozk's connection from outside, to disturb it, is done to 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import NamedTuple
 
 import aiozk.client
@@ -40,7 +39,7 @@ class OwnedSession(SharedSession):
             allow_read_only=self._allow_read_only,
             max_request=MAX_REQUEST,
         )
-        session._machine = replace(session._machine, last_zxid=self.last_zxid)
+        session._machine = session._machine._replace(last_zxid=self.last_zxid)
         super().__init__(session)
         self.state = DisturbedState(session)
         self._started = False

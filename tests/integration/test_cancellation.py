@@ -345,8 +345,8 @@ async def test_waiting(process: Process, how: str, wait: str) -> None:
 class Happenings:
     """What makes the streams of a process tell something, one after the other."""
 
-    def __init__(self, process: Process, proxy: ZooKeeperProxy, view: View[Any]) -> None:
-        self.process, self.proxy, self.view = process, proxy, view
+    def __init__(self, process: Process, proxy: ZooKeeperProxy, view: View[Any], told: list[Any]) -> None:
+        self.process, self.proxy, self.view, self.told = process, proxy, view, told
         self._numbers = itertools.count(1)
 
     async def update(self) -> None:
@@ -361,7 +361,9 @@ class Happenings:
         await until(lambda: session.generation > generation and self.process.kept.status is Status.LIVE)
 
     async def found(self) -> None:
-        await self.process.judge.make(f"{self.process.registry.base_path}/other-{next(self._numbers)}")
+        name = f"other-{next(self._numbers)}"
+        await self.process.judge.make(f"{self.process.registry.base_path}/{name}")
+        await until(lambda: any(name in names for names in self.told))
 
 
 STREAMS: dict[str, tuple[Callable[[Process, View[Any]], Stream[Any]], Callable[[Happenings], Awaitable[None]]]] = {
@@ -404,7 +406,7 @@ async def test_streams_lose_nothing(proxy: ZooKeeperProxy, judge: Judge, chroot:
             stream_of(process, view) as control,
         ):
             following = asyncio.create_task(follow(control))
-            happenings = Happenings(process, proxy, view)
+            happenings = Happenings(process, proxy, view, expected)
             await happen(happenings)
             async with asyncio.timeout(DEADLINE):
                 for at in itertools.count(1):

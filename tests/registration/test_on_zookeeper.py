@@ -23,6 +23,8 @@ from tests.support.judge import Chronicle, Judge
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 20.0
+AGES = 60.0
+"""No session here ends by the clock."""
 CHAT = ServiceInstance("chat", address="10.0.0.7", port=7000, payload={"load": 0})
 CREATOR_ALL = (ACL.make("auth", "", read=True, write=True, create=True, delete=True, admin=True),)
 
@@ -34,7 +36,7 @@ async def new_session(zookeeper: ZooKeeperServer) -> AsyncIterator[NewSession]:
     """A function that gives a connected session; all are closed at the end."""
     sessions: list[Session] = []
 
-    async def connect(address: str = zookeeper.address, *, timeout: float = 4.0, **options: Any) -> Session:
+    async def connect(address: str = zookeeper.address, *, timeout: float = AGES, **options: Any) -> Session:
         session = Session(
             parse_hosts(address), timeout=timeout, runtime=SystemRuntime(), max_request=0xFFFFF, **options
         )

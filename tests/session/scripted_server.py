@@ -108,9 +108,11 @@ class Server:
     silent: bool = False
     """Reads, and answers nothing at all."""
     silent_to: set[int] = field(default_factory=set)
-    """Answers everything but these operations."""
+    """Does not answer these operations, and so nothing that comes behind them on the same connection."""
     closes: bool = False
     """Closes on a handshake without a word."""
+    closes_on_known: bool = False
+    """… that offers a session."""
     hears_nothing: bool = False
     """Takes the handshake and does not answer it."""
     behind: bool = False
@@ -130,6 +132,7 @@ class Server:
     links: dict[Link, None] = field(default_factory=dict)
     handshakes: list[tuple[int, int, bool]] = field(default_factory=list)
     """Of each handshake: session id, last zxid, read-only."""
+    on_handshake: Callable[[], None] = lambda: None
     asked: list[int] = field(default_factory=list)
     """The operations in the order they came."""
 
@@ -152,6 +155,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._greeted = False
+        self._waits = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -200,7 +204,8 @@ class Link(asyncio.Protocol):
             return
         xid, opcode = struct.unpack_from(">ii", frame)
         self.server.asked.append(opcode)
-        if opcode not in self.server.silent_to:
+        self._waits = self._waits or opcode in self.server.silent_to
+        if not self._waits:
             self._answer(xid, opcode, Cursor(frame, 8))
 
     def _greet(self, frame: bytes) -> None:
@@ -208,11 +213,16 @@ class Link(asyncio.Protocol):
         _, last_zxid, _timeout_ms, session_id, length = struct.unpack_from(">iqiqi", frame)
         password, read_only = frame[28 : 28 + length], bool(frame[28 + length])
         server.handshakes.append((session_id, last_zxid, read_only))
+        server.on_handshake()
         if server.hears_nothing:
             return
         if server.raw is not None:
             self.say(server.raw)
-        elif server.closes or last_zxid > (0 if server.behind else self.ensemble.zxid):
+        elif (
+            server.closes
+            or (session_id and server.closes_on_known)
+            or last_zxid > (0 if server.behind else self.ensemble.zxid)
+        ):
             self.close()
         elif server.read_only:
             self._greet_alone(session_id, read_only)

@@ -11,6 +11,7 @@ import inspect
 import random
 import selectors
 import ssl
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 LATENCY = 0.001
 """Seconds that bytes are under way."""
+
+TURN = 1e-9
+"""Seconds that a turn of the loop takes: what waits for the last bit of a float must not wait for ever."""
 
 
 class NothingWillHappen(Exception):
@@ -37,6 +41,7 @@ class _VirtualSelector(selectors.DefaultSelector):
             if timeout is None:
                 raise NothingWillHappen
             self.clock.now += timeout
+        self.clock.now += TURN
         return ready
 
 
@@ -62,6 +67,8 @@ class Pipe(asyncio.Transport):
         self.protocol = protocol
         self.peer: Pipe
         self.written: list[bytes] = []
+        self._under_way: deque[bytes | None] = deque()
+        """What comes from the peer, in order: timers of the same moment have none. None is the end of the file."""
         self.closed = False
         self.stuck = 0
         """Bytes that are said to wait because the peer does not read."""
@@ -72,11 +79,22 @@ class Pipe(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self.closed:
             self.written.append(bytes(data))
-            self.loop.call_later(self.latency, self.peer.deliver, bytes(data))
+            self.peer.send_to(bytes(data))
 
-    def deliver(self, data: bytes) -> None:
-        if not self.closed:
+    def send_to(self, data: bytes | None) -> None:
+        """Let *data* arrive here, after the latency."""
+        self._under_way.append(data)
+        self.loop.call_later(self.latency, self._arrive)
+
+    def _arrive(self) -> None:
+        data = self._under_way.popleft()
+        if self.closed:
+            return
+        if data is not None:
             self.protocol.data_received(data)
+        else:  # as asyncio's transports do it
+            self.protocol.eof_received()
+            self._end(None)
 
     def close(self) -> None:
         self.ended_by = self.ended_by or "close"
@@ -100,13 +118,7 @@ class Pipe(asyncio.Transport):
             return
         self.closed = True
         self.loop.call_soon(self.protocol.connection_lost, error)
-        self.loop.call_later(self.latency, self.peer.hung_up)
-
-    def hung_up(self) -> None:
-        """The peer has closed: as asyncio's transports do it."""
-        if not self.closed:
-            self.protocol.eof_received()
-            self._end(None)
+        self.peer.send_to(None)
 
     def reset(self) -> None:
         """End both ends at once, by an error."""

@@ -147,7 +147,9 @@ async def test_the_handshake(world: World) -> None:
     assert line.peer.received == [framed(struct.pack(">iqiqi", 0, 9, 4000, 7, 16) + b"p" * 16 + b"\x01")]
     line.peer.say(GREETING)
     await line.settle()
-    assert line.greetings == [(ConnectReply(0, 4000, 7, b"p" * 16, False), 3.0)]
+    ((answer, sent),) = line.greetings
+    assert answer == ConnectReply(0, 4000, 7, b"p" * 16, False)
+    assert sent == pytest.approx(3.0)
     await line.end()
     assert line.lost == 0
 
@@ -405,7 +407,7 @@ async def test_what_proves_that_the_quorum_heard_us(message: Any, error: int, ev
     world.block(50)  # the answer lies in the buffer
     body = text("/") if isinstance(message, Sync) and not error else b""
     line.connection.data_received(reply(-4 if isinstance(message, Auth) else 1, error=error, body=body))
-    assert line.connection.evidence == (3.0 if evident else float("-inf"))
+    assert line.connection.evidence == pytest.approx(3.0 if evident else float("-inf"))
     await line.end()
 
 

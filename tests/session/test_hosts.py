@@ -1,4 +1,4 @@
-"""Connect strings and paths: what is meant is understood, what is wrong is named."""
+"""Connect strings: what is meant is understood, what is wrong is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aioregistry.errors import InvalidArgument
-from aioregistry.session.hosts import DEFAULT_PORT, Hosts, check_path, parse_hosts
+from aioregistry.session.hosts import DEFAULT_PORT, Hosts, parse_hosts
 
 labels = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=12).filter(
     lambda label: label[0] != "-" and label[-1] != "-"
@@ -148,16 +148,3 @@ class TestWhatIsWrong:
         ((host, found),) = parse_hosts(f"[{address}]:{port}" if ":" in address else f"{address}:{port}").servers
         assert ipaddress.ip_address(host) == ipaddress.ip_address(address)
         assert found == port
-
-
-class TestPaths:
-    @pytest.mark.parametrize(("given_path", "kept"), [("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("/a/b//", "/a/b")])
-    def test_lose_the_slash_at_their_end(self, given_path: str, kept: str) -> None:
-        assert check_path("base_path", given_path) == kept
-
-    @pytest.mark.parametrize("path", ["", "a", "a/b", " /a", "/a//b", "/./a", "/a\x1f", "/\ud800", "/\x85"])
-    def test_are_refused_by_name(self, path: str) -> None:
-        with pytest.raises(InvalidArgument) as raised:
-            check_path("base_path", path)
-        assert raised.value.field == "base_path"
-        assert raised.value.value == path

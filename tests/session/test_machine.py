@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -122,13 +121,12 @@ def learning(machine: Machine) -> Iterator[Machine]:
     """*machine* as it is, and with what the connection's replies may tell before the next event."""
     yield machine
     if machine.phase in (Phase.PRIMING, Phase.SERVING) and not machine.read_only:
-        yield replace(machine, last_zxid=max(machine.last_zxid, 5), evidence=max(machine.evidence, 100.0))
+        yield machine._replace(last_zxid=max(machine.last_zxid, 5), evidence=max(machine.evidence, 100.0))
 
 
 def alike(machine: Machine) -> Machine:
     """*machine* without the differences that make an infinite number of machines of a few."""
-    return replace(
-        machine,
+    return machine._replace(
         failures=min(machine.failures, 2),
         silent=min(machine.silent, 1),
         generation=min(machine.generation, 1),
@@ -313,7 +311,7 @@ def made(machine: Machine, *happened: Event) -> Machine:
 
 def serving(**fields: Any) -> Machine:
     machine = made(Machine(TIMEOUT), Dialed(1), Accepted(1, 7, b"password", TIMEOUT, False, 0.0), Primed(1))
-    return replace(machine, **fields)
+    return machine._replace(**fields)
 
 
 class TestRetries:
@@ -395,3 +393,20 @@ class TestProbing:
         machine, commands = step(machine, Probed(5, 9, 2.0, 2.0))
         assert commands == (Prime(5, 5),)
         assert (machine.session_id, machine.history) == (8, 0)
+
+
+def test_records_of_two_kinds_are_never_equal() -> None:
+    same, other = Lost(1), Overdue(1)
+    assert Lost(1) == same
+    assert same != other  # type: ignore[comparison-overlap]
+    assert not same == other  # type: ignore[comparison-overlap] # noqa: SIM201 - the other of the two operators
+    assert len({Lost(1), same, other}) == 2
+
+
+def test_no_record_shows_a_password() -> None:
+    secret = b"a password of 16"
+    shown = repr(
+        [Accepted(1, 2, secret, 3.0, False, 4.0), Handshake(1, 2, secret, 3, 4.0, False), Machine(5.0, password=secret)]
+    )
+    assert "password" not in shown
+    assert "Accepted(connection=1, session_id=2, timeout=3.0" in shown

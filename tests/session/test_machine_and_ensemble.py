@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -314,8 +314,7 @@ class World(RuleBasedStateMachine):
             and (self.machine.phase in (Phase.ASKING, Phase.PROBING) or self.machine.read_only)
         ):
             return self.machine
-        return replace(
-            self.machine,
+        return self.machine._replace(
             last_zxid=max(self.machine.last_zxid, link.zxid),
             evidence=max(self.machine.evidence, link.evidence),
         )
@@ -643,7 +642,7 @@ def test_whatever_happens() -> None:
 
 
 def accepts_anybodys_session(machine: Machine, event: Accepted) -> Any:
-    return module._on_accepted(machine, replace(event, read_only=False))
+    return module._on_accepted(machine, event._replace(read_only=False))
 
 
 def takes_a_loss_for_the_end(machine: Machine, event: Lost) -> Any:
@@ -655,7 +654,7 @@ def takes_a_loss_for_the_end(machine: Machine, event: Lost) -> Any:
 
 
 def never_probes(machine: Machine, event: RoundFailed) -> Any:
-    return replace(machine, failures=machine.failures + 1), ()
+    return machine._replace(failures=machine.failures + 1), ()
 
 
 def believes_any_probe(machine: Machine, event: Probed) -> Any:

@@ -140,9 +140,13 @@ class FakeSession:
     def emit(self, name: str, **fields: object) -> None:
         self.emitted.append((name, fields))
 
-    def submit(self, message: Message[Any]) -> asyncio.Future[Reply[Any]]:
+    def submit(
+        self, message: Message[Any], answered: Callable[[asyncio.Future[Reply[Any]]], None] | None = None
+    ) -> asyncio.Future[Reply[Any]]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply[Any]] = loop.create_future()
+        if answered is not None:
+            future.add_done_callback(answered)
         if not self.connected:
             future.set_exception(self._unavailable())
             future.exception()

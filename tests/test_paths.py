@@ -1,0 +1,34 @@
+"""Paths and their segments: what ZooKeeper would refuse is refused here, by its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from aioregistry.errors import InvalidArgument
+from aioregistry.paths import check_path, check_segment
+
+
+@pytest.mark.parametrize(("given", "kept"), [("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("/a/b//", "/a/b")])
+def test_paths_lose_the_slash_at_their_end(given: str, kept: str) -> None:
+    assert check_path("base_path", given) == kept
+
+
+@pytest.mark.parametrize("path", ["", "a", "a/b", " /a", "/a//b", "/./a", "/a\x1f", "/\ud800", "/\x85", None])
+def test_paths_are_refused_by_name(path: object) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        check_path("base_path", path)
+    assert raised.value.field == "base_path"
+    assert raised.value.value == path
+
+
+@pytest.mark.parametrize("segment", ["chat", "10.0.0.7:7000", "a b", "…", "\uf900"])
+def test_segments_that_are_good(segment: str) -> None:
+    assert check_segment("name", segment) == segment
+
+
+@pytest.mark.parametrize("segment", ["", ".", "..", "a/b", "\0", "\x7f", "\ue000", "\ufff0", "\U0001f600", 7])
+def test_segments_are_refused_by_name(segment: object) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        check_segment("name", segment)
+    assert raised.value.field == "name"
+    assert raised.value.value == segment
