@@ -1,7 +1,7 @@
 """The documentation is true: its programs run, its snippets compile, its links lead somewhere, its commands are CI's.
 
 A block fenced as ```` ```python run ```` is a whole program; it is run against a real ZooKeeper, which it is told of as
-127.0.0.1:2181.
+127.0.0.1:2181. One fenced as ```` ```python test ```` is a module of tests, which pass.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from tests.support.zookeeper import ZooKeeperServer
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+pytest_plugins = ["pytester"]
+
 ADDRESS_IN_DOCS = "127.0.0.1:2181"
 PROGRAM_TIMEOUT = 60.0
 
@@ -69,8 +71,18 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_snippets_compile(page: Path) -> None:
     for block in blocks(page.name, page.read_text(encoding="utf-8")):
-        if block.info == "python":
+        if block.info in ("python", "python test"):
             compiles(block.text)
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks_of_all_pages() if b.info == "python test"], ids=lambda block: block.place
+)
+def test_tests_pass(block: Block, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(block.text)
+    options = ("asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function")
+    result = pytester.runpytest_subprocess("-W", "error", *(f"-o{option}" for option in options))
+    assert result.ret == pytest.ExitCode.OK
 
 
 @pytest.mark.parametrize(

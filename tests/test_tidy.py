@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "": {"*"},
     "server": {"protocol", "errors"},
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
-    "testing": {"server", "errors", "model", ""},
+    "testing": {"server", "errors", "model", "", "pytest", "pytest_asyncio"},
     "integrations": {"errors", "model", ""},
     "cli": {"server", "errors", "model", ""},
     "__main__": {"cli"},
@@ -294,10 +294,10 @@ def everything() -> Sources:
 
 
 def entry_points() -> list[str]:
-    """Where a program enters: `import aioregistry`, `python -m aioregistry`, and the scripts of pyproject.toml."""
+    """Where others enter: `import aioregistry`, `python -m aioregistry`, the scripts and plugins of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    scripts = [target.partition(":")[0] for target in project["scripts"].values()]
-    return [PACKAGE, f"{PACKAGE}.__main__", *scripts]
+    targets = [*project["scripts"].values(), *project["entry-points"]["pytest11"].values()]
+    return [PACKAGE, f"{PACKAGE}.__main__", *(target.partition(":")[0] for target in targets)]
 
 
 def test_imports_follow_the_table(package: Sources) -> None:

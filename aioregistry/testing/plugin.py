@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .servers import ZooKeeper, ZooKeeperEnsemble
 
-__all__ = ["registry", "zookeeper", "zookeeper_ensemble"]
+__all__ = ["pytest_addoption", "pytest_configure", "registry", "zookeeper", "zookeeper_ensemble"]
 
 OPTION = "--aioregistry-zookeeper"
 MARKER = "zookeeper"

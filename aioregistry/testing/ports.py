@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Self
 
+__all__ = ["ReservedPort"]
+
 
 class ReservedPort:
     """A free TCP port, kept from everybody who does not know its number.

@@ -18,6 +18,8 @@ from typing import Self
 from .network import COMMAND_TIMEOUT, network, on_network, run_on_network
 from .ports import ReservedPort
 
+__all__ = ["Direction", "Link", "Moment", "TcpProxy", "ZooKeeperProxy"]
+
 CONNECT_TIMEOUT = 10.0
 RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
