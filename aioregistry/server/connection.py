@@ -29,6 +29,9 @@ CLOSING_TIMEOUT: Final = 5.0
 BACKLOG_LIMIT: Final = 1 << 18
 """Bytes that may wait unread behind a waiting request before the client is made to wait."""
 
+OUT_LIMIT: Final = 1 << 18
+"""Bytes of answers that are gathered for one write."""
+
 
 class Connection(asyncio.Protocol):
     """The server's end of a connection."""
@@ -40,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()  # unread, or not yet whole
         self._wanted = 0  # bytes that the buffer must have before reading it is worth it
         self._out: list[bytes] = []
+        self._out_size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._reading = False  # within `_read`
         self._waiting = False  # a request is under way, and those behind it wait
@@ -122,6 +126,9 @@ class Connection(asyncio.Protocol):
             at = end
             self.received += 1
             self._handle(data[begin:end])
+            if self._out_size > OUT_LIMIT:
+                # The transport tells when its client reads too slowly for more.
+                self.flush()
         self._reading = False
         if not self.closed and at < size:
             self._buffer += data[at:]
@@ -190,12 +197,14 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self.flush)
         self.sent += 1
         self._out.append(framed)
+        self._out_size += len(framed)
 
     def flush(self) -> None:
         if self._out and not (self._frozen or self.closed):
             assert self._transport is not None
             data = b"".join(self._out)
             self._out.clear()
+            self._out_size = 0
             self._transport.write(data)
 
     def freeze(self) -> None:
