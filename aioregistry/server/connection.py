@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
         """End at once; of a frozen connection nobody hears that before it thaws."""
         if self._frozen:
             self._lost_while_frozen = True
-            self._endpoint.forget(self)
+            self._endpoint.release(self)
             return
         if self._transport is not None and not self.closed:
             self._forget()

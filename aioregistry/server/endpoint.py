@@ -122,6 +122,7 @@ class Endpoint:
             self._listener.close()
             self._listener = None
         self.drop()
+        self.thaw()
 
     # ------------------------------------------------------------ controls
 
@@ -177,15 +178,19 @@ class Endpoint:
     def _clients(self) -> Counter[str]:
         return Counter(item.peer[0] for item in self.connections if isinstance(item.peer, tuple))
 
+    def release(self, connection: Connection) -> None:
+        """A connection serves its session no more."""
+        self.watches.forget(connection)
+        if self._by_session.get(connection.session_id) is connection:
+            del self._by_session[connection.session_id]
+
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""
+        self.release(connection)
         if connection in self.connections:
             del self.connections[connection]
             self._received_before += connection.received
             self._sent_before += connection.sent
-            self.watches.forget(connection)
-        if self._by_session.get(connection.session_id) is connection:
-            del self._by_session[connection.session_id]
 
     def answer_word(self, connection: Connection, word: bytes) -> bool:
         """Answer what may be a four-letter word, and return whether it was one."""
