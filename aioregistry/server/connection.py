@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from aioregistry.server import requests
@@ -60,10 +61,16 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.leaving = False  # its client has asked for the session's end
         self._loses_reply = False
+        self._finishing = False
         self.received = 0
         self.sent = 0
         self.last_xid = -1
         self.last_opcode = 0
+
+    @property
+    def client(self) -> str | None:
+        """The IP address of the other side, None where there is none."""
+        return self.peer[0] if isinstance(self.peer, tuple) else None
 
     # ------------------------------------------------------------ asyncio's side
 
@@ -130,7 +137,9 @@ class Connection(asyncio.Protocol):
                 # The transport tells when its client reads too slowly for more.
                 self.flush()
         self._reading = False
-        if not self.closed and at < size:
+        if self._finishing:
+            self.close()
+        elif not self.closed and at < size:
             self._buffer += data[at:]
         self.flush()
 
@@ -189,6 +198,18 @@ class Connection(asyncio.Protocol):
         else:
             self.send(framed)
 
+    def take_late(self, answer: Callable[[], None]) -> None:
+        """Have a request answered that was held back, then read those behind it."""
+        if self.closed:
+            return
+        self._waiting = False
+        self._reading = True
+        answer()
+        self._reading = False
+        if self._finishing:
+            self.close()
+        self._go_on()
+
     def send(self, framed: bytes) -> None:
         """Send an answer or a notification, after all that was sent before."""
         if self.closed:
@@ -217,6 +238,10 @@ class Connection(asyncio.Protocol):
             self.abort()
         else:
             self._go_on()
+
+    def finish(self) -> None:
+        """Take what has arrived already, then close, which is what the real server mostly does then."""
+        self._finishing = True
 
     def close(self) -> None:
         """Send what is to be sent, then end; nothing more is read."""

@@ -172,6 +172,11 @@ class TestRequests:
         assert loop.time() - begun > 0.045
         assert (await client.reply(delayed)).error == 0
 
+    async def test_delaying_what_it_does_not_know(self, server: ZooKeeperServer, client: Wire) -> None:
+        server.delay(12345, 0.01)
+        assert (await client.reply(client.send(wire.Operation(12345, b"")))).error == -6
+        await client.closed()
+
     @pytest.mark.parametrize(
         ("operation", "applied"),
         [(wire.create("/a"), True), (wire.multi([wire.create("/a")]), True), (wire.get_data("/"), False)],
