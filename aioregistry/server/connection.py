@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from aioregistry.server import requests
@@ -29,6 +30,9 @@ CLOSING_TIMEOUT: Final = 5.0
 BACKLOG_LIMIT: Final = 1 << 18
 """Bytes that may wait unread behind a waiting request before the client is made to wait."""
 
+OUT_LIMIT: Final = 1 << 18
+"""Bytes of answers that are gathered for one write."""
+
 
 class Connection(asyncio.Protocol):
     """The server's end of a connection."""
@@ -40,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()  # unread, or not yet whole
         self._wanted = 0  # bytes that the buffer must have before reading it is worth it
         self._out: list[bytes] = []
+        self._out_size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._reading = False  # within `_read`
         self._waiting = False  # a request is under way, and those behind it wait
@@ -56,10 +61,16 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.leaving = False  # its client has asked for the session's end
         self._loses_reply = False
+        self._finishing = False
         self.received = 0
         self.sent = 0
         self.last_xid = -1
         self.last_opcode = 0
+
+    @property
+    def client(self) -> str | None:
+        """The IP address of the other side, None where there is none."""
+        return self.peer[0] if isinstance(self.peer, tuple) else None
 
     # ------------------------------------------------------------ asyncio's side
 
@@ -122,8 +133,13 @@ class Connection(asyncio.Protocol):
             at = end
             self.received += 1
             self._handle(data[begin:end])
+            if self._out_size > OUT_LIMIT:
+                # The transport tells when its client reads too slowly for more.
+                self.flush()
         self._reading = False
-        if not self.closed and at < size:
+        if self._finishing:
+            self.close()
+        elif not self.closed and at < size:
             self._buffer += data[at:]
         self.flush()
 
@@ -182,6 +198,18 @@ class Connection(asyncio.Protocol):
         else:
             self.send(framed)
 
+    def take_late(self, answer: Callable[[], None]) -> None:
+        """Have a request answered that was held back, then read those behind it."""
+        if self.closed:
+            return
+        self._waiting = False
+        self._reading = True
+        answer()
+        self._reading = False
+        if self._finishing:
+            self.close()
+        self._go_on()
+
     def send(self, framed: bytes) -> None:
         """Send an answer or a notification, after all that was sent before."""
         if self.closed:
@@ -190,12 +218,14 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self.flush)
         self.sent += 1
         self._out.append(framed)
+        self._out_size += len(framed)
 
     def flush(self) -> None:
         if self._out and not (self._frozen or self.closed):
             assert self._transport is not None
             data = b"".join(self._out)
             self._out.clear()
+            self._out_size = 0
             self._transport.write(data)
 
     def freeze(self) -> None:
@@ -208,6 +238,10 @@ class Connection(asyncio.Protocol):
             self.abort()
         else:
             self._go_on()
+
+    def finish(self) -> None:
+        """Take what has arrived already, then close, which is what the real server mostly does then."""
+        self._finishing = True
 
     def close(self) -> None:
         """Send what is to be sent, then end; nothing more is read."""
@@ -222,7 +256,7 @@ class Connection(asyncio.Protocol):
         """End at once; of a frozen connection nobody hears that before it thaws."""
         if self._frozen:
             self._lost_while_frozen = True
-            self._endpoint.forget(self)
+            self._endpoint.release(self)
             return
         if self._transport is not None and not self.closed:
             self._forget()

@@ -58,6 +58,7 @@ class Endpoint:
         self.connections: dict[Connection, None] = {}
         self._port = settings.port
         self._listener: asyncio.Server | None = None
+        self._clients: Counter[str | None] = Counter()  # connections by IP address
         self._by_session: dict[int, Connection] = {}
         self._faults: dict[int, deque[_Fault]] = {}
         self._refusing = False
@@ -122,6 +123,7 @@ class Endpoint:
             self._listener.close()
             self._listener = None
         self.drop()
+        self.thaw()
 
     # ------------------------------------------------------------ controls
 
@@ -166,26 +168,29 @@ class Endpoint:
         if self._refusing or not self._running or not self._has_room(connection):
             return False
         self.connections[connection] = None
+        self._clients[connection.client] += 1
         return True
 
     def _has_room(self, connection: Connection) -> bool:
         limit = self.settings.max_connections_per_client
-        if not limit or not isinstance(connection.peer, tuple):
-            return True
-        return self._clients()[connection.peer[0]] < limit
+        return not limit or connection.client is None or self._clients[connection.client] < limit
 
-    def _clients(self) -> Counter[str]:
-        return Counter(item.peer[0] for item in self.connections if isinstance(item.peer, tuple))
+    def release(self, connection: Connection) -> None:
+        """A connection serves its session no more."""
+        self.watches.forget(connection)
+        if self._by_session.get(connection.session_id) is connection:
+            del self._by_session[connection.session_id]
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""
+        self.release(connection)
         if connection in self.connections:
             del self.connections[connection]
+            self._clients[connection.client] -= 1
+            if not self._clients[connection.client]:
+                del self._clients[connection.client]
             self._received_before += connection.received
             self._sent_before += connection.sent
-            self.watches.forget(connection)
-        if self._by_session.get(connection.session_id) is connection:
-            del self._by_session[connection.session_id]
 
     def answer_word(self, connection: Connection, word: bytes) -> bool:
         """Answer what may be a four-letter word, and return whether it was one."""
@@ -268,22 +273,17 @@ class Endpoint:
         elif fault.delay:
             connection.wait()
             loop = asyncio.get_running_loop()
-            loop.call_later(fault.delay, self._answer_late, connection, xid, opcode, frame)
+            answer = partial(self._answer, connection, xid, opcode, frame)
+            loop.call_later(fault.delay, connection.take_late, answer)
         else:
             connection.lose_next_reply()
             self._answer(connection, xid, opcode, frame)
-
-    def _answer_late(self, connection: Connection, xid: int, opcode: int, frame: bytes) -> None:
-        if not connection.closed:
-            self._answer(connection, xid, opcode, frame)
-            if opcode in READS or opcode in _AT_ONCE:
-                connection.done()
 
     def _answer(self, connection: Connection, xid: int, opcode: int, frame: bytes) -> None:
         read = READS.get(opcode)
         if opcode in self.profile.unknown or (read is None and opcode not in _OTHERS):
             connection.reply(requests.reply(xid, -1, Code.UNIMPLEMENTED))
-            connection.close()
+            connection.finish()
         elif read is not None:
             self._read(read, connection, xid, frame)
         else:
@@ -486,5 +486,3 @@ _OTHERS: dict[int, Callable[[Endpoint, Connection, int, int, bytes], None]] = {
     Opcode.CLOSE_SESSION: Endpoint._close_session,
     **dict.fromkeys(requests.WRITES, Endpoint._write),
 }
-
-_AT_ONCE = {Opcode.PING, Opcode.AUTH, Opcode.SASL}

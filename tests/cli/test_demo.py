@@ -41,6 +41,22 @@ async def test_every_promise_is_kept(zookeeper: ZooKeeperServer, judge: Judge, c
     assert await judge.children(chroot) == []  # nothing is left behind
 
 
+async def test_it_brings_its_own_server() -> None:
+    async with Command("demo", "--json", "--session-timeout", "1", PATH="/nowhere") as command:  # no Java to be found
+        happenings = [json.loads(await command.line())]
+        while happenings[-1]["event"] != "summary":
+            happenings.append(json.loads(await command.line()))
+        assert await command.end() == (0, "", "")
+    assert happenings[0]["event"] == "serving"
+    assert happenings[-1]["promised"] is True
+
+
+async def test_a_variable_names_zookeeper_too() -> None:
+    code, _, stderr = await outcome("demo", "--session-timeout", "0.5", AIOREGISTRY_ZOOKEEPER="127.0.0.1:1")
+    assert code == 1
+    assert "AIOREGISTRY_ZOOKEEPER" in stderr
+
+
 async def test_an_interrupt_ends_the_servers_too(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     async with Command("demo", "--json", "--zookeeper", f"{zookeeper.address}{chroot}") as command:
         servers = await _server_processes(command)
