@@ -154,8 +154,10 @@ def remove_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> 
 def _path_and_kind(endpoint: Endpoint, frame: bytes) -> tuple[str, int]:
     reader = Reader(frame, BODY)
     path, kind = reader.string(), reader.number()
-    if path is None or kind not in endpoint.profile.watcher_types:
+    if kind not in endpoint.profile.watcher_types:
         raise Malformed
+    if path is None:
+        raise Refused(Code.NO_WATCHER)
     return path, kind
 
 

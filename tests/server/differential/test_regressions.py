@@ -31,6 +31,7 @@ from tests.server.differential.language import (
     Open,
     Ping,
     Raw,
+    RemoveWatches,
     Request,
     Resume,
     SetACL,
@@ -125,6 +126,9 @@ HISTORIES: dict[str, History] = {
     "another connection's watch counts for checkWatches": (
         *asks(0, Create("/a"), GetData("/a", watch=True)),
         *asks(1, *(CheckWatches("/a", kind) for kind in range(7))),
+    ),
+    "no watch on null": asks(
+        0, RemoveWatches(None), RemoveWatches(None, 7), SetWatches2(recursive=(None,)), Exists(None, watch=True)
     ),
     # ------------------------------------------------------------ writes
     "a takeover": (
