@@ -184,8 +184,9 @@ def set_watches2(endpoint: Endpoint, connection: Connection, frame: bytes) -> by
     always = [(mode, reader.strings()) for mode in (PERSISTENT, RECURSIVE)]
     _set_one_shots(endpoint, connection, one_shots)
     for mode, paths in always:
-        for path in map(_some, paths):
-            endpoint.watches.watch_always(path, connection, mode)
+        for path in paths:
+            if path is not None:  # as AddWatch
+                endpoint.watches.watch_always(path, connection, mode)
     return b""
 
 
