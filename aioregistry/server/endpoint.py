@@ -236,6 +236,9 @@ class Endpoint:
         if connection.closed:
             return
         assert connection.connect_request is not None
+        earlier = self._by_session.get(session_id)
+        if earlier is not None:  # it came meanwhile, and was answered faster
+            earlier.abort()
         connection.session_id = session_id
         self._by_session[session_id] = connection
         connection.send(
