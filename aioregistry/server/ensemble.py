@@ -105,7 +105,10 @@ class Ensemble:
         self.elect(self.members[0])
 
     async def stop(self) -> None:
-        """Stop all members; data and sessions are kept for the next start."""
+        """Stop all members; data, sessions and ports are kept for the next start."""
+        await self._stop(keep_ports=True)
+
+    async def _stop(self, *, keep_ports: bool) -> None:
         if self.history is not None:
             self._backup = self.history.backup()
             self.history.stop()
@@ -113,7 +116,7 @@ class Ensemble:
         self._leader = None
         for member in self.members:
             member.leave()
-            member.hang_up()
+            member.hang_up(keep_port=keep_ports)
         await asyncio.sleep(0)  # for the transports to close
 
     def backup(self) -> Backup:
@@ -127,7 +130,7 @@ class Ensemble:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.stop()
+        await self._stop(keep_ports=False)
 
     # ------------------------------------------------------------ controls
 
@@ -246,7 +249,7 @@ class Member(Endpoint):
     async def stop(self) -> None:
         """Go down, as by SIGKILL; the others elect a leader if it led, or stop serving if too few are left."""
         self.leave()
-        self.hang_up()
+        self.hang_up(keep_port=True)
         if self._ensemble.leads(self) or not self._ensemble.can_commit():
             self._ensemble.elect()
         await asyncio.sleep(0)  # for the transports to close

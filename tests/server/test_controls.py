@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ class TestRestarting:
         address = server.address
         await server.stop()
         await client.closed()
-        with pytest.raises(OSError, match=str(server.port)):
+        with pytest.raises(ConnectionRefusedError):
             await wire.connect(address)
+        with socket.socket() as somebody, pytest.raises(OSError, match="in use"):
+            somebody.bind((server.host, server.port))
         await server.start()
         assert server.address == address
         await connect(address)
