@@ -86,8 +86,12 @@ class Ensemble:
         """
         if self.history is not None:
             raise UsageError("the ensemble runs already")
-        for member in self.members:
-            await member.come_up(listen=listen)
+        try:
+            for member in self.members:
+                await member.come_up(listen=listen)
+        except OSError:
+            await self._stop(keep_ports=False)
+            raise
         match data:
             case Backup():
                 self._backup = data
