@@ -153,6 +153,14 @@ HISTORIES: dict[str, History] = {
         Mangled(Multi((Create("/a"),)), cut=12),
         GetChildren("/", opcode=12),
     ),
+    "a transaction that fails before what nobody can do": asks(
+        0,
+        Multi((Delete("/a"), Create("/b", flags=5))),
+        Multi((Create("/b", flags=5), Delete("/a"))),
+        Multi((Create("/b"), Create("/c", flags=6), Delete("/a"))),
+        Multi((Delete("/a"), Create("/b", flags=99), Create("/c", flags=4))),
+        GetChildren("/", opcode=12),
+    ),
     "numbers go on after deletions": asks(
         0,
         *[Create("/s-", flags=2), Delete("/s-0000000000"), Create("/s-", flags=2), Create("/", flags=2)],
