@@ -418,7 +418,8 @@ class Player:
                 continue
             asked, request = link.pending.popleft()
             client.session.seen = max(client.session.seen, zxid)
-            value = read_value("" if error else request.answer, frame[16:], self._names)
+            # A MultiRead that fails has what it had read until then all the same.
+            value = () if error and len(frame) == 16 else read_value(request.answer, frame[16:], self._names)
             told = type(request).__name__
             self._write(link, Reply(told, xid - asked, self._names.zxid(zxid), error, value))
 
