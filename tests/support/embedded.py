@@ -52,7 +52,9 @@ class EmbeddedServer(Served[ZooKeeperServer]):
 
 
 @contextlib.contextmanager
-def in_thread(subject: AbstractAsyncContextManager[S], kind: Callable[[S, asyncio.AbstractEventLoop], T]) -> Iterator[T]:
+def in_thread(
+    subject: AbstractAsyncContextManager[S], kind: Callable[[S, asyncio.AbstractEventLoop], T]
+) -> Iterator[T]:
     """Enter *subject* in a thread of its own, and leave it at the end of the context."""
     started, stopped = threading.Event(), asyncio.Event()
     running: list[tuple[T, asyncio.AbstractEventLoop]] = []
