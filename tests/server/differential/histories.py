@@ -131,7 +131,9 @@ since = st.integers(0, 40)
 creates = st.one_of(
     st.builds(Create, new_paths, data, acls, flags, st.sampled_from((CREATE, CREATE2))),
     st.builds(Create, new_paths, data, acls, st.sampled_from((4, 0)), st.just(CREATE_CONTAINER)),
-    st.builds(CreateTTL, new_paths, data, acls, often((5, 6), FLAGS), often(TTLS[:2], TTLS)),
+    st.builds(CreateTTL, new_paths, data, acls, st.sampled_from((5, 6)), often(TTLS[:2], TTLS)),
+    # Not with a negative time: ZooKeeper would apply that, and end over what it then finds in its log.
+    st.builds(CreateTTL, new_paths, data, acls, st.sampled_from(FLAGS), st.sampled_from(TTLS[:3])),
 )
 plain_creates = st.builds(Create, nodes, data, opcode=st.sampled_from((CREATE, CREATE2)))
 ephemerals = st.builds(Create, nodes, data, flags=st.just(1))
@@ -177,7 +179,8 @@ parts = st.one_of(
     st.builds(SetData, part_paths, data, versions),
     st.builds(Check, part_paths, versions),
     st.builds(Create, part_paths, data, acls, flags, st.sampled_from((CREATE, CREATE2, CREATE_CONTAINER))),
-    st.builds(CreateTTL, part_paths, data, acls, often((5, 6), FLAGS), often(TTLS[:2], TTLS)),
+    st.builds(CreateTTL, part_paths, data, acls, st.sampled_from((5, 6)), often(TTLS[:2], TTLS)),
+    st.builds(CreateTTL, part_paths, data, acls, st.sampled_from(FLAGS), st.sampled_from(TTLS[:3])),
     ephemerals,
     # `getData`, `multi` and what nobody knows have no place in a transaction.
     often((Check("/a"),), (GetData("/a"), Multi(()), Exists("/a"), SetACL("/a"), Raw(999)), 3),

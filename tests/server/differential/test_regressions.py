@@ -217,6 +217,14 @@ HISTORIES: dict[str, History] = {
         Frame(0, 2**20),
         *asks(0, Ping()),
     ),
+    "the longest request": asks(
+        0,
+        *(
+            request
+            for length in (0xFFFFF - 1, 0xFFFFF, 0xFFFFF + 1)
+            for request in (Raw(3, b"\0\0\0\x0a/zookeeper\0".ljust(length - 8, b"?")), Ping())
+        ),
+    ),
     "opcodes that nobody knows": asks(
         0, *(request for opcode in (0, 10, 99, 999, -1, -2) for request in (Raw(opcode), Ping()))
     ),
