@@ -243,6 +243,13 @@ class Memory(asyncio.Transport):
         super().__init__({"peername": ("10.0.0.1", 1)})
         self.written = b""
         self.ended = False
+        self.paused = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
 
     def write(self, data: Any) -> None:
         self.written += data
