@@ -237,4 +237,5 @@ HISTORIES: dict[str, History] = {
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 def test_it_says_what_zookeeper_says(compare: Compare, history: History) -> None:
-    compare(history)
+    difference = compare(history)
+    assert difference is None, difference
