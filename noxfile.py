@@ -65,6 +65,19 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def conformance(session: nox.Session) -> None:
+    """Random histories on the embedded server and on a real ZooKeeper; how many can be given, 20000 by default."""
+    provide(session, ZOOKEEPER)
+    install(session, "test")
+    histories, *options = session.posargs or ["20000"]
+    session.run(
+        *("pytest", "-n", "2", "tests/server/differential", "tests/server/test_hostile_bytes.py"),
+        *("-o", "faulthandler_timeout=7200", *options),
+        env={"AIOREGISTRY_HISTORIES": histories},
+    )
+
+
+@nox.session(default=False)
 @nox.parametrize("loop", ["uvloop", "eager"] if sys.version_info >= (3, 12) else ["uvloop"])
 def loops(session: nox.Session, loop: str) -> None:
     """The tests on uvloop, and with eager tasks where Python has them."""
@@ -85,7 +98,7 @@ def soak(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks, against kazoo, aiozk and a raw socket."""
     provide(session, ZOOKEEPER)
-    install(session, "test", "peers")
+    install(session, "test")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

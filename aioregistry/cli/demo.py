@@ -148,7 +148,7 @@ async def demo(arguments: argparse.Namespace) -> int:
 
 
 async def _play(arguments: argparse.Namespace, log: Log) -> list[Verdict]:
-    async with _zookeeper(arguments, log) as hosts, _stage(hosts, arguments.session_timeout, log) as stage:
+    async with _zookeeper(arguments) as hosts, _stage(arguments, hosts, log) as stage:
         verdicts = []
         for number, (title, act) in enumerate(ACTS.items(), 1):
             await asyncio.sleep(PAUSE)
@@ -159,7 +159,7 @@ async def _play(arguments: argparse.Namespace, log: Log) -> list[Verdict]:
 
 
 @contextlib.asynccontextmanager
-async def _zookeeper(arguments: argparse.Namespace, log: Log) -> AsyncIterator[str]:
+async def _zookeeper(arguments: argparse.Namespace) -> AsyncIterator[str]:
     """The servers that were given, or one in memory."""
     if arguments.zookeeper is not None:
         yield arguments.zookeeper
@@ -167,25 +167,26 @@ async def _zookeeper(arguments: argparse.Namespace, log: Log) -> AsyncIterator[s
     # Two ticks are the shortest timeout that a server grants.
     tick_time = min(max(arguments.session_timeout / 2, SHORTEST_TICK), LONGEST_TICK)
     async with ZooKeeperServer(tick_time=tick_time) as server:
-        log.tell("demo", "serving", "no ZooKeeper was named: a server in memory takes its place")
         yield server.address
 
 
 @contextlib.asynccontextmanager
-async def _stage(hosts: str, session_timeout: float, log: Log) -> AsyncIterator[Stage]:
+async def _stage(arguments: argparse.Namespace, hosts: str, log: Log) -> AsyncIterator[Stage]:
     """Set the stage in a chroot of its own, below the one that was given, and clear it away at the end."""
     chroot = f"/aioregistry-demo-{uuid.uuid4().hex[:8]}"
     _, slash, given_chroot = hosts.partition("/")
+    session_timeout = arguments.session_timeout
     async with (
         aioregistry.connect(hosts, session_timeout=session_timeout, base_path=f"{chroot}/services") as registry,
         _cleared(registry, chroot),
         registry.discover(SERVICE) as view,
         contextlib.AsyncExitStack() as stack,
     ):
+        kind = "ZooKeeper" if arguments.zookeeper else "the embedded server"
         zookeeper = registry.session.server
         assert zookeeper is not None  # entered: connected
         opening = log.tell(
-            "demo", "opened", f"ZooKeeper {zookeeper}, session timeout {registry.session.timeout:g} s: "
+            "demo", "opened", f"{kind} {zookeeper}, session timeout {registry.session.timeout:g} s: "
             f"{len(SERVERS)} chat servers, a gateway, {len(USERS)} users"
         )  # fmt: skip
         follower = asyncio.create_task(Gateway(view, USERS, log).follow())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aioregistry.server import requests
 from aioregistry.server.acl import Identity
@@ -75,8 +75,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------ asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio's
         self.peer = transport.get_extra_info("peername")
         if not self._endpoint.accept(self):
             self.abort()
@@ -91,6 +90,8 @@ class Connection(asyncio.Protocol):
         if self._waiting or self._frozen or self._blocked:
             self._buffer += data
             self._hold_back()
+            if not self._frozen:
+                self._touch()  # who waits for an answer is heard of all the same
             return
         if self._buffer:
             self._buffer += data
@@ -111,8 +112,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------ reading
 
     def _read(self, data: bytes) -> None:
-        if self.session_id:
-            self._endpoint.touch(self)
+        self._touch()
         at, size = 0, len(data)
         self._reading = True
         while not (self._waiting or self._frozen or self._blocked or self.closed):
@@ -142,6 +142,10 @@ class Connection(asyncio.Protocol):
         elif not self.closed and at < size:
             self._buffer += data[at:]
         self.flush()
+
+    def _touch(self) -> None:
+        if self.session_id:
+            self._endpoint.touch(self)
 
     def _handle(self, frame: bytes) -> None:
         if self.connect_request is not None:
@@ -245,6 +249,9 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Send what is to be sent, then end; nothing more is read."""
+        if self._frozen:
+            self.abort()
+            return
         self.flush()
         if self._transport is not None and not self.closed:
             self._forget()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import struct
+import weakref
 from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable
@@ -58,6 +61,7 @@ class Endpoint:
         self.connections: dict[Connection, None] = {}
         self._port = settings.port
         self._listener: asyncio.Server | None = None
+        self._give_port_back: Callable[[], object] = lambda: None
         self._clients: Counter[str | None] = Counter()  # connections by IP address
         self._by_session: dict[int, Connection] = {}
         self._faults: dict[int, deque[_Fault]] = {}
@@ -114,14 +118,18 @@ class Endpoint:
                 self.protocol_factory, self.host, self._port, ssl=self.settings.ssl, backlog=BACKLOG
             )
             self._port = self._listener.sockets[0].getsockname()[1]
+            self._give_port_back()
         self._running = True
 
-    def hang_up(self) -> None:
-        """Take connections no more, and drop those that are there."""
+    def hang_up(self, *, keep_port: bool) -> None:
+        """Take connections no more, and drop those that are there; nobody else gets the port if it is kept."""
         self._running = False
         if self._listener is not None:
+            family = self._listener.sockets[0].family
             self._listener.close()
             self._listener = None
+            if keep_port:
+                self._give_port_back = weakref.finalize(self, os.close, _reserved(family, self.host, self._port))
         self.drop()
         self.thaw()
 
@@ -236,6 +244,9 @@ class Endpoint:
         if connection.closed:
             return
         assert connection.connect_request is not None
+        earlier = self._by_session.get(session_id)
+        if earlier is not None:  # it came meanwhile, and was answered faster
+            earlier.abort()
         connection.session_id = session_id
         self._by_session[session_id] = connection
         connection.send(
@@ -458,6 +469,19 @@ class Endpoint:
     @abstractmethod
     def revalidate(self, session_id: int, timeout_ms: int, done: Callable[[bool], None]) -> None:
         """Take a session over from wherever it was connected; *done* is told whether it is alive."""
+
+
+def _reserved(family: int, host: str, port: int) -> int:
+    # Bound and not listening: whoever connects is refused, no client's own connection gets the port meanwhile, and
+    # servers that set SO_REUSEADDR, as asyncio's do, can share it.
+    holder = socket.socket(family)
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((host, port))
+    except OSError:
+        holder.close()
+        raise
+    return holder.detach()
 
 
 def _sync_reply(_: Endpoint, __: Connection, frame: bytes) -> bytes:

@@ -86,8 +86,12 @@ class Ensemble:
         """
         if self.history is not None:
             raise UsageError("the ensemble runs already")
-        for member in self.members:
-            await member.come_up(listen=listen)
+        try:
+            for member in self.members:
+                await member.come_up(listen=listen)
+        except OSError:
+            await self._stop(keep_ports=False)
+            raise
         match data:
             case Backup():
                 self._backup = data
@@ -105,7 +109,10 @@ class Ensemble:
         self.elect(self.members[0])
 
     async def stop(self) -> None:
-        """Stop all members; data and sessions are kept for the next start."""
+        """Stop all members; data, sessions and ports are kept for the next start."""
+        await self._stop(keep_ports=True)
+
+    async def _stop(self, *, keep_ports: bool) -> None:
         if self.history is not None:
             self._backup = self.history.backup()
             self.history.stop()
@@ -113,7 +120,7 @@ class Ensemble:
         self._leader = None
         for member in self.members:
             member.leave()
-            member.hang_up()
+            member.hang_up(keep_port=keep_ports)
         await asyncio.sleep(0)  # for the transports to close
 
     def backup(self) -> Backup:
@@ -127,7 +134,7 @@ class Ensemble:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.stop()
+        await self._stop(keep_ports=False)
 
     # ------------------------------------------------------------ controls
 
@@ -246,7 +253,7 @@ class Member(Endpoint):
     async def stop(self) -> None:
         """Go down, as by SIGKILL; the others elect a leader if it led, or stop serving if too few are left."""
         self.leave()
-        self.hang_up()
+        self.hang_up(keep_port=True)
         if self._ensemble.leads(self) or not self._ensemble.can_commit():
             self._ensemble.elect()
         await asyncio.sleep(0)  # for the transports to close

@@ -154,8 +154,10 @@ def remove_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> 
 def _path_and_kind(endpoint: Endpoint, frame: bytes) -> tuple[str, int]:
     reader = Reader(frame, BODY)
     path, kind = reader.string(), reader.number()
-    if path is None or kind not in endpoint.profile.watcher_types:
+    if kind not in endpoint.profile.watcher_types:
         raise Malformed
+    if path is None:
+        raise Refused(Code.NO_WATCHER)
     return path, kind
 
 
@@ -182,8 +184,9 @@ def set_watches2(endpoint: Endpoint, connection: Connection, frame: bytes) -> by
     always = [(mode, reader.strings()) for mode in (PERSISTENT, RECURSIVE)]
     _set_one_shots(endpoint, connection, one_shots)
     for mode, paths in always:
-        for path in map(_some, paths):
-            endpoint.watches.watch_always(path, connection, mode)
+        for path in paths:
+            if path is not None:  # as AddWatch
+                endpoint.watches.watch_always(path, connection, mode)
     return b""
 
 

@@ -15,6 +15,7 @@ from aioregistry.server.codes import Malformed, Opcode
 from aioregistry.server.history import OperationFailed, Transaction
 from aioregistry.server.tree import (
     Check,
+    Contradiction,
     Create,
     Delete,
     DeleteContainer,
@@ -231,7 +232,7 @@ def as_in_transactions(operation: Operation | Read, *, create2: bool) -> Operati
     """What an operation of a Multi is taken for: of a creation the flags decide what it is, not the opcode (``Op``).
 
     Raises:
-        Malformed: it is a read, or a creation with a TTL's flags that brings none.
+        Malformed: it is a read, or has no path.
     """
     if isinstance(operation, Read) or operation.path is None:
         raise Malformed
@@ -240,9 +241,7 @@ def as_in_transactions(operation: Operation | Read, *, create2: bool) -> Operati
     plain = Opcode.CREATE2 if create2 and operation.opcode == Opcode.CREATE2 else Opcode.CREATE
     opcode = _BY_FLAGS.get(operation.flags, plain)
     if opcode == Opcode.CREATE_TTL:
-        if operation.opcode != Opcode.CREATE_TTL:
-            raise Malformed
-        return operation
+        return operation if operation.opcode == Opcode.CREATE_TTL else Contradiction(operation.path)
     return operation._replace(opcode=opcode, ttl_ms=-1)
 
 
@@ -347,5 +346,5 @@ def _answered_as(operation: Operation) -> int:
             return Opcode.SET_DATA
         case SetACL():
             return Opcode.SET_ACL
-        case Check():
+        case Check() | Contradiction():  # the latter is never applied
             return Opcode.CHECK

@@ -112,16 +112,19 @@ class ZooKeeperServer(Endpoint):
         try:
             await self.come_up(listen=listen)
         except OSError:
-            await self.stop()
+            await self._stop(keep_port=False)
             raise
 
     async def stop(self) -> None:
-        """Drop every connection and stop listening; data and sessions are kept for the next start."""
+        """Drop every connection and stop listening; data, sessions and the port are kept for the next start."""
+        await self._stop(keep_port=True)
+
+    async def _stop(self, *, keep_port: bool) -> None:
         if self._history is not None:
             self._backup = self._history.backup()
             self._history.stop()
             self._history = None
-        self.hang_up()
+        self.hang_up(keep_port=keep_port)
         await asyncio.sleep(0)  # for the transports to close
 
     def backup(self) -> Backup:
@@ -145,7 +148,7 @@ class ZooKeeperServer(Endpoint):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.stop()
+        await self._stop(keep_port=False)
 
     def __repr__(self) -> str:
         state = "down" if self._history is None else f"zxid={self.zxid:#x} sessions={len(self._history.sessions)}"

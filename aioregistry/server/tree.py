@@ -69,7 +69,13 @@ class Check(NamedTuple):
     version: int
 
 
-Operation: TypeAlias = Create | Delete | DeleteContainer | SetData | SetACL | Check
+class Contradiction(NamedTuple):
+    """An operation that says two things at once: the real server stumbles, but only once it comes to it."""
+
+    path: str
+
+
+Operation: TypeAlias = Create | Delete | DeleteContainer | SetData | SetACL | Check | Contradiction
 
 
 class Caller(NamedTuple):
@@ -397,6 +403,8 @@ class Tree:
             case Check():
                 self._check_version(operation, caller)
                 return None
+            case Contradiction():
+                raise Malformed
 
     def _check_create(self, operation: Create, caller: Caller, moment: Moment) -> Created:
         mode = _MODES.get(operation.flags)

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.interop.curator import SOURCES, SPRING, CuratorPeer, JavaPrograms, curator_peer
+from tests.support.embedded import embedded_server
 from tests.support.zookeeper import ZooKeeperServer
 
 
@@ -14,9 +15,23 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> JavaPrograms:
 
 
 @pytest.fixture
-def place(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    """The connect string that both sides use: the shared server, and a chroot of the test's own."""
+def real_place(zookeeper: ZooKeeperServer, chroot: str) -> str:
+    """The shared server, and a chroot of the test's own."""
     return zookeeper.address + chroot
+
+
+@pytest.fixture
+def embedded_place() -> Iterator[str]:
+    """An embedded server of the test's own."""
+    with embedded_server() as server:
+        yield server.address
+
+
+@pytest.fixture(params=["real", "embedded"])
+def place(request: pytest.FixtureRequest) -> str:
+    """The connect string that both sides use."""
+    place: str = request.getfixturevalue(f"{request.param}_place")
+    return place
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ class TestRestarting:
         address = server.address
         await server.stop()
         await client.closed()
-        with pytest.raises(OSError, match=str(server.port)):
+        with pytest.raises(ConnectionRefusedError):
             await wire.connect(address)
+        with socket.socket() as somebody, pytest.raises(OSError, match="in use"):
+            somebody.bind((server.host, server.port))
         await server.start()
         assert server.address == address
         await connect(address)
@@ -172,6 +175,20 @@ class TestRequests:
         assert loop.time() - begun > 0.045
         assert (await client.reply(delayed)).error == 0
 
+    async def test_who_waits_for_a_delayed_answer_is_heard_of(self, connect: Connect) -> None:
+        async with ZooKeeperServer(tick_time=0.05) as server:
+            client = await connect(server.address, timeout_ms=150)
+            server.delay(wire.CREATE, 0.5)
+            xid = client.send(wire.create("/a"))
+            pings = 0
+            created = asyncio.create_task(client.reply(xid))
+            while not created.done():
+                client.send(wire.Operation(wire.PING, b""), xid=wire.PING_XID)
+                pings += 1
+                await asyncio.sleep(0.01)
+            assert (await created).error == 0
+            assert pings > 10
+
     async def test_delaying_what_it_does_not_know(self, server: ZooKeeperServer, client: Wire) -> None:
         server.delay(12345, 0.01)
         assert (await client.reply(client.send(wire.Operation(12345, b"")))).error == -6
@@ -226,6 +243,13 @@ class Memory(asyncio.Transport):
         super().__init__({"peername": ("10.0.0.1", 1)})
         self.written = b""
         self.ended = False
+        self.paused = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
 
     def write(self, data: Any) -> None:
         self.written += data

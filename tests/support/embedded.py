@@ -1,48 +1,68 @@
-"""The embedded server in a thread with a loop of its own, for tests that block theirs or have none."""
+"""Embedded servers in a thread with a loop of its own, for tests that block theirs or have none."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic, TypeVar
 
 from aioregistry.server import ZooKeeperServer
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 PATIENCE = 20.0
 
 
-class EmbeddedServer:
-    """A running server; `call` is how to use it from outside of its thread."""
+class Served(Generic[S]):
+    """What runs in the thread, to be used from others."""
 
-    def __init__(self, server: ZooKeeperServer, loop: asyncio.AbstractEventLoop) -> None:
-        self._server = server
+    def __init__(self, subject: S, loop: asyncio.AbstractEventLoop) -> None:
+        self._subject = subject
         self._loop = loop
-        self.host = server.host
-        self.port = server.port
-        self.address = server.address
 
-    def call(self, use: Callable[[ZooKeeperServer], T]) -> T:
-        """What *use* returns of the server, in the server's thread."""
+    def call(self, use: Callable[[S], T]) -> T:
+        """What *use* returns of it."""
+
+        async def used(subject: S) -> T:
+            return use(subject)
+
+        return self.run(used)
+
+    def run(self, use: Callable[[S], Awaitable[T]]) -> T:
+        """What awaiting *use* returns of it."""
 
         async def used() -> T:
-            return use(self._server)
+            return await use(self._subject)
 
         return asyncio.run_coroutine_threadsafe(used(), self._loop).result(PATIENCE)
 
 
+class EmbeddedServer(Served[ZooKeeperServer]):
+    """A running server."""
+
+    def __init__(self, server: ZooKeeperServer, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(server, loop)
+        self.host = server.host
+        self.port = server.port
+        self.address = server.address
+
+
 @contextlib.contextmanager
-def embedded_server(**options: Any) -> Iterator[EmbeddedServer]:
-    """Run a server until the end of the context. Takes the options of ZooKeeperServer."""
+def in_thread(
+    subject: AbstractAsyncContextManager[S], kind: Callable[[S, asyncio.AbstractEventLoop], T]
+) -> Iterator[T]:
+    """Enter *subject* in a thread of its own, and leave it at the end of the context."""
     started, stopped = threading.Event(), asyncio.Event()
-    running: list[EmbeddedServer] = []
+    running: list[tuple[T, asyncio.AbstractEventLoop]] = []
 
     async def serve() -> None:
-        async with ZooKeeperServer(**options) as server:
-            running.append(EmbeddedServer(server, asyncio.get_running_loop()))
+        async with subject as entered:
+            loop = asyncio.get_running_loop()
+            running.append((kind(entered, loop), loop))
             started.set()
             await stopped.wait()
 
@@ -57,9 +77,16 @@ def embedded_server(**options: Any) -> Iterator[EmbeddedServer]:
     try:
         started.wait(PATIENCE)
         assert running, "the embedded server did not start"
-        yield running[0]
+        yield running[0][0]
     finally:
         if running:
-            running[0]._loop.call_soon_threadsafe(stopped.set)
+            running[0][1].call_soon_threadsafe(stopped.set)
         thread.join(PATIENCE)
         assert not thread.is_alive(), "the embedded server does not stop"
+
+
+@contextlib.contextmanager
+def embedded_server(**options: Any) -> Iterator[EmbeddedServer]:
+    """Run a server until the end of the context. Takes the options of ZooKeeperServer."""
+    with in_thread(ZooKeeperServer(**options), EmbeddedServer) as server:
+        yield server

@@ -25,7 +25,7 @@ PATIENT = {"tick": 2.0, "shortest": 8.0, "longest": 40.0, "sweep": 86_400.0}
 IMPATIENT = {"tick": 0.2, "shortest": 0.4, "longest": 40.0, "sweep": 0.2}
 
 Play = Callable[[History], list[Entry]]
-Compare = Callable[[History], None]
+Compare = Callable[[History], str | None]
 
 
 @contextlib.contextmanager
@@ -50,43 +50,55 @@ def player_on(host: str, port: int, prefix: str = "/h") -> Play:
     return lambda history: Player((host, port), next(roots)).play(history)
 
 
+def told_apart(history: History, expected: list[Entry], found: list[Entry]) -> str | None:
+    """Where two servers part, for people to read; None if they do not."""
+    at = first_difference(expected, found)
+    return None if at is None else explain(history, expected, found, at)
+
+
 @contextlib.contextmanager
-def comparison(timing: dict[str, float]) -> Iterator[Compare]:
-    """Plays a history on both servers and fails where they differ."""
+def comparison(on_real: Play, timing: dict[str, float], version: str = "3.8") -> Iterator[Compare]:
+    """What tells the real server and one of ours apart by a history."""
     options = {
         "tick_time": timing["tick"],
         "min_session_timeout": timing["shortest"],
         "max_session_timeout": timing["longest"],
         "container_check_interval": timing["sweep"],
         "max_connections_per_client": 0,
+        "version": version,
     }
-    with (
-        real_server(timing) as real,
-        embedded_server(**options) as embedded,
-        ThreadPoolExecutor(1) as beside,
-    ):
-        on_real, on_embedded = player_on(real.host, real.port), player_on(embedded.host, embedded.port)
+    with embedded_server(**options) as embedded, ThreadPoolExecutor(1) as beside:
+        on_embedded = player_on(embedded.host, embedded.port)
 
-        def compare(history: History) -> None:
+        def compare(history: History) -> str | None:
             expecting = beside.submit(on_real, history)
             found = on_embedded(history)
-            expected = expecting.result()
-            at = first_difference(expected, found)
-            if at is not None:
-                pytest.fail(explain(history, expected, found, at), pytrace=False)
+            return told_apart(history, expecting.result(), found)
 
         yield compare
 
 
 @pytest.fixture(scope="session")
-def compare() -> Iterator[Compare]:
+def reference() -> Iterator[ZooKeeperServer]:
+    """A real ZooKeeper that does nothing by itself."""
+    with real_server(PATIENT) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def on_reference(reference: ZooKeeperServer) -> Play:
+    return player_on(reference.host, reference.port)
+
+
+@pytest.fixture(scope="session")
+def compare(on_reference: Play) -> Iterator[Compare]:
     """Plays a history on two servers that do nothing by themselves."""
-    with comparison(PATIENT) as compare:
+    with comparison(on_reference, PATIENT) as compare:
         yield compare
 
 
 @pytest.fixture(scope="session")
 def compare_in_time() -> Iterator[Compare]:
     """Plays a history on two servers whose timers are short."""
-    with comparison(IMPATIENT) as compare:
+    with real_server(IMPATIENT) as real, comparison(player_on(real.host, real.port), IMPATIENT) as compare:
         yield compare

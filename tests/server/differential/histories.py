@@ -131,7 +131,9 @@ since = st.integers(0, 40)
 creates = st.one_of(
     st.builds(Create, new_paths, data, acls, flags, st.sampled_from((CREATE, CREATE2))),
     st.builds(Create, new_paths, data, acls, st.sampled_from((4, 0)), st.just(CREATE_CONTAINER)),
-    st.builds(CreateTTL, new_paths, data, acls, often((5, 6), FLAGS), often(TTLS[:2], TTLS)),
+    st.builds(CreateTTL, new_paths, data, acls, st.sampled_from((5, 6)), often(TTLS[:2], TTLS)),
+    # Not with a negative time: ZooKeeper would apply that, and end over what it then finds in its log.
+    st.builds(CreateTTL, new_paths, data, acls, st.sampled_from(FLAGS), st.sampled_from(TTLS[:3])),
 )
 plain_creates = st.builds(Create, nodes, data, opcode=st.sampled_from((CREATE, CREATE2)))
 ephemerals = st.builds(Create, nodes, data, flags=st.just(1))
@@ -153,27 +155,33 @@ reads = st.one_of(
 )
 kinds = often((3, 1, 2), (0, 1, 2, 3, 4, 5, 6, -1))
 watched = st.lists(often(NODES, ODD[:-3]), max_size=3).map(tuple)
+# A watch on null is kept by ZooKeeper, which stumbles over it when it is removed: the connection then never ends.
+watched_always = st.lists(often(NODES, tuple(path for path in ODD[:-3] if path is not None)), max_size=3).map(tuple)
 watches = st.one_of(
     st.builds(Exists, paths, st.just(True)),
     st.builds(GetData, paths, st.just(True)),
     st.builds(GetChildren, paths, st.just(True), st.sampled_from((8, 12))),
-    st.builds(AddWatch, paths, often((1, 1, 0), (0, 1, 2, -1))),
+    st.builds(AddWatch, often(NODES, tuple(path for path in ODD if path is not None)), often((1, 1, 0), (0, 1, 2, -1))),
     st.builds(AddWatch, nodes, st.sampled_from((1, 0))),
 )
 watch_keeping = st.one_of(
-    # Of a path without a leading slash the answer depends on whether anybody on the server ever had a recursive watch:
-    # only then ZooKeeper walks up to its parents, and stumbles.
-    st.builds(CheckWatches, often(NODES, tuple(path for path in ODD if path not in ("a", "a/b"))), kinds),
+    # Of null and of a path without a leading slash the answer depends on whether anybody on the server ever had a
+    # recursive watch: only then ZooKeeper walks up to its parents, and stumbles.
+    st.builds(CheckWatches, often(NODES, tuple(path for path in ODD if path not in ("a", "a/b", None))), kinds),
     st.builds(RemoveWatches, paths, kinds),
     st.builds(SetWatches, since, watched, watched, watched),
-    st.builds(SetWatches2, since, watched, watched, watched, watched, watched),
+    st.builds(SetWatches2, since, watched, watched, watched, watched_always, watched_always),
 )
+# A transaction with a path that is null uses up a zxid that shows only with the next write.
+part_paths = often(NODES + NODES + SEQUENTIAL, tuple(path for path in write_paths_odd if path is not None))
 parts = st.one_of(
     plain_creates,
-    deletes,
-    sets,
-    st.builds(Check, write_paths, versions),
-    creates,
+    st.builds(Delete, part_paths, versions),
+    st.builds(SetData, part_paths, data, versions),
+    st.builds(Check, part_paths, versions),
+    st.builds(Create, part_paths, data, acls, flags, st.sampled_from((CREATE, CREATE2, CREATE_CONTAINER))),
+    st.builds(CreateTTL, part_paths, data, acls, st.sampled_from((5, 6)), often(TTLS[:2], TTLS)),
+    st.builds(CreateTTL, part_paths, data, acls, st.sampled_from(FLAGS), st.sampled_from(TTLS[:3])),
     ephemerals,
     # `getData`, `multi` and what nobody knows have no place in a transaction.
     often((Check("/a"),), (GetData("/a"), Multi(()), Exists("/a"), SetACL("/a"), Raw(999)), 3),

@@ -18,7 +18,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.server.differential.language import (
@@ -314,37 +314,44 @@ class Player:
             self._ping(client)
 
     def _silence(self, client: Client, requests: tuple[Request, ...]) -> None:
+        observer = next(self._client(who) for who in range(3) if self._client(who) is not client)
+        self._linked(observer)
         self._open(client, Open(0, timeout_ms=0))
         self._ask(client, requests)
         self._settle()
         link = client.link
         if link is None:
             return
-        start = len(self._entries)
+        start, seen = len(self._entries), self._names.zxid(observer.session.seen)
         link.be_patient(SLOW_PATIENCE)
         # What the end of its session tells this connection itself races with the connection's end.
         with contextlib.suppress(TimeoutError):
             while link.receive() is not None:
                 pass
             self._lost(client, Ended())
+        # ZooKeeper ends connections and sessions by clocks of their own.
+        self._look_until(observer, Ping(), lambda reply: reply.zxid > seen)
         client.session.alive = False
         self._settle()
         self._sort_events(start)
 
     def _swept(self, client: Client, path: str) -> None:
-        link = self._linked(client)
+        self._linked(client)
+        self._look_until(client, Exists(path), lambda reply: reply.error == NO_NODE)
+        self._settle()
+
+    def _look_until(self, client: Client, request: Request, enough: Callable[[Reply], bool]) -> None:
+        """How often it was looked is nobody's business; what came meanwhile stays."""
         deadline = time.monotonic() + SLOW_PATIENCE
-        gone = False
-        while link is not None and link.open and not gone and time.monotonic() < deadline:
+        done = False
+        while client.link is not None and not done and time.monotonic() < deadline:
             start = len(self._entries)
-            link.ask([Exists(path)], self._place)
+            client.link.ask([request], self._place)
             self._answers(client)
             answer = self._entries[-1].said
-            gone = isinstance(answer, Reply) and answer.error == NO_NODE
-            # How often it was looked is nobody's business; what came meanwhile stays.
+            done = isinstance(answer, Reply) and enough(answer)
             self._entries[start:] = [entry for entry in self._entries[start:] if isinstance(entry.said, Event)]
-            time.sleep(0 if gone else BETWEEN_LOOKS)
-        self._settle()
+            time.sleep(0 if done else BETWEEN_LOOKS)
 
     def _end(self) -> None:
         """End every session: what its end does is part of the history."""
@@ -418,7 +425,8 @@ class Player:
                 continue
             asked, request = link.pending.popleft()
             client.session.seen = max(client.session.seen, zxid)
-            value = read_value("" if error else request.answer, frame[16:], self._names)
+            # A MultiRead that fails has what it had read until then all the same.
+            value = () if error and len(frame) == 16 else read_value(request.answer, frame[16:], self._names)
             told = type(request).__name__
             self._write(link, Reply(told, xid - asked, self._names.zxid(zxid), error, value))
 

@@ -18,7 +18,8 @@ def test_it_says_what_zookeeper_says(compare: Compare, share: int) -> None:
     @given(histories())
     @settings(max_examples=HISTORIES // len(SHARES) or 300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def same(history: History) -> None:
-        compare(history)
+        difference = compare(history)
+        assert difference is None, difference
 
     same()
 
@@ -30,6 +31,7 @@ def test_it_does_by_itself_what_zookeeper_does(compare_in_time: Compare, share: 
         max_examples=HISTORIES // 100 // len(SHARES) or 6, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     def same(history: History) -> None:
-        compare_in_time(history)
+        difference = compare_in_time(history)
+        assert difference is None, difference
 
     same()

@@ -1,34 +1,32 @@
-"""A real ZooKeeper says the same twice, below roots of different names: what a transcript sorts is all that it may."""
+"""What a transcript leaves out is what a real ZooKeeper leaves open, and no more: it tells releases apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 
-from tests.server.differential.conftest import HISTORIES, PATIENT, player_on, real_server
+from tests.server.differential.conftest import HISTORIES, PATIENT, Play, comparison, player_on, told_apart
 from tests.server.differential.histories import histories
 from tests.server.differential.language import History
-from tests.server.differential.transcript import explain, first_difference
 from tests.support.zookeeper import ZooKeeperServer
 
 
-@pytest.fixture(scope="module")
-def reference() -> Iterator[ZooKeeperServer]:
-    with real_server(PATIENT) as server:
-        yield server
-
-
-def test_zookeeper_agrees_with_itself(reference: ZooKeeperServer) -> None:
-    play = player_on(reference.host, reference.port)
-    play_elsewhere = player_on(reference.host, reference.port, "/another-place-")
+def test_zookeeper_agrees_with_itself(on_reference: Play, reference: ZooKeeperServer) -> None:
+    """The same history below roots of different names: their nodes have other places in hash sets."""
+    elsewhere = player_on(reference.host, reference.port, "/another-place-")
 
     @given(histories())
-    @settings(max_examples=HISTORIES // 10 or 50, deadline=None)
+    @settings(max_examples=HISTORIES // 10 or 50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def agrees(history: History) -> None:
-        expected, found = play(history), play_elsewhere(history)
-        at = first_difference(expected, found)
-        assert at is None, explain(history, expected, found, at)
+        difference = told_apart(history, on_reference(history), elsewhere(history))
+        assert difference is None, difference
 
     agrees()
+
+
+@pytest.mark.parametrize("version", ["3.5", "3.9"])
+def test_another_release_is_told_apart(on_reference: Play, version: str) -> None:
+    with comparison(on_reference, PATIENT, version) as compare:
+        searching = settings(max_examples=500, deadline=None, database=None, phases=[Phase.generate])
+        found = find(histories(), lambda history: compare(history) is not None, settings=searching)
+        assert "They part at" in (compare(found) or "")

@@ -47,7 +47,9 @@ class Stat(NamedTuple):
     pzxid: int
 
 
-class Reply(NamedTuple):
+# No named tuples: those are equal to whatever has equal fields, be there none.
+@dataclass(frozen=True)
+class Reply:
     request: str
     xid: int
     zxid: int
@@ -55,14 +57,16 @@ class Reply(NamedTuple):
     value: object = ()
 
 
-class Event(NamedTuple):
+@dataclass(frozen=True)
+class Event:
     kind: int
     path: str | None
     state: int
     zxid: int
 
 
-class Connected(NamedTuple):
+@dataclass(frozen=True)
+class Connected:
     session: str
     timeout_ms: int
     password_length: int
@@ -71,7 +75,8 @@ class Connected(NamedTuple):
     """The byte that says whether the server is read-only; clients before 3.4 get none."""
 
 
-class Refused(NamedTuple):
+@dataclass(frozen=True)
+class Refused:
     """The session is not known, or over."""
 
     timeout_ms: int
@@ -80,18 +85,21 @@ class Refused(NamedTuple):
     tail: bytes
 
 
-class Ended(NamedTuple):
+@dataclass(frozen=True)
+class Ended:
     """The server closed the connection."""
 
 
-class Silent(NamedTuple):
+@dataclass(frozen=True)
+class Silent:
     """The server did not answer in time."""
 
 
 Said = Reply | Event | Connected | Refused | Ended | Silent
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True)
+class Entry:
     step: int
     connection: str
     said: Said

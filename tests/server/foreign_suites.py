@@ -1,0 +1,40 @@
+"""Other clients' own tests, from their installed packages, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+async def run_suite(*arguments: str, environment: Mapping[str, str], deadline: float) -> Counter[str]:
+    """Run pytest on a suite that is not ours; how many tests had which outcome. Fails with its output if one fails."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-B", "-m", "pytest", *arguments, "-c", os.devnull, "-p", "no:cacheprovider", "--color=no"),
+        *(f"--override-ini=asyncio_{name}" for name in ("mode=auto", "default_fixture_loop_scope=function")),
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(deadline):
+            output = (await process.communicate())[0].decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        pytest.fail(output)
+    # What background threads of a suite's complain of may follow the summary.
+    (summary,) = re.findall(r"^=*.*\d+ passed.* in [\d.]+s.*$", output, re.MULTILINE)
+    counts = re.findall(r"(\d+) (passed|failed|skipped|deselected|errors?|xfailed|xpassed)", summary)
+    return Counter({outcome: int(count) for count, outcome in counts})

@@ -1,0 +1,76 @@
+"""A pytest plugin that lets kazoo's own tests run on an embedded ensemble, in the place of Java processes."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from aioregistry.server import Ensemble
+from tests.support.embedded import Served, in_thread
+
+
+def count(name: str) -> int:
+    """How many objects there are of a type of this name."""
+    return sum(type(thing).__name__ == name for thing in gc.get_objects())
+
+
+# What kazoo's tests import beside pytest: the first two make certificates for Java processes that there are not, the
+# last would only count objects.
+for absent in ("OpenSSL", "jks", "objgraph"):
+    sys.modules[absent] = ModuleType(absent)
+vars(sys.modules["objgraph"])["count"] = count
+
+import kazoo.testing.harness  # noqa: E402
+
+
+class Server:
+    """What kazoo's tests know of a server: its address, and how to stop and start it."""
+
+    def __init__(self, ensemble: Served[Ensemble], number: int) -> None:
+        self._ensemble = ensemble
+        self._number = number
+        self.address = self._member(lambda member: member.address)
+
+    @property
+    def running(self) -> bool:
+        return bool(self._member(lambda member: member.running))
+
+    def run(self) -> None:
+        self._ensemble.run(lambda ensemble: ensemble.members[self._number].start())
+
+    def stop(self) -> None:
+        self._ensemble.run(lambda ensemble: ensemble.members[self._number].stop())
+
+    def _member(self, use: Any) -> Any:
+        return self._ensemble.call(lambda ensemble: use(ensemble.members[self._number]))
+
+
+class Cluster(list[Server]):
+    """All of them; they stay from test to test."""
+
+    def start(self) -> None:
+        for server in self:
+            if not server.running:
+                server.run()
+
+    def stop(self) -> None:
+        """They stay."""
+
+    terminate = reset = stop
+
+    def get_logs(self) -> list[str]:
+        return []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def embedded_cluster() -> Iterator[None]:
+    # Two seconds are kazoo's own ticks; what it expects of timeouts comes from there.
+    with in_thread(Ensemble(3, tick_time=2.0, max_connections_per_client=0), Served[Ensemble]) as ensemble:
+        cluster = Cluster(Server(ensemble, number) for number in range(3))
+        kazoo.testing.harness.get_global_cluster = lambda: cluster
+        yield

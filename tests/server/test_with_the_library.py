@@ -1,0 +1,153 @@
+"""The library on the embedded server: each release's fallbacks, and what controls do to a registration and a view."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+import aioregistry
+from aioregistry import Registration, Registry, ServiceInstance, Status, View
+from aioregistry.server import Ensemble, ZooKeeperServer
+
+TIMEOUT = 20.0
+ME: ServiceInstance[object] = ServiceInstance("chat", address="10.0.0.7", port=7000)
+
+
+@pytest.fixture(params=["3.5", "3.8", "3.9"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[ZooKeeperServer]:
+    async with ZooKeeperServer(version=request.param, tick_time=0.5) as server:
+        yield server
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+class Scene:
+    """An instance that is registered by one registry and seen by another."""
+
+    def __init__(self, owner: Registry, registration: Registration[object], view: View[object]) -> None:
+        self.owner, self.registration, self.view = owner, registration, view
+
+    async def put_right(self, *, session_id: int | None = None) -> None:
+        """Wait until the instance is listed by a living session: another one than *session_id*."""
+        await self.view.wait_for(
+            lambda snapshot: (
+                [entry.owner for entry in snapshot.entries.values()] == [self.owner.session.id]
+                and self.owner.session.id != session_id
+            ),
+            timeout=TIMEOUT,
+        )
+        await until(lambda: self.registration.status is Status.LIVE)
+
+
+async def play(servers: str, act: Callable[[Scene], object]) -> None:
+    async with (
+        aioregistry.connect(servers, session_timeout=2) as owner,
+        aioregistry.connect(servers, session_timeout=2) as observer,
+        observer.discover("chat") as view,
+        owner.register(ME) as registration,
+    ):
+        scene = Scene(owner, registration, view)
+        await scene.put_right()
+        await asyncio.wait_for(act(scene), TIMEOUT)  # type: ignore[arg-type]
+
+
+async def test_coming_changing_and_going(server: ZooKeeperServer) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.registration.update(payload={"load": 1})
+        await scene.view.wait_for(lambda snapshot: [item.payload for item in snapshot.values()] == [{"load": 1}])
+        await scene.registration.aclose()
+        assert scene.registration.withdrawn
+        await scene.view.wait_for(lambda snapshot: not snapshot)
+
+    await play(server.address, act)
+
+
+async def test_a_session_that_expires(server: ZooKeeperServer) -> None:
+    async def act(scene: Scene) -> None:
+        before = scene.owner.session.id
+        server.expire(before)
+        await scene.put_right(session_id=before)
+
+    await play(server.address, act)
+
+
+async def test_a_connection_that_is_lost_costs_nothing(server: ZooKeeperServer) -> None:
+    async def act(scene: Scene) -> None:
+        session, generation = scene.owner.session, scene.owner.session.generation
+        before = session.id
+        server.drop()
+        await until(lambda: session.generation > generation)
+        await scene.put_right()
+        assert session.id == before
+
+    await play(server.address, act)
+
+
+async def test_a_create_whose_reply_is_lost(server: ZooKeeperServer) -> None:
+    async with aioregistry.connect(server.address, session_timeout=2) as registry:
+        for opcode in (1, 15, 14):
+            server.lose_reply(opcode)
+        async with registry.register(ME), registry.discover("chat") as view:
+            assert list(view.snapshot) == ["10.0.0.7:7000"]
+
+
+async def test_a_restart_with_everything_kept(server: ZooKeeperServer) -> None:
+    async def act(scene: Scene) -> None:
+        before = scene.owner.session.id
+        await server.stop()
+        await until(lambda: not scene.owner.session.connected)
+        await server.start()
+        await until(lambda: scene.owner.session.connected)
+        await scene.put_right()
+        assert scene.owner.session.id == before
+
+    await play(server.address, act)
+
+
+async def test_a_restart_with_everything_lost(server: ZooKeeperServer) -> None:
+    async def act(scene: Scene) -> None:
+        # The old history is longer than the new one will be, and both registries know how long it was: the loss is
+        # proven to both. A node of the new one could have the zxids of one of the old otherwise.
+        for load in range(50):
+            await scene.registration.update(payload={"load": load})
+        await scene.view.sync()
+        before = scene.owner.session.id
+        await server.stop()
+        await server.start("lost")
+        await scene.put_right(session_id=before)
+
+    await play(server.address, act)
+
+
+async def test_an_ensemble_that_changes_its_leader() -> None:
+    async with Ensemble(tick_time=0.5) as ensemble:
+
+        async def act(scene: Scene) -> None:
+            before = scene.owner.session.id
+            generation = scene.owner.session.generation
+            ensemble.change_leader()
+            await until(lambda: scene.owner.session.generation > generation)
+            await scene.put_right()
+            assert scene.owner.session.id == before
+
+        await play(ensemble.connect_string, act)
+
+
+async def test_a_member_that_is_cut_off_is_left() -> None:
+    async with Ensemble(tick_time=0.5, sync_limit=1000) as ensemble:
+
+        async def act(scene: Scene) -> None:
+            address = str(scene.owner.session.server)
+            (member,) = [member for member in ensemble.members if member.address == address]
+            member.cut_off()
+            # It answers pings on: only the missing answers to a sync tell that nobody else hears of us.
+            await until(lambda: scene.owner.session.server is not None and str(scene.owner.session.server) != address)
+            await scene.put_right()
+
+        await play(",".join(follower.address for follower in ensemble.followers), act)
