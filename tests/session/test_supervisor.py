@@ -37,7 +37,7 @@ from aioregistry.protocol import (
 )
 from aioregistry.runtime import SystemRuntime
 from aioregistry.session import Session, SessionState, parse_hosts
-from aioregistry.session.backoff import CAP, PATIENCE, lookup_deadline
+from aioregistry.session.backoff import PATIENCE, lookup_deadline
 from tests.session import scripted_server as script
 from tests.session.scripted_server import Ensemble, Server
 from tests.session.simulation import LATENCY, World, simulate, simulated
