@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+import anyio
 from aiozk.protocol.acl import ACL
 
 from .discovery import Discovery, Strategy, View
@@ -296,6 +297,9 @@ class Registry(Handle):
 
     async def _open(self) -> None:
         self._session.start()
+        # anyio loads its backend when it is first asked for anything, which takes 20 ms: now, while the connection is
+        # made, and not when a process that has to end withdraws.
+        anyio.CancelScope()
         if not self._wait:
             return
         try:

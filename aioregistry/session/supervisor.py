@@ -141,6 +141,7 @@ class Session:
         self._dialed: dict[int, Connection] = {}
         self._connections = 0
         self._attempts: dict[str, str] = {}
+        self._round_began = float("-inf")
         self._unanswered = 0
         """Handshakes in a row that were not answered in time."""
         self._knows: dict[str, dict[int, bool]] = {}
@@ -541,8 +542,13 @@ class Session:
     # ------------------------------------------------------------------ offline: rounds of connecting
 
     async def _connect_round(self) -> None:
+        loop = asyncio.get_running_loop()
         if not self._machine.probe_next:  # a probe is one more question of the round before
-            await self._phase_change(retry_delay(self._machine.failures, self.timeout, self.runtime.uniform))
+            # From when the round before began: who waited for an answer in vain has waited, and a handshake that is
+            # under way when the network comes back is answered at once.
+            pause = retry_delay(self._machine.failures, self.timeout, self.runtime.uniform)
+            await self._phase_change(max(pause - (loop.time() - self._round_began), 0.0))
+            self._round_began = loop.time()
         question = self._question()
         if question is None:
             return
