@@ -42,7 +42,7 @@ async def test_every_promise_is_kept(zookeeper: ZooKeeperServer, judge: Judge, c
 
 
 async def test_it_brings_its_own_server() -> None:
-    async with Command("demo", "--json", "--session-timeout", "1", PATH="/nowhere") as command:  # no Java to be found
+    async with Command("demo", "--json", "--session-timeout", "3", PATH="/nowhere") as command:  # no Java to be found
         happenings = [json.loads(await command.line())]
         while happenings[-1]["event"] != "summary":
             happenings.append(json.loads(await command.line()))

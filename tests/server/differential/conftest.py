@@ -14,10 +14,13 @@ from tests.server.differential.language import History
 from tests.server.differential.player import Player
 from tests.server.differential.transcript import Entry, explain, first_difference
 from tests.support.embedded import embedded_server
-from tests.support.zookeeper import Settings, ZooKeeperServer
+from tests.support.zookeeper import JVM_OPTIONS, Settings, ZooKeeperServer
 
 HISTORIES = int(os.environ.get("AIOREGISTRY_HISTORIES", "0"))
 """How many histories `nox -s conformance` plays; 0 for as many as each test takes by default."""
+
+LASTING_JVM = ("-Xmx1g", "-XX:+UseSerialGC", "-XX:-UsePerfData")
+"""For a server that runs for long enough to be compiled well, and keeps what many histories leave."""
 
 # Bounds of session timeouts that no history outlives, however slow the machine is.
 PATIENT = {"tick": 2.0, "shortest": 8.0, "longest": 40.0, "sweep": 86_400.0}
@@ -35,6 +38,7 @@ def real_server(timing: dict[str, float]) -> Iterator[ZooKeeperServer]:
         min_session_timeout_ms=int(timing["shortest"] * 1000),
         max_session_timeout_ms=int(timing["longest"] * 1000),
         container_check_interval_ms=int(timing["sweep"] * 1000),
+        jvm_options=LASTING_JVM if HISTORIES else JVM_OPTIONS,
         # It logs every request that fails, twice.
         properties={"org.slf4j.simpleLogger.defaultLogLevel": "off"},
     )

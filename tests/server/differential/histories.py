@@ -62,11 +62,13 @@ T = TypeVar("T")
 NODES: tuple[Path, ...] = ("/a", "/", "/b", "/a/b", "/a/c", "/b/c", "/a/b/c", "/c", "/é☃")
 SEQUENTIAL: tuple[Path, ...] = ("/a/s-", "/s-", "/a/b/", "/")
 NUMBERED: tuple[Path, ...] = ("/a/s-0000000000", "/s-0000000001", "/a/b/0000000000", "/s-0000000002")
-ODD: tuple[Path, ...] = (
-    *("/a/", "/a//b", "/a/./b", "/a/../b", "/.", "/..", "/a/...", "/zookeeper", "a", "a/b", None),
+STRANGE: tuple[Path, ...] = (
+    *("/a/", "/a//b", "/a/./b", "/a/../b", "/.", "/..", "/a/...", "/zookeeper", "a", "a/b"),
     *("/nul\0", "/control\x01", "/delete\x7f", "/c1\x85", "/😀", "/private\ue000", "/\ufffe", b"/\xff\xfe", "/ "),
-    *("@/zookeeper", "@/zookeeper/quota", "@/zookeeper/config"),
 )
+NULL: tuple[Path, ...] = (None,)
+# ZooKeeper's own nodes outlive the history: it may look at them, and write where nobody may.
+OWN: tuple[Path, ...] = ("@/zookeeper", "@/zookeeper/quota", "@/zookeeper/config")
 FORBIDDEN: tuple[Path, ...] = ("@/zookeeper/config", "@/zookeeper/config/x")
 DATA: tuple[bytes | None, ...] = (b"", b"x", b"more", None, bytes(range(256)) * 4)
 VERSIONS = (-1, 0, 1, 2, -2, 2**31 - 1)
@@ -108,6 +110,7 @@ CREDENTIALS: tuple[tuple[str | None, bytes | None], ...] = (
 CREATE, CREATE2, CREATE_CONTAINER = 1, 15, 19
 FLAGS = (0, 1, 2, 3, 4, 5, 6, 7, -1)
 TTLS = (10_000_000, 1_000_000, 0, -1, 2**40 - 1, 2**40, 2**62)
+AHEAD = 10**9  # zxids that no server has reached
 TIMEOUTS = (30_000, 10_000, 0, -1, 2**31 - 1)
 
 
@@ -118,9 +121,9 @@ def often(usual: Sequence[T], seldom: Sequence[T], odds: int = 12) -> SearchStra
 
 clients = st.sampled_from((0, 1, 2))
 nodes = st.sampled_from(NODES)
-paths = often(NODES, ODD + NUMBERED)
-write_paths = often(NODES, tuple(path for path in ODD if not (isinstance(path, str) and path[0] == "@")) + NUMBERED)
-new_paths = often(NODES + NODES + SEQUENTIAL, write_paths_odd := ODD[:-3] + FORBIDDEN)
+paths = often(NODES, STRANGE + NULL + OWN + NUMBERED)
+write_paths = often(NODES, STRANGE + NULL + FORBIDDEN + NUMBERED)
+new_paths = often(NODES + NODES + SEQUENTIAL, STRANGE + NULL + FORBIDDEN)
 data = often(DATA[:3], DATA)
 versions = often((-1, -1, -1, 0, 1), VERSIONS)
 acls = often((OPEN,) * 6 + ACLS[1:5], ACLS, 6)
@@ -154,26 +157,26 @@ reads = st.one_of(
     st.builds(Ping),
 )
 kinds = often((3, 1, 2), (0, 1, 2, 3, 4, 5, 6, -1))
-watched = st.lists(often(NODES, ODD[:-3]), max_size=3).map(tuple)
+watched = st.lists(often(NODES, STRANGE + NULL), max_size=3).map(tuple)
 # A watch on null is kept by ZooKeeper, which stumbles over it when it is removed: the connection then never ends.
-watched_always = st.lists(often(NODES, tuple(path for path in ODD[:-3] if path is not None)), max_size=3).map(tuple)
+watched_always = st.lists(often(NODES, STRANGE), max_size=3).map(tuple)
 watches = st.one_of(
     st.builds(Exists, paths, st.just(True)),
     st.builds(GetData, paths, st.just(True)),
     st.builds(GetChildren, paths, st.just(True), st.sampled_from((8, 12))),
-    st.builds(AddWatch, often(NODES, tuple(path for path in ODD if path is not None)), often((1, 1, 0), (0, 1, 2, -1))),
+    st.builds(AddWatch, often(NODES, STRANGE + OWN), often((1, 1, 0), (0, 1, 2, -1))),
     st.builds(AddWatch, nodes, st.sampled_from((1, 0))),
 )
 watch_keeping = st.one_of(
     # Of null and of a path without a leading slash the answer depends on whether anybody on the server ever had a
     # recursive watch: only then ZooKeeper walks up to its parents, and stumbles.
-    st.builds(CheckWatches, often(NODES, tuple(path for path in ODD if path not in ("a", "a/b", None))), kinds),
+    st.builds(CheckWatches, often(NODES, tuple(path for path in STRANGE + OWN if path not in ("a", "a/b"))), kinds),
     st.builds(RemoveWatches, paths, kinds),
     st.builds(SetWatches, since, watched, watched, watched),
     st.builds(SetWatches2, since, watched, watched, watched, watched_always, watched_always),
 )
 # A transaction with a path that is null uses up a zxid that shows only with the next write.
-part_paths = often(NODES + NODES + SEQUENTIAL, tuple(path for path in write_paths_odd if path is not None))
+part_paths = often(NODES + NODES + SEQUENTIAL, STRANGE + FORBIDDEN)
 parts = st.one_of(
     plain_creates,
     st.builds(Delete, part_paths, versions),
@@ -204,10 +207,8 @@ bad_requests: SearchStrategy[Request] = st.one_of(
 )
 credentials = st.builds(lambda pair: Auth(*pair), often(CREDENTIALS[:2], CREDENTIALS, 3))
 
-openings = st.builds(
-    Open, clients, often(TIMEOUTS[:2], TIMEOUTS, 3), watch, watch, often((None, 0), (since_ahead := 10**9,))
-)
-resumptions = st.builds(Resume, clients, often((None, None, 0, 3, 8), (since_ahead,)), often((False,), (True,), 6))
+openings = st.builds(Open, clients, often(TIMEOUTS[:2], TIMEOUTS, 3), watch, watch, often((None, 0), (AHEAD,)))
+resumptions = st.builds(Resume, clients, often((None, None, 0, 3, 8), (AHEAD,)), often((False,), (True,), 6))
 frames = st.builds(Frame, clients, st.sampled_from((-1, 2**20, 2**31 - 1, 0, 3)), st.sampled_from((b"", b"\0\0\0")))
 
 
@@ -310,7 +311,7 @@ def meetings(path: str) -> SearchStrategy[tuple[Step, ...]]:
 
 
 def guarded(who: int, path: str, acl: Acls, credentials: Auth, requests: list[Request]) -> tuple[Step, ...]:
-    """A node that not everybody may do everything with; it is deleted by who may, and in the end by whom it was."""
+    """A node that not everybody may do everything with, and what two clients try to."""
     return (
         Ask(who, credentials),
         Ask(who, Create(path, acl=acl)),
@@ -342,11 +343,12 @@ def joined(many: list[tuple[Step, ...]]) -> History:
     return tuple(itertools.chain.from_iterable(many))
 
 
+by_one = st.builds(lambda who, many: tuple(Ask(who, one) for one in many), clients, st.lists(requests, max_size=8))
 anything = st.one_of(
     asked(requests),
     asked(writes),
     asked(watches),
-    st.builds(lambda who, many: tuple(Ask(who, one) for one in many), clients, st.lists(requests, max_size=8)),
+    by_one,
     asked(ephemerals),
     asked(multis),
     asked(credentials),
