@@ -289,7 +289,7 @@ class Mirror:
         node: _Node | None
         if type(observation) is tuple:
             data, stat = observation
-            if known is not None and known.mzxid == stat.mzxid and known.czxid == stat.czxid and not self._rolled_back:
+            if known is not None and not self._rolled_back and _is_of(known, stat):
                 return
             node = self._decoded(name, data, stat)
         elif isinstance(observation, NoNode):
@@ -391,3 +391,18 @@ class Pace:
     def completed(self) -> None:
         """All was read: the sizes were good, and may grow again."""
         self._ceiling = min(self._MOST, self._ceiling * 2)
+
+
+def _is_of(known: _Node, stat: Stat) -> bool:
+    """Whether *known* is what a node with this Stat was read as.
+
+    Within one history its zxids would do. A history that was lost and has overtaken what was seen of it cannot be told
+    from one that went on, and there other nodes may have got the same: their owner or their time of birth differs.
+    """
+    born = known.created if isinstance(known, Entry) else stat.ctime / 1000
+    return (known.mzxid, known.czxid, known.owner, born) == (
+        stat.mzxid,
+        stat.czxid,
+        stat.ephemeral_owner,
+        stat.ctime / 1000,
+    )

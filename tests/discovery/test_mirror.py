@@ -133,6 +133,19 @@ def test_an_event_without_a_change_tells_nothing() -> None:
     assert mirror.as_of == 12
 
 
+@pytest.mark.parametrize("other", [stat(3, owner=BOB), stat(3)._replace(ctime=99_000)], ids=["owner", "birth"])
+def test_a_node_of_another_history_has_another_owner_or_was_born_at_another_time(other: Stat) -> None:
+    """Nothing proves that the history was lost where the new one has overtaken what was seen of the old."""
+    mirror = Mirror("chat")
+    mirror.connected(one_shot=False, history=0)
+    resync(mirror, {"a": (document("a"), stat(3))}, zxid=9)
+    mirror.disconnected()
+    mirror.connected(one_shot=False, history=0)
+    news = resync(mirror, {"a": (document("a", payload="new"), other)}, zxid=12)
+    assert [(type(change), change.instance.payload) for change in news.changes] == [(Updated, "new")]
+    assert mirror.entries["a"].owner == other.ephemeral_owner
+
+
 def test_versions_are_no_identity() -> None:
     mirror = synced({"a": (document("a", "old"), stat(3))})
     mirror.event(EventKind.CREATED, "a")
