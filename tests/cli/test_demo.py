@@ -22,7 +22,7 @@ FAULTS = ["connection cut", "session expired", "killed and restarted", "node del
 
 
 async def test_every_promise_is_kept(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
-    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "1.5")
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "5")
     async with Command("demo", "--json", *servers) as command:
         happenings: list[dict[str, Any]] = []
         while not happenings or happenings[-1]["event"] != "summary":
@@ -42,7 +42,7 @@ async def test_every_promise_is_kept(zookeeper: ZooKeeperServer, judge: Judge, c
 
 
 async def test_it_brings_its_own_server() -> None:
-    async with Command("demo", "--json", "--session-timeout", "3", PATH="/nowhere") as command:  # no Java to be found
+    async with Command("demo", "--json", "--session-timeout", "5", PATH="/nowhere") as command:  # no Java to be found
         happenings = [json.loads(await command.line())]
         while happenings[-1]["event"] != "summary":
             happenings.append(json.loads(await command.line()))
@@ -67,7 +67,7 @@ async def test_an_interrupt_ends_the_servers_too(zookeeper: ZooKeeperServer, jud
 
 
 async def test_servers_do_not_outlive_a_demo_that_is_killed(zookeeper: ZooKeeperServer, chroot: str) -> None:
-    arguments = ("demo", "--json", "--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "1.5")
+    arguments = ("demo", "--json", "--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "5")
     async with Command(*arguments) as command:
         servers = await _server_processes(command)
         command.send(signal.SIGKILL)
