@@ -170,15 +170,13 @@ async def test_controls(zookeeper, registry):
 
 async def test_a_frozen_connection(zookeeper):
     async with aioregistry.connect(zookeeper.connect_string, session_timeout=2) as registry:
-        async with registry.discover("chat") as chat:
+        async with registry.discover("chat") as chat, registry.session.states() as states:
             zookeeper.freeze(registry.session.id)
             async with asyncio.timeout(20):
-                while chat.fresh:
-                    await asyncio.sleep(0.01)
-            zookeeper.thaw()
-            async with asyncio.timeout(20):
-                while not chat.fresh:
-                    await chat.sync()
+                assert await anext(states) is SessionState.SUSPENDED
+                assert await anext(states) is SessionState.RECONNECTED
+                zookeeper.thaw()
+                await chat.sync()
 
 
 async def test_alone(registry):
