@@ -10,10 +10,15 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.support.judge import Judge
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
+
+# A slow moment of the machine is no failure of what is tested.
+settings.register_profile("without a stopwatch", deadline=None)
+settings.load_profile("without a stopwatch")
 
 StartZooKeeper = Callable[..., Awaitable[ZooKeeperServer]]
 

@@ -171,8 +171,8 @@ class TestSessions:
 
     async def test_requests_keep_it(self, connect: Connect) -> None:
         async with ZooKeeperServer(tick_time=0.05) as server:
-            client = await connect(server.address, timeout_ms=150)
-            for _ in range(20):
+            client = await connect(server.address, timeout_ms=1000)
+            for _ in range(60):
                 await asyncio.sleep(0.02)
                 await client.ping()
             await client.create("/alive")
