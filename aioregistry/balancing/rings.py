@@ -145,7 +145,7 @@ class _Circle:
     def nearest(
         self, starts: list[float], best: float, nearest: Member[Any] | None
     ) -> tuple[float, Member[Any] | None]:
-        """Return the least weighted distance from any of *starts*, and to whom, unless *best*, to *nearest*, is less."""
+        """Return the least weighted distance from any of *starts*, and to whom; at most *best*, to *nearest*."""
         arcs, heaviest = self._arcs, self._heaviest
         for start in starts:
             index = int(start * len(arcs))
