@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .discovery import Changes, View
+    from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, Weighted
+    from .discovery import Balancer, Changes, Pick, View
     from .errors import (
         AuthenticationFailed,
         ChrootMissing,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         InvalidArgument,
         NoAuth,
         NodeNotEphemeral,
+        NoInstances,
         RegistrationConflict,
         RegistrationDisplaced,
         RegistrationError,
@@ -42,17 +44,24 @@ if TYPE_CHECKING:
 __all__ = [
     "Added",
     "AuthenticationFailed",
+    "Balancer",
     "Change",
     "Changes",
     "ChrootMissing",
     "ConnectTimeout",
     "ConnectionLost",
+    "Ejection",
     "Entry",
     "HandleClosed",
     "Invalid",
     "InvalidArgument",
+    "LeastOutstanding",
     "NoAuth",
+    "NoInstances",
     "NodeNotEphemeral",
+    "OwnZone",
+    "Pick",
+    "Random",
     "Registration",
     "RegistrationConflict",
     "RegistrationDisplaced",
@@ -63,6 +72,8 @@ __all__ = [
     "RequestTimeout",
     "RequestTooLarge",
     "Resynced",
+    "Ring",
+    "RoundRobin",
     "ServerError",
     "ServiceInstance",
     "ServiceType",
@@ -72,18 +83,21 @@ __all__ = [
     "SessionState",
     "Snapshot",
     "Status",
+    "Sticky",
     "Stream",
     "UnsupportedServer",
     "Updated",
     "UsageError",
     "View",
+    "Weighted",
     "connect",
 ]
 
 # Loaded when first used: the command line answers --help without asyncio, aiozk and msgspec, which take five times as
 # long.
 _ROOMS = {
-    "discovery": ("Changes", "View"),
+    "balancing": ("Ejection", "LeastOutstanding", "OwnZone", "Random", "Ring", "RoundRobin", "Sticky", "Weighted"),
+    "discovery": ("Balancer", "Changes", "Pick", "View"),
     "model": (
         "Added",
         "Change",

@@ -9,6 +9,7 @@ session or registration* in between.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from typing import ClassVar
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "NewConfigNoQuorum",
     "NoAuth",
     "NoChildrenForEphemerals",
+    "NoInstances",
     "NoNode",
     "NoWatcher",
     "NodeExists",
@@ -262,6 +264,36 @@ class InvalidInstance(RegistryError, ValueError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class NoInstances(RegistryError, LookupError):
+    """There is no instance to pick, and why.
+
+    ``counts`` tells how many there are of each kind that is not picked: ``"disabled"``, ``"filtered out"``,
+    ``"refused"`` (its weight is none, say), ``"of weight 0"``, ``"set aside"`` (it failed). ``reason`` is the one kind
+    that all are of, ``"empty"`` where the service is, else ``"mixed"``. ``returns_in`` is the seconds until the first
+    of those that are set aside may be picked again, None where none is.
+    """
+
+    def __init__(self, service: str, counts: Mapping[str, int], returns_in: float | None = None) -> None:
+        super().__init__(service, dict(counts), returns_in)
+        self.service = service
+        self.counts = dict(counts)
+        self.returns_in = returns_in
+
+    @property
+    def reason(self) -> str:
+        """Why, in a word or two."""
+        return "mixed" if len(self.counts) > 1 else next(iter(self.counts), "empty")
+
+    def __str__(self) -> str:
+        total = sum(self.counts.values())
+        everybody = f"all {total} are" if total > 1 else "the only one is"
+        kinds = ", ".join(f"{number} are {kind}" for kind, number in self.counts.items())
+        why = {"empty": "the service is empty", "mixed": f"of {total} instances {kinds}"}
+        shown = why.get(self.reason, f"{everybody} {self.reason}")
+        first = "" if self.returns_in is None else f", the first for {max(self.returns_in, 0):.1f} s"
+        return f"no instance of {self.service!r} can be picked: {shown}{first}"
 
 
 # ---------------------------------------------------------------- the server's answers

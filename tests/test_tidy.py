@@ -37,8 +37,10 @@ ROOMS: dict[str, set[str]] = {
     "session": {"errors", "streams", "paths", "protocol", "runtime", "anyio", "aiozk.protocol"},
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "anyio"},
-    "discovery": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "anyio"},
-    "balancing": {"model"},
+    # Raises InvalidArgument and NoInstances.
+    "balancing": {"errors", "model"},
+    # A view makes a balancer: a picker fed by its changes.
+    "discovery": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "balancing", "anyio"},
     "client": {"*", "aiozk"},
     "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
     "": {"*"},

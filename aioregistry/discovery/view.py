@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar, overload
 
 import anyio
 
+from aioregistry.balancing import Ejection, Filter
+from aioregistry.balancing import Strategy as Balancing
 from aioregistry.errors import HandleClosed, InvalidInstance, RegistryError, RequestTimeout
 from aioregistry.handles import Handle, check_seconds, finished
 from aioregistry.model import (
@@ -27,6 +30,7 @@ from aioregistry.paths import check_segment
 from aioregistry.session import Session
 from aioregistry.streams import Source, Stream
 
+from .balancer import Balancer
 from .follower import Follower, Strategy
 from .mirror import News
 from .names import ServiceNames
@@ -147,6 +151,7 @@ class View(Handle, Generic[P]):
         self._latest: Snapshot[P] | None = None
         self._snapshots: Source[Any] = Source()
         self._changes: Source[Change[P]] = Source()
+        self._balancers: weakref.WeakValueDictionary[int, Balancer[P]] = weakref.WeakValueDictionary()
         super().__init__()
 
     # ------------------------------------------------------------------ what it offers
@@ -189,6 +194,30 @@ class View(Handle, Generic[P]):
         stream = Changes(self)
         self._changes.attach(stream)
         return stream
+
+    def balancer(
+        self,
+        strategy: Balancing[P] | str = "round-robin",
+        *,
+        where: Filter[P] | None = None,
+        ejection: Ejection | None = None,
+    ) -> Balancer[P]:
+        """Return what picks among the instances of this view, from now on and as they change, until it is closed.
+
+        Args:
+            strategy: how to choose; one that needs no argument may be given by name: ``"round-robin"``, ``"random"``,
+                ``"least-outstanding"``.
+            where: which instances may be picked, of the enabled ones: a mapping of payload fields to what they must be
+                (a value, or a set of values), or a function of the instance that returns a bool.
+            ejection: when instances that fail are set aside; never unless given.
+
+        Raises:
+            InvalidArgument: an argument is wrong, or fits none of the instances that are there (no payload has the
+                field of the weight, say).
+        """
+        balancer = Balancer(self, self._discovery.session, strategy, where=where, ejection=ejection)
+        self._balancers[id(balancer)] = balancer
+        return balancer
 
     async def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
         """Return the first snapshot that *predicate* accepts, the present one included, fresh or not.
@@ -269,6 +298,8 @@ class View(Handle, Generic[P]):
         """The follower's news."""
         changes = self._converted(news.changes) if self._typed else news.changes
         self._latest = None
+        for balancer in list(self._balancers.values()):
+            balancer.take(changes)
         if news.resynced:
             self._changes.offer(Resynced(changes, self._current()))
         else:
@@ -282,6 +313,8 @@ class View(Handle, Generic[P]):
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes."""
+        for balancer in list(self._balancers.values()):
+            balancer.end(error)
         self._snapshots.close(error)
         self._changes.close(error)
 

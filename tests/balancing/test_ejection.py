@@ -1,0 +1,152 @@
+"""Outlier ejection: when, for how long, and the floor."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aioregistry.balancing import Ejection
+from aioregistry.balancing.ejection import Outliers
+from aioregistry.errors import InvalidArgument
+
+
+def outliers(**options: Any) -> Outliers:
+    return Outliers(Ejection(**options), random.Random(3).random)
+
+
+def test_failures_in_a_row_set_aside() -> None:
+    found = outliers(failures=3, jitter=0)
+    assert found.failed("a", 0.0, 0.0, 10) is None
+    assert found.failed("a", 0.0, 0.0, 10) is None
+    found.succeeded("a", 0.0, 0.0)
+    assert [found.failed("a", 0.0, 0.0, 10) for _ in range(3)] == [None, None, 5.0]
+    assert found.aside == {"a": 5.0}
+    assert found.returned(4.9, 10) == []
+    assert found.returned(5.0, 10) == ["a"]
+
+
+def test_pauses_double_up_to_a_cap_while_it_goes_on_failing() -> None:
+    found = outliers(failures=3, pause=5, longest=60, jitter=0)
+    now, pauses = 0.0, []
+    for _ in range(3):
+        found.failed("a", now, now, 10)
+    for _ in range(6):
+        pauses.append(found.aside["a"] - now)
+        now = found.aside["a"]
+        assert found.returned(now, 10) == ["a"]
+        found.failed("a", now, now, 10)  # on probation: one is enough
+    assert pauses == [5, 10, 20, 40, 60, 60]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_who_stays_in_longer_than_it_was_out_begins_anew(good: bool) -> None:
+    found = outliers(failures=1, pause=5, jitter=0)
+    found.failed("a", 0.0, 0.0, 10)
+    assert found.returned(5.0, 10) == ["a"]
+    if good:
+        found.succeeded("a", 10.1, 10.1)
+    assert found.failed("a", 10.2, 10.2, 10) == 5.0
+    found.returned(15.2, 10)
+    assert found.failed("a", 20.2, 20.2, 10) == 10.0
+
+
+def test_a_call_from_before_the_pause_counts_no_more() -> None:
+    found = outliers(failures=1, pause=5, jitter=0)
+    found.failed("a", 0.0, 1.0, 10)
+    assert found.failed("a", 0.5, 2.0, 10) is None
+    found.returned(6.0, 10)
+    assert found.failed("a", 0.5, 30.0, 10) is None
+    assert found.failed("a", 6.0, 30.0, 10) == 5.0
+
+
+@given(st.floats(0, 1), st.integers(0, 100), st.integers(0, 10**6))
+def test_pauses_are_within_their_bounds(jitter: float, pauses: int, seed: int) -> None:
+    rule = Ejection(pause=2, longest=100, jitter=jitter)
+    nominal = min(100, 2 * 2.0**pauses)
+    assert nominal * (1 - jitter) <= rule.duration(pauses, random.Random(seed).random) <= nominal
+
+
+def test_jitter_spreads_the_returns() -> None:
+    found = outliers(failures=1, jitter=0.5, remaining=0)
+    for number in range(50):
+        found.failed(f"n{number}", 0.0, 0.0, 50)
+    assert len(set(found.aside.values())) == 50
+    assert 2.5 <= min(found.aside.values()) < 3.2
+    assert 4.3 < max(found.aside.values()) <= 5
+
+
+@settings(deadline=None)
+@given(
+    st.floats(0, 1),
+    st.lists(st.tuples(st.sampled_from(["fail", "succeed", "leave", "come", "wait"]), st.integers(0, 9)), max_size=80),
+)
+def test_the_floor_holds_whatever_happens(remaining: float, steps: list[tuple[str, int]]) -> None:
+    found = outliers(failures=1, remaining=remaining)
+    present, aside, now = {str(number) for number in range(10)}, set[str](), 0.0
+    for step, number in steps:
+        id = str(number)
+        now += 0.5 + 8 * (step == "wait")
+        if step == "leave":
+            present.discard(id)
+            aside.discard(id)
+            found.forget(id)
+        elif step == "come":
+            present.add(id)
+        elif step == "fail" and id in present and found.failed(id, now, now, len(present)) is not None:
+            aside.add(id)
+        elif step == "succeed" and id in present:
+            found.succeeded(id, now, now)
+        aside -= set(found.returned(now, len(present)))
+        assert aside == found.aside.keys() <= present
+        assert len(present) - len(aside) >= math.ceil(remaining * len(present))
+        assert all(until > now for until in found.aside.values())
+        assert found.next_return() == min(found.aside.values(), default=None)
+
+
+def test_the_one_that_is_due_first_returns_where_it_cannot_be_spared() -> None:
+    found = outliers(failures=1, remaining=0.5, jitter=0)
+    found.failed("a", 0.0, 0.0, 4)
+    found.failed("b", 1.0, 1.0, 4)
+    assert found.failed("c", 1.0, 1.0, 4) is None
+    assert found.returned(2.0, 3) == ["a"]
+    assert found.returned(2.0, 2) == []
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    found = outliers(failures=1)
+    for number in range(1000):
+        found.failed(f"n{number}", 0.0, 0.0, 10)
+        found.forget(f"n{number}")
+    assert len(found._due) < 20
+    assert not found._records
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("failures", 0),
+        ("failures", 2.0),
+        ("pause", 0),
+        ("pause", math.nan),
+        ("pause", "5"),
+        ("longest", 1),
+        ("longest", math.inf),
+        ("jitter", -0.1),
+        ("jitter", 1.1),
+        ("remaining", 1.01),
+        ("remaining", None),
+        ("errors", ()),
+        ("errors", BaseException),
+        ("errors", "OSError"),
+        ("errors", (OSError, 3)),
+    ],
+)
+def test_bad_arguments_are_named(field: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        Ejection(**{field: value})
+    assert caught.value.field == field

@@ -1,0 +1,310 @@
+"""The picker as a whole: who may be picked, in which order, and why nobody."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from aioregistry.balancing import (
+    STRATEGIES,
+    Ejection,
+    LeastOutstanding,
+    Member,
+    OwnZone,
+    Picker,
+    Random,
+    Ring,
+    RoundRobin,
+    Sticky,
+    Weighted,
+)
+from aioregistry.errors import InvalidArgument, NoInstances
+from aioregistry.model import Added, Entry, Removed, Resynced, Updated
+from tests.balancing.service import add, entry, picked, picker, remove, snapshot, update
+
+IDS = [f"n{number}" for number in range(7)]
+
+
+# ---------------------------------------------------------------- filters
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (None, "abcd"),
+        ({"zone": "eu"}, "ab"),
+        ({"zone": {"eu", "us"}}, "abc"),
+        ({"zone": "eu", "canary": True}, "b"),
+        ({"canary": None}, "acd"),
+        (lambda each: each.payload["zone"] != "eu", "cd"),
+    ],
+)
+def test_only_what_the_filter_lets_through_is_picked(where: Any, expected: str) -> None:
+    payloads = {"a": {"zone": "eu"}, "b": {"zone": "eu", "canary": True}, "c": {"zone": "us"}, "d": {"zone": "ap"}}
+    assert set(picked(picker(payloads, "round-robin", where=where), 20)) == set(expected)
+
+
+def test_true_is_not_1() -> None:
+    chosen = picker({"a": {"canary": 1}, "b": {"canary": True}}, "round-robin", where={"canary": True})
+    assert set(picked(chosen, 5)) == {"b"}
+
+
+@pytest.mark.parametrize("where", [{}, {"zone": set()}, {"": 1}, {3: 1}, "zone", 5, ["zone"]])
+def test_filters_that_say_nothing_are_refused(where: Any) -> None:
+    with pytest.raises(InvalidArgument, match="where"):
+        picker("a", "round-robin", where=where)
+
+
+@pytest.mark.parametrize("answer", [1, None, "yes"])
+def test_a_filter_that_does_not_answer_lets_nothing_through(answer: Any) -> None:
+    chosen = picker("ab", "round-robin", where=lambda each: True if each.id == "b" else answer)
+    assert set(picked(chosen, 5)) == {"b"}
+    assert chosen.refused["a"].field == "where"
+    with pytest.raises(InvalidArgument, match="where"):
+        picker("a", "round-robin", where=lambda each: answer)
+
+
+def test_a_filter_that_raises_lets_nothing_through() -> None:
+    chosen = picker({"a": {}, "b": {"zone": 1}}, "round-robin", where=lambda each: each.payload["zone"] == 1)
+    assert set(picked(chosen, 5)) == {"b"}
+    assert "KeyError" in str(chosen.refused["a"])
+
+
+# ---------------------------------------------------------------- strategies by name
+
+
+def test_every_name_is_a_strategy() -> None:
+    for name in STRATEGIES:
+        assert set(picked(picker("abc", name), 60)) == set("abc")
+
+
+@pytest.mark.parametrize("strategy", ["roundrobin", "", "ring", None, 3, RoundRobin, object()])
+def test_unknown_strategies_are_refused(strategy: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^strategy="):
+        picker("abc", strategy)
+
+
+@pytest.mark.parametrize("ejection", [True, "on", Ejection, 0.5])
+def test_what_is_no_ejection_is_refused(ejection: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^ejection="):
+        picker("abc", "random", ejection=ejection)
+
+
+def test_a_key_is_given_where_it_is_taken_and_only_there() -> None:
+    with pytest.raises(InvalidArgument, match="takes no key"):
+        picker("abc", "random").pick("room", 0.0)
+    needy: list[Any] = [Ring(), Sticky(RoundRobin()), OwnZone("a", Ring())]
+    for strategy in needy:
+        with pytest.raises(InvalidArgument, match="needs one"):
+            picker("abc", strategy).pick(None, 0.0)
+
+
+# ---------------------------------------------------------------- ranks
+
+
+def suspect(each: Entry[Any]) -> int:
+    return int(each.owner == 666)
+
+
+def test_the_suspect_are_picked_only_when_nothing_confirmed_is_left() -> None:
+    chosen = picker("ab", "round-robin", rank=suspect)
+    update(chosen, "a", owner=666)
+    add(chosen, "c", owner=666)
+    assert set(picked(chosen, 10)) == {"b"}
+    remove(chosen, "b")
+    assert set(picked(chosen, 10)) == {"a", "c"}
+    update(chosen, "a", owner=2)
+    assert set(picked(chosen, 10)) == {"a"}
+
+
+# ---------------------------------------------------------------- nothing to pick
+
+
+def nothing(chosen: Picker[Any], now: float = 0.0) -> NoInstances:
+    with pytest.raises(NoInstances) as caught:
+        chosen.pick(None, now)
+    return caught.value
+
+
+def test_nothing_says_why() -> None:
+    chosen = picker([], "round-robin", where={"zone": "eu"}, ejection=Ejection(failures=1, remaining=0, jitter=0))
+    error = nothing(chosen)
+    assert (error.reason, error.counts, error.returns_in) == ("empty", {}, None)
+    assert str(error) == "no instance of 'chat' can be picked: the service is empty"
+
+    add(chosen, "a", {"zone": "eu"}, enabled=False)
+    assert str(nothing(chosen)) == "no instance of 'chat' can be picked: the only one is disabled"
+    add(chosen, "b", {"zone": "eu"}, enabled=False)
+    assert nothing(chosen).reason == "disabled"
+    assert str(nothing(chosen)).endswith("all 2 are disabled")
+
+    add(chosen, "c", {"zone": "us"})
+    error = nothing(chosen)
+    assert (error.reason, error.counts) == ("mixed", {"disabled": 2, "filtered out": 1})
+    assert str(error).endswith("of 3 instances 2 are disabled, 1 are filtered out")
+
+    for id in "abc":
+        remove(chosen, id)
+    add(chosen, "d", {"zone": "eu"})
+    assert chosen.report(chosen.pick(None, 1.0), False, 1.0, 1.0) == 5.0
+    error = nothing(chosen, 2.0)
+    assert (error.reason, error.counts, error.returns_in) == ("set aside", {"set aside": 1}, 4.0)
+    assert str(error).endswith("the only one is set aside, the first for 4.0 s")
+    assert chosen.pick(None, 6.0).id == "d"
+
+
+def test_nothing_but_the_refused_says_what_is_wrong() -> None:
+    chosen = picker({"a": {"weight": 1}, "b": {"weight": -1}}, Weighted("weight"))
+    remove(chosen, "a")
+    error = nothing(chosen)
+    assert error.reason == "refused"
+    assert isinstance(error.__cause__, InvalidArgument)
+    assert (error.__cause__.field, error.__cause__.value) == ("weight", -1)
+
+
+# ---------------------------------------------------------------- changes
+
+
+def test_a_resync_brings_the_differences() -> None:
+    chosen = picker("abc", "round-robin")
+    changes = (Removed(entry("a"), 2), Added(entry("d"), 2), Updated(entry("b", enabled=False), entry("b"), 2))
+    chosen.apply(Resynced(changes, snapshot("bcd")), 0.0)
+    assert set(picked(chosen, 10)) == {"c", "d"}
+
+
+def test_a_pick_shows_the_instance_as_it_is_now() -> None:
+    chosen = picker("a", "round-robin")
+    update(chosen, "a", {"load": 3})
+    assert chosen.pick(None, 0.0).instance.payload == {"load": 3}
+
+
+def test_a_report_about_one_that_was_replaced_does_not_touch_its_successor() -> None:
+    chosen = picker("ab", "round-robin", ejection=Ejection(failures=1))
+    before = chosen.pick(None, 0.0)
+    remove(chosen, before.id)
+    add(chosen, before.id)
+    assert chosen.report(before, False, 0.0, 0.0) is None
+    assert chosen.aside == {}
+
+
+def test_the_repr_tells_the_state() -> None:
+    chosen = picker("abc", "round-robin", ejection=Ejection(failures=1))
+    chosen.report(chosen.pick(None, 0.0), False, 0.0, 0.0)
+    add(chosen, "d", enabled=False)
+    assert repr(chosen) == "<Picker chat RoundRobin(): 3 admitted, 1 set aside, 1 disabled>"
+
+
+# ---------------------------------------------------------------- everything at once, against a naive reference
+
+payloads = st.fixed_dictionaries(
+    {
+        "weight": st.sampled_from([0, 1, 2.5, 7, -1, "x", None]),
+        "zone": st.sampled_from(["ours", "theirs", None]),
+        "tier": st.sampled_from(["gold", "tin"]),
+    }
+)
+STRATEGIES_TO_TRY = [
+    RoundRobin(),
+    Random(),
+    LeastOutstanding(),
+    Weighted("weight"),
+    Ring(),
+    Ring("weight"),
+    Sticky(Weighted("weight")),
+    OwnZone("ours", RoundRobin(), at_least=2),
+    OwnZone("ours", Ring("weight")),
+    Sticky(OwnZone("ours", LeastOutstanding(), healthy=1.0)),
+]
+RULE = Ejection(failures=2, pause=4, longest=16, jitter=0.5, remaining=0.4)
+
+
+class Picking(RuleBasedStateMachine):
+    """The reference knows the entries, judges each anew for every question, and checks what the picker does."""
+
+    @initialize(strategy=st.sampled_from(STRATEGIES_TO_TRY), seed=st.integers(0, 99))
+    def start(self, strategy: Any, seed: int) -> None:
+        self.now = 0.0
+        self.entries: dict[str, Entry[Any]] = {}
+        self.outstanding: list[tuple[Member[Any], float]] = []
+        self.weighs = "weight" in repr(strategy)
+        self.strategy = strategy
+        self.picker = Picker(
+            snapshot([]),
+            strategy,
+            where={"tier": "gold"},
+            ejection=RULE,
+            rank=suspect,
+            draw=random.Random(seed).random,
+        )
+
+    @rule(id=st.sampled_from(IDS), payload=payloads, enabled=st.booleans(), owner=st.sampled_from([1, 1, 666]))
+    def put(self, id: str, payload: Any, enabled: bool, owner: int) -> None:
+        after = entry(id, payload, enabled=enabled, owner=owner)
+        before = self.entries.get(id)
+        self.entries[id] = after
+        self.picker.apply(Added(after, 1) if before is None else Updated(after, before, 1), self.now)
+
+    @rule(id=st.sampled_from(IDS))
+    def remove(self, id: str) -> None:
+        if id in self.entries:
+            self.picker.apply(Removed(self.entries.pop(id), 1), self.now)
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 20.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(good=st.booleans(), which=st.integers(0, 5))
+    def report(self, good: bool, which: int) -> None:
+        if self.outstanding:
+            member, since = self.outstanding.pop(which % len(self.outstanding))
+            self.picker.report(member, good, since, self.now)
+
+    @rule(key=st.text(max_size=3), times=st.integers(1, 4))
+    def pick(self, key: str, times: int) -> None:
+        given = key if self.strategy.keyed else None
+        for _ in range(times):
+            best = self.best()
+            if not best:
+                with pytest.raises(NoInstances) as caught:
+                    self.picker.pick(given, self.now)
+                assert sum(caught.value.counts.values()) == len(self.entries)
+                return
+            member = self.picker.pick(given, self.now)
+            assert member.id in best
+            assert member.instance is self.entries[member.id].instance
+            if self.strategy.keyed:
+                assert self.picker.pick(given, self.now) is member
+            self.outstanding.append((member, self.now))
+
+    def admitted(self) -> dict[str, int]:
+        """The ranks of those that may be picked at all."""
+        return {id: suspect(each) for id, each in self.entries.items() if self.is_admitted(each)}
+
+    def is_admitted(self, each: Entry[Any]) -> bool:
+        payload = each.instance.payload
+        if not each.instance.enabled or payload["tier"] != "gold":
+            return False
+        return not self.weighs or (isinstance(payload["weight"], int | float) and payload["weight"] > 0)
+
+    def best(self) -> set[str]:
+        aside = {id for id, until in self.picker.aside.items() if until > self.now}
+        left = {id: rank for id, rank in self.admitted().items() if id not in aside}
+        return {id for id, rank in left.items() if rank == min(left.values())}
+
+    @invariant()
+    def never_fewer_than_the_floor(self) -> None:
+        admitted = self.admitted()
+        assert self.picker.aside.keys() <= admitted.keys()
+        assert len(admitted) - len(self.picker.aside) >= math.ceil(RULE.remaining * len(admitted))
+        assert self.picker._census.total == len(admitted)
+        assert sum(map(len, self.picker._pools.values())) == len(admitted) - len(self.picker.aside)
+
+
+def test_whatever_happens_only_who_may_be_is_picked() -> None:
+    run_state_machine_as_test(Picking, settings=settings(max_examples=100, stateful_step_count=40, deadline=None))

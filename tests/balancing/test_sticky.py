@@ -1,0 +1,86 @@
+"""Keys that stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aioregistry.balancing import Ejection, OwnZone, RoundRobin, Sticky
+from aioregistry.errors import InvalidArgument
+from tests.balancing.service import add, picker, placed, remove, update
+
+KEYS = "pqrstuvw"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["add", "remove", "pick"]), st.sampled_from("abcde"), st.sampled_from(KEYS))))
+def test_a_key_moves_only_from_who_is_gone(steps: list[tuple[str, str, str]]) -> None:
+    chosen = picker("z", Sticky(RoundRobin()))
+    present, last = {"z"}, dict[str, str]()
+    for step, id, key in steps:
+        if step == "add":
+            add(chosen, id)
+            present.add(id)
+        elif step == "remove":
+            remove(chosen, id)
+            present.discard(id)
+        else:
+            now = chosen.pick(key, 0.0).id
+            assert now in present
+            assert last.get(key) not in present or now == last[key]
+            last[key] = now
+
+
+def test_new_keys_go_where_the_other_strategy_says() -> None:
+    chosen = picker("abcd", Sticky(RoundRobin()))
+    first = placed(chosen, KEYS)
+    assert sorted(first.values()) == sorted("abcd" * 2)
+    assert placed(chosen, reversed(KEYS)) == dict(reversed(first.items()))
+    assert chosen.pick("p", 0.0) is chosen.pick(b"p", 0.0)
+
+
+def test_a_key_stays_in_a_zone_that_has_recovered() -> None:
+    payloads = {"a": {"zone": "ours"}, "b": {"zone": "theirs"}}
+    chosen = picker(
+        payloads, Sticky(OwnZone("ours", RoundRobin())), ejection=Ejection(failures=1, remaining=0, jitter=0)
+    )
+    assert chosen.pick("k", 0.0).id == "a"
+    assert chosen.report(chosen.pick("k", 0.0), False, 0.0, 0.0) == 5.0
+    assert chosen.pick("k", 1.0).id == "b"
+    assert chosen.pick("k", 6.0).id == "b"
+    assert chosen.pick("new", 6.0).id == "a"
+
+
+def test_one_that_drains_gives_its_keys_away() -> None:
+    chosen = picker("ab", Sticky(RoundRobin()))
+    id = chosen.pick("k", 0.0).id
+    update(chosen, id, enabled=False)
+    assert chosen.pick("k", 0.0).id != id
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    chosen = picker("ab", Sticky(RoundRobin(), keys=2))
+    first = chosen.pick("p", 0.0).id
+    chosen.pick("q", 0.0)
+    assert chosen.pick("p", 0.0).id == first  # asked for again: q goes first
+    chosen.pick("r", 0.0)
+    [pool] = chosen._pools.values()
+    assert list(pool._remembered) == [b"p", b"r"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments", "options"),
+    [
+        ("strategy", (None,), {}),
+        ("strategy", (RoundRobin,), {}),
+        ("keys", (RoundRobin(),), {"keys": 0}),
+        ("keys", (RoundRobin(),), {"keys": True}),
+    ],
+)
+def test_bad_arguments_are_named(field: str, arguments: Any, options: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        Sticky(*arguments, **options)
+    assert caught.value.field == field

@@ -1,0 +1,123 @@
+"""Weighted choice, and the tree of sums below it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aioregistry.balancing import Member, Picker, Weighted
+from aioregistry.balancing.members import HEAVIEST, LIGHTEST, Census, Traits
+from aioregistry.errors import InvalidArgument, NoInstances
+from aioregistry.model import Added
+from tests.balancing.service import add, check_proportions, entry, instance, picked, picker, remove, snapshot, update
+
+weights = st.floats(LIGHTEST, HEAVIEST)
+
+
+def test_chances_are_in_proportion_to_a_field() -> None:
+    given_weights = {f"n{number}": float(number) for number in range(8)}
+    chosen = picker({id: {"weight": weight} for id, weight in given_weights.items()}, Weighted("weight"))
+    check_proportions(Counter(picked(chosen, 20_000)), given_weights)
+
+
+def test_chances_follow_changes() -> None:
+    chosen = picker({f"n{number}": {"weight": 1} for number in range(100)}, Weighted("weight"))
+    for number in range(4, 100):
+        remove(chosen, f"n{number}")
+    update(chosen, "n0", {"weight": 5})
+    update(chosen, "n1", {"weight": 0})
+    add(chosen, "x", {"weight": 2.5})
+    check_proportions(Counter(picked(chosen, 20_000)), {"n0": 5.0, "n1": 0.0, "n2": 1.0, "n3": 1.0, "x": 2.5})
+
+
+def test_a_function_of_a_typed_payload() -> None:
+    class Meta(msgspec.Struct, frozen=True):
+        cores: int
+
+    by_function = picker({"a": Meta(1), "b": Meta(3)}, Weighted(lambda each: each.payload.cores))
+    check_proportions(Counter(picked(by_function, 5000)), {"a": 1.0, "b": 3.0})
+    by_attribute = picker({"a": Meta(1), "b": Meta(3)}, Weighted("cores"))
+    check_proportions(Counter(picked(by_attribute, 5000)), {"a": 1.0, "b": 3.0})
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), weights | st.none()), min_size=1, max_size=120),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_the_tree_never_chooses_who_is_not_there(steps: list[tuple[int, float | None]], drawn: float) -> None:
+    """Whatever the weights, the order of changes and the draw: the choice is where the sums say, up to rounding."""
+    pool = Weighted("weight").pool(lambda: drawn, Census())
+    present: dict[int, Member[Any]] = {}
+    for number, weight in steps:
+        if number in present:
+            pool.discard(present.pop(number))
+        if weight is not None:
+            present[number] = Member(instance(f"n{number}"), Traits(weight))
+            pool.add(present[number])
+        assert len(pool) == len(present)
+        if present:
+            assert pool.choose(None) in present.values()
+
+
+@pytest.mark.parametrize("drawn", [0.0, 0.5, math.nextafter(1, 0)])
+def test_the_ends_of_a_draw_choose_somebody(drawn: float) -> None:
+    pool = Weighted("weight").pool(lambda: drawn, Census())
+    for number in range(17):
+        pool.add(Member(instance(f"n{number}"), Traits(0.1 * (number + 1))))
+    assert pool.choose(None).id in {f"n{number}" for number in range(17)}
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [-1, -0.5, math.nan, math.inf, -math.inf, "3", None, True, [1], {}, 10**400, 2e9, 1e-300],
+)
+def test_a_weight_that_is_none_is_refused(weight: object) -> None:
+    strategy: Weighted[Any] = Weighted(lambda each: weight if each.id == "bad" else 1)  # type: ignore[arg-type,return-value]
+    chosen = picker(["bad", "good"], strategy)
+    assert set(picked(chosen, 50)) == {"good"}
+    assert chosen.refused["bad"].field == "weight"
+    assert chosen.refused["bad"].value is weight
+    assert "bad" in str(chosen.refused["bad"])
+    with pytest.raises(InvalidArgument, match="weight="):
+        picker(["bad"], strategy)
+
+
+def test_a_field_that_nobody_has_is_an_error_at_once() -> None:
+    with pytest.raises(InvalidArgument, match="wieght=None"):
+        picker({"a": {"weight": 1}, "b": {"weight": 2}}, Weighted("wieght"))
+
+
+def test_a_function_that_raises_refuses_the_instance() -> None:
+    chosen = picker({"a": {"load": 1}, "b": {}}, Weighted(lambda each: each.payload["load"]))
+    assert set(picked(chosen, 20)) == {"a"}
+    assert "KeyError" in chosen.refused["b"].reason
+
+
+def test_all_of_weight_0_are_nothing_to_pick() -> None:
+    chosen = picker({"a": {"weight": 0}}, Weighted("weight"))
+    with pytest.raises(NoInstances, match="weight 0") as caught:
+        chosen.pick(None, 0.0)
+    assert caught.value.reason == "of weight 0"
+
+
+@pytest.mark.parametrize("weight", [None, 3, "", b"weight", ["weight"]])
+def test_what_is_no_weight_is_refused_at_once(weight: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^weight="):
+        Weighted(weight)
+
+
+def test_a_refusal_is_told_once() -> None:
+    chosen = Picker(snapshot({"a": {"weight": 1}}), Weighted("weight"), draw=random.Random(1).random)
+    assert [error.value for error in chosen.apply(Added(entry("b", {"weight": -1}), 2), 0.0)] == [-1]
+    assert chosen.apply(Added(entry("b", {"weight": -2}), 2), 0.0) == []
+    assert chosen.refused["b"].value == -2
+    assert chosen.apply(Added(entry("b", {"weight": 1}), 2), 0.0) == []
+    assert chosen.refused == {}

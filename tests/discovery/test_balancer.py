@@ -1,0 +1,342 @@
+"""Balancers: fed by a view, with its clock."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import weakref
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from aioregistry import (
+    Ejection,
+    HandleClosed,
+    InvalidArgument,
+    LeastOutstanding,
+    NoInstances,
+    RequestTimeout,
+    Ring,
+    SessionFailed,
+    UsageError,
+    Weighted,
+)
+from aioregistry.discovery import Balancer, Discovery, View
+from aioregistry.errors import AuthenticationFailed
+from aioregistry.model import encode
+from tests.discovery.scene import DiscoverySession, Service, chat, discovery
+from tests.support.fake_session import RandomRuntime, quiet
+from tests.support.model_tree import ModelTree
+
+DEADLINE = 10.0
+
+
+class SetRuntime(RandomRuntime):
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=4)
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+@pytest.fixture
+def runtime() -> SetRuntime:
+    return SetRuntime()
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service(ModelTree())
+
+
+@pytest.fixture
+def session(service: Service, runtime: SetRuntime) -> DiscoverySession:
+    session = DiscoverySession(service.tree, runtime=runtime)
+    session.connect()
+    return session
+
+
+@pytest.fixture
+async def found(session: DiscoverySession) -> AsyncIterator[Discovery]:
+    found = discovery(session)
+    yield found
+    await found.aclose()
+
+
+@pytest.fixture
+async def view(found: Discovery) -> AsyncIterator[View[Any]]:
+    async with found.view("chat") as view:
+        yield view
+
+
+def picked(balancer: Balancer[Any], number: int = 12) -> set[str]:
+    return {balancer.pick().id for _ in range(number)}
+
+
+async def soon(waiting: asyncio.Task[Any]) -> Any:
+    async with asyncio.timeout(DEADLINE):
+        return await waiting
+
+
+# ---------------------------------------------------------------- fed
+
+
+async def test_it_follows_the_view_without_a_turn_of_its_own(view: View[Any], service: Service) -> None:
+    service.add("a")
+    await quiet()
+    balancer = view.balancer()
+    assert picked(balancer) == {"a"}
+    async with view.changes() as changes:
+        service.add("b")
+        change = await anext(changes)
+        assert change.id == "b"  # type: ignore[union-attr]
+        assert picked(balancer) == {"a", "b"}
+    service.remove("a")
+    await quiet()
+    assert picked(balancer) == {"b"}
+    service.tree.set_data("/services/chat/b", encode(chat("b").replace(enabled=False)))
+    await quiet()
+    with pytest.raises(NoInstances) as caught:
+        balancer.pick()
+    assert caught.value.reason == "disabled"
+
+
+async def test_it_goes_on_while_the_registry_is_away_and_catches_up(
+    view: View[Any], service: Service, session: DiscoverySession
+) -> None:
+    service.fill("abc")
+    session.disconnect()
+    session.connect()
+    await quiet()
+    balancer = view.balancer("random")
+    session.disconnect()
+    assert picked(balancer, 60) == {"a", "b", "c"}
+    service.remove("a")
+    service.add("d")
+    session.connect()
+    await quiet()
+    assert picked(balancer, 60) == {"b", "c", "d"}
+
+
+class Meta(msgspec.Struct, frozen=True):
+    weight: int
+
+
+async def test_a_typed_view_gives_typed_instances(found: Discovery, service: Service) -> None:
+    service.add("a", {"weight": 2})
+    service.add("b", {"weight": "much"})
+    async with found.view("chat", payload_type=Meta) as view:
+        balancer = view.balancer(Weighted(lambda instance: instance.payload.weight))
+        assert balancer.pick().instance.payload == Meta(2)
+        assert picked(balancer) == {"a"}
+
+
+async def test_keys_stay(view: View[Any], service: Service) -> None:
+    for id in "abcd":
+        service.add(id)
+    await quiet()
+    one, other = view.balancer(Ring()), view.balancer(Ring())
+    rooms = [f"room-{number}" for number in range(50)]
+    assert [one.pick(room).id for room in rooms] == [other.pick(room).id for room in rooms]
+
+
+async def test_what_an_instance_publishes_amiss_costs_one_event(
+    view: View[Any], service: Service, session: DiscoverySession, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.add("good", {"weight": 1})
+    service.add("bad", {"weight": -1})
+    await quiet()
+    balancer = view.balancer(Weighted("weight"))
+    assert picked(balancer) == {"good"}
+    service.set("bad", {"weight": -2})
+    service.add("worse", {"weight": "x"})
+    await quiet()
+    assert picked(balancer) == {"good"}
+    assert {id: error.value for id, error in balancer.refused.items()} == {"bad": -2, "worse": "x"}
+    told = [fields["id"] for name, fields in session.emitted if name == "discovery.refused"]
+    assert told == ["bad", "worse"]
+    assert [record.levelno for record in caplog.records if "never picked" in record.message] == [logging.WARNING] * 2
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("strategy", {"strategy": "weighted"}),
+        ("where", {"where": {}}),
+        ("ejection", {"ejection": "on"}),
+        ("load", {"strategy": Weighted("load")}),
+    ],
+)
+async def test_bad_arguments_are_errors_at_once(view: View[Any], service: Service, field: str, options: Any) -> None:
+    service.add("a", {"weight": 1})
+    await quiet()
+    with pytest.raises(InvalidArgument) as caught:
+        view.balancer(**options)
+    assert caught.value.field == field
+
+
+# ---------------------------------------------------------------- reports
+
+
+async def test_a_block_reports_how_it_ends(
+    view: View[Any], service: Service, session: DiscoverySession, runtime: SetRuntime
+) -> None:
+    service.fill("ab")
+    service.add("c")
+    session.disconnect()
+    session.connect()
+    await quiet()
+    balancer = view.balancer(ejection=Ejection(failures=2, errors=OSError, jitter=0, remaining=0))
+    failing = balancer.pick().id
+    for error in (OSError("refused"), KeyError("a mistake of ours"), asyncio.CancelledError(), OSError("again")):
+        while (pick := balancer.pick()).id != failing:
+            pass
+        with pytest.raises(type(error)), pick:
+            raise error
+    assert balancer.set_aside == {failing: pytest.approx(5.0, abs=1)}
+    assert failing not in picked(balancer)
+    [told] = [fields for name, fields in session.emitted if name == "discovery.set_aside"]
+    assert told == {"service": "chat", "id": failing, "seconds": 5.0}
+    runtime.ahead += 5.1
+    assert failing in picked(balancer)
+    assert balancer.set_aside == {}
+
+
+async def test_the_first_report_counts(view: View[Any], service: Service) -> None:
+    service.add("a")
+    await quiet()
+    balancer = view.balancer(ejection=Ejection(failures=1, remaining=0))
+    with balancer.pick() as pick:
+        pick.failed()
+    assert list(balancer.set_aside) == ["a"]
+    with pytest.raises(NoInstances, match="set aside"):
+        balancer.pick()
+
+
+async def test_without_ejection_reports_change_nothing(view: View[Any], service: Service) -> None:
+    service.add("a")
+    await quiet()
+    balancer = view.balancer()
+    for _ in range(9):
+        balancer.pick().failed()
+    balancer.pick().succeeded()
+    assert balancer.set_aside == {}
+    assert picked(balancer) == {"a"}
+
+
+async def test_calls_under_way_are_counted(view: View[Any], service: Service) -> None:
+    service.add("a")
+    service.add("b")
+    await quiet()
+    balancer = view.balancer(LeastOutstanding())
+    with balancer.pick() as busy:
+        other = ({"a", "b"} - {busy.id}).pop()
+        assert picked(balancer) == {other}
+        with pytest.raises(UsageError), busy:
+            pass
+    assert picked(balancer, 60) == {"a", "b"}
+
+
+async def test_a_report_after_the_end_is_harmless(found: Discovery, service: Service) -> None:
+    service.add("a")
+    async with found.view("chat") as view:
+        pick = view.balancer(ejection=Ejection(failures=1)).pick()
+    with pick:
+        pass
+    service.remove("a")
+
+
+# ---------------------------------------------------------------- waiting
+
+
+async def test_waiting_ends_with_the_first_that_comes(view: View[Any], service: Service) -> None:
+    balancer = view.balancer()
+    waiting = asyncio.create_task(balancer.pick_when_available(DEADLINE))
+    await quiet()
+    gc.collect()
+    assert not waiting.done()
+    service.add("a")
+    assert (await soon(waiting)).id == "a"
+    assert (await balancer.pick_when_available()).id == "a"
+
+
+async def test_waiting_ends_when_one_returns(view: View[Any], service: Service) -> None:
+    service.add("a")
+    await quiet()
+    balancer = view.balancer(Ring(), ejection=Ejection(failures=1, remaining=0, pause=0.05))
+    balancer.pick("room").failed()
+    assert (await balancer.pick_when_available(DEADLINE, key="room")).id == "a"
+
+
+async def test_waiting_in_vain_says_why(view: View[Any]) -> None:
+    with pytest.raises(RequestTimeout, match="the service is empty") as caught:
+        await view.balancer().pick_when_available(0.01)
+    assert isinstance(caught.value.__cause__, NoInstances)
+    with pytest.raises(InvalidArgument, match="timeout=-1"):
+        await view.balancer().pick_when_available(-1)
+
+
+async def test_waiting_can_be_cancelled(view: View[Any], service: Service) -> None:
+    balancer = view.balancer()
+    with anyio.move_on_after(0.01) as scope:
+        await balancer.pick_when_available()
+    assert scope.cancelled_caught
+    service.add("a")
+    assert (await balancer.pick_when_available(DEADLINE)).id == "a"
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def test_it_ends_with_its_view(found: Discovery) -> None:
+    async with found.view("chat") as view:
+        balancer = view.balancer()
+        waiting = asyncio.create_task(balancer.pick_when_available())
+        await quiet()
+    with pytest.raises(HandleClosed):
+        await soon(waiting)
+    with pytest.raises(HandleClosed):
+        balancer.pick()
+    with pytest.raises(HandleClosed):
+        view.balancer()
+
+
+async def test_what_ended_the_session_is_raised(
+    view: View[Any], found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    service.add("a")
+    await quiet()
+    balancer = view.balancer()
+    view.end(SessionFailed("the supervisor is gone"))
+    with pytest.raises(SessionFailed):
+        balancer.pick()
+    later = AuthenticationFailed("digest", "zk1")
+    balancer.end(later)
+    with pytest.raises(AuthenticationFailed):
+        balancer.pick()
+
+
+async def test_one_that_is_dropped_costs_nothing(view: View[Any], service: Service) -> None:
+    balancer = view.balancer()
+    gone = weakref.ref(balancer)
+    assert repr(balancer) == "<Balancer of <Picker chat RoundRobin(): 0 admitted>>"
+    del balancer
+    gc.collect()
+    assert gone() is None
+    service.add("a")
+    await quiet()
+    assert len(view._balancers) == 0
+
+
+async def test_a_pick_shows_what_it_is(view: View[Any], service: Service) -> None:
+    service.add("a", 1)
+    await quiet()
+    pick = view.balancer().pick()
+    assert (repr(pick), pick.id, pick.instance) == ("<Pick chat/a>", "a", chat("a", 1))
