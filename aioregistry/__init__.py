@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, Weighted
-    from .discovery import Balancer, Changes, Pick, View
+    from .discovery import Changes, View
+    from .discovery.balancer import Balancer, Pick
     from .errors import (
         AuthenticationFailed,
         ChrootMissing,
@@ -97,7 +98,8 @@ __all__ = [
 # long.
 _ROOMS = {
     "balancing": ("Ejection", "LeastOutstanding", "OwnZone", "Random", "Ring", "RoundRobin", "Sticky", "Weighted"),
-    "discovery": ("Balancer", "Changes", "Pick", "View"),
+    "discovery": ("Changes", "View"),
+    "discovery.balancer": ("Balancer", "Pick"),
     "model": (
         "Added",
         "Change",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .balancer import Balancer, Pick
 from .follower import Strategy
 from .view import Changes, Discovery, View
 
-__all__ = ["Balancer", "Changes", "Discovery", "Pick", "Strategy", "View"]
+__all__ = ["Changes", "Discovery", "Strategy", "View"]

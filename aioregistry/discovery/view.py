@@ -6,12 +6,10 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 import anyio
 
-from aioregistry.balancing import Ejection, Filter
-from aioregistry.balancing import Strategy as Balancing
 from aioregistry.errors import HandleClosed, InvalidInstance, RegistryError, RequestTimeout
 from aioregistry.handles import Handle, check_seconds, finished
 from aioregistry.model import (
@@ -30,10 +28,15 @@ from aioregistry.paths import check_segment
 from aioregistry.session import Session
 from aioregistry.streams import Source, Stream
 
-from .balancer import Balancer
 from .follower import Follower, Strategy
 from .mirror import News
 from .names import ServiceNames
+
+if TYPE_CHECKING:
+    from aioregistry.balancing import Ejection, Filter
+    from aioregistry.balancing import Strategy as Balancing
+
+    from .balancer import Balancer
 
 __all__ = ["Changes", "Discovery", "View"]
 
@@ -215,6 +218,8 @@ class View(Handle, Generic[P]):
             InvalidArgument: an argument is wrong, or fits none of the instances that are there (no payload has the
                 field of the weight, say).
         """
+        from .balancer import Balancer  # a quarter of the import of aioregistry, for those who want it
+
         balancer = Balancer(self, self._discovery.session, strategy, where=where, ejection=ejection)
         self._balancers[id(balancer)] = balancer
         return balancer

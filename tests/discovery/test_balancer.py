@@ -25,7 +25,8 @@ from aioregistry import (
     UsageError,
     Weighted,
 )
-from aioregistry.discovery import Balancer, Discovery, View
+from aioregistry.discovery import Discovery, View
+from aioregistry.discovery.balancer import Balancer
 from aioregistry.errors import AuthenticationFailed
 from aioregistry.model import encode
 from tests.discovery.scene import DiscoverySession, Service, chat, discovery
