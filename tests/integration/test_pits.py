@@ -631,7 +631,7 @@ async def test_pit_09_a_session_is_offered_again_for_as_long_as_it_takes(
     zookeeper: ZooKeeperServer, proxy: ZooKeeperProxy, chroot: str
 ) -> None:
     async with (
-        aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=SHORT) as registry,
+        aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=2) as registry,
         registry.register(instance_of("chat")) as registration,
     ):
         session = registry.session.id
