@@ -1,8 +1,8 @@
 """Virtual time, and machines of which each has an event loop and clocks of its own.
 
-One queue holds what is to happen on all machines; time jumps to the next entry. A machine whose loop is blocked, or that
-sleeps, holds up what is its own and nobody else: its entries are kept until it goes on. While it sleeps its monotonic
-clock stands still and its boot clock does not.
+One queue holds what is to happen on all machines; time jumps to the next entry. A machine whose loop is blocked, or
+that sleeps, holds up what is its own and nobody else: its entries are kept until it goes on. While it sleeps its
+monotonic clock stands still and its boot clock does not.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Engine:
         self._ready: deque[tuple[Machine, asyncio.Handle]] = deque()
         self._later: list[tuple[float, int, Machine, asyncio.Handle]] = []
         self._numbers = 0
+        self._running: Machine | None = None
 
     def soon(self, machine: Machine, handle: asyncio.Handle) -> None:
         self._ready.append((machine, handle))
@@ -57,7 +58,7 @@ class Engine:
 
     def run(self, machine: Machine, whole: Coroutine[Any, Any, T]) -> T:
         """Let everything happen until *whole*, run on *machine*, is done."""
-        main = machine.create_task(whole)
+        main: asyncio.Task[T] = machine.create_task(whole)
         with machine.as_running():
             while not main.done():
                 self._turn()
@@ -72,7 +73,7 @@ class Engine:
                 _, _, machine, handle = heapq.heappop(self._later)
                 self._ready.append((machine, handle))
         machine, handle = self._ready.popleft()
-        if handle._cancelled:  # type: ignore[attr-defined]
+        if handle._cancelled:
             return
         if machine.held is not None:
             machine.held.append(handle)
@@ -84,8 +85,16 @@ class Engine:
         if self.turns > self.most_turns:
             raise TooBusy(f"{self.turns} callbacks by {self.now:.3f} s")
         self.now += TURN
-        events._set_running_loop(machine)
+        self.switch_to(machine)
         handle._run()
+
+    def switch_to(self, machine: Machine | None) -> Machine | None:
+        """Have asyncio take *machine* for the running loop; return what it took before."""
+        before = self._running
+        if before is not machine:  # it asks the system for the process's id each time
+            self._running = machine
+            events._set_running_loop(machine)
+        return before
 
 
 class Machine(asyncio.AbstractEventLoop):
@@ -140,12 +149,11 @@ class Machine(asyncio.AbstractEventLoop):
     @contextlib.contextmanager
     def as_running(self) -> Iterator[None]:
         """Call what checks that it is called on its own loop."""
-        before = events._get_running_loop()
-        events._set_running_loop(self)
+        before = self.engine.switch_to(self)
         try:
             yield
         finally:
-            events._set_running_loop(before)
+            self.engine.switch_to(before)
 
     # ------------------------------------------------------------ what asyncio asks of a loop
 

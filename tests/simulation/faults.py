@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -129,7 +128,7 @@ async def _hang(world: World, fault: Fault) -> None:
 async def _member_down(world: World, fault: Fault) -> None:
     ensemble = world.servers.ensemble
     member = ensemble.members[fault.target % len(ensemble.members)]
-    if len(ensemble.members) == 1 or not member.running or ensemble.history is None:
+    if len(ensemble.members) == 1 or not member.running:
         return
     name = world.server_name(fault.target)
     world.servers_note(f"{name} goes down for {fault.duration:.2f} s")
@@ -182,6 +181,9 @@ async def _roll_back(world: World, fault: Fault) -> None:
     if world.servers.ensemble.history is None:
         return
     backup = world.servers.backup()
+    if fault.dice < 0.5:
+        # What is restored gets the epoch after its own: only if there was another one meanwhile can clients prove it.
+        await _change_leader(world, fault)
     await asyncio.sleep(fault.dice * 20.0)
     await world.restart_servers(fault.duration, backup)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from aioregistry import Status
@@ -26,10 +27,7 @@ from tests.support.checkers import (
     check_withdrawn,
 )
 
-SAMPLING: Final = 1.0
-"""Seconds between two looks at what handles claim."""
-
-SLACK: Final = 2.0
+SLACK: Final = 3.0
 """Seconds for what is under way when a promised time is over, the sampling included."""
 
 TICKS_OF_GRACE: Final = 1.5
@@ -80,7 +78,7 @@ class Judges:
         if event != "session.state":
             return
         state = str(fields["state"])
-        self._judge(lambda: check_legal([state], before=process.state))
+        self._judge(partial(check_legal, [state], before=process.state), process.name)
         process.state = state
         session = fields["session"]
         if isinstance(session, int) and session and session not in process.sessions:
@@ -94,6 +92,9 @@ class Judges:
     def history_lost(self) -> None:
         """Zxids, owners and claims of before mean nothing any more."""
         self._records.clear()
+        for process in self.processes:
+            for followed in process.followed:
+                followed.history_lost = True
         self._disrupted = self.engine.now
 
     def committed(self, transaction: Transaction, writer: int) -> None:
@@ -136,7 +137,7 @@ class Judges:
         loser = None if before is None else self._claimant(path, before)
         if loser is not None and loser != claimant and self._lives(loser):
             loss = Loss(loser, claimant, czxid, record.first_writes[claimant])
-            self._judge(lambda: check_published(listed=None, wanted=(), losses=[loss]))
+            self._judge(partial(check_published, listed=None, wanted=(), losses=[loss]), path)
 
     def _note_owner(self, record: Record, path: str) -> None:
         owner = None if record.owner is None else self._claimant(path, record.owner) or f"{record.owner:#x}"
@@ -149,15 +150,15 @@ class Judges:
         withdrawn = held.registration.withdrawn
         if held.registration.status is not Status.CLOSED:
             return  # it was displaced, or failed, before
-        self._judge(
-            lambda: check_withdrawn(
-                withdrawn=withdrawn,
-                sessions=held.process.sessions,
-                owner=None if node is None else node.owner,
-                took=took,
-                bound=timeout / 3 + SLACK if not held.process.stood_still else float("inf"),
-            )
+        judgement = partial(
+            check_withdrawn,
+            withdrawn=withdrawn,
+            sessions=held.process.sessions,
+            owner=None if node is None else node.owner,
+            took=took,
+            bound=timeout / 3 + SLACK if not held.process.stood_still else float("inf"),
         )
+        self._judge(judgement, held.name)
 
     # ------------------------------------------------------------ while it goes on
 
@@ -179,13 +180,14 @@ class Judges:
     def _ask(self, process: Process) -> None:
         age = process.machine.boot() - process.evidence
         timeout = process.registry.session.timeout
+        claims: dict[str, bool] = {}
         for held in process.held:
-            live = held.registration.status is Status.LIVE
-            self._judge(lambda live=live: check_honest(claimed=live, contact_age=age, timeout=timeout))  # type: ignore[misc]
+            claims[held.name] = live = held.registration.status is Status.LIVE
             self._has_its_node(held, live=live, timeout=timeout)
         for followed in process.followed:
-            fresh = followed.view.fresh
-            self._judge(lambda fresh=fresh: check_honest(claimed=fresh, contact_age=age, timeout=timeout))  # type: ignore[misc]
+            claims[f"{process.name} of {followed.service}"] = followed.view.fresh
+        for who, claimed in claims.items():
+            self._judge(partial(check_honest, claimed=claimed, contact_age=age, timeout=timeout), who)
 
     def _has_its_node(self, held: Held, *, live: bool, timeout: float) -> None:
         """A claim to be live may be wrong for as long as its evidence may be old, and no longer."""
@@ -197,7 +199,7 @@ class Judges:
             held.wrong_since = self.engine.now
         elif self.engine.now - held.wrong_since > timeout + SLACK:
             owner = None if node is None else node.owner
-            self._judge(lambda: check_owned(live=True, session_id=session, owner=owner))
+            self._judge(partial(check_owned, live=True, session_id=session, owner=owner), held.name)
 
     def _is_gone(self, process: Process) -> None:
         """Who was killed is gone within its timeout and a tick and a half, if the servers were there all the time."""
@@ -209,9 +211,7 @@ class Judges:
         for held in process.held:
             node = self.servers.node(held.claim.path)
             owner = None if node is None else node.owner
-            self._judge(
-                lambda owner=owner: check_withdrawn(withdrawn=True, sessions=process.sessions, owner=owner)  # type: ignore[misc]
-            )
+            self._judge(partial(check_withdrawn, withdrawn=True, sessions=process.sessions, owner=owner), held.name)
 
     # ------------------------------------------------------------ the quiet end
 
@@ -226,11 +226,7 @@ class Judges:
                 live = held.registration.status is Status.LIVE
                 owner = None if node is None else node.owner
                 session = process.registry.session.id
-                self._judge(
-                    lambda live=live, owner=owner, session=session: check_owned(  # type: ignore[misc]
-                        live=live, session_id=session, owner=owner
-                    )
-                )
+                self._judge(partial(check_owned, live=live, session_id=session, owner=owner), held.name)
             with process.machine.as_running():
                 self._judge_views(process)
 
@@ -240,14 +236,16 @@ class Judges:
         wanting = [held for held in candidates if not held.told]
         wanted = [_document(held) for held in wanting]
         listed = None if node is None else node.data
-        self._judge(lambda: check_published(listed=listed, wanted=wanted))
+        self._judge(partial(check_published, listed=listed, wanted=wanted), path)
         if wanting and node is not None and not any(held.registration.status is Status.LIVE for held in wanting):
             self.violated(Violated("Published", f"{path} is listed, and nobody says that it is live"))
         record = self._records.get(path, Record())
         told = {held.name for process in self.processes for held in process.held if held.told or not _lives(process)}
         strangers = {owner for owner in record.owners if owner is not None and owner.startswith("0x")}
-        claims = {owner: record.claims.get(owner, 1) for owner in record.owners if owner is not None}
-        self._judge(lambda: check_single(record.owners, claims, told | strangers))
+        claims: dict[Hashable, int] = {
+            owner: record.claims.get(owner, 1) for owner in record.owners if owner is not None
+        }
+        self._judge(partial(check_single, record.owners, claims, told | strangers), path)
 
     def _judge_views(self, process: Process) -> None:
         for followed in process.followed:
@@ -261,12 +259,12 @@ class Judges:
             seen: dict[str, object] = {id: (entry.czxid, entry.mzxid) for id, entry in snapshot.entries.items()}
             seen |= {id: (invalid.czxid, invalid.mzxid) for id, invalid in snapshot.invalid.items()}
             who = f"{process.name} of {followed.service}"
-            self._judge(lambda held=held, seen=seen: check_converged(seen=seen, held=held), who)  # type: ignore[misc]
+            self._judge(partial(check_converged, seen=seen, held=held), who)
             if not followed.view.fresh:
                 self.violated(Violated("Converged", f"{who}: everything is well, and the view is not fresh"))
             # A consumer that was slow has not taken all of it yet.
             if followed.consumer is not None and not process.part.pace:
-                self._judge(lambda f=followed, s=snapshot: f.consumer.check(s.entries), who)  # type: ignore[misc]
+                self._judge(partial(followed.consumer.check, snapshot.entries), who)
 
     def over(self, left: Iterable[str]) -> None:
         """Everybody has left: nothing is."""
@@ -274,11 +272,8 @@ class Judges:
             node = self.servers.node(record_path)
             process = None if node is None else self._of_session.get(node.owner)
             if node is not None and process is not None:
-                self._judge(
-                    lambda process=process, node=node: check_withdrawn(  # type: ignore[misc]
-                        withdrawn=True, sessions=process.sessions, owner=node.owner
-                    )
-                )
+                judgement = partial(check_withdrawn, withdrawn=True, sessions=process.sessions, owner=node.owner)
+                self._judge(judgement, record_path)
         for what in left:
             self.violated(Violated("Bounded", f"left behind: {what}"))
 
@@ -304,13 +299,12 @@ class Judges:
             for held in process.held
         )
 
-    def _judge(self, check: object, who: str = "") -> None:
-        assert callable(check)
+    def _judge(self, check: Callable[[], None], who: str) -> None:
         try:
             check()
         except Violated as violation:
             what = str(violation).partition(": ")[2]
-            self.violated(Violated(violation.guarantee, f"{who}: {what}" if who else what))
+            self.violated(Violated(violation.guarantee, f"{who}: {what}"))
 
 
 def _lives(process: Process) -> bool:

@@ -16,6 +16,7 @@ from aioregistry.server.tree import Caller, Create, Delete, Node, Operation, Set
 from tests.simulation.engine import Machine
 from tests.simulation.network import Listener, Network
 
+
 class Witness(Protocol):
     """Who is told what becomes history."""
 

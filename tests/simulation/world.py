@@ -9,12 +9,12 @@ import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from aioregistry.server.server import Data
 from tests.simulation.engine import Engine, Machine, NothingWillHappen, TooBusy
 from tests.simulation.faults import FAULTS, Fault, drawn, living, strike
-from tests.simulation.judges import SAMPLING, Judges
+from tests.simulation.judges import Judges
 from tests.simulation.network import Network
 from tests.simulation.process import Claim, Hooks, Part, Process, Stage
 from tests.simulation.servers import Servers
@@ -43,6 +43,7 @@ class Profile:
         paces: of consumers, one of them for each process; seconds.
         updates: of payloads, one of them for each process; seconds.
         versions: of the servers, one of them.
+        sampling: seconds between two looks at what everybody claims.
     """
 
     length: float = 120.0
@@ -56,6 +57,7 @@ class Profile:
     paces: tuple[float, ...] = (0.0, 0.0, 8.0)
     updates: tuple[float | None, ...] = (None, 3.0, 20.0)
     versions: tuple[str, ...] = ("3.5", "3.8", "3.8", "3.9")
+    sampling: float = 2.0
 
 
 DEFAULT: Final = Profile()
@@ -105,7 +107,7 @@ class World:
         self.engine = Engine()
         self.timeline = Timeline(self.engine)
         self.judges = Judges(self.engine, self.timeline)
-        self.machine = Machine("world", self.engine, self._defect)
+        self.machine = self._machine("world")
         self.network = Network(self.engine, self._draw("network"))
         self.size = draw.choice(profile.sizes)
         self.version = draw.choice(profile.versions)
@@ -177,14 +179,16 @@ class World:
         while self._going_on:
             await asyncio.wait(list(self._going_on))
         self.servers.calm()
+        for process in self.judges.processes:
+            process.changes_nothing = True
         self.timeline.note("world", "no more faults")
         until = self.engine.now + SETTLING * max(self.profile.timeouts)
         while self.engine.now < until and not self.judges.violations:
-            await asyncio.sleep(SAMPLING)
+            await asyncio.sleep(self.profile.sampling)
 
     async def _sample(self) -> None:
         while not self.judges.violations:
-            await asyncio.sleep(SAMPLING)
+            await asyncio.sleep(self.profile.sampling)
             self.judges.sample()
 
     async def _end(self) -> None:
@@ -235,9 +239,9 @@ class World:
     def launch(self, part: Part, *, standby: bool | None = None) -> Process:
         """Start a process; its claims are made as standby, where that is said."""
         if standby is not None:
-            way = "standby" if standby else "stop"
+            way: Literal["standby", "stop"] = "standby" if standby else "stop"
             part = replace(part, claims=tuple(replace(claim, on_displaced=way) for claim in part.claims))
-        machine = Machine(f"{part.name}.{next(self._runs)}", self.engine, self._defect)
+        machine = self._machine(f"{part.name}.{next(self._runs)}")
         hooks = Hooks(
             self.timeline.note,
             self.judges.violated,
@@ -310,6 +314,10 @@ class World:
                 )
             )
         return parts
+
+    def _machine(self, name: str) -> Machine:
+        # It has what is used of an event loop.
+        return Machine(name, self.engine, self._defect)  # type: ignore[abstract]
 
     # ------------------------------------------------------------ what must not happen
 
