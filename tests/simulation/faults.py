@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from aioregistry import ServiceInstance
+from aioregistry.model import encode
 from aioregistry.server.codes import Opcode
 from tests.simulation.process import BASE, Process, Stage
 
@@ -301,6 +303,22 @@ async def _litter(world: World, fault: Fault) -> None:
         world.operator_note(f"removed {path}")
 
 
+FLOOD: Final = 1500
+"""Changes: more than are kept for a consumer that takes none."""
+
+
+async def _flood(world: World, fault: Fault) -> None:
+    service = world.service(fault.target)
+    path = f"{BASE}/{service}/flood-{fault.target}"
+    world.operator_note(f"changes {path} {FLOOD} times")
+    for number in range(FLOOD):
+        instance = ServiceInstance(service, address="10.0.0.9", id=f"flood-{fault.target}", payload=number)
+        if not world.servers.set_data(path, encode(instance)):
+            world.servers.create(path, encode(instance))
+        await asyncio.sleep(0.01)
+    world.servers.delete(path)
+
+
 FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
     {
         "cut": _cut,
@@ -329,6 +347,7 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "delete service": _delete_service,
         "overwrite": _overwrite,
         "litter": _litter,
+        "flood": _flood,
     }
 )
 """What each kind does; it is over when the coroutine is."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from aioregistry import Status
+from aioregistry import Removed, Resynced, Status
 from aioregistry.model import encode
 from aioregistry.server.history import OWN, Transaction
 from aioregistry.server.tree import Created, DataChanged, Deleted
 from tests.simulation.engine import Engine
-from tests.simulation.process import BASE, Held, Process, Stage
+from tests.simulation.process import BASE, Followed, Held, Process, Stage
 from tests.simulation.servers import Servers
 from tests.simulation.timeline import Timeline
 from tests.support.checkers import (
@@ -41,8 +41,8 @@ class Record:
     czxid: int = 0
     owners: list[str | None] = field(default_factory=list)
     claims: dict[str, int] = field(default_factory=dict)
-    first_writes: dict[str, int] = field(default_factory=dict)
-    """The zxid of each claimant's first write: its claim is older."""
+    last_gap: int = 0
+    """The zxid of the last transaction that left no instance there."""
 
 
 class Judges:
@@ -51,9 +51,11 @@ class Judges:
     Args:
         engine: for the time.
         timeline: what they note is in it.
+        judged: the one guarantee that is judged; all of them unless given.
     """
 
-    def __init__(self, engine: Engine, timeline: Timeline) -> None:
+    def __init__(self, engine: Engine, timeline: Timeline, judged: str | None = None) -> None:
+        self._judged = judged
         self.engine = engine
         self.timeline = timeline
         self.servers: Servers
@@ -66,6 +68,8 @@ class Judges:
     # ------------------------------------------------------------ what is told
 
     def violated(self, violation: Violated) -> None:
+        if self._judged not in (None, violation.guarantee):
+            return
         self.timeline.note("JUDGES", f"VIOLATED {violation}")
         self.violations.append(violation)
 
@@ -81,9 +85,23 @@ class Judges:
         self._judge(partial(check_legal, [state], before=process.state), process.name)
         process.state = state
         session = fields["session"]
-        if isinstance(session, int) and session and session not in process.sessions:
+        if not isinstance(session, int) or not session:
+            return
+        if state == "reconnected" and session != process.sessions[-1]:
+            self.violated(Violated("Legal", f"{process.name} reconnected to another session"))
+        if session not in process.sessions:
             process.sessions.append(session)
             self._of_session[session] = process
+
+    def told(self, followed: Followed, change: Any) -> None:
+        """A consumer took a change."""
+        if followed.history_lost:
+            return
+        for each in change.changes if isinstance(change, Resynced) else (change,):
+            if isinstance(each, Removed):
+                record = self._records.get(f"{BASE}/{followed.service}/{each.id}", Record())
+                if record.last_gap < each.entry.czxid:
+                    self.violated(Violated("Ordered", f"{each!r}, which was listed all the time"))
 
     def disrupted(self) -> None:
         """The timers of all sessions started anew."""
@@ -93,6 +111,7 @@ class Judges:
         """Zxids, owners and claims of before mean nothing any more."""
         self._records.clear()
         for process in self.processes:
+            process.first_sights.clear()
             for followed in process.followed:
                 followed.history_lost = True
         self._disrupted = self.engine.now
@@ -122,21 +141,30 @@ class Judges:
                 record.owner, record.czxid = change.owner or None, transaction.zxid
             elif isinstance(change, Deleted):
                 record.owner = None
+        if record.owner is None or writer == OWN:
+            record.last_gap = transaction.zxid
         claimant = self._claimant(path, writer)
         if claimant is not None:
-            self._claimed(record, claimant, path, before, czxid, transaction)
+            self._claimed(record, claimant, path, before, czxid, transaction, writer)
         self._note_owner(record, path)
 
     def _claimed(
-        self, record: Record, claimant: str, path: str, before: int | None, czxid: int, transaction: Transaction
+        self,
+        record: Record,
+        claimant: str,
+        path: str,
+        before: int | None,
+        czxid: int,
+        transaction: Transaction,
+        writer: int,
     ) -> None:
-        record.first_writes.setdefault(claimant, transaction.zxid)
         record.claims.setdefault(claimant, 1)
         if before is None and record.owner is not None and self._stood_by(claimant):
             record.claims[claimant] += 1
         loser = None if before is None else self._claimant(path, before)
         if loser is not None and loser != claimant and self._lives(loser):
-            loss = Loss(loser, claimant, czxid, record.first_writes[claimant])
+            claim = self._of_session[writer].first_sights.get(path, transaction.zxid)
+            loss = Loss(loser, claimant, czxid, claim)
             self._judge(partial(check_published, listed=None, wanted=(), losses=[loss]), path)
 
     def _note_owner(self, record: Record, path: str) -> None:

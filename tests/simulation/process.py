@@ -25,6 +25,7 @@ BASE: Final = "/services"
 # (create, delete, setData, setACL, sync, check, multi, create2, the containers', the TTLs' …), and error codes that a
 # server gives by itself.
 _QUORUM: Final = frozenset({1, 2, 5, 7, 9, 13, 14, 15, 16, 19, 20, 21})
+_GET_DATA: Final = 4
 _OWN_ERRORS: Final = frozenset({-5, -6, -8, -112, -118, -119, -127})
 _HEAD: Final = struct.Struct(">iii")
 _REPLY: Final = struct.Struct(">iiqi")
@@ -44,6 +45,9 @@ class Evidence(Tap):
         self._greeting: float | None = None
         self._greeted = False
         self._asked: dict[int, float] = {}
+        self._reads: dict[int, str] = {}
+        self._last_error = (0, 0)
+        """The last reply's xid and error."""
 
     def sent(self, data: bytes) -> None:
         now = self._machine.boot()
@@ -55,6 +59,9 @@ class Evidence(Tap):
             length, xid, opcode = _HEAD.unpack_from(data, at)
             if opcode in _QUORUM:
                 self._asked[xid] = now
+            elif opcode == _GET_DATA:
+                (size,) = struct.unpack_from(">i", data, at + 12)
+                self._reads[xid] = data[at + 16 : at + 16 + size].decode()
             at += 4 + length
 
     def got(self, data: bytes) -> None:
@@ -64,11 +71,20 @@ class Evidence(Tap):
                 self._greet(data)
                 (length,) = struct.unpack_from(">i", data, at)
             else:
-                length, xid, _, error = _REPLY.unpack_from(data, at)
+                length, xid, zxid, error = _REPLY.unpack_from(data, at)
                 sent = self._asked.pop(xid, None)
                 if sent is not None and error not in _OWN_ERRORS:
                     self._process.evidence = max(self._process.evidence, sent)
+                self._read(xid, zxid)
+                if xid > 0:
+                    self._last_error = (xid, error)
             at += 4 + length
+
+    def _read(self, xid: int, zxid: int) -> None:
+        """A read behind a sync is as new as the quorum; the first of a node is what a claim goes by."""
+        path = self._reads.pop(xid, None)
+        if path is not None and self._last_error == (xid - 1, 0):
+            self._process.first_sights.setdefault(path, zxid)
 
     def _greet(self, data: bytes) -> None:
         self._greeted = True
@@ -200,6 +216,7 @@ class Hooks:
     violated: Callable[[Violated], None]
     session_event: Callable[[Process, str, dict[str, object]], None]
     closed: Callable[[Held, float, float], None]
+    told: Callable[[Followed, Any], None]
     number: Callable[[], int]
 
 
@@ -224,6 +241,8 @@ class Process:
         self.draw = draw
         self.evidence = float("-inf")
         """When the last request was sent that the quorum answered (boot clock)."""
+        self.first_sights: dict[str, int] = {}
+        """The zxid of the first read of each path that was as new as the quorum, in the present history."""
         self.state = "disconnected"
         self.sessions: list[int] = []
         self.held: list[Held] = []
@@ -335,6 +354,7 @@ class Process:
                 consumer.rolled_back()
             newest = change.zxid
             consumer.apply(change)
+            self._hooks.told(followed, change)
             self._hooks.note(self.name, f"sees {type(change).__name__} {_told(change)} of {followed.service}")
             await self._take_time(changes)
 

@@ -37,6 +37,8 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
             processes=(2, 3),
             services=1,
         ),
+        # Consumers that take minutes for what others see at once.
+        "slow consumers": Profile(every=30.0, weights={"flood": 1}, processes=(2, 4), paces=(60.0, 0.0), services=1),
         # Servers that come and go with other data.
         "histories": Profile(
             every=15.0, weights={**dict.fromkeys(ALL_KINDS, 1), "restart": 8, "wipe": 8, "roll back": 12}

@@ -24,7 +24,8 @@ from tests.support.checkers import Violated
 SETTLING: Final = 4.0
 """Session timeouts from the last fault to the quiet end: a roll-back that cannot be proven takes one and a half."""
 
-ALL_KINDS: Final = dict.fromkeys(FAULTS, 2) | {"wipe": 1, "roll back": 1, "cut": 4}
+ALL_KINDS: Final = dict.fromkeys(FAULTS, 2) | {"wipe": 1, "roll back": 1, "cut": 4, "flood": 0}
+"""A flood takes a second to compute."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,17 @@ class World:
         seed: decides about everything.
         profile: what about.
         faults: in the place of those that the seed draws.
+        judged: the one guarantee that is judged; all of them unless given.
     """
 
-    def __init__(self, seed: int, profile: Profile = DEFAULT, faults: Sequence[Fault] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        profile: Profile = DEFAULT,
+        faults: Sequence[Fault] | None = None,
+        *,
+        judged: str | None = None,
+    ) -> None:
         self.seed = seed
         self.profile = profile
         draw = self._draw("world")
@@ -106,7 +115,7 @@ class World:
             self.faults = sorted(faults)
         self.engine = Engine()
         self.timeline = Timeline(self.engine)
-        self.judges = Judges(self.engine, self.timeline)
+        self.judges = Judges(self.engine, self.timeline, judged)
         self.machine = self._machine("world")
         self.network = Network(self.engine, self._draw("network"))
         self.size = draw.choice(profile.sizes)
@@ -247,6 +256,7 @@ class World:
             self.judges.violated,
             self.judges.session_event,
             self.judges.closed,
+            self.judges.told,
             lambda: next(self._numbers),
         )
         process = Process(part, machine, self.network, self.servers.connect_string, self._draw(machine.name), hooks)
