@@ -40,7 +40,7 @@ class Engine:
         most_turns: callbacks in all; more raise TooBusy.
     """
 
-    def __init__(self, most_turns: int = 20_000_000) -> None:
+    def __init__(self, most_turns: int) -> None:
         self.now = 0.0
         self.turns = 0
         self.most_turns = most_turns

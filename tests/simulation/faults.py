@@ -264,6 +264,15 @@ async def _twin(world: World, fault: Fault) -> None:
     world.launch(process.part, standby=fault.dice < 0.5)
 
 
+async def _rush(world: World, fault: Fault) -> None:
+    """Several find the ghost of one that was killed."""
+    process = world.process(fault.target)
+    world.kill(process, crashed=fault.dice < 0.5)
+    await asyncio.sleep(fault.dice)
+    for _ in range(3):
+        world.launch(process.part, standby=False)
+
+
 # ---------------------------------------------------------------- the operators
 
 
@@ -343,6 +352,7 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "kill": _kill,
         "leave": _leave,
         "twin": _twin,
+        "rush": _rush,
         "delete": _delete,
         "delete service": _delete_service,
         "overwrite": _overwrite,

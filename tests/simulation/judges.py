@@ -147,6 +147,9 @@ class Judges:
         if claimant is not None:
             self._claimed(record, claimant, path, before, czxid, transaction, writer)
         self._note_owner(record, path)
+        present = {owner for owner in record.owners if owner is not None}
+        claims: dict[Hashable, int] = {owner: record.claims.get(owner, 1) for owner in present}
+        self._judge(partial(check_single, record.owners, claims, present), path)
 
     def _claimed(
         self,

@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.simulation.world import ALL_KINDS, DEFAULT, Profile
 
-TWINS: Final = {"twin": 6, "kill": 3, "leave": 3, "expire": 2, "partition": 2, "sleep": 1, "delete": 1}
+TWINS: Final = {"twin": 6, "rush": 2, "kill": 3, "leave": 3, "expire": 2, "partition": 2, "sleep": 1, "delete": 1}
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
     {

@@ -45,6 +45,7 @@ class Profile:
         updates: of payloads, one of them for each process; seconds.
         versions: of the servers, one of them.
         sampling: seconds between two looks at what everybody claims.
+        most_turns: callbacks; who needs more goes round in circles.
     """
 
     length: float = 120.0
@@ -59,6 +60,7 @@ class Profile:
     updates: tuple[float | None, ...] = (None, 3.0, 20.0)
     versions: tuple[str, ...] = ("3.5", "3.8", "3.8", "3.9")
     sampling: float = 2.0
+    most_turns: int = 3_000_000
 
 
 DEFAULT: Final = Profile()
@@ -113,7 +115,7 @@ class World:
         self.faults = drawn(draw, profile.weights, length=profile.length, every=profile.every)
         if faults is not None:
             self.faults = sorted(faults)
-        self.engine = Engine()
+        self.engine = Engine(profile.most_turns)
         self.timeline = Timeline(self.engine)
         self.judges = Judges(self.engine, self.timeline, judged)
         self.machine = self._machine("world")
