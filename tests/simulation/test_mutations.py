@@ -72,7 +72,7 @@ def claim_forgotten(patch: Patch) -> None:
     saw = Worker._saw
 
     def saw_for_the_first_time(self: Worker, sight: Any) -> None:
-        self._claim = None
+        self._claim = sight.zxid
         saw(self, sight)
 
     patch.setattr(Worker, "_saw", saw_for_the_first_time)

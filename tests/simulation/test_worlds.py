@@ -46,6 +46,13 @@ async def test_nothing_is_violated_and_the_same_seed_replays_the_same_trace(prof
     assert one == other
 
 
+def test_who_came_while_another_looked_is_no_ghost_to_him() -> None:
+    """The first sight of a claimant came in one piece with the event of another's takeover, and did not count."""
+    outcome = World(2013, PROFILES["twins"]).run()
+
+    assert outcome.violation is None, outcome.told()
+
+
 def test_different_seeds_are_different_worlds() -> None:
     assert World(1, PROFILES["short"]).faults != World(2, PROFILES["short"]).faults
 
