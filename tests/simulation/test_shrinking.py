@@ -30,7 +30,7 @@ def lists_of(kinds: list[str], *, latest: int) -> st.SearchStrategy[list[Fault]]
     return st.lists(fault, max_size=6)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 7), faults=lists_of(sorted(FAULTS.keys() - {"flood"}), latest=int(LENGTH) - 1))
 def test_whatever_happens_nothing_is_violated(seed: int, faults: list[Fault]) -> None:
     outcome = World(seed, SMALL, faults).run()
