@@ -95,6 +95,20 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def simulate(session: nox.Session) -> None:
+    """Simulated worlds (docs/simulation.md): `nox -s simulate -- --seeds 1000`."""
+    install(session, "test")
+    session.run("python", "-m", "tests.simulation", *session.posargs)
+
+
+@nox.session(default=False)
+def explore(session: nox.Session) -> None:
+    """Every order of events for several claimants of one id, within ten minutes."""
+    install(session, "test")
+    session.run("python", "-m", "tests.simulation.explore", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The benchmarks, against kazoo, aiozk and a raw socket."""
     provide(session, ZOOKEEPER)

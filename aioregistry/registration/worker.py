@@ -364,6 +364,9 @@ class Worker:
         error = _error_of(answer)
         node, zxid = _node_read(reading)
         trusted = error is None or remedy(action, error) in _TRUSTING
+        if trusted and self._claim is None:
+            # Also by a sight that an event has overtaken since: who came in between is newer, and no ghost.
+            self._claim = zxid
         if trusted and not self._stale:
             self._saw(Observation(node, zxid))
         return error
@@ -371,8 +374,6 @@ class Worker:
     def _saw(self, sight: Observation) -> None:
         session, node = self._session, sight.node
         self._sight = sight
-        if self._claim is None:
-            self._claim = sight.zxid
         if node is not None and node.owner == session.id:
             self._saw_ours(node)
         else:

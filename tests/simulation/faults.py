@@ -1,0 +1,371 @@
+"""What can happen to a world: faults as plain data, drawn by a seed or by Hypothesis, and what each does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from aioregistry import ServiceInstance
+from aioregistry.model import encode
+from aioregistry.server.codes import Opcode
+from tests.simulation.process import BASE, Process, Stage
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class Fault(NamedTuple):
+    """One thing that happens.
+
+    Args:
+        at: seconds after the beginning.
+        kind: a key of FAULTS.
+        target: which process or server, counted round.
+        duration: seconds until it is over, where it lasts.
+        dice: between 0 and 1; what else there is to choose.
+    """
+
+    at: float
+    kind: str
+    target: int
+    duration: float
+    dice: float
+
+
+Doing: TypeAlias = Callable[["World", Fault], Awaitable[None]]
+
+
+def drawn(draw: random.Random, weights: Mapping[str, int], *, length: float, every: float) -> list[Fault]:
+    """Return the faults of a world, about one in so many seconds."""
+    faults = []
+    at = draw.expovariate(1 / every)
+    kinds, chances = list(weights), list(weights.values())
+    while at < length:
+        (kind,) = draw.choices(kinds, chances)
+        duration = draw.choice((0.05, 1.0, 3.0, 8.0, 20.0, 40.0)) * draw.uniform(0.5, 1.0)
+        faults.append(Fault(at, kind, draw.randrange(1000), duration, draw.random()))
+        at += draw.expovariate(1 / every)
+    return faults
+
+
+# ---------------------------------------------------------------- the network
+
+
+async def _cut(world: World, fault: Fault) -> None:
+    process = world.process(fault.target)
+    world.note(process, f"connections cut: {world.network.reset(process.name)}")
+
+
+async def _part(world: World, fault: Fault, *, there: bool, back: bool) -> None:
+    """Between a process and all servers, or the one that the dice name."""
+    process = world.process(fault.target)
+    names = world.servers.names
+    if fault.dice < 0.3:
+        names = [names[fault.target % len(names)]]
+    arrows = " and ".join(["to"] * there + ["from"] * back)
+    world.note(process, f"nothing {arrows} {', '.join(names)} for {fault.duration:.2f} s")
+    ways = [way for name in names for way in ([(process.name, name)] * there + [(name, process.name)] * back)]
+    for way in ways:
+        world.network.block(*way)
+    await asyncio.sleep(fault.duration)
+    for way in ways:
+        world.network.unblock(*way)
+    world.note(process, f"everything {arrows} {', '.join(names)} again")
+
+
+async def _partition(world: World, fault: Fault) -> None:
+    await _part(world, fault, there=True, back=True)
+
+
+async def _mute(world: World, fault: Fault) -> None:
+    await _part(world, fault, there=True, back=False)
+
+
+async def _deafen(world: World, fault: Fault) -> None:
+    await _part(world, fault, there=False, back=True)
+
+
+async def _half_open(world: World, fault: Fault) -> None:
+    process = world.process(fault.target)
+    here = fault.dice < 0.5
+    count = world.network.forget(process.name, here=here)
+    world.note(process, f"half open: {count}; {'it' if here else 'the server'} knows")
+
+
+async def _slow_link(world: World, fault: Fault) -> None:
+    process = world.process(fault.target)
+    seconds = 0.02 + fault.dice * 0.4
+    world.note(process, f"latency {seconds:.3f} s for {fault.duration:.2f} s")
+    world.network.latency(process.name, seconds)
+    await asyncio.sleep(fault.duration)
+    world.network.latency(process.name, None)
+
+
+async def _refuse(world: World, fault: Fault) -> None:
+    name = world.server_name(fault.target)
+    world.servers_note(f"{name} refuses connections for {fault.duration:.2f} s")
+    listener = world.network.listeners[name]
+    world.network.reset(name)
+    listener.refuses = True
+    await asyncio.sleep(fault.duration)
+    listener.refuses = False
+
+
+async def _hang(world: World, fault: Fault) -> None:
+    name = world.server_name(fault.target)
+    world.servers_note(f"{name} swallows connects for {fault.duration:.2f} s")
+    listener = world.network.listeners[name]
+    world.network.reset(name)
+    listener.hangs = True
+    await asyncio.sleep(fault.duration)
+    listener.hangs = False
+
+
+# ---------------------------------------------------------------- the servers
+
+
+async def _member_down(world: World, fault: Fault) -> None:
+    ensemble = world.servers.ensemble
+    member = ensemble.members[fault.target % len(ensemble.members)]
+    if len(ensemble.members) == 1 or not member.running:
+        return
+    name = world.server_name(fault.target)
+    world.servers_note(f"{name} goes down for {fault.duration:.2f} s")
+    await member.stop()
+    await asyncio.sleep(fault.duration)
+    if ensemble.history is not None and not member.running:
+        await member.start(listen=False)
+        world.servers_note(f"{name} is up")
+
+
+async def _cut_off(world: World, fault: Fault) -> None:
+    ensemble = world.servers.ensemble
+    member = ensemble.members[fault.target % len(ensemble.members)]
+    if len(ensemble.members) == 1 or member.is_cut_off or not member.running:
+        return
+    name = world.server_name(fault.target)
+    world.servers_note(f"{name} is cut off from the others for {fault.duration:.2f} s")
+    member.cut_off()
+    await asyncio.sleep(fault.duration)
+    member.heal()
+    world.judges.disrupted()
+    world.servers_note(f"{name} is with the others again")
+
+
+async def _lag(world: World, fault: Fault) -> None:
+    ensemble = world.servers.ensemble
+    member = ensemble.members[fault.target % len(ensemble.members)]
+    seconds = fault.dice * 3.0
+    world.servers_note(f"{world.server_name(fault.target)} lags {seconds:.2f} s for {fault.duration:.2f} s")
+    member.lag(seconds)
+    await asyncio.sleep(fault.duration)
+    member.lag(0.0)
+
+
+async def _change_leader(world: World, fault: Fault) -> None:
+    if world.servers.can_write():
+        world.servers_note("another leader")
+        world.servers.ensemble.change_leader()
+
+
+async def _restart(world: World, fault: Fault) -> None:
+    await world.restart_servers(fault.duration, "kept")
+
+
+async def _wipe(world: World, fault: Fault) -> None:
+    await world.restart_servers(fault.duration, "lost")
+
+
+async def _roll_back(world: World, fault: Fault) -> None:
+    if world.servers.ensemble.history is None:
+        return
+    backup = world.servers.backup()
+    if fault.dice < 0.5:
+        # What is restored gets the epoch after its own: only if there was another one meanwhile can clients prove it.
+        await _change_leader(world, fault)
+    await asyncio.sleep(fault.dice * 20.0)
+    await world.restart_servers(fault.duration, backup)
+
+
+async def _expire(world: World, fault: Fault) -> None:
+    process = world.process(fault.target)
+    if world.servers.can_write() and process.sessions:
+        world.note(process, f"its session {process.sessions[-1]:#x} is expired")
+        world.servers.ensemble.expire(process.sessions[-1])
+
+
+_DISTURBED: Final = (
+    Opcode.MULTI, Opcode.CREATE2, Opcode.SET_DATA, Opcode.GET_DATA, Opcode.SYNC, Opcode.MULTI_READ, Opcode.ADD_WATCH,
+    Opcode.GET_CHILDREN, Opcode.SET_WATCHES2,
+)  # fmt: skip
+_THROTTLED: Final = -127
+
+
+async def _disturb(world: World, fault: Fault) -> None:
+    ensemble = world.servers.ensemble
+    member = ensemble.members[fault.target % len(ensemble.members)]
+    opcode = _DISTURBED[fault.target // 7 % len(_DISTURBED)]
+    what = ("delayed", "refused", "its answer lost")[int(fault.dice * 3) % 3]
+    world.servers_note(f"{world.server_name(fault.target)}: the next {opcode.name} is {what}")
+    if what == "delayed":
+        member.delay(opcode, min(fault.duration, 6.0))
+    elif what == "refused":
+        member.fail(opcode, _THROTTLED)
+    else:
+        member.lose_reply(opcode)
+
+
+# ---------------------------------------------------------------- the processes and their machines
+
+
+async def _stand_still(world: World, fault: Fault, *, slept: float, what: str) -> None:
+    process = world.process(fault.target)
+    if process.machine.stands_still:
+        return
+    world.note(process, f"{what} for {fault.duration:.2f} s")
+    process.machine.stand_still()
+    await asyncio.sleep(fault.duration)
+    process.stood_still = True
+    process.machine.go_on(slept=slept)
+    world.note(process, "goes on")
+    if process.stage is Stage.UP:
+        world.judges.ask(process)  # before it hears anything
+
+
+async def _sleep(world: World, fault: Fault) -> None:
+    await _stand_still(world, fault, slept=fault.duration, what="sleeps")
+
+
+async def _block(world: World, fault: Fault) -> None:
+    await _stand_still(world, fault, slept=0.0, what="loop blocked")
+
+
+async def _kill(world: World, fault: Fault) -> None:
+    process = world.process(fault.target)
+    crashed = fault.dice < 0.5
+    world.kill(process, crashed=crashed)
+    await asyncio.sleep(fault.duration * fault.dice)
+    world.launch(process.part)
+
+
+async def _leave(world: World, fault: Fault) -> None:
+    process = world.process(fault.target)
+    await world.leave(process)
+    await asyncio.sleep(fault.duration)
+    world.launch(process.part)
+
+
+async def _twin(world: World, fault: Fault) -> None:
+    """Another process claims the same ids; whoever comes to nothing by it leaves in the end."""
+    process = world.process(fault.target)
+    world.launch(process.part, standby=fault.dice < 0.5)
+
+
+async def _rush(world: World, fault: Fault) -> None:
+    """Several find the ghost of one that was killed."""
+    process = world.process(fault.target)
+    world.kill(process, crashed=fault.dice < 0.5)
+    await asyncio.sleep(fault.dice)
+    for _ in range(3):
+        world.launch(process.part, standby=False)
+
+
+# ---------------------------------------------------------------- the operators
+
+
+def _path(world: World, fault: Fault) -> str | None:
+    process = world.process(fault.target)
+    claims = process.part.claims
+    return claims[int(fault.dice * len(claims))].path if claims else None
+
+
+async def _delete(world: World, fault: Fault) -> None:
+    path = _path(world, fault)
+    if path is not None and world.servers.delete(path):
+        world.operator_note(f"deleted {path}")
+
+
+async def _delete_service(world: World, fault: Fault) -> None:
+    service = world.service(fault.target)
+    for name in world.servers.children(f"{BASE}/{service}"):
+        world.servers.delete(f"{BASE}/{service}/{name}")
+    if world.servers.delete(f"{BASE}/{service}"):
+        world.operator_note(f"deleted all of {service}")
+
+
+async def _overwrite(world: World, fault: Fault) -> None:
+    path = _path(world, fault)
+    if path is not None and world.servers.set_data(path, b"\xff no instance"):
+        world.operator_note(f"wrote garbage into {path}")
+
+
+async def _litter(world: World, fault: Fault) -> None:
+    path = f"{BASE}/{world.service(fault.target)}/litter-{fault.target}"
+    if not world.servers.create(path, b"{" if fault.dice < 0.5 else b"\x00\xff"):
+        return
+    world.operator_note(f"left {path}")
+    await asyncio.sleep(fault.duration)
+    if fault.dice < 0.7 and world.servers.delete(path):
+        world.operator_note(f"removed {path}")
+
+
+FLOOD: Final = 1500
+"""Changes: more than are kept for a consumer that takes none."""
+
+
+async def _flood(world: World, fault: Fault) -> None:
+    service = world.service(fault.target)
+    path = f"{BASE}/{service}/flood-{fault.target}"
+    world.operator_note(f"changes {path} {FLOOD} times")
+    for number in range(FLOOD):
+        instance = ServiceInstance(service, address="10.0.0.9", id=f"flood-{fault.target}", payload=number)
+        if not world.servers.set_data(path, encode(instance)):
+            world.servers.create(path, encode(instance))
+        await asyncio.sleep(0.01)
+    world.servers.delete(path)
+
+
+FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
+    {
+        "cut": _cut,
+        "partition": _partition,
+        "mute": _mute,
+        "deafen": _deafen,
+        "half open": _half_open,
+        "slow link": _slow_link,
+        "refuse": _refuse,
+        "hang": _hang,
+        "member down": _member_down,
+        "cut off": _cut_off,
+        "lag": _lag,
+        "change leader": _change_leader,
+        "restart": _restart,
+        "wipe": _wipe,
+        "roll back": _roll_back,
+        "expire": _expire,
+        "disturb": _disturb,
+        "sleep": _sleep,
+        "block": _block,
+        "kill": _kill,
+        "leave": _leave,
+        "twin": _twin,
+        "rush": _rush,
+        "delete": _delete,
+        "delete service": _delete_service,
+        "overwrite": _overwrite,
+        "litter": _litter,
+        "flood": _flood,
+    }
+)
+"""What each kind does; it is over when the coroutine is."""
+
+
+def strike(world: World, fault: Fault) -> Awaitable[None]:
+    return FAULTS[fault.kind](world, fault)
+
+
+def living(processes: list[Process]) -> list[Process]:
+    return [process for process in processes if process.stage is Stage.UP]

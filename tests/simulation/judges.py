@@ -1,0 +1,352 @@
+"""Those who watch a world: the checkers of the guarantees, at every step that matters and at the quiet end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from aioregistry import Removed, Resynced, Status
+from aioregistry.model import encode
+from aioregistry.server.history import OWN, Transaction
+from aioregistry.server.tree import Created, DataChanged, Deleted
+from tests.simulation.engine import Engine
+from tests.simulation.process import BASE, Followed, Held, Process, Stage
+from tests.simulation.servers import Servers
+from tests.simulation.timeline import Timeline
+from tests.support.checkers import (
+    Loss,
+    Violated,
+    check_converged,
+    check_honest,
+    check_legal,
+    check_owned,
+    check_published,
+    check_single,
+    check_withdrawn,
+)
+
+SLACK: Final = 3.0
+"""Seconds for what is under way when a promised time is over, the sampling included."""
+
+TICKS_OF_GRACE: Final = 1.5
+
+
+@dataclass
+class Record:
+    """What happened to one path within one history."""
+
+    owner: int | None = None
+    czxid: int = 0
+    owners: list[str | None] = field(default_factory=list)
+    claims: dict[str, int] = field(default_factory=dict)
+    last_gap: int = 0
+    """The zxid of the last transaction that left no instance there."""
+
+
+class Judges:
+    """They see everything, and share nothing with the library but its public face.
+
+    Args:
+        engine: for the time.
+        timeline: what they note is in it.
+        judged: the one guarantee that is judged; all of them unless given.
+    """
+
+    def __init__(self, engine: Engine, timeline: Timeline, judged: str | None = None) -> None:
+        self._judged = judged
+        self.engine = engine
+        self.timeline = timeline
+        self.servers: Servers
+        self.processes: list[Process] = []
+        self.violations: list[Violated] = []
+        self._records: dict[str, Record] = {}
+        self._of_session: dict[int, Process] = {}
+        self._disrupted = 0.0
+
+    # ------------------------------------------------------------ what is told
+
+    def violated(self, violation: Violated) -> None:
+        if self._judged not in (None, violation.guarantee):
+            return
+        self.timeline.note("JUDGES", f"VIOLATED {violation}")
+        self.violations.append(violation)
+
+    def session_event(self, process: Process, event: str, fields: dict[str, object]) -> None:
+        """A registry's hook was called."""
+        if process.stage is Stage.KILLED:
+            return
+        shown = " ".join(f"{key}={_shown(value)}" for key, value in fields.items())
+        self.timeline.note(process.name, f"{event} {shown}")
+        if event != "session.state":
+            return
+        state = str(fields["state"])
+        self._judge(partial(check_legal, [state], before=process.state), process.name)
+        process.state = state
+        session = fields["session"]
+        if not isinstance(session, int) or not session:
+            return
+        if state == "reconnected" and session != process.sessions[-1]:
+            self.violated(Violated("Legal", f"{process.name} reconnected to another session"))
+        if session not in process.sessions:
+            process.sessions.append(session)
+            self._of_session[session] = process
+
+    def told(self, followed: Followed, change: Any) -> None:
+        """A consumer took a change."""
+        if followed.history_lost:
+            return
+        for each in change.changes if isinstance(change, Resynced) else (change,):
+            if isinstance(each, Removed):
+                record = self._records.get(f"{BASE}/{followed.service}/{each.id}", Record())
+                if record.last_gap < each.entry.czxid:
+                    self.violated(Violated("Ordered", f"{each!r}, which was listed all the time"))
+
+    def disrupted(self) -> None:
+        """The timers of all sessions started anew."""
+        self._disrupted = self.engine.now
+
+    def history_lost(self) -> None:
+        """Zxids, owners and claims of before mean nothing any more."""
+        self._records.clear()
+        for process in self.processes:
+            process.first_sights.clear()
+            for followed in process.followed:
+                followed.history_lost = True
+        self._disrupted = self.engine.now
+
+    def committed(self, transaction: Transaction, writer: int) -> None:
+        """A transaction became history."""
+        paths: dict[str, list[Created | Deleted | DataChanged]] = {}
+        for change in transaction.changes:
+            if isinstance(change, Created | Deleted | DataChanged) and change.path.startswith(f"{BASE}/"):
+                paths.setdefault(change.path, []).append(change)
+        for path, changes in paths.items():
+            self._changed(path, changes, transaction, writer)
+
+    def _changed(
+        self, path: str, changes: list[Created | Deleted | DataChanged], transaction: Transaction, writer: int
+    ) -> None:
+        what = " ".join(type(change).__name__ for change in changes)
+        process = self._of_session.get(writer)
+        by = "operator" if writer == OWN else process.name if process else f"{writer:#x}"
+        if transaction.ended is not None:
+            by = f"end of {transaction.ended:#x}"
+        self.timeline.note("servers", f"{path} {what} by {by} at {transaction.zxid:#x}")
+        record = self._records.setdefault(path, Record())
+        before, czxid = record.owner, record.czxid
+        for change in changes:
+            if isinstance(change, Created):
+                record.owner, record.czxid = change.owner or None, transaction.zxid
+            elif isinstance(change, Deleted):
+                record.owner = None
+        if record.owner is None or writer == OWN:
+            record.last_gap = transaction.zxid
+        claimant = self._claimant(path, writer)
+        if claimant is not None:
+            self._claimed(record, claimant, path, before, czxid, transaction, writer)
+        self._note_owner(record, path)
+        present = {owner for owner in record.owners if owner is not None}
+        claims: dict[Hashable, int] = {owner: record.claims.get(owner, 1) for owner in present}
+        self._judge(partial(check_single, record.owners, claims, present), path)
+
+    def _claimed(
+        self,
+        record: Record,
+        claimant: str,
+        path: str,
+        before: int | None,
+        czxid: int,
+        transaction: Transaction,
+        writer: int,
+    ) -> None:
+        record.claims.setdefault(claimant, 1)
+        if before is None and record.owner is not None and self._stood_by(claimant):
+            record.claims[claimant] += 1
+        loser = None if before is None else self._claimant(path, before)
+        if loser is not None and loser != claimant and self._lives(loser):
+            claim = self._of_session[writer].first_sights.get(path, transaction.zxid)
+            loss = Loss(loser, claimant, czxid, claim)
+            self._judge(partial(check_published, listed=None, wanted=(), losses=[loss]), path)
+
+    def _note_owner(self, record: Record, path: str) -> None:
+        owner = None if record.owner is None else self._claimant(path, record.owner) or f"{record.owner:#x}"
+        if not record.owners or record.owners[-1] != owner:
+            record.owners.append(owner)
+
+    def closed(self, held: Held, took: float, timeout: float) -> None:
+        """A process has left; its close timeout is a third of *timeout*."""
+        node = self.servers.node(held.claim.path)
+        withdrawn = held.registration.withdrawn
+        if held.registration.status is not Status.CLOSED:
+            return  # it was displaced, or failed, before
+        judgement = partial(
+            check_withdrawn,
+            withdrawn=withdrawn,
+            sessions=held.process.sessions,
+            owner=None if node is None else node.owner,
+            took=took,
+            bound=timeout / 3 + SLACK if not held.process.stood_still else float("inf"),
+        )
+        self._judge(judgement, held.name)
+
+    # ------------------------------------------------------------ while it goes on
+
+    def sample(self) -> None:
+        """Look at what everybody claims now."""
+        if not self.servers.can_write():
+            self._disrupted = self.engine.now
+        for process in self.processes:
+            if process.stage is Stage.UP and not process.machine.stands_still:
+                self.ask(process)
+            elif process.stage is Stage.KILLED:
+                self._is_gone(process)
+
+    def ask(self, process: Process) -> None:
+        """What does this process claim, and by what right?"""
+        with process.machine.as_running():
+            self._ask(process)
+
+    def _ask(self, process: Process) -> None:
+        age = process.machine.boot() - process.evidence
+        timeout = process.registry.session.timeout
+        claims: dict[str, bool] = {}
+        for held in process.held:
+            claims[held.name] = live = held.registration.status is Status.LIVE
+            self._has_its_node(held, live=live, timeout=timeout)
+        for followed in process.followed:
+            claims[f"{process.name} of {followed.service}"] = followed.view.fresh
+        for who, claimed in claims.items():
+            self._judge(partial(check_honest, claimed=claimed, contact_age=age, timeout=timeout), who)
+
+    def _has_its_node(self, held: Held, *, live: bool, timeout: float) -> None:
+        """A claim to be live may be wrong for as long as its evidence may be old, and no longer."""
+        node = self.servers.node(held.claim.path)
+        session = held.process.registry.session.id
+        if not live or (node is not None and node.owner == session) or self.servers.ensemble.history is None:
+            held.wrong_since = None
+        elif held.wrong_since is None:
+            held.wrong_since = self.engine.now
+        elif self.engine.now - held.wrong_since > timeout + SLACK:
+            owner = None if node is None else node.owner
+            self._judge(partial(check_owned, live=True, session_id=session, owner=owner), held.name)
+
+    def _is_gone(self, process: Process) -> None:
+        """Who was killed is gone within its timeout and a tick and a half, if the servers were there all the time."""
+        since = max(process.killed_at, self._disrupted)
+        bound = process.registry.session.timeout + TICKS_OF_GRACE * self.servers.tick + SLACK
+        took = self.engine.now - since
+        if took <= bound:
+            return
+        for held in process.held:
+            node = self.servers.node(held.claim.path)
+            owner = None if node is None else node.owner
+            self._judge(partial(check_withdrawn, withdrawn=True, sessions=process.sessions, owner=owner), held.name)
+
+    # ------------------------------------------------------------ the quiet end
+
+    def quiet(self) -> None:
+        """All faults have ended long ago: everything is as it should be."""
+        self.sample()
+        for path in sorted({held.claim.path for process in self.processes for held in process.held}):
+            self._judge_path(path)
+        for process in self._living():
+            for held in process.held:
+                node = self.servers.node(held.claim.path)
+                live = held.registration.status is Status.LIVE
+                owner = None if node is None else node.owner
+                session = process.registry.session.id
+                self._judge(partial(check_owned, live=live, session_id=session, owner=owner), held.name)
+            with process.machine.as_running():
+                self._judge_views(process)
+
+    def _judge_path(self, path: str) -> None:
+        node = self.servers.node(path)
+        candidates = [held for process in self._living() for held in process.held if held.claim.path == path]
+        wanting = [held for held in candidates if not held.told]
+        wanted = [_document(held) for held in wanting]
+        listed = None if node is None else node.data
+        self._judge(partial(check_published, listed=listed, wanted=wanted), path)
+        if wanting and node is not None and not any(held.registration.status is Status.LIVE for held in wanting):
+            self.violated(Violated("Published", f"{path} is listed, and nobody says that it is live"))
+        record = self._records.get(path, Record())
+        told = {held.name for process in self.processes for held in process.held if held.told or not _lives(process)}
+        strangers = {owner for owner in record.owners if owner is not None and owner.startswith("0x")}
+        claims: dict[Hashable, int] = {
+            owner: record.claims.get(owner, 1) for owner in record.owners if owner is not None
+        }
+        self._judge(partial(check_single, record.owners, claims, told | strangers), path)
+
+    def _judge_views(self, process: Process) -> None:
+        for followed in process.followed:
+            path = f"{BASE}/{followed.service}"
+            held: dict[str, object] = {}
+            for name in self.servers.children(path):
+                node = self.servers.node(f"{path}/{name}")
+                assert node is not None
+                held[name] = (node.created, node.mzxid)
+            snapshot = followed.view.snapshot
+            seen: dict[str, object] = {id: (entry.czxid, entry.mzxid) for id, entry in snapshot.entries.items()}
+            seen |= {id: (invalid.czxid, invalid.mzxid) for id, invalid in snapshot.invalid.items()}
+            who = f"{process.name} of {followed.service}"
+            self._judge(partial(check_converged, seen=seen, held=held), who)
+            if not followed.view.fresh:
+                self.violated(Violated("Converged", f"{who}: everything is well, and the view is not fresh"))
+            # A consumer that was slow has not taken all of it yet.
+            if followed.consumer is not None and not process.part.pace:
+                self._judge(partial(followed.consumer.check, snapshot.entries), who)
+
+    def over(self, left: Iterable[str]) -> None:
+        """Everybody has left: nothing is."""
+        for record_path in sorted(self._records):
+            node = self.servers.node(record_path)
+            process = None if node is None else self._of_session.get(node.owner)
+            if node is not None and process is not None:
+                judgement = partial(check_withdrawn, withdrawn=True, sessions=process.sessions, owner=node.owner)
+                self._judge(judgement, record_path)
+        for what in left:
+            self.violated(Violated("Bounded", f"left behind: {what}"))
+
+    # ------------------------------------------------------------ who is who
+
+    def _living(self) -> list[Process]:
+        return [process for process in self.processes if _lives(process)]
+
+    def _claimant(self, path: str, session: int) -> str | None:
+        """The registration that writes *path* in the name of *session*."""
+        process = self._of_session.get(session)
+        if process is None:
+            return None
+        return next((held.name for held in process.held if held.claim.path == path), None)
+
+    def _lives(self, claimant: str) -> bool:
+        return any(held.name == claimant and not held.told for process in self._living() for held in process.held)
+
+    def _stood_by(self, claimant: str) -> bool:
+        return any(
+            held.name == claimant and held.claim.on_displaced == "standby"
+            for process in self.processes
+            for held in process.held
+        )
+
+    def _judge(self, check: Callable[[], None], who: str) -> None:
+        try:
+            check()
+        except Violated as violation:
+            what = str(violation).partition(": ")[2]
+            self.violated(Violated(violation.guarantee, f"{who}: {what}"))
+
+
+def _lives(process: Process) -> bool:
+    return process.stage is Stage.UP
+
+
+def _document(held: Held) -> bytes:
+    return encode(held.registration.instance)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and value > 0xFFFF:
+        return f"{value:#x}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

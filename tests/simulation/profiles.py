@@ -1,0 +1,53 @@
+"""Kinds of worlds by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from tests.simulation.world import ALL_KINDS, DEFAULT, Profile
+
+TWINS: Final = {"twin": 6, "rush": 2, "kill": 3, "leave": 3, "expire": 2, "partition": 2, "sleep": 1, "delete": 1}
+
+PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
+    {
+        "default": DEFAULT,
+        # Half a minute of trouble: what the default test run has time for.
+        "short": Profile(length=60.0, every=3.0),
+        "short twins": Profile(length=40.0, every=2.0, weights=TWINS, processes=(2, 3), services=1),
+        # An hour of 30 processes that are left alone, but for a lost connection now and then.
+        "hour": Profile(
+            length=3600.0,
+            weights={"cut": 1},
+            every=600.0,
+            processes=(30, 30),
+            services=3,
+            sizes=(3,),
+            timeouts=(10.0,),
+            updates=(None, 300.0),
+            sampling=5.0,
+        ),
+        # Dozens of processes, one thing after another.
+        "crowd": Profile(length=300.0, every=1.0, processes=(24, 36), services=4),
+        # Claimants of the same ids, and little else.
+        "twins": Profile(
+            every=2.0,
+            weights=TWINS,
+            processes=(2, 3),
+            services=1,
+        ),
+        # Consumers that take minutes for what others see at once.
+        "slow consumers": Profile(every=30.0, weights={"flood": 1}, processes=(2, 4), paces=(60.0, 0.0), services=1),
+        # Servers that come and go with other data.
+        "histories": Profile(
+            every=15.0, weights={**dict.fromkeys(ALL_KINDS, 1), "restart": 8, "wipe": 8, "roll back": 12}
+        ),
+        # Members that lag, are cut off, and lead in turns.
+        "ensemble": Profile(
+            every=2.0,
+            weights={"lag": 4, "cut off": 4, "change leader": 2, "member down": 2, "kill": 1, "twin": 1, "hang": 1},
+            sizes=(3, 5),
+        ),
+    }
+)

@@ -1,0 +1,259 @@
+"""The judges can fail: deliberate mistakes in the library, each found by the checker named for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+import pytest
+
+from aioregistry import SessionState, Status, model
+from aioregistry.discovery import mirror, view
+from aioregistry.discovery.follower import Follower
+from aioregistry.discovery.mirror import Mirror
+from aioregistry.protocol import Delete, EventKind, Exists, Multi
+from aioregistry.registration import plan as plans
+from aioregistry.registration import worker
+from aioregistry.registration.handle import Registration
+from aioregistry.registration.plan import PLANS, Action, Goal, Sight
+from aioregistry.registration.transactions import creation
+from aioregistry.registration.worker import Worker
+from aioregistry.session import backoff, connection, machine, supervisor
+from tests.simulation.process import MachineRuntime
+from tests.simulation.profiles import TWINS
+from tests.simulation.world import Profile, World
+
+Patch = pytest.MonkeyPatch
+SEEDS: Final = 12
+"""Within so many worlds a mistake must be found."""
+
+CALM: Final = Profile(
+    length=50.0,
+    every=3.0,
+    processes=(3, 4),
+    services=1,
+    paces=(0.0,),
+    timeouts=(4.0,),
+    sampling=0.5,
+    most_turns=400_000,
+)
+RIVALS: Final = replace(CALM, every=1.5, weights=TWINS, processes=(2, 2), updates=(None,))
+
+
+def with_faults(*kinds: str, profile: Profile = CALM, **changes: Any) -> Profile:
+    return replace(profile, weights=dict.fromkeys(kinds, 1), **changes)
+
+
+# ---------------------------------------------------------------- the mistakes
+
+
+def no_owner_check(patch: Patch) -> None:
+    saw = Worker._saw
+
+    def saw_as_ours(self: Worker, sight: Any) -> None:
+        if sight.node is not None:
+            sight = sight._replace(node=sight.node._replace(owner=self._session.id))
+        saw(self, sight)
+
+    patch.setattr(Worker, "_saw", saw_as_ours)
+
+
+def unfenced_takeover(patch: Patch) -> None:
+    patch.setattr(
+        worker,
+        "takeover",
+        lambda target, data, version: Multi([Delete(target.path, version), creation(target, data)]),
+    )
+
+
+def claim_forgotten(patch: Patch) -> None:
+    saw = Worker._saw
+
+    def saw_for_the_first_time(self: Worker, sight: Any) -> None:
+        self._claim = sight.zxid
+        saw(self, sight)
+
+    patch.setattr(Worker, "_saw", saw_for_the_first_time)
+
+
+def blind_delete(patch: Patch) -> None:
+    blind = {
+        sight: MappingProxyType({**row, Goal.WITHDRAWN: Action.WITHDRAW}) if sight is not Sight.ABSENT else row
+        for sight, row in PLANS.items()
+    }
+    patch.setattr(plans, "PLANS", blind)
+    patch.setattr(worker, "withdrawal", lambda target, version, czxid, *, marked: Delete(target.path, -1))
+
+
+def no_resync(patch: Patch) -> None:
+    connected = Mirror.connected
+
+    def connected_as_before(self: Mirror, *, one_shot: bool, history: int) -> None:
+        connected(self, one_shot=one_shot, history=history)
+        if self._ever_synced:
+            self._due.clear()
+            self.synced = True
+
+    patch.setattr(Mirror, "connected", connected_as_before)
+
+
+def versions_instead_of_zxids(patch: Patch) -> None:
+    observe = Mirror._observe
+
+    def observe_versions(self: Mirror, name: str, observation: Any, zxid: int) -> None:
+        known = self.entries.get(name)
+        if known is not None and type(observation) is tuple and observation[1].version == known.version:
+            return
+        observe(self, name, observation, zxid)
+
+    patch.setattr(Mirror, "_observe", observe_versions)
+
+
+def removed_straight_from_an_event(patch: Patch) -> None:
+    event = Mirror.event
+
+    def event_as_news(self: Mirror, kind: EventKind, name: str) -> None:
+        if kind is EventKind.DELETED and name in self.entries and self.synced:
+            self._apply(name, None, self._horizon)
+        event(self, kind, name)
+
+    patch.setattr(Mirror, "event", event_as_news)
+
+
+def live_by_ping(patch: Patch) -> None:
+    """A read in the place of the sync: what any server answers by itself."""
+    patch.setattr(supervisor, "Sync", Exists)
+    patch.setattr(connection, "_EVIDENT", connection._EVIDENT | {Exists.opcode})
+
+
+def evidence_by_arrival(patch: Patch) -> None:
+    received = connection.Connection._reply_received
+
+    def received_now(self: Any, frame: bytes, xid: int) -> None:
+        before = self.evidence
+        received(self, frame, xid)
+        if self.evidence != before:
+            self.evidence = self._runtime.boot()
+
+    patch.setattr(connection.Connection, "_reply_received", received_now)
+
+
+def a_clock_that_sleeps(patch: Patch) -> None:
+    patch.setattr(MachineRuntime, "boot", MachineRuntime.monotonic)
+
+
+def live_while_suspended(patch: Patch) -> None:
+    status: Any = vars(Registration)["status"].fget
+
+    def hopeful(self: Registration[Any]) -> Status:
+        known = status(self)
+        return Status.LIVE if known in (Status.UNCERTAIN, Status.PRESUMED_GONE) else known
+
+    patch.setattr(Registration, "status", property(hopeful))
+
+
+def fresh_by_connection(patch: Patch) -> None:
+    patch.setattr(Follower, "fresh", property(lambda self: self.mirror.synced))
+    patch.setattr(Mirror, "disconnected", lambda self: None)
+
+
+def unbounded_queue(patch: Patch) -> None:
+    patch.setattr(view, "CHANGES_KEPT", 1_000_000)
+
+
+def retry_that_ends(patch: Patch) -> None:
+    delay = backoff.retry_delay
+
+    def delay_until_tired(failures: int, timeout: float, draw: Callable[[float, float], float]) -> float:
+        return delay(failures, timeout, draw) if failures < 29 else 1e9
+
+    patch.setattr(supervisor, "retry_delay", delay_until_tired)
+
+
+def event_of_the_own_node_ignored(patch: Patch) -> None:
+    patch.setattr(Worker, "_on_event", lambda self, event: None)
+    patch.setattr(worker, "PERIOD", 1e9)
+
+
+def withdrawn_without_looking(patch: Patch) -> None:
+    patch.setattr(Worker, "withdrawn", property(lambda self: True))
+    patch.setattr(Worker, "_surely_gone", lambda self: True)
+
+
+def every_session_is_new(patch: Patch) -> None:
+    announced = machine._announced
+
+    def announced_as_new(value: Any, state: SessionState) -> Any:
+        if state is not SessionState.RECONNECTED:
+            return announced(value, state)
+        connected = SessionState.CONNECTED
+        return value._replace(state=connected), (machine.Announce(connected, value.session_id),)
+
+    patch.setattr(machine, "_announced", announced_as_new)
+
+
+def garbage_ends_the_following(patch: Patch) -> None:
+
+    def decode_or_die(data: bytes, **names: Any) -> Any:
+        try:
+            return model.decode(data, **names)
+        except Exception as error:
+            raise RuntimeError("garbage") from error
+
+    patch.setattr(mirror, "decode", decode_or_die)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    guarantee: str
+    make: Callable[[Patch], None]
+    profile: Profile
+
+
+MISTAKES: Final[Mapping[str, Mistake]] = {
+    mistake.make.__name__: mistake
+    for mistake in (
+        Mistake("Owned", no_owner_check, RIVALS),
+        Mistake("Published", unfenced_takeover, with_faults("rush", profile=RIVALS)),
+        Mistake("Single", claim_forgotten, RIVALS),
+        Mistake("Published", blind_delete, with_faults("twin", "leave", profile=RIVALS)),
+        Mistake("Converged", no_resync, with_faults("cut", "leave", "kill", "partition")),
+        Mistake("Converged", versions_instead_of_zxids, with_faults("expire", "delete", "wipe", "partition")),
+        Mistake("Ordered", removed_straight_from_an_event, RIVALS),
+        Mistake("Honest", live_by_ping, with_faults("cut off", sizes=(3,))),
+        Mistake("Honest", evidence_by_arrival, with_faults("sleep", "block", "deafen")),
+        Mistake("Honest", a_clock_that_sleeps, with_faults("sleep")),
+        Mistake("Honest", live_while_suspended, with_faults("partition")),
+        Mistake("Honest", fresh_by_connection, with_faults("partition")),
+        Mistake("Bounded", unbounded_queue, with_faults("flood", every=15.0, paces=(80.0,))),
+        Mistake("Published", retry_that_ends, with_faults("restart", every=20.0)),
+        Mistake("Published", event_of_the_own_node_ignored, with_faults("delete")),
+        Mistake("Withdrawn", withdrawn_without_looking, with_faults("leave", "partition")),
+        Mistake("Legal", every_session_is_new, with_faults("cut")),
+        Mistake("Contained", garbage_ends_the_following, with_faults("litter", "overwrite")),
+    )
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_found_by_the_checker_named_for_it(name: str, monkeypatch: Patch) -> None:
+    mistake = MISTAKES[name]
+    mistake.make(monkeypatch)
+
+    for seed in range(SEEDS):
+        outcome = World(seed, mistake.profile, judged=mistake.guarantee).run()
+        if outcome.violation is not None:
+            assert outcome.violation.guarantee == mistake.guarantee
+            return
+    pytest.fail(f"no checker found {name} in {SEEDS} worlds")
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_without_the_mistake_nothing_is_found(name: str) -> None:
+    mistake = MISTAKES[name]
+
+    outcome = World(0, mistake.profile).run()
+
+    assert outcome.violation is None, outcome.told()

@@ -1,0 +1,63 @@
+"""The default seeds: nothing is violated, and the same seed is the same world."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.faults import FAULTS
+from tests.simulation.profiles import PROFILES
+from tests.simulation.world import World
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 8
+DEADLINE = 200.0
+
+
+async def digests(profile: str, hash_seed: int) -> list[str]:
+    """What a process of its own tells of the default seeds."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.simulation", "--digests", "--profile", profile, "--seeds", str(SEEDS)),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(DEADLINE):
+            told, _ = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode == 0
+    return told.decode().splitlines()
+
+
+@pytest.mark.parametrize("profile", ["short", "short twins"])
+async def test_nothing_is_violated_and_the_same_seed_replays_the_same_trace(profile: str) -> None:
+    one, other = await asyncio.gather(digests(profile, 1), digests(profile, 2))
+
+    assert [line for line in one if "VIOLATED" in line] == [], "\n".join(one)
+    assert len(one) == SEEDS
+    assert one == other
+
+
+def test_who_came_while_another_looked_is_no_ghost_to_him() -> None:
+    """The first sight of a claimant came in one piece with the event of another's takeover, and did not count."""
+    outcome = World(2013, PROFILES["twins"]).run()
+
+    assert outcome.violation is None, outcome.told()
+
+
+def test_different_seeds_are_different_worlds() -> None:
+    assert World(1, PROFILES["short"]).faults != World(2, PROFILES["short"]).faults
+
+
+def test_every_kind_of_fault_is_drawn() -> None:
+    drawn = {fault.kind for seed in range(40) for fault in World(seed, PROFILES["short"]).faults}
+
+    assert drawn == set(FAULTS) - {"flood"}
