@@ -103,7 +103,7 @@ def simulate(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def explore(session: nox.Session) -> None:
-    """Every order of events for several claimants of one id, within ten minutes."""
+    """Every order of events for one session, and for several claimants of one id, within ten minutes each."""
     install(session, "test")
     session.run("python", "-m", "tests.simulation.explore", *session.posargs)
 

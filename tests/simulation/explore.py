@@ -1,4 +1,5 @@
-"""`python -m tests.simulation.explore`: every order of events for three claimants of one id, breadth first.
+"""`python -m tests.simulation.explore`: every order of events for several claimants of one id, breadth first; and for a
+session (`explore_session.py`).
 
 Each claimant does what the worker does: look, plan, send, be answered or not. A state is a value: the node, and what
 every claimant knows of it; zxids count by their order only. What was visited is not visited again, so that the search
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from aioregistry.registration.plan import Goal, Node
 from tests.registration.test_claimants import GHOST, PATH, Claimant, Fate, Habits, make_parents
+from tests.simulation.explore_session import explore_session
 from tests.support.checkers import Loss, Violated, check_owned, check_published, check_single
 from tests.support.model_tree import Change, ModelNode, ModelTree
 
@@ -220,8 +222,18 @@ def main(arguments: Any = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.explore", description=__doc__)
     parser.add_argument("--claimants", type=int, default=3)
     parser.add_argument("--faults", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--connections", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=600.0, help="for each of the two (default: %(default)s)")
     options = parser.parse_args(arguments)
+    session = explore_session(connections=options.connections, faults=options.faults, seconds=options.seconds)
+    closed = "all there are" if session.closed else f"more are left, {session.depth} steps deep"
+    print(
+        f"session: {options.connections} connections, {options.faults} faults: {session.states} states, {closed}",
+        flush=True,
+    )
+    if session.violation is not None:
+        print("\n".join([*session.story, f"VIOLATED {session.violation!r}"]))
+        return 1
     found = explore(claimants=options.claimants, faults=options.faults, seconds=options.seconds)
     closed = "all there are" if found.closed else "more are left"
     print(f"plan: {options.claimants} claimants, {options.faults} faults: {found.states} states, {closed}")
