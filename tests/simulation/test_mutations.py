@@ -26,7 +26,7 @@ from tests.simulation.profiles import TWINS
 from tests.simulation.world import Profile, World
 
 Patch = pytest.MonkeyPatch
-SEEDS: Final = 12
+SEEDS: Final = 40
 """Within so many worlds a mistake must be found."""
 
 CALM: Final = Profile(
@@ -218,7 +218,7 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Owned", no_owner_check, RIVALS),
         Mistake("Published", unfenced_takeover, with_faults("rush", profile=RIVALS)),
         Mistake("Single", claim_forgotten, RIVALS),
-        Mistake("Published", blind_delete, with_faults("twin", "leave", profile=RIVALS)),
+        Mistake("Published", blind_delete, with_faults("twin", "leave", "lag", profile=RIVALS, every=1.0, sizes=(3,))),
         Mistake("Converged", no_resync, with_faults("cut", "leave", "kill", "partition")),
         Mistake("Converged", versions_instead_of_zxids, with_faults("expire", "delete", "wipe", "partition")),
         Mistake("Ordered", removed_straight_from_an_event, RIVALS),
