@@ -46,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "": {"*"},
     "server": {"protocol", "errors"},
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
-    "testing": {"server", "errors", "model", "", "pytest", "pytest_asyncio"},
+    "testing": {"server", "errors", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     "integrations": {"errors", "model", ""},
     "cli": {"server", "errors", "model", ""},
     "__main__": {"cli"},

@@ -130,6 +130,8 @@ class Endpoint:
             self._listener = None
             if keep_port:
                 self._give_port_back = weakref.finalize(self, os.close, _reserved(family, self.host, self._port))
+        if not keep_port:
+            self._give_port_back()
         self.drop()
         self.thaw()
 

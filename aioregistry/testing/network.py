@@ -47,5 +47,13 @@ def on_network(command: Callable[[], T]) -> T:
 
 
 def run_on_network(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run *coroutine* on the network's thread to its end; return or raise what it did."""
-    return asyncio.run_coroutine_threadsafe(coroutine, network()).result(COMMAND_TIMEOUT)
+    """Run *coroutine* on the network's thread to its end; return or raise what it did.
+
+    One that takes longer than COMMAND_TIMEOUT is cancelled, and TimeoutError raised.
+    """
+
+    async def bounded() -> T:
+        async with asyncio.timeout(COMMAND_TIMEOUT):
+            return await coroutine
+
+    return asyncio.run_coroutine_threadsafe(bounded(), network()).result()

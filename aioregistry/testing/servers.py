@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 import uuid
 from typing import Any, Literal, Self, TypeAlias
 
+from aiozk import exc
+
 import aioregistry
-from aioregistry.errors import InvalidArgument, NoNode, UsageError
+from aioregistry.errors import InvalidArgument, RequestTimeout, UsageError, session_name
 from aioregistry.server import Backup, Ensemble, Member
 from aioregistry.server import ZooKeeperServer as Server
 
@@ -128,9 +131,8 @@ class ZooKeeper:
     # ------------------------------------------------------------------ its end
 
     def close(self) -> None:
-        """Go down for good."""
-        if self.server.running:
-            self.stop()
+        """Go down for good, and give the port back."""
+        run_on_network(self.server.__aexit__(None, None, None))
 
     def __enter__(self) -> Self:
         return self
@@ -187,10 +189,18 @@ class RealZooKeeper(ZooKeeper):
         return self.address + self.chroot
 
     def expire(self, session_id: int) -> None:
-        """End a session by closing it from another connection: to everybody else that is the same as its expiry."""
+        """End a session by closing it from another connection: to everybody else that is the same as its expiry.
+
+        Raises :class:`InvalidArgument` for a session that was not opened here, and :class:`RequestTimeout` where its
+        end could not be seen within ten seconds.
+        """
         if session_id not in self.proxy.passwords:
             raise InvalidArgument("session_id", session_id, "is no session that was opened here")
-        _close_session(self._target, session_id, self.proxy.passwords[session_id])
+        deadline = time.monotonic() + COMMAND_TIMEOUT
+        # Its owner may take it back between our handshake and our closing it: only a refusal proves the end.
+        while not _is_over(self._target, session_id, self.proxy.passwords[session_id]):
+            if time.monotonic() > deadline:
+                raise RequestTimeout(f"session {session_name(session_id)} was not over within {COMMAND_TIMEOUT:g} s")
 
     def drop(self, session_id: int | None = None) -> None:
         """End the connections of a session, or all; the sessions live on."""
@@ -264,23 +274,38 @@ async def _remove(address: str, chroot: str) -> None:
     async with aioregistry.connect(address, connect_timeout=COMMAND_TIMEOUT / 2) as registry:
         client, doomed = registry.client, [chroot]
         for path in doomed:  # which grows: parents before their children
-            with contextlib.suppress(NoNode):
+            with contextlib.suppress(exc.NoNode):  # the client is aiozk's
                 doomed += [f"{path}/{name}" for name in await client.get_children(path)]
         for path in reversed(doomed):
-            with contextlib.suppress(NoNode):
+            with contextlib.suppress(exc.NoNode):
                 await client.delete(path, force=True)
 
 
 _CONNECT = struct.Struct(">iiqiqi16s")
+_CONNECTED = struct.Struct(">iiiqi16s")
 _CLOSE = struct.Struct(">iii")
 
+ANSWER_TIMEOUT = COMMAND_TIMEOUT / 10
+"""Seconds: where a session is ended twice at the same moment, a server may forget to answer one of the two."""
 
-def _close_session(target: tuple[str, int], session_id: int, password: bytes) -> None:
-    with socket.create_connection(target, COMMAND_TIMEOUT) as connection:
-        connection.sendall(_CONNECT.pack(_CONNECT.size - 4, 0, 0, 10_000, session_id, 16, password))
-        connection.sendall(_CLOSE.pack(8, 1, -11))
-        while connection.recv(4096):  # the server answers, and closes
-            pass
+
+def _is_over(target: tuple[str, int], session_id: int, password: bytes) -> bool:
+    """Return whether a session has ended; if not, ask for its end."""
+    with socket.create_connection(target, COMMAND_TIMEOUT) as connection, contextlib.suppress(ConnectionError):
+        connection.settimeout(ANSWER_TIMEOUT)
+        with contextlib.suppress(TimeoutError):
+            connection.sendall(_CONNECT.pack(_CONNECT.size - 4, 0, 0, 10_000, session_id, 16, password))
+            greeting = b""
+            while len(greeting) < _CONNECTED.size:
+                if not (more := connection.recv(_CONNECTED.size - len(greeting))):
+                    return False
+                greeting += more
+            if _CONNECTED.unpack(greeting)[3] == 0:
+                return True
+            connection.sendall(_CLOSE.pack(8, 1, -11))
+            while connection.recv(4096):  # the server answers, and closes
+                pass
+    return False
 
 
 class EnsembleMember:
@@ -387,9 +412,8 @@ class ZooKeeperEnsemble:
         run_on_network(self.ensemble.start(data))
 
     def close(self) -> None:
-        """Go down for good."""
-        if self.ensemble.history is not None:
-            self.stop()
+        """Go down for good, and give the ports back."""
+        run_on_network(self.ensemble.__aexit__(None, None, None))
 
     def _member(self, member: Member) -> EnsembleMember:
         return next(each for each in self.members if each.member is member)

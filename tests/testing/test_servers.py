@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,9 @@ import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry.errors import ConnectTimeout, InvalidArgument, NoNode, ServerError, UsageError
 from aioregistry.protocol import Delete, Exists
-from aioregistry.testing import ZooKeeper, ZooKeeperEnsemble
+from aioregistry.testing import RealZooKeeper, ZooKeeper, ZooKeeperEnsemble
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 20.0
 ME = ServiceInstance("chat", address="10.0.0.7", port=7000)
@@ -122,3 +125,30 @@ async def test_an_ensemble_and_its_members() -> None:
 def test_options_that_are_wrong() -> None:
     with pytest.raises(InvalidArgument, match="version"):
         ZooKeeper(version="2.0")
+
+
+async def test_a_part_of_a_real_one_ends_sessions_and_leaves_nothing(zookeeper: ZooKeeperServer, judge: Judge) -> None:
+    with await asyncio.to_thread(RealZooKeeper, zookeeper.address) as part:
+        assert await judge.children(part.chroot) == []
+        async with aioregistry.connect(part.connect_string) as registry, registry.register(ME) as registration:
+            for _ in range(5):  # each time it is connected, and takes back what it can
+                owner = registry.session.id
+                await asyncio.to_thread(part.expire, owner)
+                async with asyncio.timeout(DEADLINE):
+                    while registration.owner in (None, owner):
+                        await asyncio.sleep(0.01)
+                assert await judge.owner(registration.path) == registration.owner != owner
+        assert await judge.children(part.chroot) != []
+    assert part.chroot.strip("/") not in await judge.children("/")
+
+
+def test_a_closed_server_gives_its_port_back(server: ZooKeeper) -> None:
+    def take_the_port() -> None:
+        with socket.socket() as other:
+            other.bind((server.host, server.port))
+
+    server.stop()
+    with pytest.raises(OSError, match="in use"):
+        take_the_port()
+    server.close()
+    take_the_port()
