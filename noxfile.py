@@ -26,6 +26,7 @@ CURATOR = {
     "libcurator-discovery-java": "/usr/share/java/curator-x-discovery.jar",
     "libcurator-recipes-java": "/usr/share/java/curator-recipes.jar",  # for its ServiceCache
 }
+CHROMIUM = {"chromium": "chromium"}
 
 
 @nox.session
@@ -39,8 +40,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The default test run, on a real ZooKeeper, with branch coverage."""
-    provide(session, ZOOKEEPER)
+    """The default test run, on a real ZooKeeper and in a real browser, with branch coverage."""
+    provide(session, ZOOKEEPER | CHROMIUM)
     install(session, "test")
     session.run("coverage", "erase")
     # Most tests wait for a server more than they compute: files side by side, each worker with a ZooKeeper of its own.
