@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -75,7 +76,7 @@ def outcomes(todo: list[tuple[str, int]], jobs: int, lines: int) -> Iterator[Tol
     """As they come."""
     with ProcessPoolExecutor(jobs) as pool:
         waiting = iter(todo)
-        running = {pool.submit(simulated, *each, lines) for each, _ in zip(waiting, range(jobs * AHEAD), strict=False)}
+        running = {pool.submit(simulated, *each, lines) for each in itertools.islice(waiting, jobs * AHEAD)}
         try:
             while running:
                 future = next(as_completed(running))

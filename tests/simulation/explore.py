@@ -1,5 +1,5 @@
-"""`python -m tests.simulation.explore`: every order of events for several claimants of one id, breadth first; and for a
-session (`explore_session.py`).
+"""`python -m tests.simulation.explore`: every order of events for several claimants of one id; and for a session
+(`explore_session.py`).
 
 Each claimant does what the worker does: look, plan, send, be answered or not. A state is a value: the node, and what
 every claimant knows of it; zxids count by their order only. What was visited is not visited again, so that the search
@@ -9,21 +9,23 @@ is closed: whatever any number of steps can do is seen, with so many faults in a
 from __future__ import annotations
 
 import argparse
-import copy
+import itertools
 import sys
-import time
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
 
-from aioregistry.registration.plan import Goal, Node
+from aioregistry.protocol import Message, Multi
+from aioregistry.registration.plan import Action, Goal, Node
 from tests.registration.test_claimants import GHOST, PATH, Claimant, Fate, Habits, make_parents
-from tests.simulation.explore_session import explore_session
-from tests.support.checkers import Loss, Violated, check_owned, check_published, check_single
+from tests.simulation.explore_session import OneSession
+from tests.simulation.search import Key, Model, Move, search, shallow
+from tests.support.checkers import Loss, check_owned, check_published, check_single
 from tests.support.model_tree import Change, ModelNode, ModelTree
 
-Move = tuple[str, Callable[["Scene"], None], int]
-"""What it is called, what it does, and how many faults it costs."""
+FENCED = frozenset({Action.SET, Action.TAKE_OVER, Action.WITHDRAW})
+"""What goes by the version of the node that was seen."""
 
 
 class Scene:
@@ -37,7 +39,6 @@ class Scene:
         self.ghost.plan()
         self.ghost.deliver(Fate.ANSWERED, lambda: 0)
         self.changes = 0
-        self.faults = 0
         self.owners: list[str | None] = [GHOST]
         self.of_session = {self.ghost.session_id: GHOST}
         self.claimants = [
@@ -75,30 +76,43 @@ class Scene:
 
     # ------------------------------------------------------------ what can happen
 
-    def moves(self, most_faults: int) -> Iterator[Move]:
-        may_fail = self.faults < most_faults
+    def what_goes_well(self) -> Iterator[Move[Scene]]:
         for number, claimant in enumerate(self.claimants):
             if claimant.ended:
                 continue
             if claimant.sent is None:
-                yield f"{claimant.name} looks", lambda scene, n=number: scene.look(n), 0  # type: ignore[misc]
-                yield f"{claimant.name} plans", lambda scene, n=number: scene.plan(n), 0  # type: ignore[misc]
-            else:
-                yield from self._answers(number, claimant, may_fail=may_fail)
-            if may_fail:
-                yield f"{claimant.name} expires", lambda scene, n=number: scene.expire(n), 1  # type: ignore[misc]
-        if may_fail and self.ghost.session_id in self.tree.sessions:
-            yield "the ghost expires", Scene.end_ghost, 1
+                yield f"{claimant.name} looks", lambda scene, n=number: scene.look(n)  # type: ignore[misc]
+                yield f"{claimant.name} plans", lambda scene, n=number: scene.plan(n)  # type: ignore[misc]
+            elif not self._beyond_the_fence(claimant):
+                yield self._delivery(number, Fate.ANSWERED)
 
-    def _answers(self, number: int, claimant: Claimant, *, may_fail: bool) -> Iterator[Move]:
+    def what_goes_wrong(self) -> Iterator[Move[Scene]]:
+        for number, claimant in enumerate(self.claimants):
+            if claimant.ended:
+                continue
+            if claimant.sent is not None:
+                yield self._delivery(number, Fate.REQUEST_LOST)
+                if not self._beyond_the_fence(claimant):
+                    yield self._delivery(number, Fate.REPLY_LOST)
+            yield f"{claimant.name} expires", lambda scene, n=number: scene.expire(n)  # type: ignore[misc]
+        if self.ghost.session_id in self.tree.sessions:
+            yield "the ghost expires", Scene.end_ghost
+
+    def _delivery(self, number: int, fate: Fate) -> Move[Scene]:
+        claimant = self.claimants[number]
         assert claimant.sent is not None
-        # The limit of a fence made of versions (docs/guarantees.md): one change while a transaction is under way.
-        in_time = self.changes - claimant.sent.seen <= 1
-        for fate in Fate:
-            if (fate is Fate.ANSWERED or may_fail) and (in_time or fate is Fate.REQUEST_LOST):
-                what = f"{claimant.name}: {claimant.sent.action.name} {fate.name}"
-                cost = int(fate is not Fate.ANSWERED)
-                yield what, lambda scene, n=number, f=fate: scene.deliver(n, f), cost  # type: ignore[misc]
+        return f"{claimant.name}: {claimant.sent.action.name} {fate.name}", lambda scene: scene.deliver(number, fate)
+
+    def _beyond_the_fence(self, claimant: Claimant) -> bool:
+        """The limit of a fence made of versions (docs/guarantees.md): two changes brought the version seen back."""
+        assert claimant.sent is not None
+        assert claimant.sight is not None, "what is sent was planned from it"
+        planned_from, present = claimant.sight[0], self._node()
+        if claimant.sent.action not in FENCED or planned_from is None or present is None:
+            return False
+        if self.changes - claimant.sent.seen < 2:
+            return False
+        return present.version == planned_from.version and present.czxid != planned_from.czxid
 
     def look(self, number: int) -> None:
         self.claimants[number].look(self.changes)
@@ -145,77 +159,88 @@ class Scene:
 
     # ------------------------------------------------------------ as a value
 
-    def key(self) -> Hashable:
-        sights = [claimant.sight for claimant in self.claimants]
-        nodes = [self._node(), *(sight[0] for sight in sights if sight is not None)]
-        zxids = {claimant.claim for claimant in self.claimants if claimant.claim is not None}
-        zxids |= {node.czxid for node in nodes if node is not None}
-        rank = {zxid: place for place, zxid in enumerate(sorted(zxids))}
-        return (
-            self._shown(self._node(), rank),
-            self.ghost.session_id in self.tree.sessions,
-            self.faults,
-            tuple(self._known(claimant, rank) for claimant in self.claimants),
-        )
+    def twin(self) -> Scene:
+        """A copy of all that may change."""
+        other = shallow(self)
+        other.tree = tree = shallow(self.tree)
+        tree.nodes, tree.sessions, tree.on_change = tree.nodes.copy(), tree.sessions.copy(), [other.changed]
+        other.ghost = shallow(self.ghost)
+        other.claimants = [shallow(claimant) for claimant in self.claimants]
+        for claimant in (other.ghost, *other.claimants):
+            claimant.tree, claimant.earlier_ids = tree, claimant.earlier_ids.copy()
+        other.owners, other.losses = self.owners.copy(), self.losses.copy()
+        other.of_session, other.taken = self.of_session.copy(), self.taken.copy()
+        return other
 
-    def _known(self, claimant: Claimant, rank: dict[int, int]) -> Hashable:
+    def keys(self) -> Iterator[Key]:
+        """What the future depends on, once for each order of those claimants who differ by their names only."""
+        nodes = [self._node(), *(claimant.sight[0] for claimant in self.claimants if claimant.sight is not None)]
+        # What is created from now on is younger than all claims: these count by the nodes that they are behind.
+        rank = sorted({node.czxid for node in nodes if node is not None})
+        *alike, standby = self.claimants
+        for order in itertools.permutations(alike):
+            names = {claimant.name: place for place, claimant in enumerate((self.ghost, *order, standby))}
+            yield (
+                self._shown(self._node(), rank, names),
+                self.ghost.session_id in self.tree.sessions,
+                *(self._known(claimant, rank, names) for claimant in (*order, standby)),
+            )
+
+    def _known(self, claimant: Claimant, rank: list[int], names: dict[str, int]) -> Hashable:
         sent, sight = claimant.sent, claimant.sight
         return (
-            None if claimant.claim is None else rank[claimant.claim],
-            None if sight is None else (self._shown(sight[0], rank), min(self.changes - sight[1], 2)),
-            None if sent is None else (sent.action, repr(vars(sent.message)), min(self.changes - sent.seen, 2)),
-            (claimant.held, claimant.displaced, claimant.ended, claimant.goal, self.taken[claimant.name]),
-            min(claimant.claims, 4),
+            None if claimant.claim is None else bisect_right(rank, claimant.claim),
+            None if sight is None else (self._shown(sight[0], rank, names), min(self.changes - sight[1], 2)),
+            None if sent is None else (sent.action, shape(sent.message)),
+            (claimant.held, claimant.displaced, claimant.ended, claimant.goal),
+            claimant.claims - self.taken[claimant.name],
         )
 
-    def _shown(self, node: Node | None, rank: dict[int, int]) -> Hashable:
+    def _shown(self, node: Node | None, rank: list[int], names: dict[str, int]) -> Hashable:
         if node is None:
             return None
-        name = self.of_session[node.owner]
-        return name, node.owner in self.tree.sessions, node.version, rank[node.czxid]
+        owner = names[self.of_session[node.owner]]
+        return owner, node.owner in self.tree.sessions, node.version, rank.index(node.czxid)
 
 
-class Explored(NamedTuple):
-    """What a search found.
+def shape(message: Message[Any]) -> tuple[tuple[str, int | None], ...]:
+    """What a request does, but for the path and the data, which are always the claimant's own."""
+    operations = message.ops if isinstance(message, Multi) else [message]
+    return tuple((type(each).__name__, getattr(each, "version", None)) for each in operations)
+
+
+class OneId:
+    """The model that is searched.
 
     Args:
-        states: how many there are, or were seen.
-        closed: whether these are all.
-        violation: the first, and how it came to it.
+        claimants: how many; the last of them stands by when it was displaced.
+        habits: of the claimants.
     """
 
-    states: int
-    closed: bool
-    violation: Violated | None = None
-    story: tuple[str, ...] = ()
+    def __init__(self, claimants: int, habits: Habits | None = None) -> None:
+        self._claimants = claimants
+        self._habits = habits or Habits()
 
+    def first(self) -> Scene:
+        return Scene(self._claimants, self._habits)
 
-def explore(*, claimants: int = 3, faults: int = 3, seconds: float = 600.0, habits: Habits | None = None) -> Explored:
-    """Visit every state, the nearest first, for as long as *seconds* allow."""
-    until = time.monotonic() + seconds
-    first = Scene(claimants, habits or Habits())
-    level: dict[Hashable, tuple[Scene, tuple[str, ...]]] = {first.key(): (first, ())}
-    seen: set[Hashable] = set(level)
-    while level:
-        after: dict[Hashable, tuple[Scene, tuple[str, ...]]] = {}
-        for scene, story in level.values():
-            for name, move, cost in scene.moves(faults):
-                if time.monotonic() > until:
-                    return Explored(len(seen), closed=False)
-                successor = copy.deepcopy(scene)
-                move(successor)
-                successor.faults += cost
-                told = (*story, name)
-                try:
-                    successor.judge()
-                except Violated as violation:
-                    return Explored(len(seen), closed=False, violation=violation, story=told)
-                key = successor.key()
-                if key not in seen:
-                    seen.add(key)
-                    after[key] = successor, told
-        level = after
-    return Explored(len(seen), closed=True)
+    def twin(self, world: Scene) -> Scene:
+        return world.twin()
+
+    def keys(self, world: Scene) -> Iterable[Key]:
+        return world.keys()
+
+    def what_goes_well(self, world: Scene) -> Iterator[Move[Scene]]:
+        return world.what_goes_well()
+
+    def what_goes_wrong(self, world: Scene) -> Iterator[Move[Scene]]:
+        return world.what_goes_wrong()
+
+    def judge(self, world: Scene) -> None:
+        world.judge()
+
+    def judge_new(self, world: Scene) -> None:
+        """Nothing more."""
 
 
 def main(arguments: Any = None) -> int:
@@ -225,21 +250,18 @@ def main(arguments: Any = None) -> int:
     parser.add_argument("--connections", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=600.0, help="for each of the two (default: %(default)s)")
     options = parser.parse_args(arguments)
-    session = explore_session(connections=options.connections, faults=options.faults, seconds=options.seconds)
-    closed = "all there are" if session.closed else f"more are left, {session.depth} steps deep"
-    print(
-        f"session: {options.connections} connections, {options.faults} faults: {session.states} states, {closed}",
-        flush=True,
-    )
-    if session.violation is not None:
-        print("\n".join([*session.story, f"VIOLATED {session.violation!r}"]))
-        return 1
-    found = explore(claimants=options.claimants, faults=options.faults, seconds=options.seconds)
-    closed = "all there are" if found.closed else "more are left"
-    print(f"plan: {options.claimants} claimants, {options.faults} faults: {found.states} states, {closed}")
-    if found.violation is not None:
-        print("\n".join([*found.story, f"VIOLATED {found.violation}"]))
-    return 0 if found.violation is None else 1
+    searches: dict[str, Model[Any]] = {
+        f"session, {options.connections} connections": OneSession(options.connections),
+        f"plan, {options.claimants} claimants": OneId(options.claimants),
+    }
+    failed = False
+    for name, model in searches.items():
+        found = search(model, faults=options.faults, seconds=options.seconds)
+        print(f"{name}, {options.faults} faults: {found}", flush=True)
+        if found.violation is not None:
+            print("\n".join([*found.story, f"VIOLATED {found.violation!r}"]))
+            failed = True
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
