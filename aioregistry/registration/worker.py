@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -63,6 +64,10 @@ LONGEST_PAUSE: Final = 5.0
 FREE_ATTEMPTS: Final = 4
 """How many plans in a row may be overtaken by others before the next pauses: losing a race costs nothing, spinning
 would."""
+
+
+SESSIONS_KEPT: Final = 16
+"""Ids of sessions that wrote the node, kept to know it by."""
 
 
 class Observation(NamedTuple):
@@ -165,6 +170,8 @@ class Worker:
         """The last one, as far as it can still be planned from."""
         self._writer = 0
         """The session under whose id a node of ours may be there; 0: none."""
+        self._written_as: deque[int] = deque(maxlen=SESSIONS_KEPT)
+        """The sessions under whose ids a node of ours may ever have been there, the last few."""
         self._stale = False
         """Something happened to the node since it was last read."""
         self._reading: asyncio.Future[Any] | None = None
@@ -377,9 +384,14 @@ class Worker:
         if node is not None and node.owner == session.id:
             self._saw_ours(node)
         else:
-            self._writer = node.owner if node is not None and node.owner in session.earlier_ids else 0
+            self._writer = node.owner if node is not None and self._was_ours(node.owner) else 0
             self.held = None
         self._changed()
+
+    def _was_ours(self, owner: int) -> bool:
+        # A history that is rolled back brings back nodes of sessions that are forgotten with the newer one: they are
+        # taken for a ghost's, and to be withdrawn they are not.
+        return owner in self._session.earlier_ids or owner in self._written_as
 
     def _saw_ours(self, node: Node) -> None:
         self._writer = node.owner
@@ -396,9 +408,14 @@ class Worker:
     # ------------------------------------------------------------------ acting: what to send; None: nothing
 
     def _create(self, sight: Observation) -> Message[Any]:  # noqa: ARG002
-        self._writer = self._session.id
+        self._writes()
         self._sent = self._desired
         return creation(self._target, self._sent.data)
+
+    def _writes(self) -> None:
+        self._writer = self._session.id
+        if self._writer not in self._written_as:
+            self._written_as.append(self._writer)
 
     def _set(self, sight: Observation) -> Message[Any]:
         self._sent = self._desired
@@ -408,7 +425,7 @@ class Worker:
         node = _there(sight)
         _log.info("%s: taking over from session %s", self._target.path, session_name(node.owner))
         self._session.emit("registration.takeover", path=self._target.path, owner=node.owner)
-        self._writer = self._session.id
+        self._writes()
         self._sent = self._desired
         return takeover(self._target, self._sent.data, node.version)
 

@@ -28,13 +28,14 @@ class Told(NamedTuple):
     digest: str
     story: str
     seconds: float
+    limits: int
 
 
 def simulated(profile: str, seed: int, lines: int) -> Told:
     outcome = World(seed, PROFILES[profile]).run()
     violation = "" if outcome.violation is None else str(outcome.violation)
     story = outcome.told(lines) if violation or lines == sys.maxsize else ""
-    return Told(profile, seed, violation, outcome.digest, story, outcome.seconds)
+    return Told(profile, seed, violation, outcome.digest, story, outcome.seconds, outcome.limits)
 
 
 def main() -> int:
@@ -57,9 +58,10 @@ def main() -> int:
 
 
 def judged(todo: list[tuple[str, int]], jobs: int, lines: int, *, keep_going: bool) -> int:
-    began, virtual, failed = time.monotonic(), 0.0, 0
+    began, virtual, failed, limits = time.monotonic(), 0.0, 0, 0
     for done, told in enumerate(outcomes(todo, jobs, lines), start=1):
         virtual += told.seconds
+        limits += told.limits
         if told.violation:
             failed += 1
             print(f"\n{told.story}\nprofile {told.profile}, seed {told.seed}: VIOLATED {told.violation}")
@@ -68,7 +70,8 @@ def judged(todo: list[tuple[str, int]], jobs: int, lines: int, *, keep_going: bo
                 return 1
         took = time.monotonic() - began
         print(f"\r{done}/{len(todo)} worlds, {virtual / took:.0f} s a second, {failed} violated", end="", flush=True)
-    print()
+    print(f"\n{virtual / 3600:.1f} hours of theirs in {time.monotonic() - began:.0f} s of ours")
+    print(f"known limit of the fence (docs/guarantees.md) seen {limits} times")
     return 1 if failed else 0
 
 

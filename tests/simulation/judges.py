@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aioregistry import Removed, Resynced, Status
 from aioregistry.model import encode
@@ -33,6 +33,19 @@ SLACK: Final = 3.0
 TICKS_OF_GRACE: Final = 1.5
 
 
+class Move(NamedTuple):
+    """A transaction that changed a path's node: the version before and behind it, None where there is no node."""
+
+    zxid: int
+    before: int | None
+    after: int | None
+
+    @property
+    def fenced(self) -> bool:
+        """Whoever waits with the version before fails behind it, unless another node comes to that version."""
+        return self.before is None or self.before != self.after
+
+
 @dataclass
 class Record:
     """What happened to one path within one history."""
@@ -41,6 +54,10 @@ class Record:
     czxid: int = 0
     owners: list[str | None] = field(default_factory=list)
     claims: dict[str, int] = field(default_factory=dict)
+    version: int | None = None
+    """Of the node."""
+    moves: list[Move] = field(default_factory=list)
+    """What happened to the node, in order."""
     last_gap: int = 0
     """The zxid of the last transaction that left no instance there."""
 
@@ -61,6 +78,8 @@ class Judges:
         self.servers: Servers
         self.processes: list[Process] = []
         self.violations: list[Violated] = []
+        self.limits = 0
+        """How often the limit of the fence was seen (docs/guarantees.md)."""
         self._records: dict[str, Record] = {}
         self._of_session: dict[int, Process] = {}
         self._disrupted = 0.0
@@ -112,21 +131,27 @@ class Judges:
         self._records.clear()
         for process in self.processes:
             process.first_sights.clear()
+            process.last_sights.clear()
             for followed in process.followed:
                 followed.history_lost = True
         self._disrupted = self.engine.now
 
-    def committed(self, transaction: Transaction, writer: int) -> None:
+    def committed(self, transaction: Transaction, writer: int, fences: Mapping[str, int]) -> None:
         """A transaction became history."""
         paths: dict[str, list[Created | Deleted | DataChanged]] = {}
         for change in transaction.changes:
             if isinstance(change, Created | Deleted | DataChanged) and change.path.startswith(f"{BASE}/"):
                 paths.setdefault(change.path, []).append(change)
         for path, changes in paths.items():
-            self._changed(path, changes, transaction, writer)
+            self._changed(path, changes, transaction, writer, fences.get(path))
 
     def _changed(
-        self, path: str, changes: list[Created | Deleted | DataChanged], transaction: Transaction, writer: int
+        self,
+        path: str,
+        changes: list[Created | Deleted | DataChanged],
+        transaction: Transaction,
+        writer: int,
+        fence: int | None,
     ) -> None:
         what = " ".join(type(change).__name__ for change in changes)
         process = self._of_session.get(writer)
@@ -136,20 +161,27 @@ class Judges:
         self.timeline.note("servers", f"{path} {what} by {by} at {transaction.zxid:#x}")
         record = self._records.setdefault(path, Record())
         before, czxid = record.owner, record.czxid
-        for change in changes:
-            if isinstance(change, Created):
-                record.owner, record.czxid = change.owner or None, transaction.zxid
-            elif isinstance(change, Deleted):
-                record.owner = None
+        self._apply(record, changes, transaction.zxid)
         if record.owner is None or writer == OWN:
             record.last_gap = transaction.zxid
         claimant = self._claimant(path, writer)
         if claimant is not None:
-            self._claimed(record, claimant, path, before, czxid, transaction, writer)
+            self._claimed(record, claimant, path, before, czxid, transaction, writer, fence)
         self._note_owner(record, path)
         present = {owner for owner in record.owners if owner is not None}
         claims: dict[Hashable, int] = {owner: record.claims.get(owner, 1) for owner in present}
         self._judge(partial(check_single, record.owners, claims, present), path)
+
+    def _apply(self, record: Record, changes: list[Created | Deleted | DataChanged], zxid: int) -> None:
+        before = record.version
+        for change in changes:
+            if isinstance(change, Created):
+                record.owner, record.czxid, record.version = change.owner or None, zxid, 0
+            elif isinstance(change, Deleted):
+                record.owner = record.version = None
+            else:
+                record.version = change.version
+        record.moves.append(Move(zxid, before, record.version))
 
     def _claimed(
         self,
@@ -160,14 +192,20 @@ class Judges:
         czxid: int,
         transaction: Transaction,
         writer: int,
+        fence: int | None,
     ) -> None:
         record.claims.setdefault(claimant, 1)
         if before is None and record.owner is not None and self._stood_by(claimant):
             record.claims[claimant] += 1
         loser = None if before is None else self._claimant(path, before)
         if loser is not None and loser != claimant and self._lives(loser):
-            claim = self._of_session[writer].first_sights.get(path, transaction.zxid)
+            process = self._of_session[writer]
+            claim = process.first_sights.get(path, transaction.zxid)
             loss = Loss(loser, claimant, czxid, claim)
+            if czxid > claim and beyond_the_fence(process, path, claim, czxid, fence, record.moves):
+                self.limits += 1
+                self.timeline.note("JUDGES", f"known limit of the fence: {loss}")
+                return
             self._judge(partial(check_published, listed=None, wanted=(), losses=[loss]), path)
 
     def _note_owner(self, record: Record, path: str) -> None:
@@ -336,6 +374,31 @@ class Judges:
         except Violated as violation:
             what = str(violation).partition(": ")[2]
             self.violated(Violated(violation.guarantee, f"{who}: {what}"))
+
+
+def beyond_the_fence(
+    process: Process, path: str, claim: int, czxid: int, fence: int | None, moves: Sequence[Move]
+) -> bool:
+    """Whether a node was taken by the one limit that a fence made of versions has (docs/guarantees.md).
+
+    Who took it had seen another node, which was his to take; it went by the version of that one; since then the node
+    had changed at least twice, and by that the version had come back. And all who took part were fenced themselves:
+    where each leaves another version than it took, one change is not enough.
+
+    Args:
+        process: that took it.
+        path: of the node.
+        claim: zxid of the claim.
+        czxid: of the node that was taken.
+        fence: the version that the transaction went by, None where it went by none.
+        moves: all that happened to the path, the taking included.
+    """
+    seen = process.last_sights.get(path)
+    if seen is None or seen.czxid == czxid or not (seen.czxid <= claim or seen.owner in process.sessions):
+        return False
+    *between, taking = [move for move in moves if move.zxid > seen.zxid]
+    by_version = fence == seen.version == taking.before
+    return by_version and len(between) >= 2 and all(move.fenced for move in (*between, taking))
 
 
 def _lives(process: Process) -> bool:

@@ -9,7 +9,7 @@ import ssl
 import struct
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import aioregistry
 from aioregistry import Registration, RegistrationDisplaced, Resynced, ServiceInstance, Status, View
@@ -29,6 +29,18 @@ _GET_DATA: Final = 4
 _OWN_ERRORS: Final = frozenset({-5, -6, -8, -112, -118, -119, -127})
 _HEAD: Final = struct.Struct(">iii")
 _REPLY: Final = struct.Struct(">iiqi")
+_SIZE: Final = struct.Struct(">i")
+_STAT: Final = struct.Struct(">qqqqiiiq")
+"""Its beginning: czxid, mzxid, ctime, mtime, version, cversion, aversion, ephemeralOwner."""
+
+
+class Sight(NamedTuple):
+    """A node as it was read, and the zxid of the reply."""
+
+    zxid: int
+    czxid: int
+    version: int
+    owner: int
 
 
 class Evidence(Tap):
@@ -75,16 +87,22 @@ class Evidence(Tap):
                 sent = self._asked.pop(xid, None)
                 if sent is not None and error not in _OWN_ERRORS:
                     self._process.evidence = max(self._process.evidence, sent)
-                self._read(xid, zxid)
+                self._read(xid, zxid, b"" if error else data[at + _REPLY.size : at + 4 + length])
                 if xid > 0:
                     self._last_error = (xid, error)
             at += 4 + length
 
-    def _read(self, xid: int, zxid: int) -> None:
+    def _read(self, xid: int, zxid: int, found: bytes) -> None:
         """A read behind a sync is as new as the quorum; the first of a node is what a claim goes by."""
         path = self._reads.pop(xid, None)
-        if path is not None and self._last_error == (xid - 1, 0):
+        if path is None:
+            return
+        if self._last_error == (xid - 1, 0):
             self._process.first_sights.setdefault(path, zxid)
+        if found:
+            (size,) = _SIZE.unpack_from(found)
+            czxid, _, _, _, version, _, _, owner = _STAT.unpack_from(found, _SIZE.size + max(size, 0))
+            self._process.last_sights[path] = Sight(zxid, czxid, version, owner)
 
     def _greet(self, data: bytes) -> None:
         self._greeted = True
@@ -243,6 +261,8 @@ class Process:
         """When the last request was sent that the quorum answered (boot clock)."""
         self.first_sights: dict[str, int] = {}
         """The zxid of the first read of each path that was as new as the quorum, in the present history."""
+        self.last_sights: dict[str, Sight] = {}
+        """What was there when each path was read last."""
         self.state = "disconnected"
         self.sessions: list[int] = []
         self.held: list[Held] = []

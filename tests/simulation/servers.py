@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,8 +20,11 @@ from tests.simulation.network import Listener, Network
 class Witness(Protocol):
     """Who is told what becomes history."""
 
-    def committed(self, transaction: Transaction, writer: int) -> None:
-        """In the name of the session *writer*; OWN where the servers themselves, or an operator, did it."""
+    def committed(self, transaction: Transaction, writer: int, fences: Mapping[str, int]) -> None:
+        """In the name of the session *writer*; OWN where the servers themselves, or an operator, did it.
+
+        *fences* are the versions that it went by, by path; -1 is any.
+        """
 
     def disrupted(self) -> None:
         """The timers of all sessions started anew."""
@@ -34,26 +37,30 @@ class WatchedEnsemble(Ensemble):
         super().__init__(size, **options)
         self._witness = witness
         self._writer = OWN
+        self._fences: dict[str, int] = {}
         for member in self.members:
             vars(member)["propose"] = self._noting_the_writer(member.propose)
 
     def _noting_the_writer(self, propose: Callable[..., None]) -> Callable[..., None]:
         def propose_as(decide: Any, done: Any) -> None:
-            caller = getattr(decide, "keywords", {}).get("caller")
+            asked = getattr(decide, "keywords", {})
+            caller = asked.get("caller")
+            operations = asked.get("operations") or [asked.get("operation")]
 
             def decide_as(history: History) -> Transaction:
                 self._writer = OWN if caller is None else caller.session
+                self._fences = _fences(operations)
                 try:
                     return decide(history)  # type: ignore[no-any-return]
                 finally:
-                    self._writer = OWN
+                    self._writer, self._fences = OWN, {}
 
             propose(decide_as, done)
 
         return propose_as
 
     def _broadcast(self, transaction: Transaction) -> None:
-        self._witness.committed(transaction, self._writer)
+        self._witness.committed(transaction, self._writer, self._fences)
         super()._broadcast(transaction)
 
     def elect(self, preferred: Any = None) -> None:
@@ -127,6 +134,15 @@ class Servers:
         if not self.can_write():
             return False
         return self.ensemble.running_history().write(Caller(OWN), operation, via=None).code == 0
+
+
+def _fences(operations: Sequence[Operation | None]) -> dict[str, int]:
+    """What each path's first change goes by."""
+    fences: dict[str, int] = {}
+    for operation in operations:
+        if isinstance(operation, Delete | SetData):
+            fences.setdefault(str(operation.path), operation.version)
+    return fences
 
 
 def _runs(member: Member) -> bool:

@@ -76,6 +76,7 @@ class Outcome:
         lines: of the timeline.
         seconds: of virtual time.
         turns: callbacks.
+        limits: how often the known limit of the fence was seen.
     """
 
     seed: int
@@ -84,6 +85,7 @@ class Outcome:
     lines: tuple[str, ...]
     seconds: float
     turns: int
+    limits: int
 
     def told(self, count: int = 60) -> str:
         """The end of the story, and how to hear all of it again."""
@@ -144,6 +146,7 @@ class World:
             tuple(self.timeline.lines),
             self.engine.now,
             self.engine.turns,
+            self.judges.limits,
         )
 
     async def _whole(self) -> None:

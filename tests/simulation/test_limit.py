@@ -1,0 +1,64 @@
+"""The known limit of the fence is recognised by what was seen and done, and nothing else passes for it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+
+from tests.simulation.judges import Move, beyond_the_fence
+from tests.simulation.process import Sight
+
+PATH: Final = "/services/chat/a"
+CLAIM: Final = 20
+OWN: Final = 0xA
+GHOST: Final = Sight(20, czxid=10, version=1, owner=0xB)
+"""What the slow one saw."""
+AWAY: Final = Move(21, before=1, after=0)
+"""A quicker one took it …"""
+BACK: Final = Move(22, before=0, after=1)
+"""… and a newer one took that: here is the version again."""
+TAKING: Final = Move(23, before=1, after=0)
+NEWER: Final = 22
+
+
+def judged(
+    *, seen: Sight | None = GHOST, czxid: int = NEWER, fence: int | None = 1, moves: tuple[Move, ...] = ()
+) -> bool:
+    process: Any = SimpleNamespace(last_sights={} if seen is None else {PATH: seen}, sessions=[OWN])
+    return beyond_the_fence(process, PATH, CLAIM, czxid, fence, moves or (AWAY, BACK, TAKING))
+
+
+def test_two_changes_brought_the_version_back() -> None:
+    assert judged()
+
+
+def test_so_did_an_expiry_and_a_newcomer() -> None:
+    seen = GHOST._replace(version=0)
+    moves = (Move(21, before=0, after=None), Move(22, before=None, after=0), Move(23, before=0, after=1))
+    assert judged(seen=seen, fence=0, moves=moves)
+
+
+def test_a_node_of_his_own_was_his_to_take() -> None:
+    own = Sight(21, czxid=21, version=1, owner=OWN)
+    assert judged(seen=own, moves=(Move(22, 1, 0), Move(23, 0, 1), Move(24, 1, None)), czxid=23)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        pytest.param({"moves": (BACK, TAKING)}, id="one change is what the fence holds against"),
+        pytest.param({"moves": (AWAY, Move(22, before=1, after=1), TAKING)}, id="a takeover without a fence"),
+        pytest.param({"moves": (AWAY, BACK, Move(23, before=1, after=1))}, id="without a fence himself"),
+        pytest.param({"fence": None}, id="by no version"),
+        pytest.param({"fence": -1}, id="by any version"),
+        pytest.param({"fence": 0}, id="by another version than he saw"),
+        pytest.param({"czxid": GHOST.czxid}, id="the very node that he saw"),
+        pytest.param({"seen": GHOST._replace(czxid=CLAIM + 1)}, id="he saw a newer one's, and took it"),
+        pytest.param({"seen": GHOST._replace(zxid=22)}, id="he saw what came after"),
+        pytest.param({"seen": None}, id="he saw nothing"),
+    ],
+)
+def test_this_is_not_the_limit(otherwise: dict[str, Any]) -> None:
+    assert not judged(**otherwise)
