@@ -217,7 +217,10 @@ class Session:
         Measured on a clock that counts system sleep. A follower that was cut off from its leader still answers
         pings and reads; only a sync or a write passes through the leader.
         """
-        return self.runtime.boot() - self._learned().evidence
+        evidence, connection = self._machine.evidence, self._teacher()
+        if connection is not None and connection.evidence > evidence:
+            evidence = connection.evidence
+        return self.runtime.boot() - evidence
 
     @property
     def presumed_expired(self) -> bool:
@@ -229,15 +232,22 @@ class Session:
 
     def _learned(self) -> Machine:
         """Return the machine with what the connection's replies tell so far."""
-        machine, connection = self._machine, self._connection
-        # A probe's zxids are compared with ours, so they must not become ours before. A server without quorum has in
-        # its log what was never committed and may be undone.
-        if connection is None or machine.phase in (Phase.ASKING, Phase.PROBING) or machine.read_only:
+        machine, connection = self._machine, self._teacher()
+        if connection is None:
             return machine
         return machine._replace(
             last_zxid=max(machine.last_zxid, connection.last_zxid),
             evidence=max(machine.evidence, connection.evidence),
         )
+
+    def _teacher(self) -> Connection | None:
+        """The connection, if what it tells counts."""
+        # A probe's zxids are compared with ours, so they must not become ours before. A server without quorum has in
+        # its log what was never committed and may be undone.
+        phase = self._machine.phase
+        if phase is Phase.ASKING or phase is Phase.PROBING or self._machine.read_only:
+            return None
+        return self._connection
 
     def supports(self, opcode: int) -> bool | None:
         """Return whether the connected server knows an operation; None until it was asked."""
@@ -410,14 +420,27 @@ class Session:
                 if not future.done():
                     future.set_result(None)
 
-    async def _phase_change(self, timeout: float | None = None) -> None:
-        """Wait for the next change of phase, or for *timeout* seconds."""
-        change = asyncio.get_running_loop().create_future()
+    async def _phase_change(self, timeout: float | None = None, answer: asyncio.Future[Any] | None = None) -> None:
+        """Wait for the next change of phase, for *timeout* seconds at most, or until *answer* is there."""
+        loop = asyncio.get_running_loop()
+        change: asyncio.Future[None] = loop.create_future()
+
+        def enough(_: object = None) -> None:
+            if not change.done():
+                change.set_result(None)
+
+        # Not asyncio.wait: this is what an idle session does all day.
         self._phase_changes.append(change)
+        timer = None if timeout is None else loop.call_later(timeout, enough)
+        if answer is not None:
+            answer.add_done_callback(enough)
         try:
-            await asyncio.wait([change], timeout=timeout)
+            await change
         finally:
-            change.cancel()
+            if timer is not None:
+                timer.cancel()
+            if answer is not None:
+                answer.remove_done_callback(enough)
             if change in self._phase_changes:
                 self._phase_changes.remove(change)
 
@@ -702,18 +725,12 @@ class Session:
     async def _beat(self, connection: Connection, interval: float) -> None:
         """Ask the quorum for a sign of life, and leave the server when none has come for two intervals."""
         beat: asyncio.Future[Any] = connection.submit(Sync("/"))
-        change: asyncio.Future[Any] = asyncio.ensure_future(self._phase_change())
         patience, stalled = interval, False
-        try:
-            # An answer may be an error that proves nothing, and a write's may come first.
-            while patience > 0 and self._serves(connection) and self.evidence_age() >= interval:
-                waiting = [change] if beat.done() else [change, beat]
-                stalled = await self._measured(
-                    asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED), patience
-                )
-                patience = 2 * interval - self.evidence_age()
-        finally:
-            change.cancel()
+        # An answer may be an error that proves nothing, and a write's may come first.
+        while patience > 0 and self._serves(connection) and self.evidence_age() >= interval:
+            answer = None if beat.done() else beat
+            stalled = await self._measured(self._phase_change(patience, answer), patience)
+            patience = 2 * interval - self.evidence_age()
         if not stalled and self._serves(connection) and self.evidence_age() >= interval:
             log.warning("%s has not answered a sync for %.3g s: leaving it", connection.endpoint, interval)
             self._leave(connection, f"did not answer a sync within {interval:.3g} s")

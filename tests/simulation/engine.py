@@ -59,34 +59,43 @@ class Engine:
     def run(self, machine: Machine, whole: Coroutine[Any, Any, T]) -> T:
         """Let everything happen until *whole*, run on *machine*, is done."""
         main: asyncio.Task[T] = machine.create_task(whole)
+        ready = self._ready
         with machine.as_running():
             while not main.done():
-                self._turn()
+                if not ready:
+                    self._jump()
+                    continue
+                there, handle = ready.popleft()
+                if not handle._cancelled and not self._is_early(there, handle):
+                    self.turns += 1
+                    self.now += TURN
+                    if self._running is not there:
+                        self.switch_to(there)
+                    handle._run()
+                    if self.turns > self.most_turns:
+                        raise TooBusy(f"{self.turns} callbacks by {self.now:.3f} s")
         return main.result()
 
-    def _turn(self) -> None:
-        if not self._ready:
-            if not self._later:
-                raise NothingWillHappen
-            self.now = max(self.now, self._later[0][0])
-            while self._later and self._later[0][0] <= self.now:
-                _, _, machine, handle = heapq.heappop(self._later)
-                self._ready.append((machine, handle))
-        machine, handle = self._ready.popleft()
-        if handle._cancelled:
-            return
+    def _jump(self) -> None:
+        """To the time of what happens next."""
+        later, ready = self._later, self._ready
+        if not later:
+            raise NothingWillHappen
+        now = self.now = max(self.now, later[0][0])
+        while later and later[0][0] <= now:
+            _, _, machine, handle = heapq.heappop(later)
+            if not handle._cancelled:
+                ready.append((machine, handle))
+
+    def _is_early(self, machine: Machine, handle: asyncio.Handle) -> bool:
+        """Whether it waits for its machine, or for its machine's clock."""
         if machine.held is not None:
             machine.held.append(handle)
-            return
-        if isinstance(handle, asyncio.TimerHandle) and handle.when() > machine.time() + TURN:
+            return True
+        if type(handle) is asyncio.TimerHandle and handle._when > self.now - machine.begin + TURN:  # type: ignore[attr-defined]
             self.at(machine.begin + handle.when(), machine, handle)  # its clock stood still meanwhile
-            return
-        self.turns += 1
-        if self.turns > self.most_turns:
-            raise TooBusy(f"{self.turns} callbacks by {self.now:.3f} s")
-        self.now += TURN
-        self.switch_to(machine)
-        handle._run()
+            return True
+        return False
 
     def switch_to(self, machine: Machine | None) -> Machine | None:
         """Have asyncio take *machine* for the running loop; return what it took before."""
