@@ -318,6 +318,7 @@ class Mirror:
 
     def _apply(self, name: str, node: _Node | None, zxid: int) -> None:
         self._changed = True
+        self.as_of = zxid  # what is missing may never be followed by another observation
         before = self.entries.get(name)
         if isinstance(node, Entry):
             self.entries[name] = node
