@@ -27,6 +27,7 @@ from aioregistry.model import (
     ServiceInstance,
     ServiceType,
     Snapshot,
+    Suspicion,
     Updated,
     check_payload_type,
     decode,
@@ -611,6 +612,27 @@ def test_a_snapshot_is_a_mapping_in_the_order_of_the_ids() -> None:
         present["d"]
     assert present.invalid["bad"].reason == "why"
     assert repr(present) == "<Snapshot chat: 3 instances, 1 invalid, as of zxid 0x9>"
+
+
+def test_a_snapshot_tells_suspects_from_those_that_are_confirmed() -> None:
+    suspicion = Suspicion("disruption", 1.0, 31.0)
+    suspect = entry("b").with_suspicion(suspicion)
+    mixed = snapshot(entry("c"), suspect, entry("a"), stale_since=5.0)
+    assert list(mixed) == ["a", "b", "c"]
+    assert mixed.suspects == {"b": suspicion}
+    assert mixed.suspects is mixed.suspects
+    assert list(mixed.confirmed) == ["a", "c"]
+    assert mixed.confirmed is mixed.confirmed
+    assert mixed.confirmed.confirmed is mixed.confirmed
+    assert (mixed.confirmed.as_of, mixed.confirmed.stale_since) == (9, 5.0)
+    assert mixed.confirmed.invalid == mixed.invalid
+    assert repr(mixed).startswith("<Snapshot chat: 3 instances (1 suspect), 1 invalid")
+    sure = snapshot(entry("a"))
+    assert sure.suspects == {}
+    assert sure.confirmed is sure
+    assert suspect != entry("b")
+    assert suspect.with_suspicion(None) == entry("b")
+    assert suspect.with_payload_type(object).suspicion is suspicion
 
 
 @pytest.mark.parametrize("field", ["name", "entries", "invalid", "as_of", "stale_since", "_ids", "other"])
