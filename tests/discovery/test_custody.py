@@ -115,7 +115,7 @@ async def test_an_outage_after_which_all_come_back(
         assert events(session, "discovery.held") == [
             {"service": "chat", "id": id, "reason": "disruption"} for id in IDS
         ]
-        assert "chat: 10 removals are held back, for disruption: n0, n1" in caplog.text
+        assert "chat: 10 held back, for disruption: n0, n1" in caplog.text
         assert repr(view).startswith("<View chat: 10 instances (10 suspect), fresh")
         assert repr(view).endswith(", 10 held so far>")
         assert "10 instances (10 suspect)" in repr(view.snapshot)
