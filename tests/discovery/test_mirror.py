@@ -305,6 +305,17 @@ def test_a_missing_service_is_an_empty_one_and_is_waited_for() -> None:
     assert mirror.ask(1) is None
 
 
+def test_what_is_missing_is_as_of_when_it_was_seen_though_the_watch_for_it_is_not_there_yet() -> None:
+    mirror = synced({"a": (document("a"), stat(5))}, one_shot=True)
+    mirror.event(EventKind.DELETED, SERVICE)
+    assert mirror.ask(1) == ListNames(watch=True)
+    mirror.missing(12)
+    news = mirror.take_news()
+    assert news is not None
+    assert [change.zxid for change in news.changes] == [12]
+    assert mirror.as_of == 12
+
+
 def test_a_service_that_comes_between_list_and_exists_watch_is_listed_again() -> None:
     mirror = Mirror("chat")
     mirror.connected(one_shot=True, history=0)
