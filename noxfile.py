@@ -117,6 +117,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
+@nox.session(default=False)
+def outages(session: nox.Session) -> None:
+    """Consumers with and without the guard, in simulated outages (docs/guard.md)."""
+    install(session, "test")
+    session.run("python", "-m", "benchmarks.outages", *session.posargs)
+
+
 def install(session: nox.Session, *groups: str) -> None:
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, *groups))
 

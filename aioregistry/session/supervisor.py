@@ -425,22 +425,25 @@ class Session:
         loop = asyncio.get_running_loop()
         change: asyncio.Future[None] = loop.create_future()
 
-        def enough(_: object = None) -> None:
+        def enough() -> None:
             if not change.done():
                 change.set_result(None)
+
+        def answered(_: asyncio.Future[Any]) -> None:
+            enough()
 
         # Not asyncio.wait: this is what an idle session does all day.
         self._phase_changes.append(change)
         timer = None if timeout is None else loop.call_later(timeout, enough)
         if answer is not None:
-            answer.add_done_callback(enough)
+            answer.add_done_callback(answered)
         try:
             await change
         finally:
             if timer is not None:
                 timer.cancel()
             if answer is not None:
-                answer.remove_done_callback(enough)
+                answer.remove_done_callback(answered)
             if change in self._phase_changes:
                 self._phase_changes.remove(change)
 

@@ -290,14 +290,14 @@ class Process:
     # ------------------------------------------------------------ its life
 
     def start(self) -> None:
-        self._go(self._live())
+        self.go(self._live())
 
     async def _live(self) -> None:
         _ = await self.registry
         for claim in self.part.claims:
-            self._go(self._keep_registered(claim))
+            self.go(self._keep_registered(claim))
         for service in self.part.follows:
-            self._go(self._follow(service))
+            self.go(self._follow(service))
 
     async def leave(self) -> None:
         """End as a process that is asked to: withdraw, close, and wait for all of it."""
@@ -318,7 +318,8 @@ class Process:
         if self.stage is Stage.LEAVING:
             self.stage = Stage.GONE
 
-    def _go(self, what: Coroutine[Any, Any, None]) -> None:
+    def go(self, what: Coroutine[Any, Any, None]) -> None:
+        """Let it do this too, until it leaves."""
         task = self.machine.create_task(what)
         self._tasks.append(task)
         task.add_done_callback(self._done)
@@ -364,8 +365,8 @@ class Process:
         view = await self.registry.discover(service, guard=GUARDS.get(service))
         followed = Followed(service, view)
         self.followed.append(followed)
-        self._go(self._take_changes(followed))
-        self._go(self._take_snapshots(followed))
+        self.go(self._take_changes(followed))
+        self.go(self._take_snapshots(followed))
 
     async def _take_changes(self, followed: Followed) -> None:
         changes = followed.view.changes()

@@ -150,15 +150,7 @@ class World:
         )
 
     async def _whole(self) -> None:
-        # Here, as it is bound to the loop that runs.
-        self.servers = Servers(
-            self.machine, self.network, self.judges, size=self.size, tick=self.profile.tick, version=self.version
-        )
-        self.judges.servers = self.servers
-        self.timeline.note("world", f"seed {self.seed}: {self.size} servers like {self.version}")
-        await self.servers.start()
-        for part in self.parts:
-            self.launch(part)
+        await self._begin()
         sampling = asyncio.ensure_future(self._sample())
         try:
             await self._let_faults_happen()
@@ -170,6 +162,18 @@ class World:
             with contextlib.suppress(asyncio.CancelledError):
                 await sampling
         await self._end()
+
+    async def _begin(self) -> None:
+        """The servers, and everybody who is there at first."""
+        # Here, as they are bound to the loop that runs.
+        self.servers = Servers(
+            self.machine, self.network, self.judges, size=self.size, tick=self.profile.tick, version=self.version
+        )
+        self.judges.servers = self.servers
+        self.timeline.note("world", f"seed {self.seed}: {self.size} servers like {self.version}")
+        await self.servers.start()
+        for part in self.parts:
+            self.launch(part)
 
     # ------------------------------------------------------------ the course of it
 
