@@ -80,6 +80,8 @@ class Network:
                     pipe.look_later()
 
     def blocks(self, source: str, target: str) -> bool:
+        if not self._blocked and not self._dead:
+            return False
         return (source, target) in self._blocked or source in self._dead or target in self._dead
 
     def kill(self, name: str, *, silently: bool) -> None:
@@ -135,7 +137,9 @@ class Network:
         return near
 
     def delay(self, source: str, target: str) -> float:
-        latency = max(self._latency.get(source, LATENCY), self._latency.get(target, LATENCY))
+        slow, latency = self._latency, LATENCY
+        if slow:
+            latency = max(slow.get(source, LATENCY), slow.get(target, LATENCY))
         return latency * (1.0 + MOST_JITTER * self.draw.random())
 
 
@@ -156,6 +160,8 @@ class Pipe(asyncio.Transport):
         self._paused = False
         self._inbox: deque[tuple[float, bytes | None]] = deque()
         """What is under way to it, and when it is here, in order. None is the end of what the peer sends."""
+        # Bytes reach the machine whatever its clock does: not by call_later.
+        self._arrival = asyncio.Handle(self.look, (), machine, None)
 
     def open(self, protocol: asyncio.Protocol) -> None:
         self.protocol = protocol
@@ -224,8 +230,7 @@ class Pipe(asyncio.Transport):
         self.machine.call_soon(self.look)
 
     def _look_at(self, when: float) -> None:
-        # Bytes reach the machine whatever its clock does: not by call_later.
-        self.network.engine.at(when, self.machine, asyncio.Handle(self.look, (), self.machine, None))
+        self.network.engine.at(when, self.machine, self._arrival)
 
     def _take(self, data: bytes | None) -> None:
         assert self.protocol is not None
