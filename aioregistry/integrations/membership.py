@@ -76,8 +76,8 @@ class Membership:
     Entering connects, opens the views and announces the server; leaving drains it and disconnects. Nothing touches an
     event loop or a socket before, so that it may be made where a module is imported, and before a fork.
 
-    Without ``wait`` entering is done at once, also while ZooKeeper is away: the server is listed, and the views are
-    there, as soon as ZooKeeper answers; until then :attr:`ready` is False.
+    Without ``wait`` entering is done at once, also while ZooKeeper is away. When that answers, the views are synced,
+    and then the server is listed; until then :attr:`ready` is False.
 
     Leaving is bounded: at most twice *drain* and ``close_timeout`` seconds, once for withdrawing and once for closing.
     It is shielded from anyio's cancellation; a task that is cancelled while it leaves waits no longer for consumers,
@@ -161,7 +161,7 @@ class Membership:
         """The registration, to be updated and followed; closed once it was drained.
 
         Raises:
-            NotYet: the server was not announced yet, or no address was found yet.
+            NotYet: the server was not announced yet, the views are not synced yet, or no address was found yet.
             UsageError: the membership is not entered.
         """
         term = self._entered()
@@ -293,8 +293,11 @@ class Hosting:
 
     async def drain(self) -> None:
         """Drain every membership, at the same time; see :meth:`Membership.drain`."""
-        drained = (term.drain() for term in self._terms)
-        await asyncio.gather(*drained)
+        await asyncio.gather(*(term.drain() for term in self._terms))
+
+    async def withdraw(self) -> None:
+        """Wait no longer for consumers, and withdraw every membership, within ``close_timeout``."""
+        await asyncio.gather(*(term.hurry() for term in self._terms))
 
     def _enter(self, term: _Term) -> None:
         self._terms.append(term)
@@ -363,11 +366,8 @@ class _Term:
             return
         self.register_if_wanted()
         # A server that says when it listens serves meanwhile, and must not be held up.
-        if self._host is not None or self._registering is None:
-            return
-        if self._settings.wait or configured_address(self._settings.address) is not None:
+        if self._settings.wait and self._host is None and self._registering is not None:
             await asyncio.shield(self._registering)
-        if self._settings.wait:
             await self._until_listed()
 
     def register_if_wanted(self) -> None:
@@ -378,6 +378,8 @@ class _Term:
     async def _register(self) -> None:
         settings = self._settings
         try:
+            for opening in self._openings.values():  # who is listed can be asked for what it takes the views for
+                await asyncio.shield(opening)
             address = await self._address()
             self.registration = await self.registry.register(
                 ServiceInstance(
@@ -497,6 +499,12 @@ class _Term:
         # The wait of a server that is cancelled by anyio, in whose scope it leaves, is what its consumers need.
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._draining)
+
+    async def hurry(self) -> None:
+        """Withdraw without the wait of a drain that is under way."""
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait([self._draining])
 
     async def _drain(self) -> None:
         if self._registering is not None and not self._registering.done():
