@@ -21,12 +21,6 @@ from aioregistry.integrations.uvicorn import Server, run
 from aioregistry.testing.ports import ReservedPort
 from tests.integrations.load import TIMEOUT, Load, ServerProcess
 from tests.integrations.serving import SERVICE
-from tests.support.zookeeper import ZooKeeperServer
-
-
-@pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return f"{zookeeper.address}{chroot}"
 
 
 @pytest.fixture
