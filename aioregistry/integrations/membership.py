@@ -498,15 +498,14 @@ class _Term:
     async def drain(self) -> None:
         if self._draining is None:
             self._draining = _task(self._drain(), f"drain {self._settings.service}")
-        # The wait of a server that is cancelled by anyio, in whose scope it leaves, is what its consumers need.
+        # Who leaves because an anyio scope was cancelled is cancelled again at every await.
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._draining)
 
     async def hurry(self) -> None:
-        """Withdraw without the wait of a drain that is under way."""
+        """Drain without waiting for consumers, any longer or at all."""
         self._patience.cancel()
-        if self._draining is not None:
-            await asyncio.wait([self._draining])
+        await self.drain()
 
     async def _drain(self) -> None:
         if self._registering is not None and not self._registering.done():
@@ -528,12 +527,8 @@ class _Term:
 
     async def _disabled(self, registration: Registration[Any]) -> bool:
         """Return whether consumers could be told to send nothing new."""
-        with anyio.move_on_after(self._settings.drain):
-            try:
-                await registration.update(enabled=False)
-            except RegistryError as error:
-                _log.info("%r ends without draining: %s", registration, error)
-                return False
+        with anyio.move_on_after(self._settings.drain), contextlib.suppress(RegistryError):
+            await registration.update(enabled=False)
             return True
         return False
 

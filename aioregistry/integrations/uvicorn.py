@@ -47,8 +47,7 @@ class Server(uvicorn.Server):
             await super().startup(sockets=sockets)
         finally:
             hosting.reset(token)
-        if self.started:
-            self._hosting.listen()
+        self._hosting.listen()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain the memberships while requests are served, then end as uvicorn does."""

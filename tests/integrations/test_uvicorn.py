@@ -161,6 +161,13 @@ def test_a_startup_that_fails_is_an_exit_code() -> None:
     assert exited.value.code == 3
 
 
+def test_a_server_that_says_nothing_and_never_started_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "run", lambda self: None)  # as uvicorn was before it left by itself
+    with pytest.raises(SystemExit) as exited:
+        run(Starlette(), port=1)
+    assert exited.value.code == 3
+
+
 @pytest.mark.parametrize(("option", "value"), [("workers", 2), ("reload", True)])
 def test_processes_of_uvicorns_own_are_refused(option: str, value: object) -> None:
     with pytest.raises(InvalidArgument, match=f"{option}={value}"):
