@@ -586,15 +586,16 @@ def _is_worker() -> bool:
 
 
 def _checked_services(discover: object) -> Mapping[str, Any]:
-    if isinstance(discover, str) or not isinstance(discover, Iterable):
+    if isinstance(discover, (str, bytes)) or not isinstance(discover, Iterable):
         raise InvalidArgument("discover", discover, "give names of services, or a mapping of names to payload types")
-    services = dict(discover) if isinstance(discover, Mapping) else dict.fromkeys(discover, Any)
-    for name, payload_type in services.items():
+    services = {}
+    for name in discover:
         try:
-            ServiceInstance(name, id="any")
+            services[ServiceInstance(name, id="any").name] = Any
         except InvalidArgument as error:
             raise InvalidArgument("discover", name, error.reason) from None
-        check_payload_type(payload_type)
+    if isinstance(discover, Mapping):
+        services = {name: check_payload_type(discover[name]) for name in services}
     return MappingProxyType(services)
 
 

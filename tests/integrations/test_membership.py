@@ -378,6 +378,7 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
         ({"discover": None}, "discover", None),
         ({"discover": ["a/b"]}, "discover", "a/b"),
         ({"discover": [7]}, "discover", 7),
+        ({"discover": [["users"]]}, "discover", ["users"]),
         ({"discover": {"users": 7}}, "payload_type", 7),
         ({"drain": -1}, "drain", -1),
         ({"drain": float("inf")}, "drain", float("inf")),
