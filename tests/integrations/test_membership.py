@@ -355,6 +355,8 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
             await until(lambda: membership.ready)
             draining = asyncio.create_task(host.drain())
             await observed.wait_for(draining_is_told, TIMEOUT)
+            assert draining_is_told(await observed.sync())
+            assert not draining.done()
             await host.withdraw()
             assert gone(await observed.sync())
             assert membership.registration.withdrawn
