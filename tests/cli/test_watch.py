@@ -97,7 +97,9 @@ async def test_what_consumers_see_is_shown_on_demand(
         }
         assert [each["id"] for each in listed["instances"]] == ["c"]
         assert await lines.line() == "resynced  1 listed"
-        assert await lines.line() == "updated   a  10.0.0.7:7000  suspect: disruption"
+        assert {await lines.line() for _ in "ab"} == {
+            f"updated   {id}  10.0.0.7:7000  suspect: disruption" for id in "ab"
+        }
 
 
 async def test_lines_for_people(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:

@@ -1,7 +1,7 @@
 """A process that is registered and follows its own service, and writes down all the time what its handles claim.
 
 Started as `python -m tests.integration.monitored SERVERS SESSION_TIMEOUT`. It prints the id of its session
-whenever it becomes LIVE, and on SIGTERM what was claimed, as a JSON array.
+whenever it became LIVE and that was written down, and on SIGTERM what was claimed, as a JSON array.
 """
 
 from __future__ import annotations
@@ -67,10 +67,13 @@ async def ask_freshness(view: View[Any], record: Record) -> None:
         await asyncio.sleep(INTERVAL)
 
 
-async def tell_sessions(registration: Registration[Any]) -> None:
+async def tell_sessions(registration: Registration[Any], record: Record) -> None:
     async for status in registration.statuses():
         if status is Status.LIVE:
-            print(registration.owner, flush=True)
+            owner = registration.owner
+            while (Status.LIVE.name, owner) not in [claim.claimed for claim in record.claims[-2:]]:
+                await asyncio.sleep(INTERVAL)
+            print(owner, flush=True)
 
 
 async def main(servers: str, session_timeout: float) -> None:
@@ -85,7 +88,10 @@ async def main(servers: str, session_timeout: float) -> None:
     ):
         thread = threading.Thread(target=ask_status, args=(registration, statuses, over))
         thread.start()
-        tasks = [asyncio.create_task(ask_freshness(view, freshness)), asyncio.create_task(tell_sessions(registration))]
+        tasks = [
+            asyncio.create_task(ask_freshness(view, freshness)),
+            asyncio.create_task(tell_sessions(registration, statuses)),
+        ]
         await terminated.wait()
         over.set()
         thread.join()
