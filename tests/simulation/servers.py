@@ -49,7 +49,7 @@ class WatchedEnsemble(Ensemble):
 
             def decide_as(history: History) -> Transaction:
                 self._writer = OWN if caller is None else caller.session
-                self._fences = _fences(operations)
+                self._fences = fences(operations)
                 try:
                     return decide(history)  # type: ignore[no-any-return]
                 finally:
@@ -136,13 +136,13 @@ class Servers:
         return self.ensemble.running_history().write(Caller(OWN), operation, via=None).code == 0
 
 
-def _fences(operations: Sequence[Operation | None]) -> dict[str, int]:
+def fences(operations: Sequence[Operation | None]) -> dict[str, int]:
     """What each path's first change goes by."""
-    fences: dict[str, int] = {}
+    versions: dict[str, int] = {}
     for operation in operations:
         if isinstance(operation, Delete | SetData):
-            fences.setdefault(str(operation.path), operation.version)
-    return fences
+            versions.setdefault(str(operation.path), operation.version)
+    return versions
 
 
 def _runs(member: Member) -> bool:

@@ -7,8 +7,15 @@ from typing import Any, Final
 
 import pytest
 
+from aioregistry import Status
+from aioregistry.server.acl import OPEN
+from aioregistry.server.codes import Opcode
+from aioregistry.server.tree import Create, Delete, Node, Operation, SetData
 from tests.simulation.judges import Move, beyond_the_fence
 from tests.simulation.process import Sight
+from tests.simulation.profiles import PROFILES
+from tests.simulation.servers import fences
+from tests.simulation.world import World
 
 PATH: Final = "/services/chat/a"
 CLAIM: Final = 20
@@ -62,3 +69,34 @@ def test_a_node_of_his_own_was_his_to_take() -> None:
 )
 def test_this_is_not_the_limit(otherwise: dict[str, Any]) -> None:
     assert not judged(**otherwise)
+
+
+class Asked(World):
+    """Before everybody leaves it is asked what was seen of the nodes that live registrations have."""
+
+    seen: list[tuple[Sight, Node]]
+
+    async def _end(self) -> None:
+        held = [held for process in self.judges.processes for held in process.held]
+        self.seen = [
+            (each.process.last_sights[each.claim.path], node)
+            for each in held
+            if each.registration.status is Status.LIVE and (node := self.servers.node(each.claim.path)) is not None
+        ]
+        await super()._end()
+
+
+def test_what_was_seen_is_read_off_the_wire() -> None:
+    world = Asked(0, PROFILES["short"])
+    assert world.run().violation is None
+    assert len(world.seen) > 2
+    for sight, node in world.seen:
+        assert (sight.czxid, sight.version, sight.owner) == (node.created, node.version, node.owner)
+        assert sight.zxid >= node.mzxid
+
+
+def test_a_transaction_goes_by_the_version_of_its_first_change() -> None:
+    takeover: list[Operation] = [Delete(PATH, 0), Create(Opcode.CREATE2, PATH, b"", OPEN, 1), SetData(PATH, b"", 0)]
+    assert fences(takeover) == {PATH: 0}
+    assert fences([SetData(PATH, b"", 3)]) == {PATH: 3}
+    assert fences([None]) == {}
