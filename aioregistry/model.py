@@ -576,9 +576,9 @@ def _decode_leniently(data: bytes) -> tuple[_Document, FrozenDict]:
 
 def _with_class(payload: Any, payload_class: str | None) -> Any:
     plain = msgspec.to_builtins(payload, str_keys=True)
-    if isinstance(plain, dict):
+    if isinstance(plain, dict) and _CLASS not in plain:
         return {_CLASS: payload_class, **plain} if payload_class else plain
-    if isinstance(plain, list | tuple):
+    if isinstance(plain, dict | list | tuple):  # a map may have come in a list's form, with a mark of its own
         return [payload_class or _JAVA_LIST, plain]
     return [payload_class, plain] if payload_class else plain
 
