@@ -20,6 +20,7 @@ import os
 import stat
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
@@ -218,18 +219,21 @@ class Keeper:
         service: what is kept.
         base_path: where it is.
         session: whose clocks count, and whose hook is told.
+        state: returns what is to be kept now; weakly, because a file is no reason for a view to stay.
     """
 
-    def __init__(self, path: Path, service: str, base_path: str, session: Session) -> None:
+    def __init__(
+        self, path: Path, service: str, base_path: str, session: Session, state: weakref.WeakMethod[Callable[[], Kept]]
+    ) -> None:
         self._file = KeptFile(path)
         self._service = service
         self._base_path = base_path
         self._session = session
-        self._state: Callable[[], Kept] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._due = asyncio.Event()
+        self._state = state
+        self._due = self._closing = self._failing = False
+        self._began: float | None = None
         self._writing: asyncio.Future[None] | None = None
-        self._failing = False
+        self._resting: asyncio.TimerHandle | None = None
 
     async def load(self) -> Kept | None:
         """Return what the file keeps; None, after a warning, where it cannot be used. Cancelling is harmless.
@@ -252,51 +256,58 @@ class Keeper:
             return kept and kept._replace(known_at=min(kept.known_at, self._session.runtime.wall()))
         return None
 
-    def start(self, state: Callable[[], Kept]) -> None:
-        """Begin to write what *state* returns, after each :meth:`changed` and on closing."""
-        self._state = state
-        name = f"aioregistry keeps {self._file.path}"
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
-        self._due.set()
-
     def changed(self) -> None:
-        """There is another state."""
-        self._due.set()
+        """There is a state to keep; it is written as soon as may be."""
+        self._due = True
+        if self._writing is None and self._resting is None and not self._closing:
+            self._write()
 
     async def aclose(self) -> None:
         """Write the last state, if there was any, within three seconds."""
-        if self._task is None:
+        self._closing = True
+        if self._resting is not None:
+            self._resting.cancel()
+        if self._began is None:
             return
-        self._task.cancel()
-        await asyncio.wait([self._task])
         with anyio.move_on_after(LAST_WRITE) as scope:
-            if self._writing is not None:
-                await asyncio.wait([self._writing])
-            await self._write()
+            await self._written_what_is_under_way()
+            self._write()
+            await self._written_what_is_under_way()
         if scope.cancelled_caught:
             self._failed("was not written", TimeoutError(f"the disk did not answer within {LAST_WRITE:g} s"))
 
-    async def _run(self) -> None:
-        while True:
-            await self._due.wait()
-            took = await self._write()
-            await asyncio.sleep(max(PAUSE, took * REST))
+    async def _written_what_is_under_way(self) -> None:
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
 
-    async def _write(self) -> float:
-        """Write the present state; return the seconds that it took."""
-        assert self._state is not None
-        self._due.clear()
-        state, began = self._state(), self._session.runtime.monotonic()
-        self._writing = _in_thread(lambda: self._file.write(to_bytes(state)))
-        await asyncio.wait([self._writing])  # who is cancelled here leaves it to be waited for
-        error, self._writing = self._writing.exception(), None
+    def _write(self) -> None:
+        state = self._state()
+        if state is None:
+            return  # the view was dropped
+        kept = state()
+        self._due = False
+        self._began = self._session.runtime.monotonic()
+        self._writing = _in_thread(lambda: self._file.write(to_bytes(kept)))
+        self._writing.add_done_callback(self._written)
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        assert self._began is not None
+        self._writing = None
+        error = writing.exception()
         if error is None:
             self._failing = False
         else:
             # One warning until it is good again: a disk that is full stays full for hours.
             self._failed("was not written", error, level=logging.DEBUG if self._failing else logging.WARNING)
             self._failing = True
-        return self._session.runtime.monotonic() - began
+        if not self._closing:
+            took = self._session.runtime.monotonic() - self._began
+            self._resting = asyncio.get_running_loop().call_later(max(PAUSE, took * REST), self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self._due:
+            self._write()
 
     def _read(self) -> Kept | None:
         data = self._file.read()

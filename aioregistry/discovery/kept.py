@@ -3,7 +3,7 @@
 A kept file is text, a line for each instance after two that say what it is::
 
     aioregistry-kept 1 5f0c…
-    {"service":"chat","base_path":"/services","known_at":1763680000.0,"instances":1}
+    {"service":"chat","base_path":"/services","known_at":1763680000.0,"as_of":9,"instances":1}
     {"owner":72057594037927936,"czxid":7,"mzxid":9,"version":1,"created":…,"modified":…,"instance":{"name":"chat",…}}
 
 The first line is the same in every version of the format: its name, the version, and a SHA-256 over those two and all
@@ -32,12 +32,14 @@ _FIRST_LINE: Final = re.compile(rb"(aioregistry-kept (\d{1,9}) )([0-9a-f]{64})\n
 
 
 class Kept(NamedTuple):
-    """What a file keeps: of which service, below which path, when the quorum is known to have said so, and what."""
+    """What a file keeps: the last snapshot of a service below a path."""
 
     service: str
     base_path: str
     known_at: float
-    """Seconds since the epoch."""
+    """When the quorum is known to have said so last, in seconds since the epoch."""
+    as_of: int
+    """The zxid of the latest observation included."""
     entries: Mapping[str, Entry[Any]]
     """By id, payloads as JSON."""
 
@@ -63,6 +65,7 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True):
     service: str
     base_path: str
     known_at: Annotated[float, msgspec.Meta(ge=0)]
+    as_of: int
     instances: int
 
 
@@ -83,7 +86,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 def to_bytes(kept: Kept) -> bytes:
     """Return the file of *kept*; instances in the order of their ids, so that equal states give equal files."""
-    head = _Head(kept.service, kept.base_path, kept.known_at, len(kept.entries))
+    head = _Head(kept.service, kept.base_path, kept.known_at, kept.as_of, len(kept.entries))
     lines = [_line(kept.entries[id]) for id in sorted(kept.entries)]
     body = b"".join([line + b"\n" for line in (_encode_line(head), *lines)])
     title = b"aioregistry-kept %d " % VERSION
@@ -139,7 +142,7 @@ def _kept(body: bytes, service: str, base_path: str) -> Kept:
     entries = {entry.instance.id: entry for entry in [_entry(service, line) for line in lines]}
     if not len(entries) == len(lines) == head.instances:
         raise Damaged(f"it says instances={head.instances}, and holds {len(entries)} in {len(lines)} lines")
-    return Kept(service, base_path, head.known_at, entries)
+    return Kept(service, base_path, head.known_at, head.as_of, entries)
 
 
 def _entry(service: str, line: bytes) -> Entry[Any]:

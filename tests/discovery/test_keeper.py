@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -346,11 +347,14 @@ class Scene:
     def __init__(self, path: Path, session: DiscoverySession) -> None:
         self.path = path
         self.session = session
-        self.keeper = Keeper(path, "chat", BASE, session.as_session)
+        self.keeper = Keeper(path, "chat", BASE, session.as_session, weakref.WeakMethod(self.current))
         self.state = state_of("a")
 
+    def current(self) -> Kept:
+        return self.state
+
     def start(self) -> None:
-        self.keeper.start(lambda: self.state)
+        self.keeper.changed()
 
     def change(self, *ids: str) -> None:
         self.state = state_of(*ids)
@@ -367,7 +371,7 @@ class Scene:
 
 
 def state_of(*ids: str, known_at: float = 5.0) -> Kept:
-    return Kept("chat", BASE, known_at, {id: Entry(chat(id), 1, 2, 3, 4, 5.0, 6.0) for id in ids})
+    return Kept("chat", BASE, known_at, 7, {id: Entry(chat(id), 1, 2, 3, 4, 5.0, 6.0) for id in ids})
 
 
 @pytest.fixture
@@ -375,7 +379,8 @@ async def scene(path: Path, session: DiscoverySession) -> AsyncIterator[Scene]:
     scene = Scene(path, session)
     yield scene
     await scene.keeper.aclose()
-    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("aioregistry keeps")] == []
+    assert scene.keeper._writing is None or scene.failures
+    assert scene.keeper._resting is None or scene.keeper._resting.cancelled()
 
 
 async def test_the_first_state_is_written_at_once_and_the_last_on_closing(
@@ -454,20 +459,14 @@ async def test_closing_waits_for_the_writing_under_way_and_writes_what_came_sinc
 
 
 async def test_a_large_service_rests_longer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 50.0])
+    clock = iter([0.0, 50.0, 50.0])
     monkeypatch.setattr(FakeRuntime, "monotonic", lambda self: next(clock))
-    rests: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        rests.append(seconds)
-        raise asyncio.CancelledError
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    before = asyncio.get_running_loop().time()
     scene.start()
-    assert scene.keeper._task is not None
-    await asyncio.wait([scene.keeper._task])
-    monkeypatch.undo()
-    assert rests == [450.0]
+    async with asyncio.timeout(DEADLINE):
+        while scene.keeper._resting is None:
+            await asyncio.sleep(0.001)
+    assert scene.keeper._resting.when() >= before + 450
 
 
 async def test_a_disk_that_does_not_answer_holds_up_closing_for_a_moment_only(
@@ -523,6 +522,26 @@ async def test_a_defect_of_the_writing_is_told_with_its_traceback(
     await until(lambda: scene.failures == ["'a defect'"], seconds=DEADLINE)
     assert caplog.records[0].exc_info is not None
     monkeypatch.undo()
+
+
+async def test_a_view_that_was_dropped_is_kept_no_more(
+    path: Path, session: DiscoverySession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "PAUSE", 0.001)
+    monkeypatch.setattr(keeper, "REST", 0.0)
+    gate = Gate(monkeypatch)
+    scene: Scene | None = Scene(path, session)
+    assert scene is not None
+    keeping = scene.keeper
+    scene.start()
+    await until(lambda: gate.writing, seconds=DEADLINE)
+    scene.change("b")
+    scene = None
+    gate.open.set()
+    await until(lambda: keeping._writing is None and keeping._resting is None, seconds=DEADLINE)
+    await keeping.aclose()
+    assert gate.writings == 1
+    assert keeping._state() is None
 
 
 async def test_a_keeper_that_was_not_started_writes_nothing(scene: Scene, path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aioregistry.discovery.kept import VERSION, Damaged, Foreign, Kept, from_bytes, to_bytes
@@ -26,7 +26,7 @@ def entry(instance: ServiceInstance[Any], number: int = 1) -> Entry[Any]:
 
 def kept(*instances: ServiceInstance[Any], known_at: float = NOW) -> Kept:
     entries = {instance.id: entry(instance, number) for number, instance in enumerate(instances)}
-    return Kept("chat", BASE, known_at, entries)
+    return Kept("chat", BASE, known_at, 0x500000007, entries)
 
 
 def read(data: bytes, service: str = "chat", base_path: str = BASE) -> Kept:
@@ -56,7 +56,13 @@ TWO = kept(chat("b", {"zone": "eu-1"}), chat("a", [1, "ü", None]))
 def test_a_file_is_text_that_says_what_it_is() -> None:
     first, head, *instances = to_bytes(TWO).decode().splitlines()
     assert first.startswith("aioregistry-kept 1 ")
-    assert json.loads(head) == {"service": "chat", "base_path": "/services", "known_at": NOW, "instances": 2}
+    assert json.loads(head) == {
+        "service": "chat",
+        "base_path": "/services",
+        "known_at": NOW,
+        "as_of": 0x500000007,
+        "instances": 2,
+    }
     assert [json.loads(line)["instance"]["id"] for line in instances] == ["a", "b"]
     assert json.loads(instances[0]) | {"instance": None} == {
         "owner": 0x1001,
@@ -91,6 +97,7 @@ fields = st.fixed_dictionaries(
         "enabled": st.booleans(),
         "registrationTimeUTC": st.none() | st.integers(-(2**63), 2**63),
         "serviceType": st.sampled_from([None, "STATIC"]),
+        "sessionTimeoutMs": st.none() | st.integers(0, 2**31 - 1),
         "uriSpec": st.none() | st.dictionaries(texts, jsons, max_size=2),
         "weight": jsons,
     },
@@ -100,9 +107,10 @@ times = st.floats(0, 1e11)
 nodes = st.tuples(fields, numbers, numbers, numbers, st.integers(0, 2**31 - 1), times, times)
 
 
-@given(st.dictionaries(texts.filter(bool), nodes, max_size=4), times)
-@example({"a": ({"payload": ["java.util.ArrayList", {"@class": 5}]}, 0, 0, 0, 0, 0.0, 0.0)}, 0.0)
-def test_whatever_a_node_can_say_is_kept(nodes: dict[str, Any], known_at: float) -> None:
+@settings(max_examples=50)
+@given(st.dictionaries(texts.filter(bool), nodes, max_size=4), times, numbers)
+@example({"a": ({"payload": ["java.util.ArrayList", {"@class": 5}]}, 0, 0, 0, 0, 0.0, 0.0)}, 0.0, 0)
+def test_whatever_a_node_can_say_is_kept(nodes: dict[str, Any], known_at: float, as_of: int) -> None:
     entries = {}
     for id, (document, *stat) in nodes.items():
         data = json.dumps({"name": "chat", "id": id, "address": "a"} | document).encode()
@@ -110,7 +118,7 @@ def test_whatever_a_node_can_say_is_kept(nodes: dict[str, Any], known_at: float)
             entries[id] = Entry(decode(data, name="chat", id=id), *stat)
         except InvalidInstance:
             continue
-    before = Kept("chat", BASE, known_at, entries)
+    before = Kept("chat", BASE, known_at, as_of, entries)
     after = read(to_bytes(before))
     assert after == before
     for id, found in after.entries.items():
