@@ -28,7 +28,7 @@ from aioregistry.model import (
     check_payload_type,
 )
 from aioregistry.paths import check_segment
-from aioregistry.session import Session
+from aioregistry.session import Session, SessionState
 from aioregistry.streams import Source, Stream
 
 from .custody import Custody
@@ -359,7 +359,7 @@ class View(Handle, Generic[P]):
             if self._guard is not None:
                 await departures.arm()  # of others the follower may have begun without
             await follower.until(
-                lambda: follower.mirror.synced or follower.refusal is not None or self._can_do_without(follower, kept)
+                lambda: follower.mirror.synced or follower.refusal is not None or self._can_do_without(kept)
             )
             if follower.refusal is not None:
                 raise follower.refusal
@@ -379,11 +379,11 @@ class View(Handle, Generic[P]):
                 self._custody.freshness_changed(False)
         follower.attach(self)
 
-    def _can_do_without(self, follower: Follower, kept: Kept | None) -> bool:
-        """Whether there is something to show, and nobody to ask whether it is true."""
-        return (
-            kept is not None and bool(kept.entries) and follower.ended is None and not self._discovery.session.connected
-        )
+    def _can_do_without(self, kept: Kept | None) -> bool:
+        """Whether there is something to show, and nobody to ask for now whether it is true."""
+        session = self._discovery.session
+        away = not session.connected and session.state not in (SessionState.CLOSED, SessionState.FAILED)
+        return away and kept is not None and bool(kept.entries)
 
     def _recall(self, kept: Kept) -> None:
         """Show what the process before kept, for as long as nothing was read."""
