@@ -208,8 +208,11 @@ class OrderedConsumer:
             return
         if kind == "Updated" and change.previous_entry != known:
             raise Violated("Ordered", f"{change!r} claims to follow {change.previous_entry!r}, told was {known!r}")
-        if change.entry.mzxid <= self._newest.get(id, 0):
-            raise Violated("Ordered", f"{change!r} repeats or undoes what was told: {self._newest[id]:#x}")
+        newest = self._newest.get(id, 0)
+        # Doubt is no state of the node: an instance that becomes suspect, or is confirmed, is the one told before.
+        doubted = getattr(change.entry, "suspicion", None) != getattr(known, "suspicion", None)
+        if change.entry.mzxid < newest or (change.entry.mzxid == newest and not doubted):
+            raise Violated("Ordered", f"{change!r} repeats or undoes what was told: {newest:#x}")
         self._newest[id] = change.entry.mzxid
         self.entries[id] = change.entry
 
