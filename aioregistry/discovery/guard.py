@@ -190,8 +190,8 @@ class Suspects(Generic[P]):
             at: now.
             gone: of an id, whether it has no node any more; one that shows no instance is no removal to hold back.
         """
-        self._observe(zxid, at.now)
         self._forget(at.now)
+        self._observe(zxid, at.now)
         shown: list[Difference[P]] = []
         lost: dict[str, int] = {}  # where in shown
         released: list[Release] = []

@@ -513,8 +513,7 @@ class View(Handle, Generic[P]):
         return (*changes, *(Removed(entry, zxid) for entry in recalled.values()))
 
     def _to_be_kept(self) -> None:
-        # What was never read is not written: an empty beginning must not replace what is known.
-        if self._keeper is not None and self._kept is None:
+        if self._keeper is not None:
             self._keeper.changed()
 
     def _to_keep(self) -> Kept:

@@ -183,6 +183,29 @@ def test_nobody_else_may_read_it_for_a_moment(
     assert mode(path) == 0o600
 
 
+def test_it_is_on_the_disk_before_it_is_in_place_and_then_the_move_is_too(
+    file: KeptFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def spied_fsync(descriptor: int) -> None:
+        asked.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+        if asked[-1] == "directory":
+            raise OSError(errno.EINVAL, "as some file systems answer")
+
+    def spied_replace(self: Path, target: Path) -> Path:
+        asked.append("move")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", spied_fsync)
+    monkeypatch.setattr(Path, "replace", spied_replace)
+    file.write(b"state")
+    assert asked == ["file", "move", "directory"]
+    assert path.read_bytes() == b"state"
+
+
 def program(what: str, directory: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.discovery.killing", what, str(directory)],
@@ -439,6 +462,7 @@ async def test_whatever_changes_one_state_is_written_at_a_time_and_the_last_one_
         await asyncio.sleep(0)
     gate.open.set()
     await until(lambda: scene.kept == ["a", "b99"], seconds=DEADLINE)
+    await until(lambda: scene.keeper._writing is None and scene.keeper._resting is None, seconds=DEADLINE)
     assert (gate.most, gate.writings) == (1, 2)
 
 
