@@ -386,7 +386,7 @@ class View(Handle, Generic[P]):
         return away and kept is not None and bool(kept.entries)
 
     def _recall(self, kept: Kept) -> None:
-        """Show what the process before kept, for as long as nothing was read."""
+        """Show what the process before kept, for as long as nothing was read; until then the file stays as it is."""
         session = self._discovery.session
         suspicion = Suspicion("file", session.runtime.wall(), math.inf)
         entries = {id: entry.with_suspicion(suspicion) for id, entry in kept.entries.items()}

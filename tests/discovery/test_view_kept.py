@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,14 @@ async def test_a_view_that_is_dropped_says_so(
     await until(lambda: kept_ids(path) == [], seconds=DEADLINE)
     with pytest.warns(ResourceWarning, match="never closed"):
         dropped.clear()
+
+
+def test_who_keeps_nothing_does_not_import_what_it_takes() -> None:
+    program = "import sys, aioregistry; aioregistry.connect; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    modules = set(done.stdout.split())
+    assert "aioregistry.discovery.view" in modules
+    assert not modules & {"aioregistry.discovery.keeper", "aioregistry.discovery.kept"}
 
 
 # ---------------------------------------------------------------- beginning with it
