@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from aioregistry.discovery import keeper
 from aioregistry.discovery.keeper import KeptFile
 
 OLD, NEW = b"old" * 100_000, b"newer" * 100_000
@@ -103,6 +104,7 @@ def together(directory: Path) -> None:
         for _ in range(TIMES):
             KeptFile(directory / "kept").write(state)
 
+    keeper.LOCK_PATIENCE = 50.0  # type: ignore[misc] # the disk may be slow, and turns are not taken in order
     file = KeptFile(directory / "kept")
     file.write(states[0])
     pids = [forked(lambda state=state: write(state)) for state in states]  # type: ignore[misc]
