@@ -120,12 +120,12 @@ class Custody(Generic[P]):
         if held:
             reason = _reason(held[0])
             named = _named([entry.instance.id for entry in held])
-            log.warning("%s: %d removals are held back, for %s: %s", self._name, len(held), reason, named)
+            log.warning("%s: %d held back, for %s: %s", self._name, len(held), reason, named)
         for entry in held:
             self._session.emit("discovery.held", service=self._name, id=entry.instance.id, reason=_reason(entry))
         for why in dict.fromkeys(release.why for release in released):
             ids = [release.id for release in released if release.why == why]
-            log.info("%s: %d suspects are none any more, %s: %s", self._name, len(ids), why, _named(ids))
+            log.info("%s: %d suspect no more, %s: %s", self._name, len(ids), why, _named(ids))
         for release in released:
             self._session.emit("discovery.released", service=self._name, id=release.id, why=release.why)
 

@@ -70,17 +70,18 @@ class Guard:
         _check_number("within", self.within, 0.001, _LONGEST_OPTION)
         _check_number("longest", self.longest, self.hold, _LONGEST_OPTION)
 
-    def seconds_for(self, entry: Entry[Any]) -> float:
-        """Return how long *entry* is held."""
-        published = (entry.instance.session_timeout_ms or 0) / 1000
-        return min(max(self.hold, published), self.longest)
-
 
 def _check_number(field: str, number: object, at_least: float, at_most: float) -> None:
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise InvalidArgument(field, number, "must be a number")
     if not at_least <= number <= at_most:
         raise InvalidArgument(field, number, f"must be within {at_least:g}..{at_most:g}")
+
+
+def _seconds(guard: Guard, entry: Entry[Any]) -> float:
+    """Return how long *entry* is held."""
+    published = (entry.instance.session_timeout_ms or 0) / 1000
+    return min(max(guard.hold, published), guard.longest)
 
 
 class Moment(NamedTuple):
@@ -150,9 +151,6 @@ class Suspects(Generic[P]):
 
     def __len__(self) -> int:
         return len(self._held)
-
-    def __contains__(self, id: object) -> bool:
-        return id in self._held
 
     @property
     def entries(self) -> Mapping[str, Entry[P]]:
@@ -236,7 +234,7 @@ class Suspects(Generic[P]):
             return []
         held: list[Entry[P]] = []
         for id, entry in self._shown_removed.items():
-            seconds = self._guard.seconds_for(entry)
+            seconds = _seconds(self._guard, entry)
             suspect = entry.with_suspicion(Suspicion(reason, at.wall, at.wall + seconds))
             self._held[id] = _Held(suspect, at.now, at.now + seconds)
             self._wake_at(at.now + seconds)

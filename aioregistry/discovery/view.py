@@ -446,8 +446,8 @@ class View(Handle, Generic[P]):
         self._snapshots.offer(None)
 
     def _holds_are_over(self) -> None:
-        if self._custody is not None:
-            self._show_if_any(self._custody.due())
+        assert self._custody is not None, "its timer has fired"
+        self._show_if_any(self._custody.due())
 
     def _drop_suspect(self, id: str) -> bool:
         return self._custody is not None and self._show_if_any(self._custody.failed(id))

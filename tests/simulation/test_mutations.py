@@ -235,7 +235,7 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Honest", a_clock_that_sleeps, with_faults("sleep")),
         Mistake("Honest", live_while_suspended, with_faults("partition")),
         Mistake("Honest", fresh_by_connection, with_faults("partition")),
-        Mistake("Guarded", suspect_for_ever, with_faults("kill", "partition")),
+        Mistake("Guarded", suspect_for_ever, with_faults("strangers")),
         Mistake("Ordered", suspect_while_listed, with_faults("expire", "wipe", "partition")),
         Mistake("Bounded", unbounded_queue, with_faults("flood", every=15.0, paces=(80.0,))),
         Mistake("Published", retry_that_ends, with_faults("restart", every=20.0)),
