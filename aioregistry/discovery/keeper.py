@@ -185,7 +185,9 @@ def _beside(path: Path, suffix: str) -> Path:
 def _check_own(descriptor: int, path: Path) -> None:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
-        raise PermissionError(errno.EPERM, "somebody else put it there", str(path))
+        raise PermissionError(
+            errno.EPERM, f"it is not of this process's making, but of uid {found.st_uid}'s", str(path)
+        )
 
 
 def _lock(descriptor: int) -> None:

@@ -80,6 +80,7 @@ class Discovery:
         self._strategy = strategy
         self._names: ServiceNames | None = None
         self._followers: dict[str, Follower] = {}
+        self._kept_at: weakref.WeakValueDictionary[os.PathLike[str], View[Any]] = weakref.WeakValueDictionary()
 
     @overload
     def view(self, name: str, *, guard: Guard | None = None, keep: KeptAt | None = None) -> View[Any]: ...
@@ -213,8 +214,15 @@ class View(Handle, Generic[P]):
     def _keeper_at(self, keep: KeptAt) -> Keeper:
         from .keeper import Keeper, checked_path  # hashing, threads and paths, for those who want them
 
-        discovery, state = self._discovery, weakref.WeakMethod(self._to_keep)
-        return Keeper(checked_path(keep), self.name, discovery._base_path or "/", discovery.session, state)
+        discovery, path = self._discovery, checked_path(keep)
+        other = discovery._kept_at.get(path)
+        if other is not None and other.name != self.name and not other._is_closed:
+            raise InvalidArgument(
+                "keep", keep, f"is where the view of {other.name!r} is kept: give each a file of its own"
+            )
+        discovery._kept_at[path] = self
+        state = weakref.WeakMethod(self._to_keep)
+        return Keeper(path, self.name, discovery._base_path or "/", discovery.session, state)
 
     # ------------------------------------------------------------------ what it offers
 

@@ -485,6 +485,21 @@ async def test_a_file_of_another_is_refused_and_left_alone(
     assert found._followers == {}
 
 
+async def test_two_services_are_not_kept_in_one_file(
+    found: Discovery, service: Service, session: DiscoverySession, path: Path
+) -> None:
+    session.connect()
+    path.with_name("link").symlink_to(path)
+    async with found.view("chat", keep=path), found.view("chat", keep=path):
+        with pytest.raises(InvalidArgument, match="where the view of 'chat' is kept") as raised:
+            _ = found.view("mail", keep=path.with_name("link"))
+        assert (raised.value.field, raised.value.value) == ("keep", path.with_name("link"))
+    path.unlink()
+    async with found.view("mail", keep=path):
+        pass
+    assert from_bytes(path.read_bytes(), "mail", BASE).entries == {}
+
+
 async def test_a_view_of_the_root_is_kept_as_of_the_root(session: DiscoverySession, path: Path) -> None:
     write(path, last_known("a")._replace(base_path="/"))
     found = Discovery(session.as_session, "")
