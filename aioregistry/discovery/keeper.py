@@ -104,6 +104,7 @@ class KeptFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._new = _beside(path, _NEW)
+        self._found: os.stat_result | None = None
 
     def read(self) -> bytes | None:
         """Return what the file holds, None where there is none.
@@ -118,7 +119,7 @@ class KeptFile:
         except FileNotFoundError:
             return None
         with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
+            found = self._found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file", str(self.path))
             if found.st_uid not in (os.geteuid(), 0):
@@ -145,8 +146,13 @@ class KeptFile:
                 raise
         self._sync_directory()
 
-    def set_aside(self) -> Path:
-        """Rename the file, and return its new path; nine are kept, the last of them is replaced by a tenth."""
+    def set_aside(self) -> Path | None:
+        """Rename the file that was read, and return its new path; nine are kept, the last is replaced by a tenth.
+
+        Return None where it is not there any more: a process that keeps the same file has found the same.
+        """
+        if self._found is None or not _is_at(self._found, self.path):
+            return None
         places = [_beside(self.path, suffix) for suffix in _ASIDE]
         aside = next((place for place in places if not os.path.lexists(place)), places[-1])
         self.path.replace(aside)
@@ -161,7 +167,7 @@ class KeptFile:
                 _check_own(descriptor, self._new)
                 _lock(descriptor)
                 # Who held the lock before has moved what it was on into the place of the file, or removed it.
-                if _is_at(descriptor, self._new):
+                if _is_at(os.fstat(descriptor), self._new):
                     yield descriptor
                     return
             finally:
@@ -203,9 +209,9 @@ def _lock(descriptor: int) -> None:
             return
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_at(found: os.stat_result, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
+        return os.path.samestat(found, path.lstat())
     except FileNotFoundError:
         return False
 
@@ -261,7 +267,7 @@ class Keeper:
     def changed(self) -> None:
         """There is a state to keep; it is written as soon as may be."""
         self._due = True
-        if self._writing is None and self._resting is None and not self._closing:
+        if self._writing is None and self._resting is None:
             self._write()
 
     async def aclose(self) -> None:
@@ -320,6 +326,8 @@ class Keeper:
             aside = await _in_thread(self._file.set_aside)
         except OSError as error:
             self._failed(f"is damaged ({reason}) and could not be renamed", error)
+            return
+        if aside is None:
             return
         log.warning("%s was damaged and is now %s: %s", self._file.path, aside, reason)
         self._session.emit("discovery.kept_damaged", service=self._service, path=str(aside), reason=reason)

@@ -348,12 +348,26 @@ def test_nine_damaged_files_are_set_aside(file: KeptFile, path: Path) -> None:
     names = []
     for number in range(11):
         path.write_bytes(b"%d" % number)
-        names.append(file.set_aside().name)
+        assert file.read() == b"%d" % number
+        aside = file.set_aside()
+        assert aside is not None
+        names.append(aside.name)
         assert not path.exists()
     suffixes = ["", *(f".{number}" for number in range(2, 10)), ".9", ".9"]
     assert names == [f"chat.kept.damaged{suffix}" for suffix in suffixes]
     assert (path.parent / "chat.kept.damaged").read_bytes() == b"0"
     assert (path.parent / "chat.kept.damaged.9").read_bytes() == b"10"
+
+
+def test_only_what_was_read_is_set_aside(file: KeptFile, path: Path) -> None:
+    assert file.set_aside() is None
+    path.write_bytes(b"damaged")
+    file.read()
+    KeptFile(path).write(b"written by another since")
+    assert file.set_aside() is None
+    assert file.read() == b"written by another since"
+    path.unlink()
+    assert file.set_aside() is None
 
 
 # ---------------------------------------------------------------- the keeper
@@ -601,6 +615,22 @@ async def test_a_damaged_file_is_set_aside_with_a_warning(
     assert scene.session.emitted == [("discovery.kept_damaged", fields)]
     (warning,) = caplog.records
     assert warning.getMessage() == f"{path} was damaged and is now {aside}: its checksum does not match"
+
+
+async def test_processes_that_find_the_same_damage_set_it_aside_once(
+    scene: Scene, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_bytes(b"damaged")
+    read = KeptFile.read
+
+    def read_and_be_second(self: KeptFile) -> bytes | None:
+        data = read(self)
+        path.rename(path.with_name("elsewhere"))
+        return data
+
+    monkeypatch.setattr(KeptFile, "read", read_and_be_second)
+    assert await scene.keeper.load() is None
+    assert (caplog.records, scene.session.emitted) == ([], [])
 
 
 async def test_a_damaged_file_that_cannot_be_set_aside_is_told_too(
