@@ -231,7 +231,7 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Converged", versions_instead_of_zxids, with_faults("expire", "delete", "wipe", "partition")),
         Mistake("Ordered", removed_straight_from_an_event, RIVALS),
         Mistake("Honest", live_by_ping, with_faults("cut off", sizes=(3,))),
-        Mistake("Honest", evidence_by_arrival, with_faults("sleep", "block", "deafen")),
+        Mistake("Honest", evidence_by_arrival, with_faults("sleep", "slow link", every=1.5)),
         Mistake("Honest", a_clock_that_sleeps, with_faults("sleep")),
         Mistake("Honest", live_while_suspended, with_faults("partition")),
         Mistake("Honest", fresh_by_connection, with_faults("partition")),
