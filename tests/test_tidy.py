@@ -39,8 +39,19 @@ ROOMS: dict[str, set[str]] = {
     "registration": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "anyio"},
     # Raises InvalidArgument and NoInstances.
     "balancing": {"errors", "model"},
-    # A view makes a balancer: a picker fed by its changes.
-    "discovery": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "balancing", "anyio"},
+    # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
+    "discovery": {
+        "errors",
+        "streams",
+        "handles",
+        "paths",
+        "protocol",
+        "session",
+        "model",
+        "balancing",
+        "anyio",
+        "msgspec",
+    },
     "client": {"*", "aiozk"},
     "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
     "": {"*"},
@@ -54,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
-PURE_MODULES = {"states", "machine", "plan", "mirror", "guard", "tree", "acl", "sessions", "profiles"}
+PURE_MODULES = {"states", "machine", "plan", "mirror", "guard", "kept", "tree", "acl", "sessions", "profiles"}
 PURE_ROOMS = {"balancing"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 IMPURE_ROOMS = {"runtime", "streams", "handles"}
