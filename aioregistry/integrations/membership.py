@@ -76,8 +76,8 @@ class Membership:
     Entering connects, opens the views and announces the server; leaving drains it and disconnects. Nothing touches an
     event loop or a socket before, so that it may be made where a module is imported, and before a fork.
 
-    Without ``wait`` entering is done at once, also while ZooKeeper is away: the server is listed, and the views are
-    there, as soon as ZooKeeper answers; until then :attr:`ready` is False.
+    Without ``wait`` entering is done at once, also while ZooKeeper is away. When that answers, the views are synced,
+    and then the server is listed; until then :attr:`ready` is False.
 
     Leaving is bounded: at most twice *drain* and ``close_timeout`` seconds, once for withdrawing and once for closing.
     It is shielded from anyio's cancellation; a task that is cancelled while it leaves waits no longer for consumers,
@@ -161,7 +161,7 @@ class Membership:
         """The registration, to be updated and followed; closed once it was drained.
 
         Raises:
-            NotYet: the server was not announced yet, or no address was found yet.
+            NotYet: the server was not announced yet, the views are not synced yet, or no address was found yet.
             UsageError: the membership is not entered.
         """
         term = self._entered()
@@ -293,8 +293,11 @@ class Hosting:
 
     async def drain(self) -> None:
         """Drain every membership, at the same time; see :meth:`Membership.drain`."""
-        drained = (term.drain() for term in self._terms)
-        await asyncio.gather(*drained)
+        await asyncio.gather(*(term.drain() for term in self._terms))
+
+    async def withdraw(self) -> None:
+        """Wait no longer for consumers, and withdraw every membership, within ``close_timeout``."""
+        await asyncio.gather(*(term.hurry() for term in self._terms))
 
     def _enter(self, term: _Term) -> None:
         self._terms.append(term)
@@ -339,6 +342,8 @@ class _Term:
         self._registering: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._patience = anyio.CancelScope()
+        """Around the waiting for consumers."""
         self._was_listed = False
 
     # ------------------------------------------------------------------ beginning
@@ -359,15 +364,12 @@ class _Term:
 
     async def announce(self) -> None:
         self._wanted = True
-        if self._host is not None and not self._host.listening:
+        if self.draining or (self._host is not None and not self._host.listening):
             return
         self.register_if_wanted()
         # A server that says when it listens serves meanwhile, and must not be held up.
-        if self._host is not None or self._registering is None:
-            return
-        if self._settings.wait or configured_address(self._settings.address) is not None:
+        if self._settings.wait and self._host is None and self._registering is not None:
             await asyncio.shield(self._registering)
-        if self._settings.wait:
             await self._until_listed()
 
     def register_if_wanted(self) -> None:
@@ -378,6 +380,8 @@ class _Term:
     async def _register(self) -> None:
         settings = self._settings
         try:
+            for opening in self._openings.values():  # who is listed can be asked for what it takes the views for
+                await asyncio.shield(opening)
             address = await self._address()
             self.registration = await self.registry.register(
                 ServiceInstance(
@@ -498,24 +502,29 @@ class _Term:
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._draining)
 
+    async def hurry(self) -> None:
+        """Withdraw without the wait of a drain that is under way."""
+        self._patience.cancel()
+        if self._draining is not None:
+            await asyncio.wait([self._draining])
+
     async def _drain(self) -> None:
         if self._registering is not None and not self._registering.done():
             self._registering.cancel()
             await asyncio.wait([self._registering])
-        registration = self.registration
-        if registration is None:
+        if (registration := self.registration) is None:
             return
         if registration.owner is None:
             # First, or the id would be ours as soon as a sibling that is drained too has withdrawn it.
             has_sibling = self._has_sibling()
             await registration.aclose()
-            await asyncio.sleep(self._settings.drain if has_sibling else 0)
+            with self._patience:
+                await asyncio.sleep(self._settings.drain if has_sibling else 0)
             return
-        try:
+        with self._patience:
             if await self._disabled(registration):
                 await asyncio.sleep(self._settings.drain)
-        finally:
-            await registration.aclose()
+        await registration.aclose()
 
     async def _disabled(self, registration: Registration[Any]) -> bool:
         """Return whether consumers could be told to send nothing new."""
@@ -541,6 +550,7 @@ class _Term:
                 finally:
                     if self._host is not None:
                         self._host._leave(self)
+                    await self.hurry()
                     if tasks:
                         await asyncio.wait(tasks)
 

@@ -55,6 +55,8 @@ class Server(uvicorn.Server):
         draining = asyncio.get_running_loop().create_task(self._hosting.drain(), name="drain")
         while not draining.done() and not self.force_exit:
             await asyncio.wait([draining], timeout=_FORCED_WITHIN)
+        if not draining.done():  # uvicorn then leaves out the application's shutdown
+            await self._hosting.withdraw()
         await super().shutdown(sockets=sockets)
 
 
