@@ -172,8 +172,8 @@ def run_app(
 ) -> None:
     """Serve *app* as :func:`aiohttp.web.run_app` does; memberships are listed while it listens, and drained before.
 
-    On SIGTERM and SIGINT it serves on until they are drained, and ends as aiohttp does then; on the second of these
-    signals at once.
+    On SIGTERM and SIGINT it serves on until they are drained, and ends as aiohttp does then. The second of these
+    signals withdraws them without the wait for consumers.
 
     Args:
         app: the application, or a coroutine that returns it.
@@ -202,23 +202,29 @@ def run_app(
 
 
 class _Ending:
-    """What signals do: aiohttp's own, once the memberships are drained."""
+    """What signals do: what they do by aiohttp, once the memberships are drained."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, host: Hosting) -> None:
         self._loop = loop
         self._host = host
         self._draining: asyncio.Task[None] | None = None
+        self._hurrying: asyncio.Task[None] | None = None
 
     def asked(self) -> None:
-        if self._draining is not None:
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._host.drain(), name="drain")
+            self._draining.add_done_callback(self._drained)
+        elif self._draining.done():
             raise web.GracefulExit
-        self._draining = self._loop.create_task(self._host.drain(), name="drain")
-        self._draining.add_done_callback(self._drained)
+        elif self._hurrying is None:
+            self._hurrying = self._loop.create_task(self._host.withdraw(), name="withdraw")
 
     def _drained(self, draining: asyncio.Task[None]) -> None:
-        if not draining.cancelled():  # by the loop that is being closed
-            draining.exception()
-            raise web.GracefulExit
+        if draining.cancelled():  # as what is left is, where the application failed meanwhile
+            return
+        if (error := draining.exception()) is not None:
+            self._loop.call_exception_handler({"message": "draining failed", "exception": error, "task": draining})
+        raise web.GracefulExit
 
 
 # ---------------------------------------------------------------- the client
