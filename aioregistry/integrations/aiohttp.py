@@ -2,7 +2,7 @@
 
 For the server ``app.cleanup_ctx.append(member(membership))``; then :func:`membership`, :func:`registry` and
 :func:`view` of a request, :func:`readiness` as a route, and :func:`run_app` in the place of aiohttp's. For the client
-``ClientSession(middlewares=[RegistryMiddleware(registry)])``.
+``async with RegistryMiddleware(registry) as middleware, ClientSession(middlewares=[middleware]) as session``.
 """
 
 from __future__ import annotations
@@ -247,16 +247,14 @@ _VERDICTS: Final[Mapping[type[Exception], Verdict]] = {
 class RegistryMiddleware:
     """A client middleware that takes ``http://chat.registry/…`` to an instance of the service ``chat``.
 
-    For ``ClientSession(middlewares=[…])``. Each request is balanced and its outcome reported, and connections are
-    pooled, limited and kept alive by instance. A resolver could do neither: aiohttp asks it for a new connection only,
-    pools by host name, and tells it nothing. The response's ``url`` is the one asked for, ``request_info.url`` that of
-    the instance.
-
-    Its views end with the registry, or before, when it is left as a context manager or closed.
+    For ``ClientSession(middlewares=[…])``, which does not close it: ``async with``, or :meth:`aclose`, does. Each
+    request is balanced and its outcome reported, and connections are pooled, limited and kept alive by instance. A
+    resolver could do neither: aiohttp asks it for new connections only, pools by host name, and tells it nothing. The
+    response's ``url`` is the one asked for, ``request_info.url`` that of the instance.
 
     Args:
-        registry: in which services are looked up when a request first names them. None leaves those that *services*
-            gives.
+        registry: in which services are looked up when a request first names them; their views are closed with this.
+            None leaves those that *services* gives.
         services: by what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service
             where that is no part of a host name (``{"chat": "Chat.v2"}``).
         strategy: how balancers made for services of the registry choose.

@@ -176,13 +176,13 @@ class Router(Generic[R]):
         _check_count("attempts", attempts)
         _check_wait(wait)
         self._registry = registry
-        self._services = _checked_services(services, registry)
         self._strategy = strategy
         self._ejection = ejection
         self._attempts = attempts
         self._repeat = _checked_methods(repeat)
         self._statuses = _checked_statuses(statuses)
         self._wait = wait
+        self._services = _checked_services(services, registry)
         self._opened: dict[str, asyncio.Task[tuple[View[Any], Balancer[Any]]]] = {}
 
     # ------------------------------------------------------------------ a request

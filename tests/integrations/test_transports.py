@@ -16,6 +16,7 @@ from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
 from tests.integrations.peers import Manner, Peer, service, until
+from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
 
 PACKAGES: dict[ModuleType, Any] = {httpx: Transport1, httpx2: Transport2}
@@ -32,8 +33,9 @@ def http(request: pytest.FixtureRequest) -> ModuleType:
 def client(http: ModuleType) -> Callable[..., Any]:
     """Return a client by the scene's registry or balancers, with the transport's options and the client's timeout."""
 
-    def make(registry: Any = None, timeout: float = 20, **options: Any) -> Any:
-        transport = PACKAGES[http](registry, transport=http.AsyncHTTPTransport(trust_env=False), **options)
+    def make(registry: Any = None, timeout: float = 20, verify: Any = True, **options: Any) -> Any:
+        sends = http.AsyncHTTPTransport(verify=verify, trust_env=False)
+        transport = PACKAGES[http](registry, transport=sends, **options)
         return http.AsyncClient(transport=transport, timeout=timeout)
 
     return make
@@ -118,6 +120,22 @@ async def test_as_a_mount(scene: Make, http: ModuleType) -> None:
             await session.get(URL)
             await session.get(f"http://127.0.0.1:{other.port}/")
         assert [len(other.asked), *chat.asked()] == [1, 1]
+
+
+async def test_tls_proves_the_name_that_was_chosen(scene: Make, client: Make, http: ModuleType) -> None:
+    async with (
+        scene() as chat,
+        Peer(Manner.ANSWERS) as peer,
+        TlsRelay(("127.0.0.1", peer.port)) as relay,
+        chat.registry.register(ServiceInstance("chat", address="localhost", ssl_port=relay.port)),
+        client(chat.registry, verify=trusting(), authority="instance") as by_instance,
+        client(chat.registry, verify=trusting()) as session,
+    ):
+        assert (await by_instance.get("https://chat.registry/")).text == "ok"
+        with pytest.raises(http.ConnectError, match=r"not valid for 'chat\.registry'"):
+            await session.get("https://chat.registry/")
+        extensions = {"sni_hostname": "localhost"}
+        assert (await session.get("https://chat.registry/", extensions=extensions)).text == "ok"
 
 
 # ---------------------------------------------------------------- where a request cannot go
