@@ -152,6 +152,7 @@ async def test_tls_proves_the_name_that_was_chosen(scene: Make) -> None:
         client(chat.registry, authority="instance") as by_instance,
         client(chat.registry) as session,
     ):
+        await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
         assert await asked(by_instance, url=url, ssl=trusting()) == 200
         with pytest.raises(aiohttp.ClientConnectorCertificateError, match=r"not valid for 'chat\.registry'"):
             await session.get(url, ssl=trusting())

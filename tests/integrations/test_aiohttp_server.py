@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,11 +26,14 @@ from aioregistry.integrations.aiohttp import (
     AppRunner,
     Membership,
     RegistryMiddleware,
+    _Ending,
     member,
     readiness,
     registry,
+    run_app,
     view,
 )
+from aioregistry.integrations.membership import Hosting, hosting
 from aioregistry.testing.ports import ReservedPort
 from tests.integrations.aiohttp_serving import SERVICE
 from tests.integrations.load import TIMEOUT, ServerProcess
@@ -175,6 +179,79 @@ async def test_a_second_interrupt_hurries_and_withdraws_all_the_same(servers: st
         server.send(signal.SIGINT)
         assert await server.exit_code() == 0
         await seen.wait_for(lambda snapshot: len(snapshot) == 0, TIMEOUT)  # the session would last longer than that
+
+
+def application(*begin: Callable[[], None]) -> web.Application:
+    """One that does what it is told as soon as it is started."""
+
+    async def started(_: web.Application) -> None:
+        for act in begin:
+            asyncio.get_running_loop().call_soon(act)
+
+    app = web.Application()
+    app.on_startup.append(started)
+    return app
+
+
+def test_it_runs_as_aiohttps() -> None:
+    said: list[str] = []
+    with ReservedPort() as port:
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": port.number}
+        run_app(application(end_when(lambda: bool(said))), print=said.append, **where)
+        assert f"http://127.0.0.1:{port.number}" in said[0]
+        run_app(application(end_itself), print=None, handle_signals=False, **where)
+
+
+def end_when(condition: Callable[[], bool]) -> Callable[[], None]:
+    def look() -> None:
+        if condition():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            asyncio.get_running_loop().call_later(0.001, look)
+
+    return look
+
+
+def end_itself() -> None:
+    raise web.GracefulExit
+
+
+def test_a_drain_that_fails_is_told_and_ends_all_the_same() -> None:
+    class Host(Hosting):
+        async def drain(self) -> None:
+            raise OSError("disk full")
+
+    told: list[Any] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+    ending = _Ending(loop, Host())
+    ending.asked()
+    with pytest.raises(web.GracefulExit):
+        loop.run_forever()
+    with pytest.raises(web.GracefulExit):  # while aiohttp waits for its handlers
+        ending.asked()
+    loop.close()
+    assert [str(error) for error in told] == ["disk full"]
+
+
+def test_an_application_that_fails_while_it_is_drained() -> None:
+    class Host(Hosting):
+        async def drain(self) -> None:
+            await asyncio.Event().wait()
+
+    async def fail(_: web.Application) -> None:
+        host = hosting.get()
+        assert host is not None
+        ending = _Ending(asyncio.get_running_loop(), Host())
+        for _ in range(3):
+            ending.asked()
+        await asyncio.sleep(0)
+        raise OSError("disk full")
+
+    app = web.Application()
+    app.on_startup.append(fail)
+    with pytest.raises(OSError, match="disk full"):
+        run_app(app, print=None)
 
 
 # ---------------------------------------------------------------- in this process
