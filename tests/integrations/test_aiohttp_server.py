@@ -239,7 +239,7 @@ def test_an_application_that_fails_while_it_is_drained() -> None:
         async def drain(self) -> None:
             await asyncio.Event().wait()
 
-    async def fail(_: web.Application) -> None:
+    async def fail(app: web.Application) -> None:
         host = hosting.get()
         assert host is not None
         ending = _Ending(asyncio.get_running_loop(), Host())
