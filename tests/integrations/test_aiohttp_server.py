@@ -250,6 +250,11 @@ def test_an_application_that_fails_while_it_is_drained() -> None:
 # ---------------------------------------------------------------- the documentation
 
 
+async def answer(http: aiohttp.ClientSession, url: str) -> Any:
+    async with http.get(url) as response:
+        return await response.json()
+
+
 async def test_the_application_of_the_page(servers: str, http: aiohttp.ClientSession, observer: Registry) -> None:
     page = (ROOT / "docs/integrations/aiohttp.md").read_text(encoding="utf-8")
     program = page.partition("```python\n")[2].partition("```")[0]
@@ -260,9 +265,10 @@ async def test_the_application_of_the_page(servers: str, http: aiohttp.ClientSes
         me = f"127.0.0.1:{server.port}"
         await view.wait_for(lambda snapshot: me in snapshot, TIMEOUT)
         state = {"ready": True, "status": "live", "reason": None}
-        for path, expected in (("/servers", [me]), ("/services", ["chat"]), ("/ready", state)):
-            async with http.get(f"http://{me}{path}") as response:
-                assert await response.json() == expected
+        async with asyncio.timeout(TIMEOUT):
+            for path, expected in (("/servers", [me]), ("/services", ["chat"]), ("/ready", state)):
+                while await answer(http, f"http://{me}{path}") != expected:  # others may hear of it before itself
+                    await asyncio.sleep(0.01)
         server.send(signal.SIGTERM)
         assert await server.exit_code() == 0
         assert len(await view.sync()) == 0
