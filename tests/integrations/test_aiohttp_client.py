@@ -370,3 +370,6 @@ async def test_its_views_end_with_it(scene: Make) -> None:
             assert len(view.snapshot) == 1
         assert view._is_closed
         assert not chat.view._is_closed
+        async with aiohttp.ClientSession(middlewares=[middleware]) as session:
+            with pytest.raises(aiohttp.ClientConnectorError, match="what looks up 'chat' is closed"):
+                await session.get(URL)
