@@ -82,8 +82,10 @@ class Transport(Generic[RequestT, ResponseT]):
     _body: ClassVar[type[_Body]]
     _answer: ClassVar[type[_Answer]]
 
-    def __init_subclass__(cls, *, http: ModuleType) -> None:
+    def __init_subclass__(cls, *, http: ModuleType | None = None) -> None:
         super().__init_subclass__()
+        if http is None:  # of one that has it
+            return
         cls._http = http
         # The packages accept streams of their own only.
         cls._body = type("Body", (_Body, http.AsyncByteStream), {})
@@ -178,11 +180,15 @@ class _Errand:
     async def attempt(self, endpoint: Endpoint, attempts_left: int) -> Any:
         self._patience.spent("connect")  # finding the instance
         request = self._addressed(endpoint, self._patience.share(attempts_left))
+        phase = "read"
         try:
             return await self._transport.handle_async_request(request)
         except Exception as error:
-            self._patience.spent("connect" if self.judge(error) is Verdict.UNSENT else "read")
+            if self.judge(error) is Verdict.UNSENT:
+                phase = "connect"
             raise
+        finally:
+            self._patience.spent(phase)
 
     def _addressed(self, endpoint: Endpoint, timeouts: dict[str, float | None]) -> Any:
         request = self._request
