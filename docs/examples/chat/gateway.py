@@ -1,0 +1,169 @@
+"""The gateway: pages connect to it; it leads each room to the chat server that has it, whatever becomes of servers.
+
+python -m docs.examples.chat.gateway --zookeeper 127.0.0.1:2181 --port 8080
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+import aioregistry
+from aioregistry import Added, Change, Ejection, NoInstances, Removed, Resynced, Ring, Updated, View
+
+from .page import only_our_pages, page_routes
+from .route import Route
+from .wire import HEARTBEAT, ROOM, SERVICE, UP, Line, Server, Up
+
+
+class Gateway:
+    """Routes rooms to chat servers.
+
+    Two parts of the library do the work. ``view.balancer(Ring())`` says which server has a room: the same in every
+    gateway, and when a server comes or goes only its share of the rooms moves. ``async for change in view.changes()``
+    says when to ask again.
+    """
+
+    def __init__(self, view: View[Any], http: aiohttp.ClientSession) -> None:
+        self.view = view
+        self.http = http
+        self.routes: dict[str, Route] = {}
+        # Who is killed answers nobody, which shows here long before its session ends. Its pause is longer than a
+        # session: who is still listed at the end of it lives, and gets its rooms back.
+        self.balancer = view.balancer(Ring(), ejection=Ejection(failures=2, pause=15, jitter=0))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._follower = self.start(self._follow())
+
+    async def _follow(self) -> None:
+        """Tell every room what changes, and move those that now belong elsewhere."""
+        async for change in self.view.changes():
+            for what, text in news(change):
+                for route in self.routes.values():
+                    route.happened(what, text)
+            self.rebalance()
+
+    def rebalance(self) -> None:
+        """Move the rooms that are not where they belong: of n servers that stay, one that comes takes 1/(n+1)."""
+        for route in self.routes.values():
+            with contextlib.suppress(NoInstances):  # better where it is than nowhere
+                route.move(self.balancer.pick(route.room.name).id)
+            route.tell_servers()
+
+    def failed(self, server: str) -> str:
+        """Return what it means that *server* did not answer, which its pick has reported."""
+        aside = self.balancer.set_aside
+        if server not in aside:
+            return f"{server} does not answer."
+        # Nothing changes in the registry when its pause ends: look then.
+        asyncio.get_running_loop().call_later(aside[server] + 0.1, self.rebalance)
+        return f"{server} does not answer, and is set aside."
+
+    def servers(self) -> tuple[Server, ...]:
+        """Return what is known of the servers."""
+        aside = self.balancer.set_aside
+        return tuple(
+            Server(id, "set aside" if id in aside else "listed" if instance.enabled else "leaving")
+            for id, instance in self.view.snapshot.items()
+        )
+
+    async def serve(self, line: Line[Up], room: str) -> None:
+        """Do what a page says, until its *line* ends; a room's route lasts as long as there is one."""
+        route = self.routes.get(room)
+        if route is None:
+            route = self.routes[room] = Route(room, self)
+        route.enter(line)
+        try:
+            async for said in line.received():
+                route.hear(line, said)
+        finally:
+            route.leave(line)
+            if not route.room.people:
+                del self.routes[room]
+                route.end()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run *work* in a task that lasts no longer than the gateway."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """End all tasks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def news(change: Change[Any]) -> list[tuple[str, str]]:
+    """Return what *change* means to people."""
+    match change:
+        case Added():
+            return [("listed", f"The registry lists {change.id}.")]
+        case Removed():
+            return [("unlisted", f"The registry no longer lists {change.id}.")]
+        case Updated() if not change.instance.enabled:
+            return [("leaving", f"{change.id} is leaving: no room is given to it.")]
+        case Resynced():
+            return [each for difference in change.changes for each in news(difference)]
+    return []
+
+
+# ---------------------------------------------------------------- as an application
+
+ZOOKEEPER = web.AppKey("zookeeper", str)
+GATEWAY = web.AppKey("gateway", Gateway)
+
+
+async def routing(app: web.Application) -> AsyncIterator[None]:
+    """Run the gateway for as long as the application runs."""
+    async with (
+        aioregistry.connect(app[ZOOKEEPER]) as registry,
+        registry.discover(SERVICE) as view,
+        aiohttp.ClientSession() as http,
+    ):
+        app[GATEWAY] = gateway = Gateway(view, http)
+        yield
+        await gateway.close()
+
+
+async def enter(request: web.Request) -> web.WebSocketResponse:
+    """Serve one page's line into a room."""
+    response = web.WebSocketResponse(heartbeat=HEARTBEAT)
+    await response.prepare(request)
+    async with Line(response, UP) as line:
+        await request.app[GATEWAY].serve(line, request.match_info["room"])
+    return response
+
+
+async def say_goodbye(app: web.Application) -> None:
+    """Close all lines; pages come back at once, to another gateway if there is one."""
+    for route in app[GATEWAY].routes.values():
+        route.close()
+
+
+def gateway_app(zookeeper: str) -> web.Application:
+    """Return the gateway as an application."""
+    app = web.Application(middlewares=[only_our_pages])
+    app[ZOOKEEPER] = zookeeper
+    app.cleanup_ctx.append(routing)
+    app.on_shutdown.append(say_goodbye)
+    app.router.add_get(ROOM, enter)
+    app.add_routes(page_routes())
+    return app
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="The gateway of the chat.")
+    parser.add_argument("--zookeeper", metavar="HOSTS", default="127.0.0.1:2181")
+    parser.add_argument("--port", type=int, default=8080)
+    arguments = parser.parse_args()
+    with socket.create_server(("127.0.0.1", arguments.port)) as listening:
+        web.run_app(gateway_app(arguments.zookeeper), sock=listening)
