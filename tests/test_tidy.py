@@ -47,7 +47,8 @@ ROOMS: dict[str, set[str]] = {
     "server": {"protocol", "errors"},
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     "testing": {"server", "errors", "model", "", "aiozk", "pytest", "pytest_asyncio"},
-    "integrations": {"errors", "model", ""},
+    # Their frameworks; anyio for deadlines and shields.
+    "integrations": {"errors", "model", "", "anyio", "fastapi", "starlette", "uvicorn"},
     "cli": {"server", "errors", "model", ""},
     "__main__": {"cli"},
 }
@@ -60,6 +61,9 @@ IMPURE_ROOMS = {"runtime", "streams", "handles"}
 
 # Nobody outside the package imports these; their modules may do without `__all__`, but where they have one it is true.
 INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "__main__"}
+
+# What users import by name, an extra each.
+INTEGRATIONS = [f"{PACKAGE}.integrations.{name}" for name in ("fastapi", "starlette", "uvicorn")]
 
 FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
@@ -296,10 +300,10 @@ def everything() -> Sources:
 
 
 def entry_points() -> list[str]:
-    """Where others enter: `import aioregistry`, `python -m aioregistry`, the scripts and plugins of pyproject.toml."""
+    """Where others enter: `import aioregistry`, `python -m aioregistry`, an integration, pyproject.toml's scripts."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     targets = [*project["scripts"].values(), *project["entry-points"]["pytest11"].values()]
-    return [PACKAGE, f"{PACKAGE}.__main__", *(target.partition(":")[0] for target in targets)]
+    return [PACKAGE, f"{PACKAGE}.__main__", *INTEGRATIONS, *(target.partition(":")[0] for target in targets)]
 
 
 def test_imports_follow_the_table(package: Sources) -> None:

@@ -1,0 +1,8 @@
+"""Where aioregistry is used: frameworks, their servers and clients, one module each; ``docs/integrations/`` shows how.
+
+Nothing is imported here: each module needs its framework, which an extra of the same name installs.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,226 @@
+"""The address at which others reach this process: given, from the environment, or that of the way to ZooKeeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from aioregistry import InvalidArgument, RegistryError
+
+__all__ = ["AIOREGISTRY_ADDRESS", "POD_IP_VARIABLES", "NoAddress", "advertised_address", "configured_address"]
+
+AIOREGISTRY_ADDRESS: Final = "AIOREGISTRY_ADDRESS"
+"""The variable that decides where no address is given: an IP address or a host name."""
+
+POD_IP_VARIABLES: Final = ("POD_IP", "MY_POD_IP")
+"""What deployments call ``status.podIP`` of Kubernetes' downward API, which sets no variable by itself: most charts the
+one, Kubernetes' own documentation the other."""
+
+DEFAULT_TIMEOUT: Final = 5.0
+"""Seconds; what a resolver gives its first name server (resolv.conf(5))."""
+
+_ZOOKEEPER_PORT: Final = 2181
+_LOCAL_NAMES: Final = ("localhost", "localhost.localdomain")
+# RFC 1123, with the underscore that container platforms put into names.
+_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+
+_WAY_OUT: Final = f"give address=, or set {AIOREGISTRY_ADDRESS}"
+
+_IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_log = logging.getLogger("aioregistry.integrations")
+
+
+class NoAddress(RegistryError):
+    """No address to advertise was found now; a name server that answers, or a route, may give one later."""
+
+
+async def advertised_address(
+    servers: str,
+    address: str | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> str:
+    """Return the address that consumers are to reach this process at.
+
+    The first of: *address*; the variable ``AIOREGISTRY_ADDRESS``; the pod's address, ``POD_IP`` or ``MY_POD_IP`` as
+    deployments on Kubernetes call it; the address of the interface from which the ensemble is reached, by the routes of
+    the system (a UDP socket is connected, nothing is sent).
+
+    A loopback address beside an ensemble elsewhere is logged as a warning: nobody on another machine can use it.
+
+    Args:
+        servers: the connect string, as :func:`aioregistry.connect` takes it.
+        address: an IP address, or a host name.
+        environment: the process's unless given.
+        timeout: seconds that looking up the ensemble's names may take; the event loop is not held up meanwhile.
+
+    Raises:
+        InvalidArgument: *address*, or the variable that decides, is no address; names it and its value.
+        NoAddress: the ensemble's names were not found in time, or no route leads to it.
+    """
+    hosts = _hosts(servers)
+    _check_timeout(timeout)
+    for source, chosen in _configured(address, environment):
+        _warn_of_loopback(hosts, chosen, source)
+        return chosen
+    found = await _interfaces(hosts, timeout)
+    if not found:
+        raise NoAddress(f"no address from which {_names(hosts)} is reached, within timeout={timeout:g} s; {_WAY_OUT}")
+    best = str(min(found, key=lambda each: (each.is_loopback, each.is_link_local)))
+    _warn_of_loopback(hosts, best, "the interface to ZooKeeper")
+    return best
+
+
+def configured_address(address: str | None = None, *, environment: Mapping[str, str] | None = None) -> str | None:
+    """Return what :func:`advertised_address` returns where that was configured; None where it has to find out.
+
+    Raises InvalidArgument as that does.
+    """
+    return next((chosen for _, chosen in _configured(address, environment)), None)
+
+
+# ---------------------------------------------------------------- what was configured
+
+
+def _configured(address: object, environment: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
+    """Yield where an address was given, and the address: the first decides, and the others are not looked at."""
+    variables = os.environ if environment is None else environment
+    if address is not None:
+        yield "address", _checked_address("address", address)
+    if AIOREGISTRY_ADDRESS in variables:
+        yield AIOREGISTRY_ADDRESS, _checked_address(AIOREGISTRY_ADDRESS, variables[AIOREGISTRY_ADDRESS])
+    for variable in POD_IP_VARIABLES:
+        if variable in variables:
+            yield variable, _checked_ip(variable, variables[variable])
+
+
+def _checked_address(field: str, value: object) -> str:
+    if isinstance(value, str) and _NAME.fullmatch(value) and not _is_number(value):
+        return value
+    return _checked_ip(field, value, "an IP address or a host name")
+
+
+def _checked_ip(field: str, value: object, expected: str = "an IP address") -> str:
+    address = _ip(value) if isinstance(value, str) else None
+    if address is None:
+        raise InvalidArgument(field, value, f"give {expected}")
+    if address.is_unspecified or address.is_multicast:
+        raise InvalidArgument(field, value, "is no address of one machine: give one that consumers can connect to")
+    return str(address)
+
+
+def _is_number(name: str) -> bool:
+    """Whether a resolver takes it for an IPv4 address, also where it is a bad one ("10.0.0.256")."""
+    return name.rstrip(".").rpartition(".")[2].isdigit()
+
+
+def _check_timeout(timeout: object) -> None:
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0:
+        raise InvalidArgument("timeout", timeout, "give a number of seconds above 0")
+
+
+# ---------------------------------------------------------------- what the system knows
+
+
+async def _interfaces(hosts: list[tuple[str, int]], timeout: float) -> list[_IPAddress]:
+    """Return this machine's addresses towards the hosts, those whose names are found within *timeout* seconds."""
+    lookups = [asyncio.create_task(_towards(*host), name=f"address towards {host[0]}") for host in hosts]
+    try:
+        done, _ = await asyncio.wait(lookups, timeout=timeout)
+    finally:
+        for lookup in lookups:
+            lookup.cancel()
+    return [address for lookup in lookups if lookup in done for address in lookup.result()]
+
+
+async def _towards(host: str, port: int) -> list[_IPAddress]:
+    """Return this machine's addresses from which *host* is reached, one for each of the host's."""
+    found = []
+    for family, peer in await _looked_up(host, port):
+        # Connecting a UDP socket sends nothing: the system chooses a route, and with it our address.
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(peer)
+            if (address := _ip(str(probe.getsockname()[0]).partition("%")[0])) is not None:
+                found.append(address)
+    return found
+
+
+_Found = list[tuple[socket.AddressFamily, tuple[object, ...]]]
+
+
+async def _looked_up(host: str, port: int) -> _Found:
+    # Not loop.getaddrinfo: its threads are joined at exit, and a name server that hangs would hold that up.
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[_Found] = loop.create_future()
+
+    def settle(found: _Found) -> None:
+        if not answer.done():
+            answer.set_result(found)
+
+    def look_up() -> None:
+        found: _Found = []
+        with contextlib.suppress(OSError, UnicodeError):
+            found = [(entry[0], entry[4]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)]
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
+            loop.call_soon_threadsafe(settle, found)
+
+    threading.Thread(target=look_up, name=f"aioregistry-resolve-{host}", daemon=True).start()
+    return await answer
+
+
+# ---------------------------------------------------------------- the ensemble
+
+
+def _hosts(servers: object) -> list[tuple[str, int]]:
+    if not isinstance(servers, str):
+        raise InvalidArgument("servers", servers, 'give a connect string such as "zk1:2181,zk2:2181/prod"')
+    return [_host(part.strip()) for part in servers.partition("/")[0].split(",")]
+
+
+def _host(part: str) -> tuple[str, int]:
+    if _ip(part) is not None:
+        return part, _ZOOKEEPER_PORT
+    try:
+        split = urlsplit(f"//{part}")
+        host, port = split.hostname, split.port
+    except ValueError:
+        host, port = None, None
+    if not host:
+        raise InvalidArgument("servers", part, "is no host:port")
+    return host, port or _ZOOKEEPER_PORT
+
+
+def _ip(text: str) -> _IPAddress | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _ip(host)
+    name = host.lower().rstrip(".")
+    return address.is_loopback if address is not None else name in _LOCAL_NAMES or name.endswith(".localhost")
+
+
+def _warn_of_loopback(hosts: list[tuple[str, int]], chosen: str, source: str) -> None:
+    if _is_loopback(chosen) and not all(_is_loopback(host) for host, _ in hosts):
+        _log.warning(
+            "advertising %s (from %s), but ZooKeeper is at %s: nobody on another machine can reach this process; %s",
+            *(chosen, source, _names(hosts), _WAY_OUT),
+        )
+
+
+def _names(hosts: list[tuple[str, int]]) -> str:
+    return ",".join(host for host, _ in hosts)

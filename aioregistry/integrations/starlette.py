@@ -1,0 +1,97 @@
+"""Starlette: an application that is registered for as long as it lives, and finds others.
+
+One call in the lifespan, ``Starlette(lifespan=lifespan(membership))``; then :func:`membership`, :func:`registry` and
+:func:`view` of a request or a WebSocket, and :func:`readiness` as a route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any, Final, TypeVar
+
+from aioregistry import InvalidArgument, Registry, UsageError, View
+
+from .extras import extra
+from .membership import Membership, NotYet, Readiness
+
+with extra("starlette"):
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import JSONResponse
+
+__all__ = ["STATE", "Membership", "NotYet", "Readiness", "lifespan", "membership", "readiness", "registry", "view"]
+
+STATE: Final = "aioregistry"
+"""The name in the lifespan's state under which the membership is kept: ``request.state.aioregistry``."""
+
+App = TypeVar("App")
+
+Lifespan = Callable[[App], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+
+
+def lifespan(
+    membership: Membership, within: Lifespan[App] | None = None
+) -> Callable[[App], AbstractAsyncContextManager[dict[str, Any]]]:
+    """Return a lifespan in which the application is a member of its service.
+
+    On startup: connect, *within*'s startup (which may use the membership), be listed. On shutdown: drain, *within*'s
+    shutdown, disconnect. A startup that fails leaves nothing behind. Signals are the server's business.
+
+    Args:
+        membership: entered on startup; another startup may follow a shutdown.
+        within: the application's own lifespan; its state is kept.
+
+    Raises:
+        InvalidArgument: an argument is of the wrong type; at once.
+    """
+    if not isinstance(membership, Membership):
+        raise InvalidArgument("membership", membership, "give a Membership")
+    if within is not None and not callable(within):
+        raise InvalidArgument("within", within, "give a lifespan, a function of the application")
+
+    @asynccontextmanager
+    async def run(app: App) -> AsyncIterator[dict[str, Any]]:
+        async with membership.connected(), nullcontext() if within is None else within(app) as state:
+            await membership.announce()
+            try:
+                yield {**(state or {}), STATE: membership}
+            finally:
+                await membership.drain()
+
+    return run
+
+
+def membership(connection: HTTPConnection) -> Membership:
+    """Return the membership of the application that *connection*, a request or a WebSocket, came to.
+
+    Raises:
+        UsageError: the application has none, or its lifespan does not run.
+    """
+    found = connection.scope.get("state", {}).get(STATE)
+    if not isinstance(found, Membership):
+        raise UsageError(
+            "the application is no member: make it with lifespan=lifespan(membership), and run its lifespan"
+        )
+    return found
+
+
+def registry(connection: HTTPConnection) -> Registry:
+    """Return the registry of the application that *connection* came to; raises as :func:`membership` does."""
+    return membership(connection).registry
+
+
+def view(connection: HTTPConnection, name: str) -> View[Any]:
+    """Return the view of the service *name*, for the application that *connection* came to.
+
+    Raises:
+        NotYet: ZooKeeper has not told who is there yet.
+        InvalidArgument: the membership does not discover *name*.
+        UsageError: as :func:`membership` does.
+    """
+    return membership(connection).view(name)
+
+
+async def readiness(request: Request) -> JSONResponse:
+    """Answer whether the server is to be sent requests: 200 or 503, and why, as :meth:`Membership.readiness` says."""
+    state = membership(request).readiness()
+    return JSONResponse(state._asdict(), 200 if state.ready else 503, {"Cache-Control": "no-store"})

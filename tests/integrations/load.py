@@ -1,0 +1,99 @@
+"""Consumers of a service that never stop asking, and the servers' processes that they ask."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from aioregistry import Balancer, ServiceInstance
+from aioregistry.testing.ports import ReservedPort
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 30.0
+CONSUMERS = 12
+
+
+class ServerProcess:
+    """`python ARGUMENTS`, which serves on a port of its own; killed at the end of its context if it has not ended."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self._arguments = arguments
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
+        self._environment = os.environ | {"PORT": str(self.port)} | environment
+        self._process: Process
+
+    async def __aenter__(self) -> Self:
+        arguments = [argument.replace("PORT", str(self.port)) for argument in self._arguments]
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *arguments), stdin=DEVNULL, cwd=ROOT, env=self._environment, start_new_session=True
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # the workers too
+        await self._process.wait()
+        self._reserved.release()
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def exit_code(self) -> int:
+        async with asyncio.timeout(TIMEOUT):
+            return await self._process.wait()
+
+
+class Load:
+    """Consumers that pick an instance and send it a request, over and over, and never repeat one."""
+
+    def __init__(self, balancer: Balancer[Any]) -> None:
+        self.answered: Counter[int | None] = Counter()
+        """Requests answered, by the port that was asked."""
+        self.lost: list[str] = []
+        self._balancer = balancer
+        self._session: aiohttp.ClientSession
+        self._tasks: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT))
+        self._tasks = [asyncio.create_task(self._consume()) for _ in range(CONSUMERS)]
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        await self._session.close()
+
+    async def _consume(self) -> None:
+        while True:
+            await self.ask(self._balancer.pick().instance)
+
+    async def ask(self, instance: ServiceInstance[Any], query: str = "") -> None:
+        try:
+            async with self._session.get(f"http://{instance.address}:{instance.port}/work{query}") as response:
+                response.raise_for_status()
+                await response.json()
+        except (aiohttp.ClientError, OSError) as error:
+            self.lost.append(repr(error))
+        else:
+            self.answered[instance.port] += 1
+        self._news.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
