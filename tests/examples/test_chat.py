@@ -9,7 +9,9 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
@@ -35,37 +37,26 @@ expect.set_options(timeout=DEADLINE * 1000)
 # ---------------------------------------------------------------- what is started
 
 
-class Chat(Command):
-    """`python -m docs.examples.chat`, with every warning an error, in its children too."""
+class Launcher(Command):
+    """The one command that starts it all."""
 
     module = "docs.examples.chat"
+
+
+class Gateway(Command):
+    """Another gateway."""
+
+    module = "docs.examples.chat.gateway"
+
+
+@dataclass
+class Chat:
+    """What the launcher started."""
+
+    process: Launcher
     page: str
     where: str
     http: aiohttp.ClientSession
-
-    def __init__(self, *arguments: str) -> None:
-        super().__init__("--port", "0", "--where-port", "0", *arguments, PYTHONWARNINGS="error")
-
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE))
-        for _ in range(2):
-            line = await self.line()
-            found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-            assert found is not None
-            if line.startswith("Open"):
-                self.page = found[0]
-            else:
-                self.where = f"{found[0]}where"
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.http.close()
-        self.send(signal.SIGTERM)
-        code, _, stderr = await self.end()
-        if error == (None, None, None):
-            assert code == 0
-            assert "Traceback" not in stderr, stderr
 
     async def processes(self) -> dict[str, int]:
         """The chat servers' processes, by name."""
@@ -76,19 +67,44 @@ class Chat(Command):
     async def kill(self, server: str) -> None:
         os.kill((await self.processes())[server], signal.SIGKILL)
 
-    async def server_of(self, room: str) -> str:
+    async def server_of(self, room: str) -> str | None:
         """Where the HTTP service says that *room* is."""
         async with self.http.get(self.where, params={"room": room}) as answer:
-            return str((await answer.json())["server"])
+            assert answer.status in (200, 503)
+            server: str | None = (await answer.json()).get("server")
+            return server
 
-    async def servers_of(self, rooms: Sequence[str]) -> dict[str, str]:
+    async def servers_of(self, rooms: Iterable[str]) -> dict[str, str | None]:
         return {room: await self.server_of(room) for room in rooms}
 
+    async def until(self, servers: Mapping[str, str | None]) -> None:
+        """Wait until the HTTP service, which has a view of its own, says so too."""
+        async with asyncio.timeout(DEADLINE):
+            while await self.servers_of(servers) != servers:
+                await asyncio.sleep(0.05)
 
-class Gateway(Command):
-    """Another gateway."""
 
-    module = "docs.examples.chat.gateway"
+@contextlib.asynccontextmanager
+async def launched(*arguments: str) -> AsyncIterator[Chat]:
+    """`python -m docs.examples.chat`, with every warning an error, in its children too."""
+    timeout = aiohttp.ClientTimeout(DEADLINE)
+    async with (
+        Launcher("--port", "0", "--where-port", "0", *arguments, PYTHONWARNINGS="error") as process,
+        aiohttp.ClientSession(timeout=timeout) as http,
+    ):
+        addresses: dict[str, str] = {}
+        while len(addresses) < 2:
+            said, address = (await process.line()).split(":  ")
+            addresses[said] = address.split()[0]
+        where, _, _ = addresses["Ask where a room is"].partition("?")
+        try:
+            yield Chat(process, addresses["Open this twice"], where, http)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # killed by the test
+                process.send(signal.SIGTERM)
+            code, _, stderr = await process.end()
+    assert code in (0, -signal.SIGKILL)
+    assert "Traceback" not in stderr, stderr
 
 
 class Person:
@@ -208,7 +224,7 @@ async def events(page: Page) -> list[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chat() -> AsyncIterator[Chat]:
-    async with Chat("--session-timeout", "15") as chat:
+    async with launched("--session-timeout", "15") as chat:
         yield chat
 
 
@@ -236,23 +252,53 @@ async def test_somebody_enters_by_the_door(chat: Chat, browser: Browser) -> None
 
 async def test_the_page_puts_messages_in_their_place(browser: Browser, chat: Chat) -> None:
     def gateway(socket: WebSocketRoute) -> None:
-        for id, at in {"c": 3, "a": 1, "b": 3, "d": 5}.items():
+        for id, at in (("c", 3), ("a", 1), ("b", 3), ("d", 5), ("d", 2)):
             socket.send(json.dumps({"kind": "message", "id": id, "at": at, "by": "chat-1", "name": "Ada", "text": id}))
-        socket.send(json.dumps({"kind": "message", "id": "d", "at": 2, "by": "chat-2", "name": "Ada", "text": "d"}))
 
     page = await browser.new_page()
     await page.route_web_socket(re.compile("/rooms/lobby"), gateway)
     await page.goto(f"{chat.page}?name=Grace&room=lobby")
     await expect(page.locator("#messages span")).to_have_text(["a", "d", "b", "c"])
-    await say(page, "waits")
-    await expect(page.locator("#messages li").last).to_contain_text("waiting…")
+    await say(page, "one")
+    await say(page, "two")
+    await expect(page.locator("#messages span")).to_have_text(["a", "d", "b", "c", "one", "two"])
+    await expect(page.locator("#messages .unsaid")).to_have_count(2)
+    await page.close()
+
+
+async def test_the_page_repeats_what_was_not_acknowledged(browser: Browser, chat: Chat) -> None:
+    heard: list[list[dict[str, Any]]] = []
+    closing: list[asyncio.Future[None]] = []
+
+    def gateway(socket: WebSocketRoute) -> None:
+        here: list[dict[str, Any]] = []
+        heard.append(here)
+
+        def hear(frame: str | bytes) -> None:
+            here.append(json.loads(frame))
+            if len(heard) == 1 and len(here) == 3:  # a hello and two messages
+                closing.append(asyncio.ensure_future(socket.close()))
+            elif len(heard) == 2 and here[-1]["kind"] == "say":
+                socket.send(json.dumps({**here[-1], "kind": "message", "at": len(here), "by": "chat-1"}))
+
+        socket.on_message(hear)
+
+    page = await browser.new_page()
+    await page.route_web_socket(re.compile("/rooms/lobby"), gateway)
+    await page.goto(f"{chat.page}?name=Grace&room=lobby")
+    await expect(page.locator("[data-what=gateway]")).to_be_visible()
+    await say(page, "one")
+    await say(page, "two")
+    await expect(page.locator("#messages small")).to_have_text(["✓ chat-1"] * 2)
+    assert heard[0] == heard[1]
+    assert await events(page) == ["gateway", "lost", "gateway"]
     await page.close()
 
 
 async def test_a_new_server_takes_its_share_of_the_rooms_and_no_more(chat: Chat, browser: Browser) -> None:
     async with pages(browser, chat, "lobby", "Ada") as (ada,), bystanders(chat) as others:
+        await chat.until({room: other.server for room, other in others.items()})
         before = await chat.servers_of(ROOMS)
-        assert {room: other.server for room, other in others.items()} == {room: before[room] for room in others}
         await ada.get_by_role("button", name="Start another").click()
         await expect(ada.locator("#servers [data-server=chat-4]")).to_be_visible()
         async with asyncio.timeout(DEADLINE):
@@ -279,6 +325,49 @@ async def test_an_app_meets_those_at_the_gateway(chat: Chat, browser: Browser) -
             await app.until(lambda app: app.texts() == ["Who are you?"])
             await app.say("An app.")
             await expect(ada.locator("#messages span")).to_have_text(["Who are you?", "An app."])
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("hello", "malformed"),
+        ('{"kind": "shout"}', "shout"),
+        ('{"kind": "say", "id": "1", "name": "Ada"}', "text"),
+        ('{"kind": "say", "id": "1", "name": "", "text": "x"}', "$.name"),
+        ('{"kind": "say", "id": "a b", "name": "Ada", "text": "x"}', "$.id"),
+        ('{"kind": "say", "id": "1", "name": "Ada", "text": 1}', "$.text"),
+    ],
+)
+async def test_who_speaks_otherwise_is_told_and_cut_off(chat: Chat, said: str, reason: str) -> None:
+    async with chat.http.get(chat.where, params={"room": "lobby"}) as answer:
+        server = (await answer.json())["url"]
+    for url in (f"{chat.page}rooms/lobby", server):
+        async with chat.http.ws_connect(url, autoclose=False) as socket:
+            await socket.send_str(said)
+            while (frame := await socket.receive(DEADLINE)).type is aiohttp.WSMsgType.TEXT:
+                pass
+            assert frame.data == aiohttp.WSCloseCode.INVALID_TEXT
+            assert reason in str(frame.extra)
+
+
+async def test_what_is_not_there_and_who_may_not(chat: Chat) -> None:
+    async def status(method: str, url: str, **headers: str) -> int:
+        async with chat.http.request(method, url, headers=headers) as answer:
+            return answer.status
+
+    assert await status("GET", f"{chat.page}rooms/a+b") == 404
+    assert await status("GET", f"{chat.page}gateway.py") == 404
+    assert await status("POST", f"{chat.page}stage/servers/chat-99/kill") == 404
+    assert await status("POST", f"{chat.page}stage/servers", Origin="http://elsewhere.example") == 403
+    assert await status("GET", f"{chat.page}rooms/lobby", Origin="http://elsewhere.example") == 403
+    assert await status("GET", f"{chat.where}?room=") == 422
+    assert await status("GET", chat.where.replace("/where", "/ready")) == 200
+
+
+# ---------------------------------------------------------------- servers end
 
 
 async def test_a_server_that_is_told_to_stop_gives_its_rooms_away_first(chat: Chat, browser: Browser) -> None:
@@ -336,7 +425,7 @@ async def test_two_people_keep_talking_while_their_server_is_killed(chat: Chat, 
 async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperServer, chroot: str) -> None:
     hosts = ("--zookeeper", f"{zookeeper.address}{chroot}")
     async with (
-        Chat(*hosts, "--servers", "2", "--session-timeout", "4") as chat,
+        launched(*hosts, "--servers", "2", "--session-timeout", "4") as chat,
         Gateway(*hosts, "--port", "0", PYTHONWARNINGS="error") as gateway,
     ):
         line = await gateway.line()
@@ -357,7 +446,8 @@ async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperSer
                 await person.until(lambda person: person.people == ["Ada", "Grace"] and len(person.texts()) == 4)
             first = ada.server
             assert first is not None
-            assert first == grace.server == await chat.server_of("lobby")
+            assert first == grace.server
+            await chat.until({"lobby": first})
             await exchange()
             await chat.kill(first)
             await exchange()
@@ -370,8 +460,7 @@ async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperSer
             for person in both:  # the sessions of both are over: nobody is listed
                 await person.until(lambda person: "waiting" in person.happened)
             await exchange()
-            async with chat.http.get(chat.where, params={"room": "lobby"}) as answer:
-                assert answer.status == 503
+            await chat.until({"lobby": None})
             async with chat.http.post(f"{chat.page}stage/servers"):
                 pass
             for person in both:
@@ -382,3 +471,17 @@ async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperSer
         code, _, stderr = await gateway.end()
         assert code == 0
         assert "Traceback" not in stderr, stderr
+        left = (await chat.processes()).values()
+        chat.process.send(signal.SIGKILL)
+        await chat.process.exit_code()
+        async with asyncio.timeout(DEADLINE):  # its children do not outlive it
+            while any(map(lives, left)):
+                await asyncio.sleep(0.05)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; what is dead and has no parent is somebody else's to reap."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -21,6 +22,13 @@ from .gateway import GATEWAY, gateway_app
 
 ENDING = 10.0  # seconds that a process gets to end when it is told to
 STARTING = 30.0  # seconds that the first servers get to be listed
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """In a child: be told to stop when the launcher dies, however it does. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Stage:
@@ -35,7 +43,7 @@ class Stage:
     async def start(self, program: str, *arguments: str) -> Process:
         """Start one of the programs of this example."""
         command = (sys.executable, "-m", f"{__package__}.{program}", *self._common, *arguments)
-        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL)
+        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, preexec_fn=end_with_parent)
         self._processes.append(process)
         return process
 
@@ -69,8 +77,9 @@ class Stage:
         ]
 
     async def show(self, _: web.Request) -> web.Response:
-        """List the servers that were started."""
-        return web.json_response({name: process.pid for name, process in self.servers.items()})
+        """List the servers that run, and their processes."""
+        running = {name: process.pid for name, process in self.servers.items() if process.returncode is None}
+        return web.json_response(running)
 
     async def add(self, _: web.Request) -> web.Response:
         """Start another server."""

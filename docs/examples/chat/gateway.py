@@ -20,7 +20,7 @@ from aioregistry import Added, Change, Ejection, NoInstances, Removed, Resynced,
 
 from .page import only_our_pages, page_routes
 from .route import Route
-from .wire import HEARTBEAT, ROOM, SERVICE, UP, Line, Server, Up
+from .wire import ROOM, SERVICE, UP, Line, Server, Up, accepted
 
 
 class Gateway:
@@ -136,11 +136,10 @@ async def routing(app: web.Application) -> AsyncIterator[None]:
 
 async def enter(request: web.Request) -> web.WebSocketResponse:
     """Serve one page's line into a room."""
-    response = web.WebSocketResponse(heartbeat=HEARTBEAT)
-    await response.prepare(request)
-    async with Line(response, UP) as line:
+    websocket = await accepted(request)
+    async with Line(websocket, UP) as line:
         await request.app[GATEWAY].serve(line, request.match_info["room"])
-    return response
+    return websocket
 
 
 async def say_goodbye(app: web.Application) -> None:

@@ -31,13 +31,16 @@ class Log:
         return self._messages[said.id]
 
     def merge(self, messages: Iterable[Message]) -> list[Message]:
-        """Take in *messages* and return those that say something new."""
-        news = [message for message in messages if self._is_new(message)]
-        self._messages |= {message.id: message for message in news}
-        self._clock = max([self._clock, *(message.at for message in news)])
+        """Take in *messages* and return what is new of them."""
+        news: dict[str, Message] = {}
+        for message in messages:
+            known = self._messages.get(message.id)
+            if known is None or (message.at, message.by) < (known.at, known.by):
+                self._messages[message.id] = news[message.id] = message
+                self._clock = max(self._clock, message.at)
         for forgotten in list(self)[:-KEPT]:
             del self._messages[forgotten.id]
-        return [message for message in news if message.id in self._messages]
+        return [message for message in news.values() if message.id in self._messages]
 
     def get(self, id: str) -> Message | None:
         """Return the message of this id, if it is remembered."""
@@ -48,10 +51,6 @@ class Log:
 
     def __iter__(self) -> Iterator[Message]:
         return iter(sorted(self._messages.values(), key=lambda message: (message.at, message.id)))
-
-    def _is_new(self, message: Message) -> bool:
-        known = self._messages.get(message.id)
-        return known is None or (message.at, message.by) < (known.at, known.by)
 
 
 class Room:

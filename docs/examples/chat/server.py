@@ -15,7 +15,7 @@ import aioregistry
 from aioregistry import ServiceInstance
 
 from .room import Room
-from .wire import HEARTBEAT, ROOM, SERVICE, UP, Hello, Line, Say, Up
+from .wire import ROOM, SERVICE, UP, Hello, Line, Say, Up, accepted
 
 FORGOTTEN_AFTER = 1000  # rooms that nobody is in, kept for who comes back
 LEAVING = 5.0  # seconds that rooms get to move away
@@ -30,8 +30,7 @@ class ChatServer:
 
     async def enter(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one line into a room."""
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT)
-        await socket.prepare(request)
+        socket = await accepted(request)
         room = self.room(request.match_info["room"])
         async with Line(socket, UP) as line:
             room.enter(line)

@@ -15,33 +15,36 @@ from urllib.parse import quote
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query
 
-import aioregistry
 from aioregistry import NoInstances, Ring
+from aioregistry.integrations.fastapi import Membership, lifespan, readiness
+from aioregistry.integrations.uvicorn import Server
 
 from .wire import SERVICE
 
 
-def where_app(zookeeper: str) -> FastAPI:
-    """Return the service as an application."""
+def where_app(zookeeper: str, port: int) -> FastAPI:
+    """Return the service, to listen on *port* of this machine. It is in the registry too, for apps to find it."""
+    member = Membership(
+        zookeeper, "where", id="where", address="127.0.0.1", port=port, drain=0, discover=[SERVICE], wait=True
+    )
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with aioregistry.connect(zookeeper) as registry, registry.discover(SERVICE) as view:
-            app.state.balancer = view.balancer(
-                Ring()
-            )  # of the same rooms and servers it makes the same as the gateway's
-            yield
+    async def balanced(app: FastAPI) -> AsyncIterator[None]:
+        # Rings are all the same: they send a room where the gateway's does.
+        app.state.balancer = member.view(SERVICE).balancer(Ring())
+        yield
 
-    app = FastAPI(title="Where is my chat room?", lifespan=lifespan)
+    app = FastAPI(title="Where is my chat room?", lifespan=lifespan(member, balanced))
+    app.add_api_route("/ready", readiness)
 
     @app.get("/where")
-    async def where(room: Annotated[str, Query(min_length=1, max_length=64)]) -> dict[str, str]:
-        """Say which server has *room*, and what to connect to. If it does not answer there, ask again in a moment."""
+    async def where(room: Annotated[str, Query(pattern=r"^[\w-]{1,40}$")]) -> dict[str, str]:
+        """Say which server has *room*, and what to connect to; if nobody answers there, ask again in a moment."""
         try:
             server = app.state.balancer.pick(room).instance
         except NoInstances as nothing:
             raise HTTPException(503, str(nothing)) from None
-        return {"server": server.id, "url": f"ws://{server.address}:{server.port}/rooms/{quote(room, safe='')}"}
+        return {"server": server.id, "url": f"ws://{server.address}:{server.port}/rooms/{quote(room)}"}
 
     return app
 
@@ -54,5 +57,4 @@ if __name__ == "__main__":
     with socket.create_server(("127.0.0.1", arguments.port)) as listening:
         host, port = listening.getsockname()
         print(f"Ask where a room is:  http://{host}:{port}/where?room=lobby", flush=True)
-        config = uvicorn.Config(where_app(arguments.zookeeper), log_level="warning")
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(uvicorn.Config(where_app(arguments.zookeeper, port), log_level="warning")).run(sockets=[listening])

@@ -140,3 +140,13 @@ class Line(Generic[R]):
         with contextlib.suppress(ConnectionError):  # who reads the line is told of its end
             while True:
                 await self._socket.send_str(await self._queue.get())
+
+
+async def accepted(request: web.Request) -> web.WebSocketResponse:
+    """Return the open WebSocket that *request* asks for."""
+    socket = web.WebSocketResponse(heartbeat=HEARTBEAT)
+    try:
+        await socket.prepare(request)
+    except ConnectionError:  # who asked has gone, and is not there for this answer either
+        raise web.HTTPBadRequest from None
+    return socket
