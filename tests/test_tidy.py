@@ -48,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     "testing": {"server", "errors", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields.
-    "integrations": {"errors", "model", "", "anyio", "fastapi", "starlette", "uvicorn"},
+    "integrations": {"errors", "model", "", "aiohttp", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"},
     "cli": {"server", "errors", "model", ""},
     "__main__": {"cli"},
 }
@@ -63,7 +63,9 @@ IMPURE_ROOMS = {"runtime", "streams", "handles"}
 INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "__main__"}
 
 # What users import by name, an extra each.
-INTEGRATIONS = [f"{PACKAGE}.integrations.{name}" for name in ("fastapi", "starlette", "uvicorn")]
+INTEGRATIONS = [
+    f"{PACKAGE}.integrations.{name}" for name in ("aiohttp", "fastapi", "httpx", "httpx2", "starlette", "uvicorn")
+]
 
 FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))

@@ -342,6 +342,8 @@ class _Term:
         self._registering: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._patience = anyio.CancelScope()
+        """Around the waiting for consumers."""
         self._was_listed = False
 
     # ------------------------------------------------------------------ beginning
@@ -362,7 +364,7 @@ class _Term:
 
     async def announce(self) -> None:
         self._wanted = True
-        if self._host is not None and not self._host.listening:
+        if self.draining or (self._host is not None and not self._host.listening):
             return
         self.register_if_wanted()
         # A server that says when it listens serves meanwhile, and must not be held up.
@@ -502,28 +504,27 @@ class _Term:
 
     async def hurry(self) -> None:
         """Withdraw without the wait of a drain that is under way."""
+        self._patience.cancel()
         if self._draining is not None:
-            self._draining.cancel()
             await asyncio.wait([self._draining])
 
     async def _drain(self) -> None:
         if self._registering is not None and not self._registering.done():
             self._registering.cancel()
             await asyncio.wait([self._registering])
-        registration = self.registration
-        if registration is None:
+        if (registration := self.registration) is None:
             return
         if registration.owner is None:
             # First, or the id would be ours as soon as a sibling that is drained too has withdrawn it.
             has_sibling = self._has_sibling()
             await registration.aclose()
-            await asyncio.sleep(self._settings.drain if has_sibling else 0)
+            with self._patience:
+                await asyncio.sleep(self._settings.drain if has_sibling else 0)
             return
-        try:
+        with self._patience:
             if await self._disabled(registration):
                 await asyncio.sleep(self._settings.drain)
-        finally:
-            await registration.aclose()
+        await registration.aclose()
 
     async def _disabled(self, registration: Registration[Any]) -> bool:
         """Return whether consumers could be told to send nothing new."""
@@ -549,6 +550,7 @@ class _Term:
                 finally:
                     if self._host is not None:
                         self._host._leave(self)
+                    await self.hurry()
                     if tasks:
                         await asyncio.wait(tasks)
 

@@ -1,0 +1,20 @@
+"""Without its framework an integration says which extra to install."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["fastapi", "starlette", "uvicorn"])
+def test_a_missing_framework_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [*sys.modules]:
+        if module == f"aioregistry.integrations.{name}" or module.partition(".")[0] == name:
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    with pytest.raises(ModuleNotFoundError) as raised:
+        importlib.import_module(f"aioregistry.integrations.{name}")
+    assert str(raised.value).endswith(f"pip install 'aioregistry[{name}]'")
+    assert str(raised.value).startswith(f"aioregistry.integrations.{name} needs {name}")
