@@ -19,6 +19,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, WebSocketRoute, async_playwright, expect
 
+import aioregistry
+from aioregistry.integrations.aiohttp import RegistryMiddleware
 from tests.cli.command import Command
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -448,6 +450,13 @@ async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperSer
             assert first is not None
             assert first == grace.server
             await chat.until({"lobby": first})
+            async with (
+                aioregistry.connect(f"{zookeeper.address}{chroot}") as registry,
+                RegistryMiddleware(registry) as by_registry,
+                aiohttp.ClientSession(middlewares=[by_registry]) as http,
+                http.get("http://where.registry/where", params={"room": "lobby"}) as answer,
+            ):
+                assert (await answer.json())["server"] == first
             await exchange()
             await chat.kill(first)
             await exchange()

@@ -6,23 +6,21 @@ python -m docs.examples.chat.server --name chat-1 --zookeeper 127.0.0.1:2181
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
+import socket
 
 from aiohttp import web
 
-import aioregistry
-from aioregistry import ServiceInstance
+from aioregistry.integrations.aiohttp import Membership, member, readiness, run_app
 
 from .room import Room
 from .wire import ROOM, SERVICE, UP, Hello, Line, Say, Up, accepted
 
 FORGOTTEN_AFTER = 1000  # rooms that nobody is in, kept for who comes back
-LEAVING = 5.0  # seconds that rooms get to move away
+LEAVING = 1.0  # seconds that gateways get to take the rooms away; they need milliseconds
 
 
 class ChatServer:
-    """The rooms of one server. To whom they are given is decided by those who connect: see gateway.py and where.py."""
+    """The rooms of one server. Which ones those are is decided by who connects to it: see gateway.py and where.py."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -30,9 +28,9 @@ class ChatServer:
 
     async def enter(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one line into a room."""
-        socket = await accepted(request)
+        websocket = await accepted(request)
         room = self.room(request.match_info["room"])
-        async with Line(socket, UP) as line:
+        async with Line(websocket, UP) as line:
             room.enter(line)
             try:
                 async for said in line.received():
@@ -40,7 +38,7 @@ class ChatServer:
             finally:
                 room.leave(line)
                 room.tell_people()
-        return socket
+        return websocket
 
     def hear(self, room: Room, line: Line[Up], said: Up) -> None:
         """Do what the other end of *line* says."""
@@ -56,35 +54,23 @@ class ChatServer:
                     line.send(before)
 
     def room(self, name: str) -> Room:
-        """Return the room of this name; there is none that is not there."""
+        """Return the room of this name, an empty one if nobody was there before."""
         empty = [room for room in self.rooms.values() if not room.people]
         for forgotten in empty[:-FORGOTTEN_AFTER]:
             del self.rooms[forgotten.name]
         return self.rooms.setdefault(name, Room(name))
 
 
-async def serve(name: str, zookeeper: str, port: int, session_timeout: float) -> None:
-    """Be chat server *name* until SIGINT or SIGTERM."""
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-
-    chat = ChatServer(name)
+def server_app(name: str, zookeeper: str, port: int, session_timeout: float) -> web.Application:
+    """Return chat server *name*, to listen on *port* of this machine."""
+    membership = Membership(
+        zookeeper, SERVICE, id=name, address="127.0.0.1", port=port, drain=LEAVING, session_timeout=session_timeout
+    )
     app = web.Application()
-    app.router.add_get(ROOM, chat.enter)
-    runner = web.AppRunner(app, shutdown_timeout=LEAVING)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    me = ServiceInstance(SERVICE, id=name, address="127.0.0.1", port=runner.addresses[0][1])
-    async with (
-        aioregistry.connect(zookeeper, session_timeout=session_timeout) as registry,
-        registry.register(me) as registration,
-    ):
-        await stopped.wait()
-        # Leaving in order: from now on no room is given to us, gateways take theirs away, and then we are gone.
-        await registration.update(enabled=False)
-        await runner.cleanup()
+    app.cleanup_ctx.append(member(membership))
+    app.router.add_get(ROOM, ChatServer(name).enter)
+    app.router.add_get("/ready", readiness)
+    return app
 
 
 if __name__ == "__main__":
@@ -93,4 +79,8 @@ if __name__ == "__main__":
     parser.add_argument("--zookeeper", metavar="HOSTS", default="127.0.0.1:2181")
     parser.add_argument("--port", type=int, default=0, help="a free one unless given")
     parser.add_argument("--session-timeout", metavar="SECONDS", type=float, default=4)
-    asyncio.run(serve(**vars(parser.parse_args())))
+    arguments = parser.parse_args()
+    with socket.create_server(("127.0.0.1", arguments.port)) as listening:
+        app = server_app(arguments.name, arguments.zookeeper, listening.getsockname()[1], arguments.session_timeout)
+        # Told to stop, it is drained first, while it serves; who is still connected then is cut off.
+        run_app(app, sock=listening, print=None, shutdown_timeout=0)
