@@ -69,6 +69,10 @@ class Chat:
     async def kill(self, server: str) -> None:
         os.kill((await self.processes())[server], signal.SIGKILL)
 
+    async def start_server(self) -> None:
+        async with self.http.post(f"{self.page}stage/servers") as answer:
+            assert answer.status == 200
+
     async def server_of(self, room: str) -> str | None:
         """Where the HTTP service says that *room* is."""
         async with self.http.get(self.where, params={"room": room}) as answer:
@@ -115,6 +119,7 @@ class Person:
     def __init__(self, name: str, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.name = name
         self.server: str | None = None
+        self.servers: list[str] = []
         self.happened: list[str] = []
         self.people: list[str] = []
         self._messages: dict[str, tuple[int, str, str]] = {}
@@ -146,8 +151,9 @@ class Person:
         match told:
             case {"kind": "message", "at": at, "id": id, "text": text}:
                 self._messages[id] = min((at, id, text), self._messages.get(id, (at, id, text)))
-            case {"kind": "servers", "room": server}:
+            case {"kind": "servers", "room": server, "all": servers}:
                 self.server = server
+                self.servers = [each["id"] for each in servers]
             case {"kind": "people", "names": names}:
                 self.people = names
             case {"kind": "happened", "what": what}:
@@ -427,7 +433,7 @@ async def test_two_people_keep_talking_while_their_server_is_killed(chat: Chat, 
 async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperServer, chroot: str) -> None:
     hosts = ("--zookeeper", f"{zookeeper.address}{chroot}")
     async with (
-        launched(*hosts, "--servers", "2", "--session-timeout", "4") as chat,
+        launched(*hosts, "--servers", "0", "--session-timeout", "4") as chat,
         Gateway(*hosts, "--port", "0", PYTHONWARNINGS="error") as gateway,
     ):
         line = await gateway.line()
@@ -443,35 +449,31 @@ async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperSer
                     said.append(f"{person.name} {number}")
                     await person.say(said[-1])
 
-            await exchange()
+            assert await chat.server_of("lobby") is None
             for person in both:
+                await person.until(lambda person: person.happened == ["waiting"])
+            await exchange()  # there is no server to hear it
+            await chat.start_server()
+            await chat.start_server()
+            for person in both:
+                await person.until(lambda person: person.servers == ["chat-1", "chat-2"] and person.server is not None)
                 await person.until(lambda person: person.people == ["Ada", "Grace"] and len(person.texts()) == 4)
-            first = ada.server
-            assert first is not None
-            assert first == grace.server
+            first, last = sorted(("chat-1", "chat-2"), key=lambda server: server != ada.server)
+            assert grace.server == first
             await chat.until({"lobby": first})
-            async with (
-                aioregistry.connect(f"{zookeeper.address}{chroot}") as registry,
-                RegistryMiddleware(registry) as by_registry,
-                aiohttp.ClientSession(middlewares=[by_registry]) as http,
-                http.get("http://where.registry/where", params={"room": "lobby"}) as answer,
-            ):
-                assert (await answer.json())["server"] == first
+            assert await found_by_registry(f"{zookeeper.address}{chroot}", "lobby") == first
+
             await exchange()
             await chat.kill(first)
             await exchange()
             for person in both:
-                await person.until(lambda person: "moved" in person.happened and len(person.texts()) == 12)
-            (last,) = {"chat-1", "chat-2"} - {first}
-            assert last == ada.server == grace.server
+                await person.until(lambda person: person.server == last and len(person.texts()) == 12)
 
             await chat.kill(last)
-            for person in both:  # the sessions of both are over: nobody is listed
-                await person.until(lambda person: "waiting" in person.happened)
+            for person in both:
+                await person.until(lambda person: person.happened.count("waiting") == 2)
             await exchange()
-            await chat.until({"lobby": None})
-            async with chat.http.post(f"{chat.page}stage/servers"):
-                pass
+            await chat.start_server()
             for person in both:
                 await person.until(lambda person: person.server == "chat-3" and len(person.texts()) == 16)
             assert ada.texts() == grace.texts()
@@ -486,6 +488,17 @@ async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperSer
         async with asyncio.timeout(DEADLINE):  # its children do not outlive it
             while any(map(lives, left)):
                 await asyncio.sleep(0.05)
+
+
+async def found_by_registry(hosts: str, room: str) -> str:
+    """Where *room* is, says the service that is found in the registry."""
+    async with (
+        aioregistry.connect(hosts) as registry,
+        RegistryMiddleware(registry) as by_registry,
+        aiohttp.ClientSession(middlewares=[by_registry]) as http,
+        http.get("http://where.registry/where", params={"room": room}) as answer,
+    ):
+        return str((await answer.json())["server"])
 
 
 def lives(pid: int) -> bool:

@@ -145,8 +145,8 @@ class Route:
         if before in (None, server):
             self.happened("linked", f"The room is at {server}.")
         else:
-            along = f"with {len(self.room.log)} messages, and {len(self.waiting)} that were waiting"
-            self.happened("moved", f"The room moved from {before} to {server}, {along}.")
+            along = f"{len(self.room.log)} messages known, {len(self.waiting)} waiting"
+            self.happened("moved", f"The room moved from {before} to {server} ({along}).")
         self.tell_servers()
 
     def _take(self, told: Down) -> None:
