@@ -95,7 +95,7 @@ async def launched(*arguments: str) -> AsyncIterator[Chat]:
     """`python -m docs.examples.chat`, with every warning an error, in its children too."""
     timeout = aiohttp.ClientTimeout(DEADLINE)
     async with (
-        Launcher("--port", "0", "--where-port", "0", *arguments, PYTHONWARNINGS="error") as process,
+        Launcher(*arguments, PYTHONWARNINGS="error") as process,
         aiohttp.ClientSession(timeout=timeout) as http,
     ):
         addresses: dict[str, str] = {}
@@ -418,13 +418,13 @@ async def test_two_people_keep_talking_while_their_server_is_killed(chat: Chat, 
             assert [text for text in shown[-1] if text.startswith("Ada")] == said[0]
             assert [text for text in shown[-1] if text.startswith("Grace")] == said[1]
             told = [what for what, _ in itertools.groupby(await events(page))]  # refused once or twice
-            assert told == ["gateway", "linked", "lost", "refused", "moved"]
+            assert told[:5] == ["gateway", "linked", "lost", "refused", "moved"]  # before the registry tells, if it did
         assert shown[0] == shown[1]
         for room, other in others.items():
             if before[room] == killed:
                 await other.until(lambda other: other.server not in (None, killed))
             else:
-                assert other.happened == ["linked"]
+                assert not {"lost", "refused", "moved"} & set(other.happened)
 
 
 # ---------------------------------------------------------------- on a real ZooKeeper, and without a browser
@@ -488,6 +488,12 @@ async def test_people_at_two_gateways_and_no_server_left(zookeeper: ZooKeeperSer
         async with asyncio.timeout(DEADLINE):  # its children do not outlive it
             while any(map(lives, left)):
                 await asyncio.sleep(0.05)
+
+
+async def test_a_zookeeper_that_is_none() -> None:
+    async with Launcher("--zookeeper", "localhost:port") as process:
+        code, _, stderr = await process.end()
+    assert (code, stderr.count("\n"), stderr.partition(":")[0]) == (1, 1, "InvalidArgument")
 
 
 async def found_by_registry(hosts: str, room: str) -> str:

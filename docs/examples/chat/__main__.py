@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from aioregistry import RegistryError
 from aioregistry.server import ZooKeeperServer
 
 from .gateway import GATEWAY, gateway_app
@@ -100,7 +101,7 @@ async def zookeeper(given: str | None) -> AsyncIterator[str]:
     if given is not None:
         yield given
         return
-    async with ZooKeeperServer(tick_time=0.5) as server:
+    async with ZooKeeperServer(tick_time=0.5, max_session_timeout=60) as server:
         yield server.address
 
 
@@ -111,15 +112,15 @@ async def everything(arguments: argparse.Namespace) -> AsyncIterator[str]:
         hosts = await stack.enter_async_context(zookeeper(arguments.zookeeper))
         stage = Stage(hosts, arguments.session_timeout)
         stack.push_async_callback(stage.end)
-        names = [await stage.start_server() for _ in range(arguments.servers)]
-        await stage.start("where", "--port", str(arguments.where_port))
-
         app = gateway_app(hosts)
         app.add_routes(stage.routes())
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=1)
         stack.push_async_callback(runner.cleanup)
-        await runner.setup()
+        await runner.setup()  # connected to ZooKeeper
         await web.TCPSite(runner, "127.0.0.1", arguments.port).start()
+
+        names = [await stage.start_server() for _ in range(arguments.servers)]
+        await stage.start("where", "--port", str(arguments.where_port))
         await app[GATEWAY].view.wait_for(lambda snapshot: snapshot.keys() >= set(names), timeout=STARTING)
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
 
@@ -139,8 +140,11 @@ if __name__ == "__main__":
         prog="python -m docs.examples.chat", description="A chat that survives its servers."
     )
     parser.add_argument("--zookeeper", metavar="HOSTS", help="one in memory unless given")
-    parser.add_argument("--port", type=int, default=8080, help="of the page and the gateway")
-    parser.add_argument("--where-port", type=int, default=8081, help="of the service that says where a room is")
+    parser.add_argument("--port", type=int, default=0, help="of the page and the gateway; a free one unless given")
+    parser.add_argument("--where-port", type=int, default=0, help="of the service that says where a room is")
     parser.add_argument("--servers", type=int, default=3, help="chat servers at first")
     parser.add_argument("--session-timeout", metavar="SECONDS", type=float, default=4)
-    asyncio.run(main(parser.parse_args()))
+    try:
+        asyncio.run(main(parser.parse_args()))
+    except (RegistryError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -165,4 +165,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
     with socket.create_server(("127.0.0.1", arguments.port)) as listening:
-        web.run_app(gateway_app(arguments.zookeeper), sock=listening)
+        web.run_app(gateway_app(arguments.zookeeper), sock=listening, shutdown_timeout=1)

@@ -145,7 +145,7 @@ class Route:
         if before in (None, server):
             self.happened("linked", f"The room is at {server}.")
         else:
-            along = f"{len(self.room.log)} messages known, {len(self.waiting)} waiting"
+            along = f"messages known: {len(self.room.log)}, waiting: {len(self.waiting)}"
             self.happened("moved", f"The room moved from {before} to {server} ({along}).")
         self.tell_servers()
 
