@@ -151,8 +151,7 @@ async def _towards(host: str, port: int) -> list[_IPAddress]:
         # Connecting a UDP socket sends nothing: the system chooses a route, and with it our address.
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(peer)
-            if (address := _ip(str(probe.getsockname()[0]).partition("%")[0])) is not None:
-                found.append(address)
+            found.append(ipaddress.ip_address(probe.getsockname()[0].partition("%")[0]))
     return found
 
 

@@ -498,15 +498,14 @@ class _Term:
     async def drain(self) -> None:
         if self._draining is None:
             self._draining = _task(self._drain(), f"drain {self._settings.service}")
-        # The wait of a server that is cancelled by anyio, in whose scope it leaves, is what its consumers need.
+        # Who leaves because an anyio scope was cancelled is cancelled again at every await.
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._draining)
 
     async def hurry(self) -> None:
-        """Withdraw without the wait of a drain that is under way."""
+        """Drain without waiting for consumers, any longer or at all."""
         self._patience.cancel()
-        if self._draining is not None:
-            await asyncio.wait([self._draining])
+        await self.drain()
 
     async def _drain(self) -> None:
         if self._registering is not None and not self._registering.done():
@@ -528,12 +527,8 @@ class _Term:
 
     async def _disabled(self, registration: Registration[Any]) -> bool:
         """Return whether consumers could be told to send nothing new."""
-        with anyio.move_on_after(self._settings.drain):
-            try:
-                await registration.update(enabled=False)
-            except RegistryError as error:
-                _log.info("%r ends without draining: %s", registration, error)
-                return False
+        with anyio.move_on_after(self._settings.drain), contextlib.suppress(RegistryError):
+            await registration.update(enabled=False)
             return True
         return False
 
@@ -591,15 +586,16 @@ def _is_worker() -> bool:
 
 
 def _checked_services(discover: object) -> Mapping[str, Any]:
-    if isinstance(discover, str) or not isinstance(discover, Iterable):
+    if isinstance(discover, (str, bytes)) or not isinstance(discover, Iterable):
         raise InvalidArgument("discover", discover, "give names of services, or a mapping of names to payload types")
-    services = dict(discover) if isinstance(discover, Mapping) else dict.fromkeys(discover, Any)
-    for name, payload_type in services.items():
+    services = {}
+    for name in discover:
         try:
-            ServiceInstance(name, id="any")
+            services[ServiceInstance(name, id="any").name] = Any
         except InvalidArgument as error:
             raise InvalidArgument("discover", name, error.reason) from None
-        check_payload_type(payload_type)
+    if isinstance(discover, Mapping):
+        services = {name: check_payload_type(discover[name]) for name in services}
     return MappingProxyType(services)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from aioregistry import InvalidArgument, Registry, UsageError, View
 
@@ -19,19 +19,29 @@ with extra("starlette"):
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import JSONResponse
 
-__all__ = ["STATE", "Membership", "NotYet", "Readiness", "lifespan", "membership", "readiness", "registry", "view"]
+__all__ = [
+    "STATE",
+    "Lifespan",
+    "Membership",
+    "NotYet",
+    "Readiness",
+    "lifespan",
+    "membership",
+    "readiness",
+    "registry",
+    "view",
+]
 
 STATE: Final = "aioregistry"
 """The name in the lifespan's state under which the membership is kept: ``request.state.aioregistry``."""
 
-App = TypeVar("App")
-
-Lifespan = Callable[[App], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+"""A function of the application, as Starlette and FastAPI take it; what it gives is the state of requests."""
 
 
 def lifespan(
-    membership: Membership, within: Lifespan[App] | None = None
-) -> Callable[[App], AbstractAsyncContextManager[dict[str, Any]]]:
+    membership: Membership, within: Lifespan | None = None
+) -> Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]:
     """Return a lifespan in which the application is a member of its service.
 
     On startup: connect, *within*'s startup (which may use the membership), be listed. On shutdown: drain, *within*'s
@@ -50,7 +60,7 @@ def lifespan(
         raise InvalidArgument("within", within, "give a lifespan, a function of the application")
 
     @asynccontextmanager
-    async def run(app: App) -> AsyncIterator[dict[str, Any]]:
+    async def run(app: Any) -> AsyncIterator[dict[str, Any]]:
         async with membership.connected(), nullcontext() if within is None else within(app) as state:
             await membership.announce()
             try:

@@ -20,12 +20,14 @@ from .membership import Hosting, hosting
 
 with extra("uvicorn"):
     import uvicorn
-    from uvicorn.config import STARTUP_FAILURE
 
 __all__ = ["Server", "run"]
 
 _FORCED_WITHIN = 0.1
 """Seconds after which a second interrupt is noticed; uvicorn looks as often."""
+
+_STARTUP_FAILURE = 3
+"""Uvicorn's own exit code, which has moved from one module to another."""
 
 
 class Server(uvicorn.Server):
@@ -47,8 +49,7 @@ class Server(uvicorn.Server):
             await super().startup(sockets=sockets)
         finally:
             hosting.reset(token)
-        if self.started:
-            self._hosting.listen()
+        self._hosting.listen()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain the memberships while requests are served, then end as uvicorn does."""
@@ -80,4 +81,4 @@ def run(app: Any, **options: Any) -> None:
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again that ended it
         server.run()
     if not server.started:
-        sys.exit(STARTUP_FAILURE)
+        sys.exit(_STARTUP_FAILURE)

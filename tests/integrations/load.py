@@ -8,14 +8,17 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import uvicorn
 
 from aioregistry import Balancer, ServiceInstance
+from aioregistry.integrations.uvicorn import Server
 from aioregistry.testing.ports import ReservedPort
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +55,22 @@ class ServerProcess:
     async def exit_code(self) -> int:
         async with asyncio.timeout(TIMEOUT):
             return await self._process.wait()
+
+
+@asynccontextmanager
+async def served(app: Any, port: int) -> AsyncIterator[str]:
+    """Serve *app* in this process by uvicorn, as aioregistry runs it; gives the URL."""
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(TIMEOUT):
+        while not server.started:
+            assert not serving.done(), "the startup failed"
+            await asyncio.sleep(0.005)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
 
 
 class Load:

@@ -21,12 +21,6 @@ from aioregistry.integrations.uvicorn import Server, run
 from aioregistry.testing.ports import ReservedPort
 from tests.integrations.load import TIMEOUT, Load, ServerProcess
 from tests.integrations.serving import SERVICE
-from tests.support.zookeeper import ZooKeeperServer
-
-
-@pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return f"{zookeeper.address}{chroot}"
 
 
 @pytest.fixture
@@ -164,6 +158,13 @@ def test_a_startup_that_fails_is_an_exit_code() -> None:
 
     with pytest.raises(SystemExit) as exited:
         run(Starlette(lifespan=fails), port=1, log_level="critical")
+    assert exited.value.code == 3
+
+
+def test_a_server_that_says_nothing_and_never_started_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "run", lambda self: None)  # as uvicorn was before it left by itself
+    with pytest.raises(SystemExit) as exited:
+        run(Starlette(), port=1)
     assert exited.value.code == 3
 
 
