@@ -2,7 +2,7 @@
 
 For the server ``app.cleanup_ctx.append(member(membership))``; then :func:`membership`, :func:`registry` and
 :func:`view` of a request, :func:`readiness` as a route, and :func:`run_app` in the place of aiohttp's. For the client
-``ClientSession(middlewares=[RegistryMiddleware(registry)])``.
+``async with RegistryMiddleware(registry) as middleware, ClientSession(middlewares=[middleware]) as session``.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ def run_app(
 ) -> None:
     """Serve *app* as :func:`aiohttp.web.run_app` does; memberships are listed while it listens, and drained before.
 
-    On SIGTERM and SIGINT it serves on until they are drained, and ends as aiohttp does then; on the second of these
-    signals at once.
+    On SIGTERM and SIGINT it serves on until they are drained, and ends as aiohttp does then. The second of these
+    signals withdraws them without the wait for consumers.
 
     Args:
         app: the application, or a coroutine that returns it.
@@ -202,23 +202,29 @@ def run_app(
 
 
 class _Ending:
-    """What signals do: aiohttp's own, once the memberships are drained."""
+    """What signals do: what they do by aiohttp, once the memberships are drained."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, host: Hosting) -> None:
         self._loop = loop
         self._host = host
         self._draining: asyncio.Task[None] | None = None
+        self._hurrying: asyncio.Task[None] | None = None
 
     def asked(self) -> None:
-        if self._draining is not None:
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._host.drain(), name="drain")
+            self._draining.add_done_callback(self._drained)
+        elif self._draining.done():
             raise web.GracefulExit
-        self._draining = self._loop.create_task(self._host.drain(), name="drain")
-        self._draining.add_done_callback(self._drained)
+        elif self._hurrying is None:
+            self._hurrying = self._loop.create_task(self._host.withdraw(), name="withdraw")
 
     def _drained(self, draining: asyncio.Task[None]) -> None:
-        if not draining.cancelled():  # by the loop that is being closed
-            draining.exception()
-            raise web.GracefulExit
+        if draining.cancelled():  # as what is left is, where the application failed meanwhile
+            return
+        if (error := draining.exception()) is not None:
+            self._loop.call_exception_handler({"message": "draining failed", "exception": error, "task": draining})
+        raise web.GracefulExit
 
 
 # ---------------------------------------------------------------- the client
@@ -241,16 +247,14 @@ _VERDICTS: Final[Mapping[type[Exception], Verdict]] = {
 class RegistryMiddleware:
     """A client middleware that takes ``http://chat.registry/…`` to an instance of the service ``chat``.
 
-    For ``ClientSession(middlewares=[…])``. Each request is balanced and its outcome reported, and connections are
-    pooled, limited and kept alive by instance. A resolver could do neither: aiohttp asks it for a new connection only,
-    pools by host name, and tells it nothing. The response's ``url`` is the one asked for, ``request_info.url`` that of
-    the instance.
-
-    Its views end with the registry, or before, when it is left as a context manager or closed.
+    For ``ClientSession(middlewares=[…])``, which does not close it: ``async with``, or :meth:`aclose`, does. Each
+    request is balanced and its outcome reported, and connections are pooled, limited and kept alive by instance. A
+    resolver could do neither: aiohttp asks it for new connections only, pools by host name, and tells it nothing. The
+    response's ``url`` is the one asked for, ``request_info.url`` that of the instance.
 
     Args:
-        registry: in which services are looked up when a request first names them. None leaves those that *services*
-            gives.
+        registry: in which services are looked up when a request first names them; their views are closed with this.
+            None leaves those that *services* gives.
         services: by what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service
             where that is no part of a host name (``{"chat": "Chat.v2"}``).
         strategy: how balancers made for services of the registry choose.

@@ -176,13 +176,13 @@ class Router(Generic[R]):
         _check_count("attempts", attempts)
         _check_wait(wait)
         self._registry = registry
-        self._services = _checked_services(services, registry)
         self._strategy = strategy
         self._ejection = ejection
         self._attempts = attempts
         self._repeat = _checked_methods(repeat)
         self._statuses = _checked_statuses(statuses)
         self._wait = wait
+        self._services = _checked_services(services, registry)
         self._opened: dict[str, asyncio.Task[tuple[View[Any], Balancer[Any]]]] = {}
 
     # ------------------------------------------------------------------ a request
@@ -195,39 +195,39 @@ class Router(Generic[R]):
         try:
             label = label_of(errand.scheme, errand.host, errand.port)
             balancer = await self._balancer(label, errand)
-            call = await self._first(balancer, errand)
+            pick = await self._first(balancer, errand)
         except InvalidArgument as error:
             if error.field not in URL_FIELDS:
                 raise
             raise errand.refused(error) from error
         except RegistryError as error:
             raise errand.unreachable(error) from error
-        return await self._attempts_from(call, balancer, errand)
+        return await self._attempts_from(pick, balancer, errand)
 
-    async def _attempts_from(self, call: Call, balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Call]:
+    async def _attempts_from(self, pick: Pick[Any], balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Call]:
         tried: set[str] = set()
-        for left in range(self._attempts, 0, -1):
-            tried.add(call.instance.id)
+        while True:
+            call, left = Call(pick), self._attempts - len(tried)
+            tried.add(pick.id)
             try:
                 response = await self._attempt(call, errand, left)
             except Exception as error:
                 verdict = _verdict(errand, error)
                 call.end(verdict, error)
-                another = self._another(balancer, errand, tried, verdict) if left > 1 else None
+                another = self._another(balancer, errand, tried, verdict)
+                if another is None and isinstance(error, InvalidArgument):
+                    raise errand.unreachable(error) from error
                 if another is None:
-                    if isinstance(error, InvalidArgument):
-                        raise errand.unreachable(error) from error
                     raise
             else:
                 if errand.status(response) not in self._statuses:
                     return response, call
                 call.bad()
-                another = self._another(balancer, errand, tried, Verdict.BROKEN) if left > 1 else None
+                another = self._another(balancer, errand, tried, Verdict.BROKEN)
                 if another is None:
                     return response, call
-                await _discarded(errand, response, another)
-            call = another
-        raise AssertionError  # the last attempt returns or raises
+                await errand.discard(response)
+            pick = another
 
     async def _attempt(self, call: Call, errand: Errand[R], left: int) -> R:
         try:
@@ -238,26 +238,26 @@ class Router(Generic[R]):
 
     # ------------------------------------------------------------------ an instance
 
-    async def _first(self, balancer: Balancer[Any], errand: Errand[R]) -> Call:
+    async def _first(self, balancer: Balancer[Any], errand: Errand[R]) -> Pick[Any]:
         if self._wait is None:
-            return Call(balancer.pick(errand.key))
-        return Call(await balancer.pick_when_available(_least(self._wait, errand.patience()), key=errand.key))
+            return balancer.pick(errand.key)
+        return await balancer.pick_when_available(_least(self._wait, errand.patience()), key=errand.key)
 
     def _another(
         self, balancer: Balancer[Any], errand: Errand[R], tried: Collection[str], verdict: Verdict
-    ) -> Call | None:
+    ) -> Pick[Any] | None:
         """Return another instance for a request that may be repeated, None where it may not or there is none."""
-        known = verdict is Verdict.UNSENT or (verdict is Verdict.BROKEN and errand.method in self._repeat)
-        if not known or not errand.replayable():
+        harmless = verdict is Verdict.UNSENT or (verdict is Verdict.BROKEN and errand.method in self._repeat)
+        if len(tried) == self._attempts or not harmless or not errand.replayable():
             return None
-        try:
-            # A key has one owner: it is another's only when the balancer says so.
-            for _ in range(_DRAWS if errand.key is None else 1):
+        # A key has one owner: it is another's only when the balancer says so.
+        for _ in range(_DRAWS if errand.key is None else 1):
+            try:
                 pick = balancer.pick(errand.key)
-                if pick.id not in tried:
-                    return Call(pick)
-        except RegistryError:
-            pass  # what failed first is what is told
+            except RegistryError:
+                return None  # what failed first is what is told
+            if pick.id not in tried:
+                return pick
         return None
 
     # ------------------------------------------------------------------ a service
@@ -312,15 +312,6 @@ class Router(Generic[R]):
         for opening in opened.values():
             if not opening.cancelled() and opening.exception() is None:
                 await opening.result()[0].aclose()
-
-
-async def _discarded(errand: Errand[R], response: R, another: Call) -> None:
-    """Let go of *response* before *another* is asked."""
-    try:
-        await errand.discard(response)
-    except BaseException:
-        another.void()
-        raise
 
 
 def _verdict(errand: Errand[Any], error: Exception) -> Verdict:

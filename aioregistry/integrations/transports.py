@@ -251,9 +251,6 @@ class _Body:
         parts: AsyncIterator[bytes] = aiter(self._stream)
         return parts
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
 
 class _Answer:
     """The body of a response: its end is the call's."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+import aioregistry
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
-from aioregistry.integrations.aiohttp import IDEMPOTENT, RegistryMiddleware
+from aioregistry.integrations.aiohttp import IDEMPOTENT, Membership, RegistryMiddleware, member
+from aioregistry.testing.ports import ReservedPort
 from tests.integrations.peers import Manner, Peer, service, until
+from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
 
 URL = "http://chat.registry/rooms?of=me"
@@ -26,8 +30,26 @@ def scene(zookeeper: ZooKeeperServer, chroot: str) -> Make:
     return lambda *manners: service(zookeeper, chroot, *manners)
 
 
-def client(registry: Any = None, *, timeout: aiohttp.ClientTimeout = PATIENCE, **options: Any) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(middlewares=[RegistryMiddleware(registry, **options)], timeout=timeout)
+@pytest.fixture
+def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
+    return f"{zookeeper.address}{chroot}"
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    with ReservedPort() as port:
+        yield port.number
+
+
+@contextlib.asynccontextmanager
+async def client(
+    registry: Any = None, *, timeout: aiohttp.ClientTimeout = PATIENCE, **options: Any
+) -> AsyncIterator[aiohttp.ClientSession]:
+    async with (
+        RegistryMiddleware(registry, **options) as middleware,
+        aiohttp.ClientSession(middlewares=[middleware], timeout=timeout) as session,
+    ):
+        yield session
 
 
 async def asked(session: aiohttp.ClientSession, method: str = "GET", url: str = URL, **options: Any) -> int:
@@ -92,7 +114,7 @@ async def test_middlewares_around_it_send_the_request_again(scene: Make) -> None
 
 async def test_a_key_goes_to_its_instance(scene: Make) -> None:
     async with scene(*[Manner.ANSWERS] * 3) as chat:
-        by_room = RegistryMiddleware(chat.registry, strategy=Ring())
+        by_room = RegistryMiddleware(services={"chat": chat.balancer(Ring())})
         rooms = chat.view.balancer(Ring())
         async with aiohttp.ClientSession(middlewares=[by_room]) as session:
             for number in range(10):
@@ -118,6 +140,49 @@ async def test_other_hosts_pass_where_that_was_asked_for(scene: Make) -> None:
         async with client(chat.registry, pass_others=True) as session:
             assert await asked(session, url=f"http://127.0.0.1:{other.port}/") == 200
         assert [len(other.asked), *chat.asked()] == [1, 0]
+
+
+async def test_tls_proves_the_name_that_was_chosen(scene: Make) -> None:
+    url = "https://chat.registry:443/"
+    async with (
+        scene() as chat,
+        Peer(Manner.ANSWERS) as peer,
+        TlsRelay(("127.0.0.1", peer.port)) as relay,
+        chat.registry.register(ServiceInstance("chat", address="localhost", ssl_port=relay.port)),
+        client(chat.registry, authority="instance") as by_instance,
+        client(chat.registry) as session,
+    ):
+        await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
+        assert await asked(by_instance, url=url, ssl=trusting()) == 200
+        with pytest.raises(aiohttp.ClientConnectorCertificateError, match=r"not valid for 'chat\.registry'"):
+            await session.get(url, ssl=trusting())
+        assert await asked(session, url=url, ssl=trusting(), server_hostname="localhost") == 200
+
+
+async def test_websockets(servers: str, free_port: int) -> None:
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(message.data)
+        return socket
+
+    app = web.Application()
+    app.add_routes([web.get("/", echo)])
+    app.cleanup_ctx.append(member(Membership(servers, "chat", port=free_port, drain=0)))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", free_port).start()
+    try:
+        async with (
+            aioregistry.connect(servers) as registry,
+            client(registry, wait=20) as session,
+            session.ws_connect("ws://chat.registry/") as socket,
+        ):
+            await socket.send_str("hello")
+            assert await socket.receive_str() == "hello"
+    finally:
+        await runner.cleanup()
 
 
 # ---------------------------------------------------------------- where a request cannot go
@@ -157,13 +222,11 @@ async def test_nothing_to_pick_is_a_connector_error(scene: Make) -> None:
 
 
 async def test_what_comes_in_time_is_waited_for(scene: Make) -> None:
-    async with scene() as chat, Peer(Manner.ANSWERS) as late:
-        middleware = RegistryMiddleware(chat.registry, wait=20)
-        async with aiohttp.ClientSession(middlewares=[middleware]) as session:
-            status = asyncio.create_task(asked(session))
-            await until(lambda: "chat" in middleware._router._opened)
-            async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=late.port)):
-                assert await status == 200
+    async with scene() as chat, Peer(Manner.ANSWERS) as late, client(chat.registry, wait=20) as session:
+        status = asyncio.create_task(asked(session))
+        await asyncio.sleep(0.01)  # it waits by now, or finds what came meanwhile
+        async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=late.port)):
+            assert await status == 200
 
 
 async def test_waiting_ends(scene: Make) -> None:

@@ -16,6 +16,7 @@ from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
 from tests.integrations.peers import Manner, Peer, service, until
+from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
 
 PACKAGES: dict[ModuleType, Any] = {httpx: Transport1, httpx2: Transport2}
@@ -32,8 +33,9 @@ def http(request: pytest.FixtureRequest) -> ModuleType:
 def client(http: ModuleType) -> Callable[..., Any]:
     """Return a client by the scene's registry or balancers, with the transport's options and the client's timeout."""
 
-    def make(registry: Any = None, timeout: float = 20, **options: Any) -> Any:
-        transport = PACKAGES[http](registry, transport=http.AsyncHTTPTransport(trust_env=False), **options)
+    def make(registry: Any = None, timeout: float | None = 20, verify: Any = True, **options: Any) -> Any:
+        sends = http.AsyncHTTPTransport(verify=verify, trust_env=False)
+        transport = PACKAGES[http](registry, transport=sends, **options)
         return http.AsyncClient(transport=transport, timeout=timeout)
 
     return make
@@ -118,6 +120,23 @@ async def test_as_a_mount(scene: Make, http: ModuleType) -> None:
             await session.get(URL)
             await session.get(f"http://127.0.0.1:{other.port}/")
         assert [len(other.asked), *chat.asked()] == [1, 1]
+
+
+async def test_tls_proves_the_name_that_was_chosen(scene: Make, client: Make, http: ModuleType) -> None:
+    async with (
+        scene() as chat,
+        Peer(Manner.ANSWERS) as peer,
+        TlsRelay(("127.0.0.1", peer.port)) as relay,
+        chat.registry.register(ServiceInstance("chat", address="localhost", ssl_port=relay.port)),
+        client(chat.registry, verify=trusting(), authority="instance") as by_instance,
+        client(chat.registry, verify=trusting()) as session,
+    ):
+        await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
+        assert (await by_instance.get("https://chat.registry/")).text == "ok"
+        with pytest.raises(http.ConnectError, match=r"not valid for 'chat\.registry'"):
+            await session.get("https://chat.registry/")
+        extensions = {"sni_hostname": "localhost"}
+        assert (await session.get("https://chat.registry/", extensions=extensions)).text == "ok"
 
 
 # ---------------------------------------------------------------- where a request cannot go
@@ -325,15 +344,35 @@ async def test_a_call_is_outstanding_until_its_answer_was_read(scene: Make, clie
         assert balancer.set_aside == {}
 
 
-async def test_a_call_that_is_cancelled_says_nothing(scene: Make, client: Make) -> None:
-    async with scene(Manner.HANGS) as chat:
+@pytest.mark.parametrize("manner", [Manner.HANGS, Manner.BEGINS_ITS_ANSWER])
+async def test_a_call_that_is_cancelled_says_nothing(scene: Make, client: Make, manner: Manner) -> None:
+    async with scene(manner) as chat:
         balancer = chat.balancer()
-        async with client(services={"chat": balancer}) as session:
+        async with client(services={"chat": balancer}, timeout=None) as session:
             request = asyncio.create_task(session.get(URL))
             await until(lambda: chat.asked() == [1])
+            for _ in range(20):  # what came is read
+                await asyncio.sleep(0)
             request.cancel()
             await asyncio.wait([request])
         assert request.cancelled()
+        assert balancer.set_aside == {}
+
+
+async def test_what_is_nobodys_fault_says_nothing(scene: Make, http: ModuleType) -> None:
+    errors = [http.PoolTimeout("all in use"), ValueError("ours")]
+
+    class Fails(http.AsyncBaseTransport):  # type: ignore[name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            raise errors.pop()
+
+    async with scene(Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        transport = PACKAGES[http](services={"chat": balancer}, transport=Fails())
+        async with http.AsyncClient(transport=transport) as session:
+            for kind in (ValueError, http.PoolTimeout):
+                with pytest.raises(kind):
+                    await session.get(URL)
         assert balancer.set_aside == {}
 
 
