@@ -246,7 +246,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 async def test_somebody_enters_by_the_door(chat: Chat, browser: Browser) -> None:
     page = await browser.new_page()
-    await page.goto(chat.page)
+    await page.goto(f"{chat.page}?name={'Ada' * 20}&room=a+b")
     await page.get_by_label("Your name").fill("Ada")
     await page.get_by_label("Room").fill("Zürich-1")
     await page.get_by_role("button", name="Enter").click()

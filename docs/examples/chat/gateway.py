@@ -18,9 +18,10 @@ from aiohttp import web
 import aioregistry
 from aioregistry import Added, Change, Ejection, NoInstances, Removed, Resynced, Ring, Updated, View
 
+from .line import Line, accepted
 from .page import only_our_pages, page_routes
 from .route import Route
-from .wire import ROOM, SERVICE, UP, Line, Server, Up, accepted
+from .wire import ROOM, SERVICE, UP, Server, Up
 
 
 class Gateway:

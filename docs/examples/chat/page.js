@@ -1,8 +1,8 @@
 // The page: shows what the gateway tells, and repeats what it said until it comes back with its place in the room.
 
 const query = new URLSearchParams(location.search);
-const name = query.get("name");
-const room = query.get("room");
+const name = query.get("name") ?? "";
+const room = query.get("room") ?? "lobby";
 const author = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 const $ = (id) => document.getElementById(id);
 
@@ -11,18 +11,22 @@ const unsaid = new Map(); // id → what was said and did not come back yet, in 
 let socket;
 let attempts = 0;
 let said = 0;
+let controls = false;
 
-if (name && room) {
-  $("door").remove();
+const door = $("door");
+door.elements.name.value = name;
+door.elements.room.value = room;
+if (door.checkValidity()) {
+  door.remove();
   $("chat").hidden = false;
   $("room").textContent = room;
   document.title = `#${room} – Chat`;
   $("composer").addEventListener("submit", say);
-  offerControls();
-  connect();
   $("text").focus();
+  await offerControls();
+  connect();
 } else {
-  $("door").elements.name.focus();
+  door.elements.name.focus();
 }
 
 // ---------------------------------------------------------------- the line to the gateway
@@ -57,7 +61,7 @@ function say(event) {
   $("text").value = "";
   unsaid.set(message.id, message);
   show(message);
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
 }
 
 // ---------------------------------------------------------------- what it tells
@@ -123,10 +127,8 @@ function showStatus(server, otherwise) {
 
 // ---------------------------------------------------------------- servers, and what may be done to them
 
-let controls = false;
-
 async function offerControls() {
-  controls = (await fetch("stage")).ok; // only the launcher has a stage
+  controls = await fetch("stage").then((answer) => answer.ok, () => false); // only the launcher has a stage
   $("start").hidden = !controls;
   $("start").addEventListener("click", () => fetch("stage/servers", { method: "POST" }));
 }

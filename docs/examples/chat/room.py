@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from .wire import Down, Line, Message, People, Say
+from .line import Line
+from .wire import Down, Message, People, Say
 
 KEPT: Final = 200
 """Messages that a room remembers."""

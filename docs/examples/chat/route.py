@@ -9,8 +9,9 @@ import aiohttp
 
 from aioregistry import NoInstances, Pick
 
+from .line import HEARTBEAT, Line
 from .room import Room
-from .wire import DOWN, HEARTBEAT, Down, Happened, Hello, Line, Message, People, Say, Servers, Up
+from .wire import DOWN, Down, Happened, Hello, Message, People, Say, Servers, Up
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -33,8 +34,8 @@ class Route:
     def __init__(self, name: str, gateway: Gateway) -> None:
         self.room = Room(name)
         self.waiting: dict[str, Say] = {}
-        self.belongs: str | None = None  # the server that we are connected to, or try to
-        self.server: str | None = None  # the one that has the room
+        self.target: str | None = None  # the server that we are connected to, or try to
+        self.server: str | None = None  # the one that had the room last
         self.link: Line[Down] | None = None
         self.everybody = People(())  # at other gateways too
         self._gateway = gateway
@@ -81,7 +82,7 @@ class Route:
 
     def move(self, server: str) -> None:
         """Move to where the room belongs now, unless it is there."""
-        if self.belongs not in (None, server):
+        if self.target not in (None, server):
             self.end()
             self._begin()
 
@@ -93,7 +94,7 @@ class Route:
     def end(self) -> None:
         """Let go of the server."""
         self._task.cancel()
-        self.belongs = self.link = None
+        self.target = self.link = None
 
     def _begin(self) -> None:
         self._task = self._gateway.start(self._keep_linked())
@@ -115,7 +116,7 @@ class Route:
         while True:
             pick = await self._pick()
             at = pick.instance
-            self.belongs = pick.id
+            self.target = pick.id
             try:
                 with pick:
                     async with asyncio.timeout(CONNECT):
@@ -131,7 +132,7 @@ class Route:
         try:
             return self._gateway.balancer.pick(self.room.name)
         except NoInstances as nothing:
-            self.belongs = None
+            self.target = None
             self.happened("waiting", f"There is no chat server to talk to ({nothing.reason}); what you say waits.")
             return await self._gateway.balancer.pick_when_available(key=self.room.name)
 
@@ -150,6 +151,7 @@ class Route:
         self.tell_servers()
 
     def _take(self, told: Down) -> None:
+        """Pass on what the server tells."""
         match told:
             case Message(id):
                 self.waiting.pop(id, None)

@@ -12,8 +12,9 @@ from aiohttp import web
 
 from aioregistry.integrations.aiohttp import Membership, member, readiness, run_app
 
+from .line import Line, accepted
 from .room import Room
-from .wire import ROOM, SERVICE, UP, Hello, Line, Say, Up, accepted
+from .wire import ROOM, SERVICE, UP, Hello, Say, Up
 
 FORGOTTEN_AFTER = 1000  # rooms that nobody is in, kept for who comes back
 LEAVING = 1.0  # seconds that gateways get to take the rooms away; they need milliseconds
