@@ -47,8 +47,24 @@ DEFAULT_DRAIN: Final = 2.0
 _LONGEST_PAUSE: Final = 10.0
 """Seconds between two attempts to find the address to advertise."""
 
-_log = logging.getLogger("aioregistry.integrations")
+_WAITING: Final = "ZooKeeper has not answered yet"
 
+_OUTAGE: Final = frozenset({Status.REGISTERING, Status.UNCERTAIN, Status.PRESUMED_GONE})
+"""What an instance that was listed can be because of ZooKeeper alone. REGISTERING: its session has expired."""
+
+_REASONS: Final[Mapping[Status, str | None]] = MappingProxyType(
+    {
+        Status.REGISTERING: "not listed",
+        Status.LIVE: None,
+        Status.UNCERTAIN: "ZooKeeper does not answer",
+        Status.PRESUMED_GONE: "ZooKeeper has not answered for a session timeout",
+        Status.DISPLACED: "another process has the id",
+        Status.FAILED: "the registration failed",
+        Status.CLOSED: "the registration was closed",
+    }
+)
+
+_log = logging.getLogger("aioregistry.integrations")
 
 T = TypeVar("T")
 
@@ -124,7 +140,7 @@ class Membership:
     ) -> None:
         if workers not in ("each", "one"):
             raise InvalidArgument("workers", workers, 'is neither "each" nor "one"')
-        if port == 0:
+        if not port:
             raise InvalidArgument("port", port, "give the port that consumers connect to")
         # Whatever the address will be, the rest is right or wrong now.
         ServiceInstance(service, address=address, port=port, id="unknown yet" if id is None else id, payload=payload)
@@ -449,7 +465,7 @@ class _Term:
             known = ", ".join(map(repr, self._settings.discover)) or "nothing"
             raise InvalidArgument("name", name, f"is not discovered here: discover= names {known}")
         opening = self._openings.get(name)
-        if opening is None or not opening.done():
+        if opening is None or not opening.done() or opening.cancelled():
             raise NotYet(f"the view of {name!r} is not synced yet: {_WAITING}")
         opening.result()
         return self._views[name]
@@ -474,7 +490,7 @@ class _Term:
         for name, opening in self._openings.items():
             if not opening.done():
                 return f"the view of {name!r} is not synced yet: {_WAITING}"
-            if not opening.cancelled() and (error := opening.exception()) is not None:
+            if (error := opening.exception()) is not None:  # they are cancelled only after the draining
                 return f"{name!r} cannot be viewed: {error}"
         return None
 
@@ -548,24 +564,6 @@ class _Term:
                     await self.hurry()
                     if tasks:
                         await asyncio.wait(tasks)
-
-
-_WAITING: Final = "ZooKeeper has not answered yet"
-
-_OUTAGE: Final = frozenset({Status.REGISTERING, Status.UNCERTAIN, Status.PRESUMED_GONE})
-"""What an instance that was listed can be because of ZooKeeper alone. REGISTERING: its session has expired."""
-
-_REASONS: Final[Mapping[Status, str | None]] = MappingProxyType(
-    {
-        Status.REGISTERING: "not listed",
-        Status.LIVE: None,
-        Status.UNCERTAIN: "ZooKeeper does not answer",
-        Status.PRESUMED_GONE: "ZooKeeper has not answered for a session timeout",
-        Status.DISPLACED: "another process has the id",
-        Status.FAILED: "the registration failed",
-        Status.CLOSED: "the registration was closed",
-    }
-)
 
 
 def _worker_id(settings: _Settings, address: str) -> str:

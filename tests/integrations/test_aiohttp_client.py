@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -14,7 +14,6 @@ from aiohttp import web
 import aioregistry
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
 from aioregistry.integrations.aiohttp import IDEMPOTENT, Membership, RegistryMiddleware, member
-from aioregistry.testing.ports import ReservedPort
 from tests.integrations.peers import Manner, Peer, service, until
 from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
@@ -28,17 +27,6 @@ Make = Callable[..., Any]
 @pytest.fixture
 def scene(zookeeper: ZooKeeperServer, chroot: str) -> Make:
     return lambda *manners: service(zookeeper, chroot, *manners)
-
-
-@pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return f"{zookeeper.address}{chroot}"
-
-
-@pytest.fixture
-def free_port() -> Iterator[int]:
-    with ReservedPort() as port:
-        yield port.number
 
 
 @contextlib.asynccontextmanager
@@ -159,7 +147,7 @@ async def test_tls_proves_the_name_that_was_chosen(scene: Make) -> None:
         assert await asked(session, url=url, ssl=trusting(), server_hostname="localhost") == 200
 
 
-async def test_websockets(servers: str, free_port: int) -> None:
+async def test_websockets(servers: str, port: int) -> None:
     async def echo(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
@@ -169,10 +157,10 @@ async def test_websockets(servers: str, free_port: int) -> None:
 
     app = web.Application()
     app.add_routes([web.get("/", echo)])
-    app.cleanup_ctx.append(member(Membership(servers, "chat", port=free_port, drain=0)))
+    app.cleanup_ctx.append(member(Membership(servers, "chat", port=port, drain=0)))
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", free_port).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
         async with (
             aioregistry.connect(servers) as registry,

@@ -16,7 +16,6 @@ import httpx2
 import pytest
 from aiohttp import web
 
-import aioregistry
 from aioregistry import InvalidArgument, Registry, Snapshot, UsageError, View
 from aioregistry.integrations import httpx as by_httpx
 from aioregistry.integrations import httpx2 as by_httpx2
@@ -36,27 +35,21 @@ from aioregistry.integrations.aiohttp import (
 from aioregistry.integrations.membership import Hosting, hosting
 from aioregistry.testing.ports import ReservedPort
 from tests.integrations.aiohttp_serving import SERVICE
-from tests.integrations.load import TIMEOUT, ServerProcess
-from tests.support.zookeeper import ZooKeeperServer
+from tests.integrations.load import ROOT, TIMEOUT, ServerProcess
 
 URL = f"http://{SERVICE}.registry/work"
 CONSUMERS = 3  # of each kind and method
 
 
 @pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return f"{zookeeper.address}{chroot}"
+def observer(request: pytest.FixtureRequest) -> Registry:
+    observer: Registry = request.getfixturevalue("registry")  # a name that the module under test has too
+    return observer
 
 
 @pytest.fixture
-async def consumer(servers: str) -> AsyncIterator[Registry]:
-    async with aioregistry.connect(servers) as registry:
-        yield registry
-
-
-@pytest.fixture
-async def seen(consumer: Registry) -> AsyncIterator[View[Any]]:
-    async with consumer.discover(SERVICE) as view:
+async def seen(observer: Registry) -> AsyncIterator[View[Any]]:
+    async with observer.discover(SERVICE) as view:
         yield view
 
 
@@ -147,7 +140,7 @@ def by_transport(client: Any) -> Ask:
     return ask
 
 
-async def test_sigterm_under_load_loses_no_request(servers: str, consumer: Registry, seen: View[Any]) -> None:
+async def test_sigterm_under_load_loses_no_request(servers: str, observer: Registry, seen: View[Any]) -> None:
     async with (
         serving(servers, "drained", "uvloop") as first,
         serving(servers, "drained", "asyncio") as second,
@@ -155,7 +148,7 @@ async def test_sigterm_under_load_loses_no_request(servers: str, consumer: Regis
     ):
         everybody = {first.port, second.port, third.port}
         await seen.wait_for(lambda snapshot: enabled(snapshot) == everybody, TIMEOUT)
-        async with Load(consumer) as load:
+        async with Load(observer) as load:
             await load.until(lambda: min(load.answered[port] for port in everybody) > 30)
             slow = [asyncio.create_task(load.ask(ask, "GET", "?slow")) for ask in load.asks for _ in range(3)]
             first.send(signal.SIGTERM)
@@ -252,6 +245,33 @@ def test_an_application_that_fails_while_it_is_drained() -> None:
     app.on_startup.append(fail)
     with pytest.raises(OSError, match="disk full"):
         run_app(app, print=None)
+
+
+# ---------------------------------------------------------------- the documentation
+
+
+async def answer(http: aiohttp.ClientSession, url: str) -> Any:
+    async with http.get(url) as response:
+        return await response.json()
+
+
+async def test_the_application_of_the_page(servers: str, http: aiohttp.ClientSession, observer: Registry) -> None:
+    page = (ROOT / "docs/integrations/aiohttp.md").read_text(encoding="utf-8")
+    program = page.partition("```python\n")[2].partition("```")[0]
+    for written, meant in (("127.0.0.1:2181", servers), ("0.0.0.0", "127.0.0.1"), ("port=8000", "port=PORT")):
+        assert written in program
+        program = program.replace(written, meant)
+    async with ServerProcess("-W", "error", "-c", program) as server, observer.discover("chat") as view:
+        me = f"127.0.0.1:{server.port}"
+        await view.wait_for(lambda snapshot: me in snapshot, TIMEOUT)
+        state = {"ready": True, "status": "live", "reason": None}
+        async with asyncio.timeout(TIMEOUT):
+            for path, expected in (("/servers", [me]), ("/services", ["chat"]), ("/ready", state)):
+                while await answer(http, f"http://{me}{path}") != expected:  # others may hear of it before itself
+                    await asyncio.sleep(0.01)
+        server.send(signal.SIGTERM)
+        assert await server.exit_code() == 0
+        assert len(await view.sync()) == 0
 
 
 # ---------------------------------------------------------------- in this process

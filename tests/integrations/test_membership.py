@@ -207,6 +207,18 @@ async def test_with_wait_it_does_not(proxy: ZooKeeperProxy) -> None:
     assert repr(membership) == "<Membership api not entered>"
 
 
+async def test_cancelled_while_it_starts_it_leaves_nothing_behind(proxy: ZooKeeperProxy) -> None:
+    proxy.silence()
+    membership = member(proxy.address, wait=True, discover=["users"], close_timeout=0.2)
+    entering = asyncio.create_task(membership.__aenter__())
+    await until(lambda: proxy.open_connections)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert repr(membership) == "<Membership api not entered>"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 @pytest.mark.parametrize("ready_in_outage", [True, False])
 async def test_ready_in_an_outage(proxy: ZooKeeperProxy, chroot: str, ready_in_outage: bool) -> None:
     servers = f"{proxy.address}{chroot}"
@@ -343,6 +355,8 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
             await until(lambda: membership.ready)
             draining = asyncio.create_task(host.drain())
             await observed.wait_for(draining_is_told, TIMEOUT)
+            assert draining_is_told(await observed.sync())
+            assert not draining.done()
             await host.withdraw()
             assert gone(await observed.sync())
             assert membership.registration.withdrawn
@@ -365,6 +379,7 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
         ({"servers": "zk:port"}, "servers", "zk:port"),
         ({"service": "a/b"}, "name", "a/b"),
         ({"port": 0}, "port", 0),
+        ({"port": None}, "port", None),
         ({"port": "8000"}, "port", "8000"),
         ({"port": 70000}, "port", 70000),
         ({"address": "0.0.0.0"}, "address", "0.0.0.0"),
