@@ -23,6 +23,10 @@ from .page import only_our_pages, page_routes
 from .route import Route
 from .wire import ROOM, SERVICE, UP, Server, Up
 
+PAUSE = 15.0
+"""Seconds that a server which does not answer is set aside. That is longer than its session lasts without it: who is
+still listed at the end lives, and gets its rooms back."""
+
 
 class Gateway:
     """Routes rooms to chat servers.
@@ -36,9 +40,9 @@ class Gateway:
         self.view = view
         self.http = http
         self.routes: dict[str, Route] = {}
-        # Who is killed answers nobody, which shows here long before its session ends. Its pause is longer than a
-        # session: who is still listed at the end of it lives, and gets its rooms back.
-        self.balancer = view.balancer(Ring(), ejection=Ejection(failures=2, pause=15, jitter=0))
+        # Who is killed answers nobody, which shows here long before its session ends.
+        self.balancer = view.balancer(Ring(), ejection=Ejection(failures=2, pause=PAUSE, jitter=0))
+        self._aside: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._follower = self.start(self._follow())
 
@@ -46,25 +50,34 @@ class Gateway:
         """Tell every room what changes, and move those that now belong elsewhere."""
         async for change in self.view.changes():
             for what, text in news(change):
-                for route in self.routes.values():
-                    route.happened(what, text)
-            self.rebalance()
+                self._tell(what, text)
+            self._rebalance()
 
-    def rebalance(self) -> None:
+    def _rebalance(self) -> None:
         """Move the rooms that are not where they belong: of n servers that stay, one that comes takes 1/(n+1)."""
         for route in self.routes.values():
             with contextlib.suppress(NoInstances):  # better where it is than nowhere
                 route.move(self.balancer.pick(route.room.name).id)
-            route.tell_servers()
 
-    def failed(self, server: str) -> str:
-        """Return what it means that *server* did not answer, which its pick has reported."""
-        aside = self.balancer.set_aside
-        if server not in aside:
-            return f"{server} does not answer."
-        # Nothing changes in the registry when its pause ends: look then.
-        asyncio.get_running_loop().call_later(aside[server] + 0.1, self.rebalance)
-        return f"{server} does not answer, and is set aside."
+    def failed(self, server: str) -> None:
+        """Note that *server* does not answer, which its pick has reported: it may be set aside for that."""
+        pause = self.balancer.set_aside.get(server)
+        if pause is not None and server not in self._aside:
+            self._aside.add(server)
+            self._tell("aside", f"{server} is set aside.")
+            asyncio.get_running_loop().call_later(pause + 0.1, self._take_back, server)
+
+    def _take_back(self, server: str) -> None:
+        """Ask whose the rooms are, once a pause is over: of that no change tells."""
+        self._aside.remove(server)
+        if server in self.view.snapshot:
+            self._tell("back", f"{server} is tried again.")
+            self._rebalance()
+
+    def _tell(self, what: str, text: str) -> None:
+        for route in self.routes.values():
+            route.happened(what, text)
+            route.tell_servers()
 
     def servers(self) -> tuple[Server, ...]:
         """Return what is known of the servers."""

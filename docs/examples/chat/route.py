@@ -112,7 +112,7 @@ class Route:
 
     async def _connect(self) -> tuple[Pick[object], aiohttp.ClientWebSocketResponse]:
         """Connect to the server that has the room. Who does not answer is reported, so that another is picked."""
-        told = ""
+        refused = False
         while True:
             pick = await self._pick()
             at = pick.instance
@@ -123,9 +123,10 @@ class Route:
                         url = f"ws://{at.address}:{at.port}/rooms/{self.room.name}"
                         return pick, await self._gateway.http.ws_connect(url, heartbeat=HEARTBEAT)
             except (aiohttp.ClientError, OSError):
-                told, before = self._gateway.failed(pick.id), told
-                if told != before:
-                    self.happened("refused", told)
+                if not refused:
+                    self.happened("refused", f"{pick.id} does not answer.")
+                refused = True
+                self._gateway.failed(pick.id)
                 await asyncio.sleep(AGAIN)
 
     async def _pick(self) -> Pick[object]:
