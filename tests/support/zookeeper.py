@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import dataclasses
+import functools
 import itertools
+import os
 import re
 import shutil
 import signal
@@ -19,6 +21,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
@@ -27,8 +30,16 @@ from aioregistry.testing.ports import ReservedPort
 from aioregistry.testing.proxy import Direction, Link, TcpProxy
 
 PACKAGES = "openjdk-17-jre-headless libzookeeper-java libslf4j-java"
+ELSEWHERE = os.environ.get("AIOREGISTRY_ZOOKEEPER_JARS")
+"""Where the jars of another release are, all that it needs (`nox -s conformance` fetches some); Debian's if unset."""
+
 # zookeeper.jar's manifest names the others that it needs.
-JARS = (Path("/usr/share/java/zookeeper.jar"), Path("/usr/share/java/slf4j-simple.jar"))
+JARS = (
+    tuple(sorted(Path(ELSEWHERE).glob("*.jar")))
+    if ELSEWHERE
+    else (Path("/usr/share/java/zookeeper.jar"), Path("/usr/share/java/slf4j-simple.jar"))
+)
+MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
 POLL_INTERVAL = 0.01
@@ -147,6 +158,18 @@ def _launcher() -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "--", java]
 
 
+@functools.cache
+def _main_class() -> str:
+    """The server's main class as the jars have it: who packs ZooKeeper up in something else may move it."""
+    if not ELSEWHERE:
+        return MAIN
+    for jar in JARS:
+        for name in zipfile.ZipFile(jar).namelist():
+            if name.endswith(MAIN.replace(".", "/") + ".class"):
+                return name.removesuffix(".class").replace("/", ".")
+    raise ZooKeeperMissing(f"no jar in {ELSEWHERE} has {MAIN}")
+
+
 # The kernel's death signal follows the thread that started a child; this catches what is left at an orderly end.
 _processes: dict[subprocess.Popen[bytes], None] = {}
 
@@ -244,7 +267,7 @@ class ZooKeeperServer:
             *(f"-D{name}={value}" for name, value in self.settings.system_properties().items()),
             "-cp",
             ":".join(map(str, (*JARS, *self.settings.more_jars))),
-            "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+            _main_class(),
             str(self._directory / "zoo.cfg"),
         ]
         self._data.mkdir(exist_ok=True)

@@ -61,7 +61,7 @@ def told_apart(history: History, expected: list[Entry], found: list[Entry]) -> s
 
 
 @contextlib.contextmanager
-def comparison(on_real: Play, timing: dict[str, float], version: str = "3.8") -> Iterator[Compare]:
+def comparison(on_real: Play, timing: dict[str, float], version: str) -> Iterator[Compare]:
     """What tells the real server and one of ours apart by a history."""
     options = {
         "tick_time": timing["tick"],
@@ -95,14 +95,20 @@ def on_reference(reference: ZooKeeperServer) -> Play:
 
 
 @pytest.fixture(scope="session")
-def compare(on_reference: Play) -> Iterator[Compare]:
+def release(reference: ZooKeeperServer) -> str:
+    """The real server's, as far as ours can speak like it: "3.8"."""
+    return reference.version.rpartition(".")[0]
+
+
+@pytest.fixture(scope="session")
+def compare(on_reference: Play, release: str) -> Iterator[Compare]:
     """Plays a history on two servers that do nothing by themselves."""
-    with comparison(on_reference, PATIENT) as compare:
+    with comparison(on_reference, PATIENT, release) as compare:
         yield compare
 
 
 @pytest.fixture(scope="session")
-def compare_in_time() -> Iterator[Compare]:
+def compare_in_time(release: str) -> Iterator[Compare]:
     """Plays a history on two servers whose timers are short."""
-    with real_server(IMPATIENT) as real, comparison(player_on(real.host, real.port), IMPATIENT) as compare:
+    with real_server(IMPATIENT) as real, comparison(player_on(real.host, real.port), IMPATIENT, release) as compare:
         yield compare
