@@ -26,7 +26,7 @@ from aioregistry import (
     View,
     Weighted,
 )
-from aioregistry.errors import InvalidArgument, RegistryError, RequestTimeout
+from aioregistry.errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
 
 from .hosts import SUFFIX, URL_FIELDS, Endpoint, check_label, endpoint_of, label_of
 
@@ -183,6 +183,7 @@ class Router(Generic[R]):
         self._statuses = _checked_statuses(statuses)
         self._wait = wait
         self._services = _checked_services(services, registry)
+        self._closed = False
         self._opened: dict[str, asyncio.Task[tuple[View[Any], Balancer[Any]]]] = {}
 
     # ------------------------------------------------------------------ a request
@@ -282,6 +283,8 @@ class Router(Generic[R]):
         return balancer
 
     def _open(self, service: str) -> asyncio.Task[tuple[View[Any], Balancer[Any]]]:
+        if self._closed:
+            raise HandleClosed(f"what looks up {service!r} is closed")
         if len(self._opened) >= MOST_VIEWS:
             raise InvalidArgument("host", service + SUFFIX, f"{MOST_VIEWS} services are followed for requests already")
         opening = asyncio.get_running_loop().create_task(self._view(service), name=f"discover {service}")
@@ -290,7 +293,7 @@ class Router(Generic[R]):
         return opening
 
     async def _view(self, service: str) -> tuple[View[Any], Balancer[Any]]:
-        assert self._registry is not None
+        assert self._registry is not None, "else no service has a name only"
         view = await self._registry.discover(service)
         try:
             return view, view.balancer(self._strategy, ejection=self._ejection)
@@ -304,7 +307,7 @@ class Router(Generic[R]):
 
     async def aclose(self) -> None:
         """Close the views that were opened for requests; the balancers that were given are their owners'."""
-        opened, self._opened = self._opened, {}
+        opened, self._opened, self._closed = self._opened, {}, True
         for opening in opened.values():
             opening.cancel()
         if opened:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from types import ModuleType, TracebackType
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 from aioregistry import Balancer, Ejection, Registry, RequestTimeout
 from aioregistry.errors import InvalidArgument, RegistryError
@@ -14,10 +14,12 @@ from aioregistry.errors import InvalidArgument, RegistryError
 from .hosts import Endpoint, is_registry_host
 from .routing import EJECTION, SAFE, Authority, Call, Router, Strategy, Verdict, check_authority, check_flag
 
-__all__ = ["INSTANCE", "KEY", "Transport"]
+__all__ = ["INSTANCE", "KEY", "Sender", "Transport"]
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 
 KEY: Final = "registry_key"
 """The extension of a request that holds the key for its balancer."""
@@ -40,6 +42,16 @@ _VERDICTS: Final = {
 
 
 _SHORTEST: Final = 0.001  # seconds; no time at all is no number of seconds to wait
+
+
+class Sender(Protocol[RequestT_contra, ResponseT_co]):
+    """A transport of either package, as far as it is used."""
+
+    async def handle_async_request(self, request: RequestT_contra, /) -> ResponseT_co:
+        """Send *request*."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
 
 
 class Transport(Generic[RequestT, ResponseT]):
@@ -70,8 +82,10 @@ class Transport(Generic[RequestT, ResponseT]):
     _body: ClassVar[type[_Body]]
     _answer: ClassVar[type[_Answer]]
 
-    def __init_subclass__(cls, *, http: ModuleType) -> None:
+    def __init_subclass__(cls, *, http: ModuleType | None = None) -> None:
         super().__init_subclass__()
+        if http is None:  # of one that has it
+            return
         cls._http = http
         # The packages accept streams of their own only.
         cls._body = type("Body", (_Body, http.AsyncByteStream), {})
@@ -81,7 +95,7 @@ class Transport(Generic[RequestT, ResponseT]):
         self,
         registry: Registry | None = None,
         *,
-        transport: Any = None,
+        transport: Sender[RequestT, ResponseT] | None = None,
         services: Mapping[str, Balancer[Any] | str] | None = None,
         strategy: Strategy = "round-robin",
         ejection: Ejection | None = EJECTION,
@@ -106,7 +120,7 @@ class Transport(Generic[RequestT, ResponseT]):
             statuses=statuses,
             wait=wait,
         )
-        self._transport = self._http.AsyncHTTPTransport() if transport is None else transport
+        self._transport: Any = self._http.AsyncHTTPTransport() if transport is None else transport
 
     async def handle_async_request(self, request: RequestT) -> ResponseT:
         """Send *request* and return the response, as the package's own transports do.
@@ -166,11 +180,15 @@ class _Errand:
     async def attempt(self, endpoint: Endpoint, attempts_left: int) -> Any:
         self._patience.spent("connect")  # finding the instance
         request = self._addressed(endpoint, self._patience.share(attempts_left))
+        phase = "read"
         try:
             return await self._transport.handle_async_request(request)
         except Exception as error:
-            self._patience.spent("connect" if self.judge(error) is Verdict.UNSENT else "read")
+            if self.judge(error) is Verdict.UNSENT:
+                phase = "connect"
             raise
+        finally:
+            self._patience.spent(phase)
 
     def _addressed(self, endpoint: Endpoint, timeouts: dict[str, float | None]) -> Any:
         request = self._request

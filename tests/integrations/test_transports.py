@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import httpx2
 import pytest
 
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
+from aioregistry.integrations import transports
 from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
@@ -33,7 +35,7 @@ def http(request: pytest.FixtureRequest) -> ModuleType:
 def client(http: ModuleType) -> Callable[..., Any]:
     """Return a client by the scene's registry or balancers, with the transport's options and the client's timeout."""
 
-    def make(registry: Any = None, timeout: float | None = 20, verify: Any = True, **options: Any) -> Any:
+    def make(registry: Any = None, timeout: Any = 20, verify: Any = True, **options: Any) -> Any:
         sends = http.AsyncHTTPTransport(verify=verify, trust_env=False)
         transport = PACKAGES[http](registry, transport=sends, **options)
         return http.AsyncClient(transport=transport, timeout=timeout)
@@ -192,7 +194,7 @@ async def test_waiting_ends(scene: Make, client: Make, http: ModuleType) -> None
     async with scene() as chat:
         for options in ({"wait": 0.05}, {"wait": 20, "timeout": 0.3}):  # the client's time to connect is an end too
             async with client(chat.registry, **options) as session:
-                with pytest.raises(http.ConnectTimeout, match="nothing to pick within"):
+                with pytest.raises(http.ConnectTimeout, match="nothing to pick within|did not tell of"):
                     await session.get(URL)
 
 
@@ -284,7 +286,7 @@ async def test_a_key_is_not_another_instances(scene: Make, client: Make, http: M
 async def test_no_time_is_no_repetition(scene: Make, client: Make, http: ModuleType) -> None:
     async with scene(Manner.HANGS, Manner.HANGS) as chat:
         balancer = chat.balancer()
-        async with client(services={"chat": balancer}, timeout=0.2) as session:
+        async with client(services={"chat": balancer}, timeout=http.Timeout(20, read=0.1)) as session:
             with pytest.raises(http.ReadTimeout):
                 await session.get(URL)
         assert sum(chat.asked()) == 1
@@ -379,43 +381,72 @@ async def test_what_is_nobodys_fault_says_nothing(scene: Make, http: ModuleType)
 # ---------------------------------------------------------------- time
 
 
-async def test_attempts_share_the_time_to_connect(scene: Make, http: ModuleType) -> None:
-    given: list[float] = []
+class Clock:
+    """In the place of the module `time`."""
 
-    class Unreachable(http.AsyncBaseTransport):  # type: ignore[name-defined]
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(transports, "time", clock)
+    return clock
+
+
+def failing(http: ModuleType, clock: Clock, fail: Callable[[Any], Any], given: list[dict[str, float]]) -> Any:
+    """A transport that takes 6 seconds for what *fail* does."""
+
+    class Failing(http.AsyncBaseTransport):  # type: ignore[name-defined]
         async def handle_async_request(self, request: Any) -> Any:
-            given.append(request.extensions["timeout"]["connect"])
-            await asyncio.sleep(given[-1])
-            raise http.ConnectTimeout("nobody there")
+            given.append(request.extensions["timeout"])
+            clock.now += 6
+            return fail(request)
 
+    return Failing()
+
+
+async def test_attempts_share_the_time_to_connect(scene: Make, http: ModuleType, clock: Clock) -> None:
+    def fail(_: Any) -> Any:
+        raise http.ConnectTimeout("nobody there")
+
+    given: list[dict[str, float]] = []
     async with scene(*[Manner.ANSWERS] * 3) as chat:
-        transport = PACKAGES[http](chat.registry, transport=Unreachable())
-        async with http.AsyncClient(transport=transport, timeout=0.6) as session:
-            with pytest.raises(http.ConnectTimeout, match="nobody there"):
-                await session.get(URL)
-    assert len(given) == 3
-    assert given[0] <= 0.2
-    assert sum(given) <= 0.6
+        transport = PACKAGES[http](services={"chat": chat.view.balancer()}, transport=failing(http, clock, fail, given))
+        session = http.AsyncClient(transport=transport, timeout=18)
+        with pytest.raises(http.ConnectTimeout, match="nobody there"):
+            await session.get(URL)
+        assert [timeout["connect"] for timeout in given] == [6, 6, 6]
+        given.clear()
+        session = http.AsyncClient(transport=transport, timeout=6)
+        with pytest.raises(http.ConnectTimeout, match="nobody there"):
+            await session.get(URL)
+        assert [timeout["connect"] for timeout in given] == [2]  # and then there is no time
+        await transport.aclose()
 
 
-async def test_attempts_share_the_time_to_answer(scene: Make, http: ModuleType) -> None:
-    given: list[float] = []
+@pytest.mark.parametrize("overloaded", [False, True], ids=["breaks", "answers 503"])
+async def test_attempts_share_the_time_to_answer(scene: Make, http: ModuleType, clock: Clock, overloaded: bool) -> None:
+    def fail(_: Any) -> Any:
+        if overloaded:
+            return http.Response(503)
+        raise http.ReadError("gone")
 
-    class Breaks(http.AsyncBaseTransport):  # type: ignore[name-defined]
-        async def handle_async_request(self, request: Any) -> Any:
-            given.append(request.extensions["timeout"]["read"])
-            await asyncio.sleep(0.15)
-            raise http.ReadError("gone")
-
+    given: list[dict[str, float]] = []
     async with scene(*[Manner.ANSWERS] * 3) as chat:
-        transport = PACKAGES[http](chat.registry, transport=Breaks())
-        for read, attempts in ((0.25, 2), (0.1, 1)):
+        balancer = chat.view.balancer()
+        sends = failing(http, clock, fail, given)
+        transport = type("Mine", (PACKAGES[http],), {})(services={"chat": balancer}, transport=sends, statuses={503})
+        for read, shares in ((20, [20, 14, 8]), (10, [10, 4]), (6, [6])):
             given.clear()
-            session = http.AsyncClient(transport=transport, timeout=http.Timeout(20, read=read))
-            with pytest.raises(http.ReadError):
-                await session.get(URL)
-            assert len(given) == attempts
-            assert sum(given) <= read * attempts - 0.1 * (attempts - 1)
+            session = http.AsyncClient(transport=transport, timeout=http.Timeout(30, read=read))
+            with contextlib.suppress(http.ReadError):
+                assert (await session.get(URL)).status_code == 503
+            assert [timeout["read"] for timeout in given] == shares
+            assert [timeout["connect"] for timeout in given] == [10, 15, 30][: len(shares)]
         await transport.aclose()
 
 
