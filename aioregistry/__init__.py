@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, Weighted
-    from .discovery import Changes, View
+    from .discovery import Changes, Guard, View
     from .discovery.balancer import Balancer, Pick
     from .errors import (
         AuthenticationFailed,
@@ -36,7 +36,19 @@ if TYPE_CHECKING:
         UnsupportedServer,
         UsageError,
     )
-    from .model import Added, Change, Entry, Invalid, Removed, Resynced, ServiceInstance, ServiceType, Snapshot, Updated
+    from .model import (
+        Added,
+        Change,
+        Entry,
+        Invalid,
+        Removed,
+        Resynced,
+        ServiceInstance,
+        ServiceType,
+        Snapshot,
+        Suspicion,
+        Updated,
+    )
     from .registration import Registration, Status
     from .registry import Registry, connect
     from .session import SessionState
@@ -53,6 +65,7 @@ __all__ = [
     "ConnectionLost",
     "Ejection",
     "Entry",
+    "Guard",
     "HandleClosed",
     "Invalid",
     "InvalidArgument",
@@ -86,6 +99,7 @@ __all__ = [
     "Status",
     "Sticky",
     "Stream",
+    "Suspicion",
     "UnsupportedServer",
     "Updated",
     "UsageError",
@@ -98,7 +112,7 @@ __all__ = [
 # long.
 _ROOMS = {
     "balancing": ("Ejection", "LeastOutstanding", "OwnZone", "Random", "Ring", "RoundRobin", "Sticky", "Weighted"),
-    "discovery": ("Changes", "View"),
+    "discovery": ("Changes", "Guard", "View"),
     "discovery.balancer": ("Balancer", "Pick"),
     "model": (
         "Added",
@@ -110,6 +124,7 @@ _ROOMS = {
         "ServiceInstance",
         "ServiceType",
         "Snapshot",
+        "Suspicion",
         "Updated",
     ),
     "registration": ("Registration", "Status"),

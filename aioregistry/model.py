@@ -6,8 +6,9 @@ services with Curator or Spring Cloud ZooKeeper read what is written here, and t
     {"name": "chat", "id": "10.0.0.7:7000", "address": "10.0.0.7", "port": 7000, "sslPort": null,
      "payload": {"zone": "eu-1"}, "registrationTimeUTC": 1763680000000, "serviceType": "DYNAMIC", "uriSpec": null}
 
-* Nulls are written. ``enabled`` is written only when it is false: readers older than CURATOR-275 refuse documents with
-  a field they do not know, and absent means true.
+* Nulls are written. ``enabled`` is written only when it is false, and ``sessionTimeoutMs``, which is none of Curator's,
+  only when it is known: readers older than CURATOR-275 (2.11.1, 3.2.1) refuse documents with a field they do not know.
+  Absent, the one means true, the other that nobody knows.
 * Jackson marks a payload's class as ``{"@class": "java.util.HashMap", ...}`` or ``["java.util.ArrayList", [...]]``. The
   class is kept in ``payload_class``, written back, and no part of ``payload``. A list is always written in the second
   form (as an ArrayList unless told otherwise), without which Jackson cannot read it.
@@ -41,6 +42,7 @@ __all__ = [
     "ServiceInstance",
     "ServiceType",
     "Snapshot",
+    "Suspicion",
     "Updated",
     "check_payload_type",
     "decode",
@@ -157,6 +159,7 @@ class _Fields(Generic[P]):
         "port",
         "registration_time_ms",
         "service_type",
+        "session_timeout_ms",
         "ssl_port",
         "uri_spec",
     )
@@ -171,6 +174,7 @@ class _Fields(Generic[P]):
     service_type: ServiceType
     uri_spec: Mapping[str, Any] | None
     registration_time_ms: int | None
+    session_timeout_ms: int | None
     payload_class: str | None
     extra: Mapping[str, Any]
 
@@ -188,8 +192,9 @@ class _Draft(_Fields[P]):
 class ServiceInstance(_Fields[P]):
     """One instance of a service, frozen.
 
-    Two instances are equal when identity (name and id) and data are; ``registration_time_ms`` is no part of the data,
-    so that what a consumer sees equals what was registered. The hash is that of the identity.
+    Two instances are equal when identity (name and id) and data are; ``registration_time_ms`` and
+    ``session_timeout_ms`` are no part of the data, so that what a consumer sees equals what was registered. The hash is
+    that of the identity.
 
     Args:
         name: the service; a path segment.
@@ -204,6 +209,8 @@ class ServiceInstance(_Fields[P]):
         service_type: DYNAMIC for whatever is registered by this library.
         uri_spec: Curator's UriSpec as JSON, ``{"parts": [{"value": "scheme", "variable": true}, ...]}``, or None.
         registration_time_ms: milliseconds since the epoch; None until the instance is published.
+        session_timeout_ms: of the session that publishes it, milliseconds, as the server granted it: for so long it may
+            stay listed when it is dead. None until it is published, and where its publisher does not tell.
         payload_class: the Java class that Jackson is to read the payload as, for consumers in Java with a payload class
             of their own (``org.springframework.cloud.zookeeper.discovery.ZookeeperInstance`` for Spring Cloud).
         extra: fields of the document that are not known here.
@@ -228,6 +235,7 @@ class ServiceInstance(_Fields[P]):
         service_type: ServiceType = ServiceType.DYNAMIC,
         uri_spec: Mapping[str, Any] | None = None,
         registration_time_ms: int | None = None,
+        session_timeout_ms: int | None = None,
         payload_class: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None: ...
@@ -245,6 +253,7 @@ class ServiceInstance(_Fields[P]):
         service_type: ServiceType = ServiceType.DYNAMIC,
         uri_spec: Mapping[str, Any] | None = None,
         registration_time_ms: int | None = None,
+        session_timeout_ms: int | None = None,
         payload_class: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None: ...
@@ -261,6 +270,7 @@ class ServiceInstance(_Fields[P]):
         service_type: ServiceType = ServiceType.DYNAMIC,
         uri_spec: Mapping[str, Any] | None = None,
         registration_time_ms: int | None = None,
+        session_timeout_ms: int | None = None,
         payload_class: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
@@ -269,7 +279,8 @@ class ServiceInstance(_Fields[P]):
         _check_port("ssl_port", ssl_port)
         _check_type("enabled", enabled, bool)
         _check_type("service_type", service_type, ServiceType)
-        _check_time(registration_time_ms)
+        _check_milliseconds("registration_time_ms", registration_time_ms, _MAX_TIME)
+        _check_milliseconds("session_timeout_ms", session_timeout_ms, _MAX_TIMEOUT)
         fields = {
             "name": check_segment("name", name),
             "id": check_segment("id", _default_id(address, port, ssl_port) if id is None else id),
@@ -281,6 +292,7 @@ class ServiceInstance(_Fields[P]):
             "service_type": service_type,
             "uri_spec": _checked_uri_spec(uri_spec),
             "registration_time_ms": registration_time_ms,
+            "session_timeout_ms": session_timeout_ms,
             "payload_class": _checked_class(payload_class),
             "extra": _checked_extra(extra),
         }
@@ -341,6 +353,7 @@ _SHOWN: Final[dict[str, object]] = {
     "service_type": ServiceType.DYNAMIC,
     "uri_spec": None,
     "registration_time_ms": None,
+    "session_timeout_ms": None,
     "payload_class": None,
     "extra": FrozenDict(),
 }
@@ -378,11 +391,11 @@ def _check_port(field: str, port: object) -> None:
         raise InvalidArgument(field, port, f"must be within 0..{_MAX_PORT}")
 
 
-def _check_time(time_ms: object) -> None:
-    if time_ms is None:
+def _check_milliseconds(field: str, value: object, most: int) -> None:
+    if value is None:
         return
-    if not isinstance(time_ms, int) or isinstance(time_ms, bool) or not 0 <= time_ms <= _MAX_TIME:
-        raise InvalidArgument("registration_time_ms", time_ms, "must be milliseconds since the epoch, an int, or None")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise InvalidArgument(field, value, f"must be milliseconds, an int within 0..{most}, or None")
 
 
 def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> str:
@@ -433,12 +446,14 @@ def _checked_extra(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 _MAX_PORT: Final = 65535
 _MAX_TIME: Final = 2**63 - 1  # a Java long
+_MAX_TIMEOUT: Final = 2**31 - 1  # the protocol's int
 _CLASS: Final = "@class"
 _JAVA_LIST: Final = "java.util.ArrayList"
 _JAVA_CLASS: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_][\w$]*")
 _NO_EXTRA: Final = FrozenDict()
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=_MAX_PORT)]
+_Timeout = Annotated[int, msgspec.Meta(ge=0, le=_MAX_TIMEOUT)]
 
 
 class _UriPart(msgspec.Struct):
@@ -461,6 +476,7 @@ class _Document(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="ca
     service_type: ServiceType | None = ServiceType.DYNAMIC  # null is what Curator makes of an unset one
     uri_spec: dict[str, Any] | None = None
     enabled: bool = True
+    session_timeout_ms: _Timeout | None = None
 
 
 _DOCUMENT_FIELDS: Final = frozenset(_Document.__struct_encode_fields__)
@@ -483,6 +499,8 @@ def encode(instance: ServiceInstance[Any]) -> bytes:
     }
     if not instance.enabled:
         document["enabled"] = False
+    if instance.session_timeout_ms:
+        document["sessionTimeoutMs"] = instance.session_timeout_ms
     return _encode_json({**document, **instance.extra})
 
 
@@ -514,6 +532,7 @@ def decode(data: bytes, *, name: str | None = None, id: str | None = None) -> Se
     draft.enabled = document.enabled
     draft.service_type = document.service_type or ServiceType.DYNAMIC
     draft.registration_time_ms = document.registration_time_ms or None
+    draft.session_timeout_ms = _shared(document.session_timeout_ms)
     payload = document.payload
     try:
         draft.uri_spec = None if document.uri_spec is None else _freeze(document.uri_spec)
@@ -525,6 +544,17 @@ def decode(data: bytes, *, name: str | None = None, id: str | None = None) -> Se
         raise InvalidInstance(str(error)) from error
     draft.extra = extra
     return draft.frozen()
+
+
+_shared_timeouts: Final[dict[int, int]] = {}
+_MOST_SHARED: Final = 64
+
+
+def _shared(timeout_ms: int | None) -> int | None:
+    """Return one object for equal numbers: a service knows a few timeouts, and a hundred thousand instances."""
+    if not timeout_ms or len(_shared_timeouts) == _MOST_SHARED:
+        return _shared_timeouts.get(timeout_ms, timeout_ms) if timeout_ms else None
+    return _shared_timeouts.setdefault(timeout_ms, timeout_ms)
 
 
 def with_payload_type(instance: ServiceInstance[Any], payload_type: type[Q]) -> ServiceInstance[Q]:
@@ -547,6 +577,7 @@ def with_payload_type(instance: ServiceInstance[Any], payload_type: type[Q]) -> 
     draft.service_type = instance.service_type
     draft.uri_spec = instance.uri_spec
     draft.registration_time_ms = instance.registration_time_ms
+    draft.session_timeout_ms = instance.session_timeout_ms
     draft.payload = payload
     draft.payload_class = instance.payload_class
     draft.extra = instance.extra
@@ -598,8 +629,19 @@ def _without_class(payload: dict[str, Any] | list[Any]) -> tuple[Any, str | None
 # ---------------------------------------------------------------- what is discovered
 
 
+class Suspicion(msgspec.Struct, frozen=True, gc=False):
+    """Why an instance is shown that ZooKeeper does not list: its removal is not believed yet."""
+
+    reason: str
+    """``"mass removal"``, ``"disruption"`` or ``"new leader"``: what the guard went by."""
+    since: float
+    """Seconds since the epoch: when it became suspect."""
+    until: float
+    """Seconds since the epoch: when it is let go unless it comes back. Later by as long as the view is not fresh."""
+
+
 class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
-    """An instance as a consumer sees it, with what ZooKeeper knows of its node.
+    """An instance as a consumer sees it, with what ZooKeeper knows of its node, or knew.
 
     Within one history of the ensemble ``(czxid, mzxid)`` identifies a state of a node; the version does not, for every
     new node starts at 0.
@@ -614,11 +656,21 @@ class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
     created: float
     """Seconds since the epoch, by the server's clock."""
     modified: float
+    suspicion: Suspicion | None = None
+    """None for what is listed; else its node is gone, and the removal is held back for a while."""
 
     def with_payload_type(self, payload_type: type[Q]) -> Entry[Q]:
         """Return this entry with its instance's payload converted, see :func:`with_payload_type`."""
         instance = with_payload_type(self.instance, payload_type)
-        return Entry(instance, self.owner, self.czxid, self.mzxid, self.version, self.created, self.modified)
+        return Entry(
+            instance, self.owner, self.czxid, self.mzxid, self.version, self.created, self.modified, self.suspicion
+        )
+
+    def with_suspicion(self, suspicion: Suspicion | None) -> Entry[P]:
+        """Return this entry with another ``suspicion``."""
+        return Entry(
+            self.instance, self.owner, self.czxid, self.mzxid, self.version, self.created, self.modified, suspicion
+        )
 
 
 class Invalid(msgspec.Struct, frozen=True, gc=False):
@@ -645,7 +697,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
             the quorum answered: what happened after it is not in the snapshot.
     """
 
-    __slots__ = ("_ids", "as_of", "entries", "invalid", "name", "stale_since")
+    __slots__ = ("_confirmed", "_ids", "_suspects", "as_of", "entries", "invalid", "name", "stale_since")
 
     name: str
     entries: Mapping[str, Entry[P]]
@@ -669,6 +721,8 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
             "as_of": as_of,
             "stale_since": stale_since,
             "_ids": None,
+            "_suspects": None,
+            "_confirmed": None,
         }
         for field, value in values.items():
             object.__setattr__(self, field, value)
@@ -678,6 +732,28 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
         """The instances, in the order of their ids."""
         entries = self.entries
         return tuple([entries[id].instance for id in self])
+
+    @property
+    def suspects(self) -> Mapping[str, Suspicion]:
+        """Of the instances those that ZooKeeper does not list any more, and why they are shown nevertheless, by id."""
+        suspects: Mapping[str, Suspicion] | None = self._suspects  # type: ignore[attr-defined]
+        if suspects is None:
+            found = {id: entry.suspicion for id, entry in self.entries.items() if entry.suspicion is not None}
+            suspects = MappingProxyType(found)
+            object.__setattr__(self, "_suspects", suspects)
+        return suspects
+
+    @property
+    def confirmed(self) -> Snapshot[P]:
+        """This snapshot without the suspects; itself where there are none."""
+        if not self.suspects:
+            return self
+        confirmed: Snapshot[P] | None = self._confirmed  # type: ignore[attr-defined]
+        if confirmed is None:
+            listed = {id: entry for id, entry in self.entries.items() if entry.suspicion is None}
+            confirmed = Snapshot(self.name, listed, self.invalid, as_of=self.as_of, stale_since=self.stale_since)
+            object.__setattr__(self, "_confirmed", confirmed)
+        return confirmed
 
     def values(self) -> ValuesView[ServiceInstance[P]]:
         """The instances, in the order of their ids."""
@@ -708,7 +784,9 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
         raise AttributeError("a Snapshot is immutable")
 
     def __repr__(self) -> str:
-        bad = f", {len(self.invalid)} invalid" if self.invalid else ""
+        suspects = len(self.suspects)
+        bad = f" ({suspects} suspect)" if suspects else ""
+        bad += f", {len(self.invalid)} invalid" if self.invalid else ""
         stale = "" if self.stale_since is None else f", stale since {self.stale_since:.3f}"
         return f"<Snapshot {self.name}: {len(self)} instances{bad}, as of zxid {self.as_of:#x}{stale}>"
 

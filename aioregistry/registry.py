@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import ssl
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import anyio
 from aiozk.protocol.acl import ACL
 
-from .discovery import Discovery, Strategy, View
+from .discovery import Discovery, Guard, Strategy, View
 from .errors import (
     ChrootMissing,
     ConnectionLost,
@@ -50,6 +51,15 @@ _LONGEST_SESSION = (2**31 - 1) / 1000
 _HIDDEN = "<hidden>"
 """In place of what is, or may hold, a secret."""
 
+
+class _Unset(enum.Enum):
+    UNSET = enum.auto()
+
+
+_UNSET: Final = _Unset.UNSET
+
+_GUARD: Final = Guard()
+
 _ENDED = frozenset({Status.DISPLACED, Status.FAILED, Status.CLOSED})
 
 
@@ -68,6 +78,7 @@ def connect(
     allow_read_only: bool = False,
     max_request: int = DEFAULT_MAX_REQUEST,
     watches: Strategy = "auto",
+    guard: Guard | None = _GUARD,
     on_event: Callable[[str, dict[str, object]], None] | None = None,
     runtime: Runtime | None = None,
 ) -> Registry:
@@ -93,6 +104,7 @@ def connect(
         max_request: the servers' jute.maxbuffer in bytes; a request beyond it is refused here, because a server closes
             the connection of whoever sends one.
         watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
+        guard: which removals views hold back unless they are told otherwise; None believes every removal at once.
         on_event: called synchronously with a name and fields for every event worth a log line or a metric; it must not
             block, and what it raises is logged.
         runtime: clocks, randomness, names and sockets, for simulations.
@@ -117,6 +129,7 @@ def connect(
         allow_read_only=allow_read_only,
         max_request=max_request,
         watches=watches,
+        guard=guard,
         on_event=on_event,
         runtime=runtime,
     )
@@ -144,6 +157,7 @@ class Registry(Handle):
         allow_read_only: bool,
         max_request: int,
         watches: Strategy,
+        guard: Guard | None,
         on_event: Callable[[str, dict[str, object]], None] | None,
         runtime: Runtime | None,
     ) -> None:
@@ -156,6 +170,7 @@ class Registry(Handle):
         if watches not in ("auto", "recursive", "one-shot"):
             raise InvalidArgument("watches", watches, 'is none of "auto", "recursive", "one-shot"')
         _check_optional("tls", tls, ssl.SSLContext)
+        _check_optional("guard", guard, Guard)
         _check_optional("runtime", runtime, Runtime)
         if on_event is not None and not callable(on_event):
             raise InvalidArgument("on_event", on_event, "give something that can be called, or None")
@@ -165,6 +180,7 @@ class Registry(Handle):
         self._connect_timeout = session_timeout if connect_timeout is None else connect_timeout
         self._close_timeout = session_timeout / 3 if close_timeout is None else close_timeout
         self._wait, self._create_chroot = wait, create_chroot
+        self._guard = guard
         self._chroot = hosts.chroot
         self._acl = _checked_acl(acl)
         self._session = Session(
@@ -177,7 +193,7 @@ class Registry(Handle):
             max_request=max_request,
             hook=on_event,
         )
-        self._discovery = Discovery(self._session, base_path=self._base_path, strategy=watches)
+        self._discovery = Discovery(self._session, base_path=self._base_path, strategy=watches, marked=self._marked)
         self._registrations: weakref.WeakValueDictionary[tuple[str, str], Registration[Any]]
         self._registrations = weakref.WeakValueDictionary()
         self._withdrawals = Withdrawals()
@@ -258,25 +274,27 @@ class Registry(Handle):
             raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
 
     @overload
-    def discover(self, name: str) -> View[Any]: ...
+    def discover(self, name: str, *, guard: Guard | _Unset | None = _UNSET) -> View[Any]: ...
     @overload
-    def discover(self, name: str, *, payload_type: type[P]) -> View[P]: ...
+    def discover(self, name: str, *, payload_type: type[P], guard: Guard | _Unset | None = _UNSET) -> View[P]: ...
     @overload
-    def discover(self, name: str, *, payload_type: Any) -> View[Any]: ...
-    def discover(self, name: str, *, payload_type: Any = Any) -> View[Any]:
+    def discover(self, name: str, *, payload_type: Any, guard: Guard | _Unset | None = _UNSET) -> View[Any]: ...
+    def discover(self, name: str, *, payload_type: Any = Any, guard: Guard | _Unset | None = _UNSET) -> View[Any]:
         """Return a view of the service *name*, to be entered or awaited; entered, it is synced.
 
         Args:
             name: the service.
             payload_type: what payloads are decoded to, anything msgspec converts JSON to; a payload that does not fit
                 is listed under ``snapshot.invalid``.
+            guard: which removals are held back for a while, None for none; the registry's unless given.
 
         Raises:
-            InvalidArgument: the name is no path segment; at once.
+            InvalidArgument: the name is no path segment, or the guard is none; at once.
             UsageError: the registry is not entered.
         """
         self._check()
-        view = self._discovery.view(check_segment("name", name), payload_type=payload_type)
+        guard = self._guard if isinstance(guard, _Unset) else guard
+        view = self._discovery.view(check_segment("name", name), payload_type=payload_type, guard=guard)
         self._views[id(view)] = view
         return view
 

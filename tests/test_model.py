@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from aioregistry import model
 from aioregistry.errors import InvalidArgument, InvalidInstance
 from aioregistry.model import (
     Added,
@@ -26,6 +27,7 @@ from aioregistry.model import (
     ServiceInstance,
     ServiceType,
     Snapshot,
+    Suspicion,
     Updated,
     check_payload_type,
     decode,
@@ -80,6 +82,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("service_type", kind) for kind in (None, "DYNAMIC")),
     *(("uri_spec", spec) for spec in _BAD_SPECS),
     *(("registration_time_ms", time_ms) for time_ms in (-1, 1.0, True, "now")),
+    *(("session_timeout_ms", time_ms) for time_ms in (-1, 1.0, True, "10 s", 2**31)),
     *(("payload_class", name) for name in ("", "HashMap", "java..util", "java.util.", "java.util.7", 7)),
     *(("extra", extra) for extra in ([1], {"a": object()}, {"a": float("nan")}, {"id": "b"}, {"sslPort": 1})),
 ]
@@ -260,6 +263,28 @@ def test_instances_differ_by_any_field_and_hash_by_identity(field: str) -> None:
     assert other.replace(**{field: getattr(instance, field)}) == instance
 
 
+def test_the_session_timeout_is_no_part_of_the_data() -> None:
+    published = chat().replace(session_timeout_ms=10_000)
+    assert published == chat()
+    assert hash(published) == hash(chat())
+    assert repr(published).endswith(", session_timeout_ms=10000)")
+    assert json.loads(encode(published))["sessionTimeoutMs"] == 10_000
+    assert "sessionTimeoutMs" not in json.loads(encode(chat()))
+    assert decode(encode(published)).session_timeout_ms == 10_000
+    assert decode(encode(chat())).session_timeout_ms is None
+    assert decode(written(sessionTimeoutMs=0)).session_timeout_ms is None
+    assert with_payload_type(published, object).session_timeout_ms == 10_000
+    assert pickle.loads(pickle.dumps(published)).session_timeout_ms == 10_000
+
+
+def test_instances_share_the_timeout_that_they_have_in_common() -> None:
+    first, second = (decode(written(sessionTimeoutMs=123_456)) for _ in range(2))
+    assert first.session_timeout_ms is second.session_timeout_ms
+    for timeout_ms in range(1000, 2000):  # anybody may write a node: what is shared is bounded
+        assert decode(written(sessionTimeoutMs=timeout_ms)).session_timeout_ms == timeout_ms
+    assert len(model._shared_timeouts) <= 64
+
+
 def test_the_time_of_registration_is_no_part_of_the_data() -> None:
     registered = chat().replace(registration_time_ms=1763680000000)
     assert registered.registration_time_ms == 1763680000000
@@ -404,6 +429,7 @@ BAD_DOCUMENTS = {
     "no text": (written(address=7), "address"),
     "port as text": (written(port="7000"), "port"),
     "port too large": (written(port=65536), "port"),
+    "timeout as text": (written(sessionTimeoutMs="10 s"), "sessionTimeoutMs"),
     "negative port": (written(sslPort=-1), "sslPort"),
     "enabled as text": (written(enabled="yes"), "enabled"),
     "unknown type": (written(serviceType="DYNAMITE"), "serviceType"),
@@ -488,6 +514,7 @@ instances = st.builds(
     service_type=st.sampled_from(ServiceType),
     uri_spec=st.sampled_from([None, URI_SPEC]),
     registration_time_ms=st.none() | st.integers(1, 2**63 - 1),
+    session_timeout_ms=st.none() | st.integers(1, 2**31 - 1),
     payload_class=st.none() | classes,
     extra=unknown,
 )
@@ -499,6 +526,7 @@ def test_what_is_written_is_read_as_it_was(instance: ServiceInstance[Any]) -> No
     read = decode(document, name=instance.name, id=instance.id)
     assert read == instance
     assert read.registration_time_ms == instance.registration_time_ms
+    assert read.session_timeout_ms == instance.session_timeout_ms
     assert encode(read) == document
     assert read.replace() == pickle.loads(pickle.dumps(read)) == read
     assert json.loads(document)["serviceType"] == instance.service_type.value  # JSON to others too
@@ -584,6 +612,27 @@ def test_a_snapshot_is_a_mapping_in_the_order_of_the_ids() -> None:
         present["d"]
     assert present.invalid["bad"].reason == "why"
     assert repr(present) == "<Snapshot chat: 3 instances, 1 invalid, as of zxid 0x9>"
+
+
+def test_a_snapshot_tells_suspects_from_those_that_are_confirmed() -> None:
+    suspicion = Suspicion("disruption", 1.0, 31.0)
+    suspect = entry("b").with_suspicion(suspicion)
+    mixed = snapshot(entry("c"), suspect, entry("a"), stale_since=5.0)
+    assert list(mixed) == ["a", "b", "c"]
+    assert mixed.suspects == {"b": suspicion}
+    assert mixed.suspects is mixed.suspects
+    assert list(mixed.confirmed) == ["a", "c"]
+    assert mixed.confirmed is mixed.confirmed
+    assert mixed.confirmed.confirmed is mixed.confirmed
+    assert (mixed.confirmed.as_of, mixed.confirmed.stale_since) == (9, 5.0)
+    assert mixed.confirmed.invalid == mixed.invalid
+    assert repr(mixed).startswith("<Snapshot chat: 3 instances (1 suspect), 1 invalid")
+    sure = snapshot(entry("a"))
+    assert sure.suspects == {}
+    assert sure.confirmed is sure
+    assert suspect != entry("b")
+    assert suspect.with_suspicion(None) == entry("b")
+    assert suspect.with_payload_type(object).suspicion is suspicion
 
 
 @pytest.mark.parametrize("field", ["name", "entries", "invalid", "as_of", "stale_since", "_ids", "other"])

@@ -54,7 +54,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
-PURE_MODULES = {"states", "machine", "plan", "mirror", "tree", "acl", "sessions", "profiles"}
+PURE_MODULES = {"states", "machine", "plan", "mirror", "guard", "tree", "acl", "sessions", "profiles"}
 PURE_ROOMS = {"balancing"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 IMPURE_ROOMS = {"runtime", "streams", "handles"}

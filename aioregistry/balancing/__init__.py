@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .ejection import Ejection
 from .members import Filter, Member, Weight
-from .picker import STRATEGIES, Picker
+from .picker import STRATEGIES, OfSuspects, Picker, rank_of
 from .rings import Ring
 from .sticky import Sticky
 from .strategies import LeastOutstanding, Random, RoundRobin, Strategy
@@ -17,6 +17,7 @@ __all__ = [
     "Filter",
     "LeastOutstanding",
     "Member",
+    "OfSuspects",
     "OwnZone",
     "Picker",
     "Random",
@@ -26,4 +27,5 @@ __all__ = [
     "Strategy",
     "Weight",
     "Weighted",
+    "rank_of",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from aioregistry.errors import InvalidArgument, NoInstances
 from aioregistry.model import Added, Change, Entry, Removed, ServiceInstance, Snapshot, Updated
@@ -20,7 +20,7 @@ from .keys import key_bytes
 from .members import Census, Filter, Member, Traits, filter_of
 from .strategies import Draw, LeastOutstanding, Pool, Random, RoundRobin, Strategy, check_strategy
 
-__all__ = ["STRATEGIES", "Picker", "confirmed", "strategy_of"]
+__all__ = ["STRATEGIES", "OfSuspects", "Picker", "Rank", "rank_of", "strategy_of"]
 
 P = TypeVar("P")
 
@@ -47,9 +47,28 @@ def strategy_of(strategy: Strategy[P] | str) -> Strategy[P]:
     return STRATEGIES[strategy]()
 
 
-def confirmed(_: Entry[Any]) -> int:
-    """Return the rank of an instance of which nothing is held against: 0."""
-    return 0
+Rank: TypeAlias = Callable[[Entry[Any]], int | None]
+"""Of an entry 0 or more, the lowest being picked first; None for one that is not picked at all."""
+
+OfSuspects: TypeAlias = Literal["last", "never", "equal"]
+"""When suspects are picked."""
+
+_RANKS: Final[Mapping[str, Rank]] = {
+    "last": lambda entry: 0 if entry.suspicion is None else 1,
+    "never": lambda entry: 0 if entry.suspicion is None else None,
+    "equal": lambda _: 0,
+}
+
+
+def rank_of(suspects: object) -> Rank:
+    """Return the ranks by which suspects are picked ``"last"``, ``"never"``, or as if they were none.
+
+    Raises:
+        InvalidArgument: it is none of these.
+    """
+    if not isinstance(suspects, str) or suspects not in _RANKS:
+        raise InvalidArgument("suspects", suspects, f"must be one of {', '.join(map(repr, _RANKS))}")
+    return _RANKS[suspects]
 
 
 class _Outside(enum.Enum):
@@ -58,6 +77,7 @@ class _Outside(enum.Enum):
     DISABLED = "disabled"
     FILTERED = "filtered out"
     REFUSED = "refused"
+    SUSPECT = "suspect"
     WEIGHTLESS = "of weight 0"
 
 
@@ -72,7 +92,8 @@ class Picker(Generic[P]):
         strategy: how to choose, or its name.
         where: which instances are admitted; all enabled ones unless given.
         ejection: when those that fail are set aside; never unless given.
-        rank: of an entry, 0 or more; an instance is picked only while there is none of a lower rank that could be.
+        rank: an instance is picked only while there is none of a lower rank that could be; suspects come last unless
+            given.
         draw: random numbers, 0 <= number < 1.
 
     Attributes:
@@ -90,7 +111,7 @@ class Picker(Generic[P]):
         *,
         where: Filter[P] | None = None,
         ejection: Ejection | None = None,
-        rank: Callable[[Entry[P]], int] = confirmed,
+        rank: Rank = _RANKS["last"],
         draw: Draw,
     ) -> None:
         if ejection is not None and not isinstance(ejection, Ejection):
@@ -132,16 +153,18 @@ class Picker(Generic[P]):
     def _put(self, entry: Entry[P]) -> InvalidArgument | None:
         id = entry.instance.id
         standing = self._judge(entry.instance)
+        rank = self._rank(entry)
         member = self._members.get(id)
-        if member is not None and isinstance(standing, Traits):
-            self._change(member, entry.instance, standing, self._rank(entry))
+        if isinstance(standing, Traits) and rank is not None:
+            if member is not None:
+                self._change(member, entry.instance, standing, rank)
+                return None
+            self._drop(id)
+            self._add(Member(entry.instance, standing, rank))
             return None
         news = standing if isinstance(standing, InvalidArgument) and id not in self.refused else None
         self._drop(id)
-        if isinstance(standing, Traits):
-            self._add(Member(entry.instance, standing, self._rank(entry)))
-        else:
-            self._leave_out(id, standing)
+        self._leave_out(id, _Outside.SUSPECT if isinstance(standing, Traits) else standing)
         return news
 
     def _judge(self, instance: ServiceInstance[P]) -> Traits | _Outside | InvalidArgument:

@@ -66,6 +66,11 @@ def _add_watch(commands: Commands) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--guard",
+        action="store_true",
+        help="show what consumers see, who hold removals back that go together unexplained (default: what is listed)",
+    )
     _add_common(parser, session_timeout=10)
     parser.set_defaults(run=_run_watch)
 

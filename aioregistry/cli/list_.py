@@ -45,7 +45,7 @@ async def _services(registry: Registry, as_json: bool) -> str:
 
 
 async def _instances(registry: Registry, name: str, as_json: bool) -> str:
-    async with registry.discover(name) as view:
+    async with registry.discover(name, guard=None) as view:
         snapshot = view.snapshot
     return _array(_objects(snapshot)) if as_json else _table(_rows(snapshot))
 

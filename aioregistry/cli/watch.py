@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import aioregistry
-from aioregistry import Added, Change, Removed, Resynced, Snapshot, Updated
+from aioregistry import Added, Change, Entry, Guard, Removed, Resynced, Snapshot, Updated
 
 from .output import Output
 from .process import DONE, cancel_this_task
@@ -26,7 +26,7 @@ async def watch(arguments: argparse.Namespace) -> int:
         aioregistry.connect(
             arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
         ) as registry,
-        registry.discover(arguments.name) as view,
+        registry.discover(arguments.name, guard=Guard() if arguments.guard else None) as view,
         view.changes() as changes,
     ):
         for line in lines(changes.start):
@@ -44,7 +44,7 @@ def _json_lines(news: Snapshot[Any] | Change[Any]) -> Iterator[str]:
         case Resynced():
             yield _json("resynced", news.zxid, instances=_documents(news.snapshot))
         case _:
-            yield _json(KINDS[type(news)], news.zxid, instance=document(news.instance))
+            yield _json(KINDS[type(news)], news.zxid, instance=_document(news.entry))
 
 
 def _json(kind: str, zxid: int, **rest: object) -> str:
@@ -52,17 +52,27 @@ def _json(kind: str, zxid: int, **rest: object) -> str:
 
 
 def _documents(snapshot: Snapshot[Any]) -> list[dict[str, Any]]:
-    return [document(instance) for instance in snapshot.instances]
+    return [_document(snapshot.entries[id]) for id in snapshot]
+
+
+def _document(entry: Entry[Any]) -> dict[str, Any]:
+    fields = document(entry.instance)
+    return fields if entry.suspicion is None else fields | {"suspect": True}
 
 
 def _lines(news: Snapshot[Any] | Change[Any]) -> Iterator[str]:
     match news:
         case Snapshot():
-            yield f"{news.name}: {len(news)} listed"
-            yield from (f"          {described(instance)}" for instance in news.instances)
+            yield f"{news.name}: {len(news.confirmed)} listed"
+            yield from (f"          {_described(news.entries[id])}" for id in news)
         case Resynced():
-            yield f"resynced  {len(news.snapshot)} listed"
+            yield f"resynced  {len(news.snapshot.confirmed)} listed"
             for change in news.changes:
                 yield from _lines(change)
         case _:
-            yield f"{KINDS[type(news)]:8}  {described(news.instance)}"
+            yield f"{KINDS[type(news)]:8}  {_described(news.entry)}"
+
+
+def _described(entry: Entry[Any]) -> str:
+    doubt = "" if entry.suspicion is None else f"  suspect: {entry.suspicion.reason}"
+    return f"{described(entry.instance)}{doubt}"

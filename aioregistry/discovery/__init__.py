@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .follower import Strategy
+from .guard import Guard
 from .view import Changes, Discovery, View
 
-__all__ = ["Changes", "Discovery", "Strategy", "View"]
+__all__ = ["Changes", "Discovery", "Guard", "Strategy", "View"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 import anyio
 
-from aioregistry.balancing import Ejection, Filter, Member, Picker, Strategy
+from aioregistry.balancing import Ejection, Filter, Member, OfSuspects, Picker, Strategy, rank_of
 from aioregistry.errors import HandleClosed, InvalidArgument, NoInstances, RegistryError, RequestTimeout, UsageError
 from aioregistry.handles import check_seconds
 from aioregistry.model import Difference, ServiceInstance
@@ -45,6 +45,7 @@ class Balancer(Generic[P]):
         *,
         where: Filter[P] | None,
         ejection: Ejection | None,
+        suspects: OfSuspects,
     ) -> None:
         runtime = session.runtime
         self._view = view
@@ -56,6 +57,7 @@ class Balancer(Generic[P]):
             strategy,
             where=where,
             ejection=ejection,
+            rank=rank_of(suspects),
             draw=lambda: runtime.uniform(0.0, 1.0),
         )
         self._errors = (Exception,) if ejection is None else ejection.errors
@@ -146,6 +148,8 @@ class Balancer(Generic[P]):
         if seconds is not None:
             log.info("%s/%s failed and is set aside for %.1f s", self._view.name, member.id, seconds)
             self._session.emit("discovery.set_aside", service=self._view.name, id=member.id, seconds=seconds)
+        if not good:
+            self._view._drop_suspect(member.id)
 
     def __repr__(self) -> str:
         return f"<Balancer of {self._picker!r}>"

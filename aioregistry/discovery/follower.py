@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal, Protocol, TypeAlias
 
 from aioregistry.errors import (
@@ -50,6 +50,9 @@ class Consumer(Protocol):
     def take(self, news: News) -> None:
         """Something became visible in the mirror."""
 
+    def departed(self, id: str, czxid: int) -> None:
+        """The node of *id* that was created by *czxid* is withdrawn; its removal comes next."""
+
     def freshness_changed(self) -> None:
         """What was fresh is not, or is again."""
 
@@ -60,6 +63,13 @@ class Consumer(Protocol):
 class Follower:
     """Follows one service for all its consumers; started once, closed once.
 
+    Args:
+        session: read and watched through.
+        path: of the service's node.
+        name: the service.
+        strategy: how nodes are watched.
+        prepare: awaited on each connection before anything is read or watched; must not raise.
+
     Attributes:
         mirror: what is known.
         users: how many need this follower; for whoever owns it.
@@ -67,7 +77,14 @@ class Follower:
         ended: why nothing more comes.
     """
 
-    def __init__(self, session: Session, path: str, name: str, strategy: Strategy) -> None:
+    def __init__(
+        self,
+        session: Session,
+        path: str,
+        name: str,
+        strategy: Strategy,
+        prepare: Callable[[], Awaitable[None]],
+    ) -> None:
         self.name = name
         self.path = path
         self.mirror = Mirror(name)
@@ -76,6 +93,7 @@ class Follower:
         self.ended: RegistryError | None = None
         self._session = session
         self._strategy = strategy
+        self._prepare = prepare
         self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self._pump)
         self._consumers: dict[int, weakref.ref[Consumer]] = {}
         self._waiting: list[asyncio.Future[None]] = []
@@ -227,6 +245,7 @@ class Follower:
     async def _begin(self) -> None:
         """Set the watch on this connection, and ask for everything."""
         generation = self._session.generation
+        await self._prepare()
         try:
             recursive = await self._arm()
         except (ConnectionLost, ServerError) as error:
@@ -314,6 +333,11 @@ class Follower:
                 consumer.freshness_changed()
 
     # ------------------------------------------------------------------ events, questions, answers, news
+
+    def departed(self, id: str, czxid: int) -> None:
+        """The node of *id* that was created by *czxid* is withdrawn."""
+        for consumer in self._present_consumers():
+            consumer.departed(id, czxid)
 
     def _fired(self, event: WatchedEvent) -> None:
         if event.path == self.path:

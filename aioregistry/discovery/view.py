@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 import anyio
 
-from aioregistry.errors import HandleClosed, InvalidInstance, RegistryError, RequestTimeout
+from aioregistry.errors import HandleClosed, InvalidArgument, InvalidInstance, RegistryError, RequestTimeout
 from aioregistry.handles import Handle, check_seconds, finished
 from aioregistry.model import (
     Added,
@@ -28,12 +28,15 @@ from aioregistry.paths import check_segment
 from aioregistry.session import Session
 from aioregistry.streams import Source, Stream
 
+from .custody import Custody
+from .departures import Departures
 from .follower import Follower, Strategy
+from .guard import Guard
 from .mirror import News
 from .names import ServiceNames
 
 if TYPE_CHECKING:
-    from aioregistry.balancing import Ejection, Filter
+    from aioregistry.balancing import Ejection, Filter, OfSuspects
     from aioregistry.balancing import Strategy as Balancing
 
     from .balancer import Balancer
@@ -55,24 +58,30 @@ class Discovery:
         session: read and watched through; need not be connected.
         base_path: absolute path of the services; empty for the root.
         strategy: how nodes are watched, see :data:`Strategy`.
+        marked: whether there are markers of withdrawals beside the base path.
+
+    Attributes:
+        departures: whoever withdraws from one of the services.
     """
 
-    def __init__(self, session: Session, base_path: str, strategy: Strategy = "auto") -> None:
+    def __init__(self, session: Session, base_path: str, strategy: Strategy = "auto", *, marked: bool = True) -> None:
         self.session = session
         self._base_path = base_path.rstrip("/")
+        root = f"{self._base_path}-withdrawn" if marked and self._base_path and strategy != "one-shot" else None
+        self.departures = Departures(session, root, self._departed)
         self._strategy = strategy
         self._names: ServiceNames | None = None
         self._followers: dict[str, Follower] = {}
 
     @overload
-    def view(self, name: str) -> View[Any]: ...
+    def view(self, name: str, *, guard: Guard | None = None) -> View[Any]: ...
     @overload
-    def view(self, name: str, *, payload_type: type[P]) -> View[P]: ...
+    def view(self, name: str, *, payload_type: type[P], guard: Guard | None = None) -> View[P]: ...
     @overload
-    def view(self, name: str, *, payload_type: Any) -> View[Any]: ...
-    def view(self, name: str, *, payload_type: Any = Any) -> View[Any]:
+    def view(self, name: str, *, payload_type: Any, guard: Guard | None = None) -> View[Any]: ...
+    def view(self, name: str, *, payload_type: Any = Any, guard: Guard | None = None) -> View[Any]:
         """Return a view of the service *name*, to be entered or awaited; see :class:`View`."""
-        return View(self, name, payload_type=payload_type)
+        return View(self, name, payload_type=payload_type, guard=guard)
 
     async def services(self) -> list[str]:
         """Return the names of all services, sorted; waits for a connection. Cancelling is harmless.
@@ -99,7 +108,8 @@ class Discovery:
         """Return the follower of a service, for a view; each is to be released."""
         follower = self._followers.get(name)
         if follower is None or follower.ended is not None:
-            follower = Follower(self.session, f"{self._base_path}/{name}", name, self._strategy)
+            path = f"{self._base_path}/{name}"
+            follower = Follower(self.session, path, name, self._strategy, self.departures.arm)
             follower.start()
             self._followers[name] = follower
         follower.users += 1
@@ -112,6 +122,11 @@ class Discovery:
             if self._followers.get(follower.name) is follower:
                 del self._followers[follower.name]
             await follower.aclose()
+
+    def _departed(self, name: str, id: str, czxid: int) -> None:
+        follower = self._followers.get(name)
+        if follower is not None:
+            follower.departed(id, czxid)
 
     def _service_names(self) -> ServiceNames:
         if self._names is None:
@@ -129,10 +144,13 @@ class View(Handle, Generic[P]):
     Nodes that are no instances, or whose payload does not fit *payload_type*, are listed in ``snapshot.invalid`` with
     the reason, and logged. Nothing else suffers from them. A service whose node is missing is an empty one.
 
+    With a guard, instances that go together unexplained stay for a while as suspects (``snapshot.suspects``).
+
     Args:
         discovery: whose session is used.
         name: the service; a path segment.
         payload_type: what payloads are converted to, any type that msgspec converts JSON to; frozen JSON unless given.
+        guard: which removals are held back; none unless given.
 
     Raises:
         InvalidArgument: an argument is wrong; names it and its value.
@@ -142,8 +160,12 @@ class View(Handle, Generic[P]):
     behind.
     """
 
-    def __init__(self, discovery: Discovery, name: str, *, payload_type: Any = Any) -> None:
+    def __init__(self, discovery: Discovery, name: str, *, payload_type: Any = Any, guard: Guard | None = None) -> None:
         self.name = check_segment("name", name)
+        if guard is not None and not isinstance(guard, Guard):
+            raise InvalidArgument("guard", guard, "give a Guard, or None")
+        self._guard = guard
+        self._custody: Custody[P] | None = None
         self._payload_type = check_payload_type(payload_type)
         self._typed = payload_type is not Any
         self._discovery = discovery
@@ -175,6 +197,25 @@ class View(Handle, Generic[P]):
         self._check()
         return self._following().fresh
 
+    @property
+    def held_total(self) -> int:
+        """How many removals this view's guard has held back so far."""
+        return 0 if self._custody is None else self._custody.total
+
+    def report_failed(self, id: str) -> bool:
+        """Report that a call to the instance *id* failed; return whether that dropped it.
+
+        A suspect is dropped at once: what spoke for it was only that nobody knew better. One that is listed stays. The
+        picks of a balancer report by themselves.
+
+        Raises:
+            InvalidArgument: *id* is no str.
+        """
+        self._check()
+        if not isinstance(id, str):
+            raise InvalidArgument("id", id, f"must be str, not {type(id).__name__}")
+        return self._drop_suspect(id)
+
     def snapshots(self) -> Stream[Snapshot[P]]:
         """Return a stream of snapshots: the present one first, then one after each change and each flip of ``fresh``.
 
@@ -204,6 +245,7 @@ class View(Handle, Generic[P]):
         *,
         where: Filter[P] | None = None,
         ejection: Ejection | None = None,
+        suspects: OfSuspects = "last",
     ) -> Balancer[P]:
         """Return what picks among the instances of this view, from now on and as they change, until it is closed.
 
@@ -213,6 +255,8 @@ class View(Handle, Generic[P]):
             where: which instances may be picked, of the enabled ones: a mapping of payload fields to what they must be
                 (a value, or a set of values), or a function of the instance that returns a bool.
             ejection: when instances that fail are set aside; never unless given.
+            suspects: whether those that the guard holds are picked: ``"last"``, when there is nobody else, ``"never"``,
+                or ``"equal"`` to all others.
 
         Raises:
             InvalidArgument: an argument is wrong, or fits none of the instances that are there (no payload has the
@@ -220,7 +264,7 @@ class View(Handle, Generic[P]):
         """
         from .balancer import Balancer  # a quarter of the import of aioregistry, for those who want it
 
-        balancer = Balancer(self, self._discovery.session, strategy, where=where, ejection=ejection)
+        balancer = Balancer(self, self._discovery.session, strategy, where=where, ejection=ejection, suspects=suspects)
         self._balancers[id(balancer)] = balancer
         return balancer
 
@@ -269,8 +313,13 @@ class View(Handle, Generic[P]):
     # ------------------------------------------------------------------ opening and closing
 
     async def _open(self) -> None:
+        departures = self._discovery.departures
+        if self._guard is not None:
+            departures.acquire()
         follower = self._discovery.acquire(self.name)
         try:
+            if self._guard is not None:
+                await departures.arm()  # of others the follower may have begun without
             await follower.until(lambda: follower.mirror.synced or follower.refusal is not None)
             if follower.refusal is not None:
                 raise follower.refusal
@@ -282,6 +331,8 @@ class View(Handle, Generic[P]):
             self._converted(Added(entry, 0) for entry in follower.mirror.entries.values())
         else:
             self._entries = follower.mirror.entries
+        if self._guard is not None:
+            self._custody = Custody(self, self._guard, self._discovery.session, follower.mirror)
         follower.attach(self)
 
     async def _close(self) -> None:
@@ -291,6 +342,8 @@ class View(Handle, Generic[P]):
         await self._released(follower)
 
     async def _released(self, follower: Follower) -> None:
+        if self._guard is not None:
+            self._discovery.departures.release()
         await finished(asyncio.get_running_loop().create_task(self._discovery.release(follower)))
 
     def _following(self) -> Follower:
@@ -302,22 +355,48 @@ class View(Handle, Generic[P]):
     def take(self, news: News) -> None:
         """The follower's news."""
         changes = self._converted(news.changes) if self._typed else news.changes
+        if self._custody is not None:
+            changes = self._custody.take(changes, news, listed=len(self._entries), misfits=self._misfits)
+        self._show(changes, resynced=news.resynced)
+
+    def departed(self, id: str, czxid: int) -> None:
+        """The node of *id* that was created by *czxid* is withdrawn."""
+        if self._custody is not None:
+            self._show_if_any(self._custody.departed(id, czxid, listed=id in self._entries))
+
+    def freshness_changed(self) -> None:
+        """What was fresh is not, or is again."""
+        if self._custody is not None:
+            self._show_if_any(self._custody.freshness_changed(self._following().fresh))
+        self._snapshots.offer(None)
+
+    def _holds_are_over(self) -> None:
+        assert self._custody is not None, "its timer has fired"
+        self._show_if_any(self._custody.due())
+
+    def _drop_suspect(self, id: str) -> bool:
+        return self._custody is not None and self._show_if_any(self._custody.failed(id))
+
+    def _show_if_any(self, changes: tuple[Difference[P], ...]) -> bool:
+        if changes:
+            self._show(changes, resynced=False)
+        return bool(changes)
+
+    def _show(self, changes: tuple[Difference[P], ...], *, resynced: bool) -> None:
         self._latest = None
         for balancer in list(self._balancers.values()):
             balancer.take(changes)
-        if news.resynced:
+        if resynced:
             self._changes.offer(Resynced(changes, self._current()))
         else:
             for change in changes:
                 self._changes.offer(change)
         self._snapshots.offer(None)
 
-    def freshness_changed(self) -> None:
-        """What was fresh is not, or is again."""
-        self._snapshots.offer(None)
-
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes."""
+        if self._custody is not None:
+            self._custody.close()
         for balancer in list(self._balancers.values()):
             balancer.end(error)
         self._snapshots.close(error)
@@ -331,7 +410,10 @@ class View(Handle, Generic[P]):
         latest = self._latest
         if latest is None:
             invalid = {**mirror.invalid, **self._misfits}
-            latest = Snapshot(self.name, self._entries.copy(), invalid, as_of=mirror.as_of, stale_since=stale_since)
+            entries = self._entries.copy()
+            if self._custody:  # is there, and holds somebody
+                entries.update(self._custody.entries)
+            latest = Snapshot(self.name, entries, invalid, as_of=mirror.as_of, stale_since=stale_since)
         elif latest.stale_since != stale_since:
             latest = latest.with_stale_since(stale_since)
         self._latest = latest
@@ -369,7 +451,10 @@ class View(Handle, Generic[P]):
         mirror = self._follower.mirror
         stale_since = self._follower.stale_since()
         state = "fresh" if stale_since is None else f"stale since {stale_since:.3f}"
-        return f"<View {self.name}: {len(self._entries)} instances, {state}, as of zxid {mirror.as_of:#x}>"
+        number, suspects = len(self._entries), len(self._custody or ())
+        instances = f"{number + suspects} instances" + (f" ({suspects} suspect)" if suspects else "")
+        held = f", {self.held_total} held so far" if self.held_total else ""
+        return f"<View {self.name}: {instances}, {state}, as of zxid {mirror.as_of:#x}{held}>"
 
 
 class _Snapshots(Stream[Snapshot[P]]):

@@ -62,6 +62,8 @@ _GOALS: Final[Mapping[str, Goal]] = MappingProxyType(
 )
 _STANDBY: Final[Mapping[str, bool]] = MappingProxyType({"stop": False, "standby": True})
 
+_TIMEOUT_ROOM: Final = len(',"sessionTimeoutMs":2147483647')  # bytes, for what is not known yet
+
 _STATUSES_KEPT = 64
 _SHORTEST_RECHECK = 0.01  # seconds: the loop's clock may run a little ahead of the one that counts the system's sleep
 
@@ -92,7 +94,8 @@ class Registration(Handle, Generic[P]):
 
     Args:
         session: the session that owns the node.
-        instance: what to list, of service type DYNAMIC. Its ``registration_time_ms`` is now, unless given.
+        instance: what to list, of service type DYNAMIC. Its ``registration_time_ms`` is now, unless given; its
+            ``session_timeout_ms`` is what the servers grant, whatever is given.
         base_path: absolute path of the services; the node is ``<base_path>/<name>/<id>``.
         on_conflict: when another session holds the id at first: ``"takeover"`` its node if it was created before
             us, ``"wait"`` until the session ends, or ``"fail"`` (which cannot tell a live owner from the ghost of a
@@ -136,6 +139,7 @@ class Registration(Handle, Generic[P]):
         standby = _choice("on_displaced", on_displaced, _STANDBY)
         if instance.registration_time_ms is None:
             instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
+        instance = instance.replace(session_timeout_ms=_timeout_ms(session))
         acl = OPEN_ACL if acl is None else tuple(acl)
         target = target_of(check_path("base_path", base_path or "/"), instance.name, instance.id, acl, chroot)
         if not marked:
@@ -285,7 +289,7 @@ class Registration(Handle, Generic[P]):
             encode(self._instance),
             first_goal=self._first_goal,
             standby=self._standby,
-            changed=self._refresh,
+            changed=self._changed,
             withdrawals=self._withdrawals,
         )
         worker.start()
@@ -310,6 +314,19 @@ class Registration(Handle, Generic[P]):
         return self._worker
 
     # ------------------------------------------------------------------ telling
+
+    def _changed(self) -> None:
+        """The worker or its session changed."""
+        self._publish_timeout()
+        self._refresh()
+
+    def _publish_timeout(self) -> None:
+        """Let the node tell what the servers grant now: for so long consumers doubt a mass removal at least."""
+        worker, timeout_ms = self._worker, _timeout_ms(self._session)
+        if worker is None or worker.ended or timeout_ms in (None, self._instance.session_timeout_ms):
+            return
+        self._instance = self._instance.replace(session_timeout_ms=timeout_ms)
+        worker.publish(encode(self._instance))
 
     def _refresh(self) -> None:
         """Tell a changed status to whoever follows it; called after whatever may change it, time included."""
@@ -363,10 +380,17 @@ def _choice(field: str, value: object, choices: Mapping[str, T]) -> T:
     return choices[value]
 
 
+def _timeout_ms(session: Session) -> int | None:
+    """Return what the servers granted; None before the first session."""
+    return round(session.timeout * 1000) if session.id else None
+
+
 def _checked_document(instance: ServiceInstance[Any], target: Target, max_request: int) -> bytes:
     """Return the document of *instance*; raises RequestTooLarge where not every request it may need can carry it."""
     data = encode(instance)
     size = len(takeover(target, data, 0).serialize(0))  # the largest: it carries the data twice
+    if instance.session_timeout_ms is None:
+        size += 2 * _TIMEOUT_ROOM
     if size > max_request:
         raise RequestTooLarge("instance", size, max_request)
     return data

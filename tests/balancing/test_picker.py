@@ -23,9 +23,10 @@ from aioregistry.balancing import (
     RoundRobin,
     Sticky,
     Weighted,
+    rank_of,
 )
 from aioregistry.errors import InvalidArgument, NoInstances
-from aioregistry.model import Added, Entry, Removed, Resynced, Updated
+from aioregistry.model import Added, Entry, Removed, Resynced, Suspicion, Updated
 from tests.balancing.service import add, entry, picked, picker, remove, snapshot, update
 
 IDS = [f"n{number}" for number in range(7)]
@@ -121,6 +122,32 @@ def test_the_suspect_are_picked_only_when_nothing_confirmed_is_left() -> None:
     assert set(picked(chosen, 10)) == {"a", "c"}
     update(chosen, "a", owner=2)
     assert set(picked(chosen, 10)) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("suspects", "all_listed", "none_listed"), [("last", "bc", "a"), ("never", "bc", ""), ("equal", "abc", "a")]
+)
+def test_suspects_are_picked_last_never_or_as_all_others(suspects: Any, all_listed: str, none_listed: str) -> None:
+    chosen = picker("abc", "round-robin", rank=rank_of(suspects))
+    before = entry("a")
+    doubted = before.with_suspicion(Suspicion("disruption", 0.0, 30.0))
+    chosen.apply(Updated(doubted, before, 3), 0.0)
+    assert set(picked(chosen, 12)) == set(all_listed)
+    remove(chosen, "b")
+    remove(chosen, "c")
+    if none_listed:
+        assert set(picked(chosen, 3)) == set(none_listed)
+    else:
+        assert nothing(chosen).counts == {"suspect": 1}
+    chosen.apply(Updated(before, doubted, 4), 0.0)
+    assert set(picked(chosen, 3)) == {"a"}
+
+
+def test_why_it_is_not_picked_is_first_what_it_says_itself() -> None:
+    chosen = picker("a", "round-robin", rank=rank_of("never"))
+    doubted = entry("a", enabled=False).with_suspicion(Suspicion("disruption", 0.0, 30.0))
+    chosen.apply(Updated(doubted, entry("a"), 3), 0.0)
+    assert nothing(chosen).reason == "disabled"
 
 
 # ---------------------------------------------------------------- nothing to pick

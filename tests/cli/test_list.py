@@ -38,7 +38,7 @@ async def test_instances(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) 
         code, stdout, stderr = await outcome("list", "chat", "--json", *servers)
         assert (code, stderr) == (0, "")
         good, bad = json.loads(stdout)
-        assert set(good) == FIELDS | {"owner", "created", "invalid"}
+        assert set(good) == FIELDS | {"owner", "created", "invalid", "sessionTimeoutMs"}
         assert (good["id"], good["payload"], good["owner"], good["invalid"]) == ("a", {"n": 1}, shown, None)
         age = datetime.now(UTC) - datetime.fromisoformat(good["created"])
         assert timedelta(0) <= age < timedelta(minutes=5)

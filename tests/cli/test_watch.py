@@ -67,6 +67,41 @@ async def test_a_lost_connection_is_a_resync(proxy: ZooKeeperProxy, judge: Judge
         assert [listed["id"] for listed in resynced["instances"]] == ["a", "b"]
 
 
+async def test_what_consumers_see_is_shown_on_demand(
+    zookeeper: ZooKeeperServer, judge: Judge, proxy: ZooKeeperProxy, chroot: str
+) -> None:
+    service = f"{chroot}/services/chat"
+    for id in "abc":
+        await judge.make(f"{service}/{id}", instance(id))
+    servers = ("--zookeeper", f"{proxy.address}{chroot}")
+    async with (
+        Command("watch", "chat", "--json", "--guard", *servers) as guarded,
+        Command("watch", "chat", "--json", *servers) as plain,
+        Command("watch", "chat", "--guard", *servers) as lines,
+    ):
+        for each in (guarded, plain):
+            await objects(each, 1)
+        assert await lines.line() == "chat: 3 listed"
+        for _ in "abc":
+            await lines.line()
+        proxy.refuse()
+        proxy.cut()
+        for id in "ab":
+            await judge.delete(f"{service}/{id}")
+        proxy.accept()
+        (seen,), (listed,) = await objects(guarded, 1), await objects(plain, 1)
+        assert {each["id"]: each.get("suspect", False) for each in seen["instances"]} == {
+            "a": True,
+            "b": True,
+            "c": False,
+        }
+        assert [each["id"] for each in listed["instances"]] == ["c"]
+        assert await lines.line() == "resynced  1 listed"
+        assert {await lines.line() for _ in "ab"} == {
+            f"updated   {id}  10.0.0.7:7000  suspect: disruption" for id in "ab"
+        }
+
+
 async def test_lines_for_people(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     service = f"{chroot}/services/chat"
     await judge.make(f"{service}/a", instance("a", {"zone": "é"}))

@@ -82,12 +82,17 @@ PARTITIONS = {
 
 
 class Peer:
-    """A registry as a process has it, and what was said through its hook."""
+    """A registry as a process has it, and what was said through its hook.
 
-    def __init__(self, servers: str, *, session_timeout: float, **options: Any) -> None:
+    Its views believe every removal, unless it is given a guard: what is watched here are sessions and mirrors.
+    """
+
+    def __init__(
+        self, servers: str, *, session_timeout: float, guard: aioregistry.Guard | None = None, **options: Any
+    ) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.registry: Registry = aioregistry.connect(
-            servers, session_timeout=session_timeout, on_event=self._on_event, **options
+            servers, session_timeout=session_timeout, guard=guard, on_event=self._on_event, **options
         )
 
     def _on_event(self, name: str, fields: dict[str, object]) -> None:

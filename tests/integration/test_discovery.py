@@ -34,7 +34,7 @@ async def registry(request: pytest.FixtureRequest, proxy: ZooKeeperProxy, chroot
     servers = f"{proxy.address}{chroot}"
     async with (
         nothing_left(proxy),
-        aioregistry.connect(servers, session_timeout=TIMEOUT, watches=request.param) as registry,
+        aioregistry.connect(servers, session_timeout=TIMEOUT, watches=request.param, guard=None) as registry,
     ):
         yield registry
 
@@ -42,7 +42,7 @@ async def registry(request: pytest.FixtureRequest, proxy: ZooKeeperProxy, chroot
 @pytest.fixture
 async def publisher(zookeeper: ZooKeeperServer, chroot: str) -> AsyncIterator[Registry]:
     """Whose registrations are to be seen."""
-    async with aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=TIMEOUT) as registry:
+    async with aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=TIMEOUT, guard=None) as registry:
         yield registry
 
 
@@ -161,7 +161,7 @@ async def test_a_takeover_is_one_update(
         publisher.register(instance_of("chat")) as first,
         registry.discover("chat") as chat,
         chat.changes() as changes,
-        aioregistry.connect(servers, session_timeout=TIMEOUT) as other,
+        aioregistry.connect(servers, session_timeout=TIMEOUT, guard=None) as other,
         other.register(instance_of("chat")) as second,
     ):
         await chat.sync(DEADLINE)
@@ -278,7 +278,7 @@ async def test_syncing_shows_what_any_server_has_acknowledged(ensemble: ZooKeepe
     path = f"{base}/chat/a"
     async with (
         Judge(leader.address) as judge,
-        aioregistry.connect(follower.address, session_timeout=TIMEOUT, base_path=base) as registry,
+        aioregistry.connect(follower.address, session_timeout=TIMEOUT, base_path=base, guard=None) as registry,
         registry.discover("chat") as chat,
     ):
         await judge.make(path, document("a", 0))

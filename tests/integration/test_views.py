@@ -44,7 +44,9 @@ def watches(request: pytest.FixtureRequest) -> Strategy:
 @pytest.fixture
 async def registry(proxy: ZooKeeperProxy, chroot: str, watches: Strategy) -> AsyncIterator[Registry]:
     """A process behind the proxy, in a session that lasts."""
-    async with aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=LONG, watches=watches) as registry:
+    async with aioregistry.connect(
+        f"{proxy.address}{chroot}", session_timeout=LONG, watches=watches, guard=None
+    ) as registry:
         yield registry
 
 
@@ -294,7 +296,7 @@ async def test_what_is_known_stays_and_is_stale_while_the_server_is_paused(
     async with Judge(own_zookeeper.address) as judge:
         await judge.make(f"{SERVICE}/a", document("a"))
     async with (
-        aioregistry.connect(own_zookeeper.address, session_timeout=SHORT, watches=watches) as registry,
+        aioregistry.connect(own_zookeeper.address, session_timeout=SHORT, watches=watches, guard=None) as registry,
         registry.discover("chat") as view,
     ):
         snapshots = view.snapshots()
@@ -326,7 +328,7 @@ async def test_time_alone_makes_stale(proxy: ZooKeeperProxy, judge: Judge, chroo
     """Nothing was heard and nothing could be: this process did not run meanwhile."""
     await judge.make(f"{chroot}{SERVICE}/a", document("a"))
     async with (
-        aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=SHORT, watches=watches) as registry,
+        aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=SHORT, watches=watches, guard=None) as registry,
         registry.discover("chat") as view,
     ):
         snapshots = view.snapshots()
@@ -463,7 +465,9 @@ async def test_a_large_service_is_read_in_batches_that_fit(start_zookeeper: Star
             await writer.create(f"{SERVICE}/{id}", document(id, payload=payload))
     with ZooKeeperProxy((server.host, server.port)) as proxy:
         async with (
-            aioregistry.connect(proxy.address, session_timeout=LONG, max_request=most, watches=watches) as registry,
+            aioregistry.connect(
+                proxy.address, session_timeout=LONG, max_request=most, watches=watches, guard=None
+            ) as registry,
             registry.discover("chat") as view,
         ):
             assert list(view.snapshot) == ids

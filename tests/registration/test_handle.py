@@ -70,6 +70,37 @@ async def test_the_statuses_of_a_life(session: FakeSession) -> None:
     assert [status async for status in registered.statuses()] == [Status.CLOSED]
 
 
+async def test_the_node_tells_the_timeout_that_the_servers_granted(session: FakeSession) -> None:
+    def told() -> tuple[int | None, int]:
+        node = session.tree.nodes[PATH]
+        return decode(node.data).session_timeout_ms, node.version
+
+    async with registration(session, CHAT.replace(session_timeout_ms=5)) as registered:
+        assert told() == (30_000, 0)
+        session.disconnect()
+        session.timeout = 12.0  # the same session, on a server with other bounds
+        session.connect()
+        await quiet()
+        assert told() == (12_000, 1)
+        assert registered.instance == CHAT
+        assert registered.instance.session_timeout_ms == 12_000
+        session.expire()
+        session.timeout = 6.0
+        session.connect()
+        await registered.wait_live(5)
+        assert told() == (6_000, 0)
+
+
+async def test_without_a_session_the_timeout_is_not_known_yet() -> None:
+    session = FakeSession(ModelTree())
+    async with registration(session, wait=False) as registered:
+        assert registered.instance.session_timeout_ms is None
+        session.connect()
+        await registered.wait_live(5)
+        node = session.tree.nodes[PATH]
+        assert (decode(node.data).session_timeout_ms, node.version) == (30_000, 0)
+
+
 async def test_asleep_for_longer_than_the_session_lives(session: FakeSession) -> None:
     """The status is computed when it is read: nobody had the time to change it."""
     async with registration(session) as registered:

@@ -328,6 +328,23 @@ async def _flood(world: World, fault: Fault) -> None:
     world.servers.delete(path)
 
 
+STRANGERS: Final = 4
+"""Instances: as many as most worlds have of their own, so that losing them is too much for a guard."""
+
+
+async def _strangers(world: World, fault: Fault) -> None:
+    """Instances of another library's, whose session ends some time."""
+    service = world.service(fault.target)
+    paths = [f"{BASE}/{service}/stranger-{fault.target}-{number}" for number in range(STRANGERS)]
+    instances = [ServiceInstance(service, address="10.0.0.9", id=path.rpartition("/")[2]) for path in paths]
+    there = [path for path, each in zip(paths, instances, strict=True) if world.servers.create(path, encode(each))]
+    world.operator_note(f"{len(there)} strangers come to {service}")
+    await asyncio.sleep(fault.duration)
+    for path in there:
+        world.servers.delete(path)
+    world.operator_note(f"the strangers leave {service}")
+
+
 FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
     {
         "cut": _cut,
@@ -358,6 +375,7 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "overwrite": _overwrite,
         "litter": _litter,
         "flood": _flood,
+        "strangers": _strangers,
     }
 )
 """What each kind does; it is over when the coroutine is."""

@@ -19,6 +19,7 @@ from tests.support.checkers import (
     Loss,
     Violated,
     check_converged,
+    check_guarded,
     check_honest,
     check_legal,
     check_owned,
@@ -98,7 +99,7 @@ class Judges:
         if followed.history_lost:
             return
         for each in change.changes if isinstance(change, Resynced) else (change,):
-            if isinstance(each, Removed):
+            if isinstance(each, Removed) or each.entry.suspicion is not None:
                 record = self._records.get(f"{BASE}/{followed.service}/{each.id}", Record())
                 if record.last_gap < each.entry.czxid:
                     self.violated(Violated("Ordered", f"{each!r}, which was listed all the time"))
@@ -287,10 +288,15 @@ class Judges:
                 assert node is not None
                 held[name] = (node.created, node.mzxid)
             snapshot = followed.view.snapshot
-            seen: dict[str, object] = {id: (entry.czxid, entry.mzxid) for id, entry in snapshot.entries.items()}
+            listed = snapshot.confirmed.entries
+            seen: dict[str, object] = {id: (entry.czxid, entry.mzxid) for id, entry in listed.items()}
             seen |= {id: (invalid.czxid, invalid.mzxid) for id, invalid in snapshot.invalid.items()}
             who = f"{process.name} of {followed.service}"
             self._judge(partial(check_converged, seen=seen, held=held), who)
+            # It was fresh for longer than any hold by now.
+            suspects = dict.fromkeys(snapshot.suspects, float("inf"))
+            holds = dict.fromkeys(suspects, 0.0)
+            self._judge(partial(check_guarded, suspects=suspects, holds=holds, listed=held), who)
             if not followed.view.fresh:
                 self.violated(Violated("Converged", f"{who}: everything is well, and the view is not fresh"))
             # A consumer that was slow has not taken all of it yet.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import aioregistry
-from aioregistry import Registration, RegistrationDisplaced, Resynced, ServiceInstance, Status, View
+from aioregistry import Guard, Registration, RegistrationDisplaced, Resynced, ServiceInstance, Status, View
 from aioregistry.discovery.view import CHANGES_KEPT, Changes
 from aioregistry.runtime import Endpoint, Runtime
 from tests.simulation.engine import Machine
@@ -20,6 +20,9 @@ from tests.simulation.network import Network, Tap
 from tests.support.checkers import OrderedConsumer, Violated, check_bounded
 
 BASE: Final = "/services"
+
+GUARDS: Final = {"s1": Guard(hold=8.0, longest=12.0)}
+"""The services whose views have one."""
 
 # Written down once more on purpose, as the library's own tables are what is judged: requests that the quorum answers
 # (create, delete, setData, setACL, sync, check, multi, create2, the containers', the TTLs' …), and error codes that a
@@ -338,7 +341,7 @@ class Process:
     # ------------------------------------------------------------ views
 
     async def _follow(self, service: str) -> None:
-        view = await self.registry.discover(service)
+        view = await self.registry.discover(service, guard=GUARDS.get(service))
         followed = Followed(service, view)
         self.followed.append(followed)
         self._go(self._take_changes(followed))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from aioregistry import SessionState, Status, model
-from aioregistry.discovery import mirror, view
+from aioregistry.discovery import guard, mirror, view
 from aioregistry.discovery.follower import Follower
 from aioregistry.discovery.mirror import Mirror
 from aioregistry.protocol import Delete, EventKind, Exists, Multi
@@ -159,6 +159,14 @@ def fresh_by_connection(patch: Patch) -> None:
     patch.setattr(Mirror, "disconnected", lambda self: None)
 
 
+def suspect_for_ever(patch: Patch) -> None:
+    patch.setattr(guard.Suspects, "due", lambda self, zxid, now: guard.Verdict(()))
+
+
+def suspect_while_listed(patch: Patch) -> None:
+    patch.setattr(guard.Suspects, "_come_back", lambda self, change, released: change)
+
+
 def unbounded_queue(patch: Patch) -> None:
     patch.setattr(view, "CHANGES_KEPT", 1_000_000)
 
@@ -223,10 +231,12 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Converged", versions_instead_of_zxids, with_faults("expire", "delete", "wipe", "partition")),
         Mistake("Ordered", removed_straight_from_an_event, RIVALS),
         Mistake("Honest", live_by_ping, with_faults("cut off", sizes=(3,))),
-        Mistake("Honest", evidence_by_arrival, with_faults("sleep", "block", "deafen")),
+        Mistake("Honest", evidence_by_arrival, with_faults("sleep", "slow link", every=1.5)),
         Mistake("Honest", a_clock_that_sleeps, with_faults("sleep")),
         Mistake("Honest", live_while_suspended, with_faults("partition")),
         Mistake("Honest", fresh_by_connection, with_faults("partition")),
+        Mistake("Guarded", suspect_for_ever, with_faults("strangers")),
+        Mistake("Ordered", suspect_while_listed, with_faults("expire", "wipe", "partition")),
         Mistake("Bounded", unbounded_queue, with_faults("flood", every=15.0, paces=(80.0,))),
         Mistake("Published", retry_that_ends, with_faults("restart", every=20.0)),
         Mistake("Published", event_of_the_own_node_ignored, with_faults("delete")),

@@ -132,16 +132,48 @@ def check_withdrawn(
 
 
 def check_converged(*, seen: Mapping[str, Hashable], held: Mapping[str, Hashable]) -> None:
-    """A view equals the connected server's state one resync after that falls quiet, whatever happened before.
+    """The confirmed part of a view equals the server's state one resync after that falls quiet, whatever happened.
 
     Args:
-        seen: what the view says of each node, by id: its identity (czxid, mzxid), its data, or both.
+        seen: what the view says of each node, suspects left out, by id: its identity (czxid, mzxid), its data, or both.
         held: the same of the server.
     """
     missing, extra = sorted(held.keys() - seen.keys()), sorted(seen.keys() - held.keys())
     other = sorted(id for id in seen.keys() & held.keys() if seen[id] != held[id])
     if missing or extra or other:
         raise Violated("Converged", f"not seen: {missing}; seen and gone: {extra}; seen otherwise than it is: {other}")
+
+
+# ---------------------------------------------------------------- Guarded
+
+
+def check_guarded(
+    *,
+    suspects: Mapping[str, float],
+    holds: Mapping[str, float],
+    listed: Collection[str],
+    withdrawn: Collection[str] = (),
+    fewest: int = 0,
+) -> None:
+    """Instances that go together unexplained stay as suspects until they come back, fail, or their hold is over.
+
+    Nothing that is listed is suspect, nor what was withdrawn before the view's eyes.
+
+    Args:
+        suspects: for how many seconds they have been, while the view was fresh; by id.
+        holds: the seconds that each may be.
+        listed: by the server, as the view knows it.
+        withdrawn: whose markers the view saw.
+        fewest: how many must be suspect, as far as the world can tell.
+    """
+    if both := sorted(suspects.keys() & set(listed)):
+        raise Violated("Guarded", f"suspect and listed: {both}")
+    if held := sorted(suspects.keys() & set(withdrawn)):
+        raise Violated("Guarded", f"held though they withdrew: {held}")
+    if late := {id: seconds for id, seconds in suspects.items() if seconds > holds[id]}:
+        raise Violated("Guarded", f"suspect for longer than their hold: {late}")
+    if len(suspects) < fewest:
+        raise Violated("Guarded", f"{len(suspects)} are held of {fewest} that went together")
 
 
 # ---------------------------------------------------------------- Ordered
@@ -208,9 +240,13 @@ class OrderedConsumer:
             return
         if kind == "Updated" and change.previous_entry != known:
             raise Violated("Ordered", f"{change!r} claims to follow {change.previous_entry!r}, told was {known!r}")
-        if change.entry.mzxid <= self._newest.get(id, 0):
-            raise Violated("Ordered", f"{change!r} repeats or undoes what was told: {self._newest[id]:#x}")
-        self._newest[id] = change.entry.mzxid
+        newest = self._newest.get(id, 0)
+        # Doubt is no state of the node: an instance that becomes suspect is the one that was told before.
+        doubted = getattr(change.entry, "suspicion", None) is not None
+        if change.entry.mzxid < newest or (change.entry.mzxid == newest and not doubted):
+            raise Violated("Ordered", f"{change!r} repeats or undoes what was told: {newest:#x}")
+        if not doubted:  # it may be of a history that was lost
+            self._newest[id] = change.entry.mzxid
         self.entries[id] = change.entry
 
 

@@ -1,0 +1,450 @@
+"""Suspects of views: shown, told, counted, timed and let go, on a session in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import weakref
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import msgspec
+import pytest
+
+from aioregistry import Guard, InvalidArgument, NoInstances, Resynced
+from aioregistry.discovery import Changes, Discovery, View, custody, view
+from aioregistry.protocol import AddWatch, Create, Delete, Multi
+from aioregistry.registration.transactions import target_of, withdrawal
+from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery
+from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
+from tests.support.fake_session import quiet, until
+from tests.support.model_tree import ModelTree
+
+DEADLINE = 20.0
+IDS = [f"n{number}" for number in range(10)]
+LONG, SHORT = Guard(hold=300), Guard(hold=0.05)
+MARKERS = f"{BASE}-withdrawn"
+
+
+@pytest.fixture
+def service() -> Service:
+    tree = ModelTree()
+    tree.make(MARKERS)
+    service = Service(tree)
+    service.fill(IDS, {"zone": "eu"})
+    return service
+
+
+@pytest.fixture
+def session(service: Service) -> DiscoverySession:
+    session = DiscoverySession(service.tree)
+    session.connect()
+    return session
+
+
+@pytest.fixture
+async def found(session: DiscoverySession) -> AsyncIterator[Discovery]:
+    """Leaves nothing behind."""
+    found = discovery(session)
+    yield found
+    await found.aclose()
+    assert session.watches.in_use == []
+    assert session.observers == []
+    assert session.armed_trees == {}
+
+
+def withdraw(service: Service, id: str) -> None:
+    node = service.tree.nodes[f"{CHAT}/{id}"]
+    target = target_of(BASE, "chat", id, ())
+    service.tree.apply(0, withdrawal(target, node.version, node.czxid, marked=True))
+
+
+def remove(service: Service, ids: Iterable[str]) -> None:
+    for id in ids:
+        service.remove(id)
+
+
+async def expire_all_while_away(service: Service, session: DiscoverySession) -> None:
+    session.disconnect()
+    remove(service, service.held())
+    session.connect()
+    await quiet()
+
+
+def check(view: View[Any], service: Service) -> None:
+    snapshot = view.snapshot
+    confirmed = snapshot.confirmed.entries
+    check_converged(
+        seen={id: (entry.czxid, entry.mzxid) for id, entry in confirmed.items()},
+        held={id: node for id, node in service.held().items() if id not in snapshot.invalid},
+    )
+    suspects = dict.fromkeys(snapshot.suspects, 0.0)
+    check_guarded(suspects=suspects, holds=dict.fromkeys(suspects, 300.0), listed=service.held())
+    assert len(snapshot) == len(confirmed) + len(suspects)
+
+
+def taken(stream: Changes[Any]) -> list[Any]:
+    changes = []
+    while stream._ready():
+        changes.append(stream._take())
+    return changes
+
+
+def events(session: DiscoverySession, name: str) -> list[dict[str, Any]]:
+    return [fields for event, fields in session.emitted if event == name]
+
+
+# ---------------------------------------------------------------- held and let go
+
+
+async def test_an_outage_after_which_all_come_back(
+    found: Discovery, service: Service, session: DiscoverySession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with found.view("chat", guard=LONG) as view, view.changes() as changes:
+        consumer = OrderedConsumer(changes.start.entries)
+        with caplog.at_level(logging.WARNING):
+            await expire_all_while_away(service, session)
+        assert list(view.snapshot) == IDS
+        assert list(view.snapshot.suspects) == IDS
+        assert view.snapshot.confirmed == {}
+        check(view, service)
+        [resynced] = taken(changes)
+        assert isinstance(resynced, Resynced)
+        assert (len(resynced.updated), resynced.removed) == (10, ())
+        assert events(session, "discovery.held") == [
+            {"service": "chat", "id": id, "reason": "disruption"} for id in IDS
+        ]
+        assert "chat: 10 held back, for disruption: n0, n1" in caplog.text
+        assert repr(view).startswith("<View chat: 10 instances (10 suspect), fresh")
+        assert repr(view).endswith(", 10 held so far>")
+        assert "10 instances (10 suspect)" in repr(view.snapshot)
+
+        for id in IDS:
+            service.add(id, "new")
+        await quiet()
+        assert view.snapshot.suspects == {}
+        assert view.snapshot.confirmed is view.snapshot
+        assert {instance.payload for instance in view.snapshot.values()} == {"new"}
+        assert view.held_total == 10
+        assert {(each["id"], each["why"]) for each in events(session, "discovery.released")} == {
+            (id, "came back") for id in IDS
+        }
+        for change in [resynced, *taken(changes)]:
+            consumer.apply(change)
+        consumer.check(view.snapshot.entries)
+        check(view, service)
+
+
+async def test_a_hold_that_ends_wakes_whoever_follows(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=SHORT) as view, view.changes() as changes:
+        await expire_all_while_away(service, session)
+        snapshot = await view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+        assert snapshot == {}
+        resynced, *removals = taken(changes)
+        assert isinstance(resynced, Resynced)
+        assert [type(each).__name__ for each in removals] == ["Removed"] * 10
+        assert view.held_total == 10
+        check(view, service)
+
+
+async def test_an_outage_during_a_hold_moves_its_end(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view, view.changes() as changes:
+        await expire_all_while_away(service, session)
+        service.add("n0")
+        before = view.snapshot.suspects["n1"]
+        session.disconnect()
+        await quiet()
+        session.connect()
+        await until(lambda: view.fresh)
+        after = view.snapshot.suspects["n1"]
+        assert (after.since, after.reason) == (before.since, before.reason)
+        assert after is not before  # by the clocks: what was left is left
+        assert after.until == pytest.approx(before.until, abs=DEADLINE)
+        consumer = OrderedConsumer(changes.start.entries)
+        for change in taken(changes):
+            consumer.apply(change)
+        consumer.check(view.snapshot.entries)
+
+
+async def test_a_quorum_that_was_silent_for_a_while_stops_the_clock(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view, view.changes() as changes:
+        remove(service, IDS[:5])
+        await quiet()
+        assert len(view.snapshot.suspects) == 5
+        assert view._custody is not None
+        assert taken(changes)
+        view._custody.freshness_changed(False)
+        assert view._custody._timer is None
+        await asyncio.sleep(0.01)
+        view._show_if_any(view._custody.freshness_changed(True))
+        assert [type(each).__name__ for each in taken(changes)] == ["Updated"] * 5
+        assert view._custody._timer is not None
+
+
+async def test_a_view_without_a_guard_believes_everything(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat") as view:
+        assert [each for each in session.served if isinstance(each, AddWatch)] == [AddWatch(CHAT)]
+        await expire_all_while_away(service, session)
+        assert view.snapshot == {}
+        assert view.held_total == 0
+        assert not view.report_failed("n0")
+
+
+async def test_guarded_and_unguarded_views_share_one_mirror(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat") as plain, found.view("chat", guard=LONG) as guarded:
+        await expire_all_while_away(service, session)
+        assert (len(plain.snapshot), len(guarded.snapshot)) == (0, 10)
+        assert events(session, "discovery.synced")[-1]["instances"] == 0
+
+
+class Meta(msgspec.Struct, frozen=True):
+    zone: str
+
+
+async def test_typed_views_hold_what_they_converted(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", payload_type=Meta, guard=LONG) as view:
+        await expire_all_while_away(service, session)
+        assert {instance.payload for instance in view.snapshot.values()} == {Meta("eu")}
+        service.add("n0", {"zone": "us"})
+        service.add("n1", {"zone": 7})
+        service.add("n2", data=b"{}")
+        await quiet()
+        assert view.snapshot["n0"].payload == Meta("us")
+        assert sorted(view.snapshot.invalid) == ["n1", "n2"]
+        assert sorted(view.snapshot.suspects) == IDS[3:]
+        assert {each["id"]: each["why"] for each in events(session, "discovery.released")} == {
+            "n0": "came back",
+            "n1": "invalid",
+            "n2": "invalid",
+        }
+        check(view, service)
+
+
+async def test_overwritten_nodes_are_no_removals(found: Discovery, service: Service) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        for id in IDS:
+            service.set(id, data=b"garbage")
+        await quiet()
+        assert view.snapshot == {}
+        assert sorted(view.snapshot.invalid) == IDS
+
+
+async def test_a_consumer_that_lags_gets_the_true_differences(
+    found: Discovery, service: Service, session: DiscoverySession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "CHANGES_KEPT", 3)
+    async with found.view("chat", guard=LONG) as chat, chat.changes() as changes:
+        consumer = OrderedConsumer(changes.start.entries)
+        for id in IDS[:8]:
+            service.remove(id)
+            await quiet()
+        service.add("n0", "new")
+        await quiet()
+        assert chat.report_failed("n1")
+        [resynced] = taken(changes)
+        consumer.apply(resynced)
+        consumer.check(chat.snapshot.entries)
+        assert sorted(chat.snapshot.suspects) == IDS[2:8]
+
+
+# ---------------------------------------------------------------- markers
+
+
+async def test_a_mass_withdrawal_is_not_held(found: Discovery, service: Service, session: DiscoverySession) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        armed = [each.path for each in session.served if isinstance(each, AddWatch)]
+        assert list(dict.fromkeys(armed)) == [MARKERS, CHAT]
+        for id in IDS:
+            withdraw(service, id)
+        await quiet()
+        assert view.snapshot == {}
+        assert view.held_total == 0
+
+
+async def test_a_withdrawal_that_was_read_by_the_resync_is_not_held(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    """Between the markers' watch and the first read: the fake server answers one after the other."""
+    async with found.view("chat", guard=LONG) as view:
+        session.disconnect()
+        session.connect()
+        while MARKERS not in session.armed_trees:
+            await asyncio.sleep(0)
+        for id in IDS:
+            withdraw(service, id)
+        await quiet()
+        assert view.snapshot == {}
+
+
+async def test_who_was_away_cannot_know_and_holds(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        session.disconnect()
+        for id in IDS[:4]:
+            withdraw(service, id)
+        session.connect()
+        await quiet()
+        assert sorted(view.snapshot.suspects) == IDS[:4]
+
+
+async def test_a_suspect_that_came_back_unseen_and_withdrew_is_let_go(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        await expire_all_while_away(service, session)
+        service.add("n0")
+        withdraw(service, "n0")
+        await quiet()
+        assert sorted(view.snapshot.suspects) == IDS[1:]
+
+
+async def test_the_second_guarded_view_arms_the_watch_that_the_first_view_did_without(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat"):
+        assert MARKERS not in session.armed_trees
+        async with found.view("chat", guard=LONG) as view:
+            assert MARKERS in session.armed_trees
+            for id in IDS:
+                withdraw(service, id)
+            await quiet()
+            assert view.held_total == 0
+        assert MARKERS not in session.armed_trees
+
+
+@pytest.mark.parametrize("strategy", ["auto", "one-shot"])
+async def test_without_recursive_watches_withdrawals_are_held_unless_disabled_first(
+    strategy: Any, service: Service, session: DiscoverySession
+) -> None:
+    session.knows_no_trees = True
+    found = discovery(session, strategy)
+    async with found.view("chat", guard=LONG) as view:
+        for id in IDS[:5]:
+            withdraw(service, id)
+        await quiet()
+        assert sorted(view.snapshot.suspects) == IDS[:5]
+    await found.aclose()
+    assert session.watches.in_use == []
+
+
+async def test_whatever_lies_among_the_markers_costs_nothing(found: Discovery, service: Service) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        for name in ("x", "a:b", "chat:n0:zz", "a:b:c:d", "%ff:%ff:1", "mail:n0:ffffffffff"):
+            path = f"{MARKERS}/{name}"
+            service.tree.apply(0, Multi([Create(path, b""), Delete(path)]))
+        await quiet()
+        remove(service, IDS[:5])
+        await quiet()
+        assert sorted(view.snapshot.suspects) == IDS[:5]
+
+
+# ---------------------------------------------------------------- reports and picks
+
+
+async def test_a_failing_pick_drops_a_suspect(found: Discovery, service: Service, session: DiscoverySession) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        balancer = view.balancer()
+        await expire_all_while_away(service, session)
+        pick = balancer.pick()
+        with pytest.raises(OSError), pick:  # noqa: PT011 - raised right here
+            raise OSError
+        assert pick.id not in view.snapshot
+        with balancer.pick():
+            pass
+        assert len(view.snapshot) == 9
+        assert [each["why"] for each in events(session, "discovery.released")] == ["failed"]
+        late = balancer.pick()
+    late.failed()
+
+
+async def test_a_reported_failure_drops_a_suspect_and_nobody_else(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        await expire_all_while_away(service, session)
+        service.add("n0")
+        await quiet()
+        assert [view.report_failed(id) for id in ("n0", "n1", "n1", "other")] == [False, True, False, False]
+        assert sorted(view.snapshot) == ["n0", *IDS[2:]]
+        wrong: Any = 7
+        with pytest.raises(InvalidArgument, match="id=7"):
+            view.report_failed(wrong)
+
+
+async def test_suspects_are_picked_as_the_caller_chooses(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        last, never, equal = (view.balancer(suspects=way) for way in ("last", "never", "equal"))
+        await expire_all_while_away(service, session)
+        assert {last.pick().id for _ in range(20)} == {equal.pick().id for _ in range(20)} == set(IDS)
+        with pytest.raises(NoInstances, match="all 10 are suspect") as caught:
+            never.pick()
+        assert (caught.value.reason, caught.value.counts) == ("suspect", {"suspect": 10})
+        service.add("n3")
+        await quiet()
+        assert {last.pick().id for _ in range(20)} == {never.pick().id for _ in range(20)} == {"n3"}
+        assert {equal.pick().id for _ in range(20)} == set(IDS)
+        late = view.balancer(suspects="never")
+        assert late.pick().id == "n3"
+        wrong: Any
+        for wrong in ("first", None, 1, ["last"]):
+            with pytest.raises(InvalidArgument, match="suspects="):
+                view.balancer(suspects=wrong)
+
+
+@pytest.mark.parametrize("wrong", [True, 30, "on", Guard])
+async def test_a_guard_that_is_none_is_refused(found: Discovery, wrong: Any) -> None:
+    with pytest.raises(InvalidArgument, match="guard="):
+        _ = found.view("chat", guard=wrong)
+
+
+# ---------------------------------------------------------------- endings
+
+
+async def test_a_closed_view_leaves_no_timer(found: Discovery, service: Service, session: DiscoverySession) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        await expire_all_while_away(service, session)
+        assert view._custody is not None
+        timer = view._custody._timer
+        assert timer is not None
+    assert timer.cancelled()
+
+
+@pytest.mark.filterwarnings("ignore:View of 'chat' was never closed:ResourceWarning")
+async def test_a_timer_keeps_no_view_that_was_dropped(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    view: View[Any] = await found.view("chat", guard=LONG)
+    await expire_all_while_away(service, session)
+    assert view._custody is not None
+    assert view._custody._timer is not None
+    gone = weakref.ref(view)
+    del view
+    gc.collect()
+    assert gone() is None
+    custody._wake(gone)  # as the timer does: nobody is told
+    found.departures.release()  # what the view would have done
+
+
+async def test_a_cancelled_entering_leaves_nothing(found: Discovery, session: DiscoverySession) -> None:
+    session.silent = True
+    entering = asyncio.ensure_future(found.view("chat", guard=LONG).__aenter__())
+    await quiet()
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        _ = await entering

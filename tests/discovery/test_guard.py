@@ -1,0 +1,519 @@
+"""The guard by itself: what is held, for how long, and what is never held."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from aioregistry import Added, Entry, Guard, InvalidArgument, Removed, ServiceInstance, Updated
+from aioregistry.discovery.guard import Moment, Suspects, Verdict
+from aioregistry.model import Difference
+from tests.support.checkers import OrderedConsumer, check_guarded
+
+EPOCH = 1 << 32
+WALL = 1_763_680_000.0
+
+# ---------------------------------------------------------------- options
+
+_NUMBERS: list[Any] = [-1, math.nan, math.inf, "1", None, True]
+WRONG = [
+    *(("hold", value) for value in [*_NUMBERS, 0, 100_000]),
+    *(("share", value) for value in [*_NUMBERS, 1.01]),
+    *(("within", value) for value in [*_NUMBERS, 0]),
+    *(("longest", value) for value in [*_NUMBERS, 29.9]),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG)
+def test_a_wrong_option_is_named_with_its_value(field: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        Guard(**{field: value})
+    assert (raised.value.field, raised.value.value) == (field, value) or value is not value  # NaN equals nothing
+
+
+def test_options_cannot_be_changed() -> None:
+    guard = Guard(hold=60)
+    with pytest.raises(AttributeError):
+        guard.hold = 1  # type: ignore[misc]
+    assert guard == Guard(hold=60)
+    assert repr(guard) == "Guard(hold=60, share=0.2, within=10.0, longest=300.0)"
+
+
+# ---------------------------------------------------------------- a view in small
+
+
+def entry(id: str, czxid: int, *, timeout_ms: int | None = None, enabled: bool = True) -> Entry[Any]:
+    instance = ServiceInstance("chat", id=id, address="10.0.0.7", session_timeout_ms=timeout_ms, enabled=enabled)
+    return Entry(instance, 1, czxid, czxid, 0, 0.0, 0.0)
+
+
+class Scene:
+    """What the server holds, what is shown, and the time."""
+
+    def __init__(self, guard: Guard, ids: Iterable[str] = (), *, timeout_ms: int | None = None) -> None:
+        self.now = 100.0
+        self.zxid = EPOCH + 1
+        self.listed = {id: entry(id, self.zxid, timeout_ms=timeout_ms) for id in ids}
+        self.suspects: Suspects[Any] = Suspects(guard, self.zxid)
+        self.consumer = OrderedConsumer(self.listed)
+        self.fresh = True
+        self.released: list[tuple[str, str]] = []
+        self.held = 0
+
+    def show(self, verdict: Verdict[Any]) -> tuple[Difference[Any], ...]:
+        for change in verdict.changes:
+            self.consumer.apply(change)
+        self.held += len(verdict.held)
+        self.released += verdict.released
+        return verdict.changes
+
+    def take(self, changes: list[Difference[Any]], *, invalid: Iterable[str] = ()) -> tuple[Difference[Any], ...]:
+        gone = set(invalid)
+        if not self.suspects.concerned(changes, self.zxid) and self.fresh:
+            return self.show(Verdict(tuple(changes)))
+        at = Moment(self.now, WALL + self.now)
+        verdict = self.suspects.take(
+            changes, listed=len(self.listed), zxid=self.zxid, at=at, gone=lambda id: id not in gone
+        )
+        return self.show(verdict)
+
+    def come(self, *ids: str, **fields: Any) -> tuple[Difference[Any], ...]:
+        self.zxid += 1
+        changes: list[Difference[Any]] = []
+        for id in ids:
+            before, after = self.listed.get(id), entry(id, self.zxid, **fields)
+            self.listed[id] = after
+            changes.append(Added(after, self.zxid) if before is None else Updated(after, before, self.zxid))
+        return self.take(changes)
+
+    def go(self, *ids: str, invalid: Iterable[str] = ()) -> tuple[Difference[Any], ...]:
+        self.zxid += 1
+        return self.take([Removed(self.listed.pop(id), self.zxid) for id in ids], invalid=invalid)
+
+    def withdraw(self, *ids: str) -> tuple[Difference[Any], ...]:
+        for id in ids:
+            self.mark(id, self.listed[id].czxid)
+        return self.go(*ids)
+
+    def mark(self, id: str, czxid: int) -> None:
+        self.show(self.suspects.withdrawn(id, czxid, self.zxid, listed=id in self.listed))
+
+    def interrupt(self) -> None:
+        self.fresh = False
+        self.suspects.interrupted(self.now)
+
+    def resume(self) -> tuple[Difference[Any], ...]:
+        self.fresh = True
+        return self.show(self.suspects.resumed(self.zxid, Moment(self.now, WALL + self.now)))
+
+    def wait(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.suspects.wake is not None and self.suspects.wake <= until:
+            self.now = max(self.now, self.suspects.wake)
+            self.show(self.suspects.due(self.zxid, self.now))
+        self.now = until
+
+    @property
+    def suspect(self) -> list[str]:
+        return sorted(self.suspects.entries)
+
+
+IDS = [f"n{number}" for number in range(10)]
+
+
+def told(changes: Iterable[Difference[Any]]) -> list[tuple[str, str, bool]]:
+    """Kind, id, and whether it is suspect."""
+    return [(type(each).__name__, each.id, each.entry.suspicion is not None) for each in changes]
+
+
+# ---------------------------------------------------------------- one thing at a time
+
+
+def test_a_crash_in_quiet_times_is_a_removal() -> None:
+    scene = Scene(Guard(), IDS)
+    assert told(scene.go("n0")) == [("Removed", "n0", False)]
+    assert scene.suspect == []
+
+
+def test_more_than_the_share_at_once_becomes_suspect() -> None:
+    scene = Scene(Guard(), IDS)
+    assert told(scene.go("n0", "n1", "n2")) == [("Updated", id, True) for id in ("n0", "n1", "n2")]
+    suspicion = scene.consumer.entries["n0"].suspicion  # type: ignore[attr-defined]
+    assert (suspicion.reason, suspicion.since, suspicion.until) == ("mass removal", WALL + 100, WALL + 130)
+
+
+def test_those_that_were_shown_as_removed_come_back_as_suspects() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go("n0")
+    scene.wait(4)
+    scene.go("n1")
+    scene.wait(4)
+    assert told(scene.go("n2")) == [("Updated", "n2", True), ("Added", "n0", True), ("Added", "n1", True)]
+
+
+def test_what_went_before_the_period_is_not_counted() -> None:
+    scene = Scene(Guard(within=10), IDS)
+    for id in IDS[:6]:
+        assert told(scene.go(id)) == [("Removed", id, False)]
+        scene.wait(5)
+    assert scene.suspect == []
+
+
+def test_who_comes_back_at_once_is_not_counted() -> None:
+    scene = Scene(Guard(), IDS)
+    for id in IDS:
+        scene.go(id)
+        assert told(scene.come(id)) == [("Added", id, False)]
+    assert scene.held == 0
+
+
+def test_two_of_two_in_quiet_times_are_believed() -> None:
+    scene = Scene(Guard(), ["a", "b"])
+    scene.go("a", "b")
+    assert scene.suspect == []
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b"], IDS])
+def test_around_a_disruption_the_whole_service_is_held(ids: list[str]) -> None:
+    scene = Scene(Guard(), ids)
+    scene.interrupt()
+    scene.wait(60)
+    assert told(scene.go(*ids)) == [("Updated", id, True) for id in ids]
+    assert scene.resume() == ()
+    assert {each.suspicion.reason for each in scene.suspects.entries.values()} == {"disruption"}  # type: ignore[union-attr]
+
+
+def test_one_of_two_around_a_disruption_is_believed() -> None:
+    scene = Scene(Guard(), ["a", "b"])
+    scene.interrupt()
+    assert told(scene.go("a")) == [("Removed", "a", False)]
+
+
+def test_after_a_disruption_the_period_is_open_until_the_hold_is_over() -> None:
+    scene = Scene(Guard(hold=30, within=1), IDS)
+    scene.interrupt()
+    scene.wait(100)
+    scene.resume()
+    scene.go("n0", "n1")
+    scene.wait(29)
+    assert told(scene.go("n2"))[0] == ("Updated", "n2", True)
+    scene = Scene(Guard(hold=30, within=1), IDS)
+    scene.interrupt()
+    scene.resume()
+    scene.go("n0", "n1")
+    scene.wait(31)
+    assert told(scene.go("n2")) == [("Removed", "n2", False)]
+
+
+def test_a_new_leader_opens_the_period() -> None:
+    scene = Scene(Guard(share=0.1), IDS)
+    scene.zxid += EPOCH
+    scene.go("n0", "n1")
+    assert {each.suspicion.reason for each in scene.suspects.entries.values()} == {"new leader"}  # type: ignore[union-attr]
+
+
+def test_a_deliberate_withdrawal_is_never_held() -> None:
+    scene = Scene(Guard(), IDS)
+    assert told(scene.withdraw(*IDS)) == [("Removed", id, False) for id in IDS]
+
+
+def test_who_was_disabled_had_said_so() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.come(*IDS, enabled=False)
+    scene.go(*IDS)
+    assert scene.suspect == []
+
+
+def test_a_marker_of_another_node_explains_nothing() -> None:
+    scene = Scene(Guard(), IDS)
+    for id in IDS:
+        scene.mark(id, scene.listed[id].czxid - 1)
+    scene.go(*IDS)
+    assert scene.suspect == IDS
+
+
+def test_a_marker_of_a_later_node_of_the_same_id_explains_the_removal() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.interrupt()
+    for id in IDS:
+        scene.mark(id, scene.listed[id].czxid + 5)
+    scene.go(*IDS)
+    assert scene.suspect == []
+
+
+def test_a_marker_that_comes_late_takes_back_the_doubt() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go("n0", "n1", "n2")
+    scene.mark("n0", EPOCH + 9)
+    scene.mark("n1", EPOCH)  # of an earlier node
+    assert scene.suspect == ["n1", "n2"]
+    assert scene.released == [("n0", "withdrawn")]
+    scene = Scene(Guard(), IDS)
+    scene.go("n0", "n1")
+    scene.mark("n0", EPOCH + 9)
+    scene.go("n2")
+    assert scene.suspect == []
+
+
+def test_markers_of_a_history_that_was_lost_mean_nothing() -> None:
+    scene = Scene(Guard(), IDS)
+    for id in IDS:
+        scene.mark(id, scene.listed[id].czxid)
+    scene.interrupt()
+    scene.zxid = 5
+    scene.consumer.rolled_back()
+    scene.go(*IDS)
+    assert scene.suspect == IDS
+
+
+def test_a_node_that_shows_no_instance_is_no_removal_to_doubt() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS, invalid=IDS)
+    assert scene.suspect == []
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS)
+    scene.show(scene.suspects.invalid(["n0", "other"], scene.zxid))
+    assert scene.suspect == IDS[1:]
+    assert scene.released == [("n0", "invalid")]
+
+
+def test_who_comes_back_is_confirmed() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS)
+    assert told(scene.come("n3")) == [("Updated", "n3", False)]
+    assert scene.released == [("n3", "came back")]
+
+
+def test_a_hold_ends() -> None:
+    scene = Scene(Guard(hold=30), IDS)
+    scene.go(*IDS)
+    scene.wait(29.9)
+    assert scene.suspect == IDS
+    scene.wait(0.2)
+    assert scene.suspect == []
+    assert scene.consumer.entries == {}
+    assert scene.suspects.wake is None
+
+
+@pytest.mark.parametrize(("timeout_ms", "seconds"), [(None, 30), (4_000, 30), (60_000, 60), (10_000_000, 300)])
+def test_a_hold_is_never_shorter_than_the_session_timeout(timeout_ms: int | None, seconds: float) -> None:
+    scene = Scene(Guard(), IDS, timeout_ms=timeout_ms)
+    scene.go(*IDS)
+    scene.wait(seconds - 0.1)
+    assert scene.suspect == IDS
+    scene.wait(0.2)
+    assert scene.suspect == []
+
+
+def test_who_fails_is_dropped() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS)
+    assert told(scene.show(scene.suspects.failed("n0", scene.zxid))) == [("Removed", "n0", True)]
+    assert scene.show(scene.suspects.failed("n0", scene.zxid)) == ()
+    assert scene.released == [("n0", "failed")]
+
+
+def test_holds_stand_still_while_the_view_is_not_fresh() -> None:
+    scene = Scene(Guard(hold=30), IDS)
+    scene.go(*IDS)
+    scene.wait(20)
+    scene.interrupt()
+    assert scene.suspects.wake is None
+    scene.wait(1000)
+    assert scene.show(scene.suspects.due(scene.zxid, scene.now)) == ()
+    assert told(scene.resume()) == [("Updated", id, True) for id in IDS]
+    moved = scene.suspects.entries["n0"].suspicion
+    assert moved is not None
+    assert (moved.since, moved.until) == (WALL + 100, WALL + scene.now + 10)
+    scene.wait(9.9)
+    assert scene.suspect == IDS
+    scene.wait(0.2)
+    assert scene.suspect == []
+
+
+def test_nothing_is_remembered_after_the_period() -> None:
+    scene = Scene(Guard(within=10), IDS)
+    scene.go("n0")
+    assert scene.suspects.wake == scene.now + 10
+    scene.wait(10)
+    assert scene.suspects.wake is None
+    assert not scene.suspects._counted
+    assert not scene.suspects._shown_removed
+    assert not scene.suspects.concerned([Added(entry("x", 5), scene.zxid)], scene.zxid)
+
+
+# ---------------------------------------------------------------- whatever happens
+
+OPTIONS = st.builds(
+    lambda hold, share, within, more: Guard(hold=hold, share=share, within=within, longest=hold + more),
+    st.sampled_from([1.0, 10.0, 30.0]),
+    st.sampled_from([0.0, 0.2, 0.5, 1.0]),
+    st.sampled_from([0.5, 5.0, 40.0]),
+    st.sampled_from([0.0, 15.0]),
+)
+some_ids = st.lists(st.sampled_from(IDS), min_size=1, unique=True)
+
+
+class Guarding(RuleBasedStateMachine):
+    """The reference keeps a plain diary, and says from it what must be held."""
+
+    @initialize(guard=OPTIONS)
+    def start(self, guard: Guard) -> None:
+        self.guard = guard
+        self.scene = Scene(guard)
+        self.counted: dict[str, float] = {}
+        self.loud: list[list[float]] = []  # from when to when the period stays open
+        self.held_for: dict[str, float] = {}
+        self.holds: dict[str, float] = {}
+        self.withdrawn: set[str] = set()
+
+    # ------------------------------------------------------------ what happens
+
+    @rule(ids=some_ids, enabled=st.sampled_from([True, True, False]), timeout=st.sampled_from([None, 500, 20_000]))
+    def come(self, ids: list[str], enabled: bool, timeout: int | None) -> None:
+        if self.scene.fresh:
+            self.scene.come(*ids, enabled=enabled, timeout_ms=timeout)
+            self.came(ids)
+
+    @rule(ids=some_ids)
+    def go(self, ids: list[str]) -> None:
+        there = [id for id in ids if id in self.scene.listed]
+        if self.scene.fresh and there:
+            self.gone(there)
+
+    @rule(ids=some_ids)
+    def withdraw(self, ids: list[str]) -> None:
+        there = [id for id in ids if id in self.scene.listed]
+        if self.scene.fresh and there:
+            self.withdrawn.update(there)
+            self.scene.withdraw(*there)
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 12.0, 50.0]))
+    def wait(self, seconds: float) -> None:
+        before = self.scene.suspects.entries.keys()
+        self.scene.wait(seconds)
+        for id in before & self.scene.suspects.entries.keys():
+            self.held_for[id] += seconds if self.scene.fresh else 0.0
+        for id, why in self.scene.released:
+            assert (why, self.scene.fresh) == ("time is up", True)
+            assert self.held_for[id] + seconds >= self.holds[id]
+        self.note_ends()
+
+    @rule(ids=some_ids)
+    def fail(self, ids: list[str]) -> None:
+        for id in ids:
+            self.scene.show(self.scene.suspects.failed(id, self.scene.zxid))
+        self.note_ends()
+
+    @precondition(lambda self: self.scene.fresh)
+    @rule()
+    def interrupt(self) -> None:
+        self.scene.interrupt()
+        self.loud.append([self.scene.now, math.inf])
+
+    @precondition(lambda self: not self.scene.fresh)
+    @rule(gone=st.none() | some_ids, come=st.none() | some_ids)
+    def resume(self, gone: list[str] | None, come: list[str] | None) -> None:
+        if come is not None:
+            self.scene.come(*come)
+            self.came(come)
+        there = [id for id in gone or () if id in self.scene.listed and id not in (come or ())]
+        if there:
+            self.gone(there)
+        self.scene.resume()
+        self.loud[-1][1] = self.scene.now + self.guard.hold
+
+    @rule()
+    def elect(self) -> None:
+        if self.scene.fresh:
+            self.scene.zxid = (self.scene.zxid // EPOCH + 1) * EPOCH
+            self.scene.take([])
+            self.loud.append([self.scene.now, self.scene.now + self.guard.hold])
+
+    # ------------------------------------------------------------ what follows from it
+
+    def came(self, ids: list[str]) -> None:
+        for id in ids:
+            self.counted.pop(id, None)
+            self.withdrawn.discard(id)
+        self.note_ends()
+
+    def gone(self, ids: list[str]) -> None:
+        scene = self.scene
+        doubtful = [id for id in ids if scene.listed[id].instance.enabled]
+        entries = {id: scene.listed[id] for id in ids}
+        before = set(scene.suspects.entries)
+        self.counted = {id: time for id, time in self.counted.items() if self.is_counted(time)}
+        self.counted |= dict.fromkeys(doubtful, scene.now)
+        known = len(self.counted) + len(scene.listed) - len(ids)
+        scene.go(*ids)
+        expected = set(before)
+        if doubtful and self.too_many(known):
+            expected |= self.counted.keys()
+        assert set(scene.suspects.entries) == expected
+        for id in expected - before:
+            self.held_for[id] = 0.0
+            timeout_ms = (entries.get(id) or scene.suspects.entries[id]).instance.session_timeout_ms or 0
+            self.holds[id] = min(max(self.guard.hold, timeout_ms / 1000), self.guard.longest)
+
+    def too_many(self, known: int) -> bool:
+        loud = any(since <= self.scene.now < until for since, until in self.loud)
+        least = min(2, known) if loud else 3
+        return len(self.counted) >= least and len(self.counted) > self.guard.share * known
+
+    def is_counted(self, time: float) -> bool:
+        """Whether there was no quiet moment since its period would have been over."""
+        at, now = time + self.guard.within, self.scene.now
+        for since, until in itertools.chain(sorted(self.loud), [(math.inf, math.inf)]):
+            if at > now:
+                return True
+            if since > at:
+                return False
+            at = max(at, until)
+        return at > now
+
+    def note_ends(self) -> None:
+        for id, why in self.scene.released:
+            if why != "came back":
+                self.counted.pop(id, None)
+        self.scene.released.clear()
+
+    # ------------------------------------------------------------ what always holds
+
+    @invariant()
+    def the_guarantee_holds(self) -> None:
+        scene = self.scene
+        suspects = scene.suspects.entries
+        assert scene.consumer.entries == {**scene.listed, **suspects}
+        check_guarded(
+            suspects={id: self.held_for[id] for id in suspects},
+            holds=self.holds,
+            listed=scene.listed,
+            withdrawn=self.withdrawn,
+        )
+
+    @invariant()
+    def the_clock_is_looked_at(self) -> None:
+        scene = self.scene
+        assert (scene.suspects.wake is None) or scene.fresh
+        assert not scene.suspects.entries or not scene.fresh or scene.suspects.wake is not None
+        assert len(scene.suspects._counted) <= len(IDS)
+        assert len(scene.suspects._markers) <= len(IDS)
+
+
+def test_whatever_happens_only_what_must_be_is_held_and_only_as_long_as_it_may() -> None:
+    run_state_machine_as_test(Guarding, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))

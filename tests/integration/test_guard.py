@@ -1,0 +1,228 @@
+"""The guard on servers: sessions that expire together, an ensemble that lost its data, and who leaves deliberately."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self
+
+import pytest
+
+import aioregistry
+from aioregistry import Guard, Registration, Registry, Resynced, ServiceInstance, Status, View
+from aioregistry.server import ZooKeeperServer
+from aioregistry.testing.proxy import ZooKeeperProxy
+from tests.integration.scene import DEADLINE, until
+from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer as RealZooKeeper
+
+IDS = ["a", "b", "c", "d", "e"]
+HELD = Guard(hold=300)  # for as long as the test takes
+TIMEOUT = 20.0
+
+BELIEVED_IN_QUIET, BELIEVED_AROUND_DISRUPTIONS = 2, 1
+"""How many may be missing for a moment, where their removals are read one by one."""
+
+
+def instance(id: str) -> ServiceInstance[Any]:
+    return ServiceInstance("chat", id=id, address="10.0.0.7", port=7000)
+
+
+class Crowd:
+    """Five processes with an instance each, and a consumer that writes down who was ever missing."""
+
+    def __init__(self, servers: str, *, seen_by: str | None = None, guard: Guard = HELD, **options: Any) -> None:
+        self._servers, self._seen_by, self._guard = servers, seen_by or servers, guard
+        self._options: dict[str, Any] = {"session_timeout": TIMEOUT} | options
+        self._stack = contextlib.AsyncExitStack()
+        self.registries: list[Registry] = []
+        self.registrations: list[Registration[Any]] = []
+        self.view: View[Any]
+        self.fewest = len(IDS)
+        self.loses_data = False
+        """Zxids of before and after cannot be compared, also where the new ones have overtaken the old."""
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            for id in IDS:
+                registry = await stack.enter_async_context(aioregistry.connect(self._servers, **self._options))
+                self.registries.append(registry)
+                self.registrations.append(await stack.enter_async_context(registry.register(instance(id))))
+            observer = await stack.enter_async_context(
+                aioregistry.connect(self._seen_by, guard=self._guard, **self._options)
+            )
+            self.view = await stack.enter_async_context(observer.discover("chat"))
+            await self.view.wait_for(lambda snapshot: len(snapshot) == len(IDS), timeout=DEADLINE)
+            self._following = asyncio.create_task(self._follow())
+            stack.push_async_callback(self._stop)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    async def _follow(self) -> None:
+        async with self.view.changes() as changes:
+            self.consumer = OrderedConsumer(changes.start.entries)
+            async for change in changes:
+                if self.loses_data and isinstance(change, Resynced):
+                    self.consumer.rolled_back()
+                self.consumer.apply(change)
+                self.fewest = min(self.fewest, len(self.consumer.entries))
+
+    async def _stop(self) -> None:
+        if not self._following.done():
+            self._following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._following
+
+    @property
+    def sessions(self) -> list[int]:
+        return [registry.session.id for registry in self.registries]
+
+    async def all_confirmed(self) -> None:
+        """Wait until everybody is listed again, by the session that it has now."""
+
+        def owners() -> Sequence[int]:
+            return [entry.owner for _, entry in sorted(self.view.snapshot.confirmed.entries.items())]
+
+        await until(lambda: self.view.fresh and owners() == self.sessions)
+        await until(lambda: all(each.status is Status.LIVE for each in self.registrations))
+        check_guarded(suspects=dict.fromkeys(self.view.snapshot.suspects, 0.0), holds={}, listed=self.view.snapshot)
+
+
+@pytest.fixture(params=["3.5", "3.8", "3.9"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[ZooKeeperServer]:
+    async with ZooKeeperServer(version=request.param, tick_time=1) as server:
+        yield server
+
+
+async def test_all_sessions_expire_at_once_and_nobody_is_missed(server: ZooKeeperServer) -> None:
+    """Pit 12, before a consumer's eyes: its own session may live or expire too."""
+    async with Crowd(server.address) as crowd:
+        before = crowd.sessions
+        for session_id in before:
+            server.drop(session_id)
+            server.expire(session_id)
+        await until(lambda: not set(before) & set(crowd.sessions))
+        await crowd.all_confirmed()
+        for session in list(server.live_sessions()):
+            server.expire(session.id)
+        await crowd.all_confirmed()
+        assert crowd.fewest >= len(IDS) - BELIEVED_IN_QUIET
+
+
+async def test_an_ensemble_that_lost_its_data_takes_nobody_away() -> None:
+    async with ZooKeeperServer(tick_time=1) as server, Crowd(server.address) as crowd:
+        crowd.loses_data = True
+        await server.stop()
+        await server.start("lost")
+        await crowd.all_confirmed()
+        assert crowd.fewest >= len(IDS) - BELIEVED_AROUND_DISRUPTIONS
+
+
+async def test_instances_that_do_not_come_back_are_shown_until_the_hold_is_over() -> None:
+    guard = Guard(hold=0.5, longest=0.5)
+    async with ZooKeeperServer(tick_time=1) as server, Crowd(server.address, guard=guard) as crowd:
+        server.refuse_connections()
+        for session_id in crowd.sessions:
+            server.drop(session_id)
+            server.expire(session_id)
+        snapshot = await crowd.view.wait_for(lambda snapshot: len(snapshot.suspects) == 5, timeout=DEADLINE)
+        assert snapshot.confirmed == {}
+        await crowd.view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+        assert crowd.view.held_total == 5
+        server.refuse_connections(False)
+
+
+async def test_a_mass_withdrawal_is_not_held(server: ZooKeeperServer) -> None:
+    async with Crowd(server.address) as crowd:
+        for registration in crowd.registrations:
+            await registration.aclose()
+        if server.settings.version == "3.5":  # which has no recursive watches, and so no markers
+            await crowd.view.wait_for(lambda snapshot: len(snapshot.suspects) == 5, timeout=DEADLINE)
+        else:
+            await crowd.view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+            assert crowd.view.held_total == 0
+
+
+async def test_rolling_back_to_older_servers_still_drains_without_doubt() -> None:
+    """Disabled first: known without markers."""
+    async with ZooKeeperServer(version="3.5", tick_time=1) as server, Crowd(server.address) as crowd:
+        for registration in crowd.registrations:
+            await registration.update(enabled=False)
+            await registration.aclose()
+        await crowd.view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+        assert crowd.view.held_total == 0
+
+
+async def test_who_was_cut_off_while_instances_withdrew_holds_them(server: ZooKeeperServer) -> None:
+    with ZooKeeperProxy((server.host, server.port)) as proxy:
+        async with Crowd(server.address, seen_by=proxy.address) as crowd:
+            proxy.refuse()
+            proxy.cut()
+            for registration in crowd.registrations[:2]:
+                await registration.aclose()
+            proxy.accept()
+            snapshot = await crowd.view.wait_for(lambda snapshot: bool(snapshot.suspects), timeout=DEADLINE)
+            assert list(snapshot.suspects) == ["a", "b"]
+            assert list(snapshot.confirmed) == ["c", "d", "e"]
+
+
+async def test_the_watch_on_the_markers_goes_with_the_last_view() -> None:
+    async with (
+        ZooKeeperServer(tick_time=1) as server,
+        aioregistry.connect(server.address, session_timeout=TIMEOUT) as registry,
+    ):
+        first = await registry.discover("chat")
+        second = await registry.discover("mail")
+        unguarded = await registry.discover("chat", guard=None)
+        watched = registry.session._watched
+        assert watched.is_tree_armed("/services-withdrawn")
+        await first.aclose()
+        await second.aclose()
+        assert not watched.is_tree_armed("/services-withdrawn")
+        assert watched.is_tree_armed("/services/chat")
+        await unguarded.aclose()
+        await until(lambda: not any(watched._trees.values()))
+
+
+@pytest.mark.parametrize("base_path", ["/", "/deep/below"])
+async def test_any_base_path(base_path: str) -> None:
+    async with ZooKeeperServer(tick_time=1) as server, Crowd(server.address, base_path=base_path) as crowd:
+        for registration in crowd.registrations:
+            await registration.aclose()
+        if base_path == "/":  # has no place for markers
+            await crowd.view.wait_for(lambda snapshot: len(snapshot.suspects) == 5, timeout=DEADLINE)
+        else:
+            await crowd.view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+
+
+async def test_pit_12_a_real_ensemble_that_lost_its_data(own_zookeeper: RealZooKeeper) -> None:
+    async with Judge(own_zookeeper.address) as judge, Crowd(own_zookeeper.address) as crowd:
+        crowd.loses_data = True
+        await asyncio.to_thread(own_zookeeper.kill)
+        await asyncio.to_thread(own_zookeeper.wipe)
+        await own_zookeeper.start()
+        await crowd.all_confirmed()
+        assert crowd.fewest >= len(IDS) - BELIEVED_AROUND_DISRUPTIONS
+        listed = dict.fromkeys(await judge.children("/services/chat"))
+        check_converged(seen=dict.fromkeys(crowd.view.snapshot.confirmed), held=listed)
+        for registration in crowd.registrations:
+            await registration.aclose()
+        await crowd.view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+
+
+async def test_instances_publish_what_the_servers_granted() -> None:
+    async with (
+        ZooKeeperServer(tick_time=1, max_session_timeout=8) as server,
+        aioregistry.connect(server.address, session_timeout=60, wait=False) as registry,
+        registry.register(instance("a")) as registration,
+        registry.discover("chat") as view,
+    ):
+        await view.wait_for(lambda snapshot: "a" in snapshot, timeout=DEADLINE)
+        assert registration.instance.session_timeout_ms == 8000
+        await view.wait_for(lambda snapshot: snapshot["a"].session_timeout_ms == 8000, timeout=DEADLINE)
+        assert view.snapshot["a"] == instance("a")
