@@ -524,7 +524,10 @@ async def test_who_answers_again_gets_its_rooms_back(monkeypatch: pytest.MonkeyP
             await serve(stack, chat_server("deaf"), listening["deaf"])
             await ada.until(lambda ada: ada.server == "deaf")
             assert ada.happened[-2:] == ["back", "moved"]
-            assert ada.texts() == ["Hello"]
+            await zookeeper.stop()
+            await ada.say("Is somebody there?")
+            await ada.until(lambda ada: ada.texts() == ["Hello", "Is somebody there?"])
+            await zookeeper.start()
 
 
 def chat_server(name: str) -> web.Application:

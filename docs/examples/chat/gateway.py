@@ -16,12 +16,12 @@ import aiohttp
 from aiohttp import web
 
 import aioregistry
-from aioregistry import Added, Change, Ejection, NoInstances, Removed, Resynced, Ring, Updated, View
+from aioregistry import Added, Change, Ejection, Entry, NoInstances, Removed, Resynced, Ring, Updated, View
 
 from .line import Line, accepted
 from .page import only_our_pages, page_routes
 from .route import Route
-from .wire import ROOM, SERVICE, UP, Server, Up
+from .wire import ROOM, SERVICE, UP, Server, ServerState, Up
 
 PAUSE = 15.0
 """Seconds that a server which does not answer is set aside. That is longer than its session lasts without it: who is
@@ -81,11 +81,14 @@ class Gateway:
 
     def servers(self) -> tuple[Server, ...]:
         """Return what is known of the servers."""
-        aside = self.balancer.set_aside
-        return tuple(
-            Server(id, "set aside" if id in aside else "listed" if instance.enabled else "leaving")
-            for id, instance in self.view.snapshot.items()
-        )
+        return tuple(Server(id, self._state(entry)) for id, entry in self.view.snapshot.entries.items())
+
+    def _state(self, entry: Entry[Any]) -> ServerState:
+        if entry.instance.id in self.balancer.set_aside:
+            return "set aside"
+        if entry.suspicion is not None:
+            return "suspect"
+        return "listed" if entry.instance.enabled else "leaving"
 
     async def serve(self, line: Line[Up], room: str) -> None:
         """Do what a page says, until its *line* ends; a room's route lasts as long as there is one."""
@@ -119,14 +122,18 @@ class Gateway:
 def news(change: Change[Any]) -> list[tuple[str, str]]:
     """Return what *change* means to people."""
     match change:
-        case Added():
-            return [("listed", f"The registry lists {change.id}.")]
-        case Removed():
-            return [("unlisted", f"The registry no longer lists {change.id}.")]
-        case Updated() if not change.instance.enabled:
-            return [("leaving", f"{change.id} is leaving: no room is given to it.")]
         case Resynced():
             return [each for difference in change.changes for each in news(difference)]
+        case Removed():
+            return [("unlisted", f"The registry no longer lists {change.id}.")]
+        case Added() | Updated() if change.entry.suspicion is not None:
+            return [("suspect", f"{change.id} is suspect: {change.entry.suspicion.reason}. It may come back.")]
+        case Added():
+            return [("listed", f"The registry lists {change.id}.")]
+        case Updated() if not change.instance.enabled:
+            return [("leaving", f"{change.id} is leaving: no room is given to it.")]
+        case Updated() if change.previous_entry.suspicion is not None:
+            return [("listed", f"The registry lists {change.id} again.")]
     return []
 
 

@@ -49,11 +49,14 @@ class People(msgspec.Struct, tag_field="kind", tag="people", frozen=True):
     names: tuple[str, ...]
 
 
+ServerState = Literal["listed", "leaving", "set aside", "suspect"]
+
+
 class Server(msgspec.Struct, frozen=True):
     """A chat server, as a gateway sees it."""
 
     id: str
-    state: Literal["listed", "leaving", "set aside"]
+    state: ServerState
 
 
 class Servers(msgspec.Struct, tag_field="kind", tag="servers", frozen=True):
