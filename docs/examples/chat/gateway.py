@@ -10,20 +10,21 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
 
 import aioregistry
-from aioregistry import Added, Change, Ejection, Entry, NoInstances, Removed, Resynced, Ring, Updated, View
+from aioregistry import Ejection, NoInstances, Ring, View
 
 from .line import Line, accepted
+from .news import news, state
 from .page import only_our_pages, page_routes
 from .route import Route
-from .wire import ROOM, SERVICE, UP, Server, ServerState, Up
+from .wire import ROOM, SERVICE, UP, Server, Up
 
-PAUSE = 15.0
+PAUSE: Final = 15.0
 """Seconds that a server which does not answer is set aside. That is longer than its session lasts without it: who is
 still listed at the end lives, and gets its rooms back."""
 
@@ -81,14 +82,8 @@ class Gateway:
 
     def servers(self) -> tuple[Server, ...]:
         """Return what is known of the servers."""
-        return tuple(Server(id, self._state(entry)) for id, entry in self.view.snapshot.entries.items())
-
-    def _state(self, entry: Entry[Any]) -> ServerState:
-        if entry.instance.id in self.balancer.set_aside:
-            return "set aside"
-        if entry.suspicion is not None:
-            return "suspect"
-        return "listed" if entry.instance.enabled else "leaving"
+        aside, entries = self.balancer.set_aside, self.view.snapshot.entries
+        return tuple(Server(id, "set aside" if id in aside else state(entry)) for id, entry in entries.items())
 
     async def serve(self, line: Line[Up], room: str) -> None:
         """Do what a page says, until its *line* ends; a room's route lasts as long as there is one."""
@@ -117,24 +112,6 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def news(change: Change[Any]) -> list[tuple[str, str]]:
-    """Return what *change* means to people."""
-    match change:
-        case Resynced():
-            return [each for difference in change.changes for each in news(difference)]
-        case Removed():
-            return [("unlisted", f"The registry no longer lists {change.id}.")]
-        case Added() | Updated() if change.entry.suspicion is not None:
-            return [("suspect", f"{change.id} is suspect: {change.entry.suspicion.reason}. It may come back.")]
-        case Added():
-            return [("listed", f"The registry lists {change.id}.")]
-        case Updated() if not change.instance.enabled:
-            return [("leaving", f"{change.id} is leaving: no room is given to it.")]
-        case Updated() if change.previous_entry.suspicion is not None:
-            return [("listed", f"The registry lists {change.id} again.")]
-    return []
 
 
 # ---------------------------------------------------------------- as an application
