@@ -175,6 +175,8 @@ class Router(Generic[R]):
         _check_registry(registry)
         _check_count("attempts", attempts)
         _check_wait(wait)
+        if ejection is not None and not isinstance(ejection, Ejection):
+            raise InvalidArgument("ejection", ejection, "give an Ejection, or None")
         self._registry = registry
         self._strategy = strategy
         self._ejection = ejection

@@ -220,7 +220,7 @@ async def test_what_comes_in_time_is_waited_for(scene: Make) -> None:
 async def test_waiting_ends(scene: Make) -> None:
     async with scene() as chat:
         async with client(chat.registry, wait=0.05) as session:
-            with pytest.raises(aiohttp.ConnectionTimeoutError, match="nothing to pick within|did not tell of"):
+            with pytest.raises(aiohttp.ConnectionTimeoutError, match=r"nothing to pick within|did not tell of"):
                 await session.get(URL)
         async with client(chat.registry, wait=20, timeout=aiohttp.ClientTimeout(0.1)) as session:
             with pytest.raises(TimeoutError):

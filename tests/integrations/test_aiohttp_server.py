@@ -194,9 +194,12 @@ async def test_a_server_that_is_killed_costs_no_safe_request(servers: str, obser
             assert ending.port in enabled(seen.snapshot)  # its session has not expired
 
 
-async def test_a_second_interrupt_hurries_and_withdraws_all_the_same(servers: str, seen: View[Any]) -> None:
+async def test_a_second_interrupt_hurries_and_withdraws_all_the_same(
+    servers: str, seen: View[Any], http: aiohttp.ClientSession
+) -> None:
     async with serving(servers, "drained", "asyncio", DRAIN="60") as server:
         await seen.wait_for(lambda snapshot: enabled(snapshot) == {server.port}, TIMEOUT)
+        await until_ready(http, server.port)
         server.send(signal.SIGINT)
         await seen.wait_for(lambda snapshot: len(snapshot) == 1 and enabled(snapshot) == set(), TIMEOUT)
         server.send(signal.SIGINT)
@@ -280,6 +283,14 @@ def test_an_application_that_fails_while_it_is_drained() -> None:
 # ---------------------------------------------------------------- the documentation
 
 
+async def until_ready(http: aiohttp.ClientSession, port: int) -> None:
+    """Others may hear that it is listed before the server does."""
+    state = {"ready": True, "status": "live", "reason": None}
+    async with asyncio.timeout(TIMEOUT):
+        while await answer(http, f"http://127.0.0.1:{port}/ready") != state:
+            await asyncio.sleep(0.01)
+
+
 async def answer(http: aiohttp.ClientSession, url: str) -> Any:
     async with http.get(url) as response:
         return await response.json()
@@ -294,10 +305,10 @@ async def test_the_application_of_the_page(servers: str, http: aiohttp.ClientSes
     async with ServerProcess("-W", "error", "-c", program) as server, observer.discover("chat") as view:
         me = f"127.0.0.1:{server.port}"
         await view.wait_for(lambda snapshot: me in snapshot, TIMEOUT)
-        state = {"ready": True, "status": "live", "reason": None}
+        await until_ready(http, server.port)
         async with asyncio.timeout(TIMEOUT):
-            for path, expected in (("/servers", [me]), ("/services", ["chat"]), ("/ready", state)):
-                while await answer(http, f"http://{me}{path}") != expected:  # others may hear of it before itself
+            for path, expected in (("/servers", [me]), ("/services", ["chat"])):
+                while await answer(http, f"http://{me}{path}") != expected:
                     await asyncio.sleep(0.01)
         server.send(signal.SIGTERM)
         assert await server.exit_code() == 0
@@ -347,6 +358,7 @@ async def test_listed_when_it_listens_and_listening_until_it_is_withdrawn(server
         assert isinstance(served.runner, AppRunner)
         served.runner.announce()
         await seen.wait_for(lambda snapshot: enabled(snapshot) == {served.port}, TIMEOUT)
+        await served.membership.registration.wait_live(TIMEOUT)
         ending = asyncio.create_task(served.runner.cleanup())
         await seen.wait_for(lambda snapshot: enabled(snapshot) == set(), TIMEOUT)
         assert await served.connects()

@@ -41,6 +41,7 @@ from tests.support.zookeeper import ZooKeeperServer
         ({"wait": float("inf")}, "wait"),
         ({"wait": "5"}, "wait"),
         ({"wait": True}, "wait"),
+        ({"ejection": True}, "ejection"),
         ({"authority": "both"}, "authority"),
         ({"pass_others": 1}, "pass_others"),
     ],

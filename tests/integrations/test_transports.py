@@ -194,7 +194,7 @@ async def test_waiting_ends(scene: Make, client: Make, http: ModuleType) -> None
     async with scene() as chat:
         for options in ({"wait": 0.05}, {"wait": 20, "timeout": 0.3}):  # the client's time to connect is an end too
             async with client(chat.registry, **options) as session:
-                with pytest.raises(http.ConnectTimeout, match="nothing to pick within|did not tell of"):
+                with pytest.raises(http.ConnectTimeout, match=r"nothing to pick within|did not tell of"):
                     await session.get(URL)
 
 
