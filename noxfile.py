@@ -58,6 +58,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def chat(session: nox.Session) -> None:
+    """The chat of docs/examples, to be tried in a browser; it brings its own ZooKeeper unless it is given one."""
+    session.install("-e", ".[aiohttp,fastapi,uvicorn]")
+    session.run("python", "-m", "docs.examples.chat", *session.posargs)
+
+
+@nox.session(default=False)
 def interop(session: nox.Session) -> None:
     """What Java Curator registers is seen from Python, and the other way round."""
     provide(session, ZOOKEEPER | CURATOR)

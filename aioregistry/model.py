@@ -607,9 +607,9 @@ def _decode_leniently(data: bytes) -> tuple[_Document, FrozenDict]:
 
 def _with_class(payload: Any, payload_class: str | None) -> Any:
     plain = msgspec.to_builtins(payload, str_keys=True)
-    if isinstance(plain, dict):
+    if isinstance(plain, dict) and _CLASS not in plain:
         return {_CLASS: payload_class, **plain} if payload_class else plain
-    if isinstance(plain, list | tuple):
+    if isinstance(plain, dict | list | tuple):  # a map may have come in a list's form, with a mark of its own
         return [payload_class or _JAVA_LIST, plain]
     return [payload_class, plain] if payload_class else plain
 
@@ -630,14 +630,16 @@ def _without_class(payload: dict[str, Any] | list[Any]) -> tuple[Any, str | None
 
 
 class Suspicion(msgspec.Struct, frozen=True, gc=False):
-    """Why an instance is shown that ZooKeeper does not list: its removal is not believed yet."""
+    """Why an instance is shown that ZooKeeper does not list, or has not been asked about yet."""
 
     reason: str
-    """``"mass removal"``, ``"disruption"`` or ``"new leader"``: what the guard went by."""
+    """``"mass removal"``, ``"disruption"`` or ``"new leader"``: what the guard went by when it held a removal back.
+    ``"file"``: known from a kept snapshot only."""
     since: float
     """Seconds since the epoch: when it became suspect."""
     until: float
-    """Seconds since the epoch: when it is let go unless it comes back. Later by as long as the view is not fresh."""
+    """Seconds since the epoch: when it is let go unless it comes back. Later by as long as the view is not fresh.
+    Infinite for what is known from a file: that ends when all was read."""
 
 
 class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
@@ -657,7 +659,7 @@ class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
     """Seconds since the epoch, by the server's clock."""
     modified: float
     suspicion: Suspicion | None = None
-    """None for what is listed; else its node is gone, and the removal is held back for a while."""
+    """None for what is listed; else its node is gone, or is known from a file only."""
 
     def with_payload_type(self, payload_type: type[Q]) -> Entry[Q]:
         """Return this entry with its instance's payload converted, see :func:`with_payload_type`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 import anyio
 from aiozk.protocol.acl import ACL
 
-from .discovery import Discovery, Guard, Strategy, View
+from .discovery import Discovery, Guard, KeptAt, Strategy, View
 from .errors import (
     ChrootMissing,
     ConnectionLost,
@@ -274,12 +274,35 @@ class Registry(Handle):
             raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
 
     @overload
-    def discover(self, name: str, *, guard: Guard | _Unset | None = _UNSET) -> View[Any]: ...
+    def discover(
+        self, name: str, *, guard: Guard | _Unset | None = _UNSET, keep: KeptAt | None = None
+    ) -> View[Any]: ...
     @overload
-    def discover(self, name: str, *, payload_type: type[P], guard: Guard | _Unset | None = _UNSET) -> View[P]: ...
+    def discover(
+        self,
+        name: str,
+        *,
+        payload_type: type[P],
+        guard: Guard | _Unset | None = _UNSET,
+        keep: KeptAt | None = None,
+    ) -> View[P]: ...
     @overload
-    def discover(self, name: str, *, payload_type: Any, guard: Guard | _Unset | None = _UNSET) -> View[Any]: ...
-    def discover(self, name: str, *, payload_type: Any = Any, guard: Guard | _Unset | None = _UNSET) -> View[Any]:
+    def discover(
+        self,
+        name: str,
+        *,
+        payload_type: Any,
+        guard: Guard | _Unset | None = _UNSET,
+        keep: KeptAt | None = None,
+    ) -> View[Any]: ...
+    def discover(
+        self,
+        name: str,
+        *,
+        payload_type: Any = Any,
+        guard: Guard | _Unset | None = _UNSET,
+        keep: KeptAt | None = None,
+    ) -> View[Any]:
         """Return a view of the service *name*, to be entered or awaited; entered, it is synced.
 
         Args:
@@ -287,14 +310,17 @@ class Registry(Handle):
             payload_type: what payloads are decoded to, anything msgspec converts JSON to; a payload that does not fit
                 is listed under ``snapshot.invalid``.
             guard: which removals are held back for a while, None for none; the registry's unless given.
+            keep: path of a file in which the last snapshot is kept, so that the next process has instances to begin
+                with where there is no connection; entered, the view is synced or shows those, as suspects.
 
         Raises:
-            InvalidArgument: the name is no path segment, or the guard is none; at once.
+            InvalidArgument: the name is no path segment, the guard is none, or no file can be kept there; at once.
+                Entering raises it for a file of another service, base path or version.
             UsageError: the registry is not entered.
         """
         self._check()
         guard = self._guard if isinstance(guard, _Unset) else guard
-        view = self._discovery.view(check_segment("name", name), payload_type=payload_type, guard=guard)
+        view = self._discovery.view(check_segment("name", name), payload_type=payload_type, guard=guard, keep=keep)
         self._views[id(view)] = view
         return view
 

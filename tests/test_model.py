@@ -372,6 +372,14 @@ def test_a_java_class_is_carried_and_not_shown(form: Form) -> None:
     assert decode(encode(instance.replace(payload={"new": 1}))).payload_class == form.payload_class
 
 
+@pytest.mark.parametrize("document", [["java.util.HashMap", {"@class": "a.B"}], ["java.util.ArrayList", {"@class": 5}]])
+def test_a_map_that_is_marked_twice_is_written_back_as_it_was(document: Any) -> None:
+    instance = decode(written(payload=document))
+    assert instance.payload == document[1]
+    assert json.loads(encode(instance)) == json.loads(written(payload=document))
+    assert decode(encode(instance)) == instance
+
+
 def test_a_list_without_a_class_is_read_too() -> None:
     assert decode(written(payload=[1, "a"])).payload == [1, "a"]
     assert decode(written(payload=["a", "b"])).payload == ["a", "b"]

@@ -39,8 +39,19 @@ ROOMS: dict[str, set[str]] = {
     "registration": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "anyio"},
     # Raises InvalidArgument and NoInstances.
     "balancing": {"errors", "model"},
-    # A view makes a balancer: a picker fed by its changes.
-    "discovery": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "balancing", "anyio"},
+    # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
+    "discovery": {
+        "errors",
+        "streams",
+        "handles",
+        "paths",
+        "protocol",
+        "session",
+        "model",
+        "balancing",
+        "anyio",
+        "msgspec",
+    },
     "client": {"*", "aiozk"},
     "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
     "": {"*"},
@@ -48,13 +59,13 @@ ROOMS: dict[str, set[str]] = {
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     "testing": {"server", "errors", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields.
-    "integrations": {"errors", "model", "", "anyio", "fastapi", "starlette", "uvicorn"},
+    "integrations": {"errors", "model", "", "aiohttp", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"},
     "cli": {"server", "errors", "model", ""},
     "__main__": {"cli"},
 }
 
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
-PURE_MODULES = {"states", "machine", "plan", "mirror", "guard", "tree", "acl", "sessions", "profiles"}
+PURE_MODULES = {"states", "machine", "plan", "mirror", "guard", "kept", "tree", "acl", "sessions", "profiles"}
 PURE_ROOMS = {"balancing"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 IMPURE_ROOMS = {"runtime", "streams", "handles"}
@@ -63,7 +74,9 @@ IMPURE_ROOMS = {"runtime", "streams", "handles"}
 INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "__main__"}
 
 # What users import by name, an extra each.
-INTEGRATIONS = [f"{PACKAGE}.integrations.{name}" for name in ("fastapi", "starlette", "uvicorn")]
+INTEGRATIONS = [
+    f"{PACKAGE}.integrations.{name}" for name in ("aiohttp", "fastapi", "httpx", "httpx2", "starlette", "uvicorn")
+]
 
 FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))

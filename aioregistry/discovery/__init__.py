@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .follower import Strategy
 from .guard import Guard
-from .view import Changes, Discovery, View
+from .view import Changes, Discovery, KeptAt, View
 
-__all__ = ["Changes", "Discovery", "Guard", "Strategy", "View"]
+__all__ = ["Changes", "Discovery", "Guard", "KeptAt", "Strategy", "View"]

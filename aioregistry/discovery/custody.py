@@ -36,18 +36,19 @@ class Custody(Generic[P]):
         guard: the options.
         session: for clocks and the hook.
         mirror: what the server holds.
+        as_of: the zxid of what the view shows at first.
 
     Attributes:
         total: how many were ever held.
     """
 
-    def __init__(self, view: View[P], guard: Guard, session: Session, mirror: Mirror) -> None:
+    def __init__(self, view: View[P], guard: Guard, session: Session, mirror: Mirror, as_of: int) -> None:
         self.total = 0
         self._view = weakref.ref(view)
         self._name = view.name
         self._session = session
         self._mirror = mirror
-        self._suspects: Suspects[P] = Suspects(guard, mirror.as_of)
+        self._suspects: Suspects[P] = Suspects(guard, as_of)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
 

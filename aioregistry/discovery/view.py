@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import os
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
 
 import anyio
 
@@ -21,11 +23,12 @@ from aioregistry.model import (
     Removed,
     Resynced,
     Snapshot,
+    Suspicion,
     Updated,
     check_payload_type,
 )
 from aioregistry.paths import check_segment
-from aioregistry.session import Session
+from aioregistry.session import Session, SessionState
 from aioregistry.streams import Source, Stream
 
 from .custody import Custody
@@ -40,12 +43,17 @@ if TYPE_CHECKING:
     from aioregistry.balancing import Strategy as Balancing
 
     from .balancer import Balancer
+    from .keeper import Keeper
+    from .kept import Kept
 
 __all__ = ["Changes", "Discovery", "View"]
 
 log = logging.getLogger("aioregistry.discovery")
 
 P = TypeVar("P")
+
+KeptAt: TypeAlias = str | os.PathLike[str]
+"""Where a file is."""
 
 CHANGES_KEPT: Final = 1024
 """How far a consumer of changes may lag before it gets a :class:`Resynced` in their stead."""
@@ -72,16 +80,23 @@ class Discovery:
         self._strategy = strategy
         self._names: ServiceNames | None = None
         self._followers: dict[str, Follower] = {}
+        self._kept_at: weakref.WeakValueDictionary[os.PathLike[str], View[Any]] = weakref.WeakValueDictionary()
 
     @overload
-    def view(self, name: str, *, guard: Guard | None = None) -> View[Any]: ...
+    def view(self, name: str, *, guard: Guard | None = None, keep: KeptAt | None = None) -> View[Any]: ...
     @overload
-    def view(self, name: str, *, payload_type: type[P], guard: Guard | None = None) -> View[P]: ...
+    def view(
+        self, name: str, *, payload_type: type[P], guard: Guard | None = None, keep: KeptAt | None = None
+    ) -> View[P]: ...
     @overload
-    def view(self, name: str, *, payload_type: Any, guard: Guard | None = None) -> View[Any]: ...
-    def view(self, name: str, *, payload_type: Any = Any, guard: Guard | None = None) -> View[Any]:
+    def view(
+        self, name: str, *, payload_type: Any, guard: Guard | None = None, keep: KeptAt | None = None
+    ) -> View[Any]: ...
+    def view(
+        self, name: str, *, payload_type: Any = Any, guard: Guard | None = None, keep: KeptAt | None = None
+    ) -> View[Any]:
         """Return a view of the service *name*, to be entered or awaited; see :class:`View`."""
-        return View(self, name, payload_type=payload_type, guard=guard)
+        return View(self, name, payload_type=payload_type, guard=guard, keep=keep)
 
     async def services(self) -> list[str]:
         """Return the names of all services, sorted; waits for a connection. Cancelling is harmless.
@@ -146,21 +161,34 @@ class View(Handle, Generic[P]):
 
     With a guard, instances that go together unexplained stay for a while as suspects (``snapshot.suspects``).
 
+    With a file, the last snapshot is kept there. Where there is no connection, entering waits for none if the file has
+    instances: they are shown as suspects, for the reason ``"file"``, until everything was read.
+
     Args:
         discovery: whose session is used.
         name: the service; a path segment.
         payload_type: what payloads are converted to, any type that msgspec converts JSON to; frozen JSON unless given.
         guard: which removals are held back; none unless given.
+        keep: path of the file; its directory is there and may be written to. Nothing is kept unless given.
 
     Raises:
         InvalidArgument: an argument is wrong; names it and its value.
 
-    Entering raises :class:`NoAuth` where the service may not be listed, :class:`UnsupportedServer` where recursive
+    Entering raises :class:`InvalidArgument` for a file that is whole and of another service, base path or version,
+    :class:`NoAuth` where the service may not be listed, :class:`UnsupportedServer` where recursive
     watches are demanded of a server that has none, and what the session failed with. Cancelling it leaves nothing
     behind.
     """
 
-    def __init__(self, discovery: Discovery, name: str, *, payload_type: Any = Any, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        discovery: Discovery,
+        name: str,
+        *,
+        payload_type: Any = Any,
+        guard: Guard | None = None,
+        keep: KeptAt | None = None,
+    ) -> None:
         self.name = check_segment("name", name)
         if guard is not None and not isinstance(guard, Guard):
             raise InvalidArgument("guard", guard, "give a Guard, or None")
@@ -177,7 +205,24 @@ class View(Handle, Generic[P]):
         self._snapshots: Source[Any] = Source()
         self._changes: Source[Change[P]] = Source()
         self._balancers: weakref.WeakValueDictionary[int, Balancer[P]] = weakref.WeakValueDictionary()
+        self._keeper: Keeper | None = None if keep is None else self._keeper_at(keep)
+        # What the process before kept, and its instances as suspects; until everything was read.
+        self._kept: Kept | None = None
+        self._recalled: dict[str, Entry[P]] = {}
         super().__init__()
+
+    def _keeper_at(self, keep: KeptAt) -> Keeper:
+        from .keeper import Keeper, checked_path  # hashing, threads and paths, for those who want them
+
+        discovery, path = self._discovery, checked_path(keep)
+        other = discovery._kept_at.get(path)
+        if other is not None and other.name != self.name and not other._is_closed:
+            raise InvalidArgument(
+                "keep", keep, f"is where the view of {other.name!r} is kept: give each a file of its own"
+            )
+        discovery._kept_at[path] = self
+        state = weakref.WeakMethod(self._to_keep)
+        return Keeper(path, self.name, discovery._base_path or "/", discovery.session, state)
 
     # ------------------------------------------------------------------ what it offers
 
@@ -313,6 +358,7 @@ class View(Handle, Generic[P]):
     # ------------------------------------------------------------------ opening and closing
 
     async def _open(self) -> None:
+        kept = None if self._keeper is None else await self._keeper.load()
         departures = self._discovery.departures
         if self._guard is not None:
             departures.acquire()
@@ -320,25 +366,59 @@ class View(Handle, Generic[P]):
         try:
             if self._guard is not None:
                 await departures.arm()  # of others the follower may have begun without
-            await follower.until(lambda: follower.mirror.synced or follower.refusal is not None)
+            await follower.until(
+                lambda: follower.mirror.synced or follower.refusal is not None or self._can_do_without(kept)
+            )
             if follower.refusal is not None:
                 raise follower.refusal
         except BaseException:
             await self._released(follower)
             raise
         self._follower = follower
-        if self._typed:
-            self._converted(Added(entry, 0) for entry in follower.mirror.entries.values())
+        if kept is not None and not follower.mirror.synced and not follower.mirror.as_of:
+            self._recall(kept)
         else:
-            self._entries = follower.mirror.entries
+            self._adopt()
+            self._to_be_kept()
         if self._guard is not None:
-            self._custody = Custody(self, self._guard, self._discovery.session, follower.mirror)
+            as_of = self._as_of()
+            self._custody = Custody(self, self._guard, self._discovery.session, follower.mirror, as_of)
+            if not follower.mirror.synced:
+                self._custody.freshness_changed(False)
         follower.attach(self)
+
+    def _can_do_without(self, kept: Kept | None) -> bool:
+        """Whether there is something to show, and nobody to ask for now whether it is true."""
+        session = self._discovery.session
+        away = not session.connected and session.state not in (SessionState.CLOSED, SessionState.FAILED)
+        return away and kept is not None and bool(kept.entries)
+
+    def _recall(self, kept: Kept) -> None:
+        """Show what the process before kept, for as long as nothing was read; until then the file stays as it is."""
+        session = self._discovery.session
+        suspicion = Suspicion("file", session.runtime.wall(), math.inf)
+        entries = {id: entry.with_suspicion(suspicion) for id, entry in kept.entries.items()}
+        if self._typed:
+            self._converted(Added(entry, 0) for entry in entries.values())
+            entries, self._entries = self._entries, {}
+        self._kept, self._recalled = kept, entries
+        log.warning("%s begins with %d instances from a file: there is no connection", self.name, len(entries))
+        session.emit("discovery.recalled", service=self.name, instances=len(entries), known_at=kept.known_at)
+
+    def _adopt(self) -> None:
+        """Show what the mirror holds."""
+        entries = self._following().mirror.entries
+        if self._typed:
+            self._converted(Added(entry, 0) for entry in entries.values())
+        else:
+            self._entries = entries
 
     async def _close(self) -> None:
         follower = self._following()
         follower.detach(self)
         self.end(None)
+        if self._keeper is not None:
+            await self._keeper.aclose()
         await self._released(follower)
 
     async def _released(self, follower: Follower) -> None:
@@ -354,7 +434,10 @@ class View(Handle, Generic[P]):
 
     def take(self, news: News) -> None:
         """The follower's news."""
-        changes = self._converted(news.changes) if self._typed else news.changes
+        if self._kept is not None:
+            changes = self._judged()
+        else:
+            changes = self._converted(news.changes) if self._typed else news.changes
         if self._custody is not None:
             changes = self._custody.take(changes, news, listed=len(self._entries), misfits=self._misfits)
         self._show(changes, resynced=news.resynced)
@@ -362,7 +445,7 @@ class View(Handle, Generic[P]):
     def departed(self, id: str, czxid: int) -> None:
         """The node of *id* that was created by *czxid* is withdrawn."""
         if self._custody is not None:
-            self._show_if_any(self._custody.departed(id, czxid, listed=id in self._entries))
+            self._show_if_any(self._custody.departed(id, czxid, listed=id in self._entries or id in self._recalled))
 
     def freshness_changed(self) -> None:
         """What was fresh is not, or is again."""
@@ -392,6 +475,7 @@ class View(Handle, Generic[P]):
             for change in changes:
                 self._changes.offer(change)
         self._snapshots.offer(None)
+        self._to_be_kept()
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes."""
@@ -405,19 +489,51 @@ class View(Handle, Generic[P]):
     # ------------------------------------------------------------------ what is known
 
     def _current(self) -> Snapshot[P]:
-        follower = self._following()
-        mirror, stale_since = follower.mirror, follower.stale_since()
-        latest = self._latest
+        stale_since, latest = self._stale_since(), self._latest
         if latest is None:
-            invalid = {**mirror.invalid, **self._misfits}
+            invalid = {**self._following().mirror.invalid, **self._misfits}
             entries = self._entries.copy()
+            entries.update(self._recalled)
             if self._custody:  # is there, and holds somebody
                 entries.update(self._custody.entries)
-            latest = Snapshot(self.name, entries, invalid, as_of=mirror.as_of, stale_since=stale_since)
+            latest = Snapshot(self.name, entries, invalid, as_of=self._as_of(), stale_since=stale_since)
         elif latest.stale_since != stale_since:
             latest = latest.with_stale_since(stale_since)
         self._latest = latest
         return latest
+
+    def _as_of(self) -> int:
+        return self._following().mirror.as_of if self._kept is None else self._kept.as_of
+
+    def _stale_since(self) -> float | None:
+        return self._following().stale_since() if self._kept is None else self._kept.known_at
+
+    def _judged(self) -> tuple[Difference[P], ...]:
+        """All was read for the first time: how that differs from what a file said."""
+        recalled, zxid = self._recalled, self._following().mirror.as_of
+        self._kept, self._recalled = None, {}
+        self._misfits.clear()
+        self._adopt()
+        changes: list[Difference[P]] = []
+        for id, entry in self._entries.items():
+            before = recalled.pop(id, None)
+            changes.append(Added(entry, zxid) if before is None else Updated(entry, before, zxid))
+        return (*changes, *(Removed(entry, zxid) for entry in recalled.values()))
+
+    def _to_be_kept(self) -> None:
+        if self._keeper is not None:
+            self._keeper.changed()
+
+    def _to_keep(self) -> Kept:
+        from .kept import Kept
+
+        session, mirror = self._discovery.session, self._following().mirror
+        since = self._following().stale_since()
+        known_at = session.runtime.wall() if since is None else since
+        entries = mirror.entries.copy()  # payloads as they were read, whatever this view's type leaves of them
+        if self._custody:
+            entries.update(self._custody.entries)
+        return Kept(self.name, self._discovery._base_path or "/", known_at, mirror.as_of, entries)
 
     def _converted(self, changes: Iterable[Difference[Any]]) -> tuple[Difference[P], ...]:
         """Apply the mirror's *changes* to the converted entries; what does not fit counts as absent."""
@@ -448,13 +564,12 @@ class View(Handle, Generic[P]):
     def __repr__(self) -> str:
         if self._follower is None:
             return f"<View {self.name}, not entered>"
-        mirror = self._follower.mirror
-        stale_since = self._follower.stale_since()
+        stale_since = self._stale_since()
         state = "fresh" if stale_since is None else f"stale since {stale_since:.3f}"
-        number, suspects = len(self._entries), len(self._custody or ())
+        number, suspects = len(self._entries), len(self._custody or ()) + len(self._recalled)
         instances = f"{number + suspects} instances" + (f" ({suspects} suspect)" if suspects else "")
         held = f", {self.held_total} held so far" if self.held_total else ""
-        return f"<View {self.name}: {instances}, {state}, as of zxid {mirror.as_of:#x}{held}>"
+        return f"<View {self.name}: {instances}, {state}, as of zxid {self._as_of():#x}{held}>"
 
 
 class _Snapshots(Stream[Snapshot[P]]):

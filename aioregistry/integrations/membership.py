@@ -529,9 +529,10 @@ class _Term:
             await asyncio.wait([self._registering])
         if (registration := self.registration) is None:
             return
-        if registration.owner is None:
+        has_sibling = self._has_sibling()
+        # Without an owner it may be listed all the same: consumers can see that before the answer is here.
+        if registration.owner is None and (has_sibling or not self.registry.session.connected):
             # First, or the id would be ours as soon as a sibling that is drained too has withdrawn it.
-            has_sibling = self._has_sibling()
             await registration.aclose()
             with self._patience:
                 await asyncio.sleep(self._settings.drain if has_sibling else 0)

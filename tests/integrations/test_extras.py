@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("name", ["fastapi", "starlette", "uvicorn"])
+@pytest.mark.parametrize("name", ["aiohttp", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"])
 def test_a_missing_framework_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [*sys.modules]:
         if module == f"aioregistry.integrations.{name}" or module.partition(".")[0] == name:

@@ -32,7 +32,7 @@ from aioregistry import (
 from aioregistry.integrations import membership as module
 from aioregistry.integrations.advertised import NoAddress
 from aioregistry.integrations.membership import Hosting, Membership, NotYet, Readiness, hosting
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing.proxy import Direction, ZooKeeperProxy
 from tests.support.judge import Judge
 
 TIMEOUT = 30.0
@@ -181,6 +181,23 @@ async def test_cancelled_while_it_drains_it_withdraws_at_once(servers: str, obse
     await observed.wait_for(gone, TIMEOUT)
     with pytest.raises(asyncio.CancelledError):
         await serving
+
+
+async def test_listed_before_it_knows_it_is_drained_all_the_same(
+    proxy: ZooKeeperProxy, chroot: str, observed: View[Any]
+) -> None:
+    async def serve() -> None:
+        async with member(f"{proxy.address}{chroot}", drain=60, session_timeout=60).connected() as membership:
+            await until(lambda: membership.registry.session.connected)
+            proxy.delay(0.3, Direction.TO_CLIENT)  # what it did is seen by others before it is answered
+            await membership.announce()
+            await observed.wait_for(listed, TIMEOUT)
+
+    serving = asyncio.create_task(serve())
+    await observed.wait_for(draining_is_told, TIMEOUT)
+    serving.cancel()
+    await observed.wait_for(gone, TIMEOUT)
+    await asyncio.wait([serving])
 
 
 # ---------------------------------------------------------------- ZooKeeper is away

@@ -200,7 +200,9 @@ class OrderedConsumer:
     def __init__(self, entries: Mapping[str, Seen]) -> None:
         self.entries = dict(entries)
         self._zxid = 0
-        self._newest = {id: entry.mzxid for id, entry in entries.items()}
+        # What is suspect may be of a history that was lost, or known from a file only.
+        confirmed = {id: entry for id, entry in entries.items() if getattr(entry, "suspicion", None) is None}
+        self._newest = {id: entry.mzxid for id, entry in confirmed.items()}
 
     def rolled_back(self) -> None:
         """The ensemble lost its history: zxids before and after cannot be compared."""

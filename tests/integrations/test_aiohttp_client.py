@@ -1,0 +1,375 @@
+"""The middleware for aiohttp's client, with real sockets and a real ZooKeeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+import aioregistry
+from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
+from aioregistry.integrations.aiohttp import IDEMPOTENT, Membership, RegistryMiddleware, member
+from tests.integrations.peers import Manner, Peer, service, until
+from tests.support.tls import TlsRelay, trusting
+from tests.support.zookeeper import ZooKeeperServer
+
+URL = "http://chat.registry/rooms?of=me"
+PATIENCE = aiohttp.ClientTimeout(20)
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def scene(zookeeper: ZooKeeperServer, chroot: str) -> Make:
+    return lambda *manners: service(zookeeper, chroot, *manners)
+
+
+@contextlib.asynccontextmanager
+async def client(
+    registry: Any = None, *, timeout: aiohttp.ClientTimeout = PATIENCE, **options: Any
+) -> AsyncIterator[aiohttp.ClientSession]:
+    async with (
+        RegistryMiddleware(registry, **options) as middleware,
+        aiohttp.ClientSession(middlewares=[middleware], timeout=timeout) as session,
+    ):
+        yield session
+
+
+async def asked(session: aiohttp.ClientSession, method: str = "GET", url: str = URL, **options: Any) -> int:
+    """Send a request, read the answer, return its status."""
+    async with session.request(method, url, **options) as response:
+        await response.read()
+        return response.status
+
+
+def port_of(response: aiohttp.ClientResponse) -> int | None:
+    return response.request_info.url.port
+
+
+# ---------------------------------------------------------------- where a request goes
+
+
+async def test_requests_are_balanced_and_connections_kept_by_instance(scene: Make) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat, client(chat.registry) as session:
+        for _ in range(6):
+            async with session.get(URL) as response:
+                assert str(response.url) == URL
+                assert port_of(response) in {peer.port for peer in chat.peers}
+                assert await response.text() == "ok"
+        assert chat.asked() == [3, 3]
+        assert [peer.connections for peer in chat.peers] == [1, 1]
+
+
+async def test_the_request_is_as_it_was_asked_for(scene: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, client(chat.registry) as session:
+        await asked(session, "PUT", data=b"body")
+        await asked(session, "POST", data=parts())
+        expected = [("PUT", b"body"), ("POST", b"onetwo")]
+        assert chat.peers[0].asked == [(method, "/rooms?of=me", "chat.registry", body) for method, body in expected]
+
+
+async def parts() -> AsyncIterator[bytes]:
+    yield b"one"
+    yield b"two"
+
+
+async def test_the_host_header_can_be_the_instances(scene: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, client(chat.registry, authority="instance") as session:
+        await asked(session)
+        await asked(session, headers={"Host": "mine"})
+        assert [request.host for request in chat.peers[0].asked] == [f"127.0.0.1:{chat.peers[0].port}", "mine"]
+
+
+async def test_middlewares_around_it_send_the_request_again(scene: Make) -> None:
+    async def twice(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        (await handler(request)).release()
+        return await handler(request)
+
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat:
+        middlewares: list[aiohttp.ClientMiddlewareType] = [
+            twice,
+            RegistryMiddleware(chat.registry, authority="instance"),
+        ]
+        async with aiohttp.ClientSession(middlewares=middlewares) as session:
+            assert await asked(session) == 200
+        assert [peer.asked[0].host for peer in chat.peers] == [f"127.0.0.1:{peer.port}" for peer in chat.peers]
+
+
+async def test_a_key_goes_to_its_instance(scene: Make) -> None:
+    async with scene(*[Manner.ANSWERS] * 3) as chat:
+        by_room = RegistryMiddleware(services={"chat": chat.balancer(Ring())})
+        rooms = chat.view.balancer(Ring())
+        async with aiohttp.ClientSession(middlewares=[by_room]) as session:
+            for number in range(10):
+                key = f"room-{number}"
+                async with session.get(URL, middlewares=[by_room.keyed(key)]) as response:
+                    assert port_of(response) == rooms.pick(key).instance.port
+            with pytest.raises(InvalidArgument, match=r"^key=None: "):
+                await session.get(URL)
+
+
+async def test_services_can_be_given_hosts(scene: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, Peer(Manner.ANSWERS) as other:
+        odd = ServiceInstance("Chat v2", address="127.0.0.1", port=other.port)
+        services = {"mine": chat.balancer(), "v2.chat": "Chat v2"}
+        async with chat.registry.register(odd), client(chat.registry, services=services) as session:
+            for host in ("mine", "V2.Chat", "chat"):
+                await asked(session, url=f"http://{host}.registry:80/")
+        assert (len(chat.peers[0].asked), len(other.asked)) == (2, 1)
+
+
+async def test_other_hosts_pass_where_that_was_asked_for(scene: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, Peer(Manner.ANSWERS) as other:
+        async with client(chat.registry, pass_others=True) as session:
+            assert await asked(session, url=f"http://127.0.0.1:{other.port}/") == 200
+        assert [len(other.asked), *chat.asked()] == [1, 0]
+
+
+async def test_tls_proves_the_name_that_was_chosen(scene: Make) -> None:
+    url = "https://chat.registry:443/"
+    async with (
+        scene() as chat,
+        Peer(Manner.ANSWERS) as peer,
+        TlsRelay(("127.0.0.1", peer.port)) as relay,
+        chat.registry.register(ServiceInstance("chat", address="localhost", ssl_port=relay.port)),
+        client(chat.registry, authority="instance") as by_instance,
+        client(chat.registry) as session,
+    ):
+        await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
+        assert await asked(by_instance, url=url, ssl=trusting()) == 200
+        with pytest.raises(aiohttp.ClientConnectorCertificateError, match=r"not valid for 'chat\.registry'"):
+            await session.get(url, ssl=trusting())
+        assert await asked(session, url=url, ssl=trusting(), server_hostname="localhost") == 200
+
+
+async def test_websockets(servers: str, port: int) -> None:
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(message.data)
+        return socket
+
+    app = web.Application()
+    app.add_routes([web.get("/", echo)])
+    app.cleanup_ctx.append(member(Membership(servers, "chat", port=port, drain=0)))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        async with (
+            aioregistry.connect(servers) as registry,
+            client(registry, wait=20) as session,
+            session.ws_connect("ws://chat.registry/") as socket,
+        ):
+            await socket.send_str("hello")
+            assert await socket.receive_str() == "hello"
+    finally:
+        await runner.cleanup()
+
+
+# ---------------------------------------------------------------- where a request cannot go
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://example.org/", "host='example.org': is no <service>.registry"),
+        ("http://127.0.0.1/", "host='127.0.0.1': is no <service>.registry"),
+        ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own: give none"),
+        ("https://chat.registry:80/", "port=80: each instance of chat.registry has its own: give none"),
+        ("http://cha%74.registry/", "host='cha%74.registry': what precedes .registry must be parts"),
+        ("http://chät.registry/", "host='xn--cht-rla.registry': what precedes"),
+    ],
+)
+async def test_urls_that_name_no_service(scene: Make, url: str, said: str) -> None:
+    async with scene(Manner.ANSWERS) as chat, client(chat.registry) as session:
+        with pytest.raises(aiohttp.InvalidUrlClientError) as raised:
+            await session.get(url)
+        assert str(raised.value).partition(" - ")[2].startswith(said)
+        assert isinstance(raised.value.__cause__, InvalidArgument)
+        assert chat.asked() == [0]
+
+
+async def test_a_redirect_to_elsewhere_is_refused(scene: Make) -> None:
+    async with scene(Manner.REDIRECTS) as chat, client(chat.registry) as session:
+        with pytest.raises(aiohttp.InvalidUrlClientError, match=r"host='example\.org'"):
+            await session.get(URL)
+
+
+async def test_nothing_to_pick_is_a_connector_error(scene: Make) -> None:
+    async with scene() as chat, client(chat.registry) as session:
+        with pytest.raises(aiohttp.ClientConnectorError, match=r"chat\.registry:80 .*the service is empty") as raised:
+            await session.get(URL)
+        assert isinstance(raised.value.__cause__, NoInstances)
+
+
+async def test_what_comes_in_time_is_waited_for(scene: Make) -> None:
+    async with scene() as chat, Peer(Manner.ANSWERS) as late, client(chat.registry, wait=20) as session:
+        status = asyncio.create_task(asked(session))
+        await asyncio.sleep(0.01)  # it waits by now, or finds what came meanwhile
+        async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=late.port)):
+            assert await status == 200
+
+
+async def test_waiting_ends(scene: Make) -> None:
+    async with scene() as chat:
+        async with client(chat.registry, wait=0.05) as session:
+            with pytest.raises(aiohttp.ConnectionTimeoutError, match=r"nothing to pick within|did not tell of"):
+                await session.get(URL)
+        async with client(chat.registry, wait=20, timeout=aiohttp.ClientTimeout(0.1)) as session:
+            with pytest.raises(TimeoutError):
+                await session.get(URL)
+
+
+async def test_an_instance_that_cannot_be_reached_by_the_scheme(scene: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, client(chat.registry) as session:
+        with pytest.raises(aiohttp.ClientConnectorError, match="ssl_port=None: chat/a cannot be reached by https"):
+            await session.get("https://chat.registry/")
+
+
+# ---------------------------------------------------------------- what is reported, and repeated
+
+
+@pytest.mark.parametrize("manner", [None, Manner.HANGS_UP, Manner.SPEAKS_SOMETHING_ELSE])
+async def test_a_safe_request_is_repeated(scene: Make, manner: Manner | None) -> None:
+    async with scene(manner, manner, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            for method in ("GET", "HEAD", "OPTIONS"):
+                assert await asked(session, method) == 200
+        assert set(balancer.set_aside) == {"a", "b"}
+        assert max(len(peer.asked) for peer in chat.peers[:2]) <= 1
+
+
+async def test_an_unsafe_one_only_where_it_was_not_sent(scene: Make) -> None:
+    async with scene(None, Manner.ANSWERS) as chat, client(chat.registry) as session:
+        for data in (b"body", b"body", parts(), parts()):
+            assert await asked(session, "POST", data=data) == 200
+        assert [request.body for request in chat.peers[1].asked] == [b"body", b"body", b"onetwo", b"onetwo"]
+
+
+async def test_an_unsafe_one_that_may_have_been_done_is_not(scene: Make) -> None:
+    async with scene(Manner.HANGS_UP, Manner.HANGS_UP) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            with pytest.raises(aiohttp.ServerDisconnectedError):
+                await session.post(URL, data=b"body")
+        assert sum(chat.asked()) == 1
+        assert len(balancer.set_aside) == 1
+
+
+async def test_a_body_is_repeated_if_it_can_be(scene: Make) -> None:
+    async with scene(Manner.HANGS_UP, Manner.ANSWERS) as chat:
+        async with client(chat.registry, repeat={"PATCH"}, ejection=None) as session:
+            for _ in range(2):
+                assert await asked(session, "PATCH", data=b"body") == 200
+        assert [request.body for request in chat.peers[1].asked] == [b"body", b"body"]
+    async with scene(Manner.HANGS_UP, Manner.HANGS_UP) as chat, client(chat.registry, repeat={"PATCH"}) as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.patch(URL, data=parts())
+        assert sum(chat.asked()) == 1
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_attempts_are_bounded(scene: Make, attempts: int) -> None:
+    options: dict[str, Any] = {"attempts": attempts, "repeat": IDEMPOTENT | {"POST"}}
+    async with scene(*[Manner.HANGS_UP] * 3) as chat, client(chat.registry, **options) as session:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await session.post(URL)
+        assert sorted(chat.asked()) == [0] * (3 - attempts) + [1] * attempts
+
+
+async def test_aiohttp_begins_an_idempotent_request_once_more(scene: Make) -> None:
+    async with scene(Manner.HANGS_UP) as chat, client(chat.registry) as session:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await session.get(URL)
+        assert chat.asked() == [2]
+
+
+async def test_no_time_is_no_repetition(scene: Make) -> None:
+    async with scene(Manner.HANGS, Manner.HANGS) as chat:
+        balancer = chat.balancer()
+        timeout = aiohttp.ClientTimeout(20, sock_read=0.1)
+        async with client(services={"chat": balancer}, timeout=timeout) as session:
+            with pytest.raises(aiohttp.SocketTimeoutError):
+                await session.get(URL)
+        assert sum(chat.asked()) == 1
+        assert len(balancer.set_aside) == 1
+
+
+async def test_statuses_count_as_failures_where_asked(scene: Make) -> None:
+    async with scene(Manner.OVERLOADED, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}, statuses={503}) as session:
+            for _ in range(3):
+                assert await asked(session) == 200
+        assert chat.asked() == [1, 3]
+        assert set(balancer.set_aside) == {"a"}
+        assert await status_of_all(chat, statuses={503}) == await status_of_all(chat) == 503
+
+
+async def status_of_all(chat: Any, **options: Any) -> int:
+    overloaded = chat.view.balancer(where=lambda instance: instance.id == "a")
+    async with client(services={"chat": overloaded}, **options) as session:
+        return await asked(session)
+
+
+async def test_an_answer_that_breaks_off_is_a_failure(scene: Make) -> None:
+    async with scene(Manner.CUTS_ITS_ANSWER, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            for _ in range(2):
+                with contextlib.suppress(aiohttp.ClientPayloadError):
+                    await asked(session)
+        assert set(balancer.set_aside) == {"a"}
+
+
+async def test_an_answer_that_nobody_reads_is_none(scene: Make) -> None:
+    async with scene(Manner.BEGINS_ITS_ANSWER) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            for _ in range(2):
+                async with session.get(URL) as response:
+                    assert response.status == 200
+        assert balancer.set_aside == {}
+
+
+async def test_a_call_is_outstanding_until_its_answer_was_read(scene: Make) -> None:
+    async with scene(Manner.BEGINS_ITS_ANSWER, Manner.BEGINS_ITS_ANSWER) as chat:
+        services = {"chat": chat.balancer("least-outstanding")}
+        async with client(services=services) as session, session.get(URL) as first:
+            for _ in range(10):
+                async with session.get(URL) as second:
+                    assert port_of(second) != port_of(first)
+
+
+async def test_a_call_that_is_cancelled_says_nothing(scene: Make) -> None:
+    async with scene(Manner.HANGS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            request = asyncio.create_task(asked(session))
+            await until(lambda: chat.asked() == [1])
+            request.cancel()
+            await asyncio.wait([request])
+        assert request.cancelled()
+        assert balancer.set_aside == {}
+
+
+async def test_its_views_end_with_it(scene: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat:
+        async with RegistryMiddleware(chat.registry) as middleware:
+            async with aiohttp.ClientSession(middlewares=[middleware]) as session:
+                await asked(session)
+            view, _ = middleware._router._opened["chat"].result()
+            assert len(view.snapshot) == 1
+        assert view._is_closed
+        assert not chat.view._is_closed
+        async with aiohttp.ClientSession(middlewares=[middleware]) as session:
+            with pytest.raises(aiohttp.ClientConnectorError, match="what looks up 'chat' is closed"):
+                await session.get(URL)

@@ -1,0 +1,123 @@
+"""What all clients' integrations share: their arguments, and the views that they open."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+import aioregistry
+from aioregistry import InvalidArgument, RequestTimeout, ServiceInstance
+from aioregistry.integrations import routing
+from aioregistry.integrations.aiohttp import RegistryMiddleware
+from aioregistry.integrations.httpx import RegistryTransport
+from aioregistry.testing.proxy import ZooKeeperProxy
+from tests.integrations.peers import Manner, Peer, service, until
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({}, "services"),
+        ({"registry": "zk:2181"}, "registry"),
+        ({"services": ["chat"]}, "services"),
+        ({"services": {"chat": "chat"}}, r"services\['chat'\]"),
+        ({"services": {"chat": 7}}, r"services\['chat'\]"),
+        ({"services": {"Chat": "chat"}}, "services"),
+        ({"attempts": 0}, "attempts"),
+        ({"attempts": True}, "attempts"),
+        ({"attempts": 1.5}, "attempts"),
+        ({"repeat": "GET"}, "repeat"),
+        ({"repeat": {"get"}}, "repeat"),
+        ({"repeat": 7}, "repeat"),
+        ({"statuses": 503}, "statuses"),
+        ({"statuses": {200}}, "statuses"),
+        ({"statuses": {"503"}}, "statuses"),
+        ({"wait": 0}, "wait"),
+        ({"wait": float("inf")}, "wait"),
+        ({"wait": "5"}, "wait"),
+        ({"wait": True}, "wait"),
+        ({"ejection": True}, "ejection"),
+        ({"authority": "both"}, "authority"),
+        ({"pass_others": 1}, "pass_others"),
+    ],
+)
+@pytest.mark.parametrize("client", [RegistryMiddleware, RegistryTransport])
+def test_a_wrong_argument_is_named(client: Any, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{field}="):
+        client(**options)
+
+
+def by(registry: Any, **options: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=RegistryTransport(registry, **options), timeout=20)
+
+
+async def test_a_strategy_that_is_none_is_told(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with service(zookeeper, chroot) as chat, by(chat.registry, strategy="best") as session:
+        for _ in range(2):
+            with pytest.raises(InvalidArgument, match=r"^strategy='best'"):
+                await session.get("http://chat.registry/")
+
+
+async def test_views_are_bounded(zookeeper: ZooKeeperServer, chroot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "MOST_VIEWS", 2)
+    async with service(zookeeper, chroot, Manner.ANSWERS) as chat, by(chat.registry) as session:
+        assert (await session.get("http://chat.registry/")).text == "ok"
+        with pytest.raises(httpx.ConnectError):
+            await session.get("http://nobody.registry/")
+        with pytest.raises(httpx.UnsupportedProtocol, match=r"^host='third\.registry': 2 services are followed"):
+            await session.get("http://third.registry/")
+        assert (await session.get("http://chat.registry/")).text == "ok"
+
+
+async def test_a_service_that_cannot_be_read_is_tried_again(
+    zookeeper: ZooKeeperServer, chroot: str, judge: Judge
+) -> None:
+    async with service(zookeeper, chroot) as chat, by(chat.registry) as session, Peer(Manner.ANSWERS) as peer:
+        session._transport._router._registry = Refusing(chat.registry)  # type: ignore[attr-defined]
+        with pytest.raises(httpx.ConnectError, match="not authorised"):
+            await session.get("http://chat.registry/")
+        session._transport._router._registry = chat.registry  # type: ignore[attr-defined]
+        async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=peer.port)):
+            await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
+            assert (await session.get("http://chat.registry/")).text == "ok"
+
+
+class Refusing:
+    def __init__(self, registry: aioregistry.Registry) -> None:
+        self._registry = registry
+
+    async def discover(self, name: str) -> Any:
+        raise aioregistry.NoAuth(name)
+
+
+async def test_many_first_requests_open_one_view(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with service(zookeeper, chroot, Manner.ANSWERS) as chat, by(chat.registry) as session:
+        requests = [asyncio.create_task(session.get("http://chat.registry/")) for _ in range(5)]
+        cancelled = requests.pop(0)
+        await until(lambda: "chat" in session._transport._router._opened)  # type: ignore[attr-defined]
+        cancelled.cancel()  # who was first to ask takes nothing from the others
+        assert [(await request).text for request in requests] == ["ok"] * 4
+
+
+async def test_without_the_registry_a_request_ends(proxy: ZooKeeperProxy, chroot: str) -> None:
+    proxy.refuse()
+    async with aioregistry.connect(f"127.0.0.1:{proxy.port}{chroot}", wait=False) as registry:
+        transport = RegistryTransport(registry)
+        async with httpx.AsyncClient(transport=transport, timeout=0.1) as session:
+            with pytest.raises(httpx.ConnectTimeout, match="did not tell of 'chat' within") as raised:
+                await session.get("http://chat.registry/")
+        assert isinstance(raised.value.__cause__, RequestTimeout)
+
+
+async def test_a_registry_that_was_closed(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with service(zookeeper, chroot, Manner.ANSWERS) as chat, by(chat.registry) as session:
+        await session.get("http://chat.registry/")
+        await chat.registry.aclose()
+        for host in ("chat", "other"):
+            with pytest.raises(httpx.ConnectError, match="closed"):
+                await session.get(f"http://{host}.registry/")

@@ -1,0 +1,477 @@
+"""The transports for httpx and httpx2, with clients of both, real sockets and a real ZooKeeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from types import ModuleType
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
+from aioregistry.integrations import transports
+from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
+from aioregistry.integrations.httpx import RegistryTransport as Transport1
+from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
+from tests.integrations.peers import Manner, Peer, service, until
+from tests.support.tls import TlsRelay, trusting
+from tests.support.zookeeper import ZooKeeperServer
+
+PACKAGES: dict[ModuleType, Any] = {httpx: Transport1, httpx2: Transport2}
+URL = "http://chat.registry/rooms?of=me"
+
+
+@pytest.fixture(params=PACKAGES, ids=lambda http: http.__name__)
+def http(request: pytest.FixtureRequest) -> ModuleType:
+    package: ModuleType = request.param
+    return package
+
+
+@pytest.fixture
+def client(http: ModuleType) -> Callable[..., Any]:
+    """Return a client by the scene's registry or balancers, with the transport's options and the client's timeout."""
+
+    def make(registry: Any = None, timeout: Any = 20, verify: Any = True, **options: Any) -> Any:
+        sends = http.AsyncHTTPTransport(verify=verify, trust_env=False)
+        transport = PACKAGES[http](registry, transport=sends, **options)
+        return http.AsyncClient(transport=transport, timeout=timeout)
+
+    return make
+
+
+@pytest.fixture
+def scene(zookeeper: ZooKeeperServer, chroot: str) -> Callable[..., Any]:
+    return lambda *manners: service(zookeeper, chroot, *manners)
+
+
+Make = Callable[..., Any]
+
+# ---------------------------------------------------------------- where a request goes
+
+
+async def test_requests_are_balanced_and_connections_kept_by_instance(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat, client(chat.registry) as session:
+        answers = [await session.get(URL) for _ in range(6)]
+        assert chat.asked() == [3, 3]
+        assert [peer.connections for peer in chat.peers] == [1, 1]
+        assert {answer.extensions[INSTANCE].id for answer in answers} == {"a", "b"}
+        assert {str(answer.url) for answer in answers} == {URL}
+        assert [answer.text for answer in answers] == ["ok"] * 6
+
+
+async def test_the_request_is_as_it_was_asked_for(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, client(chat.registry) as session:
+        await session.put(URL, content=b"body")
+        await session.post(URL, content=parts())
+        asked = [("PUT", b"body"), ("POST", b"onetwo")]
+        assert chat.peers[0].asked == [(method, "/rooms?of=me", "chat.registry", body) for method, body in asked]
+
+
+async def parts() -> AsyncIterator[bytes]:
+    yield b"one"
+    yield b"two"
+
+
+async def test_the_host_header_can_be_the_instances(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, client(chat.registry, authority="instance") as session:
+        await session.get(URL)
+        await session.get(URL, headers={"Host": "mine"})
+        assert [asked.host for asked in chat.peers[0].asked] == [f"127.0.0.1:{chat.peers[0].port}", "mine"]
+
+
+async def test_a_key_goes_to_its_instance(scene: Make, client: Make) -> None:
+    async with scene(*[Manner.ANSWERS] * 3) as chat, client(chat.registry, strategy=Ring()) as session:
+        rooms = chat.view.balancer(Ring())
+        for number in range(10):
+            answer = await session.get(URL, extensions={KEY: f"room-{number}"})
+            assert answer.extensions[INSTANCE].id == rooms.pick(f"room-{number}").id
+        with pytest.raises(InvalidArgument, match=r"^key=None: "):
+            await session.get(URL)
+        with pytest.raises(InvalidArgument, match=r"^key=7: "):
+            await session.get(URL, extensions={KEY: 7})
+
+
+async def test_services_can_be_given_hosts(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, Peer(Manner.ANSWERS) as other:
+        odd = ServiceInstance("Chat v2", address="127.0.0.1", port=other.port)
+        async with chat.registry.register(odd):
+            services = {"mine": chat.balancer(), "v2.chat": "Chat v2"}
+            async with client(chat.registry, services=services) as session:
+                for host in ("mine", "V2.Chat", "chat"):
+                    await session.get(f"http://{host}.registry/")
+        assert (len(chat.peers[0].asked), len(other.asked)) == (2, 1)
+        assert chat.balancer().pick().id == "a"  # its owner's, and not closed
+
+
+async def test_other_hosts_pass_where_that_was_asked_for(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat, Peer(Manner.ANSWERS) as other:
+        async with client(chat.registry, pass_others=True) as session:
+            answer = await session.get(f"http://127.0.0.1:{other.port}/")
+        assert INSTANCE not in answer.extensions
+        assert [len(other.asked), *chat.asked()] == [1, 0]
+
+
+async def test_as_a_mount(scene: Make, http: ModuleType) -> None:
+    async with scene(Manner.ANSWERS) as chat, Peer(Manner.ANSWERS) as other:
+        mounts = {"all://*.registry": PACKAGES[http](chat.registry)}
+        async with http.AsyncClient(mounts=mounts, trust_env=False) as session:
+            await session.get(URL)
+            await session.get(f"http://127.0.0.1:{other.port}/")
+        assert [len(other.asked), *chat.asked()] == [1, 1]
+
+
+async def test_tls_proves_the_name_that_was_chosen(scene: Make, client: Make, http: ModuleType) -> None:
+    async with (
+        scene() as chat,
+        Peer(Manner.ANSWERS) as peer,
+        TlsRelay(("127.0.0.1", peer.port)) as relay,
+        chat.registry.register(ServiceInstance("chat", address="localhost", ssl_port=relay.port)),
+        client(chat.registry, verify=trusting(), authority="instance") as by_instance,
+        client(chat.registry, verify=trusting()) as session,
+    ):
+        await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
+        assert (await by_instance.get("https://chat.registry/")).text == "ok"
+        with pytest.raises(http.ConnectError, match=r"not valid for 'chat\.registry'"):
+            await session.get("https://chat.registry/")
+        extensions = {"sni_hostname": "localhost"}
+        assert (await session.get("https://chat.registry/", extensions=extensions)).text == "ok"
+
+
+# ---------------------------------------------------------------- where a request cannot go
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://example.org/", "host='example.org': is no <service>.registry"),
+        ("http://127.0.0.1/", "host='127.0.0.1': is no <service>.registry"),
+        ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own: give none"),
+        ("http://cha%74.registry/", "host='cha%74.registry': what precedes .registry must be parts"),
+        ("ftp://chat.registry/", "scheme='ftp': is none of http, ws, https, wss"),
+    ],
+)
+async def test_urls_that_name_no_service(scene: Make, client: Make, http: ModuleType, url: str, said: str) -> None:
+    async with scene(Manner.ANSWERS) as chat, client(chat.registry) as session:
+        with pytest.raises(http.UnsupportedProtocol) as raised:
+            await session.get(url)
+        assert str(raised.value).startswith(said)
+        assert isinstance(raised.value.__cause__, InvalidArgument)
+        assert chat.asked() == [0]
+
+
+async def test_a_host_without_a_balancer(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.ANSWERS) as chat, client(services={"mine": chat.balancer()}) as session:
+        with pytest.raises(http.UnsupportedProtocol, match=r"^host='chat.registry': is none of services=\['mine'\]"):
+            await session.get(URL)
+
+
+async def test_a_redirect_to_elsewhere_is_refused(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.REDIRECTS) as chat, client(chat.registry) as session:
+        with pytest.raises(http.UnsupportedProtocol, match=r"example\.org"):
+            await session.get(URL, follow_redirects=True)
+
+
+async def test_nothing_to_pick_is_a_connect_error(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene() as chat, client(chat.registry) as session:
+        with pytest.raises(http.ConnectError, match="no instance of 'chat' can be picked") as raised:
+            await session.get(URL)
+        assert isinstance(raised.value.__cause__, NoInstances)
+
+
+async def test_what_comes_in_time_is_waited_for(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene() as chat, Peer(Manner.ANSWERS) as late, client(chat.registry, wait=20) as session:
+        answer = asyncio.create_task(session.get(URL))
+        await until(lambda: "chat" in session._transport._router._opened)
+        async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=late.port)):
+            assert (await answer).text == "ok"
+
+
+async def test_waiting_ends(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene() as chat:
+        for options in ({"wait": 0.05}, {"wait": 20, "timeout": 0.3}):  # the client's time to connect is an end too
+            async with client(chat.registry, **options) as session:
+                with pytest.raises(http.ConnectTimeout, match=r"nothing to pick within|did not tell of"):
+                    await session.get(URL)
+
+
+async def test_an_instance_that_cannot_be_reached_by_the_scheme(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat, client(services={"chat": chat.balancer()}) as session:
+        with pytest.raises(http.ConnectError, match=r"^ssl_port=None: chat/[ab] cannot be reached by https$"):
+            await session.get("https://chat.registry/")
+        assert chat.asked() == [0, 0]
+
+
+# ---------------------------------------------------------------- what is reported, and repeated
+
+
+@pytest.mark.parametrize("manner", [None, Manner.HANGS_UP, Manner.SPEAKS_SOMETHING_ELSE])
+async def test_a_safe_request_is_repeated(scene: Make, client: Make, manner: Manner | None) -> None:
+    async with scene(manner, manner, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            for method in ("GET", "HEAD", "OPTIONS"):
+                assert (await session.request(method, URL)).status_code == 200
+        assert set(balancer.set_aside) == {"a", "b"}
+        assert max(len(peer.asked) for peer in chat.peers[:2]) <= 1
+
+
+async def test_an_unsafe_one_only_where_it_was_not_sent(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(None, Manner.ANSWERS) as chat, client(chat.registry) as session:
+        for content in (b"body", parts()):
+            assert (await session.post(URL, content=content)).status_code == 200
+            assert (await session.post(URL, content=content if content == b"body" else parts())).status_code == 200
+        assert {asked.body for asked in chat.peers[1].asked} == {b"body", b"onetwo"}
+
+
+async def test_an_unsafe_one_that_may_have_been_done_is_not(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.HANGS_UP, Manner.HANGS_UP) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            with pytest.raises(http.TransportError):
+                await session.post(URL, content=b"body")
+        assert sum(chat.asked()) == 1
+        assert len(balancer.set_aside) == 1
+
+
+async def test_idempotent_ones_where_asked(scene: Make, client: Make, http: ModuleType) -> None:
+    options = {"repeat": IDEMPOTENT, "ejection": None}
+    async with scene(Manner.HANGS_UP, Manner.HANGS_UP) as chat, client(chat.registry, **options) as session:
+        for method, times in (("PUT", 2), ("DELETE", 2), ("POST", 1)):
+            before = sum(chat.asked())
+            with pytest.raises(http.TransportError):
+                await session.request(method, URL)
+            assert sum(chat.asked()) - before == times, method
+
+
+async def test_a_body_that_was_begun_is_not_repeated(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.HANGS_UP, Manner.HANGS_UP) as chat, client(chat.registry, repeat=IDEMPOTENT) as session:
+        with pytest.raises(http.TransportError):
+            await session.put(URL, content=parts())
+        assert sum(chat.asked()) == 1
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+async def test_attempts_are_bounded(scene: Make, client: Make, http: ModuleType, attempts: int) -> None:
+    async with scene(*[Manner.HANGS_UP] * 4) as chat, client(chat.registry, attempts=attempts) as session:
+        with pytest.raises(http.TransportError):
+            await session.get(URL)
+        assert sorted(chat.asked()) == [0] * (4 - attempts) + [1] * attempts
+
+
+async def test_each_instance_is_tried_once(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.HANGS_UP, Manner.HANGS_UP) as chat:
+        async with client(chat.registry, attempts=5, ejection=None) as session:
+            with pytest.raises(http.TransportError):
+                await session.get(URL)
+        assert chat.asked() == [1, 1]
+
+
+async def test_a_key_is_not_another_instances(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.HANGS_UP, Manner.HANGS_UP) as chat:
+        async with client(chat.registry, strategy=Ring(), ejection=None) as session:
+            with pytest.raises(http.TransportError):
+                await session.get(URL, extensions={KEY: "room"})
+        assert sorted(chat.asked()) == [0, 1]
+        # … until the balancer says so.
+        async with client(services={"chat": chat.balancer(Ring())}) as session:
+            with pytest.raises(http.TransportError):
+                await session.get(URL, extensions={KEY: "room"})
+        assert sorted(chat.asked()) == [1, 2]
+
+
+async def test_no_time_is_no_repetition(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.HANGS, Manner.HANGS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}, timeout=http.Timeout(20, read=0.1)) as session:
+            with pytest.raises(http.ReadTimeout):
+                await session.get(URL)
+        assert sum(chat.asked()) == 1
+        assert len(balancer.set_aside) == 1
+
+
+async def test_statuses_count_as_failures_where_asked(scene: Make, client: Make) -> None:
+    async with scene(Manner.OVERLOADED, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}, statuses={503}) as session:
+            for _ in range(3):
+                assert (await session.get(URL)).status_code == 200
+        assert chat.asked() == [1, 3]
+        assert set(balancer.set_aside) == {"a"}
+
+
+@pytest.mark.parametrize(("method", "asked"), [("GET", [1, 1]), ("POST", [0, 1])])
+async def test_a_status_that_is_everybodys_is_the_answer(
+    scene: Make, client: Make, method: str, asked: list[int]
+) -> None:
+    async with scene(Manner.OVERLOADED, Manner.OVERLOADED) as chat:
+        async with client(chat.registry, statuses={503}) as session:
+            answer = await session.request(method, URL)
+        assert (answer.status_code, answer.text) == (503, "busy")
+        assert sorted(chat.asked()) == asked
+
+
+async def test_an_ordinary_status_is_no_failure(scene: Make, client: Make) -> None:
+    async with scene(Manner.OVERLOADED) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            assert (await session.get(URL)).status_code == 503
+        assert balancer.set_aside == {}
+
+
+async def test_an_answer_that_breaks_off_is_a_failure(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.CUTS_ITS_ANSWER, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            for _ in range(2):
+                try:
+                    await session.get(URL)
+                except http.RemoteProtocolError:
+                    break
+        assert set(balancer.set_aside) == {"a"}
+        assert chat.asked()[0] == 1
+
+
+async def test_a_call_is_outstanding_until_its_answer_was_read(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat:
+        balancer = chat.balancer("least-outstanding")
+        async with client(services={"chat": balancer}) as session, session.stream("GET", URL) as first:
+            other = ({"a", "b"} - {first.extensions[INSTANCE].id}).pop()
+            for _ in range(10):
+                async with session.stream("GET", URL) as second:
+                    assert second.extensions[INSTANCE].id == other
+        assert balancer.set_aside == {}
+
+
+@pytest.mark.parametrize("manner", [Manner.HANGS, Manner.BEGINS_ITS_ANSWER])
+async def test_a_call_that_is_cancelled_says_nothing(scene: Make, client: Make, manner: Manner) -> None:
+    async with scene(manner) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}, timeout=None) as session:
+            request = asyncio.create_task(session.get(URL))
+            await until(lambda: chat.asked() == [1])
+            for _ in range(20):  # what came is read
+                await asyncio.sleep(0)
+            request.cancel()
+            await asyncio.wait([request])
+        assert request.cancelled()
+        assert balancer.set_aside == {}
+
+
+async def test_what_is_nobodys_fault_says_nothing(scene: Make, http: ModuleType) -> None:
+    errors = [http.PoolTimeout("all in use"), ValueError("ours")]
+
+    class Fails(http.AsyncBaseTransport):  # type: ignore[name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            raise errors.pop()
+
+    async with scene(Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        transport = PACKAGES[http](services={"chat": balancer}, transport=Fails())
+        async with http.AsyncClient(transport=transport) as session:
+            for kind in (ValueError, http.PoolTimeout):
+                with pytest.raises(kind):
+                    await session.get(URL)
+        assert balancer.set_aside == {}
+
+
+# ---------------------------------------------------------------- time
+
+
+class Clock:
+    """In the place of the module `time`."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(transports, "time", clock)
+    return clock
+
+
+def failing(http: ModuleType, clock: Clock, fail: Callable[[Any], Any], given: list[dict[str, float]]) -> Any:
+    """A transport that takes 6 seconds for what *fail* does."""
+
+    class Failing(http.AsyncBaseTransport):  # type: ignore[name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            given.append(request.extensions["timeout"])
+            clock.now += 6
+            return fail(request)
+
+    return Failing()
+
+
+async def test_attempts_share_the_time_to_connect(scene: Make, http: ModuleType, clock: Clock) -> None:
+    def fail(_: Any) -> Any:
+        raise http.ConnectTimeout("nobody there")
+
+    given: list[dict[str, float]] = []
+    async with scene(*[Manner.ANSWERS] * 3) as chat:
+        transport = PACKAGES[http](services={"chat": chat.view.balancer()}, transport=failing(http, clock, fail, given))
+        session = http.AsyncClient(transport=transport, timeout=18)
+        with pytest.raises(http.ConnectTimeout, match="nobody there"):
+            await session.get(URL)
+        assert [timeout["connect"] for timeout in given] == [6, 6, 6]
+        given.clear()
+        session = http.AsyncClient(transport=transport, timeout=6)
+        with pytest.raises(http.ConnectTimeout, match="nobody there"):
+            await session.get(URL)
+        assert [timeout["connect"] for timeout in given] == [2]  # and then there is no time
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("overloaded", [False, True], ids=["breaks", "answers 503"])
+async def test_attempts_share_the_time_to_answer(scene: Make, http: ModuleType, clock: Clock, overloaded: bool) -> None:
+    def fail(_: Any) -> Any:
+        if overloaded:
+            return http.Response(503)
+        raise http.ReadError("gone")
+
+    given: list[dict[str, float]] = []
+    async with scene(*[Manner.ANSWERS] * 3) as chat:
+        balancer = chat.view.balancer()
+        sends = failing(http, clock, fail, given)
+        transport = type("Mine", (PACKAGES[http],), {})(services={"chat": balancer}, transport=sends, statuses={503})
+        for read, shares in ((20, [20, 14, 8]), (10, [10, 4]), (6, [6])):
+            given.clear()
+            session = http.AsyncClient(transport=transport, timeout=http.Timeout(30, read=read))
+            with contextlib.suppress(http.ReadError):
+                assert (await session.get(URL)).status_code == 503
+            assert [timeout["read"] for timeout in given] == shares
+            assert [timeout["connect"] for timeout in given] == [10, 15, 30][: len(shares)]
+        await transport.aclose()
+
+
+# ---------------------------------------------------------------- ending, and bad arguments
+
+
+async def test_its_views_end_with_it(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat:
+        async with client(chat.registry) as session:
+            await session.get(URL)
+            view, _ = session._transport._router._opened["chat"].result()
+            assert len(view.snapshot) == 1
+        assert view._is_closed
+        assert not chat.view._is_closed
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("transport", {"transport": object()}),
+        ("authority", {"authority": "both"}),
+        ("pass_others", {"pass_others": 1}),
+    ],
+)
+async def test_bad_arguments(scene: Make, http: ModuleType, field: str, options: dict[str, Any]) -> None:
+    async with scene() as chat:
+        with pytest.raises(InvalidArgument, match=f"^{field}="):
+            PACKAGES[http](chat.registry, **options)
