@@ -13,7 +13,9 @@ from typing import Final, NamedTuple
 from aioregistry.server.acl import ACL, Identity, Rule, user_of
 from aioregistry.server.codes import Malformed, Opcode
 from aioregistry.server.history import OperationFailed, Transaction
+from aioregistry.server.profiles import Profile
 from aioregistry.server.tree import (
+    FLAGS,
     Check,
     Contradiction,
     Create,
@@ -162,8 +164,7 @@ def _read_check(reader: Reader, _: int) -> Check:
 
 
 def _read_delete_container(reader: Reader, _: int) -> DeleteContainer:
-    # It is no client's request: the server's own ones are a bare path.
-    return DeleteContainer(reader.frame[reader.at :].decode(errors="replace"))
+    return DeleteContainer(reader.string())
 
 
 WRITES: Final[dict[int, Callable[[Reader, int], Operation]]] = {
@@ -177,6 +178,15 @@ WRITES: Final[dict[int, Callable[[Reader, int], Operation]]] = {
     Opcode.CHECK: _read_check,
     Opcode.DELETE_CONTAINER: _read_delete_container,
 }
+
+
+def read_write(frame: bytes, at: int, opcode: int, profile: Profile) -> Operation:
+    """A write that stands alone."""
+    if opcode == Opcode.DELETE_CONTAINER and not profile.reads_first:
+        # It is no client's request: the server's own ones were a bare path.
+        return DeleteContainer(frame[at:].decode(errors="replace"))
+    return WRITES[opcode](Reader(frame, at), opcode)
+
 
 _IN_TRANSACTIONS: dict[int, Callable[[Reader, int], Operation]] = {
     opcode: WRITES[opcode]
@@ -228,20 +238,25 @@ def read_operations(frame: bytes, at: int) -> list[Operation | Read]:
 _BY_FLAGS = {4: Opcode.CREATE_CONTAINER, 5: Opcode.CREATE_TTL, 6: Opcode.CREATE_TTL}
 
 
-def as_in_transactions(operation: Operation | Read, *, create2: bool) -> Operation:
+def as_in_transactions(operation: Operation | Read, profile: Profile) -> Operation:
     """What an operation of a Multi is taken for: of a creation the flags decide what it is, not the opcode (``Op``).
 
     Raises:
-        Malformed: it is a read, or has no path.
+        Malformed: it is a read, has no path, or is a contradiction that is seen before anything is tried.
     """
     if isinstance(operation, Read) or operation.path is None:
         raise Malformed
     if not isinstance(operation, Create):
         return operation
-    plain = Opcode.CREATE2 if create2 and operation.opcode == Opcode.CREATE2 else Opcode.CREATE
+    has_ttl = operation.opcode == Opcode.CREATE_TTL
+    plain = operation.opcode if profile.multi_create2_has_stat and not has_ttl else Opcode.CREATE
     opcode = _BY_FLAGS.get(operation.flags, plain)
+    if opcode == Opcode.CREATE_TTL and has_ttl:
+        return operation
+    if profile.reads_first and not has_ttl and (opcode == Opcode.CREATE_TTL or operation.flags not in FLAGS):
+        raise Malformed
     if opcode == Opcode.CREATE_TTL:
-        return operation if operation.opcode == Opcode.CREATE_TTL else Contradiction(operation.path)
+        return Contradiction(operation.path)
     return operation._replace(opcode=opcode, ttl_ms=-1)
 
 

@@ -257,6 +257,8 @@ _MODES: Final = {
 }
 """By flag (``CreateMode``)."""
 
+FLAGS: Final = frozenset(_MODES)
+
 MAX_TTL_MS: Final = 2**40 - 1
 
 

@@ -13,8 +13,9 @@ from aioregistry.server import requests
 from aioregistry.server.acl import OPEN, Identity, Rule
 from aioregistry.server.codes import Malformed, Opcode
 from aioregistry.server.history import OperationFailed, Transaction
+from aioregistry.server.profiles import PROFILES
 from aioregistry.server.requests import Read, Reader
-from aioregistry.server.tree import Check, Create, Delete, Operation, Result, SetData
+from aioregistry.server.tree import Check, Contradiction, Create, Delete, Operation, Result, SetData
 from tests.support import wire
 
 OPCODES = sorted(requests.WRITES)
@@ -92,21 +93,33 @@ def test_reads_and_writes_are_not_mixed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("opcode", "flags", "create2", "expected"),
+    ("opcode", "flags", "version", "expected"),
     [
-        (Opcode.CREATE, 0, False, Opcode.CREATE),
-        (Opcode.CREATE2, 1, False, Opcode.CREATE),
-        (Opcode.CREATE2, 1, True, Opcode.CREATE2),
-        (Opcode.CREATE_CONTAINER, 0, True, Opcode.CREATE),
-        (Opcode.CREATE, 4, True, Opcode.CREATE_CONTAINER),
-        (Opcode.CREATE_TTL, 6, True, Opcode.CREATE_TTL),
-        (Opcode.CREATE_TTL, 2, True, Opcode.CREATE),
+        (Opcode.CREATE, 0, "3.8", Opcode.CREATE),
+        (Opcode.CREATE2, 1, "3.8", Opcode.CREATE),
+        (Opcode.CREATE2, 1, "3.9", Opcode.CREATE2),
+        (Opcode.CREATE_CONTAINER, 0, "3.8", Opcode.CREATE),
+        (Opcode.CREATE_CONTAINER, 1, "3.9", Opcode.CREATE_CONTAINER),
+        (Opcode.CREATE, 4, "3.9", Opcode.CREATE_CONTAINER),
+        (Opcode.CREATE_TTL, 6, "3.9", Opcode.CREATE_TTL),
+        (Opcode.CREATE_TTL, 2, "3.9", Opcode.CREATE),
     ],
 )
-def test_flags_decide_in_a_transaction(opcode: int, flags: int, create2: bool, expected: int) -> None:
-    operation = Create(opcode, "/a", b"", OPEN, flags, 5 if opcode == Opcode.CREATE_TTL else -1)
-    assert isinstance(taken := requests.as_in_transactions(operation, create2=create2), Create)
+def test_flags_decide_in_a_transaction(opcode: int, flags: int, version: str, expected: int) -> None:
+    taken = requests.as_in_transactions(creation(opcode, flags), PROFILES[version])
+    assert isinstance(taken, Create)
     assert taken.opcode == expected
+
+
+@pytest.mark.parametrize(("opcode", "flags"), [(Opcode.CREATE, 5), (Opcode.CREATE2, 6), (Opcode.CREATE, 99)])
+def test_contradictions_are_seen_before_anything_is_tried_from_3_9(opcode: int, flags: int) -> None:
+    with pytest.raises(Malformed):
+        requests.as_in_transactions(creation(opcode, flags), PROFILES["3.9"])
+    assert isinstance(requests.as_in_transactions(creation(opcode, flags), PROFILES["3.8"]), Create | Contradiction)
+
+
+def creation(opcode: int, flags: int) -> Create:
+    return Create(opcode, "/a", b"", OPEN, flags, 5 if opcode == Opcode.CREATE_TTL else -1)
 
 
 def test_replies_to_a_transaction() -> None:

@@ -31,13 +31,15 @@ from aioregistry.testing.proxy import Direction, Link, TcpProxy
 
 PACKAGES = "openjdk-17-jre-headless libzookeeper-java libslf4j-java"
 ELSEWHERE = os.environ.get("AIOREGISTRY_ZOOKEEPER_JARS")
-"""Where the jars of another release are, all that it needs (`nox -s conformance` fetches some); Debian's if unset."""
+"""Where the jars of another release are, all that it needs but slf4j's (`nox -s releases` fetches some); Debian's if
+unset."""
 
-# zookeeper.jar's manifest names the others that it needs.
 JARS = (
-    tuple(sorted(Path(ELSEWHERE).glob("*.jar")))
-    if ELSEWHERE
-    else (Path("/usr/share/java/zookeeper.jar"), Path("/usr/share/java/slf4j-simple.jar"))
+    # Before all others: the logs are the same whatever is there.
+    Path("/usr/share/java/slf4j-api.jar"),
+    Path("/usr/share/java/slf4j-simple.jar"),
+    # zookeeper.jar's manifest names the others that it needs.
+    *(sorted(Path(ELSEWHERE).glob("*.jar")) if ELSEWHERE else [Path("/usr/share/java/zookeeper.jar")]),
 )
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 START_TIMEOUT = 60.0
