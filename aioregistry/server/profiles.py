@@ -26,6 +26,8 @@ class Profile:
         multi_create2_has_stat: a Create2 in a transaction is answered as such (ZOOKEEPER-4026).
         exists_needs_read: Exists asks the ACL of a node that is there.
         foreign_watch_counts: CheckWatches finds whoever's watches on the path.
+        absence_before_acl: a Delete is told that there is no such node before the ACL of the parent is asked.
+        null_acls: an ACL that is null is refused as an empty one is; before, the server stumbled over it.
         reads_first: a write that cannot be read uses up no zxid, and a transaction is looked through for contradictions
             before any of it is tried.
     """
@@ -39,6 +41,8 @@ class Profile:
     multi_create2_has_stat: bool
     exists_needs_read: bool
     foreign_watch_counts: bool
+    absence_before_acl: bool
+    null_acls: bool
     reads_first: bool
 
 
@@ -64,6 +68,8 @@ PROFILES: Final = {
         multi_create2_has_stat=False,
         exists_needs_read=False,
         foreign_watch_counts=False,
+        absence_before_acl=True,
+        null_acls=False,
         reads_first=False,
     ),
     "3.8": Profile(
@@ -76,6 +82,8 @@ PROFILES: Final = {
         multi_create2_has_stat=False,
         exists_needs_read=False,
         foreign_watch_counts=True,
+        absence_before_acl=False,
+        null_acls=True,
         reads_first=False,
     ),
     "3.9": Profile(
@@ -88,6 +96,8 @@ PROFILES: Final = {
         multi_create2_has_stat=True,
         exists_needs_read=True,
         foreign_watch_counts=False,
+        absence_before_acl=False,
+        null_acls=True,
         reads_first=True,
     ),
 }

@@ -164,7 +164,10 @@ def _read_check(reader: Reader, _: int) -> Check:
 
 
 def _read_delete_container(reader: Reader, _: int) -> DeleteContainer:
-    return DeleteContainer(reader.string())
+    path = reader.string()
+    if path is None:
+        raise Malformed
+    return DeleteContainer(path)
 
 
 WRITES: Final[dict[int, Callable[[Reader, int], Operation]]] = {
@@ -253,10 +256,12 @@ def as_in_transactions(operation: Operation | Read, profile: Profile) -> Operati
     opcode = _BY_FLAGS.get(operation.flags, plain)
     if opcode == Opcode.CREATE_TTL and has_ttl:
         return operation
-    if profile.reads_first and not has_ttl and (opcode == Opcode.CREATE_TTL or operation.flags not in FLAGS):
-        raise Malformed
     if opcode == Opcode.CREATE_TTL:
+        if profile.reads_first:
+            raise Malformed
         return Contradiction(operation.path)
+    if profile.reads_first and not has_ttl and (operation.flags not in FLAGS or operation.acl is None):
+        raise Malformed
     return operation._replace(opcode=opcode, ttl_ms=-1)
 
 

@@ -15,7 +15,6 @@ from aioregistry.server.endpoint import Decide, Endpoint
 from aioregistry.server.history import Backup, History, Transaction
 from aioregistry.server.sessions import Session
 from aioregistry.server.settings import Settings
-from aioregistry.server.tree import Tree
 
 __all__ = ["Data", "ZooKeeperServer"]
 
@@ -155,8 +154,7 @@ class ZooKeeperServer(Endpoint):
         return f"<ZooKeeperServer {self.address} {state}>"
 
     def _empty(self) -> Backup:
-        tree = Tree(extended_types=self.settings.extended_types, x509=self.settings.ssl is not None)
-        return Backup(tree, 0, {})
+        return Backup(self.settings.empty_tree(), 0, {})
 
     def _live_history(self) -> History:
         if self._history is None:
