@@ -27,6 +27,7 @@ class Profile:
         exists_needs_read: Exists asks the ACL of a node that is there.
         foreign_watch_counts: CheckWatches finds whoever's watches on the path.
         absence_before_acl: a Delete is told that there is no such node before the ACL of the parent is asked.
+        tells_more: average latencies have a fraction in the four-letter words, ``mntr`` and ``conf`` more lines.
         null_acls: an ACL that is null is refused as an empty one is; before, the server stumbled over it.
         reads_first: a write that cannot be read uses up no zxid, and a transaction is looked through for contradictions
             before any of it is tried.
@@ -42,6 +43,7 @@ class Profile:
     exists_needs_read: bool
     foreign_watch_counts: bool
     absence_before_acl: bool
+    tells_more: bool
     null_acls: bool
     reads_first: bool
 
@@ -69,6 +71,7 @@ PROFILES: Final = {
         exists_needs_read=False,
         foreign_watch_counts=False,
         absence_before_acl=True,
+        tells_more=False,
         null_acls=False,
         reads_first=False,
     ),
@@ -83,6 +86,7 @@ PROFILES: Final = {
         exists_needs_read=False,
         foreign_watch_counts=True,
         absence_before_acl=False,
+        tells_more=True,
         null_acls=True,
         reads_first=False,
     ),
@@ -97,6 +101,7 @@ PROFILES: Final = {
         exists_needs_read=True,
         foreign_watch_counts=False,
         absence_before_acl=False,
+        tells_more=True,
         null_acls=True,
         reads_first=True,
     ),

@@ -16,7 +16,7 @@ from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single
 from tests.support.judge import Judge
-from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
+from tests.support.zookeeper import RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 2.0
 """Seconds: the session timeout where a test waits for the session's end."""
@@ -107,9 +107,11 @@ async def test_follower_cut_off_from_its_leader(ensemble: ZooKeeperEnsemble) -> 
                 owner = await scene.judge.owner(scene.path)
                 live = scene.registration.status is Status.LIVE
                 check_owned(live=live, session_id=scene.session_id, owner=owner)
-            # Who takes reads and pings for life is misled: the follower still answers, and still has the node.
-            await beside.ping()
-            assert (await beside.get_data(scene.path)).stat.owner == scene.session_id
+            # Who takes reads and pings for life is misled: the follower still answers, and still has the node. A busy
+            # leader of 3.5 shows that it ended the session when it gives the follower up, and that one its clients.
+            if RELEASE >= (3, 6):
+                await beside.ping()
+                assert (await beside.get_data(scene.path)).stat.owner == scene.session_id
             assert scene.registration.status is Status.PRESUMED_GONE
             assert not scene.view.fresh
         ensemble.heal(follower)

@@ -24,7 +24,7 @@ from aioregistry.server import ZooKeeperServer
 from tests.conftest import StartZooKeeper
 from tests.server.foreign_suites import run_suite
 from tests.support.embedded import EmbeddedServer, embedded_server
-from tests.support.zookeeper import JARS, JVM_OPTIONS
+from tests.support.zookeeper import JARS, JVM_OPTIONS, java_class
 
 PATIENCE = 20.0
 SUITE_DEADLINE = 150.0
@@ -203,7 +203,7 @@ async def command_line(address: str) -> tuple[list[str], list[str], list[str]]:
         java,
         *JVM_OPTIONS,
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=off",
-        *("-cp", ":".join(map(str, JARS)), "org.apache.zookeeper.ZooKeeperMain", "-server", address),
+        *("-cp", ":".join(map(str, JARS)), java_class("org.apache.zookeeper.ZooKeeperMain"), "-server", address),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -33,7 +33,7 @@ async def test_srvr_and_stat(server: ZooKeeperServer, client: Wire) -> None:
     clients = re.findall(
         r"^ /127\.0\.0\.1:\d+\[\w\]\(queued=0,recved=(\d+),sent=\d+\)$", await ask(server, "stat"), re.MULTILINE
     )
-    assert clients == ["2", "0"]
+    assert clients == ["2", "1"]
 
 
 async def test_mntr(server: ZooKeeperServer, client: Wire) -> None:
