@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import uuid
@@ -11,6 +12,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aioregistry import NodeNotEphemeral, RegistrationDisplaced, Status
+from aioregistry.errors import ConnectionLost, SessionMoved, TransactionAborted
+from aioregistry.protocol import OPEN_ACL, Create2, Multi
 from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, meanwhile, until
 from tests.support import wire
@@ -87,6 +90,28 @@ async def test_rolling_restart_of_all_three(ensemble: ZooKeeperEnsemble) -> None
         await ensemble.rolling_restart()
         await scene.settled()
         scene.check_session_kept()
+
+
+async def test_a_session_that_was_moved_to_another_member_comes_back(ensemble: ZooKeeperEnsemble) -> None:
+    """As by a ConnectRequest of one's own that arrives late. The connection that is left behind answers heartbeats and
+    reads; a write is what shows it, and on 3.5 it does not end the connection if it is a transaction."""
+    here, there = ensemble.followers()
+    path = f"/{uuid.uuid4().hex}"
+    async with Peer(here.address, session_timeout=LONG) as peer, Judge(there.address) as judge:
+        session = peer.registry.session
+        thief = await wire.connect(there.address, session_id=session.id, password=session.password)
+        thief.abandon()
+
+        async def make() -> None:
+            with contextlib.suppress(ConnectionLost, SessionMoved, TransactionAborted):
+                reply = await session.request(Multi([Create2(path, b"", OPEN_ACL)]))
+                reply.value.raise_for_error()
+
+        async with asyncio.timeout(DEADLINE):
+            while await judge.node(path) is None:
+                await make()
+                await session.wait_connected()
+        assert peer.states == ["connected", "suspended", "reconnected"]
 
 
 # ---------------------------------------------------------------- a follower without its leader
