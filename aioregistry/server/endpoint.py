@@ -337,7 +337,8 @@ class Endpoint:
     def _authenticate(self, connection: Connection, scheme: str | None, credentials: bytes | None) -> bool:
         if scheme == "digest" and credentials is not None:
             identity = Identity("digest", access.digest(credentials))
-            connection.identities = tuple(dict.fromkeys((*connection.identities, identity)))
+            above = [Identity("super", "")] if identity.id == self.settings.super_digest else []
+            connection.identities = tuple(dict.fromkeys((*connection.identities, *above, identity)))
             return True
         # The others tell nothing that is not known since the connection was made.
         return any(identity.scheme == scheme for identity in connection.identities if scheme != "digest")

@@ -40,6 +40,7 @@ class ZooKeeperServer(Endpoint):
         container_check_interval: seconds between looks for empty containers and nodes whose time is over.
         extended_types: whether nodes with a TTL can be made (``extendedTypesEnabled``).
         ssl: a context to speak TLS with; ``x509`` identities are the subjects of the clients' certificates.
+        super_digest: ``user:digest`` of who may do everything, as in an ACL of the scheme digest; None for nobody.
         server_id: goes into the highest byte of session ids.
         clock: wall time, seconds since the epoch, for the times in Stats.
 
@@ -61,6 +62,7 @@ class ZooKeeperServer(Endpoint):
         container_check_interval: float = 60.0,
         extended_types: bool = True,
         ssl: tls.SSLContext | None = None,
+        super_digest: str | None = None,
         server_id: int = 1,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +79,7 @@ class ZooKeeperServer(Endpoint):
                 container_check_interval=container_check_interval,
                 extended_types=extended_types,
                 ssl=ssl,
+                super_digest=super_digest,
                 server_id=server_id,
                 clock=clock,
             )

@@ -30,6 +30,7 @@ class Settings:
     container_check_interval: float = 60.0
     extended_types: bool = True
     ssl: tls.SSLContext | None = None
+    super_digest: str | None = None
     server_id: int = 1
     clock: Callable[[], float] = time.time
 

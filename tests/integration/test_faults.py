@@ -236,7 +236,7 @@ async def test_expiry_forced_while_connected(scene: Scene, zookeeper: ZooKeeperS
         assert len(peer.sessions) == 2
         assert peer.states[-3:] == ["suspended", "expired", "connected"]
     first, second = scene.publisher.sessions
-    assert [owner for owner in scene.chronicle.owners if owner is not None] == [first, second]
+    await until(lambda: [owner for owner in scene.chronicle.owners if owner is not None] == [first, second])
 
 
 async def test_a_thousand_instances_through_an_expiry(zookeeper: ZooKeeperServer, judge: Judge) -> None:

@@ -15,7 +15,7 @@ from aiozk.protocol import (
     WatchEvent,
     response_xref,
 )
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aioregistry.errors import NoNode, ProtocolError, ServerError, SessionMoved, Unimplemented, UnknownServerError
@@ -111,6 +111,7 @@ def test_garbage_is_no_event(garbage: bytes) -> None:
 def test_a_reply_is_the_zxid_and_what_the_message_decodes(kind: type[Any], data: st.DataObject) -> None:
     message = data.draw(MESSAGES[kind])
     _, body = data.draw(replies(message))
+    assume(not isinstance(message, Multi) or body[9:13] != struct.pack(">i", SessionMoved.code))  # a test of its own
     reply = decode_reply(message, framed(body, zxid=2**40))
     assert reply.zxid == 2**40
     assert repr(reply.value) == repr(message.decode(body))

@@ -32,7 +32,7 @@ Compare = Callable[[History], str | None]
 
 
 @contextlib.contextmanager
-def real_server(timing: dict[str, float]) -> Iterator[ZooKeeperServer]:
+def real_server(timing: dict[str, float], **properties: str) -> Iterator[ZooKeeperServer]:
     settings = Settings(
         tick_time_ms=int(timing["tick"] * 1000),
         min_session_timeout_ms=int(timing["shortest"] * 1000),
@@ -40,7 +40,7 @@ def real_server(timing: dict[str, float]) -> Iterator[ZooKeeperServer]:
         container_check_interval_ms=int(timing["sweep"] * 1000),
         jvm_options=LASTING_JVM if HISTORIES else JVM_OPTIONS,
         # It logs every request that fails, twice.
-        properties={"org.slf4j.simpleLogger.defaultLogLevel": "off"},
+        properties={"org.slf4j.simpleLogger.defaultLogLevel": "off", **properties},
     )
     with ZooKeeperServer(settings) as server:
         server.launch()
@@ -61,11 +61,14 @@ def told_apart(history: History, expected: list[Entry], found: list[Entry]) -> s
 
 
 @contextlib.contextmanager
-def comparison(on_real: Play, timing: dict[str, float], release: str, version: str | None = None) -> Iterator[Compare]:
+def comparison(
+    on_real: Play, timing: dict[str, float], release: str, version: str | None = None, super_digest: str | None = None
+) -> Iterator[Compare]:
     """What tells the real server of a *release* and one of ours apart by a history; ours speaks like it, or like
     another *version*.
     """
     options = {
+        "super_digest": super_digest,
         "tick_time": timing["tick"],
         "min_session_timeout": timing["shortest"],
         "max_session_timeout": timing["longest"],
