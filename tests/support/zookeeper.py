@@ -34,13 +34,11 @@ ELSEWHERE = os.environ.get("AIOREGISTRY_ZOOKEEPER_JARS")
 """Where the jars of another release are, all that it needs but slf4j's (`nox -s releases` fetches some); Debian's if
 unset."""
 
-JARS = (
-    # Before all others: the logs are the same whatever is there.
-    Path("/usr/share/java/slf4j-api.jar"),
-    Path("/usr/share/java/slf4j-simple.jar"),
-    # zookeeper.jar's manifest names the others that it needs.
-    *(sorted(Path(ELSEWHERE).glob("*.jar")) if ELSEWHERE else [Path("/usr/share/java/zookeeper.jar")]),
-)
+# Before all others: the logs are the same whatever is there.
+LOGGING = (Path("/usr/share/java/slf4j-api.jar"), Path("/usr/share/java/slf4j-simple.jar"))
+# Its manifest names the others that it needs.
+DEBIANS_JARS = (*LOGGING, Path("/usr/share/java/zookeeper.jar"))
+JARS = (*LOGGING, *sorted(Path(ELSEWHERE).glob("*.jar"))) if ELSEWHERE else DEBIANS_JARS
 
 
 def _release_of(jars: tuple[Path, ...]) -> tuple[int, ...]:
