@@ -380,7 +380,7 @@ class Endpoint:
     def _write_all(self, connection: Connection, xid: int, _: int, frame: bytes) -> None:
         caller = Caller(connection.session_id, connection.identities)
         try:
-            parsed = requests.read_operations(frame, BODY)
+            parsed = requests.read_operations(frame, BODY, self.profile)
             operations = [requests.as_in_transactions(operation, self.profile) for operation in parsed]
         except (Malformed, struct.error):
             decide: Decide = partial(History.fail, code=Code.MARSHALLING_ERROR)

@@ -212,11 +212,11 @@ class Read(NamedTuple):
     path: str | None
 
 
-def read_operations(frame: bytes, at: int) -> list[Operation | Read]:
+def read_operations(frame: bytes, at: int, profile: Profile) -> list[Operation | Read]:
     """The operations of a Multi or MultiRead.
 
     Raises:
-        Malformed: reads and writes are mixed, or one is neither.
+        Malformed: reads and writes are mixed, one is neither, or is a contradiction that is seen as soon as it is read.
     """
     reader = Reader(frame, at)
     operations: list[Operation | Read] = []
@@ -235,17 +235,26 @@ def read_operations(frame: bytes, at: int) -> list[Operation | Read]:
             raise Malformed
     if len({isinstance(operation, Read) for operation in operations}) > 1:
         raise Malformed
+    if profile.reads_first and any(map(_is_contradiction, operations)):
+        raise Malformed
     return operations
 
 
 _BY_FLAGS = {4: Opcode.CREATE_CONTAINER, 5: Opcode.CREATE_TTL, 6: Opcode.CREATE_TTL}
 
 
+def _is_contradiction(operation: Operation | Read) -> bool:
+    """Whether the flags of a creation are those of a TTL, and none is given, or nobody's."""
+    if not isinstance(operation, Create) or operation.opcode == Opcode.CREATE_TTL:
+        return False
+    return _BY_FLAGS.get(operation.flags) == Opcode.CREATE_TTL or operation.flags not in FLAGS
+
+
 def as_in_transactions(operation: Operation | Read, profile: Profile) -> Operation:
     """What an operation of a Multi is taken for: of a creation the flags decide what it is, not the opcode (``Op``).
 
     Raises:
-        Malformed: it is a read, has no path, or is a contradiction that is seen before anything is tried.
+        Malformed: it is a read, has no path, or from 3.9 no ACL.
     """
     if isinstance(operation, Read) or operation.path is None:
         raise Malformed
@@ -257,10 +266,8 @@ def as_in_transactions(operation: Operation | Read, profile: Profile) -> Operati
     if opcode == Opcode.CREATE_TTL and has_ttl:
         return operation
     if opcode == Opcode.CREATE_TTL:
-        if profile.reads_first:
-            raise Malformed
         return Contradiction(operation.path)
-    if profile.reads_first and not has_ttl and (operation.flags not in FLAGS or operation.acl is None):
+    if profile.reads_first and not has_ttl and operation.acl is None:
         raise Malformed
     return operation._replace(opcode=opcode, ttl_ms=-1)
 

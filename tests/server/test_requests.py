@@ -21,7 +21,8 @@ from tests.support import wire
 OPCODES = sorted(requests.WRITES)
 READERS: list[Callable[[bytes], Any]] = [
     requests.read_connect,
-    lambda frame: requests.read_operations(frame, 0),
+    lambda frame: requests.read_operations(frame, 0, PROFILES["3.8"]),
+    lambda frame: requests.read_operations(frame, 0, PROFILES["3.9"]),
     lambda frame: requests.path_of(frame, 0),
     *(lambda frame, opcode=opcode: requests.WRITES[opcode](Reader(frame), opcode) for opcode in OPCODES),
 ]
@@ -76,7 +77,7 @@ def test_operations_of_a_transaction() -> None:
             wire.Operation(Opcode.CHECK, wire.delete("/a", 3).body),
         ]
     ).body
-    assert requests.read_operations(frame, 0) == [
+    assert requests.read_operations(frame, 0, PROFILES["3.8"]) == [
         Create(Opcode.CREATE, "/a", b"data", OPEN, 0),
         Create(Opcode.CREATE_TTL, "/t", b"", OPEN, 5, 1000),
         Delete("/a", 1),
@@ -87,9 +88,12 @@ def test_operations_of_a_transaction() -> None:
 
 def test_reads_and_writes_are_not_mixed() -> None:
     reads = wire.multi([wire.get_data("/a"), wire.get_children("/b", opcode=Opcode.GET_CHILDREN)]).body
-    assert requests.read_operations(reads, 0) == [Read(Opcode.GET_DATA, "/a"), Read(Opcode.GET_CHILDREN, "/b")]
+    assert requests.read_operations(reads, 0, PROFILES["3.8"]) == [
+        Read(Opcode.GET_DATA, "/a"),
+        Read(Opcode.GET_CHILDREN, "/b"),
+    ]
     with pytest.raises(Malformed):
-        requests.read_operations(wire.multi([wire.get_data("/a"), wire.delete("/a")]).body, 0)
+        requests.read_operations(wire.multi([wire.get_data("/a"), wire.delete("/a")]).body, 0, PROFILES["3.8"])
 
 
 @pytest.mark.parametrize(
@@ -113,9 +117,11 @@ def test_flags_decide_in_a_transaction(opcode: int, flags: int, version: str, ex
 
 @pytest.mark.parametrize(("opcode", "flags"), [(Opcode.CREATE, 5), (Opcode.CREATE2, 6), (Opcode.CREATE, 99)])
 def test_contradictions_are_seen_before_anything_is_tried_from_3_9(opcode: int, flags: int) -> None:
+    body = wire.multi([wire.create("/a", opcode=opcode, flags=flags)]).body
     with pytest.raises(Malformed):
-        requests.as_in_transactions(creation(opcode, flags), PROFILES["3.9"])
-    assert isinstance(requests.as_in_transactions(creation(opcode, flags), PROFILES["3.8"]), Create | Contradiction)
+        requests.read_operations(body, 0, PROFILES["3.9"])
+    (operation,) = requests.read_operations(body, 0, PROFILES["3.8"])
+    assert isinstance(requests.as_in_transactions(operation, PROFILES["3.8"]), Create | Contradiction)
 
 
 def creation(opcode: int, flags: int) -> Create:
