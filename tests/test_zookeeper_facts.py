@@ -20,7 +20,7 @@ from tests.support.wire import CHANGED, CHILDREN_CHANGED, CREATED, DELETED, EPHE
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 RUNTIME_INCONSISTENCY, MARSHALLING_ERROR, UNIMPLEMENTED = -2, -5, -6
-NO_NODE, BAD_VERSION, NODE_EXISTS, NOT_READ_ONLY = -101, -103, -110, -119
+NO_NODE, BAD_VERSION, NODE_EXISTS, SESSION_MOVED, NOT_READ_ONLY = -101, -103, -110, -118, -119
 ANY_WATCH = 3
 
 OneShot = Callable[..., wire.Operation]
@@ -141,15 +141,18 @@ class TestTransactions:
         assert [result.error for result in results] == [NODE_EXISTS, RUNTIME_INCONSISTENCY]
         assert await session.exists(f"{chroot}/a") is None
 
-    async def test_create2_inside_a_multi_comes_back_without_its_stat(self, session: Wire, chroot: str) -> None:
-        """It is read as a plain create; a setData behind it tells the czxid, a createContainer has its own Stat."""
+    async def test_create2_inside_a_multi_comes_back_without_its_stat(
+        self, zookeeper: ZooKeeperServer, session: Wire, chroot: str
+    ) -> None:
+        """Before 3.9 it is read as a plain create; a setData behind it tells the czxid, a createContainer has its own
+        Stat."""
         path = f"{chroot}/node"
         created, changed, container = await session.multi(
             wire.create2(path),
             wire.set_data(path, b"data", 0),
             wire.create(f"{chroot}/c", flags=wire.CONTAINER, opcode=wire.CREATE_CONTAINER),
         )
-        assert created.stat is None
+        assert (created.stat is None) == (release(zookeeper) < (3, 9))
         assert changed.stat == (await session.get_data(path)).stat
         assert container.stat == (await session.get_data(f"{chroot}/c")).stat
 
@@ -164,6 +167,7 @@ class TestTransactions:
         assert len(chronicle.sights) > 2
         assert None not in chronicle.owners
 
+    @pytest.mark.since(3, 6)
     async def test_multi_shows_deleted_then_created_to_who_watches(
         self, session: Wire, other: Wire, chroot: str
     ) -> None:
@@ -173,6 +177,7 @@ class TestTransactions:
         await session.multi(wire.delete(path), wire.create(path))
         assert await events(other) == [(DELETED, path), (CREATED, path)]
 
+    @pytest.mark.since(3, 6)
     async def test_trace_of_a_deliberate_leave(self, session: Wire, other: Wire, judge: Judge, chroot: str) -> None:
         """Created and deleted in the transaction that deletes the node, under a root of its own: seen, and gone."""
         node, mark = f"{chroot}/services/node", f"{chroot}/left/node"
@@ -231,6 +236,7 @@ class TestSessions:
             assert (await again.get_data("/node")).stat.owner == session.session_id
         session.abandon()
 
+    @pytest.mark.since(3, 6)
     async def test_expiry_looks_like_closing_to_who_watches(
         self, zookeeper: ZooKeeperServer, other: Wire, chroot: str
     ) -> None:
@@ -305,6 +311,29 @@ class TestOpcodes:
             await session.closed()
         assert await judge.children(chroot) != []
 
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            wire.multi([wire.get_data("/")], opcode=wire.MULTI_READ),
+            wire.add_watch("/"),
+            wire.Operation(103, wire.exists("/").body),
+            wire.Operation(104, wire.exists("/").body),
+            wire.Operation(107, b""),
+        ],
+        ids=["MultiRead", "AddWatch", "GetEphemerals", "GetAllChildrenNumber", "WhoAmI"],
+    )
+    async def test_what_came_with_3_6_is_unknown_before(
+        self, zookeeper: ZooKeeperServer, operation: wire.Operation
+    ) -> None:
+        session = await wire.connect(zookeeper.address)
+        reply = await session.reply(session.send(operation))
+        if release(zookeeper) >= (3, 6):
+            assert reply.error == 0
+            await session.close()
+        else:
+            assert (reply.error, reply.zxid) == (UNIMPLEMENTED, -1)
+            await session.closed()
+
     async def test_create_with_lifetime_is_refused_where_it_is_off_and_the_connection_kept(
         self, start_zookeeper: StartZooKeeper
     ) -> None:
@@ -315,6 +344,7 @@ class TestOpcodes:
             assert refused.value.code == UNIMPLEMENTED
             await session.ping()
 
+    @pytest.mark.since(3, 6)
     async def test_multi_read_gives_data_with_stat_and_children_without(
         self, session: Wire, judge: Judge, chroot: str
     ) -> None:
@@ -330,6 +360,7 @@ class TestOpcodes:
         assert missing.error == NO_NODE
         assert children.children == ["a"]
 
+    @pytest.mark.since(3, 6)
     @pytest.mark.parametrize("operation", [wire.exists("/"), wire.get_children("/"), wire.create("/never")])
     async def test_multi_read_with_anything_else_fails_whole(self, session: Wire, operation: wire.Operation) -> None:
         with pytest.raises(wire.WireError) as failed:
@@ -337,12 +368,14 @@ class TestOpcodes:
         assert failed.value.code == MARSHALLING_ERROR
         await session.ping()
 
+    @pytest.mark.since(3, 6)
     async def test_multi_read_sets_no_watch(self, session: Wire, other: Wire, chroot: str) -> None:
         await session.ask(wire.multi([wire.get_data(chroot, watch=True)], opcode=wire.MULTI_READ))
         await other.set_data(chroot, b"changed")
         assert await events(session) == []
 
 
+@pytest.mark.since(3, 6)
 class TestWatches:
     async def test_recursive_watch_tells_of_what_is_below_and_needs_no_node(
         self, session: Wire, other: Wire, chroot: str
@@ -478,15 +511,20 @@ class TestEnsemble:
             left = await wire.connect(here.address)
             moved = await wire.connect(there.address, session_id=left.session_id, password=left.password)
             try:
-                await left.add_watch(path)
+                await left.ask(wire.get_data(path, watch=True))
                 await moved.set_data(path, b"moved")
                 event = await left.event()
                 assert (event.type, event.path) == (CHANGED, path)
                 assert (await left.get_data(path)).data == b"moved"
                 await left.ping()
                 written = left.send(write)
-                with pytest.raises(wire.WireClosed):
-                    await left.reply(written)
+                if release(here) < (3, 6) and write.opcode == wire.MULTI:
+                    (result,) = (await left.reply(written)).body.results()
+                    assert result.error == SESSION_MOVED
+                    await left.sync()  # it answers even that
+                else:
+                    with pytest.raises(wire.WireClosed):
+                        await left.reply(written)
                 assert (await moved.get_data(path)).data == b"moved"
             finally:
                 left.abandon()
@@ -505,7 +543,8 @@ class TestEnsemble:
     async def test_read_only_member_refuses_known_sessions_and_invents_local_ones(
         self, *, local_sessions: bool
     ) -> None:
-        """Strangers get a local session where the ensemble has such; elsewhere a refusal without a ConnectResponse."""
+        """Strangers get a local session where the ensemble has such; elsewhere a refusal without a ConnectResponse.
+        Before 3.6 whoever wants to read is taken."""
         with ZooKeeperEnsemble(Settings(read_only_mode=True, local_sessions=local_sessions)) as ensemble:
             await ensemble.start()
             left = ensemble.members[0]
@@ -518,14 +557,19 @@ class TestEnsemble:
                 while left.mode != "read-only":
                     await asyncio.sleep(0.05)
 
-            for read_only in (True, False):
+            mine = {"session_id": known.session_id, "password": known.password}
+            for identity in (mine, {}):
                 with pytest.raises(wire.WireClosed):
-                    await wire.connect(
-                        left.address, session_id=known.session_id, password=known.password, read_only=read_only
-                    )
-            with pytest.raises(wire.WireClosed):
-                await wire.connect(left.address, read_only=False)
-            if local_sessions:
+                    await wire.connect(left.address, read_only=False, **identity)  # type: ignore[arg-type]
+            before_3_6 = release(left) < (3, 6)
+            if before_3_6:
+                again = await wire.connect(left.address, read_only=True, **mine)  # type: ignore[arg-type]
+                assert (again.read_only, again.session_id) == (True, known.session_id)
+                again.abandon()
+            else:
+                with pytest.raises(wire.WireClosed):
+                    await wire.connect(left.address, read_only=True, **mine)  # type: ignore[arg-type]
+            if local_sessions or before_3_6:
                 async with await wire.connect(left.address, read_only=True) as stranger:
                     assert stranger.read_only
                     assert await stranger.exists("/node") is not None

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple, TypeVar, overload
 from aiozk.protocol.request import Request
 from aiozk.protocol.response import response_xref
 
-from aioregistry.errors import ProtocolError, server_error
+from aioregistry.errors import ProtocolError, SessionMoved, server_error
 from aioregistry.protocol.jute import HEADER, read_string
-from aioregistry.protocol.messages import Message
+from aioregistry.protocol.messages import Message, Multi
 from aioregistry.protocol.records import EventKind, Reply, WatchedEvent
 
 T = TypeVar("T")
@@ -18,6 +18,7 @@ T = TypeVar("T")
 HEADER_SIZE: Final = HEADER.size
 
 _EVENT = struct.Struct(">iqiii")  # the header, type and state; the path follows (jute's WatcherEvent)
+_FIRST_FAILURE = struct.Struct(">i?ii")  # jute's MultiHeader, and an ErrorResponse
 _KINDS = {kind.value: kind for kind in EventKind}
 
 
@@ -66,15 +67,26 @@ def decode_reply(request: Any, frame: bytes) -> Reply[Any]:
     """The reply to a request: what its ``decode`` makes of it, or aiozk's response where the request is one of aiozk's.
 
     Raises:
-        ServerError: the header has an error code; what may follow it is not read, as Java's client does not.
+        ServerError: the header has an error code; what may follow it is not read, as Java's client does not. Also that
+            the session has moved, where that is told inside a transaction: it concerns more than the transaction.
         ProtocolError: the reply is malformed.
     """
     _, zxid, error = decode_header(frame)
     if error:
         raise server_error(error, getattr(request, "path", None), zxid)
+    if request.opcode == Multi.opcode and _has_moved(frame):
+        raise server_error(SessionMoved.code, None, zxid)
     if isinstance(request, Message):
         return Reply(zxid, request.decode(frame, HEADER_SIZE))
     return Reply(zxid, _decode_with_aiozk(request, frame[HEADER_SIZE:]))
+
+
+def _has_moved(frame: bytes) -> bool:
+    """Followers of 3.5 say so, and keep the connection, which goes on answering heartbeats; 3.8 and 3.9 close it."""
+    if len(frame) < HEADER_SIZE + _FIRST_FAILURE.size:
+        return False
+    opcode, _, _, code = _FIRST_FAILURE.unpack_from(frame, HEADER_SIZE)
+    return (opcode, code) == (-1, SessionMoved.code)
 
 
 def _decode_with_aiozk(request: Any, body: bytes) -> Any:

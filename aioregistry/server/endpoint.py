@@ -337,7 +337,8 @@ class Endpoint:
     def _authenticate(self, connection: Connection, scheme: str | None, credentials: bytes | None) -> bool:
         if scheme == "digest" and credentials is not None:
             identity = Identity("digest", access.digest(credentials))
-            connection.identities = tuple(dict.fromkeys((*connection.identities, identity)))
+            above = [Identity("super", "")] if identity.id == self.settings.super_digest else []
+            connection.identities = tuple(dict.fromkeys((*connection.identities, *above, identity)))
             return True
         # The others tell nothing that is not known since the connection was made.
         return any(identity.scheme == scheme for identity in connection.identities if scheme != "digest")
@@ -366,8 +367,11 @@ class Endpoint:
     def _write(self, connection: Connection, xid: int, opcode: int, frame: bytes) -> None:
         caller = Caller(connection.session_id, connection.identities)
         try:
-            operation = requests.WRITES[opcode](Reader(frame, BODY), opcode)
+            operation = requests.read_write(frame, BODY, opcode, self.profile)
         except (Malformed, struct.error):
+            if self.profile.reads_first:
+                self._unreadable(connection, xid)
+                return
             decide: Decide = partial(History.fail, code=Code.MARSHALLING_ERROR)
         else:
             decide = partial(History.write, caller=caller, operation=operation, via=self)
@@ -375,10 +379,9 @@ class Endpoint:
 
     def _write_all(self, connection: Connection, xid: int, _: int, frame: bytes) -> None:
         caller = Caller(connection.session_id, connection.identities)
-        with_stat = self.profile.multi_create2_has_stat
         try:
-            parsed = requests.read_operations(frame, BODY)
-            operations = [requests.as_in_transactions(operation, create2=with_stat) for operation in parsed]
+            parsed = requests.read_operations(frame, BODY, self.profile)
+            operations = [requests.as_in_transactions(operation, self.profile) for operation in parsed]
         except (Malformed, struct.error):
             decide: Decide = partial(History.fail, code=Code.MARSHALLING_ERROR)
             operations = []
@@ -391,11 +394,14 @@ class Endpoint:
         try:
             _ = reader.string(), reader.string(), reader.string(), reader.long()
         except (Malformed, struct.error):
-            # Unlike other writes it is read before it gets a zxid.
-            connection.reply(requests.reply(xid, self.zxid, Code.MARSHALLING_ERROR))
+            self._unreadable(connection, xid)  # in any release
             return
         decide = partial(History.fail, code=Code.RECONFIG_DISABLED)
         self._propose(connection, xid, decide, _nothing)
+
+    def _unreadable(self, connection: Connection, xid: int) -> None:
+        """Answer a write that was read before it got a zxid."""
+        connection.reply(requests.reply(xid, self.zxid, Code.MARSHALLING_ERROR))
 
     def _propose(
         self, connection: Connection, xid: int, decide: Decide, body: Callable[[Transaction], bytes | None]

@@ -199,8 +199,7 @@ class Ensemble:
             f"server.{member.settings.server_id}={member.host}:0:0:participant;{member.address}"
             for member in self.members
         ]
-        config = "\n".join([*lines, "version=0"]).encode()
-        return Tree(extended_types=self._settings.extended_types, x509=self._settings.ssl is not None, config=config)
+        return self._settings.empty_tree("\n".join([*lines, "version=0"]).encode())
 
 
 class Member(Endpoint):

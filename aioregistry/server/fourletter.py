@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from aioregistry.server.codes import Opcode
+
 if TYPE_CHECKING:
     from aioregistry.server.connection import Connection
     from aioregistry.server.endpoint import Endpoint
@@ -62,12 +64,12 @@ def _srvr(endpoint: Endpoint) -> str:
 
 
 def _stat(endpoint: Endpoint) -> str:
-    clients = [_connection(connection, brief=True) for connection in endpoint.connections]
+    clients = [_connection(endpoint, connection, brief=True) for connection in endpoint.connections]
     return _lines([f"Zookeeper version: {_version(endpoint)}", "Clients:", *clients, "", *_statistics(endpoint)])
 
 
 def _cons(endpoint: Endpoint) -> str:
-    return _lines([*(_connection(connection, brief=False) for connection in endpoint.connections), ""])
+    return _lines([*(_connection(endpoint, connection, brief=False) for connection in endpoint.connections), ""])
 
 
 def _conf(endpoint: Endpoint) -> str:
@@ -83,28 +85,46 @@ def _conf(endpoint: Endpoint) -> str:
         "maxClientCnxns": settings.max_connections_per_client,
         "minSessionTimeout": settings.min_timeout_ms,
         "maxSessionTimeout": settings.max_timeout_ms,
-        "clientPortListenBacklog": -1,
+        **({"clientPortListenBacklog": -1} if endpoint.profile.tells_more else {}),
         "serverId": settings.server_id,
     }
     return _lines(f"{name}={value}" for name, value in configuration.items())
 
 
 def _dump(endpoint: Endpoint) -> str:
-    by_tick: dict[int, list[int]] = {}
-    sessions = endpoint.live_sessions()
-    for session in sessions:
-        by_tick.setdefault(session.expires, []).append(session.id)
-    lines = ["SessionTracker dump:", f"Session Sets ({len(by_tick)})/({len(sessions)}):"]
-    for tick, ids in sorted(by_tick.items()):
-        lines += (f"{len(ids)} expire at {_date(endpoint, tick)}:", *(f"\t{_hexadecimal(number)}" for number in ids))
+    expiries = {session.id: session.expires for session in endpoint.live_sessions()}
+    lines = ["SessionTracker dump:"]
+    lines += _sets(endpoint, "Session", [(tick, _hexadecimal(number)) for number, tick in expiries.items()])
     ephemerals = endpoint.tree.ephemerals
     lines += ("ephemeral nodes dump:", f"Sessions with Ephemerals ({len(ephemerals)}):")
     for owner, paths in ephemerals.items():
         lines += (f"{_hexadecimal(owner)}:", *(f"\t{path}" for path in paths))
-    lines += ("Connections dump:", f"Connections Sets (1)/({len(endpoint.connections)}):")
-    for connection in endpoint.connections:
-        lines.append(f"\tip: /{_peer(connection)} sessionId: {_hexadecimal(connection.session_id)}")
+    now = int(endpoint.time() / endpoint.settings.tick_time)
+    lines.append("Connections dump:")
+    lines += _sets(
+        endpoint,
+        "Connections",
+        [
+            # Apache's servers end silent connections by a clock of their own, which runs with the sessions'.
+            (
+                expiries.get(connection.session_id, now),
+                f"ip: /{_peer(connection)} sessionId: {_hexadecimal(connection.session_id)}",
+            )
+            for connection in endpoint.connections
+        ],
+    )
     return _lines(lines)
+
+
+def _sets(endpoint: Endpoint, kind: str, members: list[tuple[int, str]]) -> list[str]:
+    """What ends at which tick."""
+    by_tick: dict[int, list[str]] = {}
+    for tick, member in members:
+        by_tick.setdefault(tick, []).append(member)
+    lines = [f"{kind} Sets ({len(by_tick)})/({len(members)}):"]
+    for tick, together in sorted(by_tick.items()):
+        lines += (f"{len(together)} expire at {_date(endpoint, tick)}:", *(f"\t{member}" for member in together))
+    return lines
 
 
 def _mntr(endpoint: Endpoint) -> str:
@@ -112,7 +132,7 @@ def _mntr(endpoint: Endpoint) -> str:
     metrics = {
         "version": _version(endpoint),
         "server_state": endpoint.mode,
-        "avg_latency": 0.0,
+        "avg_latency": _average(endpoint),
         "max_latency": 0,
         "min_latency": 0,
         "packets_received": endpoint.received,
@@ -125,9 +145,9 @@ def _mntr(endpoint: Endpoint) -> str:
         "approximate_data_size": sum(
             len(path) + len(node.data or b"") for path, node in tree.nodes.items() if path != "/"
         ),
-        "global_sessions": len(endpoint.live_sessions()),
-        "local_sessions": 0,
     }
+    if endpoint.profile.tells_more:
+        metrics |= {"global_sessions": len(endpoint.live_sessions()), "local_sessions": 0}
     return _lines(f"zk_{name}\t{value}" for name, value in metrics.items())
 
 
@@ -145,10 +165,35 @@ _SERVING: dict[bytes, Callable[[Endpoint], str]] = {
 _NOT_ALLOWED: Final = frozenset({b"srst", b"crst", b"dirs", b"wchs", b"wchc", b"wchp", b"gtmk", b"stmk", b"hash"})
 """The words of Apache's servers that this one has no answer to."""
 
+_LAST: Final[dict[int, str]] = {
+    0: "SESS",
+    **dict.fromkeys((Opcode.CREATE, Opcode.CREATE2, Opcode.CREATE_CONTAINER, Opcode.CREATE_TTL), "CREA"),
+    Opcode.DELETE: "DELE",
+    Opcode.EXISTS: "EXIS",
+    Opcode.GET_DATA: "GETD",
+    Opcode.SET_DATA: "SETD",
+    Opcode.GET_ACL: "GETA",
+    Opcode.SET_ACL: "SETA",
+    **dict.fromkeys((Opcode.GET_CHILDREN, Opcode.GET_CHILDREN2), "GETC"),
+    Opcode.SYNC: "SYNC",
+    Opcode.PING: "PING",
+    Opcode.MULTI: "MULT",
+    Opcode.CHECK_WATCHES: "CHKW",
+    Opcode.REMOVE_WATCHES: "REMW",
+    Opcode.MULTI_READ: "MLTR",
+    Opcode.SET_WATCHES: "SETW",
+    Opcode.GET_EPHEMERALS: "GETE",
+    Opcode.GET_ALL_CHILDREN_NUMBER: "GETACN",
+    Opcode.SET_WATCHES2: "STW2",
+    Opcode.ADD_WATCH: "ADDW",
+    Opcode.WHO_AM_I: "HOMI",
+}
+"""How a connection's last request is told (``FinalRequestProcessor``); others are "NA"."""
+
 
 def _statistics(endpoint: Endpoint) -> list[str]:
     return [
-        "Latency min/avg/max: 0/0.0/0",
+        f"Latency min/avg/max: 0/{_average(endpoint)}/0",
         f"Received: {endpoint.received}",
         f"Sent: {endpoint.sent}",
         f"Connections: {len(endpoint.connections)}",
@@ -159,12 +204,21 @@ def _statistics(endpoint: Endpoint) -> list[str]:
     ]
 
 
-def _connection(connection: Connection, *, brief: bool) -> str:
-    text = f" /{_peer(connection)}[1](queued=0,recved={connection.received},sent={connection.sent}"
-    if connection.session_id and not brief:
+def _average(endpoint: Endpoint) -> str:
+    return "0.0" if endpoint.profile.tells_more else "0"
+
+
+def _connection(endpoint: Endpoint, connection: Connection, *, brief: bool) -> str:
+    # Whoever asks by a word is read no more, and the word counts.
+    asks = not connection.session_id
+    text = f" /{_peer(connection)}[{0 if asks else 1}]("
+    text += f"queued=0,recved={connection.received + asks},sent={connection.sent}"
+    if not asks and not brief:
+        last = connection.last_opcode
         text += (
-            f",sid={_hexadecimal(connection.session_id)},lop={connection.last_opcode},"
-            f"est={connection.established_ms},to={connection.timeout_ms},lcxid={_hexadecimal(connection.last_xid)}"
+            f",sid={_hexadecimal(connection.session_id)},lop={_LAST.get(last, 'NA')},"
+            f"est={connection.established_ms},to={connection.timeout_ms},lcxid={_hexadecimal(connection.last_xid)},"
+            f"lzxid={_hexadecimal(endpoint.zxid)},lresp=0,llat=0,minlat=0,avglat=0,maxlat=0"
         )
     return f"{text})"
 

@@ -110,7 +110,7 @@ def who_am_i(_: Endpoint, connection: Connection, __: bytes) -> bytes:
 
 def multi_read(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
     parts: list[bytes] = []
-    for operation in requests.read_operations(frame, BODY):
+    for operation in requests.read_operations(frame, BODY, endpoint.profile):
         if not isinstance(operation, Read) or operation.path is None:
             raise Incomplete(requests.several_read(parts))
         try:

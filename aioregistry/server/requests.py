@@ -13,7 +13,9 @@ from typing import Final, NamedTuple
 from aioregistry.server.acl import ACL, Identity, Rule, user_of
 from aioregistry.server.codes import Malformed, Opcode
 from aioregistry.server.history import OperationFailed, Transaction
+from aioregistry.server.profiles import Profile
 from aioregistry.server.tree import (
+    FLAGS,
     Check,
     Contradiction,
     Create,
@@ -162,8 +164,10 @@ def _read_check(reader: Reader, _: int) -> Check:
 
 
 def _read_delete_container(reader: Reader, _: int) -> DeleteContainer:
-    # It is no client's request: the server's own ones are a bare path.
-    return DeleteContainer(reader.frame[reader.at :].decode(errors="replace"))
+    path = reader.string()
+    if path is None:
+        raise Malformed
+    return DeleteContainer(path)
 
 
 WRITES: Final[dict[int, Callable[[Reader, int], Operation]]] = {
@@ -177,6 +181,15 @@ WRITES: Final[dict[int, Callable[[Reader, int], Operation]]] = {
     Opcode.CHECK: _read_check,
     Opcode.DELETE_CONTAINER: _read_delete_container,
 }
+
+
+def read_write(frame: bytes, at: int, opcode: int, profile: Profile) -> Operation:
+    """A write that stands alone."""
+    if opcode == Opcode.DELETE_CONTAINER and not profile.reads_first:
+        # It is no client's request: the server's own ones were a bare path.
+        return DeleteContainer(frame[at:].decode(errors="replace"))
+    return WRITES[opcode](Reader(frame, at), opcode)
+
 
 _IN_TRANSACTIONS: dict[int, Callable[[Reader, int], Operation]] = {
     opcode: WRITES[opcode]
@@ -199,11 +212,11 @@ class Read(NamedTuple):
     path: str | None
 
 
-def read_operations(frame: bytes, at: int) -> list[Operation | Read]:
+def read_operations(frame: bytes, at: int, profile: Profile) -> list[Operation | Read]:
     """The operations of a Multi or MultiRead.
 
     Raises:
-        Malformed: reads and writes are mixed, or one is neither.
+        Malformed: reads and writes are mixed, one is neither, or is a contradiction that is seen as soon as it is read.
     """
     reader = Reader(frame, at)
     operations: list[Operation | Read] = []
@@ -222,26 +235,40 @@ def read_operations(frame: bytes, at: int) -> list[Operation | Read]:
             raise Malformed
     if len({isinstance(operation, Read) for operation in operations}) > 1:
         raise Malformed
+    if profile.reads_first and any(map(_is_contradiction, operations)):
+        raise Malformed
     return operations
 
 
 _BY_FLAGS = {4: Opcode.CREATE_CONTAINER, 5: Opcode.CREATE_TTL, 6: Opcode.CREATE_TTL}
 
 
-def as_in_transactions(operation: Operation | Read, *, create2: bool) -> Operation:
+def _is_contradiction(operation: Operation | Read) -> bool:
+    """Whether the flags of a creation are those of a TTL, and none is given, or nobody's."""
+    if not isinstance(operation, Create) or operation.opcode == Opcode.CREATE_TTL:
+        return False
+    return _BY_FLAGS.get(operation.flags) == Opcode.CREATE_TTL or operation.flags not in FLAGS
+
+
+def as_in_transactions(operation: Operation | Read, profile: Profile) -> Operation:
     """What an operation of a Multi is taken for: of a creation the flags decide what it is, not the opcode (``Op``).
 
     Raises:
-        Malformed: it is a read, or has no path.
+        Malformed: it is a read, has no path, or from 3.9 no ACL.
     """
     if isinstance(operation, Read) or operation.path is None:
         raise Malformed
     if not isinstance(operation, Create):
         return operation
-    plain = Opcode.CREATE2 if create2 and operation.opcode == Opcode.CREATE2 else Opcode.CREATE
+    has_ttl = operation.opcode == Opcode.CREATE_TTL
+    plain = operation.opcode if profile.multi_create2_has_stat and not has_ttl else Opcode.CREATE
     opcode = _BY_FLAGS.get(operation.flags, plain)
+    if opcode == Opcode.CREATE_TTL and has_ttl:
+        return operation
     if opcode == Opcode.CREATE_TTL:
-        return operation if operation.opcode == Opcode.CREATE_TTL else Contradiction(operation.path)
+        return Contradiction(operation.path)
+    if profile.reads_first and not has_ttl and operation.acl is None:
+        raise Malformed
     return operation._replace(opcode=opcode, ttl_ms=-1)
 
 
@@ -294,8 +321,8 @@ def data(node: Node) -> bytes:
 
 
 def identities(known: Iterable[Identity]) -> bytes:
-    """WhoAmI's answer: each once; the super user has no provider that would name it."""
-    told = dict.fromkeys((identity.scheme, user_of(identity)) for identity in known if identity.scheme != "super")
+    """WhoAmI's answer: each once."""
+    told = dict.fromkeys((identity.scheme, user_of(identity)) for identity in known)
     return INT.pack(len(told)) + b"".join(string(scheme) + string(user) for scheme, user in told)
 
 

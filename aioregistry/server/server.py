@@ -15,7 +15,6 @@ from aioregistry.server.endpoint import Decide, Endpoint
 from aioregistry.server.history import Backup, History, Transaction
 from aioregistry.server.sessions import Session
 from aioregistry.server.settings import Settings
-from aioregistry.server.tree import Tree
 
 __all__ = ["Data", "ZooKeeperServer"]
 
@@ -41,6 +40,7 @@ class ZooKeeperServer(Endpoint):
         container_check_interval: seconds between looks for empty containers and nodes whose time is over.
         extended_types: whether nodes with a TTL can be made (``extendedTypesEnabled``).
         ssl: a context to speak TLS with; ``x509`` identities are the subjects of the clients' certificates.
+        super_digest: ``user:digest`` of who may do everything, as in an ACL of the scheme digest; None for nobody.
         server_id: goes into the highest byte of session ids.
         clock: wall time, seconds since the epoch, for the times in Stats.
 
@@ -62,6 +62,7 @@ class ZooKeeperServer(Endpoint):
         container_check_interval: float = 60.0,
         extended_types: bool = True,
         ssl: tls.SSLContext | None = None,
+        super_digest: str | None = None,
         server_id: int = 1,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -78,6 +79,7 @@ class ZooKeeperServer(Endpoint):
                 container_check_interval=container_check_interval,
                 extended_types=extended_types,
                 ssl=ssl,
+                super_digest=super_digest,
                 server_id=server_id,
                 clock=clock,
             )
@@ -155,8 +157,7 @@ class ZooKeeperServer(Endpoint):
         return f"<ZooKeeperServer {self.address} {state}>"
 
     def _empty(self) -> Backup:
-        tree = Tree(extended_types=self.settings.extended_types, x509=self.settings.ssl is not None)
-        return Backup(tree, 0, {})
+        return Backup(self.settings.empty_tree(), 0, {})
 
     def _live_history(self) -> History:
         if self._history is None:

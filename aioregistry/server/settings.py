@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aioregistry.errors import InvalidArgument
 from aioregistry.server.profiles import PROFILES, Profile
+from aioregistry.server.tree import Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Settings:
     container_check_interval: float = 60.0
     extended_types: bool = True
     ssl: tls.SSLContext | None = None
+    super_digest: str | None = None
     server_id: int = 1
     clock: Callable[[], float] = time.time
 
@@ -58,6 +60,15 @@ class Settings:
     def negotiate(self, timeout_ms: int) -> int:
         """The session timeout that a client gets, milliseconds."""
         return min(max(timeout_ms, self.min_timeout_ms), self.max_timeout_ms)
+
+    def empty_tree(self, config: bytes = b"") -> Tree:
+        """What there is at first; *config* is the data of ``/zookeeper/config``."""
+        return Tree(
+            extended_types=self.extended_types,
+            x509=self.ssl is not None,
+            profile=self.profile,
+            config=config,
+        )
 
 
 def _ms(seconds: float) -> int:

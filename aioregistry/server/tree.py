@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from aioregistry.server import acl as access
 from aioregistry.server.acl import ACL, Identity, Rule
 from aioregistry.server.codes import Code, Malformed, Opcode, Refused
+from aioregistry.server.profiles import PROFILES, Profile
 
 # ---------------------------------------------------------------- what is asked for
 
@@ -257,6 +258,8 @@ _MODES: Final = {
 }
 """By flag (``CreateMode``)."""
 
+FLAGS: Final = frozenset(_MODES)
+
 MAX_TTL_MS: Final = 2**40 - 1
 
 
@@ -266,12 +269,21 @@ class Tree:
     Args:
         extended_types: whether nodes with a TTL can be made.
         x509: whether ACLs may name certificates' subjects.
+        profile: the ways of a release.
         config: the data of ``/zookeeper/config``.
     """
 
-    def __init__(self, *, extended_types: bool = True, x509: bool = False, config: bytes = b"") -> None:
+    def __init__(
+        self,
+        *,
+        extended_types: bool = True,
+        x509: bool = False,
+        profile: Profile = PROFILES["3.8"],
+        config: bytes = b"",
+    ) -> None:
         self._extended_types = extended_types
         self._x509 = x509
+        self._profile = profile
         beginning = Moment(0, 0)
 
         def node(data: bytes, acl: ACL) -> Node:
@@ -413,7 +425,7 @@ class Tree:
         self._check_ttl(mode, operation)
         parent_path = _split(operation.path)
         path = operation.path or ""
-        acl = access.resolve(operation.acl, caller.identities, x509=self._x509)
+        acl = self._resolve(operation.acl, caller)
         parent = self.read(parent_path)
         _require(parent, access.CREATE, caller)
         if mode.sequential:
@@ -443,7 +455,10 @@ class Tree:
         path = operation.path or ""
         if path in _SPECIAL:
             raise Refused(Code.BAD_ARGUMENTS)
-        _require(self.read(parent_path), access.DELETE, caller)
+        parent = self.read(parent_path)
+        if self._profile.absence_before_acl:
+            self.read(path)
+        _require(parent, access.DELETE, caller)
         node = self.read(path)
         _require_version(node.version, operation.version)
         if node.children:
@@ -462,6 +477,11 @@ class Tree:
         self.read(parent_path)
         return self._deleted(operation.path, moment)
 
+    def _resolve(self, acl: Iterable[Rule] | None, caller: Caller) -> ACL:
+        if acl is None and not self._profile.null_acls:
+            raise Malformed
+        return access.resolve(acl, caller.identities, x509=self._x509)
+
     def _check_set_data(self, operation: SetData, caller: Caller, moment: Moment) -> DataChanged:
         path = _require_valid(operation.path)
         node = self.read(path)
@@ -471,7 +491,7 @@ class Tree:
 
     def _check_set_acl(self, operation: SetACL, caller: Caller) -> ACLChanged:
         path = _require_valid(operation.path)
-        acl = access.resolve(operation.acl, caller.identities, x509=self._x509)
+        acl = self._resolve(operation.acl, caller)
         node = self.read(path)
         _require(node, access.ADMIN, caller)
         _require_version(node.aversion, operation.version)

@@ -27,6 +27,7 @@ from aioregistry.errors import (
     RegistryError,
     SessionClosed,
     SessionFailed,
+    SessionMoved,
     Unimplemented,
     UnsupportedServer,
     UsageError,
@@ -546,6 +547,9 @@ class Session:
             # the same callback.
             self.failure = AuthenticationFailed(request.scheme, str(connection.endpoint))
             self._step(CredentialsRefused(connection.number))
+            return
+        if isinstance(error, SessionMoved):
+            self._leave(connection, "said that the session has moved to another server")
             return
         if opcode in _LEARNED and (error is None or isinstance(error, (Unimplemented, MarshallingError))):
             self._knows.setdefault(str(connection.endpoint), {})[opcode] = error is None

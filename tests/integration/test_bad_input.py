@@ -43,7 +43,7 @@ from tests.support import wire
 from tests.support.checkers import check_contained, check_converged, check_owned
 from tests.support.judge import Judge
 from tests.support.wire import Operation
-from tests.support.zookeeper import ZooKeeperServer
+from tests.support.zookeeper import RELEASE, ZooKeeperServer
 
 LONG = 60.0
 """Seconds: the timeout of sessions, which none of this is to end."""
@@ -179,6 +179,9 @@ async def test_a_chroot_is_made_or_missed(zookeeper: ZooKeeperServer, judge: Jud
 
 async def test_a_chroot_is_made_though_replies_get_lost(proxy: ZooKeeperProxy, judge: Judge, chroot: str) -> None:
     losses = [proxy.lose_next_reply(opcode) for opcode in (wire.EXISTS, wire.CREATE2)]
+    if RELEASE < (3, 6):
+        # The first connection ends with a question that is unknown, and with a read that was sent behind it.
+        losses[0] = proxy.lose_next_reply(wire.EXISTS)
     async with aioregistry.connect(f"{proxy.address}{chroot}/deep/down", session_timeout=LONG) as registry:
         assert all(loss.happened for loss in losses)
         assert await judge.node(registry.base_path.removesuffix("/services")) is not None
@@ -845,7 +848,7 @@ async def make_unreadable(connection: wire.Wire, path: str) -> None:
     await connection.ask(Operation(wire.CREATE, frame(path.encode()) + frame(b"") + acl + struct.pack(">i", 0)))
 
 
-@pytest.mark.parametrize("watches", ["recursive", "one-shot"])
+@pytest.mark.parametrize("watches", [pytest.param("recursive", marks=pytest.mark.since(3, 6)), "one-shot"])
 async def test_bad_nodes_are_listed_with_the_reason(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, bystander: Bystander, watches: Any
 ) -> None:

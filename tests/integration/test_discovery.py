@@ -25,7 +25,11 @@ from tests.support.leftovers import nothing_left
 from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 4.0
-STRATEGIES = [strategy for strategy in get_args(Strategy) if strategy != "auto"]
+STRATEGIES = [
+    pytest.param(strategy, marks=[pytest.mark.since(3, 6)] if strategy == "recursive" else [])
+    for strategy in get_args(Strategy)
+    if strategy != "auto"
+]
 
 
 @pytest.fixture(params=STRATEGIES)

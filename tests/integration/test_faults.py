@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import uuid
@@ -11,12 +12,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aioregistry import NodeNotEphemeral, RegistrationDisplaced, Status
+from aioregistry.errors import ConnectionLost, SessionMoved, TransactionAborted
+from aioregistry.protocol import OPEN_ACL, Create2, Multi
 from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, meanwhile, until
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single
 from tests.support.judge import Judge
-from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
+from tests.support.zookeeper import RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 2.0
 """Seconds: the session timeout where a test waits for the session's end."""
@@ -89,6 +92,28 @@ async def test_rolling_restart_of_all_three(ensemble: ZooKeeperEnsemble) -> None
         scene.check_session_kept()
 
 
+async def test_a_session_that_was_moved_to_another_member_comes_back(ensemble: ZooKeeperEnsemble) -> None:
+    """As by a ConnectRequest of one's own that arrives late. The connection that is left behind answers heartbeats and
+    reads; a write is what shows it, and on 3.5 it does not end the connection if it is a transaction."""
+    here, there = ensemble.followers()
+    path = f"/{uuid.uuid4().hex}"
+    async with Peer(here.address, session_timeout=LONG) as peer, Judge(there.address) as judge:
+        session = peer.registry.session
+        thief = await wire.connect(there.address, session_id=session.id, password=session.password)
+        thief.abandon()
+
+        async def make() -> None:
+            with contextlib.suppress(ConnectionLost, SessionMoved, TransactionAborted):
+                reply = await session.request(Multi([Create2(path, b"", OPEN_ACL)]))
+                reply.value.raise_for_error()
+
+        async with asyncio.timeout(DEADLINE):
+            while await judge.node(path) is None:
+                await make()
+                await session.wait_connected()
+        assert peer.states == ["connected", "suspended", "reconnected"]
+
+
 # ---------------------------------------------------------------- a follower without its leader
 
 
@@ -107,9 +132,11 @@ async def test_follower_cut_off_from_its_leader(ensemble: ZooKeeperEnsemble) -> 
                 owner = await scene.judge.owner(scene.path)
                 live = scene.registration.status is Status.LIVE
                 check_owned(live=live, session_id=scene.session_id, owner=owner)
-            # Who takes reads and pings for life is misled: the follower still answers, and still has the node.
-            await beside.ping()
-            assert (await beside.get_data(scene.path)).stat.owner == scene.session_id
+            # Who takes reads and pings for life is misled: the follower still answers, and still has the node. A busy
+            # leader of 3.5 shows that it ended the session when it gives the follower up, and that one its clients.
+            if RELEASE >= (3, 6):
+                await beside.ping()
+                assert (await beside.get_data(scene.path)).stat.owner == scene.session_id
             assert scene.registration.status is Status.PRESUMED_GONE
             assert not scene.view.fresh
         ensemble.heal(follower)
@@ -209,7 +236,7 @@ async def test_expiry_forced_while_connected(scene: Scene, zookeeper: ZooKeeperS
         assert len(peer.sessions) == 2
         assert peer.states[-3:] == ["suspended", "expired", "connected"]
     first, second = scene.publisher.sessions
-    assert [owner for owner in scene.chronicle.owners if owner is not None] == [first, second]
+    await until(lambda: [owner for owner in scene.chronicle.owners if owner is not None] == [first, second])
 
 
 async def test_a_thousand_instances_through_an_expiry(zookeeper: ZooKeeperServer, judge: Judge) -> None:

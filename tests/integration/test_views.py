@@ -35,7 +35,7 @@ _READ, _ALL = 1, 31
 _SET_ACL = 7
 
 
-@pytest.fixture(params=["recursive", "one-shot"])
+@pytest.fixture(params=[pytest.param("recursive", marks=pytest.mark.since(3, 6)), "one-shot"])
 def watches(request: pytest.FixtureRequest) -> Strategy:
     strategy: Strategy = request.param
     return strategy

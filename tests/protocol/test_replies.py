@@ -15,10 +15,10 @@ from aiozk.protocol import (
     WatchEvent,
     response_xref,
 )
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aioregistry.errors import NoNode, ProtocolError, ServerError, Unimplemented, UnknownServerError
+from aioregistry.errors import NoNode, ProtocolError, ServerError, SessionMoved, Unimplemented, UnknownServerError
 from aioregistry.protocol import (
     NOTIFICATION_XID,
     AddWatch,
@@ -28,6 +28,7 @@ from aioregistry.protocol import (
     GetData,
     GetEphemerals,
     Message,
+    Multi,
     Ping,
     Reply,
     WatchedEvent,
@@ -110,6 +111,7 @@ def test_garbage_is_no_event(garbage: bytes) -> None:
 def test_a_reply_is_the_zxid_and_what_the_message_decodes(kind: type[Any], data: st.DataObject) -> None:
     message = data.draw(MESSAGES[kind])
     _, body = data.draw(replies(message))
+    assume(not isinstance(message, Multi) or body[9:13] != struct.pack(">i", SessionMoved.code))  # a test of its own
     reply = decode_reply(message, framed(body, zxid=2**40))
     assert reply.zxid == 2**40
     assert repr(reply.value) == repr(message.decode(body))
@@ -165,6 +167,16 @@ def test_a_transaction_of_aiozk() -> None:
     request.add(CreateRequest(path="/a", data=b"", acl=[UNRESTRICTED_ACCESS], flags=0))
     _, value = decode_reply(request, framed(header(1) + response(1, path="/a") + END))
     assert [created.path for created in value.responses] == ["/a"]
+
+
+@pytest.mark.parametrize(
+    "request_", [Multi([Delete("/a"), Delete("/b")]), TransactionRequest()], ids=["ours", "aiozk's"]
+)
+def test_a_transaction_that_tells_inside_that_the_session_has_moved(request_: Any) -> None:
+    moved, behind = (struct.pack(">i?ii", -1, False, code, code) for code in (-118, -2))
+    with pytest.raises(SessionMoved) as raised:
+        decode_reply(request_, framed(moved + behind + END, zxid=9))
+    assert raised.value.zxid == 9
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ async def test_a_life(judge: Judge, chroot: str, new_session: NewSession) -> Non
     await check_gone(judge, session, registered)
 
 
+@pytest.mark.since(3, 6)
 async def test_the_leave_can_be_told_from_an_expiry(
     zookeeper: ZooKeeperServer, chroot: str, new_session: NewSession
 ) -> None:

@@ -19,7 +19,7 @@ async def test_how_it_is(server: ZooKeeperServer, word: str, answer: str) -> Non
     assert await ask(server, word) == answer
 
 
-@pytest.mark.parametrize(("version", "release"), [("3.5", "3.5.10"), ("3.8", "3.8.0"), ("3.9", "3.9.3")])
+@pytest.mark.parametrize(("version", "release"), [("3.5", "3.5.9"), ("3.8", "3.8.0"), ("3.9", "3.9.5")])
 async def test_srvr_tells_the_release(version: str, release: str) -> None:
     async with ZooKeeperServer(version=version) as server:
         assert re.match(rf"Zookeeper version: {re.escape(release)}-.*\n", await ask(server, "srvr"))
@@ -33,7 +33,7 @@ async def test_srvr_and_stat(server: ZooKeeperServer, client: Wire) -> None:
     clients = re.findall(
         r"^ /127\.0\.0\.1:\d+\[\w\]\(queued=0,recved=(\d+),sent=\d+\)$", await ask(server, "stat"), re.MULTILINE
     )
-    assert clients == ["2", "0"]
+    assert clients == ["2", "1"]
 
 
 async def test_mntr(server: ZooKeeperServer, client: Wire) -> None:

@@ -13,14 +13,16 @@ from aioregistry.server import requests
 from aioregistry.server.acl import OPEN, Identity, Rule
 from aioregistry.server.codes import Malformed, Opcode
 from aioregistry.server.history import OperationFailed, Transaction
+from aioregistry.server.profiles import PROFILES
 from aioregistry.server.requests import Read, Reader
-from aioregistry.server.tree import Check, Create, Delete, Operation, Result, SetData
+from aioregistry.server.tree import Check, Contradiction, Create, Delete, Operation, Result, SetData
 from tests.support import wire
 
 OPCODES = sorted(requests.WRITES)
 READERS: list[Callable[[bytes], Any]] = [
     requests.read_connect,
-    lambda frame: requests.read_operations(frame, 0),
+    lambda frame: requests.read_operations(frame, 0, PROFILES["3.8"]),
+    lambda frame: requests.read_operations(frame, 0, PROFILES["3.9"]),
     lambda frame: requests.path_of(frame, 0),
     *(lambda frame, opcode=opcode: requests.WRITES[opcode](Reader(frame), opcode) for opcode in OPCODES),
 ]
@@ -75,7 +77,7 @@ def test_operations_of_a_transaction() -> None:
             wire.Operation(Opcode.CHECK, wire.delete("/a", 3).body),
         ]
     ).body
-    assert requests.read_operations(frame, 0) == [
+    assert requests.read_operations(frame, 0, PROFILES["3.8"]) == [
         Create(Opcode.CREATE, "/a", b"data", OPEN, 0),
         Create(Opcode.CREATE_TTL, "/t", b"", OPEN, 5, 1000),
         Delete("/a", 1),
@@ -86,27 +88,44 @@ def test_operations_of_a_transaction() -> None:
 
 def test_reads_and_writes_are_not_mixed() -> None:
     reads = wire.multi([wire.get_data("/a"), wire.get_children("/b", opcode=Opcode.GET_CHILDREN)]).body
-    assert requests.read_operations(reads, 0) == [Read(Opcode.GET_DATA, "/a"), Read(Opcode.GET_CHILDREN, "/b")]
+    assert requests.read_operations(reads, 0, PROFILES["3.8"]) == [
+        Read(Opcode.GET_DATA, "/a"),
+        Read(Opcode.GET_CHILDREN, "/b"),
+    ]
     with pytest.raises(Malformed):
-        requests.read_operations(wire.multi([wire.get_data("/a"), wire.delete("/a")]).body, 0)
+        requests.read_operations(wire.multi([wire.get_data("/a"), wire.delete("/a")]).body, 0, PROFILES["3.8"])
 
 
 @pytest.mark.parametrize(
-    ("opcode", "flags", "create2", "expected"),
+    ("opcode", "flags", "version", "expected"),
     [
-        (Opcode.CREATE, 0, False, Opcode.CREATE),
-        (Opcode.CREATE2, 1, False, Opcode.CREATE),
-        (Opcode.CREATE2, 1, True, Opcode.CREATE2),
-        (Opcode.CREATE_CONTAINER, 0, True, Opcode.CREATE),
-        (Opcode.CREATE, 4, True, Opcode.CREATE_CONTAINER),
-        (Opcode.CREATE_TTL, 6, True, Opcode.CREATE_TTL),
-        (Opcode.CREATE_TTL, 2, True, Opcode.CREATE),
+        (Opcode.CREATE, 0, "3.8", Opcode.CREATE),
+        (Opcode.CREATE2, 1, "3.8", Opcode.CREATE),
+        (Opcode.CREATE2, 1, "3.9", Opcode.CREATE2),
+        (Opcode.CREATE_CONTAINER, 0, "3.8", Opcode.CREATE),
+        (Opcode.CREATE_CONTAINER, 1, "3.9", Opcode.CREATE_CONTAINER),
+        (Opcode.CREATE, 4, "3.9", Opcode.CREATE_CONTAINER),
+        (Opcode.CREATE_TTL, 6, "3.9", Opcode.CREATE_TTL),
+        (Opcode.CREATE_TTL, 2, "3.9", Opcode.CREATE),
     ],
 )
-def test_flags_decide_in_a_transaction(opcode: int, flags: int, create2: bool, expected: int) -> None:
-    operation = Create(opcode, "/a", b"", OPEN, flags, 5 if opcode == Opcode.CREATE_TTL else -1)
-    assert isinstance(taken := requests.as_in_transactions(operation, create2=create2), Create)
+def test_flags_decide_in_a_transaction(opcode: int, flags: int, version: str, expected: int) -> None:
+    taken = requests.as_in_transactions(creation(opcode, flags), PROFILES[version])
+    assert isinstance(taken, Create)
     assert taken.opcode == expected
+
+
+@pytest.mark.parametrize(("opcode", "flags"), [(Opcode.CREATE, 5), (Opcode.CREATE2, 6), (Opcode.CREATE, 99)])
+def test_contradictions_are_seen_before_anything_is_tried_from_3_9(opcode: int, flags: int) -> None:
+    body = wire.multi([wire.create("/a", opcode=opcode, flags=flags)]).body
+    with pytest.raises(Malformed):
+        requests.read_operations(body, 0, PROFILES["3.9"])
+    (operation,) = requests.read_operations(body, 0, PROFILES["3.8"])
+    assert isinstance(requests.as_in_transactions(operation, PROFILES["3.8"]), Create | Contradiction)
+
+
+def creation(opcode: int, flags: int) -> Create:
+    return Create(opcode, "/a", b"", OPEN, flags, 5 if opcode == Opcode.CREATE_TTL else -1)
 
 
 def test_replies_to_a_transaction() -> None:
@@ -118,7 +137,7 @@ def test_replies_to_a_transaction() -> None:
     assert [result.error for result in told[1]] == [0, -101]
 
 
-def test_identities_are_told_once_and_the_super_user_is_not() -> None:
-    known = [Identity("super", ""), Identity("digest", "ada:x"), Identity("digest", "ada:y"), Identity("ip", "::1")]
+def test_identities_are_told_once_and_without_digests() -> None:
+    known = [Identity("digest", "ada:x"), Identity("digest", "ada:y"), Identity("ip", "::1")]
     body = wire.Body(requests.identities(known))
     assert [(body.string(), body.string()) for _ in range(body.number())] == [("digest", "ada"), ("ip", "::1")]

@@ -20,6 +20,7 @@ from aioregistry.errors import (
     RequestTooLarge,
     SessionClosed,
     SessionFailed,
+    SessionMoved,
     Throttled,
     UnsupportedServer,
 )
@@ -851,6 +852,23 @@ class TestStalls:
         assert client.names == [CONNECTED]
         assert len(client.stalls()) == 1
         await client.end()
+
+
+# ---------------------------------------------------------------- a session that has moved
+
+
+@simulated
+async def test_a_server_that_says_that_the_session_has_moved_is_left(world: World) -> None:
+    """It goes on answering heartbeats, as a follower of 3.5 does: nothing else would end this."""
+    client = await client_of(world).connected()
+    server = client.servers[0]
+    server.errors = {Delete.opcode: SessionMoved.code}
+    with pytest.raises(SessionMoved):
+        await client.session.request(Delete("/a"))
+    await client.again(RECONNECTED)
+    assert client.names == [CONNECTED, SUSPENDED, RECONNECTED]
+    assert len({offered for offered, _, _ in server.handshakes}) == 2  # none, then the same again
+    await client.end()
 
 
 # ---------------------------------------------------------------- priming

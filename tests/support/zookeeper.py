@@ -31,14 +31,27 @@ from aioregistry.testing.proxy import Direction, Link, TcpProxy
 
 PACKAGES = "openjdk-17-jre-headless libzookeeper-java libslf4j-java"
 ELSEWHERE = os.environ.get("AIOREGISTRY_ZOOKEEPER_JARS")
-"""Where the jars of another release are, all that it needs (`nox -s conformance` fetches some); Debian's if unset."""
+"""Where the jars of another release are, all that it needs but slf4j's (`nox -s releases` fetches some); Debian's if
+unset."""
 
-# zookeeper.jar's manifest names the others that it needs.
-JARS = (
-    tuple(sorted(Path(ELSEWHERE).glob("*.jar")))
-    if ELSEWHERE
-    else (Path("/usr/share/java/zookeeper.jar"), Path("/usr/share/java/slf4j-simple.jar"))
-)
+# Before all others: the logs are the same whatever is there.
+LOGGING = (Path("/usr/share/java/slf4j-api.jar"), Path("/usr/share/java/slf4j-simple.jar"))
+# Its manifest names the others that it needs.
+DEBIANS_JARS = (*LOGGING, Path("/usr/share/java/zookeeper.jar"))
+JARS = (*LOGGING, *sorted(Path(ELSEWHERE).glob("*.jar"))) if ELSEWHERE else DEBIANS_JARS
+
+
+def _release_of(jars: tuple[Path, ...]) -> tuple[int, ...]:
+    for jar in jars:
+        if found := re.search(r"zookeeper-(\d+)\.(\d+)\.\d+\.jar$", jar.name):
+            return tuple(map(int, found.groups()))
+    return DEBIAN
+
+
+DEBIAN = (3, 8)
+RELEASE = _release_of(JARS)
+"""That of the servers that tests get."""
+
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
@@ -159,15 +172,15 @@ def _launcher() -> list[str]:
 
 
 @functools.cache
-def _main_class() -> str:
-    """The server's main class as the jars have it: who packs ZooKeeper up in something else may move it."""
+def java_class(name: str) -> str:
+    """A class of ZooKeeper's as the jars have it: who packs them up in something else may move it."""
     if not ELSEWHERE:
-        return MAIN
+        return name
     for jar in JARS:
-        for name in zipfile.ZipFile(jar).namelist():
-            if name.endswith(MAIN.replace(".", "/") + ".class"):
-                return name.removesuffix(".class").replace("/", ".")
-    raise ZooKeeperMissing(f"no jar in {ELSEWHERE} has {MAIN}")
+        for entry in zipfile.ZipFile(jar).namelist():
+            if entry.endswith(name.replace(".", "/") + ".class"):
+                return entry.removesuffix(".class").replace("/", ".")
+    raise ZooKeeperMissing(f"no jar in {ELSEWHERE} has {name}")
 
 
 # The kernel's death signal follows the thread that started a child; this catches what is left at an orderly end.
@@ -267,7 +280,7 @@ class ZooKeeperServer:
             *(f"-D{name}={value}" for name, value in self.settings.system_properties().items()),
             "-cp",
             ":".join(map(str, (*JARS, *self.settings.more_jars))),
-            _main_class(),
+            java_class(MAIN),
             str(self._directory / "zoo.cfg"),
         ]
         self._data.mkdir(exist_ok=True)

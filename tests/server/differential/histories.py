@@ -175,16 +175,17 @@ watch_keeping = st.one_of(
     st.builds(SetWatches, since, watched, watched, watched),
     st.builds(SetWatches2, since, watched, watched, watched, watched_always, watched_always),
 )
-# A transaction with a path that is null uses up a zxid that shows only with the next write.
+# A transaction with a path that is null, or from 3.9 an ACL, uses up a zxid that shows only with the next write.
+part_acls = acls.filter(lambda drawn: drawn is not None)
 part_paths = often(NODES + NODES + SEQUENTIAL, STRANGE + FORBIDDEN)
 parts = st.one_of(
     plain_creates,
     st.builds(Delete, part_paths, versions),
     st.builds(SetData, part_paths, data, versions),
     st.builds(Check, part_paths, versions),
-    st.builds(Create, part_paths, data, acls, flags, st.sampled_from((CREATE, CREATE2, CREATE_CONTAINER))),
-    st.builds(CreateTTL, part_paths, data, acls, st.sampled_from((5, 6)), often(TTLS[:2], TTLS)),
-    st.builds(CreateTTL, part_paths, data, acls, st.sampled_from(FLAGS), st.sampled_from(TTLS[:3])),
+    st.builds(Create, part_paths, data, part_acls, flags, st.sampled_from((CREATE, CREATE2, CREATE_CONTAINER))),
+    st.builds(CreateTTL, part_paths, data, part_acls, st.sampled_from((5, 6)), often(TTLS[:2], TTLS)),
+    st.builds(CreateTTL, part_paths, data, part_acls, st.sampled_from(FLAGS), st.sampled_from(TTLS[:3])),
     ephemerals,
     # `getData`, `multi` and what nobody knows have no place in a transaction.
     often((Check("/a"),), (GetData("/a"), Multi(()), Exists("/a"), SetACL("/a"), Raw(999)), 3),

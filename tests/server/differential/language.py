@@ -424,6 +424,16 @@ class Mangled(Request):
         return whole[: max(len(whole) - self.cut, 0)] + self.more
 
 
+UNKNOWN = {
+    "3.5": frozenset(
+        kind.opcode for kind in (SetWatches2, GetEphemerals, CountChildren, AddWatch, WhoAmI, Multi((), opcode=22))
+    ),
+    "3.8": frozenset[int](),
+    "3.9": frozenset({Check.opcode}),
+}
+"""The opcodes above that a release answers as it answers those that nobody knows; a Check in a transaction is another
+matter."""
+
 # ---------------------------------------------------------------- steps
 
 

@@ -138,22 +138,22 @@ def connect_request(session: Session, seen: int, timeout_ms: int, tail: bytes = 
     return framed(content)
 
 
-def batches(history: History) -> Iterator[tuple[int, list[Step]]]:
+def batches(history: History, alone: Callable[[Request], bool]) -> Iterator[tuple[int, list[Step]]]:
     """The steps with their numbers; requests that one client can send in one piece are together."""
+
+    def pipelined(step: Step) -> bool:
+        return isinstance(step, Ask) and not alone(step.request)
+
     batch: list[Step] = []
     start = 0
     for number, step in enumerate(history):
-        if batch and not (_pipelined(step) and _pipelined(batch[0]) and step.who == batch[0].who):
+        if batch and not (pipelined(step) and pipelined(batch[0]) and step.who == batch[0].who):
             yield start, batch
             batch = []
         start = start if batch else number
         batch.append(step)
     if batch:
         yield start, batch
-
-
-def _pipelined(step: Step) -> bool:
-    return isinstance(step, Ask) and not step.request.alone
 
 
 class Client:
@@ -170,10 +170,14 @@ class Client:
 
 
 class Player:
-    """Plays one history on the server at *address*, below *root*: an absolute path of two names that are free."""
+    """Plays one history on the server at *address*, below *root*: an absolute path of two names that are free.
 
-    def __init__(self, address: tuple[str, int], root: str) -> None:
+    Opcodes that are *unknown* there are asked alone, as all that ends a connection.
+    """
+
+    def __init__(self, address: tuple[str, int], root: str, unknown: frozenset[int]) -> None:
         self._address = address
+        self._unknown = unknown
         self._place = Place(root, 0)
         self._names = Names(self._place)
         self._clients: dict[int, Client] = {}
@@ -185,7 +189,7 @@ class Player:
         """What the server says."""
         try:
             self._make_root()
-            for number, batch in batches(history):
+            for number, batch in batches(history, self._alone):
                 self._step = number
                 self._take(batch[0], [step.request for step in batch if isinstance(step, Ask)])
             self._step = len(history)
@@ -218,6 +222,9 @@ class Player:
             case Swept(_, path):
                 self._swept(client, path)
 
+    def _alone(self, request: Request) -> bool:
+        return request.alone or request.opcode in self._unknown
+
     def _client(self, who: int) -> Client:
         return self._clients.setdefault(who, Client(who))
 
@@ -244,7 +251,7 @@ class Player:
             return
         link.ask(requests, self._place)
         self._answers(client)
-        if client.link is not None and requests[0].alone:
+        if client.link is not None and self._alone(requests[0]):
             last = self._entries[-1].said
             if isinstance(last, Reply) and last.error in {UNIMPLEMENTED, AUTH_FAILED}:
                 self._until_end(client)
@@ -317,7 +324,8 @@ class Player:
         observer = next(self._client(who) for who in range(3) if self._client(who) is not client)
         self._linked(observer)
         self._open(client, Open(0, timeout_ms=0))
-        self._ask(client, requests)
+        # Who asks for what is unknown has no connection to be silent on.
+        self._ask(client, [request for request in requests if request.opcode not in self._unknown])
         self._settle()
         link = client.link
         if link is None:

@@ -161,6 +161,11 @@ HISTORIES: dict[str, History] = {
         Multi((Delete("/a"), Create("/b", flags=99), Create("/c", flags=4))),
         GetChildren("/", opcode=12),
     ),
+    "a creation that nobody can do where only reads belong": asks(
+        0,
+        *(Multi((GetData("/"), Create("/a", flags=flags)), opcode=22) for flags in (0, 5, 99)),
+        *(Multi((Create("/a", flags=flags),), opcode=22) for flags in (0, 5, 99)),
+    ),
     "numbers go on after deletions": asks(
         0,
         *[Create("/s-", flags=2), Delete("/s-0000000000"), Create("/s-", flags=2), Create("/", flags=2)],
