@@ -27,7 +27,7 @@ from tests.support.embedded import EmbeddedServer, embedded_server
 from tests.support.zookeeper import DEBIANS_JARS, JVM_OPTIONS, RELEASE
 
 PATIENCE = 20.0
-SUITE_DEADLINE = 150.0
+SUITE_DEADLINE = 220.0
 
 # ---------------------------------------------------------------- kazoo
 
