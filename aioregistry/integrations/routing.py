@@ -111,10 +111,11 @@ class Errand(Protocol[R]):
 class Call:
     """One attempt at an instance: counted as outstanding until it is ended, which reports it."""
 
-    def __init__(self, pick: Pick[Any]) -> None:
+    def __init__(self, pick: Pick[Any], under_way: dict[Call, None]) -> None:
         self.instance = pick.instance
         self._pick = pick.__enter__()
-        self._ended = False
+        self._under_way = under_way
+        under_way[self] = None
 
     def good(self) -> None:
         """The instance answered, and all of it."""
@@ -138,8 +139,8 @@ class Call:
             self.bad(error)
 
     def _end(self, error: BaseException | None) -> None:
-        if not self._ended:
-            self._ended = True
+        if self in self._under_way:
+            del self._under_way[self]
             self._pick.__exit__(type(error), error, None)
 
 
@@ -186,6 +187,7 @@ class Router(Generic[R]):
         self._wait = wait
         self._services = _checked_services(services, registry)
         self._closed = False
+        self._under_way: dict[Call, None] = {}
         self._opened: dict[str, asyncio.Task[tuple[View[Any], Balancer[Any]]]] = {}
 
     # ------------------------------------------------------------------ a request
@@ -210,7 +212,7 @@ class Router(Generic[R]):
     async def _attempts_from(self, pick: Pick[Any], balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Call]:
         tried: set[str] = set()
         while True:
-            call, left = Call(pick), self._attempts - len(tried)
+            call, left = Call(pick, self._under_way), self._attempts - len(tried)
             tried.add(pick.id)
             try:
                 response = await self._attempt(call, errand, left)
@@ -308,7 +310,12 @@ class Router(Generic[R]):
             self._opened.pop(service, None)  # the next request tries anew
 
     async def aclose(self) -> None:
-        """Close the views that were opened for requests; the balancers that were given are their owners'."""
+        """Close the views that were opened for requests; the balancers that were given are their owners'.
+
+        What was asked and is not read yet no longer counts as outstanding.
+        """
+        for call in list(self._under_way):
+            call.void()
         opened, self._opened, self._closed = self._opened, {}, True
         for opening in opened.values():
             opening.cancel()
