@@ -17,7 +17,8 @@ import logging
 import math
 import multiprocessing
 import os
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
@@ -226,14 +227,9 @@ class Membership:
     async def __aexit__(self, *_: object) -> None:
         await self._end()
 
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[Self]:
+    def connected(self) -> AbstractAsyncContextManager[Membership]:
         """Enter without being listed: that begins with :meth:`announce`, for who has to start to listen first."""
-        await self._begin()
-        try:
-            yield self
-        finally:
-            await self._end()
+        return _Connected(self)
 
     async def announce(self) -> None:
         """Be listed from now on; with ``wait``, return when that is so.
@@ -284,6 +280,23 @@ class Membership:
             return f"<Membership {self._settings.service} not entered>"
         readiness = self._term.readiness()
         return f"<Membership {self._settings.service} {readiness.status}{'' if readiness.ready else ', not ready'}>"
+
+
+class _Connected:
+    """A membership that is entered, and not announced.
+
+    No generator: one within a framework's would be closed beside it, not by it, where the loop ends before they do.
+    """
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    async def __aenter__(self) -> Membership:
+        await self._membership._begin()
+        return self._membership
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._membership._end()
 
 
 class Hosting:

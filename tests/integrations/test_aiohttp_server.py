@@ -280,6 +280,22 @@ def test_an_application_that_fails_while_it_is_drained() -> None:
         run_app(app, print=None)
 
 
+def test_it_ends_while_it_starts() -> None:
+    async def starting(_: web.Application) -> AsyncIterator[None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+        yield
+
+    told: list[Any] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    with ReservedPort() as nobody_listens:
+        app = web.Application()
+        app.cleanup_ctx.extend([member(Membership(f"127.0.0.1:{nobody_listens.number}", SERVICE, port=1)), starting])
+        run_app(app, print=None, loop=loop)
+    assert told == []
+
+
 # ---------------------------------------------------------------- the documentation
 
 
