@@ -606,8 +606,15 @@ def _checked_services(discover: object) -> Mapping[str, Any]:
         except InvalidArgument as error:
             raise InvalidArgument("discover", name, error.reason) from None
     if isinstance(discover, Mapping):
-        services = {name: check_payload_type(discover[name]) for name in services}
+        services = {name: _checked_type(f"discover[{name!r}]", discover[name]) for name in services}
     return MappingProxyType(services)
+
+
+def _checked_type(field: str, payload_type: Any) -> Any:
+    try:
+        return check_payload_type(payload_type)
+    except InvalidArgument as error:
+        raise InvalidArgument(field, payload_type, error.reason) from None
 
 
 def _check_connect(servers: str, options: Mapping[str, Any]) -> None:

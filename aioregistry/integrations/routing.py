@@ -26,7 +26,9 @@ from aioregistry import (
     View,
     Weighted,
 )
+from aioregistry.balancing import strategy_of
 from aioregistry.errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
+from aioregistry.paths import check_segment
 
 from .hosts import SUFFIX, URL_FIELDS, Endpoint, check_label, endpoint_of, label_of
 
@@ -179,7 +181,7 @@ class Router(Generic[R]):
         if ejection is not None and not isinstance(ejection, Ejection):
             raise InvalidArgument("ejection", ejection, "give an Ejection, or None")
         self._registry = registry
-        self._strategy = strategy
+        self._strategy = strategy_of(strategy)
         self._ejection = ejection
         self._attempts = attempts
         self._repeat = _checked_methods(repeat)
@@ -369,6 +371,7 @@ def _checked_services(services: object, registry: Registry | None) -> dict[str, 
         if isinstance(service, str):
             if registry is None:
                 raise InvalidArgument(field, service, "without a registry, give a balancer")
+            check_segment(field, service)
         elif not isinstance(service, Balancer):
             raise InvalidArgument(field, service, "give a balancer, or the service's name")
     return dict(services)
