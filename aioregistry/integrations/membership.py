@@ -321,8 +321,14 @@ class Hosting:
             term.register_if_wanted()
 
     async def drain(self) -> None:
-        """Drain every membership, at the same time; see :meth:`Membership.drain`."""
-        await asyncio.gather(*(term.drain() for term in self._terms))
+        """Drain every membership, at the same time; see :meth:`Membership.drain`.
+
+        Raises what the first one failed with, when all are done.
+        """
+        # The server closes its sockets then, whatever became of one.
+        for failure in await asyncio.gather(*(term.drain() for term in self._terms), return_exceptions=True):
+            if failure is not None:
+                raise failure
 
     async def withdraw(self) -> None:
         """Wait no longer for consumers, and withdraw every membership, within ``close_timeout``."""

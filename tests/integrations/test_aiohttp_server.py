@@ -260,6 +260,34 @@ def test_a_drain_that_fails_is_told_and_ends_all_the_same() -> None:
     assert [str(error) for error in told] == ["disk full"]
 
 
+@pytest.mark.parametrize("failure", [OSError("disk full"), asyncio.CancelledError()], ids=repr)
+async def test_a_runner_whose_drain_fails_ends_all_the_same(failure: BaseException) -> None:
+    drained: list[str] = []
+    ended: list[web.Application] = []
+
+    class Failing:
+        async def drain(self) -> None:
+            raise failure
+
+    class Slow:
+        async def drain(self) -> None:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            drained.append("slow")
+
+    async def end(app: web.Application) -> None:
+        ended.append(app)
+
+    app = web.Application()
+    app.on_cleanup.append(end)
+    runner = AppRunner(app)
+    await runner.setup()
+    runner._hosting._terms.extend([Failing(), Slow()])  # type: ignore[list-item]
+    with pytest.raises(type(failure)):
+        await runner.cleanup()
+    assert (drained, ended) == (["slow"], [app])
+
+
 def test_an_application_that_fails_while_it_is_drained() -> None:
     class Host(Hosting):
         async def drain(self) -> None:
