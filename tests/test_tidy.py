@@ -59,7 +59,10 @@ ROOMS: dict[str, set[str]] = {
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     "testing": {"server", "errors", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields.
-    "integrations": {"errors", "model", "", "aiohttp", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"},
+    "integrations": {
+        *("errors", "model", "paths", "balancing", ""),
+        *("aiohttp", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
+    },
     "cli": {"server", "errors", "model", ""},
     "__main__": {"cli"},
 }

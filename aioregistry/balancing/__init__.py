@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .ejection import Ejection
 from .members import Filter, Member, Weight
-from .picker import STRATEGIES, OfSuspects, Picker, rank_of
+from .picker import STRATEGIES, OfSuspects, Picker, rank_of, strategy_of
 from .rings import Ring
 from .sticky import Sticky
 from .strategies import LeastOutstanding, Random, RoundRobin, Strategy
@@ -28,4 +28,5 @@ __all__ = [
     "Weight",
     "Weighted",
     "rank_of",
+    "strategy_of",
 ]

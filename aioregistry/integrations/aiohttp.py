@@ -158,8 +158,10 @@ class AppRunner(web.AppRunner):
 
     async def cleanup(self) -> None:
         """Drain the memberships while requests are served, then stop the sites and end the application."""
-        await self._hosting.drain()
-        await super().cleanup()
+        try:
+            await self._hosting.drain()
+        finally:
+            await super().cleanup()
 
 
 def run_app(

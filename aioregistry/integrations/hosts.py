@@ -2,7 +2,7 @@
 
 A host names a service: ``chat.registry``, ``com.example.chat.registry``. Host names know no case and their parts hold
 letters, digits, hyphens and underscores; a service whose name has capitals or other characters is given a host by the
-caller's own table (``services={"chat": "Chat/v2"}``).
+caller's own table (``services={"chat": "Chat.v2"}``).
 """
 
 from __future__ import annotations

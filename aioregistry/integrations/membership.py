@@ -17,7 +17,8 @@ import logging
 import math
 import multiprocessing
 import os
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
@@ -226,14 +227,9 @@ class Membership:
     async def __aexit__(self, *_: object) -> None:
         await self._end()
 
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[Self]:
+    def connected(self) -> AbstractAsyncContextManager[Membership]:
         """Enter without being listed: that begins with :meth:`announce`, for who has to start to listen first."""
-        await self._begin()
-        try:
-            yield self
-        finally:
-            await self._end()
+        return _Connected(self)
 
     async def announce(self) -> None:
         """Be listed from now on; with ``wait``, return when that is so.
@@ -286,6 +282,23 @@ class Membership:
         return f"<Membership {self._settings.service} {readiness.status}{'' if readiness.ready else ', not ready'}>"
 
 
+class _Connected:
+    """A membership that is entered, and not announced.
+
+    No generator: one within a framework's would be closed beside it, not by it, where the loop ends before they do.
+    """
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    async def __aenter__(self) -> Membership:
+        await self._membership._begin()
+        return self._membership
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._membership._end()
+
+
 class Hosting:
     """What a server does for the memberships that are entered while it starts: tell when it listens, and drain them.
 
@@ -308,8 +321,14 @@ class Hosting:
             term.register_if_wanted()
 
     async def drain(self) -> None:
-        """Drain every membership, at the same time; see :meth:`Membership.drain`."""
-        await asyncio.gather(*(term.drain() for term in self._terms))
+        """Drain every membership, at the same time; see :meth:`Membership.drain`.
+
+        Raises what the first one failed with, when all are done.
+        """
+        # The server closes its sockets then, whatever became of one.
+        for failure in await asyncio.gather(*(term.drain() for term in self._terms), return_exceptions=True):
+            if failure is not None:
+                raise failure
 
     async def withdraw(self) -> None:
         """Wait no longer for consumers, and withdraw every membership, within ``close_timeout``."""
@@ -594,8 +613,15 @@ def _checked_services(discover: object) -> Mapping[str, Any]:
         except InvalidArgument as error:
             raise InvalidArgument("discover", name, error.reason) from None
     if isinstance(discover, Mapping):
-        services = {name: check_payload_type(discover[name]) for name in services}
+        services = {name: _checked_type(f"discover[{name!r}]", discover[name]) for name in services}
     return MappingProxyType(services)
+
+
+def _checked_type(field: str, payload_type: Any) -> Any:
+    try:
+        return check_payload_type(payload_type)
+    except InvalidArgument as error:
+        raise InvalidArgument(field, payload_type, error.reason) from None
 
 
 def _check_connect(servers: str, options: Mapping[str, Any]) -> None:

@@ -26,7 +26,9 @@ from aioregistry import (
     View,
     Weighted,
 )
+from aioregistry.balancing import strategy_of
 from aioregistry.errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
+from aioregistry.paths import check_segment
 
 from .hosts import SUFFIX, URL_FIELDS, Endpoint, check_label, endpoint_of, label_of
 
@@ -111,10 +113,11 @@ class Errand(Protocol[R]):
 class Call:
     """One attempt at an instance: counted as outstanding until it is ended, which reports it."""
 
-    def __init__(self, pick: Pick[Any]) -> None:
+    def __init__(self, pick: Pick[Any], under_way: dict[Call, None]) -> None:
         self.instance = pick.instance
         self._pick = pick.__enter__()
-        self._ended = False
+        self._under_way = under_way
+        under_way[self] = None
 
     def good(self) -> None:
         """The instance answered, and all of it."""
@@ -138,8 +141,8 @@ class Call:
             self.bad(error)
 
     def _end(self, error: BaseException | None) -> None:
-        if not self._ended:
-            self._ended = True
+        if self in self._under_way:
+            del self._under_way[self]
             self._pick.__exit__(type(error), error, None)
 
 
@@ -178,7 +181,7 @@ class Router(Generic[R]):
         if ejection is not None and not isinstance(ejection, Ejection):
             raise InvalidArgument("ejection", ejection, "give an Ejection, or None")
         self._registry = registry
-        self._strategy = strategy
+        self._strategy = strategy_of(strategy)
         self._ejection = ejection
         self._attempts = attempts
         self._repeat = _checked_methods(repeat)
@@ -186,6 +189,7 @@ class Router(Generic[R]):
         self._wait = wait
         self._services = _checked_services(services, registry)
         self._closed = False
+        self._under_way: dict[Call, None] = {}
         self._opened: dict[str, asyncio.Task[tuple[View[Any], Balancer[Any]]]] = {}
 
     # ------------------------------------------------------------------ a request
@@ -210,7 +214,7 @@ class Router(Generic[R]):
     async def _attempts_from(self, pick: Pick[Any], balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Call]:
         tried: set[str] = set()
         while True:
-            call, left = Call(pick), self._attempts - len(tried)
+            call, left = Call(pick, self._under_way), self._attempts - len(tried)
             tried.add(pick.id)
             try:
                 response = await self._attempt(call, errand, left)
@@ -308,7 +312,12 @@ class Router(Generic[R]):
             self._opened.pop(service, None)  # the next request tries anew
 
     async def aclose(self) -> None:
-        """Close the views that were opened for requests; the balancers that were given are their owners'."""
+        """Close the views that were opened for requests; the balancers that were given are their owners'.
+
+        What was asked and is not read yet no longer counts as outstanding.
+        """
+        for call in list(self._under_way):
+            call.void()
         opened, self._opened, self._closed = self._opened, {}, True
         for opening in opened.values():
             opening.cancel()
@@ -362,6 +371,7 @@ def _checked_services(services: object, registry: Registry | None) -> dict[str, 
         if isinstance(service, str):
             if registry is None:
                 raise InvalidArgument(field, service, "without a registry, give a balancer")
+            check_segment(field, service)
         elif not isinstance(service, Balancer):
             raise InvalidArgument(field, service, "give a balancer, or the service's name")
     return dict(services)

@@ -26,6 +26,8 @@ from aioregistry import Ring, ServiceInstance
 from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.server import ZooKeeperServer
 from docs.examples.chat.gateway import gateway_app
+from docs.examples.chat.line import QUEUED
+from docs.examples.chat.route import WAITING
 from docs.examples.chat.server import ChatServer
 from docs.examples.chat.wire import ROOM
 from tests.cli.command import Command
@@ -387,6 +389,25 @@ async def test_what_is_not_there_and_who_may_not(chat: Chat) -> None:
     assert await status("GET", chat.where.replace("/where", "/ready")) == 200
 
 
+async def test_a_page_is_one_person(chat: Chat) -> None:
+    url = f"{chat.page}rooms/attic"
+    async with people(chat.http, Ada=url) as (ada,), chat.http.ws_connect(url) as crowd:
+        await crowd.send_json({"kind": "hello", "people": ["Bob", *map(str, range(1000))]})
+        await ada.until(lambda ada: len(ada.people) > 1)
+        assert ada.people == ["Ada", "Bob"]
+
+
+async def test_who_says_much_at_once_cuts_nobody_off(chat: Chat) -> None:
+    async with chat.http.get(chat.where, params={"room": "hall"}) as answer:
+        server = (await answer.json())["url"]
+    async with people(chat.http, Ada=server, Bob=server) as (ada, bob):
+        await bob.until(lambda bob: bob.people == ["Ada", "Bob"])
+        for number in range(2 * QUEUED):
+            await ada.say(str(number))
+        await bob.until(lambda bob: len(bob.texts()) == 2 * QUEUED)
+        assert bob.texts() == [str(number) for number in range(2 * QUEUED)]
+
+
 # ---------------------------------------------------------------- servers end
 
 
@@ -549,6 +570,50 @@ async def serve(stack: contextlib.AsyncExitStack, app: web.Application, listenin
     await runner.setup()
     await web.SockSite(runner, listening).start()
     return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def test_what_waits_is_bounded_and_arrives_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        zookeeper = await stack.enter_async_context(ZooKeeperServer())
+        page = await serve(stack, gateway_app(zookeeper.address), stack.enter_context(free_port()))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        room = f"{page}/rooms/lobby"
+        async with people(http, Ada=room) as (ada,):
+            await ada.until(lambda ada: ada.waits)
+            async with http.ws_connect(room) as hasty:
+                for number in range(WAITING + 1):
+                    await hasty.send_json({"kind": "say", "id": f"hasty-{number}", "name": "Hasty", "text": "Hello?"})
+                async with asyncio.timeout(DEADLINE):
+                    async for _ in hasty:  # it is cut off
+                        pass
+            listening = stack.enter_context(free_port())
+            await serve(stack, chat_server("chat-1"), listening)
+            me = ServiceInstance("chat", id="chat-1", address="127.0.0.1", port=listening.getsockname()[1])
+            registry = await stack.enter_async_context(aioregistry.connect(zookeeper.address))
+            _ = await stack.enter_async_context(registry.register(me))
+            await ada.until(lambda ada: len(ada.texts()) == WAITING)
+            assert "lost" not in ada.happened
+
+
+def free_port() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+async def test_it_ends_while_it_starts() -> None:
+    asked = asyncio.Event()
+
+    async def says_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as zookeeper:
+        hosts = "{}:{}".format(*zookeeper.sockets[0].getsockname())
+        async with Launcher("--zookeeper", hosts) as process:
+            async with asyncio.timeout(DEADLINE):
+                await asked.wait()
+            process.send(signal.SIGTERM)
+            code, _, stderr = await process.end()
+    assert (code, stderr) == (0, "")
 
 
 async def test_a_zookeeper_that_is_none() -> None:

@@ -260,6 +260,34 @@ def test_a_drain_that_fails_is_told_and_ends_all_the_same() -> None:
     assert [str(error) for error in told] == ["disk full"]
 
 
+@pytest.mark.parametrize("failure", [OSError("disk full"), asyncio.CancelledError()], ids=repr)
+async def test_a_runner_whose_drain_fails_ends_all_the_same(failure: BaseException) -> None:
+    drained: list[str] = []
+    ended: list[web.Application] = []
+
+    class Failing:
+        async def drain(self) -> None:
+            raise failure
+
+    class Slow:
+        async def drain(self) -> None:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            drained.append("slow")
+
+    async def end(app: web.Application) -> None:
+        ended.append(app)
+
+    app = web.Application()
+    app.on_cleanup.append(end)
+    runner = AppRunner(app)
+    await runner.setup()
+    runner._hosting._terms.extend([Failing(), Slow()])  # type: ignore[list-item]
+    with pytest.raises(type(failure)):
+        await runner.cleanup()
+    assert (drained, ended) == (["slow"], [app])
+
+
 def test_an_application_that_fails_while_it_is_drained() -> None:
     class Host(Hosting):
         async def drain(self) -> None:
@@ -278,6 +306,22 @@ def test_an_application_that_fails_while_it_is_drained() -> None:
     app.on_startup.append(fail)
     with pytest.raises(OSError, match="disk full"):
         run_app(app, print=None)
+
+
+def test_it_ends_while_it_starts() -> None:
+    async def starting(_: web.Application) -> AsyncIterator[None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+        yield
+
+    told: list[Any] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    with ReservedPort() as nobody_listens:
+        app = web.Application()
+        app.cleanup_ctx.extend([member(Membership(f"127.0.0.1:{nobody_listens.number}", SERVICE, port=1)), starting])
+        run_app(app, print=None, loop=loop)
+    assert told == []
 
 
 # ---------------------------------------------------------------- the documentation

@@ -411,7 +411,7 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
         ({"discover": ["a/b"]}, "discover", "a/b"),
         ({"discover": [7]}, "discover", 7),
         ({"discover": [["users"]]}, "discover", ["users"]),
-        ({"discover": {"users": 7}}, "payload_type", 7),
+        ({"discover": {"users": 7}}, "discover['users']", 7),
         ({"drain": -1}, "drain", -1),
         ({"drain": float("inf")}, "drain", float("inf")),
         ({"drain": "2"}, "drain", "2"),

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 import aioregistry
-from aioregistry import InvalidArgument, RequestTimeout, ServiceInstance
+from aioregistry import InvalidArgument, RequestTimeout, Ring, ServiceInstance, Weighted
 from aioregistry.integrations import routing
 from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.integrations.httpx import RegistryTransport
@@ -42,6 +42,9 @@ from tests.support.zookeeper import ZooKeeperServer
         ({"wait": "5"}, "wait"),
         ({"wait": True}, "wait"),
         ({"ejection": True}, "ejection"),
+        ({"strategy": "best"}, "strategy"),
+        ({"strategy": Ring}, "strategy"),
+        ({"strategy": 7}, "strategy"),
         ({"authority": "both"}, "authority"),
         ({"pass_others": 1}, "pass_others"),
     ],
@@ -56,10 +59,22 @@ def by(registry: Any, **options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=RegistryTransport(registry, **options), timeout=20)
 
 
-async def test_a_strategy_that_is_none_is_told(zookeeper: ZooKeeperServer, chroot: str) -> None:
-    async with service(zookeeper, chroot) as chat, by(chat.registry, strategy="best") as session:
+@pytest.mark.parametrize("client", [RegistryMiddleware, RegistryTransport])
+@pytest.mark.parametrize("name", ["", "Chat/v2", ".."])
+async def test_a_name_of_no_service_is_told_at_once(
+    client: Any, name: str, zookeeper: ZooKeeperServer, chroot: str
+) -> None:
+    async with service(zookeeper, chroot) as chat:
+        with pytest.raises(InvalidArgument) as raised:
+            client(chat.registry, services={"chat": name})
+        assert (raised.value.field, raised.value.value) == ("services['chat']", name)
+
+
+async def test_a_strategy_that_does_not_fit_the_service_is_told(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    weighted: Weighted[Any] = Weighted(lambda instance: -1)
+    async with service(zookeeper, chroot, Manner.ANSWERS) as chat, by(chat.registry, strategy=weighted) as session:
         for _ in range(2):
-            with pytest.raises(InvalidArgument, match=r"^strategy='best'"):
+            with pytest.raises(InvalidArgument, match="=-1"):
                 await session.get("http://chat.registry/")
 
 

@@ -335,6 +335,16 @@ async def test_an_answer_that_breaks_off_is_a_failure(scene: Make, client: Make,
         assert chat.asked()[0] == 1
 
 
+async def test_a_client_that_is_closed_leaves_no_call_outstanding(scene: Make, client: Make) -> None:
+    async with scene(Manner.BEGINS_ITS_ANSWER, Manner.BEGINS_ITS_ANSWER) as chat:
+        balancer = chat.balancer("least-outstanding")
+        async with client(services={"chat": balancer}) as session:
+            left = await session.send(session.build_request("GET", URL), stream=True)
+            assert {balancer.pick().id for _ in range(50)} == {"a", "b"} - {left.extensions[INSTANCE].id}
+        assert {balancer.pick().id for _ in range(50)} == {"a", "b"}
+        assert balancer.set_aside == {}
+
+
 async def test_a_call_is_outstanding_until_its_answer_was_read(scene: Make, client: Make) -> None:
     async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat:
         balancer = chat.balancer("least-outstanding")

@@ -126,13 +126,26 @@ async def everything(arguments: argparse.Namespace) -> AsyncIterator[str]:
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    """Run it all until SIGINT or SIGTERM."""
-    stopped = asyncio.Event()
+    """Run it all until SIGINT or SIGTERM, which also end the starting."""
+    running = asyncio.ensure_future(run(arguments))
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, end_once, running)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+def end_once(running: asyncio.Future[None]) -> None:
+    """End *running*, whose ending no second signal disturbs."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+    running.cancel()
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Run it all for ever."""
     async with everything(arguments) as page:
         print(f"Open this twice:  {page}  (Ctrl-C ends it all)", flush=True)
-        await stopped.wait()
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ class Line(Generic[R]):
                 await self._socket.close(code=aiohttp.WSCloseCode.INVALID_TEXT, message=reason)
                 return
             yield message
+            # Frames that are here already are read without a wait: let writers have their turn after each.
+            await asyncio.sleep(0)
 
     async def _write(self) -> None:
         with contextlib.suppress(ConnectionError):  # who reads the line is told of its end

@@ -57,7 +57,7 @@ function connect() {
 function say(event) {
   event.preventDefault();
   said += 1;
-  const message = { kind: "say", id: `${author}-${said}`, name, text: $("text").value };
+  const message = { kind: "say", id: `${author}-${said}`, name, text: $("text").value.toWellFormed() };
   $("text").value = "";
   unsaid.set(message.id, message);
   show(message);
@@ -146,7 +146,7 @@ function serverItem({ id, state }, current) {
 function control(server, action, title) {
   const button = element("button", title);
   button.setAttribute("aria-label", `${title} ${server}`);
-  button.addEventListener("click", () => fetch(`stage/servers/${server}/${action}`, { method: "POST" }));
+  button.addEventListener("click", () => fetch(`stage/servers/${encodeURIComponent(server)}/${action}`, { method: "POST" }));
   return button;
 }
 

@@ -22,6 +22,9 @@ CONNECT: Final = 2.0
 AGAIN: Final = 0.1
 """Seconds between attempts."""
 
+WAITING: Final = 500
+"""Messages that may wait for a server here; the pages keep what is more. A line has room for all of them at once."""
+
 
 class Route:
     """One room, while somebody here is in it.
@@ -60,12 +63,14 @@ class Route:
         """Do what a page says."""
         match said:
             case Hello(people):
-                self.room.people[line] = people
+                self.room.people[line] = people[:1]  # who enters by a page is one
                 self._send(Hello(self.room.names))
             case Say(id):
                 known = self.room.log.get(id)
                 if known is not None:  # the page was cut off before it heard of it
                     line.send(known)
+                elif id not in self.waiting and len(self.waiting) == WAITING:
+                    line.close()  # the page comes back, and says it again
                 elif id not in self.waiting:
                     self.waiting[id] = said
                     self._send(said)
