@@ -455,6 +455,8 @@ class View(Handle, Generic[P]):
 
     def _holds_are_over(self) -> None:
         assert self._custody is not None, "its timer has fired"
+        # After the process was stopped for a while this timer may run before what tells that the view is not fresh.
+        self._following().note_freshness()
         self._show_if_any(self._custody.due())
 
     def _drop_suspect(self, id: str) -> bool:
