@@ -18,7 +18,7 @@ from aioregistry.model import Added, Change, Entry, Removed, ServiceInstance, Sn
 from .ejection import Ejection, Outliers
 from .keys import key_bytes
 from .members import Census, Filter, Member, Traits, filter_of
-from .strategies import Draw, LeastOutstanding, Pool, Random, RoundRobin, Strategy, check_strategy
+from .strategies import Draw, LeastOutstanding, Pool, Random, Remembering, RoundRobin, Strategy, check_strategy
 
 __all__ = ["STRATEGIES", "OfSuspects", "Picker", "Rank", "rank_of", "strategy_of"]
 
@@ -222,6 +222,8 @@ class Picker(Generic[P]):
         pool = self._pools.get(rank)
         if pool is None:
             pool = self.strategy.pool(self._draw, self._census)
+            if self._pools and isinstance(pool, Remembering):  # a key's instance may change its rank
+                pool.remember_with(next(iter(self._pools.values())))
             self._pools = dict(sorted({**self._pools, rank: pool}.items()))
         return pool
 
