@@ -168,14 +168,20 @@ class Picker(Generic[P]):
         return news
 
     def _judge(self, instance: ServiceInstance[P]) -> Traits | _Outside | InvalidArgument:
+        asked = "where"
         try:
             if not instance.enabled:
                 return _Outside.DISABLED
             if not self._accepts(instance):
                 return _Outside.FILTERED
+            asked = "strategy"
             traits = self.strategy.traits(instance)
         except InvalidArgument as error:
             return error
+        except Exception as error:  # noqa: BLE001 - of a comparison or a strategy of the caller's: no view ends with it
+            refusal = InvalidArgument(asked, None, f"of {instance.id}: it raised {error!r}")
+            refusal.__cause__ = error
+            return refusal
         return traits if traits.weight else _Outside.WEIGHTLESS
 
     def _leave_out(self, id: str, why: _Outside | InvalidArgument) -> None:
