@@ -55,7 +55,9 @@ class Ejection:
     ) -> None:
         check_count("failures", failures)
         check_number("pause", pause, at_least=0.001, at_most=86_400)
-        check_number("longest", longest, at_least=pause, at_most=86_400)
+        check_number("longest", longest, at_least=0.001, at_most=86_400)
+        if longest < pause:
+            raise InvalidArgument("longest", longest, f"must not be less than pause={pause:g}")
         check_number("jitter", jitter, at_least=0, at_most=1)
         check_number("remaining", remaining, at_least=0, at_most=1)
         self.failures = failures

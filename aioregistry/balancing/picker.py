@@ -18,7 +18,7 @@ from aioregistry.model import Added, Change, Entry, Removed, ServiceInstance, Sn
 from .ejection import Ejection, Outliers
 from .keys import key_bytes
 from .members import Census, Filter, Member, Traits, filter_of
-from .strategies import Draw, LeastOutstanding, Pool, Random, RoundRobin, Strategy, check_strategy
+from .strategies import Draw, LeastOutstanding, Pool, Random, Remembering, RoundRobin, Strategy, check_strategy
 
 __all__ = ["STRATEGIES", "OfSuspects", "Picker", "Rank", "rank_of", "strategy_of"]
 
@@ -168,14 +168,20 @@ class Picker(Generic[P]):
         return news
 
     def _judge(self, instance: ServiceInstance[P]) -> Traits | _Outside | InvalidArgument:
+        asked = "where"
         try:
             if not instance.enabled:
                 return _Outside.DISABLED
             if not self._accepts(instance):
                 return _Outside.FILTERED
+            asked = "strategy"
             traits = self.strategy.traits(instance)
         except InvalidArgument as error:
             return error
+        except Exception as error:  # noqa: BLE001 - of a comparison or a strategy of the caller's: no view ends with it
+            refusal = InvalidArgument(asked, None, f"of {instance.id}: it raised {error!r}")
+            refusal.__cause__ = error
+            return refusal
         return traits if traits.weight else _Outside.WEIGHTLESS
 
     def _leave_out(self, id: str, why: _Outside | InvalidArgument) -> None:
@@ -222,6 +228,8 @@ class Picker(Generic[P]):
         pool = self._pools.get(rank)
         if pool is None:
             pool = self.strategy.pool(self._draw, self._census)
+            if self._pools and isinstance(pool, Remembering):  # a key's instance may change its rank
+                pool.remember_with(next(iter(self._pools.values())))
             self._pools = dict(sorted({**self._pools, rank: pool}.items()))
         return pool
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from aioregistry.model import ServiceInstance
 
 from .members import Census, Member, Traits, check_count
-from .strategies import Draw, Pool, Strategy, check_strategy
+from .strategies import Draw, Pool, Remembering, Strategy, check_strategy
 
 __all__ = ["Sticky"]
 
@@ -70,6 +70,11 @@ class _Memory:
     def discard(self, member: Member[Any]) -> None:
         del self._members[member.id]
         self._inner.discard(member)
+
+    def remember_with(self, other: _Memory) -> None:
+        self._remembered = other._remembered
+        if isinstance(self._inner, Remembering):
+            self._inner.remember_with(other._inner)
 
     def choose(self, key: bytes | None) -> Member[Any]:
         assert key is not None

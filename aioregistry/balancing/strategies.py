@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from aioregistry.errors import InvalidArgument
 from aioregistry.model import ServiceInstance
 
 from .members import Census, Member, Traits
 
-__all__ = ["Draw", "LeastOutstanding", "Pool", "Random", "RoundRobin", "Strategy", "check_strategy"]
+__all__ = ["Draw", "LeastOutstanding", "Pool", "Random", "Remembering", "RoundRobin", "Strategy", "check_strategy"]
 
 P = TypeVar("P")
 
@@ -37,6 +37,14 @@ class Pool(Protocol[P]):
 
     def choose(self, key: bytes | None) -> Member[P]:
         """Return one of the members, of which there is one at least."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A pool in which keys are remembered."""
+
+    def remember_with(self, other: Any) -> None:
+        """Remember from now on what *other* does, an equal pool of the same strategy."""
 
 
 class Strategy(Protocol[P]):

@@ -9,7 +9,7 @@ from aioregistry.model import ServiceInstance
 
 from .keys import share
 from .members import Census, Member, Traits, check_count, check_name, check_number, payload_field
-from .strategies import Draw, Pool, Strategy, check_strategy
+from .strategies import Draw, Pool, Remembering, Strategy, check_strategy
 
 __all__ = ["OwnZone"]
 
@@ -100,6 +100,11 @@ class _Zones:
 
     def discard(self, member: Member[Any]) -> None:
         (self._local if member.traits.local else self._others).discard(member)
+
+    def remember_with(self, other: _Zones) -> None:
+        for mine, others in ((self._local, other._local), (self._others, other._others)):
+            if isinstance(mine, Remembering):
+                mine.remember_with(others)
 
     def choose(self, key: bytes | None) -> Member[Any]:
         return (self._local if self._stays(key) else self._others).choose(key)

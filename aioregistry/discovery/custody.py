@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from aioregistry.model import Difference, Entry
+from aioregistry.model import Difference, Entry, Removed
 from aioregistry.session import Session
 
 from .guard import Guard, Moment, Suspects, Verdict
@@ -75,6 +75,14 @@ class Custody(Generic[P]):
         replaced = suspects.invalid(shapeless, zxid)
         moved = suspects.resumed(zxid, at) if news.resynced else None
         return self._noted(verdict, replaced) if moved is None else self._noted(verdict, replaced, moved)
+
+    def missed(self, entries: Iterable[Entry[P]], *, listed: int) -> None:
+        """These were known before anything was shown, and are not listed: they went around a disruption."""
+        suspects, zxid, at = self._suspects, self._mirror.as_of, self._moment()
+        suspects.interrupted(at.now)
+        removals = [Removed(entry, zxid) for entry in entries]
+        verdict = suspects.take(removals, listed=listed, zxid=zxid, at=at, gone=lambda _: True)
+        self._noted(verdict, suspects.resumed(zxid, at))
 
     def freshness_changed(self, fresh: bool) -> tuple[Difference[P], ...]:
         """The view is *fresh*, or is not any more."""

@@ -234,7 +234,7 @@ class Follower:
     def _session_changed(self) -> None:
         if not self._session.connected or self._session.generation != self._generation:
             self._let_go()
-        self._note_freshness()
+        self.note_freshness()
         self._wake.set()
         self._notify()
 
@@ -276,7 +276,7 @@ class Follower:
         """Ask for everything anew after a rest, unless there is a new connection before."""
         log.info("%s is read anew: %s", self.path, error)
         self._let_go()
-        self._note_freshness()
+        self.note_freshness()
         self._rest = self._session.runtime.uniform(RETRY / 2, RETRY)
         self._wake.set()
 
@@ -292,7 +292,7 @@ class Follower:
         self._look_again_at = self._session.runtime.monotonic() + RELIST
         while not self._rest and self._session.connected and self._session.generation == self._generation:
             self._look_again_if_due()
-            self._note_freshness()
+            self.note_freshness()
             await self._woken(self._until_the_clock_matters())
             if self._defect is not None:
                 raise self._defect
@@ -325,7 +325,8 @@ class Follower:
             self.mirror.look_again()
             self._pump()
 
-    def _note_freshness(self) -> None:
+    def note_freshness(self) -> None:
+        """Tell the consumers if what was fresh is not, or is again: nobody is told of time that passed in between."""
         fresh = self.fresh
         if fresh is not self._was_fresh:
             self._was_fresh = fresh
@@ -390,5 +391,5 @@ class Follower:
         for consumer in self._present_consumers():
             consumer.take(news)
         if news.resynced or news.invalid:
-            self._note_freshness()
+            self.note_freshness()
             self._wake.set()  # the clock matters from now on

@@ -68,7 +68,9 @@ class Guard:
         _check_number("hold", self.hold, 0.001, _LONGEST_OPTION)
         _check_number("share", self.share, 0.0, 1.0)
         _check_number("within", self.within, 0.001, _LONGEST_OPTION)
-        _check_number("longest", self.longest, self.hold, _LONGEST_OPTION)
+        _check_number("longest", self.longest, 0.001, _LONGEST_OPTION)
+        if self.longest < self.hold:
+            raise InvalidArgument("longest", self.longest, f"must not be less than hold={self.hold:g}")
 
 
 def _check_number(field: str, number: object, at_least: float, at_most: float) -> None:

@@ -47,6 +47,9 @@ REST: Final = 9.0
 LAST_WRITE: Final = 3.0
 """Seconds that closing waits for the last state to be written; far more than a disk that works takes."""
 
+LOAD: Final = 30.0
+"""Seconds that entering waits for what was kept; far more than the largest file that is read takes."""
+
 LOCK_PATIENCE: Final = 10.0
 """Seconds for which a writer waits for another process that is writing; far more than it takes."""
 
@@ -252,12 +255,12 @@ class Keeper:
             InvalidArgument: it is whole, and of another service, base path or version of the format.
         """
         try:
-            kept = await _in_thread(self._read)
+            kept = await self._in_time(_in_thread(self._read), LOAD)
         except Foreign as foreign:
             raise InvalidArgument("keep", str(self._file.path), str(foreign)) from None
         except Damaged as damaged:
             await self._set_aside(str(damaged))
-        except OSError as error:
+        except OSError as error:  # TimeoutError included
             self._failed("is not used", error)
         else:
             # The clock may have been ahead when it was written: nobody knows anything of the future.
@@ -317,13 +320,18 @@ class Keeper:
         if self._due:
             self._write()
 
+    async def _in_time(self, answer: asyncio.Future[T], seconds: float) -> T:
+        with anyio.move_on_after(seconds):
+            return await answer
+        raise TimeoutError(f"the disk did not answer within {seconds:g} s")
+
     def _read(self) -> Kept | None:
         data = self._file.read()
         return None if data is None else from_bytes(data, self._service, self._base_path)
 
     async def _set_aside(self, reason: str) -> None:
         try:
-            aside = await _in_thread(self._file.set_aside)
+            aside = await self._in_time(_in_thread(self._file.set_aside), LOAD)
         except OSError as error:
             self._failed(f"is damaged ({reason}) and could not be renamed", error)
             return
@@ -356,5 +364,8 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
             loop.call_soon_threadsafe(settle, outcome)
 
-    threading.Thread(target=run, name="aioregistry-keep", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="aioregistry-keep", daemon=True).start()
+    except RuntimeError as error:  # as many as the system allows, or the interpreter ends
+        answer.set_exception(OSError(errno.EAGAIN, str(error)))
     return answer

@@ -58,6 +58,9 @@ KeptAt: TypeAlias = str | os.PathLike[str]
 CHANGES_KEPT: Final = 1024
 """How far a consumer of changes may lag before it gets a :class:`Resynced` in their stead."""
 
+RECENT: Final = 3600.0
+"""Seconds for which a kept snapshot tells who may be about to register anew: longer than outages take."""
+
 
 class Discovery:
     """The mirrors of one session: one for each service that somebody looks at, shared by all its views.
@@ -162,7 +165,8 @@ class View(Handle, Generic[P]):
     With a guard, instances that go together unexplained stay for a while as suspects (``snapshot.suspects``).
 
     With a file, the last snapshot is kept there. Where there is no connection, entering waits for none if the file has
-    instances: they are shown as suspects, for the reason ``"file"``, until everything was read.
+    instances: they are shown as suspects, for the reason ``"file"``, until everything was read. What a recent file has
+    and the first list has not is for the guard to judge, as removals around a disruption.
 
     Args:
         discovery: whose session is used.
@@ -379,12 +383,15 @@ class View(Handle, Generic[P]):
             self._recall(kept)
         else:
             self._adopt()
-            self._to_be_kept()
         if self._guard is not None:
             as_of = self._as_of()
             self._custody = Custody(self, self._guard, self._discovery.session, follower.mirror, as_of)
             if not follower.mirror.synced:
                 self._custody.freshness_changed(False)
+            elif kept is not None:
+                self._judge_what_is_missing(kept, self._custody)
+        if self._kept is None:
+            self._to_be_kept()
         follower.attach(self)
 
     def _can_do_without(self, kept: Kept | None) -> bool:
@@ -404,6 +411,23 @@ class View(Handle, Generic[P]):
         self._kept, self._recalled = kept, entries
         log.warning("%s begins with %d instances from a file: there is no connection", self.name, len(entries))
         session.emit("discovery.recalled", service=self.name, instances=len(entries), known_at=kept.known_at)
+
+    def _judge_what_is_missing(self, kept: Kept, custody: Custody[P]) -> None:
+        """Who started anew was away for a moment: what the process before knew, and is not listed, went meanwhile."""
+        if self._discovery.session.runtime.wall() - kept.known_at > RECENT:
+            return
+        known = self._entries.keys() | self._following().mirror.invalid.keys() | self._misfits.keys()
+        missing = [entry for id, entry in kept.entries.items() if id not in known]
+        if self._typed:
+            missing = [entry for each in missing if (entry := self._fitting(each)) is not None]
+        if missing:
+            custody.missed(missing, listed=len(self._entries))
+
+    def _fitting(self, entry: Entry[Any]) -> Entry[P] | None:
+        try:
+            return entry.with_payload_type(self._payload_type)
+        except InvalidInstance:
+            return None
 
     def _adopt(self) -> None:
         """Show what the mirror holds."""
@@ -449,12 +473,17 @@ class View(Handle, Generic[P]):
 
     def freshness_changed(self) -> None:
         """What was fresh is not, or is again."""
+        fresh = self._following().fresh
         if self._custody is not None:
-            self._show_if_any(self._custody.freshness_changed(self._following().fresh))
+            self._show_if_any(self._custody.freshness_changed(fresh))
+        if not fresh and self._kept is None:
+            self._to_be_kept()  # since when: the file of a process that is killed meanwhile tells how old it is
         self._snapshots.offer(None)
 
     def _holds_are_over(self) -> None:
         assert self._custody is not None, "its timer has fired"
+        # After the process was stopped for a while this timer may run before what tells that the view is not fresh.
+        self._following().note_freshness()
         self._show_if_any(self._custody.due())
 
     def _drop_suspect(self, id: str) -> bool:

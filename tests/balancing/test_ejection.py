@@ -150,3 +150,8 @@ def test_bad_arguments_are_named(field: str, value: Any) -> None:
     with pytest.raises(InvalidArgument) as caught:
         Ejection(**{field: value})
     assert caught.value.field == field
+
+
+def test_a_pause_beyond_the_longest_names_both() -> None:
+    with pytest.raises(InvalidArgument, match=r"longest=300\.0: must not be less than pause=400"):
+        Ejection(pause=400)

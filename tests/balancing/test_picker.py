@@ -25,8 +25,9 @@ from aioregistry.balancing import (
     Weighted,
     rank_of,
 )
+from aioregistry.balancing.members import Traits
 from aioregistry.errors import InvalidArgument, NoInstances
-from aioregistry.model import Added, Entry, Removed, Resynced, Suspicion, Updated
+from aioregistry.model import Added, Entry, Removed, Resynced, ServiceInstance, Suspicion, Updated
 from tests.balancing.service import add, entry, picked, picker, remove, snapshot, update
 
 IDS = [f"n{number}" for number in range(7)]
@@ -60,6 +61,36 @@ def test_true_is_not_1() -> None:
 def test_filters_that_say_nothing_are_refused(where: Any) -> None:
     with pytest.raises(InvalidArgument, match="where"):
         picker("a", "round-robin", where=where)
+
+
+class Incomparable:
+    """As an array of numbers is: to compare it gives no bool."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Choosy(RoundRobin):
+    """Somebody's own strategy, which takes a payload for granted."""
+
+    def traits(self, instance: ServiceInstance[Any]) -> Traits:
+        return Traits(weight=1.0 + instance.payload["zone"])
+
+
+@pytest.mark.parametrize(
+    ("field", "strategy", "where"),
+    [("where", "round-robin", {"zone": Incomparable()}), ("strategy", Choosy(), None)],
+)
+def test_an_instance_at_which_code_of_the_callers_fails_is_refused(field: str, strategy: Any, where: Any) -> None:
+    chosen = picker([], strategy, where=where)
+    [refusal] = chosen.apply(Added(entry("a", {"zone": "eu"}), 2), 0.0)
+    assert refusal.field == field
+    assert "of a: it raised" in str(refusal)
+    assert list(chosen.refused) == ["a"]
+    with pytest.raises(InvalidArgument, match=f"{field}=None: of a"):
+        picker({"a": {"zone": "eu"}}, strategy, where=where)
 
 
 @pytest.mark.parametrize("answer", [1, None, "yes"])

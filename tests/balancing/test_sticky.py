@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioregistry.balancing import Ejection, OwnZone, RoundRobin, Sticky
+from aioregistry.balancing import Ejection, OwnZone, RoundRobin, Sticky, Strategy
 from aioregistry.errors import InvalidArgument
-from tests.balancing.service import add, picker, placed, remove, update
+from aioregistry.model import Suspicion, Updated
+from tests.balancing.service import add, entry, picker, placed, remove, update
 
 KEYS = "pqrstuvw"
 
@@ -52,6 +53,29 @@ def test_a_key_stays_in_a_zone_that_has_recovered() -> None:
     assert chosen.pick("k", 1.0).id == "b"
     assert chosen.pick("k", 6.0).id == "b"
     assert chosen.pick("new", 6.0).id == "a"
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Sticky(RoundRobin()),
+        OwnZone("ours", Sticky(RoundRobin()), at_least=12),  # keys spill over
+        Sticky(OwnZone("ours", Sticky(RoundRobin()))),
+    ],
+)
+def test_a_key_stays_when_everybody_is_suspect(strategy: Strategy[Any]) -> None:
+    """An outage of the registry is none of the servers': nobody loses his session."""
+    payloads = {id: {"zone": "ours" if id < "d" else "theirs"} for id in "abcdef"}
+    chosen = picker(payloads, strategy)
+    first = placed(chosen, KEYS)
+    assert len(set(first.values())) > 1
+    for id, payload in payloads.items():
+        doubted = entry(id, payload).with_suspicion(Suspicion("disruption", 0.0, 30.0))
+        chosen.apply(Updated(doubted, entry(id, payload), 2), 0.0)
+    assert placed(chosen, reversed(KEYS)) == first
+    for id, payload in payloads.items():
+        update(chosen, id, payload)
+    assert placed(chosen, KEYS) == first
 
 
 def test_one_that_drains_gives_its_keys_away() -> None:

@@ -18,7 +18,7 @@ from aioregistry.protocol import AddWatch, Create, Delete, Multi
 from aioregistry.registration.transactions import target_of, withdrawal
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
-from tests.support.fake_session import quiet, until
+from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
 
 DEADLINE = 20.0
@@ -169,6 +169,28 @@ async def test_an_outage_during_a_hold_moves_its_end(
         for change in taken(changes):
             consumer.apply(change)
         consumer.check(view.snapshot.entries)
+
+
+async def test_a_process_that_was_stopped_believes_no_hold_to_be_over_before_it_has_looked(
+    found: Discovery, service: Service, session: DiscoverySession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its timers run first: before the end of the connection is seen, and everybody who came back meanwhile."""
+    runtime = session.runtime
+    assert isinstance(runtime, FakeRuntime)
+    async with found.view("chat", guard=LONG) as view, view.changes() as changes:
+        await expire_all_while_away(service, session)
+        assert taken(changes)
+        now = runtime.monotonic() + 1000  # longer than the hold, and the session timeout
+        monkeypatch.setattr(runtime, "monotonic", lambda: now)
+        view._holds_are_over()
+        assert (sorted(view.snapshot.suspects), view.fresh, taken(changes)) == (IDS, False, [])
+        session.disconnect()
+        for id in IDS:
+            service.add(id, "new")
+        session.connect()
+        await until(lambda: view.fresh)
+        assert view.snapshot.suspects == {}
+        assert {each["why"] for each in events(session, "discovery.released")} == {"came back"}
 
 
 async def test_a_quorum_that_was_silent_for_a_while_stops_the_clock(

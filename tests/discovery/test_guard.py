@@ -45,6 +45,12 @@ def test_a_wrong_option_is_named_with_its_value(field: str, value: Any) -> None:
     assert (raised.value.field, raised.value.value) == (field, value) or value is not value  # NaN equals nothing
 
 
+def test_a_hold_beyond_the_longest_names_both() -> None:
+    """Who asks for a hold of ten minutes may never have heard of the bound."""
+    with pytest.raises(InvalidArgument, match=r"longest=300\.0: must not be less than hold=600"):
+        Guard(hold=600)
+
+
 def test_options_cannot_be_changed() -> None:
     guard = Guard(hold=60)
     with pytest.raises(AttributeError):

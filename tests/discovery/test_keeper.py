@@ -646,6 +646,40 @@ async def test_a_damaged_file_that_cannot_be_set_aside_is_told_too(
     assert "is damaged (it does not begin as a kept snapshot does) and could not be renamed" in caplog.text
 
 
+@pytest.mark.parametrize("call", ["read", "set_aside"])
+async def test_a_disk_that_does_not_answer_holds_up_entering_for_a_while_only(
+    call: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, ended = threading.Event(), threading.Event()
+
+    def hang(file: KeptFile) -> None:
+        opened.wait(DEADLINE)
+        ended.set()
+
+    monkeypatch.setattr(keeper, "LOAD", 0.01)
+    monkeypatch.setattr(KeptFile, call, hang)
+    async with asyncio.timeout(DEADLINE):
+        assert await (scene.keeper.load() if call == "read" else scene.keeper._set_aside("damaged")) is None
+    assert scene.failures == ["the disk did not answer within 0.01 s"]
+    opened.set()
+    assert await asyncio.to_thread(ended.wait, DEADLINE)
+
+
+async def test_a_process_that_may_have_no_more_threads_keeps_nothing_and_suffers_nothing_else(
+    scene: Scene, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path.write_bytes(to_bytes(state_of("a")))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert await scene.keeper.load() is None
+        scene.start()
+        await until(lambda: len(scene.failures) == 2, seconds=DEADLINE)
+    assert scene.failures == [f"[Errno {errno.EAGAIN}] can't start new thread"] * 2
+
+
 async def test_a_file_that_cannot_be_trusted_is_not_used_and_replaced(
     scene: Scene, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,7 +20,7 @@ from aioregistry.errors import InvalidArgument, NoInstances, SessionFailed
 from aioregistry.model import Added, Entry, Invalid, Removed, Resynced, Suspicion, Updated
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery
 from tests.support.checkers import OrderedConsumer
-from tests.support.fake_session import quiet, until
+from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
 
 DEADLINE = 20.0
@@ -66,6 +66,11 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def last_known(*ids: str, as_of: int = 7, payload: Any = None) -> Kept:
     entries = {id: Entry(chat(id, payload), 0x77, 2, 3, 1, 5.0, 6.0) for id in ids}
     return Kept("chat", BASE, KNOWN_AT, as_of, entries)
+
+
+def recently(*ids: str, seconds: float = 200.0, payload: Any = None) -> Kept:
+    """What was known so long before now, by the session's clock."""
+    return last_known(*ids, payload=payload)._replace(known_at=FakeRuntime().wall() - seconds)
 
 
 def write(path: Path, kept: Kept) -> bytes:
@@ -406,6 +411,82 @@ async def test_with_a_connection_a_view_is_synced_when_it_is_entered(
         assert view.fresh
         assert view.snapshot == {"a": chat("a")}
         assert view.snapshot.suspects == {}
+
+
+async def test_what_went_between_two_processes_went_around_a_disruption(
+    found: Discovery, service: Service, session: DiscoverySession, path: Path
+) -> None:
+    """All sessions expired; ZooKeeper is back, and they are about to register anew."""
+    write(path, recently("a", "b", "c", "d"))
+    service.add("a")
+    service.add("d", data=b"no instance")
+    session.connect()
+    async with found.view("chat", keep=path, guard=Guard()) as view, view.changes() as changes:
+        assert view.fresh
+        assert reasons(view) == {"b": "disruption", "c": "disruption"}
+        assert list(view.snapshot) == ["a", "b", "c"]
+        assert view.held_total == 2
+        assert [fields["id"] for name, fields in session.emitted if name == "discovery.held"] == ["b", "c"]
+        await until(lambda: kept_ids(path) == ["a", "b", "c"], seconds=DEADLINE)
+        consumer = OrderedConsumer(changes.start.entries)
+        service.add("b")
+        await until(lambda: reasons(view) == {"c": "disruption"}, seconds=DEADLINE)
+        assert view.report_failed("c")
+        for change in taken(changes):
+            consumer.apply(change)
+        consumer.check(view.snapshot.entries)
+        assert list(view.snapshot) == ["a", "b"]
+
+
+async def test_such_a_hold_ends_too(found: Discovery, service: Service, session: DiscoverySession, path: Path) -> None:
+    write(path, recently("a", "b"))
+    session.connect()
+    async with found.view("chat", keep=path, guard=Guard(hold=0.01, longest=300)) as view:
+        await view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+        assert view.held_total == 2
+
+
+@pytest.mark.parametrize("case", ["old", "unguarded", "few"])
+async def test_or_it_is_believed_to_be_gone(
+    case: str, found: Discovery, service: Service, session: DiscoverySession, path: Path
+) -> None:
+    service.fill(str(number) for number in range(10))
+    missing = "ab" if case == "few" else "abc"
+    write(path, recently(*service.held(), *missing, seconds=3601.0 if case == "old" else 3599.0))
+    session.connect()
+    async with found.view("chat", keep=path, guard=None if case == "unguarded" else Guard()) as view:
+        assert sorted(view.snapshot) == sorted(service.held())
+        assert view.snapshot.suspects == {}
+        assert view.held_total == 0
+
+
+async def test_what_is_missing_has_the_type_of_the_view_or_is_left_out(
+    found: Discovery, service: Service, session: DiscoverySession, path: Path
+) -> None:
+    kept = recently("a", "b", payload={"zone": "eu-1"})
+    write(path, kept._replace(entries={**kept.entries, **last_known("c", payload={"zone": 7}).entries}))
+    session.connect()
+    async with found.view("chat", keep=path, payload_type=Meta, guard=Guard()) as view:
+        assert {id: instance.payload for id, instance in view.snapshot.items()} == {
+            "a": Meta("eu-1"),
+            "b": Meta("eu-1"),
+        }
+        assert set(reasons(view)) == {"a", "b"}
+        assert view.snapshot.invalid == {}
+
+
+async def test_the_beginning_of_an_outage_is_kept(
+    found: Discovery, service: Service, session: DiscoverySession, path: Path
+) -> None:
+    """Whoever is killed meanwhile leaves a file that is no older than the outage."""
+    service.add("a")
+    session.connect()
+    async with found.view("chat", keep=path) as view:
+        await until(path.exists, seconds=DEADLINE)
+        path.unlink()
+        session.disconnect()
+        await until(path.exists, seconds=DEADLINE)
+        assert read(path).known_at == view.snapshot.stale_since
 
 
 async def test_a_connection_that_is_lost_while_it_is_entered_leaves_what_was_known(

@@ -11,7 +11,7 @@ import pytest
 
 import aioregistry
 from aioregistry import Guard, Registration, Registry, Resynced, ServiceInstance, Status, View
-from aioregistry.server import ZooKeeperServer
+from aioregistry.server import Ensemble, ZooKeeperServer
 from aioregistry.testing.proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, until
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
@@ -50,10 +50,10 @@ class Crowd:
                 registry = await stack.enter_async_context(aioregistry.connect(self._servers, **self._options))
                 self.registries.append(registry)
                 self.registrations.append(await stack.enter_async_context(registry.register(instance(id))))
-            observer = await stack.enter_async_context(
+            self.observer = await stack.enter_async_context(
                 aioregistry.connect(self._seen_by, guard=self._guard, **self._options)
             )
-            self.view = await stack.enter_async_context(observer.discover("chat"))
+            self.view = await stack.enter_async_context(self.observer.discover("chat"))
             await self.view.wait_for(lambda snapshot: len(snapshot) == len(IDS), timeout=DEADLINE)
             self._following = asyncio.create_task(self._follow())
             stack.push_async_callback(self._stop)
@@ -77,6 +77,11 @@ class Crowd:
             self._following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._following
+
+    @property
+    def view_generation(self) -> int:
+        """Of the consumer's connection."""
+        return self.observer.session.generation
 
     @property
     def sessions(self) -> list[int]:
@@ -119,6 +124,27 @@ async def test_an_ensemble_that_lost_its_data_takes_nobody_away() -> None:
         crowd.loses_data = True
         await server.stop()
         await server.start("lost")
+        await crowd.all_confirmed()
+        assert crowd.fewest >= len(IDS) - BELIEVED_AROUND_DISRUPTIONS
+
+
+async def test_sessions_that_expire_under_a_new_leader_are_missed_by_nobody() -> None:
+    """The epoch of what the consumer reads tells, before its own disruption does."""
+    async with Ensemble(tick_time=1) as ensemble, Crowd(ensemble.connect_string) as crowd:
+        before, generation = crowd.sessions, crowd.view_generation
+        ensemble.change_leader()
+        await until(lambda: crowd.view_generation > generation and crowd.view.fresh)
+        for member in ensemble.members:
+            member.refuse_connections()
+        for session_id in before:
+            for member in ensemble.members:
+                member.drop(session_id)
+            ensemble.expire(session_id)
+        snapshot = await crowd.view.wait_for(lambda snapshot: len(snapshot.suspects) == 5, timeout=DEADLINE)
+        assert {suspicion.reason for suspicion in snapshot.suspects.values()} == {"new leader"}
+        for member in ensemble.members:
+            member.refuse_connections(False)
+        await until(lambda: not set(before) & set(crowd.sessions))
         await crowd.all_confirmed()
         assert crowd.fewest >= len(IDS) - BELIEVED_AROUND_DISRUPTIONS
 

@@ -140,6 +140,25 @@ async def test_those_that_come_back_late_are_held_until_then(server: ZooKeeper, 
         assert view.balancer().pick().id in {"a", "b"}
 
 
+async def test_a_consumer_restarted_right_after_an_outage_misses_nobody(
+    server: ZooKeeper, servers: Servers, path: Path
+) -> None:
+    """It waits for a connection, and reads a list that is empty, as nobody has registered anew yet."""
+    await servers.start("a", "b", "c")
+    await seen(server, path, "a", "b", "c")
+    server.stop()
+    await servers.aclose()
+    server.start("lost")
+    async with aioregistry.connect(server.connect_string) as registry, registry.discover("chat", keep=path) as view:
+        assert view.fresh
+        assert reasons(view) == {"disruption"}
+        assert set(view.snapshot) == {"a", "b", "c"}
+        assert view.balancer().pick().id in {"a", "b", "c"}
+        await servers.start("a", "b")
+        await view.wait_for(lambda snapshot: set(snapshot.confirmed) == {"a", "b"}, DEADLINE)
+        assert set(view.snapshot.suspects) == {"c"}
+
+
 async def test_without_a_guard_zookeeper_is_believed_at_once(server: ZooKeeper, servers: Servers, path: Path) -> None:
     await servers.start("a", "b")
     await seen(server, path, "a", "b")
