@@ -601,10 +601,14 @@ def free_port() -> socket.socket:
 
 async def test_it_ends_while_it_starts() -> None:
     asked = asyncio.Event()
+    conversations: list[asyncio.Task[None] | None] = []
 
-    async def says_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversations.append(asyncio.current_task())
         asked.set()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
 
     async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as zookeeper:
         hosts = "{}:{}".format(*zookeeper.sockets[0].getsockname())
@@ -613,6 +617,8 @@ async def test_it_ends_while_it_starts() -> None:
                 await asked.wait()
             process.send(signal.SIGTERM)
             code, _, stderr = await process.end()
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*filter(None, conversations))
     assert (code, stderr) == (0, "")
 
 
