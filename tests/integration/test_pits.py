@@ -77,7 +77,7 @@ def essence(node: Node | None) -> bytes | None:
 async def sessions(server: ZooKeeperServer) -> set[int]:
     """The sessions that the server keeps, with a connection or without."""
     # It keeps them by the tick that they end at. One that is moved to a later tick while it reads that list out may be
-    # in neither (ExpiryQueue.update, getExpiryMap): what one reading misses the next one has.
+    # in neither (ExpiryQueue.update, dump): what one reading misses the next one has.
     return await _sessions_read_out(server) | await _sessions_read_out(server)
 
 
