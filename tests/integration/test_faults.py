@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -243,7 +244,8 @@ async def test_a_thousand_instances_through_an_expiry(zookeeper: ZooKeeperServer
     instances = [instance_of("crowd", id=f"{number:04}") for number in range(1000)]
     base = f"/{uuid.uuid4().hex}"
     async with (
-        Peer(zookeeper.address, session_timeout=AGES, base_path=base) as publisher,
+        # A thousand withdrawals take half a second, and ten times that where they are traced on a busy machine.
+        Peer(zookeeper.address, session_timeout=AGES, close_timeout=AGES, base_path=base) as publisher,
         Peer(zookeeper.address, session_timeout=AGES, base_path=base) as consumer,
     ):
         registrations = await asyncio.gather(*map(publisher.registry.register, instances))
@@ -259,7 +261,7 @@ async def test_a_thousand_instances_through_an_expiry(zookeeper: ZooKeeperServer
             assert owners == {publisher.registry.session.id}
             assert all(registration.status is Status.LIVE for registration in registrations)
         await publisher.registry.aclose()
-        assert all(registration.withdrawn for registration in registrations)
+        assert Counter(registration.withdrawn for registration in registrations) == {True: 1000}
     assert await judge.children(f"{base}/crowd") == []
 
 
