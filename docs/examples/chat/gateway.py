@@ -66,10 +66,11 @@ class Gateway:
         if pause is not None and server not in self._aside:
             self._aside.add(server)
             self._tell("aside", f"{server} is set aside.")
-            asyncio.get_running_loop().call_later(pause + 0.1, self._take_back, server)
+            _ = self.start(self._take_back(server, pause + 0.1))
 
-    def _take_back(self, server: str) -> None:
+    async def _take_back(self, server: str, pause: float) -> None:
         """Ask whose the rooms are, once a pause is over: of that no change tells."""
+        await asyncio.sleep(pause)
         self._aside.remove(server)
         if server in self.view.snapshot:
             self._tell("back", f"{server} is tried again.")
