@@ -10,10 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, Weighted
-    from .discovery import Changes, Guard, View
-    from .discovery.balancer import Balancer, Pick
-    from .errors import (
+    from ._discovery import Changes, Guard, View
+    from ._discovery.balancer import Balancer, Pick
+    from ._errors import (
         AuthenticationFailed,
         ChrootMissing,
         ConnectionLost,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
         UnsupportedServer,
         UsageError,
     )
-    from .model import (
+    from ._model import (
         Added,
         Change,
         Entry,
@@ -49,10 +48,11 @@ if TYPE_CHECKING:
         Suspicion,
         Updated,
     )
-    from .registration import Registration, Status
-    from .registry import Registry, connect
-    from .session import SessionState
-    from .streams import Stream
+    from ._registration import Registration, Status
+    from ._registry import Registry, connect
+    from ._session import SessionState
+    from ._streams import Stream
+    from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, Weighted
 
 __all__ = [
     "Added",
@@ -112,9 +112,9 @@ __all__ = [
 # long.
 _ROOMS = {
     "balancing": ("Ejection", "LeastOutstanding", "OwnZone", "Random", "Ring", "RoundRobin", "Sticky", "Weighted"),
-    "discovery": ("Changes", "Guard", "View"),
-    "discovery.balancer": ("Balancer", "Pick"),
-    "model": (
+    "_discovery": ("Changes", "Guard", "View"),
+    "_discovery.balancer": ("Balancer", "Pick"),
+    "_model": (
         "Added",
         "Change",
         "Entry",
@@ -127,10 +127,10 @@ _ROOMS = {
         "Suspicion",
         "Updated",
     ),
-    "registration": ("Registration", "Status"),
-    "registry": ("Registry", "connect"),
-    "session": ("SessionState",),
-    "streams": ("Stream",),
+    "_registration": ("Registration", "Status"),
+    "_registry": ("Registry", "connect"),
+    "_session": ("SessionState",),
+    "_streams": ("Stream",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -138,7 +138,7 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_ROOM_OF.get(name, 'errors')}", __name__), name)
+    value = getattr(import_module(f".{_ROOM_OF.get(name, '_errors')}", __name__), name)
     globals()[name] = value
     return value
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aioregistry.testing.proxy import Direction, Link, TcpProxy
+from aioregistry.testing._proxy import Direction, Link, TcpProxy
 from benchmarks.workload import BASE_PATH, Sample, samples
 from tests.support import wire
 from tests.support.wire import Wire

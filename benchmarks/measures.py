@@ -135,7 +135,7 @@ start = time.perf_counter()
 from aioregistry import ServiceInstance, connect
 print(time.perf_counter() - start)
 """
-HELP = "import sys; from aioregistry.cli import main; sys.exit(main(['--help']))"
+HELP = "import sys; from aioregistry._cli import main; sys.exit(main(['--help']))"
 
 
 async def starting(_lab: Lab, _name: str) -> Figures:

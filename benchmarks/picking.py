@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aioregistry._model import Added, Entry, Removed, ServiceInstance, Snapshot
 from aioregistry.balancing import (
     Ejection,
     LeastOutstanding,
@@ -21,7 +22,6 @@ from aioregistry.balancing import (
     Strategy,
     Weighted,
 )
-from aioregistry.model import Added, Entry, Removed, ServiceInstance, Snapshot
 
 STRATEGIES: list[Strategy[Any]] = [
     RoundRobin(),

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 from hypothesis import settings
 
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support.judge import Judge
 from tests.support.zookeeper import RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer
 

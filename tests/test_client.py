@@ -15,8 +15,8 @@ from aiozk.protocol.transaction import TransactionRequest
 from aiozk.states import States
 
 from aioregistry import connect
-from aioregistry.client import ClientState, RegistryClient, RequestLost, SharedSession, UnlistedError
-from aioregistry.errors import (
+from aioregistry._client import ClientState, RegistryClient, RequestLost, SharedSession, UnlistedError
+from aioregistry._errors import (
     ConnectionLost,
     ProtocolError,
     RegistryError,
@@ -25,10 +25,10 @@ from aioregistry.errors import (
     TransactionAborted,
     UnknownServerError,
 )
-from aioregistry.protocol import EventKind, Reply, WatchedEvent
-from aioregistry.runtime import Endpoint, SystemRuntime
-from aioregistry.session import Session, SessionState, parse_hosts
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry._protocol import EventKind, Reply, WatchedEvent
+from aioregistry._runtime import Endpoint, SystemRuntime
+from aioregistry._session import Session, SessionState, parse_hosts
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support import wire
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer

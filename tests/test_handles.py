@@ -13,9 +13,9 @@ from typing import Any
 import anyio
 import pytest
 
-from aioregistry.errors import HandleClosed, UsageError
-from aioregistry.handles import Handle, finished
-from aioregistry.runtime import running_loop
+from aioregistry._errors import HandleClosed, UsageError
+from aioregistry._handles import Handle, finished
+from aioregistry._runtime import running_loop
 
 
 class Door(Handle):

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aioregistry import model
-from aioregistry.errors import InvalidArgument, InvalidInstance
-from aioregistry.model import (
+from aioregistry import _model as model
+from aioregistry._errors import InvalidArgument, InvalidInstance
+from aioregistry._model import (
     Added,
     Entry,
     FrozenDict,

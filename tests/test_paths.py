@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aioregistry.errors import InvalidArgument
-from aioregistry.paths import check_path, check_segment
+from aioregistry._errors import InvalidArgument
+from aioregistry._paths import check_path, check_segment
 
 
 @pytest.mark.parametrize(("given", "kept"), [("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("/a/b//", "/a/b")])

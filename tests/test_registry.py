@@ -17,8 +17,8 @@ from aioregistry import (
     Status,
     View,
 )
-from aioregistry.protocol import Exists
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry._protocol import Exists
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry.runtime import Endpoint, SystemRuntime
+from aioregistry._runtime import Endpoint, SystemRuntime
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from aioregistry.errors import SessionFailed, UsageError
-from aioregistry.streams import Source, Stream
+from aioregistry._errors import SessionFailed, UsageError
+from aioregistry._streams import Source, Stream
 
 
 def stream_of(source: Source[int], capacity: int = 8) -> Stream[int]:

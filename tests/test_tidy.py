@@ -76,10 +76,19 @@ IMPURE_ROOMS = {"runtime", "streams", "handles"}
 # Nobody outside the package imports these; their modules may do without `__all__`, but where they have one it is true.
 INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "__main__"}
 
-# What users import by name, an extra each.
+# What users import by name, an extra each; and the rooms and modules that users import from. All others say by an
+# underscore that they are internal.
 INTEGRATIONS = [
     f"{PACKAGE}.integrations.{name}" for name in ("aiohttp", "fastapi", "httpx", "httpx2", "starlette", "uvicorn")
 ]
+PUBLIC_MODULES = {
+    PACKAGE,
+    f"{PACKAGE}.__main__",
+    *(f"{PACKAGE}.{room}" for room in ("balancing", "integrations", "server", "testing")),
+    *INTEGRATIONS,
+    f"{PACKAGE}.integrations.membership",
+    f"{PACKAGE}.testing.plugin",
+}
 
 FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
@@ -93,14 +102,19 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def module_name(path: str) -> str:
-    """`aioregistry/session/__init__.py` → `aioregistry.session`."""
+    """`aioregistry/session/__init__.py` → `aioregistry._session`."""
     parts = PurePosixPath(path).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def plain(name: str) -> str:
+    """A module's name as the tables say it: without the underscore that marks it as internal."""
+    return name if name.startswith("__") else name.removeprefix("_")
+
+
 def room_of(module: str) -> str:
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else ""
+    return plain(parts[1]) if len(parts) > 1 else ""
 
 
 def modules(sources: Sources) -> dict[str, ast.Module]:
@@ -173,7 +187,7 @@ def allowed_rooms(room: str) -> set[str]:
 def impure_imports(sources: Sources) -> Iterator[str]:
     trees = modules(sources)
     for module, tree in trees.items():
-        if module.rpartition(".")[2] not in PURE_MODULES and room_of(module) not in PURE_ROOMS:
+        if plain(module.rpartition(".")[2]) not in PURE_MODULES and room_of(module) not in PURE_ROOMS:
             continue
         for line, name in imports(tree, module, module in packages(sources)):
             ours = target_module(name, trees)
@@ -196,6 +210,13 @@ def untrue_exports(sources: Sources) -> Iterator[str]:
         for name in sorted(defined - set(exported)):
             if not name.startswith("_"):
                 yield f"{module}: {name} is public by its name and missing in __all__"
+
+
+def unmarked_modules(sources: Sources) -> Iterator[str]:
+    for module in sorted(modules(sources)):
+        internal = any(part.startswith("_") for part in module.split("."))
+        if not internal and module not in PUBLIC_MODULES:
+            yield f"{module}: neither public by the table nor marked as internal by an underscore"
 
 
 def exports(tree: ast.Module) -> list[str] | None:
@@ -334,6 +355,10 @@ def test_exports_are_declared(package: Sources) -> None:
     assert list(untrue_exports(package)) == []
 
 
+def test_internal_modules_are_marked(package: Sources) -> None:
+    assert list(unmarked_modules(package)) == []
+
+
 def test_exports_exist(package: Sources) -> None:
     for name, tree in modules(package).items():
         module = importlib.import_module(name) if exports(tree) is not None else None
@@ -408,7 +433,7 @@ def test_a_proper_import_is_not_found(path: str, text: str) -> None:
         ("aioregistry/session/machine.py", "import time"),
         ("aioregistry/session/machine.py", "from asyncio import sleep"),
         ("aioregistry/session/machine.py", "from ..runtime import Runtime"),
-        ("aioregistry/balancing/rings.py", "import random"),
+        ("aioregistry/balancing/_rings.py", "import random"),
     ],
 )
 def test_an_impure_import_is_found(path: str, text: str) -> None:
@@ -421,6 +446,13 @@ def test_an_impure_import_is_found(path: str, text: str) -> None:
 )
 def test_an_untrue_export_is_found(text: str) -> None:
     assert list(untrue_exports({"aioregistry/model.py": text}))
+
+
+def test_an_unmarked_module_is_found() -> None:
+    marked = one("aioregistry/_attic/boxes.py", "")
+    del marked["aioregistry/errors.py"], marked["aioregistry/runtime.py"]
+    assert list(unmarked_modules(marked)) == []
+    assert len(list(unmarked_modules(marked | {"aioregistry/attic.py": ""}))) == 1
 
 
 def test_an_orphan_is_found() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .ejection import Ejection
-from .members import Filter, Member, Weight
-from .picker import STRATEGIES, OfSuspects, Picker, rank_of, strategy_of
-from .rings import Ring
-from .sticky import Sticky
-from .strategies import LeastOutstanding, Random, RoundRobin, Strategy
-from .weighted import Weighted
-from .zones import OwnZone
+from ._ejection import Ejection
+from ._members import Filter, Member, Weight
+from ._picker import STRATEGIES, OfSuspects, Picker, rank_of, strategy_of
+from ._rings import Ring
+from ._sticky import Sticky
+from ._strategies import LeastOutstanding, Random, RoundRobin, Strategy
+from ._weighted import Weighted
+from ._zones import OwnZone
 
 __all__ = [
     "STRATEGIES",

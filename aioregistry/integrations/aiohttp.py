@@ -18,10 +18,9 @@ from typing import Any, Final, Self
 
 from aioregistry import Balancer, Ejection, InvalidArgument, Registry, RegistryError, RequestTimeout, UsageError, View
 
-from .extras import extra
-from .hosts import Endpoint, is_registry_host
-from .membership import Hosting, Membership, NotYet, Readiness, hosting
-from .routing import (
+from ._extras import extra
+from ._hosts import Endpoint, is_registry_host
+from ._routing import (
     EJECTION,
     IDEMPOTENT,
     SAFE,
@@ -33,6 +32,7 @@ from .routing import (
     check_authority,
     check_flag,
 )
+from .membership import Hosting, Membership, NotYet, Readiness, hosting
 
 with extra("aiohttp"):
     import aiohttp

@@ -11,7 +11,7 @@ from typing import Any
 
 from aioregistry import Registry, View
 
-from .extras import extra
+from ._extras import extra
 
 with extra("fastapi"):
     from fastapi import HTTPException

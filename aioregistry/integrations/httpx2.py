@@ -5,9 +5,9 @@ For httpx there is :mod:`aioregistry.integrations.httpx`, which is the same.
 
 from __future__ import annotations
 
-from .extras import extra
-from .routing import IDEMPOTENT, SAFE
-from .transports import INSTANCE, KEY, Transport
+from ._extras import extra
+from ._routing import IDEMPOTENT, SAFE
+from ._transports import INSTANCE, KEY, Transport
 
 with extra("httpx2"):
     import httpx2
@@ -20,5 +20,5 @@ class RegistryTransport(Transport[httpx2.Request, httpx2.Response], httpx2.Async
 
     For ``httpx2.AsyncClient(transport=…)``, or as its mount for ``"all://*.registry"``.
 
-    Arguments and errors are those of :class:`aioregistry.integrations.transports.Transport`.
+    Arguments and errors are those of :class:`aioregistry.integrations._transports.Transport`.
     """

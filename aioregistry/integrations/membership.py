@@ -36,9 +36,9 @@ from aioregistry import (
     View,
     connect,
 )
-from aioregistry.model import check_payload_type
+from aioregistry._model import check_payload_type
 
-from .advertised import NoAddress, advertised_address, configured_address
+from ._advertised import NoAddress, advertised_address, configured_address
 
 __all__ = ["Hosting", "Membership", "NotYet", "Readiness", "hosting"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aioregistry import InvalidArgument, Registry, UsageError, View
 
-from .extras import extra
+from ._extras import extra
 from .membership import Membership, NotYet, Readiness
 
 with extra("starlette"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from aioregistry import InvalidArgument
 
-from .extras import extra
+from ._extras import extra
 from .membership import Hosting, hosting
 
 with extra("uvicorn"):

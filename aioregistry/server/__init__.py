@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from aioregistry.server.ensemble import Ensemble, Member
-from aioregistry.server.history import Backup
-from aioregistry.server.server import ZooKeeperServer
+from aioregistry.server._ensemble import Ensemble, Member
+from aioregistry.server._history import Backup
+from aioregistry.server._server import ZooKeeperServer
 
 __all__ = ["Backup", "Ensemble", "Member", "ZooKeeperServer"]

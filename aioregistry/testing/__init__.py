@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from .proxy import Direction, TcpProxy, ZooKeeperProxy
-from .servers import EnsembleMember, RealZooKeeper, ZooKeeper, ZooKeeperEnsemble
+from ._proxy import Direction, TcpProxy, ZooKeeperProxy
+from ._servers import EnsembleMember, RealZooKeeper, ZooKeeper, ZooKeeperEnsemble
 
 __all__ = [
     "Direction",

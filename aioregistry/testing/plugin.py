@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from aioregistry import Registry
 
-    from .servers import ZooKeeper, ZooKeeperEnsemble
+    from ._servers import ZooKeeper, ZooKeeperEnsemble
 
 __all__ = ["pytest_addoption", "pytest_configure", "registry", "zookeeper", "zookeeper_ensemble"]
 
@@ -49,7 +49,7 @@ def _options(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture
 def zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
     """A ZooKeeper of the test's own: the embedded server, or a part of the one given by the option."""
-    from .servers import RealZooKeeper, ZooKeeper
+    from ._servers import RealZooKeeper, ZooKeeper
 
     real = request.config.getoption(OPTION)
     with RealZooKeeper(real) if real else ZooKeeper(**_options(request)) as server:
@@ -59,7 +59,7 @@ def zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
 @pytest.fixture
 def zookeeper_ensemble(request: pytest.FixtureRequest) -> Iterator[ZooKeeperEnsemble]:
     """An embedded ensemble of the test's own, of three members unless the marker gives another size."""
-    from .servers import ZooKeeperEnsemble
+    from ._servers import ZooKeeperEnsemble
 
     with ZooKeeperEnsemble(**_options(request)) as ensemble:
         yield ensemble

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+from aioregistry._model import Added, Entry, Removed, ServiceInstance, Snapshot, Updated
 from aioregistry.balancing import Picker, Strategy
-from aioregistry.model import Added, Entry, Removed, ServiceInstance, Snapshot, Updated
 
 
 def instance(id: str, payload: Any = None, *, enabled: bool = True) -> ServiceInstance[Any]:

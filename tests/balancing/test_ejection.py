@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aioregistry._errors import InvalidArgument
 from aioregistry.balancing import Ejection
-from aioregistry.balancing.ejection import Outliers
-from aioregistry.errors import InvalidArgument
+from aioregistry.balancing._ejection import Outliers
 
 
 def outliers(**options: Any) -> Outliers:

@@ -11,6 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from aioregistry._errors import InvalidArgument, NoInstances
+from aioregistry._model import Added, Entry, Removed, Resynced, ServiceInstance, Suspicion, Updated
 from aioregistry.balancing import (
     STRATEGIES,
     Ejection,
@@ -25,9 +27,7 @@ from aioregistry.balancing import (
     Weighted,
     rank_of,
 )
-from aioregistry.balancing.members import Traits
-from aioregistry.errors import InvalidArgument, NoInstances
-from aioregistry.model import Added, Entry, Removed, Resynced, ServiceInstance, Suspicion, Updated
+from aioregistry.balancing._members import Traits
 from tests.balancing.service import add, entry, picked, picker, remove, snapshot, update
 
 IDS = [f"n{number}" for number in range(7)]

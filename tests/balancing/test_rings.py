@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aioregistry._errors import InvalidArgument
 from aioregistry.balancing import Member, Ring
-from aioregistry.balancing.keys import points, probes
-from aioregistry.balancing.members import Census, Traits
-from aioregistry.errors import InvalidArgument
+from aioregistry.balancing._keys import points, probes
+from aioregistry.balancing._members import Census, Traits
 from tests.balancing.service import add, instance, picker, placed, remove, update
 
 KEYS = [f"room-{number}" for number in range(200)]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aioregistry._errors import InvalidArgument
+from aioregistry._model import Suspicion, Updated
 from aioregistry.balancing import Ejection, OwnZone, RoundRobin, Sticky, Strategy
-from aioregistry.errors import InvalidArgument
-from aioregistry.model import Suspicion, Updated
 from tests.balancing.service import add, entry, picker, placed, remove, update
 
 KEYS = "pqrstuvw"

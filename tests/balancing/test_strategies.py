@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioregistry.balancing import LeastOutstanding, Member, Picker, Random, RoundRobin
-from aioregistry.balancing.members import Census, Traits
-from aioregistry.balancing.strategies import Pool
+from aioregistry.balancing._members import Census, Traits
+from aioregistry.balancing._strategies import Pool
 from tests.balancing.service import add, check_proportions, critical, instance, picked, picker, remove, snapshot, update
 
 TEN = [f"n{number}" for number in range(10)]

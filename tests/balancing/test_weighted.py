@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aioregistry._errors import InvalidArgument, NoInstances
+from aioregistry._model import Added
 from aioregistry.balancing import Member, Picker, Weighted
-from aioregistry.balancing.members import HEAVIEST, LIGHTEST, Census, Traits
-from aioregistry.errors import InvalidArgument, NoInstances
-from aioregistry.model import Added
+from aioregistry.balancing._members import HEAVIEST, LIGHTEST, Census, Traits
 from tests.balancing.service import add, check_proportions, entry, instance, picked, picker, remove, snapshot, update
 
 weights = st.floats(LIGHTEST, HEAVIEST)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aioregistry._errors import InvalidArgument
 from aioregistry.balancing import Ejection, OwnZone, Picker, Ring, RoundRobin, Sticky, Weighted
-from aioregistry.errors import InvalidArgument
 from tests.balancing.service import add, check_proportions, picked, picker, placed, remove, update
 
 OURS = {f"a{number}": {"zone": "a"} for number in range(4)}

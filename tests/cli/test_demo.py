@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from aioregistry.cli import demo
-from aioregistry.cli.demo import Stage
-from aioregistry.cli.stage import Verdict
+from aioregistry._cli import demo
+from aioregistry._cli.demo import Stage
+from aioregistry._cli.stage import Verdict
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from aioregistry.cli.list_ import _age
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry._cli.list_ import _age
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.cli.command import Command, outcome
 from tests.cli.test_watch import FIELDS, instance
 from tests.support.judge import Judge

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from aioregistry.testing.ports import ReservedPort
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._ports import ReservedPort
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from aioregistry.cli.stage import Happening, Verdict
-from aioregistry.cli.telling import TextTeller, wants_colour
+from aioregistry._cli.stage import Happening, Verdict
+from aioregistry._cli.telling import TextTeller, wants_colour
 
 LIVE = Happening(3.25, "chat-1", "live", "chat-1", "status LIVE")
 KEPT = Verdict("connection cut", (), None, 0.0521, "chat-1 was live again", True)

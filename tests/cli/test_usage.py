@@ -17,7 +17,7 @@ REGISTER = ("register", "chat", "--address", "127.0.0.1", "--port", "7000")
 async def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     program = (
         "import sys\n"
-        "from aioregistry.cli import main\n"
+        "from aioregistry._cli import main\n"
         "try:\n"
         f"    main([*{arguments!r}, '--help'])\n"
         "except SystemExit as exit:\n"

@@ -5,7 +5,7 @@ import json
 import signal
 from typing import Any
 
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support import wire
 from tests.support.judge import Judge

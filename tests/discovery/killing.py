@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from aioregistry.discovery import keeper
-from aioregistry.discovery.keeper import KeptFile
+from aioregistry._discovery import keeper
+from aioregistry._discovery.keeper import KeptFile
 
 OLD, NEW = b"old" * 100_000, b"newer" * 100_000
 STEPS: dict[str, tuple[Any, str]] = {

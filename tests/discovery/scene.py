@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from aioregistry.discovery import Discovery, Strategy
-from aioregistry.errors import ConnectionLost, NoAuth, NoNode, RegistryError, UnsupportedServer
-from aioregistry.model import ServiceInstance, encode
-from aioregistry.protocol import (
+from aioregistry._discovery import Discovery, Strategy
+from aioregistry._errors import ConnectionLost, NoAuth, NoNode, RegistryError, UnsupportedServer
+from aioregistry._model import ServiceInstance, encode
+from aioregistry._protocol import (
     AddWatch,
     Create,
     Delete,
@@ -24,8 +24,8 @@ from aioregistry.protocol import (
     Reply,
     WatchedEvent,
 )
-from aioregistry.runtime import Runtime
-from aioregistry.session import SessionState
+from aioregistry._runtime import Runtime
+from aioregistry._session import SessionState
 from tests.support.fake_session import FakeSession, FakeWatch, FakeWatches
 from tests.support.model_tree import Change, ModelNode, ModelTree
 

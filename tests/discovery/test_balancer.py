@@ -25,10 +25,10 @@ from aioregistry import (
     UsageError,
     Weighted,
 )
-from aioregistry.discovery import Discovery, View
-from aioregistry.discovery.balancer import Balancer
-from aioregistry.errors import AuthenticationFailed
-from aioregistry.model import encode
+from aioregistry._discovery import Discovery, View
+from aioregistry._discovery.balancer import Balancer
+from aioregistry._errors import AuthenticationFailed
+from aioregistry._model import encode
 from tests.discovery.scene import DiscoverySession, Service, chat, discovery
 from tests.support.fake_session import RandomRuntime, quiet
 from tests.support.model_tree import ModelTree

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from aioregistry import Guard, InvalidArgument, NoInstances, Resynced
-from aioregistry.discovery import Changes, Discovery, View, custody, view
-from aioregistry.protocol import AddWatch, Create, Delete, Multi
-from aioregistry.registration.transactions import target_of, withdrawal
+from aioregistry._discovery import Changes, Discovery, View, custody, view
+from aioregistry._protocol import AddWatch, Create, Delete, Multi
+from aioregistry._registration.transactions import target_of, withdrawal
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
 from tests.support.fake_session import FakeRuntime, quiet, until

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry.discovery.departures import read_marker
-from aioregistry.protocol import Create, Multi
-from aioregistry.registration.transactions import target_of, withdrawal
+from aioregistry._discovery.departures import read_marker
+from aioregistry._protocol import Create, Multi
+from aioregistry._registration.transactions import target_of, withdrawal
 
 segments = st.text(st.characters(max_codepoint=0xD7FF, exclude_categories=["Cc", "Cs"]), min_size=1, max_size=9)
 

@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 )
 
 from aioregistry import Added, Entry, Guard, InvalidArgument, Removed, ServiceInstance, Updated
-from aioregistry.discovery.guard import Moment, Suspects, Verdict
-from aioregistry.model import Difference
+from aioregistry._discovery.guard import Moment, Suspects, Verdict
+from aioregistry._model import Difference
 from tests.support.checkers import OrderedConsumer, check_guarded
 
 EPOCH = 1 << 32

@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from aioregistry.discovery import keeper
-from aioregistry.discovery.keeper import Keeper, KeptFile, checked_path
-from aioregistry.discovery.kept import Kept, from_bytes, to_bytes
-from aioregistry.errors import InvalidArgument
-from aioregistry.model import Entry
+from aioregistry._discovery import keeper
+from aioregistry._discovery.keeper import Keeper, KeptFile, checked_path
+from aioregistry._discovery.kept import Kept, from_bytes, to_bytes
+from aioregistry._errors import InvalidArgument
+from aioregistry._model import Entry
 from tests.discovery.scene import BASE, DiscoverySession, chat
 from tests.support.fake_session import FakeRuntime, until
 from tests.support.model_tree import ModelTree

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aioregistry.discovery.kept import VERSION, Damaged, Foreign, Kept, from_bytes, to_bytes
-from aioregistry.errors import InvalidInstance
-from aioregistry.model import Entry, ServiceInstance, decode
+from aioregistry._discovery.kept import VERSION, Damaged, Foreign, Kept, from_bytes, to_bytes
+from aioregistry._errors import InvalidInstance
+from aioregistry._model import Entry, ServiceInstance, decode
 from tests.discovery.scene import BASE, chat
 
 NOW = 1_763_680_000.25

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from aioregistry.discovery import Changes, Guard, View
-from aioregistry.discovery.kept import from_bytes
-from aioregistry.model import Snapshot
+from aioregistry._discovery import Changes, Guard, View
+from aioregistry._discovery.kept import from_bytes
+from aioregistry._model import Snapshot
 from tests.discovery.scene import BASE, DiscoverySession, Service, discovery
 from tests.support.checkers import OrderedConsumer, check_converged
 from tests.support.fake_session import quiet, until

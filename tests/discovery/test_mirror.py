@@ -20,10 +20,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from aioregistry.discovery.mirror import SERVICE, FindService, ListNames, Mirror, News, Pace, Question, ReadNodes
-from aioregistry.errors import NoAuth, NoNode
-from aioregistry.model import Added, Entry, Invalid, Removed, Resynced, ServiceInstance, Snapshot, Updated, encode
-from aioregistry.protocol import EventKind, Stat
+from aioregistry._discovery.mirror import SERVICE, FindService, ListNames, Mirror, News, Pace, Question, ReadNodes
+from aioregistry._errors import NoAuth, NoNode
+from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, ServiceInstance, Snapshot, Updated, encode
+from aioregistry._protocol import EventKind, Stat
 from tests.support.checkers import OrderedConsumer, check_converged
 
 ALICE = 0x1_0000_0000_0000_0001

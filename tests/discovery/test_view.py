@@ -11,8 +11,8 @@ import anyio
 import msgspec
 import pytest
 
-from aioregistry.discovery import Changes, Discovery, View, follower, view
-from aioregistry.errors import (
+from aioregistry._discovery import Changes, Discovery, View, follower, view
+from aioregistry._errors import (
     AuthenticationFailed,
     HandleClosed,
     InvalidArgument,
@@ -24,9 +24,9 @@ from aioregistry.errors import (
     UnsupportedServer,
     UsageError,
 )
-from aioregistry.model import Added, Entry, Invalid, Resynced, encode
-from aioregistry.protocol import GetChildren, GetData, MultiReadData, Sync
-from aioregistry.streams import Stream
+from aioregistry._model import Added, Entry, Invalid, Resynced, encode
+from aioregistry._protocol import GetChildren, GetData, MultiReadData, Sync
+from aioregistry._streams import Stream
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
 from tests.support.fake_session import Fate, quiet, until
@@ -862,7 +862,7 @@ async def test_a_defect_reaches_the_consumer(
     monkeypatch: pytest.MonkeyPatch, found: Discovery, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with found.view("chat") as view, view.changes() as changes:
-        monkeypatch.setattr("aioregistry.discovery.mirror.Mirror.observed", lambda *_: 1 // 0)
+        monkeypatch.setattr("aioregistry._discovery.mirror.Mirror.observed", lambda *_: 1 // 0)
         service.add("a")
         with pytest.raises(RegistryError, match="ZeroDivisionError") as raised:
             await following(changes)

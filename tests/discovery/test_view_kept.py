@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from aioregistry.discovery import Changes, Discovery, Guard, View, keeper
-from aioregistry.discovery.kept import Kept, from_bytes, to_bytes
-from aioregistry.errors import InvalidArgument, NoInstances, SessionFailed
-from aioregistry.model import Added, Entry, Invalid, Removed, Resynced, Suspicion, Updated
+from aioregistry._discovery import Changes, Discovery, Guard, View, keeper
+from aioregistry._discovery.kept import Kept, from_bytes, to_bytes
+from aioregistry._errors import InvalidArgument, NoInstances, SessionFailed
+from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, Suspicion, Updated
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery
 from tests.support.checkers import OrderedConsumer
 from tests.support.fake_session import FakeRuntime, quiet, until
@@ -224,8 +224,8 @@ def test_who_keeps_nothing_does_not_import_what_it_takes() -> None:
     program = "import sys, aioregistry; aioregistry.connect; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     modules = set(done.stdout.split())
-    assert "aioregistry.discovery.view" in modules
-    assert not modules & {"aioregistry.discovery.keeper", "aioregistry.discovery.kept"}
+    assert "aioregistry._discovery.view" in modules
+    assert not modules & {"aioregistry._discovery.keeper", "aioregistry._discovery.kept"}
 
 
 # ---------------------------------------------------------------- beginning with it

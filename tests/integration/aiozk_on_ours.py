@@ -12,10 +12,10 @@ from typing import NamedTuple
 import aiozk.client
 import aiozk.session
 
-from aioregistry.client import ClientState, SharedSession
-from aioregistry.runtime import SystemRuntime
-from aioregistry.session import Session, SessionState, parse_hosts
-from aioregistry.session.connection import Connection
+from aioregistry._client import ClientState, SharedSession
+from aioregistry._runtime import SystemRuntime
+from aioregistry._session import Session, SessionState, parse_hosts
+from aioregistry._session.connection import Connection
 
 MAX_REQUEST = 0xFFFFF
 

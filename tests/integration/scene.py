@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance, Status, View
-from aioregistry.testing.proxy import Direction, TcpProxy
+from aioregistry.testing._proxy import Direction, TcpProxy
 from tests.support import checkers
 from tests.support.checkers import OrderedConsumer
 from tests.support.judge import Chronicle, Judge

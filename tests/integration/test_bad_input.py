@@ -34,9 +34,9 @@ from aioregistry import (
     UsageError,
     View,
 )
-from aioregistry.testing.network import on_network
-from aioregistry.testing.ports import ReservedPort
-from aioregistry.testing.proxy import TcpProxy, ZooKeeperProxy
+from aioregistry.testing._network import on_network
+from aioregistry.testing._ports import ReservedPort
+from aioregistry.testing._proxy import TcpProxy, ZooKeeperProxy
 from tests.cli.command import Command
 from tests.integration.scene import DEADLINE, until
 from tests.support import wire

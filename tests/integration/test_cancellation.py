@@ -18,7 +18,7 @@ import pytest
 
 import aioregistry
 from aioregistry import ConnectTimeout, HandleClosed, Registration, Registry, Status, Stream, View
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, instance_of, until
 from tests.integration.ticking import Operation, Outcome, Ticks
 from tests.support import wire

@@ -21,7 +21,7 @@ from aioregistry import (
     RegistrationDisplaced,
     Status,
 )
-from aioregistry.testing.proxy import Direction, ZooKeeperProxy
+from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.cli.command import Command
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, instance_of, until
 from tests.support import wire

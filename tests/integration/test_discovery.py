@@ -15,8 +15,8 @@ import pytest
 
 import aioregistry
 from aioregistry import Entry, Invalid, Registry, Resynced, Updated, View
-from aioregistry.discovery import Changes, Strategy, view
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry._discovery import Changes, Strategy, view
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aioregistry import NodeNotEphemeral, RegistrationDisplaced, Status
-from aioregistry.errors import ConnectionLost, SessionMoved, TransactionAborted
-from aioregistry.protocol import OPEN_ACL, Create2, Multi
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry._errors import ConnectionLost, SessionMoved, TransactionAborted
+from aioregistry._protocol import OPEN_ACL, Create2, Multi
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, meanwhile, until
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single

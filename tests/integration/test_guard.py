@@ -12,7 +12,7 @@ import pytest
 import aioregistry
 from aioregistry import Guard, Registration, Registry, Resynced, ServiceInstance, Status, View
 from aioregistry.server import Ensemble, ZooKeeperServer
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, until
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
 from tests.support.judge import Judge

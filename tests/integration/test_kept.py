@@ -13,7 +13,7 @@ import pytest
 
 import aioregistry
 from aioregistry import Guard, InvalidArgument, NoInstances, Registration, Registry, Resynced, View
-from aioregistry.discovery.kept import from_bytes
+from aioregistry._discovery.kept import from_bytes
 from aioregistry.testing import ZooKeeper
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support.checkers import OrderedConsumer

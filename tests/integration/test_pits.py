@@ -18,9 +18,9 @@ import pytest
 
 import aioregistry
 from aioregistry import Added, ConnectTimeout, Removed, Resynced, SessionState, Status, View
-from aioregistry.discovery import Changes
-from aioregistry.runtime import Endpoint, SystemRuntime
-from aioregistry.testing.proxy import Direction, ZooKeeperProxy
+from aioregistry._discovery import Changes
+from aioregistry._runtime import Endpoint, SystemRuntime
+from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.cli.command import Command
 from tests.conftest import StartZooKeeper
 from tests.integration.monitored import Claim, boot

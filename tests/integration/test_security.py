@@ -24,8 +24,8 @@ from aioregistry import (
     SessionState,
     Status,
 )
-from aioregistry.errors import NoAuth
-from aioregistry.testing.proxy import TcpProxy, ZooKeeperProxy
+from aioregistry._errors import NoAuth
+from aioregistry.testing._proxy import TcpProxy, ZooKeeperProxy
 from tests.conftest import StartZooKeeper
 from tests.integration.scene import DEADLINE, Peer, Scene, instance_of, until
 from tests.support import tls, wire
@@ -414,7 +414,7 @@ async def test_recursive_watches_that_are_demanded(zookeeper: ZooKeeperServer, c
     with OldServer((zookeeper.host, zookeeper.port)) as old:
         servers = f"{old.address}{chroot}"
         async with aioregistry.connect(servers, session_timeout=LONG, watches="recursive") as registry:
-            with pytest.raises(aioregistry.errors.UnsupportedServer, match=old.address):
+            with pytest.raises(aioregistry._errors.UnsupportedServer, match=old.address):
                 _ = await registry.discover("chat")
             assert registry.session.connected
 

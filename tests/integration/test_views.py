@@ -15,9 +15,9 @@ import pytest
 
 import aioregistry
 from aioregistry import HandleClosed, InvalidArgument, Registry, RequestTimeout, Resynced, Snapshot, Status, View
-from aioregistry.discovery import Strategy, follower
-from aioregistry.errors import NoAuth
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry._discovery import Strategy, follower
+from aioregistry._errors import NoAuth
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.conftest import StartZooKeeper
 from tests.integration.scene import DEADLINE, Peer, instance_of, until
 from tests.support import wire

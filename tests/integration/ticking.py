@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import anyio
 
-from aioregistry.runtime import Endpoint, SystemRuntime
+from aioregistry._runtime import Endpoint, SystemRuntime
 
 Operation = Callable[[], Coroutine[Any, Any, Any]]
 

@@ -9,7 +9,7 @@ import pytest
 
 import aioregistry
 from aioregistry import Registry
-from aioregistry.testing.ports import ReservedPort
+from aioregistry.testing._ports import ReservedPort
 from tests.support.zookeeper import ZooKeeperServer
 
 

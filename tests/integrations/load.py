@@ -19,7 +19,7 @@ import uvicorn
 
 from aioregistry import Balancer, ServiceInstance
 from aioregistry.integrations.uvicorn import Server
-from aioregistry.testing.ports import ReservedPort
+from aioregistry.testing._ports import ReservedPort
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 30.0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import aioregistry
 from aioregistry import Ejection, Registry, ServiceInstance, View
-from aioregistry.testing.ports import ReservedPort
+from aioregistry.testing._ports import ReservedPort
 from tests.support.zookeeper import ZooKeeperServer
 
 TIMEOUT = 20.0

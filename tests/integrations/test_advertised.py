@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from aioregistry import InvalidArgument
-from aioregistry.integrations import advertised
-from aioregistry.integrations.advertised import NoAddress, advertised_address, configured_address
+from aioregistry.integrations import _advertised as advertised
+from aioregistry.integrations._advertised import NoAddress, advertised_address, configured_address
 
 REMOTE = "zk1:2181,zk2:2181/prod"
 LOCAL = "127.0.0.1:2181"

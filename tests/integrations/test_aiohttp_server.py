@@ -33,8 +33,8 @@ from aioregistry.integrations.aiohttp import (
     view,
 )
 from aioregistry.integrations.membership import Hosting, hosting
-from aioregistry.testing.ports import ReservedPort
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._ports import ReservedPort
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integrations.aiohttp_serving import SERVICE
 from tests.integrations.load import ROOT, TIMEOUT, ServerProcess
 

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, WebSocket
 
 from aioregistry import Registry, ServiceInstance, View
 from aioregistry.integrations.fastapi import Membership, lifespan, membership, readiness, registry, view
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integrations.load import TIMEOUT, served
 
 

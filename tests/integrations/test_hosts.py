@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument, ServiceInstance
-from aioregistry.integrations.hosts import check_label, endpoint_of, is_registry_host, label_of
+from aioregistry.integrations._hosts import check_label, endpoint_of, is_registry_host, label_of
 
 
 @pytest.mark.parametrize(

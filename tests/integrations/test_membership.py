@@ -30,9 +30,9 @@ from aioregistry import (
     View,
 )
 from aioregistry.integrations import membership as module
-from aioregistry.integrations.advertised import NoAddress
+from aioregistry.integrations._advertised import NoAddress
 from aioregistry.integrations.membership import Hosting, Membership, NotYet, Readiness, hosting
-from aioregistry.testing.proxy import Direction, ZooKeeperProxy
+from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.support.judge import Judge
 
 TIMEOUT = 30.0

@@ -10,10 +10,10 @@ import pytest
 
 import aioregistry
 from aioregistry import InvalidArgument, RequestTimeout, Ring, ServiceInstance, Weighted
-from aioregistry.integrations import routing
+from aioregistry.integrations import _routing as routing
 from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.integrations.httpx import RegistryTransport
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integrations.peers import Manner, Peer, service, until
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer

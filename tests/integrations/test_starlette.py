@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from aioregistry import InvalidArgument, Registry, ServiceInstance, UsageError
 from aioregistry.integrations.starlette import Membership, lifespan, membership, readiness, registry, view
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integrations.load import TIMEOUT, served
 
 

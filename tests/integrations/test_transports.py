@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
-from aioregistry.integrations import transports
+from aioregistry.integrations import _transports as transports
 from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2

@@ -18,7 +18,7 @@ from aioregistry import InvalidArgument, Snapshot, View
 from aioregistry.integrations.membership import Membership, NotYet
 from aioregistry.integrations.starlette import lifespan
 from aioregistry.integrations.uvicorn import Server, run
-from aioregistry.testing.ports import ReservedPort
+from aioregistry.testing._ports import ReservedPort
 from tests.integrations.load import TIMEOUT, Load, ServerProcess
 from tests.integrations.serving import SERVICE
 

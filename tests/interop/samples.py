@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aioregistry.model import ServiceInstance
+from aioregistry._model import ServiceInstance
 
 URI_SPEC = {
     "parts": [

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiozk.protocol import AUTHED_UNRESTRICTED, UNRESTRICTED_ACCESS, CreateRequest
 
-from aioregistry.protocol import (
+from aioregistry._protocol import (
     AddWatch,
     AddWatchMode,
     Auth,

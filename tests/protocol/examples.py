@@ -12,10 +12,10 @@ from aiozk.protocol.stat import Stat as AiozkStat
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from aioregistry import protocol as p
-from aioregistry.errors import server_error
-from aioregistry.protocol.messages import ClientInfoPart
-from aioregistry.protocol.records import OPEN_ACL, STAT
+from aioregistry import _protocol as p
+from aioregistry._errors import server_error
+from aioregistry._protocol.messages import ClientInfoPart
+from aioregistry._protocol.records import OPEN_ACL, STAT
 from tests.protocol.rendering import rendered, response
 
 ints = st.integers(-(2**31), 2**31 - 1)

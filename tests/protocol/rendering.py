@@ -10,7 +10,7 @@ from aiozk.protocol.part import Part
 from aiozk.protocol.response import response_xref
 from aiozk.protocol.transaction import TransactionResponse
 
-from aioregistry.errors import ServerError
+from aioregistry._errors import ServerError
 
 
 def rendered(part: Any) -> bytes:

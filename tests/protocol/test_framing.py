@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioregistry.errors import ProtocolError
-from aioregistry.protocol import FrameDecoder, frame, join_frames
+from aioregistry._errors import ProtocolError
+from aioregistry._protocol import FrameDecoder, frame, join_frames
 
 PAYLOADS = [b"", b"a", b"", b"frame", bytes(300), b"last"]
 STREAM = join_frames(PAYLOADS)

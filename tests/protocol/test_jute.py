@@ -9,8 +9,8 @@ from aiozk.protocol.primitives import Buffer, Int, UString, Vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioregistry.errors import ProtocolError
-from aioregistry.protocol import jute
+from aioregistry._errors import ProtocolError
+from aioregistry._protocol import jute
 from tests.protocol.rendering import rendered
 
 

@@ -33,8 +33,8 @@ from aiozk.protocol.response import response_xref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry import protocol as p
-from aioregistry.errors import (
+from aioregistry import _protocol as p
+from aioregistry._errors import (
     BadVersion,
     NoNode,
     ProtocolError,
@@ -44,7 +44,7 @@ from aioregistry.errors import (
     ServerError,
     TransactionAborted,
 )
-from aioregistry.protocol.records import STAT
+from aioregistry._protocol.records import STAT
 from tests.protocol.examples import END, MESSAGES, error_result, for_each, header, replies
 from tests.protocol.rendering import plain, rendered, response
 

@@ -9,8 +9,8 @@ from aiozk.protocol.stat import Stat as AiozkStat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioregistry.protocol import OPEN_ACL, CreateFlag, EventKind, Stat
-from aioregistry.protocol.records import OPEN_ACL_BYTES, STAT, read_stat, write_acl
+from aioregistry._protocol import OPEN_ACL, CreateFlag, EventKind, Stat
+from aioregistry._protocol.records import OPEN_ACL_BYTES, STAT, read_stat, write_acl
 from tests.protocol.rendering import plain, rendered
 
 ints = st.integers(-(2**31), 2**31 - 1)

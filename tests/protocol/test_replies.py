@@ -18,8 +18,8 @@ from aiozk.protocol import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aioregistry.errors import NoNode, ProtocolError, ServerError, SessionMoved, Unimplemented, UnknownServerError
-from aioregistry.protocol import (
+from aioregistry._errors import NoNode, ProtocolError, ServerError, SessionMoved, Unimplemented, UnknownServerError
+from aioregistry._protocol import (
     NOTIFICATION_XID,
     AddWatch,
     Delete,

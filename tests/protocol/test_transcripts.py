@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiozk.protocol.response import response_xref
 
-from aioregistry.errors import (
+from aioregistry._errors import (
     AuthFailed,
     BadVersion,
     MarshallingError,
@@ -25,7 +25,7 @@ from aioregistry.errors import (
     ServerError,
     Unimplemented,
 )
-from aioregistry.protocol import (
+from aioregistry._protocol import (
     NOTIFICATION_XID,
     ClientInfo,
     Connect,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from aioregistry.model import ServiceInstance, decode
-from aioregistry.registration import Registration, Status
+from aioregistry._model import ServiceInstance, decode
+from aioregistry._registration import Registration, Status
 from tests.support.cancelling import CANCELLERS, Canceller
 from tests.support.checkers import check_withdrawn
 from tests.support.fake_session import FakeSession, quiet, until

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from aioregistry.errors import NoNode, ServerError
-from aioregistry.protocol import Create, Delete, EventKind, GetData, Message, Multi, MultiReply, SetData
-from aioregistry.registration import transactions
-from aioregistry.registration.plan import Action, Desired, Goal, Node, plan
-from aioregistry.registration.transactions import change, creation, parent_creation, target_of
+from aioregistry._errors import NoNode, ServerError
+from aioregistry._protocol import Create, Delete, EventKind, GetData, Message, Multi, MultiReply, SetData
+from aioregistry._registration import transactions
+from aioregistry._registration.plan import Action, Desired, Goal, Node, plan
+from aioregistry._registration.transactions import change, creation, parent_creation, target_of
 from tests.support.checkers import Loss, Violated, check_owned, check_published, check_single, check_withdrawn
 from tests.support.model_tree import Change, ModelTree
 

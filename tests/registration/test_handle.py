@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry.errors import (
+from aioregistry._errors import (
     HandleClosed,
     InvalidArgument,
     RequestTimeout,
@@ -16,9 +16,9 @@ from aioregistry.errors import (
     SessionFailed,
     UsageError,
 )
-from aioregistry.model import ServiceInstance, ServiceType, decode
-from aioregistry.protocol import Sync
-from aioregistry.registration import Registration, Status
+from aioregistry._model import ServiceInstance, ServiceType, decode
+from aioregistry._protocol import Sync
+from aioregistry._registration import Registration, Status
 from tests.support.fake_session import FakeRuntime, FakeSession, Fate, quiet, until
 from tests.support.model_tree import ModelTree
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from aiozk.protocol.acl import ACL
 
-from aioregistry.errors import NodeNotEphemeral, RegistrationConflict, RegistrationDisplaced, RegistrationError
-from aioregistry.model import ServiceInstance, decode
-from aioregistry.protocol import Create2, GetData, Multi, SetData, Sync
-from aioregistry.registration import Registration, Status
-from aioregistry.runtime import SystemRuntime
-from aioregistry.session import Session, parse_hosts
-from aioregistry.testing.proxy import ZooKeeperProxy
+from aioregistry._errors import NodeNotEphemeral, RegistrationConflict, RegistrationDisplaced, RegistrationError
+from aioregistry._model import ServiceInstance, decode
+from aioregistry._protocol import Create2, GetData, Multi, SetData, Sync
+from aioregistry._registration import Registration, Status
+from aioregistry._runtime import SystemRuntime
+from aioregistry._session import Session, parse_hosts
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support import wire
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
 from tests.support.judge import Chronicle, Judge

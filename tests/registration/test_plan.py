@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from aioregistry import errors
-from aioregistry.errors import NoAuth, NodeExists, NoNode, ServerSessionExpired, TransactionAborted, server_error
-from aioregistry.registration.plan import PLANS, Action, Desired, Goal, Node, Sight, classify, plan
-from aioregistry.registration.remedies import REMEDIES, Remedy, remedy
+from aioregistry import _errors as errors
+from aioregistry._errors import NoAuth, NodeExists, NoNode, ServerSessionExpired, TransactionAborted, server_error
+from aioregistry._registration.plan import PLANS, Action, Desired, Goal, Node, Sight, classify, plan
+from aioregistry._registration.remedies import REMEDIES, Remedy, remedy
 
 SESSION, EARLIER, STRANGER = 0x1000_0001, 0x1000_0000, 0x1000_0002
 CLAIM = 100

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry.errors import BadVersion
-from aioregistry.protocol import Create, Create2, CreateContainer, CreateFlag, Delete, Multi, SetData
-from aioregistry.registration.transactions import (
+from aioregistry._errors import BadVersion
+from aioregistry._protocol import Create, Create2, CreateContainer, CreateFlag, Delete, Multi, SetData
+from aioregistry._registration.transactions import (
     Target,
     ancestors,
     change,

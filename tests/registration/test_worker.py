@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry.errors import (
+from aioregistry._errors import (
     ChrootMissing,
     InvalidACL,
     NoAuth,
@@ -27,9 +27,9 @@ from aioregistry.errors import (
     Throttled,
     Unimplemented,
 )
-from aioregistry.model import ServiceInstance, decode
-from aioregistry.protocol import Create, Create2, CreateContainer, Delete, GetData, Message, Multi, SetData, Sync
-from aioregistry.registration import Registration, Status, worker
+from aioregistry._model import ServiceInstance, decode
+from aioregistry._protocol import Create, Create2, CreateContainer, Delete, GetData, Message, Multi, SetData, Sync
+from aioregistry._registration import Registration, Status, worker
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
 from tests.support.fake_session import FakeSession, Fate, RandomRuntime, quiet, until
 from tests.support.model_tree import CONTAINER_OWNER, ModelTree

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioregistry.server.acl import (
+from aioregistry.server._acl import (
     ADMIN,
     ALL,
     OPEN,
@@ -18,7 +18,7 @@ from aioregistry.server.acl import (
     resolve,
     user_of,
 )
-from aioregistry.server.codes import Code, Malformed, Refused
+from aioregistry.server._codes import Code, Malformed, Refused
 
 ADA = Identity("digest", digest(b"ada:secret"))
 HOST = Identity("ip", "10.1.2.3")

@@ -7,8 +7,9 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry.server import ZooKeeperServer, connection
-from aioregistry.server.connection import Connection
+from aioregistry.server import ZooKeeperServer
+from aioregistry.server import _connection as connection
+from aioregistry.server._connection import Connection
 from tests.server.test_controls import Memory
 from tests.support import wire
 from tests.support.wire import Operation

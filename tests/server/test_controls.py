@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry.errors import InvalidArgument, UsageError
+from aioregistry._errors import InvalidArgument, UsageError
 from aioregistry.server import ZooKeeperServer
 from tests.server.conftest import Connect
 from tests.support import wire

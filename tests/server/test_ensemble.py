@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aioregistry.errors import InvalidArgument, UsageError
+from aioregistry._errors import InvalidArgument, UsageError
 from aioregistry.server import Ensemble, Member
 from tests.server.conftest import Connect
 from tests.support import wire

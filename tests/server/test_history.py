@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aioregistry.server.acl import OPEN
-from aioregistry.server.codes import Code, Opcode
-from aioregistry.server.history import History, Transaction
-from aioregistry.server.settings import Settings
-from aioregistry.server.tree import Caller, Create, Delete, Tree
+from aioregistry.server._acl import OPEN
+from aioregistry.server._codes import Code, Opcode
+from aioregistry.server._history import History, Transaction
+from aioregistry.server._settings import Settings
+from aioregistry.server._tree import Caller, Create, Delete, Tree
 
 SETTINGS = Settings(clock=lambda: 1000.0)
 

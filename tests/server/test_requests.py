@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry.server import requests
-from aioregistry.server.acl import OPEN, Identity, Rule
-from aioregistry.server.codes import Malformed, Opcode
-from aioregistry.server.history import OperationFailed, Transaction
-from aioregistry.server.profiles import PROFILES
-from aioregistry.server.requests import Read, Reader
-from aioregistry.server.tree import Check, Contradiction, Create, Delete, Operation, Result, SetData
+from aioregistry.server import _requests as requests
+from aioregistry.server._acl import OPEN, Identity, Rule
+from aioregistry.server._codes import Malformed, Opcode
+from aioregistry.server._history import OperationFailed, Transaction
+from aioregistry.server._profiles import PROFILES
+from aioregistry.server._requests import Read, Reader
+from aioregistry.server._tree import Check, Contradiction, Create, Delete, Operation, Result, SetData
 from tests.support import wire
 
 OPCODES = sorted(requests.WRITES)

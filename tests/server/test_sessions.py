@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry.server.sessions import Sessions, first_session_id, password_of
+from aioregistry.server._sessions import Sessions, first_session_id, password_of
 
 TICK = 2.0
 

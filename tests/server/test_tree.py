@@ -8,9 +8,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aioregistry.server.acl import ALL, CREATE, OPEN, READ, WRITE, Identity, Rule
-from aioregistry.server.codes import Code, Malformed, Opcode, Refused
-from aioregistry.server.tree import (
+from aioregistry.server._acl import ALL, CREATE, OPEN, READ, WRITE, Identity, Rule
+from aioregistry.server._codes import Code, Malformed, Opcode, Refused
+from aioregistry.server._tree import (
     Aborted,
     Caller,
     Change,

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from aioregistry.server.acl import OPEN, Rule
-from aioregistry.server.codes import EventKind
-from aioregistry.server.profiles import PROFILES
-from aioregistry.server.tree import ACLChanged, Change, Created, DataChanged, Deleted, Kind, Moment
-from aioregistry.server.watches import (
+from aioregistry.server._acl import OPEN, Rule
+from aioregistry.server._codes import EventKind
+from aioregistry.server._profiles import PROFILES
+from aioregistry.server._tree import ACLChanged, Change, Created, DataChanged, Deleted, Kind, Moment
+from aioregistry.server._watches import (
     ANY,
     CHILDREN,
     DATA,

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aioregistry.server import ZooKeeperServer, connection
+from aioregistry.server import ZooKeeperServer
+from aioregistry.server import _connection as connection
 from tests.server.conftest import Connect
 from tests.support import wire
 from tests.support.wire import CHANGED, CREATED, DELETED, EPHEMERAL, Operation, Wire

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from aioregistry.runtime import Endpoint, Runtime
+from aioregistry._runtime import Endpoint, Runtime
 
 T = TypeVar("T")
 

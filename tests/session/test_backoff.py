@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry.session.backoff import (
+from aioregistry._session.backoff import (
     CAP,
     FIRST,
     PATIENCE,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry.errors import (
+from aioregistry._errors import (
     ConnectionLost,
     NoNode,
     ProtocolError,
@@ -18,7 +18,7 @@ from aioregistry.errors import (
     SessionFailed,
     Throttled,
 )
-from aioregistry.protocol import (
+from aioregistry._protocol import (
     Auth,
     Connect,
     ConnectReply,
@@ -31,8 +31,8 @@ from aioregistry.protocol import (
     Sync,
     WatchedEvent,
 )
-from aioregistry.runtime import Endpoint
-from aioregistry.session.connection import Connection
+from aioregistry._runtime import Endpoint
+from aioregistry._session.connection import Connection
 from tests.session.simulation import LATENCY, Pipe, World, connect_pipes, simulated
 
 ENDPOINT = Endpoint("zk", 2181, "10.0.0.1")

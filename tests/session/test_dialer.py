@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from aioregistry.runtime import Endpoint
-from aioregistry.session.connection import Connection
-from aioregistry.session.dialer import Dialer
+from aioregistry._runtime import Endpoint
+from aioregistry._session.connection import Connection
+from aioregistry._session.dialer import Dialer
 from tests.session.simulation import LATENCY, World, simulated
 
 HANGS = float("inf")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aioregistry.errors import InvalidArgument
-from aioregistry.session.hosts import DEFAULT_PORT, Hosts, parse_hosts
+from aioregistry._errors import InvalidArgument
+from aioregistry._session.hosts import DEFAULT_PORT, Hosts, parse_hosts
 
 labels = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=12).filter(
     lambda label: label[0] != "-" and label[-1] != "-"

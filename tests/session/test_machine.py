@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from aioregistry.session import machine as module
-from aioregistry.session.machine import (
+from aioregistry._session import machine as module
+from aioregistry._session.machine import (
     Accepted,
     Announce,
     CloseRequested,
@@ -35,7 +35,7 @@ from aioregistry.session.machine import (
     RoundFailed,
     step,
 )
-from aioregistry.session.states import MOVES, SessionState
+from aioregistry._session.states import MOVES, SessionState
 from tests.support.checkers import check_legal
 
 TIMEOUT = 10.0

@@ -21,8 +21,8 @@ from hypothesis import Phase as Generation
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from aioregistry.session import machine as module
-from aioregistry.session.machine import (
+from aioregistry._session import machine as module
+from aioregistry._session.machine import (
     Accepted,
     Announce,
     CloseRequested,
@@ -45,7 +45,7 @@ from aioregistry.session.machine import (
     RoundFailed,
     step,
 )
-from aioregistry.session.states import SessionState
+from aioregistry._session.states import SessionState
 from tests.support.checkers import Violated, check_honest, check_legal
 
 TIMEOUT = 10.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aioregistry.session.states import ENDED, MOVES, SERVING, SessionState, diagram
+from aioregistry._session.states import ENDED, MOVES, SERVING, SessionState, diagram
 from tests.support.checkers import Violated, check_legal
 
 PAGE = Path(__file__).parents[2] / "docs" / "session.md"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry.errors import (
+from aioregistry._errors import (
     AuthenticationFailed,
     ConnectionLost,
     ConnectTimeout,
@@ -24,7 +24,7 @@ from aioregistry.errors import (
     Throttled,
     UnsupportedServer,
 )
-from aioregistry.protocol import (
+from aioregistry._protocol import (
     AddWatch,
     Create,
     Delete,
@@ -36,9 +36,9 @@ from aioregistry.protocol import (
     Sync,
     WatchedEvent,
 )
-from aioregistry.runtime import SystemRuntime
-from aioregistry.session import Session, SessionState, parse_hosts
-from aioregistry.session.backoff import PATIENCE, lookup_deadline
+from aioregistry._runtime import SystemRuntime
+from aioregistry._session import Session, SessionState, parse_hosts
+from aioregistry._session.backoff import PATIENCE, lookup_deadline
 from tests.session import scripted_server as script
 from tests.session.scripted_server import Ensemble, Server
 from tests.session.simulation import LATENCY, World, simulate, simulated

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from aioregistry.protocol import (
+from aioregistry._protocol import (
     AddWatch,
     EventKind,
     Exists,
@@ -26,7 +26,7 @@ from aioregistry.protocol import (
     WatchedEvent,
     WatcherType,
 )
-from aioregistry.session.watches import Watches
+from aioregistry._session.watches import Watches
 from tests.session.watch_tables import Mode, Node, WatchTables, lineage, parent_of
 
 PATHS = ["/", "/a", "/a/b"]

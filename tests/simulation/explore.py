@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
-from aioregistry.protocol import Message, Multi
-from aioregistry.registration.plan import Action, Goal, Node
+from aioregistry._protocol import Message, Multi
+from aioregistry._registration.plan import Action, Goal, Node
 from tests.registration.test_claimants import GHOST, PATH, Claimant, Fate, Habits, make_parents
 from tests.simulation.explore_session import OneSession
 from tests.simulation.search import Key, Model, Move, search, shallow

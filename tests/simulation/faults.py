@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from aioregistry import ServiceInstance
-from aioregistry.model import encode
-from aioregistry.server.codes import Opcode
+from aioregistry._model import encode
+from aioregistry.server._codes import Opcode
 from tests.simulation.process import BASE, Process, Stage
 
 if TYPE_CHECKING:

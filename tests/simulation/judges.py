@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aioregistry import Removed, Resynced, Status
-from aioregistry.model import encode
-from aioregistry.server.history import OWN, Transaction
-from aioregistry.server.tree import Created, DataChanged, Deleted
+from aioregistry._model import encode
+from aioregistry.server._history import OWN, Transaction
+from aioregistry.server._tree import Created, DataChanged, Deleted
 from tests.simulation.engine import Engine
 from tests.simulation.process import BASE, Followed, Held, Process, Stage
 from tests.simulation.servers import Servers

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import aioregistry
 from aioregistry import Guard, Registration, RegistrationDisplaced, Resynced, ServiceInstance, Status, View
-from aioregistry.discovery.view import CHANGES_KEPT, Changes
-from aioregistry.runtime import Endpoint, Runtime
+from aioregistry._discovery.view import CHANGES_KEPT, Changes
+from aioregistry._runtime import Endpoint, Runtime
 from tests.simulation.engine import Machine
 from tests.simulation.network import Network, Tap
 from tests.support.checkers import OrderedConsumer, Violated, check_bounded

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from aioregistry.server import Ensemble
-from aioregistry.server.acl import OPEN
-from aioregistry.server.codes import Opcode
-from aioregistry.server.ensemble import Member
-from aioregistry.server.history import OWN, Backup, History, Transaction
-from aioregistry.server.server import Data
-from aioregistry.server.tree import Caller, Create, Delete, Node, Operation, SetData
+from aioregistry.server._acl import OPEN
+from aioregistry.server._codes import Opcode
+from aioregistry.server._ensemble import Member
+from aioregistry.server._history import OWN, Backup, History, Transaction
+from aioregistry.server._server import Data
+from aioregistry.server._tree import Caller, Create, Delete, Node, Operation, SetData
 from tests.simulation.engine import Machine
 from tests.simulation.network import Listener, Network
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Hashable
 from itertools import chain
 
-from aioregistry.protocol import Delete, Multi
-from aioregistry.registration.transactions import Target, creation
+from aioregistry._protocol import Delete, Multi
+from aioregistry._registration.transactions import Target, creation
 from tests.registration.test_claimants import Habits
 from tests.simulation.explore import OneId, Scene
 from tests.simulation.search import search

@@ -8,9 +8,9 @@ from typing import Any, Final
 import pytest
 
 from aioregistry import Status
-from aioregistry.server.acl import OPEN
-from aioregistry.server.codes import Opcode
-from aioregistry.server.tree import Create, Delete, Node, Operation, SetData
+from aioregistry.server._acl import OPEN
+from aioregistry.server._codes import Opcode
+from aioregistry.server._tree import Create, Delete, Node, Operation, SetData
 from tests.simulation.judges import Move, beyond_the_fence
 from tests.simulation.process import Sight
 from tests.simulation.profiles import PROFILES

@@ -9,18 +9,19 @@ from typing import Any, Final
 
 import pytest
 
-from aioregistry import SessionState, Status, model
-from aioregistry.discovery import guard, mirror, view
-from aioregistry.discovery.follower import Follower
-from aioregistry.discovery.mirror import Mirror
-from aioregistry.protocol import Delete, EventKind, Exists, Multi
-from aioregistry.registration import plan as plans
-from aioregistry.registration import worker
-from aioregistry.registration.handle import Registration
-from aioregistry.registration.plan import PLANS, Action, Goal, Sight
-from aioregistry.registration.transactions import creation
-from aioregistry.registration.worker import Worker
-from aioregistry.session import backoff, connection, machine, supervisor
+from aioregistry import SessionState, Status
+from aioregistry import _model as model
+from aioregistry._discovery import guard, mirror, view
+from aioregistry._discovery.follower import Follower
+from aioregistry._discovery.mirror import Mirror
+from aioregistry._protocol import Delete, EventKind, Exists, Multi
+from aioregistry._registration import plan as plans
+from aioregistry._registration import worker
+from aioregistry._registration.handle import Registration
+from aioregistry._registration.plan import PLANS, Action, Goal, Sight
+from aioregistry._registration.transactions import creation
+from aioregistry._registration.worker import Worker
+from aioregistry._session import backoff, connection, machine, supervisor
 from tests.simulation.process import MachineRuntime
 from tests.simulation.profiles import TWINS
 from tests.simulation.world import Profile, World

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from aioregistry.server.server import Data
+from aioregistry.server._server import Data
 from tests.simulation.engine import Engine, Machine, NothingWillHappen, TooBusy
 from tests.simulation.faults import FAULTS, Fault, drawn, living, strike
 from tests.simulation.judges import Judges

@@ -13,10 +13,17 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from aioregistry.errors import ConnectionLost, RegistryError, RequestTooLarge, ServerError, SessionClosed, SessionFailed
-from aioregistry.protocol import EventKind, Exists, GetData, Message, Reply, Sync, WatchedEvent
-from aioregistry.runtime import Runtime
-from aioregistry.session import Session, SessionState
+from aioregistry._errors import (
+    ConnectionLost,
+    RegistryError,
+    RequestTooLarge,
+    ServerError,
+    SessionClosed,
+    SessionFailed,
+)
+from aioregistry._protocol import EventKind, Exists, GetData, Message, Reply, Sync, WatchedEvent
+from aioregistry._runtime import Runtime
+from aioregistry._session import Session, SessionState
 from tests.support.model_tree import Change, ModelTree
 
 

@@ -8,7 +8,7 @@ import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from aioregistry.testing.proxy import TcpProxy
+from aioregistry.testing._proxy import TcpProxy
 
 DEADLINE = 10.0
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aioregistry.errors import (
+from aioregistry._errors import (
     BadVersion,
     NoChildrenForEphemerals,
     NodeExists,
@@ -21,7 +21,7 @@ from aioregistry.errors import (
     RuntimeInconsistency,
     ServerError,
 )
-from aioregistry.protocol import (
+from aioregistry._protocol import (
     ANY_VERSION,
     Check,
     Create,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Container
 
-from aioregistry.testing.proxy import Direction, Link, TcpProxy, _Frames
+from aioregistry.testing._proxy import Direction, Link, TcpProxy, _Frames
 from tests.support import wire
 
 MARSHALLING_ERROR, UNIMPLEMENTED = -5, -6

@@ -26,8 +26,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from aioregistry.testing.ports import ReservedPort
-from aioregistry.testing.proxy import Direction, Link, TcpProxy
+from aioregistry.testing._ports import ReservedPort
+from aioregistry.testing._proxy import Direction, Link, TcpProxy
 
 PACKAGES = "openjdk-17-jre-headless libzookeeper-java libslf4j-java"
 ELSEWHERE = os.environ.get("AIOREGISTRY_ZOOKEEPER_JARS")

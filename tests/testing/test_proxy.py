@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from aioregistry.testing.proxy import Direction, TcpProxy, ZooKeeperProxy
+from aioregistry.testing._proxy import Direction, TcpProxy, ZooKeeperProxy
 from tests.support import wire
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer

@@ -10,8 +10,8 @@ import pytest
 
 import aioregistry
 from aioregistry import ServiceInstance
-from aioregistry.errors import ConnectTimeout, InvalidArgument, NoNode, ServerError, UsageError
-from aioregistry.protocol import Delete, Exists
+from aioregistry._errors import ConnectTimeout, InvalidArgument, NoNode, ServerError, UsageError
+from aioregistry._protocol import Delete, Exists
 from aioregistry.testing import RealZooKeeper, ZooKeeper, ZooKeeperEnsemble
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer

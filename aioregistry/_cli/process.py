@@ -1,0 +1,83 @@
+"""A command as a process: signals end it in order, errors are one line and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .._errors import (
+    ConnectTimeout,
+    InvalidArgument,
+    NoAuth,
+    RegistrationDisplaced,
+    RegistryError,
+)
+
+DONE, FAILED, USAGE, DISPLACED = range(4)
+
+# What to do about it, where the error itself does not say so.
+ADVICE: dict[type[Exception], str] = {
+    ConnectTimeout: "is ZooKeeper running there? --zookeeper or AIOREGISTRY_ZOOKEEPER names its servers",
+    NoAuth: "the ACL of that node does not let this client in",
+}
+
+
+def run(command: Coroutine[Any, Any, int]) -> int:
+    """Run *command* to its end, or to SIGINT or SIGTERM, which cancel it; return the exit code."""
+    # A command speaks by its own lines; without a handler Python prints the library's warnings between them.
+    logging.getLogger("aioregistry").addHandler(logging.NullHandler())
+    try:
+        return asyncio.run(_until_signalled(command))
+    except BrokenPipeError:
+        _forget_stdout()
+        return DONE
+    except InvalidArgument as error:
+        return _fail(USAGE, error)
+    except RegistrationDisplaced as error:
+        return _fail(DISPLACED, error)
+    except (RegistryError, OSError) as error:
+        return _fail(FAILED, error)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(command)
+
+    def stop() -> None:
+        # A second signal finds the default action: whoever insists need not wait for the withdrawal.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return DONE  # being ended is how these commands are done
+
+
+def cancel_this_task() -> Callable[[], object]:
+    """Return what ends the running command as a signal does."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancel
+
+
+def _fail(code: int, error: Exception) -> int:
+    advice = next((f" ({text})" for kind, text in ADVICE.items() if isinstance(error, kind)), "")
+    line = " ".join(str(error).split()) or type(error).__name__
+    print(f"aioregistry: {line}{advice}", file=sys.stderr)
+    return code
+
+
+def _forget_stdout() -> None:
+    # Whoever read our output has gone, which is how `| head` ends us; Python would complain when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

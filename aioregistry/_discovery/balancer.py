@@ -1,0 +1,213 @@
+"""Balancers: pickers fed by a view, with its clock and its chance."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+
+import anyio
+
+from aioregistry._errors import HandleClosed, InvalidArgument, NoInstances, RegistryError, RequestTimeout, UsageError
+from aioregistry._handles import check_seconds
+from aioregistry._model import Difference, ServiceInstance
+from aioregistry._session import Session
+from aioregistry.balancing import Ejection, Filter, Member, OfSuspects, Picker, Strategy, rank_of
+
+if TYPE_CHECKING:
+    from .view import View
+
+__all__ = ["Balancer", "Pick"]
+
+log = logging.getLogger("aioregistry.discovery")
+
+P = TypeVar("P")
+
+_SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahead of the runtime's
+
+
+class Balancer(Generic[P]):
+    """Chooses among the instances of a view, which feeds it; made by :meth:`View.balancer`.
+
+    It needs no closing: it ends with its view, and one that is dropped costs nothing. While the registry is away it
+    goes on with the last known instances, as the view does.
+
+    An instance whose weight is none (negative, no number) or for which a function of the caller's fails is refused: it
+    is never picked, is logged, told to the hook as ``discovery.refused``, and nothing else suffers from it.
+    """
+
+    def __init__(
+        self,
+        view: View[P],
+        session: Session,
+        strategy: Strategy[P] | str,
+        *,
+        where: Filter[P] | None,
+        ejection: Ejection | None,
+        suspects: OfSuspects,
+    ) -> None:
+        runtime = session.runtime
+        self._view = view
+        self._session = session
+        self._now = runtime.monotonic
+        self._ended: RegistryError | None = None
+        self._picker = Picker(
+            view.snapshot,
+            strategy,
+            where=where,
+            ejection=ejection,
+            rank=rank_of(suspects),
+            draw=lambda: runtime.uniform(0.0, 1.0),
+        )
+        self._errors = (Exception,) if ejection is None else ejection.errors
+        for id, error in self._picker.refused.items():
+            self._refused(id, error)
+
+    # ------------------------------------------------------------------ what it offers
+
+    @property
+    def refused(self) -> Mapping[str, InvalidArgument]:
+        """The instances that are never picked because of what they publish, and why, by id."""
+        return MappingProxyType(self._picker.refused)
+
+    @property
+    def set_aside(self) -> Mapping[str, float]:
+        """The instances that are set aside for having failed, and for how many seconds more, by id."""
+        now = self._now()
+        return {id: max(until - now, 0.0) for id, until in self._picker.aside.items()}
+
+    def pick(self, key: str | bytes | None = None) -> Pick[P]:
+        """Return an instance, now: nothing is awaited.
+
+        Args:
+            key: what the choice depends on, for the strategies that take one (:class:`Ring`, :class:`Sticky`), and only
+                for them. A string is the same key as its UTF-8.
+
+        Raises:
+            NoInstances: there is none; says whether the service is empty, or what keeps all from being picked.
+            InvalidArgument: *key* is of the wrong type, is missing, or is given to a strategy that takes none.
+            HandleClosed: the view was closed.
+        """
+        self._view._check()
+        if self._ended is not None:
+            raise self._ended
+        now = self._now()
+        return Pick(self, self._picker.pick(key, now), now)
+
+    async def pick_when_available(self, timeout: float | None = None, *, key: str | bytes | None = None) -> Pick[P]:
+        """Return an instance as soon as there is one to pick, at once if there is. Cancelling leaves nothing behind.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes.
+            key: as :meth:`pick` takes it.
+
+        Raises:
+            RequestTimeout: there was none in time; its ``__cause__`` is the :class:`NoInstances` that says why.
+            InvalidArgument: as :meth:`pick` does.
+            HandleClosed: the view was closed meanwhile.
+        """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        nothing: NoInstances | None = None
+        with anyio.move_on_after(timeout):
+            # The view's own stream: it wakes after whatever changes, and holds on to the task that waits.
+            async with self._view.snapshots() as snapshots:
+                while True:
+                    try:
+                        return self.pick(key)
+                    except NoInstances as error:
+                        nothing = error
+                    back = nothing.returns_in
+                    with anyio.move_on_after(None if back is None else max(back, _SHORTEST_WAIT)):
+                        try:
+                            await anext(snapshots)
+                        except StopAsyncIteration:
+                            raise HandleClosed(f"{self._view._title()} was closed") from None
+        raise RequestTimeout(f"nothing to pick within timeout={timeout:g} s: {nothing}") from nothing
+
+    # ------------------------------------------------------------------ being told
+
+    def take(self, changes: Iterable[Difference[P]]) -> None:
+        """The view's news."""
+        now = self._now()
+        for change in changes:
+            for error in self._picker.apply(change, now):
+                self._refused(change.id, error)
+
+    def end(self, error: RegistryError | None) -> None:
+        """Nothing more comes: the view was closed, or *error* ended its session."""
+        self._ended = HandleClosed(f"{self._view._title()} was closed") if error is None else error
+
+    def _refused(self, id: str, error: InvalidArgument) -> None:
+        log.warning("%s/%s is never picked: %s", self._view.name, id, error)
+        self._session.emit("discovery.refused", service=self._view.name, id=id, reason=str(error))
+
+    def _report(self, member: Member[P], good: bool, since: float) -> None:
+        seconds = self._picker.report(member, good, since, self._now())
+        if seconds is not None:
+            log.info("%s/%s failed and is set aside for %.1f s", self._view.name, member.id, seconds)
+            self._session.emit("discovery.set_aside", service=self._view.name, id=member.id, seconds=seconds)
+        if not good:
+            self._view._drop_suspect(member.id)
+
+    def __repr__(self) -> str:
+        return f"<Balancer of {self._picker!r}>"
+
+
+class Pick(Generic[P]):
+    """An instance that was picked, for one call to it.
+
+    As a context manager around the call it counts the call as outstanding and reports how it went: good where the block
+    ends, failed where one of the ejection's ``errors`` leaves it; any other exception, and cancellation, says nothing
+    about the instance. The first report counts, so that the block can say itself what it knows better (an answer that
+    is an error, say).
+
+    Attributes:
+        instance: as it was known when it was picked.
+    """
+
+    __slots__ = ("_balancer", "_entered", "_member", "_since", "_told", "instance")
+
+    def __init__(self, balancer: Balancer[P], member: Member[P], since: float) -> None:
+        self.instance: ServiceInstance[P] = member.instance
+        self._balancer = balancer
+        self._member = member
+        self._since = since
+        self._told = False
+        self._entered = False
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self.instance.id
+
+    def succeeded(self) -> None:
+        """Report that the call was good."""
+        self._tell(True)
+
+    def failed(self) -> None:
+        """Report that the instance failed."""
+        self._tell(False)
+
+    def _tell(self, good: bool) -> None:
+        if not self._told:
+            self._told = True
+            self._balancer._report(self._member, good, self._since)
+
+    def __enter__(self) -> Self:
+        if self._entered:
+            raise UsageError(f"{self!r} is entered once: pick again for another call")
+        self._entered = True
+        self._member.outstanding += 1
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._member.outstanding -= 1
+        if error is None:
+            self.succeeded()
+        elif isinstance(error, self._balancer._errors):
+            self.failed()
+
+    def __repr__(self) -> str:
+        return f"<Pick {self.instance.name}/{self.id}>"

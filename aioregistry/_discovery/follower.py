@@ -1,0 +1,395 @@
+"""Keeps a mirror true to the server, for whoever looks at it.
+
+The path of a change is short, and no task lies on it: the event's callback makes the node due, the end of that tick
+sends the question, the answer's callback shows the news. The one task does what takes time: it waits for connections,
+sets the recursive watch, and looks at the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal, Protocol, TypeAlias
+
+from aioregistry._errors import (
+    ConnectionLost,
+    NoAuth,
+    RegistryError,
+    ServerError,
+    SessionClosed,
+    UnsupportedServer,
+)
+from aioregistry._protocol import EventKind, Sync, WatchedEvent
+from aioregistry._session import Session, TreeWatch
+
+from .mirror import SERVICE, Mirror, News
+from .reader import Reader
+
+__all__ = ["RETRY", "Consumer", "Follower", "Strategy"]
+
+log = logging.getLogger("aioregistry.discovery")
+
+Strategy: TypeAlias = Literal["auto", "recursive", "one-shot"]
+"""How nodes are watched: by one recursive watch where the server has them, by one-shot watches, or as it turns out."""
+
+RETRY: Final = 1.0
+"""Seconds, at most, until a server that refused a read (it was overloaded, say) is asked again."""
+
+RELIST: Final = 30.0
+"""Seconds between two lists while a node cannot be read: from 3.8.4 on, a server hides the events of such a node."""
+
+_STALE_POLLS_PER_TIMEOUT = 10
+_SHORTEST_WAIT = 0.001  # seconds; the loop's clock may run a little ahead of the one that counts the system's sleep
+
+
+class Consumer(Protocol):
+    """Who is told, synchronously; must not raise."""
+
+    def take(self, news: News) -> None:
+        """Something became visible in the mirror."""
+
+    def departed(self, id: str, czxid: int) -> None:
+        """The node of *id* that was created by *czxid* is withdrawn; its removal comes next."""
+
+    def freshness_changed(self) -> None:
+        """What was fresh is not, or is again."""
+
+    def end(self, error: RegistryError | None) -> None:
+        """Nothing more comes: the session was closed, or *error* ended it."""
+
+
+class Follower:
+    """Follows one service for all its consumers; started once, closed once.
+
+    Args:
+        session: read and watched through.
+        path: of the service's node.
+        name: the service.
+        strategy: how nodes are watched.
+        prepare: awaited on each connection before anything is read or watched; must not raise.
+
+    Attributes:
+        mirror: what is known.
+        users: how many need this follower; for whoever owns it.
+        refusal: why the service could not be listed when that was tried last.
+        ended: why nothing more comes.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        path: str,
+        name: str,
+        strategy: Strategy,
+        prepare: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.mirror = Mirror(name)
+        self.users = 0
+        self.refusal: NoAuth | None = None
+        self.ended: RegistryError | None = None
+        self._session = session
+        self._strategy = strategy
+        self._prepare = prepare
+        self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self._pump)
+        self._consumers: dict[int, weakref.ref[Consumer]] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+        self._generation = -1  # of the connection that the mirror is kept on
+        self._tree: TreeWatch | None = None
+        self._pump_scheduled = False
+        self._was_fresh = False
+        self._stale_since: float | None = None
+        # The task, and what it is to know when it wakes.
+        self._task: asyncio.Task[None] | None = None
+        self._stop_observing: Callable[[], None] | None = None
+        self._wake = asyncio.Event()
+        self._rest = 0.0
+        self._look_again_at = 0.0
+        self._defect: Exception | None = None
+
+    # ------------------------------------------------------------------ beginning and ending
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._stop_observing = self._session.observe(self._session_changed)
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"aioregistry follows {self.path}")
+
+    async def aclose(self) -> None:
+        """Follow no more; no task and no watch is left when it returns."""
+        assert self._task is not None
+        self._end(SessionClosed(f"{self.path} is not followed any more"), None)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._session.wait_connected()
+                await self._begin()
+                await self._attend()
+                await self._rest_a_while()
+        except SessionClosed as closed:
+            self._end(closed, None)
+        except RegistryError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            self._fail(RegistryError(f"the task that follows {self.path} was cancelled from outside"))
+            raise
+        except Exception as defect:  # must reach every view instead of a task that nobody awaits
+            log.critical("following %s failed", self.path, exc_info=True)
+            failure = RegistryError(f"following {self.path} failed: {defect!r}")
+            failure.__cause__ = defect
+            self._fail(failure)
+
+    def _fail(self, failure: RegistryError) -> None:
+        self._end(failure, failure)
+
+    def _end(self, ended: RegistryError, error: RegistryError | None) -> None:
+        """Nothing more comes: calls raise *ended*, streams end, with *error* if given."""
+        if self.ended is not None:
+            return
+        self.ended = ended
+        if self._stop_observing is not None:
+            self._stop_observing()
+        self._let_go()
+        if self._tree is not None:
+            self._tree.close()
+        for consumer in self._present_consumers():
+            consumer.end(error)
+        self._notify()
+
+    # ------------------------------------------------------------------ consumers
+
+    def attach(self, consumer: Consumer) -> None:
+        """Tell *consumer* from now on; it is held weakly, so that one that was dropped can say so."""
+        self._consumers[id(consumer)] = weakref.ref(consumer)
+
+    def detach(self, consumer: Consumer) -> None:
+        """Tell *consumer* no more."""
+        self._consumers.pop(id(consumer), None)
+
+    def _present_consumers(self) -> list[Consumer]:
+        return [consumer for reference in self._consumers.values() if (consumer := reference()) is not None]
+
+    @property
+    def fresh(self) -> bool:
+        """All was read on this connection, and the quorum has answered within the session timeout."""
+        return self.mirror.synced and self._session.connected and not self._session.presumed_expired
+
+    def stale_since(self) -> float | None:
+        """Return None while fresh, else when the quorum is known to have answered last, in seconds since the epoch."""
+        if self.fresh:
+            self._stale_since = None
+        elif self._stale_since is None:
+            age, now = self._session.evidence_age(), self._session.runtime.wall()
+            self._stale_since = now if age == float("inf") else now - age
+        return self._stale_since
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until *condition*, which is asked after whatever happens here; raises what ended the following."""
+        while not condition():
+            if self.ended is not None:
+                raise self.ended
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+
+    async def sync(self) -> None:
+        """Wait until the mirror is as new as the quorum was when this was called; raises what ended the following."""
+        while not await self._sync_on_one_connection():
+            pass
+
+    async def _sync_on_one_connection(self) -> bool:
+        mirror = self.mirror
+        await self.until(lambda: mirror.synced)
+        generation = self._generation
+        try:
+            await self._session.submit(Sync(self.path))
+        except ConnectionLost:
+            await self.until(lambda: self._generation != generation)
+            return False
+        # Whatever the leader knew by then the server told of in events before it answered: it is due now.
+        if mirror.unreadable():
+            mirror.look_again()
+        mark = mirror.mark()
+        self._pump()
+
+        def gone() -> bool:
+            return self._generation != generation or not mirror.synced
+
+        await self.until(lambda: gone() or mirror.settled(mark))
+        return not gone()
+
+    def _notify(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    # ------------------------------------------------------------------ connections
+
+    def _session_changed(self) -> None:
+        if not self._session.connected or self._session.generation != self._generation:
+            self._let_go()
+        self.note_freshness()
+        self._wake.set()
+        self._notify()
+
+    def _let_go(self) -> None:
+        self._reader.let_go()
+        self.mirror.disconnected()
+
+    async def _begin(self) -> None:
+        """Set the watch on this connection, and ask for everything."""
+        generation = self._session.generation
+        await self._prepare()
+        try:
+            recursive = await self._arm()
+        except (ConnectionLost, ServerError) as error:
+            self._start_over(error)
+            return
+        if self._session.connected and self._session.generation == generation:
+            self._generation = generation
+            self.mirror.connected(one_shot=not recursive, history=self._session.history)
+            self._reader.begin()
+
+    async def _arm(self) -> bool:
+        """Set the recursive watch; return False where one-shot watches have to do."""
+        if self._strategy == "one-shot":
+            return False
+        if self._tree is None:
+            self._tree = self._session.watches.listen_tree(self.path, self._fired)
+        try:
+            await self._tree.arm()
+        except UnsupportedServer:
+            self._tree.close()
+            self._tree = None
+            if self._strategy == "recursive":
+                raise
+            return False
+        return True
+
+    def _start_over(self, error: BaseException) -> None:
+        """Ask for everything anew after a rest, unless there is a new connection before."""
+        log.info("%s is read anew: %s", self.path, error)
+        self._let_go()
+        self.note_freshness()
+        self._rest = self._session.runtime.uniform(RETRY / 2, RETRY)
+        self._wake.set()
+
+    async def _rest_a_while(self) -> None:
+        rest, self._rest = self._rest, 0.0
+        if rest and self._session.connected:
+            await asyncio.sleep(rest)
+
+    # ------------------------------------------------------------------ the clock
+
+    async def _attend(self) -> None:
+        """Look at the clock for as long as the mirror is kept on this connection."""
+        self._look_again_at = self._session.runtime.monotonic() + RELIST
+        while not self._rest and self._session.connected and self._session.generation == self._generation:
+            self._look_again_if_due()
+            self.note_freshness()
+            await self._woken(self._until_the_clock_matters())
+            if self._defect is not None:
+                raise self._defect
+
+    async def _woken(self, at_latest: float) -> None:
+        """Wait to be woken, at most so many seconds."""
+        timer = asyncio.get_running_loop().call_later(at_latest, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+        self._wake.clear()
+
+    def _until_the_clock_matters(self) -> float:
+        session = self._session
+        waits = [RELIST]
+        if self.mirror.unreadable():
+            waits.append(self._look_again_at - session.runtime.monotonic())
+        if self.mirror.synced:
+            left = session.timeout - session.evidence_age()
+            waits.append(left if left > 0 else session.timeout / _STALE_POLLS_PER_TIMEOUT)
+        return max(min(waits), _SHORTEST_WAIT)
+
+    def _look_again_if_due(self) -> None:
+        now = self._session.runtime.monotonic()
+        if now < self._look_again_at:
+            return
+        self._look_again_at = now + RELIST
+        if self.mirror.unreadable():
+            self.mirror.look_again()
+            self._pump()
+
+    def note_freshness(self) -> None:
+        """Tell the consumers if what was fresh is not, or is again: nobody is told of time that passed in between."""
+        fresh = self.fresh
+        if fresh is not self._was_fresh:
+            self._was_fresh = fresh
+            for consumer in self._present_consumers():
+                consumer.freshness_changed()
+
+    # ------------------------------------------------------------------ events, questions, answers, news
+
+    def departed(self, id: str, czxid: int) -> None:
+        """The node of *id* that was created by *czxid* is withdrawn."""
+        for consumer in self._present_consumers():
+            consumer.departed(id, czxid)
+
+    def _fired(self, event: WatchedEvent) -> None:
+        if event.path == self.path:
+            self.mirror.event(event.kind, SERVICE)
+        else:
+            parent, _, name = event.path.rpartition("/")
+            if parent != self.path:
+                return
+            self.mirror.event(event.kind, name)
+        if self._reader.idle and event.kind is not EventKind.DELETED:
+            self._pump()
+        elif not self._pump_scheduled:
+            # What comes together is asked for together, and once: a takeover is a deletion and a creation.
+            self._pump_scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Take in the answers that are there, ask on, and show what is new."""
+        self._pump_scheduled = False
+        if self.ended is not None:
+            return
+        try:
+            refusal = self._reader.take_answers()
+            if refusal is not None:
+                self._refused(refusal)
+            self._reader.ask()
+            self._show(self.mirror.take_news())
+        except Exception as defect:  # noqa: BLE001 - raised by the task, which ends everything
+            self._defect = defect
+            self._wake.set()
+        if self._waiting:
+            self._notify()
+
+    def _refused(self, error: BaseException) -> None:
+        if isinstance(error, NoAuth):
+            self.refusal = error
+        if self._session.connected:
+            self._start_over(error)
+
+    def _show(self, news: News | None) -> None:
+        if news is None:
+            return
+        if news.resynced:
+            self.refusal = None
+            self._reader.completed()
+            self._session.emit("discovery.synced", service=self.name, instances=len(self.mirror.entries))
+        for invalid in news.invalid:
+            log.warning("%s/%s is no instance: %s", self.path, invalid.id, invalid.reason)
+            self._session.emit("discovery.invalid", service=self.name, id=invalid.id, reason=invalid.reason)
+        for consumer in self._present_consumers():
+            consumer.take(news)
+        if news.resynced or news.invalid:
+            self.note_freshness()
+            self._wake.set()  # the clock matters from now on

@@ -1,0 +1,355 @@
+"""The guard of one view: which removals are believed at once, and which are held back for a while. Pure.
+
+When ZooKeeper comes back from an outage, every session may have expired, and every instance is about to register anew:
+who believes the empty list that is read first drops a whole service that is alive. To a watcher an expiry is all there
+is to see of it. So it is judged by three facts: how many went together, whether that was around a disruption, and who
+left a marker (see :mod:`.departures`).
+
+**The period.** Unexplained removals are counted over the last ``within`` seconds. A disruption (the view is not fresh)
+and a new leader (a higher epoch, the upper half of a zxid) keep the period open until ``hold`` seconds after they are
+over, because that is when sessions expire together: a new leader gives every session one timeout from its election on.
+
+**The threshold.** When more than ``share`` of the instances, those listed and those counted, went within the period,
+all that are counted become *suspect*, also those that were shown as removed before the threshold was passed. One that
+comes back is counted no more.
+
+**What is explained** is shown as it is and not counted: a marker with a czxid not below the entry's (within one history
+a later one means that the id was taken again, and then left deliberately), or an instance that was disabled before: it
+had said that it would leave.
+
+**The hold** of a suspect ends when it comes back, when the time is up, or when a caller reports that it failed. While
+the view is not fresh nobody could be seen coming back, so that time does not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from aioregistry._errors import InvalidArgument
+from aioregistry._model import Added, Difference, Entry, Removed, Suspicion, Updated
+
+__all__ = ["Guard", "Moment", "Release", "Suspects", "Verdict"]
+
+P = TypeVar("P")
+
+FEWEST_IN_QUIET: Final = 3
+"""Unexplained removals below which nothing is held in quiet times: two crashes together are nothing special."""
+
+FEWEST_AROUND_DISRUPTIONS: Final = 2
+"""The same around a disruption or a new leader, where one is held too if it was the only instance."""
+
+_LONGEST_OPTION: Final = 86_400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """When a view holds removals back, and for how long.
+
+    Args:
+        hold: seconds that a suspect stays unless it comes back; longer where its published session timeout is.
+        share: of the instances; when more than it go unexplained within the period, they become suspect. From 0 to 1;
+            with 1 nothing is ever held.
+        within: seconds of the period in quiet times.
+        longest: seconds that no hold exceeds, whatever session timeout an instance publishes.
+
+    Raises:
+        InvalidArgument: an argument is wrong; names it and its value.
+    """
+
+    hold: float = 30.0
+    share: float = 0.2
+    within: float = 10.0
+    longest: float = 300.0
+
+    def __post_init__(self) -> None:
+        _check_number("hold", self.hold, 0.001, _LONGEST_OPTION)
+        _check_number("share", self.share, 0.0, 1.0)
+        _check_number("within", self.within, 0.001, _LONGEST_OPTION)
+        _check_number("longest", self.longest, 0.001, _LONGEST_OPTION)
+        if self.longest < self.hold:
+            raise InvalidArgument("longest", self.longest, f"must not be less than hold={self.hold:g}")
+
+
+def _check_number(field: str, number: object, at_least: float, at_most: float) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise InvalidArgument(field, number, "must be a number")
+    if not at_least <= number <= at_most:
+        raise InvalidArgument(field, number, f"must be within {at_least:g}..{at_most:g}")
+
+
+def _seconds(guard: Guard, entry: Entry[Any]) -> float:
+    """Return how long *entry* is held."""
+    published = (entry.instance.session_timeout_ms or 0) / 1000
+    return min(max(guard.hold, published), guard.longest)
+
+
+class Moment(NamedTuple):
+    """Now, by both clocks: the one that never steps back, and seconds since the epoch."""
+
+    now: float
+    wall: float
+
+
+class Release(NamedTuple):
+    """A suspect that is none any more.
+
+    ``why`` is ``"came back"``, ``"time is up"``, ``"failed"``, ``"withdrawn"`` or ``"invalid"`` (its node is back and
+    shows no instance).
+    """
+
+    id: str
+    why: str
+
+
+class Verdict(NamedTuple, Generic[P]):
+    """What is to be shown, and to be told of it."""
+
+    changes: tuple[Difference[P], ...]
+    held: tuple[Entry[P], ...] = ()
+    released: tuple[Release, ...] = ()
+
+
+_NOTHING: Final[Verdict[Any]] = Verdict(())
+
+_MASS_REMOVAL: Final = "mass removal"
+_DISRUPTION: Final = "disruption"
+_NEW_LEADER: Final = "new leader"
+
+
+class _Held(NamedTuple, Generic[P]):
+    """A suspect, by the clock that never steps back."""
+
+    entry: Entry[P]
+    since: float
+    until: float
+
+
+class Suspects(Generic[P]):
+    """The removals counted and the instances held of one view.
+
+    Args:
+        guard: the options.
+        zxid: of what the view shows at first.
+
+    Attributes:
+        wake: when :meth:`due` is to be called, at the latest; None while nothing depends on the clock.
+    """
+
+    def __init__(self, guard: Guard, zxid: int) -> None:
+        self.wake: float | None = None
+        self._guard = guard
+        self._zxid = zxid
+        self._held: dict[str, _Held[P]] = {}
+        # Unexplained removals of the period and when they were seen, oldest first; the entries of those not held.
+        self._counted: dict[str, float] = {}
+        self._shown_removed: dict[str, Entry[P]] = {}
+        self._markers: dict[str, int] = {}
+        self._interrupted: float | None = None
+        self._disrupted_until = -math.inf
+        self._new_leader_until = -math.inf
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def entries(self) -> Mapping[str, Entry[P]]:
+        """The suspects."""
+        return {id: held.entry for id, held in self._held.items()}
+
+    # ------------------------------------------------------------------ the mirror's news
+
+    def concerned(self, changes: Iterable[Difference[P]], zxid: int) -> bool:
+        """Return whether *changes* need :meth:`take`; they are shown as they are where not, as almost always."""
+        before = self._zxid
+        if self._held or self._counted or zxid < before or zxid >> 32 != before >> 32:
+            return True
+        self._zxid = zxid
+        for change in changes:  # noqa: SIM110 - on the way of every change: a generator costs three times as much
+            if type(change) is Removed:
+                return True
+        return False
+
+    def take(
+        self,
+        changes: Iterable[Difference[P]],
+        *,
+        listed: int,
+        zxid: int,
+        at: Moment,
+        gone: Callable[[str], bool],
+    ) -> Verdict[P]:
+        """Return what is to be shown of *changes*.
+
+        Args:
+            changes: the mirror's.
+            listed: how many instances there are after them.
+            zxid: that the mirror is as of.
+            at: now.
+            gone: of an id, whether it has no node any more; one that shows no instance is no removal to hold back.
+        """
+        self._forget(at.now)
+        self._observe(zxid, at.now)
+        shown: list[Difference[P]] = []
+        lost: dict[str, int] = {}  # where in shown
+        released: list[Release] = []
+        for change in changes:
+            id = change.id
+            if not isinstance(change, Removed):
+                self._uncount(id)
+                lost.pop(id, None)
+                shown.append(self._come_back(change, released) if id in self._held else change)
+                continue
+            if not self._explained(change.entry) and gone(id):
+                self._counted[id] = at.now
+                lost[id] = len(shown)
+            shown.append(change)
+        held = self._hold(shown, lost, listed, zxid, at) if lost else []
+        return Verdict(tuple(shown), tuple(held), tuple(released))
+
+    def _come_back(self, change: Added[P] | Updated[P], released: list[Release]) -> Updated[P]:
+        released.append(Release(change.id, "came back"))
+        return Updated(change.entry, self._held.pop(change.id).entry, change.zxid)
+
+    def _observe(self, zxid: int, now: float) -> None:
+        if zxid < self._zxid:
+            self._markers.clear()  # the history was rolled back
+        elif zxid >> 32 != self._zxid >> 32:
+            self._new_leader_until = now + self._guard.hold
+        self._zxid = zxid
+
+    def _explained(self, entry: Entry[P]) -> bool:
+        instance = entry.instance
+        return self._markers.pop(instance.id, -1) >= entry.czxid or not instance.enabled
+
+    def _hold(
+        self, shown: list[Difference[P]], lost: dict[str, int], listed: int, zxid: int, at: Moment
+    ) -> list[Entry[P]]:
+        """Hold back what is counted, if that is too much; return who is suspect from now on."""
+        for id, place in lost.items():
+            self._shown_removed[id] = shown[place].entry
+        reason = self._reason(at.now)
+        if not self._is_too_much(len(self._counted), listed + len(self._counted), reason):
+            self._wake_at(self._end_of_period())
+            return []
+        held: list[Entry[P]] = []
+        for id, entry in self._shown_removed.items():
+            seconds = _seconds(self._guard, entry)
+            suspect = entry.with_suspicion(Suspicion(reason, at.wall, at.wall + seconds))
+            self._held[id] = _Held(suspect, at.now, at.now + seconds)
+            self._wake_at(at.now + seconds)
+            held.append(suspect)
+            if id in lost:
+                place = lost[id]
+                shown[place] = Updated(suspect, entry, shown[place].zxid)
+            else:
+                shown.append(Added(suspect, zxid))
+        self._shown_removed.clear()
+        return held
+
+    def _is_too_much(self, gone: int, known: int, reason: str) -> bool:
+        fewest = FEWEST_IN_QUIET if reason == _MASS_REMOVAL else min(FEWEST_AROUND_DISRUPTIONS, known)
+        return gone >= fewest and gone > self._guard.share * known
+
+    def _reason(self, now: float) -> str:
+        if now < self._new_leader_until:
+            return _NEW_LEADER
+        return _DISRUPTION if self._interrupted is not None or now < self._disrupted_until else _MASS_REMOVAL
+
+    # ------------------------------------------------------------------ disruptions
+
+    def interrupted(self, now: float) -> None:
+        """The view is not fresh any more: holds stand still."""
+        if self._interrupted is None:
+            self._forget(now)
+            self._interrupted = now
+            self.wake = None
+
+    def resumed(self, zxid: int, at: Moment) -> Verdict[P]:
+        """The view is fresh again, or about to be: holds go on, later by as long as that took."""
+        if self._interrupted is None:
+            return _NOTHING
+        interrupted, self._interrupted = self._interrupted, None
+        self._disrupted_until = at.now + self._guard.hold
+        changes: list[Difference[P]] = []
+        for id, held in self._held.items():
+            until = held.until + at.now - max(interrupted, held.since)
+            if until == held.until or held.entry.suspicion is None:
+                continue
+            suspicion = Suspicion(held.entry.suspicion.reason, held.entry.suspicion.since, at.wall + until - at.now)
+            moved = _Held(held.entry.with_suspicion(suspicion), held.since, until)
+            changes.append(Updated(moved.entry, held.entry, zxid))
+            self._held[id] = moved  # in the place of another: the iteration does not mind
+        self._look_at_the_clock()
+        return Verdict(tuple(changes))
+
+    # ------------------------------------------------------------------ single instances
+
+    def withdrawn(self, id: str, czxid: int, zxid: int, *, listed: bool) -> Verdict[P]:
+        """A marker came: the node of *id* that was created by *czxid* is withdrawn.
+
+        The removal of one that is *listed* comes right after; it is remembered until then.
+        """
+        held = self._held.get(id)
+        if held is not None and czxid >= held.entry.czxid:
+            return self._let_go([id], "withdrawn", zxid)
+        removed = self._shown_removed.get(id)
+        if removed is not None and czxid >= removed.czxid:
+            self._uncount(id)
+        if listed:
+            self._markers[id] = max(czxid, self._markers.get(id, 0))
+        return _NOTHING
+
+    def failed(self, id: str, zxid: int) -> Verdict[P]:
+        """A caller found that *id* does not serve: if it is suspect, that was right."""
+        return self._let_go([id], "failed", zxid) if id in self._held else _NOTHING
+
+    def invalid(self, ids: Iterable[str], zxid: int) -> Verdict[P]:
+        """These have a node that shows no instance."""
+        return self._let_go([id for id in ids if id in self._held], "invalid", zxid)
+
+    def _let_go(self, ids: Iterable[str], why: str, zxid: int) -> Verdict[P]:
+        changes: list[Difference[P]] = []
+        released: list[Release] = []
+        for id in ids:
+            suspect = self._held.pop(id).entry
+            self._uncount(id)
+            changes.append(Removed(suspect, zxid))
+            released.append(Release(id, why))
+        return Verdict(tuple(changes), (), tuple(released))
+
+    # ------------------------------------------------------------------ the clock
+
+    def due(self, zxid: int, now: float) -> Verdict[P]:
+        """Return whose hold is over; to be called when :attr:`wake` has come."""
+        if self._interrupted is not None:
+            return _NOTHING
+        verdict = self._let_go([id for id, held in self._held.items() if held.until <= now], "time is up", zxid)
+        self._forget(now)
+        self._look_at_the_clock()
+        return verdict
+
+    def _look_at_the_clock(self) -> None:
+        self.wake = min((held.until for held in self._held.values()), default=None)
+        if self._counted:
+            self._wake_at(self._end_of_period())
+
+    def _wake_at(self, time: float) -> None:
+        if self._interrupted is None:  # resuming looks at the clock
+            self.wake = time if self.wake is None else min(self.wake, time)
+
+    def _end_of_period(self) -> float:
+        """When the oldest that is counted will be forgotten."""
+        oldest = next(iter(self._counted.values()))
+        return max(oldest + self._guard.within, self._new_leader_until, self._disrupted_until)
+
+    def _forget(self, now: float) -> None:
+        """Count no more what went before the period."""
+        while self._counted and self._interrupted is None and self._end_of_period() <= now:
+            self._uncount(next(iter(self._counted)))
+
+    def _uncount(self, id: str) -> None:
+        self._counted.pop(id, None)
+        self._shown_removed.pop(id, None)

@@ -1,0 +1,371 @@
+"""Keeps the last snapshot of a view in a file: the file itself, and who writes it when.
+
+**The file** is replaced as a whole: what is new is written beside it, synced to the disk and moved into its place, so
+that whoever is killed or runs out of space leaves the old state or the new one. Beside it is always the same place, so
+that nothing piles up; processes that keep the same file take turns there by a lock, which ends with its holder.
+
+**The keeper** writes from a thread, one state at a time and not all the time; the last one is written when it closes.
+What goes wrong with the file is told and never raised: discovery does not depend on a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import functools
+import logging
+import os
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio
+
+from aioregistry._errors import InvalidArgument
+from aioregistry._session import Session
+
+from .kept import Damaged, Foreign, Kept, from_bytes, to_bytes
+
+__all__ = ["Keeper", "KeptFile", "checked_path"]
+
+log = logging.getLogger("aioregistry.discovery")
+
+T = TypeVar("T")
+
+PAUSE: Final = 1.0
+"""Seconds, at least, from the end of one writing to the next."""
+
+REST: Final = 9.0
+"""How many times as long as it took to write it rests: a large service costs a tenth of one core at most."""
+
+LAST_WRITE: Final = 3.0
+"""Seconds that closing waits for the last state to be written; far more than a disk that works takes."""
+
+LOAD: Final = 30.0
+"""Seconds that entering waits for what was kept; far more than the largest file that is read takes."""
+
+LOCK_PATIENCE: Final = 10.0
+"""Seconds for which a writer waits for another process that is writing; far more than it takes."""
+
+LARGEST: Final = 256 * 2**20
+"""Bytes of the largest file that is read: some 600,000 instances, more than ZooKeeper lists in one answer."""
+
+_LOCK_POLL = 0.01  # seconds
+_NEW = ".new"
+_ASIDE = (".damaged", *(f".damaged.{number}" for number in range(2, 10)))
+_LONGEST_SUFFIX = len(_ASIDE[-1])
+
+
+# ---------------------------------------------------------------- the file
+
+
+def checked_path(keep: object) -> Path:
+    """Return the absolute path of the file that *keep* leads to, links followed.
+
+    Raises:
+        InvalidArgument: it is no path, or no file can be kept there.
+    """
+    if not isinstance(keep, str | os.PathLike) or not isinstance(given := os.fspath(keep), str):
+        raise InvalidArgument("keep", keep, f"give the path of a file, not {type(keep).__name__}")
+    try:
+        os.fsencode(given)
+        path = Path(os.path.realpath(given))
+        why = "is empty" if not given else _unfit(path)
+    except (ValueError, OSError) as error:
+        raise InvalidArgument("keep", keep, f"is no path of a file: {error}") from error
+    if why is not None:
+        raise InvalidArgument("keep", keep, why)
+    return path
+
+
+def _unfit(path: Path) -> str | None:
+    directory = path.parent
+    if not directory.is_dir():
+        return f"there is no directory {str(directory)!r}"
+    if path.exists() and not path.is_file():
+        return "is there, and no file"
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return f"the directory {str(directory)!r} cannot be written to"
+    if len(os.fsencode(path.name)) + _LONGEST_SUFFIX > os.pathconf(directory, "PC_NAME_MAX"):
+        return "its name is too long"
+    return None
+
+
+class KeptFile:
+    """A file that is replaced as a whole, for its owner only. Every call may block, and raises OSError.
+
+    Args:
+        path: absolute, without links; see :func:`checked_path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._new = _beside(path, _NEW)
+        self._found: os.stat_result | None = None
+
+    def read(self) -> bytes | None:
+        """Return what the file holds, None where there is none.
+
+        Raises:
+            OSError: it cannot be read, is larger than 256 MiB, or could have been written by another user: he would
+                decide whom this process calls.
+        """
+        # A pipe in the place of the file would have the opening wait for its writer.
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            found = self._found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file", str(self.path))
+            if found.st_uid not in (os.geteuid(), 0):
+                raise PermissionError(errno.EPERM, f"it belongs to another user, uid {found.st_uid}", str(self.path))
+            if found.st_mode & stat.S_IWOTH:
+                raise PermissionError(errno.EPERM, "everybody may write to it", str(self.path))
+            if found.st_size > LARGEST:
+                raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, more than {LARGEST}", str(self.path))
+            return file.read()
+
+    def write(self, data: bytes) -> None:
+        """Put *data* in the place of what the file holds, on the disk when this returns."""
+        with self._turn() as descriptor:
+            try:
+                os.fchmod(descriptor, 0o600)  # the umask may have taken even the owner's rights
+                os.ftruncate(descriptor, 0)
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(data)
+                os.fsync(descriptor)
+                self._new.replace(self.path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._new.unlink()  # a full disk gets its space back
+                raise
+        self._sync_directory()
+
+    def set_aside(self) -> Path | None:
+        """Rename the file that was read, and return its new path; nine are kept, the last is replaced by a tenth.
+
+        Return None where it is not there any more: a process that keeps the same file has found the same.
+        """
+        if self._found is None or not _is_at(self._found, self.path):
+            return None
+        places = [_beside(self.path, suffix) for suffix in _ASIDE]
+        aside = next((place for place in places if not os.path.lexists(place)), places[-1])
+        self.path.replace(aside)
+        return aside
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[int]:
+        """Hold the place beside the file, open for writing; nobody else writes there meanwhile."""
+        while True:
+            descriptor = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                _check_own(descriptor, self._new)
+                _lock(descriptor)
+                # Who held the lock before has moved what it was on into the place of the file, or removed it.
+                if _is_at(os.fstat(descriptor), self._new):
+                    yield descriptor
+                    return
+            finally:
+                os.close(descriptor)
+
+    def _sync_directory(self) -> None:
+        # The new state is in place; what a crash of the system could undo is the move, which some file systems cannot
+        # be asked to sync.
+        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _check_own(descriptor: int, path: Path) -> None:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+        raise PermissionError(
+            errno.EPERM, f"it is not of this process's making, but of uid {found.st_uid}'s", str(path)
+        )
+
+
+def _lock(descriptor: int) -> None:
+    until = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_LOCK_POLL)
+        else:
+            return
+
+
+def _is_at(found: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(found, path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+# ---------------------------------------------------------------- the keeper
+
+
+class Keeper:
+    """Writes the states of one view, and reads the last one of the process before.
+
+    Args:
+        path: of the file, as :func:`checked_path` returns it.
+        service: what is kept.
+        base_path: where it is.
+        session: whose clocks count, and whose hook is told.
+        state: returns what is to be kept now; weakly, because a file is no reason for a view to stay.
+    """
+
+    def __init__(
+        self, path: Path, service: str, base_path: str, session: Session, state: weakref.WeakMethod[Callable[[], Kept]]
+    ) -> None:
+        self._file = KeptFile(path)
+        self._service = service
+        self._base_path = base_path
+        self._session = session
+        self._state = state
+        self._due = self._closing = self._failing = False
+        self._began: float | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._resting: asyncio.TimerHandle | None = None
+
+    async def load(self) -> Kept | None:
+        """Return what the file keeps; None, after a warning, where it cannot be used. Cancelling is harmless.
+
+        A file that is damaged is renamed.
+
+        Raises:
+            InvalidArgument: it is whole, and of another service, base path or version of the format.
+        """
+        try:
+            kept = await self._in_time(_in_thread(self._read), LOAD)
+        except Foreign as foreign:
+            raise InvalidArgument("keep", str(self._file.path), str(foreign)) from None
+        except Damaged as damaged:
+            await self._set_aside(str(damaged))
+        except OSError as error:  # TimeoutError included
+            self._failed("is not used", error)
+        else:
+            # The clock may have been ahead when it was written: nobody knows anything of the future.
+            return kept and kept._replace(known_at=min(kept.known_at, self._session.runtime.wall()))
+        return None
+
+    def changed(self) -> None:
+        """There is a state to keep; it is written as soon as may be."""
+        self._due = True
+        if self._writing is None and self._resting is None:
+            self._write()
+
+    async def aclose(self) -> None:
+        """Write the last state, if there was any, within three seconds."""
+        self._closing = True
+        if self._resting is not None:
+            self._resting.cancel()
+        if self._began is None:
+            return
+        with anyio.move_on_after(LAST_WRITE) as scope:
+            await self._written_what_is_under_way()
+            self._write()
+            await self._written_what_is_under_way()
+        if scope.cancelled_caught:
+            self._failed("was not written", TimeoutError(f"the disk did not answer within {LAST_WRITE:g} s"))
+
+    async def _written_what_is_under_way(self) -> None:
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    def _write(self) -> None:
+        state = self._state()
+        if state is None:
+            return  # the view was dropped
+        kept = state()
+        self._due = False
+        self._began = self._session.runtime.monotonic()
+        self._writing = _in_thread(lambda: self._file.write(to_bytes(kept)))
+        self._writing.add_done_callback(self._written)
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        assert self._began is not None
+        self._writing = None
+        error = writing.exception()
+        if error is None:
+            self._failing = False
+        else:
+            # One warning until it is good again: a disk that is full stays full for hours.
+            self._failed("was not written", error, level=logging.DEBUG if self._failing else logging.WARNING)
+            self._failing = True
+        if not self._closing:
+            took = self._session.runtime.monotonic() - self._began
+            self._resting = asyncio.get_running_loop().call_later(max(PAUSE, took * REST), self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self._due:
+            self._write()
+
+    async def _in_time(self, answer: asyncio.Future[T], seconds: float) -> T:
+        with anyio.move_on_after(seconds):
+            return await answer
+        raise TimeoutError(f"the disk did not answer within {seconds:g} s")
+
+    def _read(self) -> Kept | None:
+        data = self._file.read()
+        return None if data is None else from_bytes(data, self._service, self._base_path)
+
+    async def _set_aside(self, reason: str) -> None:
+        try:
+            aside = await self._in_time(_in_thread(self._file.set_aside), LOAD)
+        except OSError as error:
+            self._failed(f"is damaged ({reason}) and could not be renamed", error)
+            return
+        if aside is None:
+            return
+        log.warning("%s was damaged and is now %s: %s", self._file.path, aside, reason)
+        self._session.emit("discovery.kept_damaged", service=self._service, path=str(aside), reason=reason)
+
+    def _failed(self, what: str, error: BaseException, level: int = logging.WARNING) -> None:
+        log.log(level, "%s %s: %s", self._file.path, what, error, exc_info=not isinstance(error, OSError))
+        self._session.emit("discovery.keep_failed", service=self._service, path=str(self._file.path), reason=str(error))
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    # A daemon: the threads of the loop's executor are joined at exit, and a disk that hangs would hold up the process.
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+    answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())  # counts as retrieved
+
+    def settle(outcome: Callable[[], None]) -> None:
+        if not answer.done():
+            outcome()
+
+    def run() -> None:
+        outcome: Callable[[], None]
+        try:
+            outcome = functools.partial(answer.set_result, work())
+        except Exception as error:  # noqa: BLE001 - raised by whoever waits
+            outcome = functools.partial(answer.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
+            loop.call_soon_threadsafe(settle, outcome)
+
+    try:
+        threading.Thread(target=run, name="aioregistry-keep", daemon=True).start()
+    except RuntimeError as error:  # as many as the system allows, or the interpreter ends
+        answer.set_exception(OSError(errno.EAGAIN, str(error)))
+    return answer

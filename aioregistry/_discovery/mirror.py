@@ -1,0 +1,409 @@
+"""The mirror of one service: what the server's tree holds, pieced together from what was read. Pure.
+
+It is told what was answered and which events came, and says what to ask next and what changed. Whoever owns it carries
+the questions to the server; it knows neither connection nor clock.
+
+**An event only says where to look.** A takeover deletes and creates a node in one transaction; its watchers get two
+events, its readers never see a gap. So an event makes its node *due*, due nodes are read, and the reading is the news:
+absent is Removed, there is Added or Updated.
+
+**Order.** Every answer comes with the zxid that the server had applied. On one connection these never decrease, and
+the session never goes on with a server behind what it saw. So the mirror has a horizon, the zxid of the newest answer
+taken in; an answer older than it is not taken in, and asked for again. An event that comes while its node is being read
+may be newer than that reading: the node is read once more. A question is answered once at most, and by nobody once the
+connection is gone.
+
+**Identity** of a node's state is (czxid, mzxid) within one history; versions restart at 0 with every new node. After a
+roll-back the same pairs come again with other data: then everything is compared by content.
+
+**Resync.** Persistent watches replay nothing. On every connection everything is listed and read anew; what differs is
+staged and becomes visible at once when all has been read, as one set of true differences. Until then the last known
+state stands. A change that comes from elsewhere (an event, a list) is visible at once.
+
+**Watches.** With a recursive watch, set by the owner before the first question, lists and reads need no watch of their
+own. Without, they leave one-shot watches: a child watch where the service's node is, an exists watch where it is not,
+a data watch on each node. A node's events then arm nothing: the reading that they cause does.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from aioregistry._errors import InvalidInstance, NoNode, ServerError
+from aioregistry._model import Added, Difference, Entry, Invalid, Removed, Updated, decode
+from aioregistry._protocol import EventKind, Stat
+
+__all__ = ["SERVICE", "FindService", "ListNames", "Mirror", "News", "Pace", "Question", "ReadNodes"]
+
+SERVICE: Final = ""
+"""In the place of a node's name: the service's own node."""
+
+
+class ListNames(NamedTuple):
+    """Which nodes does the service have? To be answered by :meth:`Mirror.listed` or :meth:`Mirror.missing`."""
+
+    watch: bool
+
+
+class FindService(NamedTuple):
+    """Is the service's node there? With an exists watch; by :meth:`Mirror.found` or :meth:`Mirror.missing`."""
+
+
+class ReadNodes(NamedTuple):
+    """What is in these nodes? By :meth:`Mirror.observed`."""
+
+    names: tuple[str, ...]
+    watch: bool
+
+
+Question: TypeAlias = ListNames | FindService | ReadNodes
+Observation: TypeAlias = tuple[bytes, Stat] | ServerError
+_Node: TypeAlias = Entry[Any] | Invalid
+
+
+class News(NamedTuple):
+    """What became visible since the news before.
+
+    ``resynced``: the mirror was behind and is not any more, ``changes`` are the differences; ``invalid`` are the nodes
+    that are no instances and were not known as such.
+    """
+
+    changes: tuple[Difference[Any], ...]
+    invalid: tuple[Invalid, ...]
+    resynced: bool
+
+
+_MEMBERSHIP = frozenset({EventKind.CREATED, EventKind.DELETED, EventKind.CHILDREN_CHANGED})
+_NODE = frozenset({EventKind.CREATED, EventKind.DELETED, EventKind.DATA_CHANGED})
+
+
+class Mirror:
+    """The nodes of the service *name*, as far as they are known.
+
+    Attributes:
+        entries: the instances by id; changed in place, and only together with the news.
+        invalid: the nodes that are none.
+        as_of: the zxid of the latest observation that they include.
+        synced: all was read on the present connection.
+        one_shot: each node has a watch of its own, left by reading it alone.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.entries: dict[str, Entry[Any]] = {}
+        self.invalid: dict[str, Invalid] = {}
+        self.as_of = 0
+        self.synced = False
+        self.one_shot = False
+        self._connected = False
+        self._history: int | None = None
+        self._horizon = 0
+        # A resync under way.
+        self._staged: dict[str, _Node | None] = {}
+        self._listed: int | None = None  # the mark that is settled when all that was listed has been read
+        self._rolled_back = False
+        self._missing = False  # the list said so: an exists watch comes next
+        # Due, asked, and asked but to be asked again; each with its epoch, for marks. What is due longest is asked
+        # first; taking that from a plain dict passes all that was taken before.
+        self._due: OrderedDict[str, int] = OrderedDict()
+        self._asked: dict[str, int] = {}
+        self._again: dict[str, int] = {}
+        self._epoch = 0
+        # News.
+        self._ever_synced = False
+        self._changes: list[Difference[Any]] = []
+        self._newly_invalid: list[Invalid] = []
+        self._changed = False
+        self._resynced = False
+
+    # ------------------------------------------------------------------ connections
+
+    def connected(self, *, one_shot: bool, history: int) -> None:
+        """Requests can be sent, and where not *one_shot* the recursive watch is set: everything is due.
+
+        *history* counts roll-backs: with another one than before all zxids are void.
+        """
+        self.disconnected()
+        if self._history is not None and history != self._history:
+            self._rolled_back = True
+            self._horizon = 0
+        self._history = history
+        self._connected = True
+        self.one_shot = one_shot
+        self._require(SERVICE, self._epoch)
+
+    def disconnected(self) -> None:
+        """Nothing that was asked will be answered, and no event will come; what is visible stays."""
+        self.synced = self._connected = self._missing = False
+        self._listed = None
+        for pending in (self._staged, self._due, self._asked, self._again):
+            pending.clear()
+
+    # ------------------------------------------------------------------ questions
+
+    def ask(self, limit: int) -> Question | None:
+        """Return the next question, about at most *limit* nodes, or None; each must be answered in the end."""
+        due, asked = self._due, self._asked
+        if SERVICE in due:
+            asked[SERVICE] = due.pop(SERVICE)
+            return FindService() if self._missing else ListNames(self.one_shot)
+        if not due:
+            return None
+        taken = [due.popitem(last=False) for _ in range(min(limit, len(due)))]
+        asked.update(taken)
+        return ReadNodes(tuple([name for name, _ in taken]), self.one_shot)
+
+    def look_again(self) -> None:
+        """List again, and read again what could not be read: newer servers hide the events of such nodes."""
+        self._require(SERVICE, self._epoch)
+        for name in self.unreadable():
+            self._require(name, self._epoch)
+
+    def unreadable(self) -> list[str]:
+        """The nodes that could not be read."""
+        return [name for name, invalid in self.invalid.items() if not invalid.czxid]
+
+    def mark(self) -> int:
+        """Return a mark for :meth:`settled`: what is due or asked now, and what will come of it."""
+        self._epoch += 1
+        return self._epoch - 1
+
+    def settled(self, mark: int) -> bool:
+        """Return whether all that was due or asked at *mark* has been answered."""
+        pending = chain(self._due.values(), self._asked.values(), self._again.values())
+        return all(epoch > mark for epoch in pending)
+
+    def _require(self, key: str, epoch: int) -> None:
+        target = self._again if key in self._asked else self._due
+        if target.setdefault(key, epoch) > epoch:
+            target[key] = epoch
+
+    def _answered(self, key: str) -> int | None:
+        """Return the epoch of the question about *key*; None where it was not asked on this connection."""
+        epoch = self._asked.pop(key, None)
+        if epoch is not None and key in self._again:
+            self._due[key] = self._again.pop(key)
+        return epoch
+
+    # ------------------------------------------------------------------ what came
+
+    def event(self, kind: EventKind, name: str) -> None:
+        """A watch fired for the node *name*, or for :data:`SERVICE`."""
+        if self._connected and kind in (_NODE if name else _MEMBERSHIP):
+            self._require(name, self._epoch)
+
+    def listed(self, names: Sequence[str], zxid: int) -> None:
+        """These are the service's nodes."""
+        epoch = self._taken_in(SERVICE, zxid)
+        if epoch is None:
+            return
+        self._missing = False
+        resyncing = not self.synced and self._listed is None
+        self._forget_all_but(set(names), zxid)
+        if resyncing and not self._due and not self._asked:
+            self._due = OrderedDict.fromkeys(names, epoch)
+        else:
+            for name in names if resyncing else [name for name in names if self._known(name) is None]:
+                self._require(name, epoch)
+        self._everything_is_listed()
+
+    def missing(self, zxid: int) -> None:
+        """The service's node is not there."""
+        epoch = self._taken_in(SERVICE, zxid)
+        if epoch is None:
+            return
+        self._forget_all_but(set(), zxid)
+        # A child watch needs a node; where there is none, the exists watch must be in place before this is all.
+        self._missing = self.one_shot and not self._missing
+        if self._missing:
+            self._require(SERVICE, epoch)
+        else:
+            self._everything_is_listed()
+
+    def found(self, zxid: int) -> None:
+        """The service's node is there."""
+        epoch = self._taken_in(SERVICE, zxid)
+        if epoch is not None:
+            self._missing = False
+            self._require(SERVICE, epoch)
+
+    def observed(self, question: ReadNodes, observations: Sequence[Observation], zxid: int) -> None:
+        """Data and Stat of each node of *question*, or the server's error."""
+        if zxid < self._horizon:
+            self.refused(question)
+            return
+        self._horizon = zxid
+        # As _answered(), without a call for each of what may be 100,000 nodes.
+        asked, again, observe = self._asked, self._again, self._observe
+        for name, observation in zip(question.names, observations, strict=True):
+            if asked.pop(name, None) is not None:
+                if name in again:
+                    self._due[name] = again.pop(name)
+                observe(name, observation, zxid)
+        self._advance()
+
+    def refused(self, question: Question) -> None:
+        """There was no answer: ask again."""
+        for key in question.names if isinstance(question, ReadNodes) else (SERVICE,):
+            epoch = self._answered(key)
+            if epoch is not None:
+                self._require(key, epoch)
+
+    def take_news(self) -> News | None:
+        """Return what became visible since the last call, if anything."""
+        if not self._changed and not self._resynced:
+            return None
+        news = News(tuple(self._changes), tuple(self._newly_invalid), self._resynced)
+        self._changes, self._newly_invalid = [], []
+        self._changed = self._resynced = False
+        return news
+
+    # ------------------------------------------------------------------ what it means
+
+    def _taken_in(self, key: str, zxid: int) -> int | None:
+        epoch = self._answered(key)
+        if epoch is None:
+            return None
+        if zxid < self._horizon:
+            self._require(key, epoch)
+            return None
+        self._horizon = zxid
+        return epoch
+
+    def _known(self, name: str) -> _Node | None:
+        if name in self._staged:
+            return self._staged[name]
+        return self.entries.get(name) or self.invalid.get(name)
+
+    def _forget_all_but(self, present: set[str], zxid: int) -> None:
+        for known in (self.entries, self.invalid, self._staged):
+            for name in [name for name in known if name not in present]:
+                if self._known(name) is not None:
+                    self._show(name, None, zxid)
+
+    def _observe(self, name: str, observation: Observation, zxid: int) -> None:
+        known = self._known(name) if self._ever_synced or name in self._staged else None
+        node: _Node | None
+        if type(observation) is tuple:
+            data, stat = observation
+            if known is not None and not self._rolled_back and _is_of(known, stat):
+                return
+            node = self._decoded(name, data, stat)
+        elif isinstance(observation, NoNode):
+            node = None
+        else:
+            node = Invalid(name, f"cannot be read: {observation}")
+        if node is not known and (known is None or node != known):
+            self._show(name, node, zxid)
+
+    def _decoded(self, name: str, data: bytes, stat: Stat) -> _Node:
+        czxid, mzxid, ctime, mtime, version, _, _, owner, _, _, _ = stat
+        try:
+            instance = decode(data, name=self.name, id=name)
+        except InvalidInstance as error:
+            return Invalid(name, error.reason, owner, czxid, mzxid)
+        created = ctime / 1000
+        if mzxid == czxid:  # never changed: sharing what is equal saves 56 bytes an instance
+            return Entry(instance, owner, czxid, czxid, version, created, created)
+        return Entry(instance, owner, czxid, mzxid, version, created, mtime / 1000)
+
+    def _show(self, name: str, node: _Node | None, zxid: int) -> None:
+        if self.synced:
+            self._apply(name, node, zxid)
+        else:
+            self._staged[name] = node
+
+    def _apply(self, name: str, node: _Node | None, zxid: int) -> None:
+        self._changed = True
+        self.as_of = zxid  # what is missing may never be followed by another observation
+        before = self.entries.get(name)
+        if isinstance(node, Entry):
+            self.entries[name] = node
+            self.invalid.pop(name, None)
+            self._changes.append(Added(node, zxid) if before is None else Updated(node, before, zxid))
+            return
+        if before is not None:
+            del self.entries[name]
+            self._changes.append(Removed(before, zxid))
+        if node is None:
+            self.invalid.pop(name, None)
+        else:
+            self.invalid[name] = node
+            self._newly_invalid.append(node)
+
+    def _everything_is_listed(self) -> None:
+        if not self.synced and self._listed is None:
+            self._listed = self.mark()
+        self._advance()
+
+    def _advance(self) -> None:
+        if not self.synced:
+            if self._listed is None or not self.settled(self._listed):
+                return
+            self._finish_resync()
+        self.as_of = self._horizon
+
+    def _finish_resync(self) -> None:
+        staged, self._staged = self._staged, {}
+        for name, node in staged.items():
+            if not self._ever_synced and isinstance(node, Entry):
+                self.entries[name] = node  # nobody saw what was before: there is no difference to tell
+            else:
+                self._apply(name, node, self._horizon)
+        self.synced = self._ever_synced = self._resynced = True
+        self._rolled_back = False
+        self._listed = None
+
+
+class Pace:
+    """How many nodes to ask for at once, and how many to have asked for before an answer comes.
+
+    A heartbeat's answer waits behind the answers that are under way, so those are bounded: a few batches, each of about
+    a quarter of what one request may take. Nobody knows how large nodes are before they are read: it begins small.
+    """
+
+    _FIRST = 64
+    _MOST = 1024
+    _WINDOW = 3  # one being read by the server, one on the way, one being decoded here
+    _GROWTH = 4
+
+    def __init__(self, max_bytes: int) -> None:
+        self._target = max_bytes // 4
+        self._ceiling = self._MOST
+        self.batch = self._FIRST
+
+    @property
+    def window(self) -> int:
+        """How many nodes may have been asked for and not answered."""
+        return self._WINDOW * self.batch
+
+    def answered(self, nodes: int, size: int) -> None:
+        """An answer about *nodes* had *size* bytes."""
+        affordable = self._target * nodes // max(size, 1)
+        self.batch = max(1, min(affordable, self.batch * self._GROWTH, self._ceiling))
+
+    def refused(self) -> None:
+        """A batch was refused, or the connection ended under it: it may have been too large."""
+        self._ceiling = self.batch = max(1, self.batch // 2)
+
+    def completed(self) -> None:
+        """All was read: the sizes were good, and may grow again."""
+        self._ceiling = min(self._MOST, self._ceiling * 2)
+
+
+def _is_of(known: _Node, stat: Stat) -> bool:
+    """Whether *known* is what a node with this Stat was read as.
+
+    Within one history its zxids would do. A history that was lost and has overtaken what was seen of it cannot be told
+    from one that went on, and there other nodes may have got the same: their owner or their time of birth differs.
+    """
+    born = known.created if isinstance(known, Entry) else stat.ctime / 1000
+    return (known.mzxid, known.czxid, known.owner, born) == (
+        stat.mzxid,
+        stat.czxid,
+        stat.ephemeral_owner,
+        stat.ctime / 1000,
+    )

@@ -1,0 +1,35 @@
+"""What ZooKeeper allows in a path, checked before anything is sent."""
+
+from __future__ import annotations
+
+import re
+
+from ._errors import InvalidArgument
+
+__all__ = ["check_path", "check_segment"]
+
+# What the server's PathUtils.validatePath refuses. It looks at UTF-16 units, so that whatever lies beyond the BMP, two
+# surrogates there, is refused as well.
+_NOT_IN_SEGMENTS = re.compile("[/\0-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\U0010ffff]")
+
+
+def check_segment(field: str, value: object) -> str:
+    """Return *value* if it can be one segment of a path; raises :class:`InvalidArgument`."""
+    if not isinstance(value, str):
+        raise InvalidArgument(field, value, f"must be str, not {type(value).__name__}")
+    if value in ("", ".", ".."):
+        raise InvalidArgument(field, value, "is no path segment")
+    if bad := _NOT_IN_SEGMENTS.search(value):
+        raise InvalidArgument(field, value, f"a path segment cannot contain {bad.group()!r}")
+    return value
+
+
+def check_path(field: str, path: object) -> str:
+    """Return *path* without a trailing slash; raises :class:`InvalidArgument` unless it is an absolute znode path."""
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise InvalidArgument(field, path, "a znode path begins with a slash")
+    trimmed = path.rstrip("/")
+    for segment in trimmed.split("/")[1:]:
+        if segment in ("", ".", "..") or _NOT_IN_SEGMENTS.search(segment):
+            raise InvalidArgument(field, path, f"{segment!r} is no path segment that ZooKeeper allows")
+    return trimmed or "/"

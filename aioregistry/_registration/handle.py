@@ -1,0 +1,396 @@
+"""The handle of a registration: what it is worth now, and how to change it."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+
+import anyio
+
+from aioregistry._errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
+from aioregistry._handles import Handle, check_seconds, finished
+from aioregistry._model import ServiceInstance, ServiceType, encode
+from aioregistry._paths import check_path
+from aioregistry._protocol import OPEN_ACL
+from aioregistry._streams import Source, Stream
+
+from .plan import Goal
+from .transactions import Target, takeover, target_of
+from .worker import Withdrawals, Worker
+
+if TYPE_CHECKING:
+    from aioregistry._session import Session
+
+__all__ = ["OnConflict", "OnDisplaced", "Registration", "Status"]
+
+_log = logging.getLogger("aioregistry.registration")
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+OnConflict = Literal["takeover", "wait", "fail"]
+OnDisplaced = Literal["stop", "standby"]
+
+
+class Status(enum.Enum):
+    """What is known of a registration at the moment of asking."""
+
+    REGISTERING = "registering"
+    """Not listed, or not known to be; being worked on as far as there is a connection."""
+    LIVE = "live"
+    """Listed: seen as ours on this connection, and the quorum has answered within the session timeout."""
+    UNCERTAIN = "uncertain"
+    """Was listed; the connection was lost since, or is so new that the node was not looked at yet."""
+    PRESUMED_GONE = "presumed gone"
+    """Was listed; the quorum has not answered for a session timeout, so that it may have ended the session."""
+    DISPLACED = "displaced"
+    """A newer claimant has the id."""
+    FAILED = "failed"
+    """Ended by an error, which :meth:`Registration.wait_closed` returns."""
+    CLOSED = "closed"
+    """Withdrawn, or ended without knowing that, by closing the registration or its session."""
+
+
+_RUNNING_OUT: Final = frozenset({Status.LIVE, Status.UNCERTAIN})
+
+_GOALS: Final[Mapping[str, Goal]] = MappingProxyType(
+    {"takeover": Goal.LISTED, "wait": Goal.LISTED_IN_TURN, "fail": Goal.LISTED_IF_FREE}
+)
+_STANDBY: Final[Mapping[str, bool]] = MappingProxyType({"stop": False, "standby": True})
+
+_TIMEOUT_ROOM: Final = len(',"sessionTimeoutMs":2147483647')  # bytes, for what is not known yet
+
+_STATUSES_KEPT = 64
+_SHORTEST_RECHECK = 0.01  # seconds: the loop's clock may run a little ahead of the one that counts the system's sleep
+
+
+class _Unset(enum.Enum):
+    UNSET = enum.auto()
+
+
+_UNSET: Final = _Unset.UNSET
+
+
+class Registration(Handle, Generic[P]):
+    """One instance, kept listed from entering until closing.
+
+    Entering (``async with``, or ``await``) waits until the instance is listed, unless ``wait=False``; it raises
+    what ends the registration before that: :class:`RegistrationConflict`, :class:`RegistrationDisplaced`,
+    :class:`NodeNotEphemeral`, or :class:`RegistrationError` with the server's refusal as cause. A cancelled entering
+    withdraws what it may have written.
+
+    Leaving withdraws, bounded by ``close_timeout`` and shielded from cancellation; ``withdrawn`` tells whether it
+    succeeded. Where it did not, it goes on in the background for as long as the session lives. Leaving does not raise
+    for a registration that was displaced or failed: :meth:`wait_closed` returns why.
+
+    What a registry registered and nobody closed stays registered, also where the handle was dropped, until the registry
+    is closed, which withdraws it.
+
+    The rules are ZooKeeper's for ephemeral nodes; who yields to whom is in ``registration/plan.py``.
+
+    Args:
+        session: the session that owns the node.
+        instance: what to list, of service type DYNAMIC. Its ``registration_time_ms`` is now, unless given; its
+            ``session_timeout_ms`` is what the servers grant, whatever is given.
+        base_path: absolute path of the services; the node is ``<base_path>/<name>/<id>``.
+        on_conflict: when another session holds the id at first: ``"takeover"`` its node if it was created before
+            us, ``"wait"`` until the session ends, or ``"fail"`` (which cannot tell a live owner from the ghost of a
+            process that crashed within its session timeout).
+        on_displaced: when a newer claimant takes the id: ``"stop"``, or ``"standby"`` until its node goes and then
+            claim the id anew.
+        wait: whether entering waits until the instance is listed.
+        close_timeout: seconds that closing may take; a third of the session timeout unless given.
+        acl: of the node and of parents that have to be created; must let this session read, write and delete.
+            Anybody may do everything unless given.
+        chroot: a node above the services that is not made where it is missing; empty: every parent is.
+        withdrawals: those of the session, shared by all its registrations.
+        marked: whether a withdrawal may leave a trace beside the base path, by which it can be told from an expiry.
+
+    Raises:
+        InvalidArgument: an argument is wrong; names it and its value.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        instance: ServiceInstance[P],
+        *,
+        base_path: str,
+        on_conflict: OnConflict = "takeover",
+        on_displaced: OnDisplaced = "stop",
+        wait: bool = True,
+        close_timeout: float | None = None,
+        acl: Sequence[Any] | None = None,
+        chroot: str = "",
+        withdrawals: Withdrawals | None = None,
+        marked: bool = True,
+    ) -> None:
+        if not isinstance(instance, ServiceInstance):
+            raise InvalidArgument("instance", instance, "give a ServiceInstance")
+        if instance.service_type is not ServiceType.DYNAMIC:
+            raise InvalidArgument("service_type", instance.service_type.value, "only DYNAMIC instances are registered")
+        if close_timeout is not None:
+            check_seconds("close_timeout", close_timeout)
+        first_goal = _choice("on_conflict", on_conflict, _GOALS)
+        standby = _choice("on_displaced", on_displaced, _STANDBY)
+        if instance.registration_time_ms is None:
+            instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
+        instance = instance.replace(session_timeout_ms=_timeout_ms(session))
+        acl = OPEN_ACL if acl is None else tuple(acl)
+        target = target_of(check_path("base_path", base_path or "/"), instance.name, instance.id, acl, chroot)
+        if not marked:
+            target = target._replace(marker=None)
+        _checked_document(instance, target, session.max_request)
+        self._session = session
+        self._instance = instance
+        self._target = target
+        self._first_goal = first_goal
+        self._standby = standby
+        self._wait = wait
+        self._close_timeout = close_timeout
+        self._withdrawals = withdrawals or Withdrawals()
+        self._worker: Worker | None = None
+        self._statuses: Source[Status] = Source()
+        self._told = Status.REGISTERING
+        self._told_at = session.runtime.monotonic()
+        self._recheck: asyncio.TimerHandle | None = None
+        super().__init__()
+
+    # ------------------------------------------------------------------ what is known
+
+    @property
+    def instance(self) -> ServiceInstance[P]:
+        """The instance as it is to be listed; what was listed last may be older while an update is under way."""
+        return self._instance
+
+    @property
+    def path(self) -> str:
+        """The path of its node, chroot included."""
+        return self._target.path
+
+    @property
+    def status(self) -> Status:
+        """What is known now; computed when read, since it changes with time alone."""
+        worker, session = self._worker, self._session
+        if worker is None:
+            return Status.CLOSED if self._is_closed else Status.REGISTERING
+        if worker.ended:
+            return _ended_as(worker.cause)
+        if worker.displaced is not None:
+            return Status.DISPLACED
+        held = worker.held  # once: monitors ask from threads of their own
+        if held is None or held.owner != session.id:
+            return Status.CLOSED if worker.closing else Status.REGISTERING
+        if session.presumed_expired:
+            return Status.PRESUMED_GONE
+        on_this_connection = session.connected and held.generation == session.generation
+        return Status.LIVE if on_this_connection else Status.UNCERTAIN
+
+    @property
+    def owner(self) -> int | None:
+        """The id of the session that owns our node, as last seen; None when it is not known to be there."""
+        held = None if self._worker is None else self._worker.held
+        return None if held is None else held.owner
+
+    @property
+    def withdrawn(self) -> bool | None:
+        """Once closed: whether no node of ours is left; None before.
+
+        False when ``close_timeout`` ended without an answer. It turns True when the withdrawal, which goes on, is done
+        or the session has expired; where the session is closed first, or the id registered anew, it stays False.
+        """
+        return None if self._worker is None else self._worker.withdrawn
+
+    # ------------------------------------------------------------------ waiting
+
+    async def wait_live(self, timeout: float | None = None) -> None:
+        """Wait until the status is LIVE.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            RequestTimeout: it was not within *timeout*; the registration goes on.
+            RegistrationError: the registration ended; also HandleClosed or SessionClosed.
+            UsageError: it was not entered.
+        """
+        worker = self._entered()
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        with anyio.move_on_after(timeout):
+            async with self.statuses() as statuses:
+                async for status in statuses:
+                    if status is Status.LIVE:
+                        return
+            raise worker.ending()
+        raise RequestTimeout(f"{self.path}: not LIVE within timeout={timeout} s, but {self.status.name}")
+
+    async def wait_closed(self) -> Exception | None:
+        """Wait for the end, and return why it ended; None for one that was closed. Cancelling stops the waiting only.
+
+        Raises UsageError when it was not entered.
+        """
+        worker = self._entered()
+        await worker.over()
+        return worker.cause
+
+    def statuses(self) -> Stream[Status]:
+        """Return a stream of statuses, the present one first; also of those that change by time alone.
+
+        A slow consumer misses the oldest of more than 64. The stream ends when the registration is closed and
+        raises why it was displaced for good or failed.
+        """
+        if self._worker is not None:
+            self._check_loop()
+            self._refresh()
+        stream = _Statuses(self._told)
+        self._statuses.attach(stream)
+        return stream
+
+    # ------------------------------------------------------------------ changing
+
+    async def update(self, *, payload: P | _Unset = _UNSET, enabled: bool | _Unset = _UNSET) -> None:
+        """Replace the fields given, and wait until that, or a later update, is listed.
+
+        The new state is desired from the call on; cancelling stops the waiting, not the intent. In standby it is
+        kept for the day the id is ours again, and RegistrationDisplaced is raised.
+
+        Args:
+            payload: the new payload.
+            enabled: False to drain: listed, but not to be given new work.
+
+        Raises:
+            InvalidArgument: a field is wrong, or too large (RequestTooLarge); nothing is changed.
+            RegistrationError: why the registration ended; or the server's refusal of the new state, which is tried
+                again meanwhile.
+            HandleClosed: it is closed.
+        """
+        worker = self._entered()
+        if worker.ended:
+            raise worker.ending()
+        self._check()
+        fields = {"payload": payload, "enabled": enabled}
+        instance = self._instance.replace(**{field: value for field, value in fields.items() if value is not _UNSET})
+        data = _checked_document(instance, self._target, self._session.max_request)
+        self._instance = instance
+        worker.publish(data)
+        await worker.published()
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def _open(self) -> None:
+        self._worker = worker = Worker(
+            self._session,
+            self._target,
+            encode(self._instance),
+            first_goal=self._first_goal,
+            standby=self._standby,
+            changed=self._changed,
+            withdrawals=self._withdrawals,
+        )
+        worker.start()
+        if not self._wait:
+            return
+        try:
+            await worker.listed()
+        except BaseException:
+            await finished(asyncio.get_running_loop().create_task(self._close(), name=f"withdraw {self._title()}"))
+            raise
+
+    async def _close(self) -> None:
+        assert self._worker is not None, "only what was opened is closed"
+        timeout = self._session.timeout / 3 if self._close_timeout is None else self._close_timeout
+        await self._worker.close(timeout)
+
+    def _entered(self) -> Worker:
+        if self._worker is None:
+            self._check()
+        self._check_loop()
+        assert self._worker is not None
+        return self._worker
+
+    # ------------------------------------------------------------------ telling
+
+    def _changed(self) -> None:
+        """The worker or its session changed."""
+        self._publish_timeout()
+        self._refresh()
+
+    def _publish_timeout(self) -> None:
+        """Let the node tell what the servers grant now: for so long consumers doubt a mass removal at least."""
+        worker, timeout_ms = self._worker, _timeout_ms(self._session)
+        if worker is None or worker.ended or timeout_ms in (None, self._instance.session_timeout_ms):
+            return
+        self._instance = self._instance.replace(session_timeout_ms=timeout_ms)
+        worker.publish(encode(self._instance))
+
+    def _refresh(self) -> None:
+        """Tell a changed status to whoever follows it; called after whatever may change it, time included."""
+        if self._recheck is not None:
+            self._recheck.cancel()
+            self._recheck = None
+        status = self.status
+        if status is not self._told:
+            self._tell(status)
+        if self._worker is not None and self._worker.ended:
+            self._statuses.close(self._worker.cause)
+        if status in _RUNNING_OUT:
+            left = self._session.timeout - self._session.evidence_age()
+            loop = asyncio.get_running_loop()
+            self._recheck = loop.call_later(max(left, _SHORTEST_RECHECK), self._refresh)
+
+    def _tell(self, status: Status) -> None:
+        self._told, self._told_at = status, self._session.runtime.monotonic()
+        _log.info("%r", self)
+        self._session.emit("registration.status", path=self.path, status=status.value, owner=self.owner)
+        self._statuses.offer(status)
+        if status is Status.PRESUMED_GONE and self._worker is not None:
+            self._worker.look()  # where only the quorum was silent, its answer tells that we are LIVE again
+
+    def _title(self) -> str:
+        return f"Registration {self._instance.name}/{self._instance.id}"
+
+    def __repr__(self) -> str:
+        status, owner = self.status, self.owner
+        owned = "" if owner is None else f" owner={session_name(owner)}"
+        # A status that has changed by time alone, and was not told yet, is new.
+        since = self._session.runtime.monotonic() - self._told_at if status is self._told else 0.0
+        return f"<{self._title()} {status.name}{owned} since {since:.1f}s>"
+
+
+class _Statuses(Stream[Status]):
+    def __init__(self, present: Status) -> None:
+        super().__init__(_STATUSES_KEPT)
+        self._offer(present)
+
+
+def _ended_as(cause: Exception | None) -> Status:
+    if cause is None:
+        return Status.CLOSED
+    return Status.DISPLACED if isinstance(cause, RegistrationDisplaced) else Status.FAILED
+
+
+def _choice(field: str, value: object, choices: Mapping[str, T]) -> T:
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidArgument(field, value, f"must be one of {', '.join(map(repr, choices))}")
+    return choices[value]
+
+
+def _timeout_ms(session: Session) -> int | None:
+    """Return what the servers granted; None before the first session."""
+    return round(session.timeout * 1000) if session.id else None
+
+
+def _checked_document(instance: ServiceInstance[Any], target: Target, max_request: int) -> bytes:
+    """Return the document of *instance*; raises RequestTooLarge where not every request it may need can carry it."""
+    data = encode(instance)
+    size = len(takeover(target, data, 0).serialize(0))  # the largest: it carries the data twice
+    if instance.session_timeout_ms is None:
+        size += 2 * _TIMEOUT_ROOM
+    if size > max_request:
+        raise RequestTooLarge("instance", size, max_request)
+    return data

@@ -1,0 +1,83 @@
+"""The writes of a registration. Pure: sent by the worker, and run against a model of the server by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from aioregistry._protocol import Create, Create2, CreateContainer, CreateFlag, Delete, Multi, SetData
+
+__all__ = ["Target", "ancestors", "change", "creation", "parent_creation", "takeover", "target_of", "withdrawal"]
+
+
+class Target(NamedTuple):
+    """Where a registration writes, and with which ACL.
+
+    ``marker`` is None where there is no place for it. ``chroot`` is not made where it is missing; empty: everything is.
+    """
+
+    path: str
+    acl: Sequence[Any]
+    marker: str | None
+    chroot: str = ""
+
+
+def target_of(base_path: str, name: str, id: str, acl: Sequence[Any], chroot: str = "") -> Target:
+    """Return the node of instance *id* of service *name*, and the beginning of the marker that it is withdrawn with.
+
+    Markers stand beside the services, not among them, where Curator would list their root as a service; services
+    kept right under ``/`` have no such place.
+    """
+    from urllib.parse import quote  # takes 2 ms: not of everybody who imports aioregistry
+
+    services = base_path.rstrip("/")
+    # quote() escapes the colon, so that the three parts can be told apart again.
+    marker = f"{services}-withdrawn/{quote(name, safe='')}:{quote(id, safe='')}" if services else None
+    return Target(f"{services}/{name}/{id}", acl, marker, chroot)
+
+
+def ancestors(path: str) -> list[str]:
+    """Return the nodes above *path*, the uppermost first."""
+    segments = path.split("/")[1:-1]
+    return ["/" + "/".join(segments[: count + 1]) for count in range(len(segments))]
+
+
+def parent_creation(target: Target, path: str, *, container: bool) -> Create | CreateContainer:
+    """Return the creation of a node above the target's or its marker."""
+    return CreateContainer(path, acl=target.acl) if container else Create(path, b"", target.acl)
+
+
+def creation(target: Target, data: bytes) -> Create2:
+    """Return the creation of the node."""
+    return Create2(target.path, data, target.acl, CreateFlag.EPHEMERAL)
+
+
+def change(target: Target, data: bytes, version: int) -> SetData:
+    """Return the change of the node's data."""
+    return SetData(target.path, data, version)
+
+
+def takeover(target: Target, data: bytes, version: int) -> Multi:
+    """Return the transaction that replaces a ghost's node of this *version* by one of ours.
+
+    A version is no identity, because every new node starts at 0 and a deletion checks nothing else: two claimants
+    that saw the same ghost would both succeed, and the deletion of a dying process would hit its successor's node.
+    So the new node's version differs from the old one's.
+    """
+    operations = [Delete(target.path, version), creation(target, data)]
+    if version == 0:
+        return Multi([*operations, SetData(target.path, data, 0)])
+    return Multi(operations)
+
+
+def withdrawal(target: Target, version: int, czxid: int, *, marked: bool) -> Multi | Delete:
+    """Return the deletion of the node.
+
+    Where *marked*, a marker comes and goes in the same transaction: to watchers an expiry and a deletion are the
+    same, and this is what tells a deliberate leave.
+    """
+    deletion = Delete(target.path, version)
+    if not marked:
+        return deletion
+    marker = f"{target.marker}:{czxid:x}"
+    return Multi([Create(marker, b"", target.acl), Delete(marker, 0), deletion])

@@ -1,0 +1,617 @@
+"""The worker of a registration: one plain task that looks, plans, acts, and looks again until nothing is left to do.
+
+It is woken by every change of the session, by every event of its node, by a new desire, and now and then; why does
+not matter, since it acts on what it sees. Everything goes through this one task, so that a late re-registration can
+never undo a withdrawal.
+
+What it costs: every write is followed by a read of the node in the same tick, and a look is a Sync followed by the
+same read. Either way one round trip, in which the quorum was asked, gives the sight that is planned from next. What
+the last sight gave is planned from without looking again, as long as the connection lasts and the watch did not
+fire: the version fences it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from aioregistry._errors import (
+    ChrootMissing,
+    ConnectionLost,
+    HandleClosed,
+    NodeExists,
+    NodeNotEphemeral,
+    NoNode,
+    RegistrationConflict,
+    RegistrationDisplaced,
+    RegistrationError,
+    RegistryError,
+    RequestTooLarge,
+    ServerError,
+    SessionClosed,
+    SessionFailed,
+    Unimplemented,
+    session_name,
+)
+from aioregistry._protocol import CreateContainer, EventKind, GetData, Message, MultiReply, Reply, Sync, WatchedEvent
+from aioregistry._session.states import ENDED
+
+from .plan import Action, Desired, Goal, Node, plan
+from .remedies import Remedy, remedy
+from .transactions import Target, ancestors, change, creation, parent_creation, takeover, withdrawal
+
+if TYPE_CHECKING:
+    from aioregistry._session import Session
+
+__all__ = ["Held", "Observation", "Withdrawals", "Worker"]
+
+_log = logging.getLogger("aioregistry.registration")
+
+PERIOD: Final = 60.0
+"""Seconds between two looks that nothing asked for, at most; at least half of it. Events can be lost: from 3.8.4 on a
+server hides those of nodes that it thinks we may not read. 1,000 registrations make some 45 small requests a second
+of it."""
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 5.0
+"""Seconds: the bounds of a pause with full jitter, which doubles from the one to the other."""
+
+FREE_ATTEMPTS: Final = 4
+"""How many plans in a row may be overtaken by others before the next pauses: losing a race costs nothing, spinning
+would."""
+
+
+SESSIONS_KEPT: Final = 16
+"""Ids of sessions that wrote the node, kept to know it by."""
+
+
+class Observation(NamedTuple):
+    """A read of the node: what it was, and the zxid of the reply."""
+
+    node: Node | None
+    zxid: int
+
+
+class Held(NamedTuple):
+    """The evidence that the node is ours: which session owns it, and on which connection that was seen."""
+
+    owner: int
+    generation: int
+
+
+class _Revision(NamedTuple):
+    """What was desired at some time; later ones have higher numbers."""
+
+    number: int
+    data: bytes
+
+
+class Withdrawals:
+    """Those under way in one session.
+
+    A node must not stay for as long as the session lives because nobody answered when its registration was closed.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, path: str, task: asyncio.Task[None]) -> None:
+        """*task* withdraws the node at *path*, and ends when that is done or the session has ended."""
+        self._tasks[path] = task
+        task.add_done_callback(lambda _: self._forget(path, task))
+
+    def stop(self, path: str) -> None:
+        """Withdraw no more at *path*: whoever registers it anew in the same session decides about the node."""
+        if path in self._tasks:
+            self._tasks[path].cancel()
+
+    async def over(self) -> None:
+        """Wait until none is under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    def _forget(self, path: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(path) is task:
+            del self._tasks[path]
+
+
+class Worker:
+    """Brings one node to what is desired of it, and keeps it there.
+
+    Args:
+        session: the session; its state, answers and events are all the worker knows.
+        target: the node.
+        data: what the node is to hold at first.
+        first_goal: until the node was ours for the first time.
+        standby: when displaced, wait for the node to go and claim anew, instead of ending.
+        changed: called after each change of what the attributes below tell.
+        withdrawals: of the session.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        target: Target,
+        data: bytes,
+        *,
+        first_goal: Goal,
+        standby: bool,
+        changed: Callable[[], None],
+        withdrawals: Withdrawals,
+    ) -> None:
+        self.held: Held | None = None
+        self.displaced: RegistrationDisplaced | None = None
+        """Set while in standby, and for ever after a displacement without."""
+        self.ended = False
+        """Whoever waited was told; a withdrawal may go on."""
+        self.cause: Exception | None = None
+        """Why it ended, where it did not end by being closed."""
+        self.closing = False
+
+        self._session = session
+        self._target = target
+        self._desired = _Revision(0, data)
+        self._sent = self._desired
+        """What the last write would make of the node."""
+        self._goal = first_goal
+        self._standby = standby
+        self._changed = changed
+        self._withdrawals = withdrawals
+
+        self._claim: int | None = None
+        self._history = session.history
+        self._generation = session.generation
+        self._sight: Observation | None = None
+        """The last one, as far as it can still be planned from."""
+        self._writer = 0
+        """The session under whose id a node of ours may be there; 0: none."""
+        self._written_as: deque[int] = deque(maxlen=SESSIONS_KEPT)
+        """The sessions under whose ids a node of ours may ever have been there, the last few."""
+        self._stale = False
+        """Something happened to the node since it was last read."""
+        self._reading: asyncio.Future[Any] | None = None
+        self._marked = target.marker is not None
+        self._failures = 0
+
+        self._woken = asyncio.Event()
+        self._was_listed = False
+        self._first_listing = asyncio.Event()
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._finished = False
+        self._detach: list[Callable[[], None]] = []
+
+    # ------------------------------------------------------------------ what its owner asks
+
+    def start(self) -> None:
+        """Begin."""
+        self._withdrawals.stop(self._target.path)
+        watch = self._session.watches.listen(self._target.path, self._on_event)
+        self._detach = [watch.close, self._session.observe(self._on_session)]
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"registration {self._target.path}")
+        self._task.add_done_callback(self._on_done)
+
+    def publish(self, data: bytes) -> None:
+        """Let the node hold *data* from now on."""
+        self._desired = _Revision(self._desired.number + 1, data)
+        self._woken.set()
+
+    async def published(self) -> None:
+        """Wait until the node holds what is desired now, or something desired later.
+
+        Raises why it will not: the cause of the end, a displacement, or a server's refusal (after which the worker
+        goes on trying).
+        """
+        if self.ended or self.displaced is not None:
+            raise self.ending()
+        waiter = (self._desired.number, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            await waiter[1]
+        finally:
+            if waiter in self._waiters:  # cancelled
+                self._waiters.remove(waiter)
+
+    async def listed(self) -> None:
+        """Wait until the node was ours for the first time; raises why, when the end comes before."""
+        await self._first_listing.wait()
+        if not self._was_listed:
+            raise self.ending()
+
+    async def over(self) -> None:
+        """Wait for the end."""
+        await self._over.wait()
+
+    def ending(self) -> Exception:
+        """Return what whoever waits is to be told: why it ended, or why it will not be published."""
+        if self.cause is not None:
+            return self.cause
+        if self.displaced is not None:
+            return self.displaced
+        if self.closing:
+            return HandleClosed(f"the registration of {self._target.path} is closed")
+        return SessionClosed(f"the session that {self._target.path} was registered in is closed")
+
+    async def close(self, timeout: float) -> None:
+        """Withdraw, and end; return after *timeout* seconds at most.
+
+        What was not withdrawn by then is withdrawn in the background, until that is done or the session has ended.
+        """
+        self.closing = True
+        self._woken.set()
+        if self._task is not None and not self._task.done():
+            self._withdrawals.begin(self._target.path, self._task)
+            await asyncio.wait([self._task], timeout=timeout)
+        self._tell_end(None)
+
+    @property
+    def withdrawn(self) -> bool | None:
+        """Whether no node of ours is left; None before the closing has ended."""
+        return self._surely_gone() if self.closing and self.ended else None
+
+    def look(self) -> None:
+        """Look at the node, though nothing may have happened to it."""
+        self._sight = None
+        self._stale = True
+        self._woken.set()
+
+    # ------------------------------------------------------------------ what wakes it
+
+    def _on_session(self) -> None:
+        session = self._session
+        if session.history != self._history:
+            # zxids of different histories cannot be compared, and the nodes seen there are not the ones here.
+            self._history, self._claim, self.held = session.history, None, None
+        if self._writer in session.earlier_ids:
+            self._writer = 0  # what a session owned goes with it
+        if session.generation != self._generation:
+            self._generation = session.generation
+            self.look()
+        self._woken.set()
+        self._changed()
+
+    def _on_event(self, event: WatchedEvent) -> None:
+        # Events and replies come in the order of what happened: an event is newer than a reply that came before it,
+        # and older than one that is still awaited. The event of our own write comes before its reply.
+        if self._reading is None or self._reading.done():
+            self.look()
+        if event.kind is EventKind.DELETED:
+            self.held = None
+            self._changed()
+
+    # ------------------------------------------------------------------ the task
+
+    async def _run(self) -> None:
+        while not self._finished:
+            self._woken.clear()
+            if self._session.state in ENDED:
+                self._end(self._session.failure)
+            elif self.closing and self._surely_gone():
+                self._end(None)
+            else:
+                pause = await self._settle()
+                if not self._finished:
+                    await self._rest(pause)
+
+    async def _rest(self, pause: float | None) -> None:
+        """Wait until woken, or for *pause* seconds if given."""
+        timer = None if pause is None else asyncio.get_running_loop().call_later(pause, self.look)
+        try:
+            await self._woken.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _settle(self) -> float | None:
+        """Plan, act and look until nothing is left to do; return how many seconds to rest, None: until woken."""
+        try:
+            while not self._finished and self._session.connected and not self._session.read_only:
+                if (pause := await self._step()) is not None:
+                    return pause
+        except (ConnectionLost, SessionClosed, SessionFailed):
+            pass  # what was written may have been applied or not: the next connect looks
+        return None
+
+    async def _step(self) -> float | None:
+        """Do the next thing; return the seconds to rest after it, if any."""
+        sight = self._sight or self._foregone()
+        action = None if sight is None else self._planned(sight)
+        message = Sync(self._target.path) if sight is None or action is None else _PREPARE[action](self, sight)
+        if message is None:
+            self._failures = 0
+            return self._session.runtime.uniform(PERIOD / 2, PERIOD)
+        try:
+            error = await self._exchange(action, message)
+        except ServerError as unreadable:
+            error = unreadable
+        return None if error is None else await self._remedied(action, error)
+
+    def _planned(self, sight: Observation) -> Action:
+        assert self._claim is not None, "the first look makes the claim"
+        session = self._session
+        desired = Desired(Goal.WITHDRAWN if self.closing else self._goal, self._desired.data)
+        return plan(desired, sight.node, session.id, session.earlier_ids, self._claim)
+
+    def _foregone(self) -> Observation | None:
+        """What needs no look: the session that owned our node has ended, so that it is gone, or about to go.
+
+        To create it at once saves a round trip; where it is still there, or somebody else's, NodeExists says so.
+        """
+        held = self.held
+        if held is None or held.owner not in self._session.earlier_ids:
+            return None
+        self.held = None
+        return Observation(None, 0)
+
+    # ------------------------------------------------------------------ one round trip
+
+    async def _exchange(self, action: Action | None, message: Message[Any]) -> ServerError | RequestTooLarge | None:
+        """Send *message*, and a read of the node in the same tick; return what *message* failed with.
+
+        Where the quorum answered the one, the other is as new as that, and is taken note of. Raises what the reading
+        failed with.
+        """
+        session = self._session
+        self._sight, self._stale = None, False
+        answer = session.submit(message)
+        reading = self._reading = session.submit(GetData(self._target.path, watch=True))
+        try:
+            with contextlib.suppress(RegistryError):
+                await reading
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
+        # Replies come in order, and a lost connection takes them all: what was asked first is answered by now.
+        error = _error_of(answer)
+        node, zxid = _node_read(reading)
+        trusted = error is None or remedy(action, error) in _TRUSTING
+        if trusted and self._claim is None:
+            # Also by a sight that an event has overtaken since: who came in between is newer, and no ghost.
+            self._claim = zxid
+        if trusted and not self._stale:
+            self._saw(Observation(node, zxid))
+        return error
+
+    def _saw(self, sight: Observation) -> None:
+        session, node = self._session, sight.node
+        self._sight = sight
+        if node is not None and node.owner == session.id:
+            self._saw_ours(node)
+        else:
+            self._writer = node.owner if node is not None and self._was_ours(node.owner) else 0
+            self.held = None
+        self._changed()
+
+    def _was_ours(self, owner: int) -> bool:
+        # A history that is rolled back brings back nodes of sessions that are forgotten with the newer one: they are
+        # taken for a ghost's, and to be withdrawn they are not.
+        return owner in self._session.earlier_ids or owner in self._written_as
+
+    def _saw_ours(self, node: Node) -> None:
+        self._writer = node.owner
+        self.held = Held(node.owner, self._session.generation)
+        self.displaced = None
+        self._goal = Goal.LISTED
+        self._was_listed = True
+        self._first_listing.set()
+        if node.data == self._sent.data:
+            # Its waiters are released even if another revision is due by now: updates that come faster than a round
+            # trip would keep them waiting for ever.
+            self._release(None, up_to=self._sent.number)
+
+    # ------------------------------------------------------------------ acting: what to send; None: nothing
+
+    def _create(self, sight: Observation) -> Message[Any]:  # noqa: ARG002
+        self._writes()
+        self._sent = self._desired
+        return creation(self._target, self._sent.data)
+
+    def _writes(self) -> None:
+        self._writer = self._session.id
+        if self._writer not in self._written_as:
+            self._written_as.append(self._writer)
+
+    def _set(self, sight: Observation) -> Message[Any]:
+        self._sent = self._desired
+        return change(self._target, self._sent.data, _there(sight).version)
+
+    def _take_over(self, sight: Observation) -> Message[Any]:
+        node = _there(sight)
+        _log.info("%s: taking over from session %s", self._target.path, session_name(node.owner))
+        self._session.emit("registration.takeover", path=self._target.path, owner=node.owner)
+        self._writes()
+        self._sent = self._desired
+        return takeover(self._target, self._sent.data, node.version)
+
+    def _withdraw(self, sight: Observation) -> Message[Any]:
+        node = _there(sight)
+        return withdrawal(self._target, node.version, node.czxid, marked=self._marked)
+
+    def _keep(self, sight: Observation) -> None:  # noqa: ARG002
+        self._release(None, up_to=self._desired.number)
+
+    def _wait(self, sight: Observation) -> None:
+        """The watch that was armed with the read wakes us."""
+
+    def _yield(self, sight: Observation) -> None:
+        displaced = RegistrationDisplaced(self._target.path, _there(sight).owner)
+        _log.warning("%s", displaced)
+        self.displaced = displaced
+        if not self._standby:
+            self._end(displaced)
+            return
+        self._goal = Goal.LISTED_IN_TURN
+        self._release(displaced, up_to=self._desired.number)
+        self._changed()
+
+    def _refuse_conflict(self, sight: Observation) -> None:
+        self._end(RegistrationConflict(self._target.path, _there(sight).owner))
+
+    def _refuse_obstacle(self, sight: Observation) -> None:  # noqa: ARG002
+        self._end(NodeNotEphemeral(self._target.path))
+
+    def _finish(self, sight: Observation) -> None:  # noqa: ARG002
+        self._end(None)
+
+    # ------------------------------------------------------------------ errors
+
+    async def _remedied(self, action: Action | None, error: RegistryError) -> float | None:
+        """Do what follows from *error*; return the seconds to rest after it, if any."""
+        self._failures += 1
+        what = remedy(action, error)
+        if what is Remedy.MAKE_PARENTS:
+            try:
+                await self._make_parents(str(self._target.marker) if action is Action.WITHDRAW else self._target.path)
+            except (ServerError, ChrootMissing) as obstacle:
+                error = obstacle
+                what = Remedy.OMIT_MARKER if action is Action.WITHDRAW else remedy(None, obstacle)
+        if what is Remedy.OMIT_MARKER:
+            self._marked = False
+        if what is Remedy.REFUSED and self._refused(error):
+            return None
+        if what in _TRUSTING and self._failures <= FREE_ATTEMPTS:
+            return None
+        pause = self._pause()
+        _log.log(
+            logging.WARNING if self._failures == 1 else logging.DEBUG,
+            "%s: %s; looking again in %.2f s", self._target.path, error, pause,
+        )  # fmt: skip
+        return pause
+
+    def _refused(self, error: RegistryError) -> bool:
+        """Tell whom it concerns; return whether that is the end."""
+        refusal = error if isinstance(error, ChrootMissing) else self._refusal(error)
+        if self.closing:
+            _log.warning("%s: cannot be withdrawn: %s", self._target.path, error)
+            self._end(None)
+        elif self._was_listed:
+            self._release(refusal, up_to=self._desired.number)
+        else:
+            self._end(refusal)
+        return self._finished
+
+    def _refusal(self, error: RegistryError) -> RegistrationError:
+        refusal = RegistrationError(self._target.path, f"the server refuses: {error}")
+        refusal.__cause__ = error
+        return refusal
+
+    def _pause(self) -> float:
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
+        return self._session.runtime.uniform(0.0, longest)
+
+    async def _make_parents(self, path: str) -> None:
+        """Create what is missing above *path*; raises what stands in the way.
+
+        The nearest first: where many registrations find a new service's node missing, one makes it and the others ask
+        but once.
+        """
+        missing: list[str] = []
+        for parent in reversed(ancestors(path)):
+            if parent == self._target.chroot:
+                raise ChrootMissing(parent)
+            try:
+                await self._make_parent(parent)
+            except NoNode:
+                missing.append(parent)
+            else:
+                break
+        for parent in reversed(missing):
+            await self._make_parent(parent)
+
+    async def _make_parent(self, path: str) -> None:
+        session = self._session
+        with contextlib.suppress(NodeExists):
+            if session.supports(CreateContainer.opcode) is not False:
+                with contextlib.suppress(Unimplemented):
+                    await session.submit(parent_creation(self._target, path, container=True))
+                    return
+            await session.submit(parent_creation(self._target, path, container=False))
+
+    # ------------------------------------------------------------------ the end
+
+    def _surely_gone(self) -> bool:
+        return self._writer == 0
+
+    def _release(self, error: Exception | None, *, up_to: int) -> None:
+        """Tell those who wait for a revision up to that number."""
+        released = [waiter for number, waiter in self._waiters if number <= up_to]
+        self._waiters = [each for each in self._waiters if each[0] > up_to]
+        for waiter in released:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+    def _end(self, cause: Exception | None) -> None:
+        self._finished = True
+        self._tell_end(cause)
+
+    def _tell_end(self, cause: Exception | None) -> None:
+        if self.ended:
+            return
+        self.ended, self.cause, self.held = True, cause, None
+        self._release(self.ending(), up_to=self._desired.number)
+        self._first_listing.set()
+        self._over.set()
+        self._changed()
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        for detach in self._detach:
+            detach()
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            _log.error("%s: the worker failed", self._target.path, exc_info=defect)
+            cause = RegistrationError(self._target.path, f"a defect of aioregistry: {defect!r}")
+            cause.__cause__ = defect
+            self._end(cause)
+        self._end(None)
+
+
+_PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | None]]] = MappingProxyType(
+    {
+        Action.CREATE: Worker._create,
+        Action.KEEP: Worker._keep,
+        Action.SET: Worker._set,
+        Action.TAKE_OVER: Worker._take_over,
+        Action.WAIT: Worker._wait,
+        Action.YIELD: Worker._yield,
+        Action.REFUSE_CONFLICT: Worker._refuse_conflict,
+        Action.REFUSE_OBSTACLE: Worker._refuse_obstacle,
+        Action.WITHDRAW: Worker._withdraw,
+        Action.FINISH: Worker._finish,
+    }
+)
+
+_TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER})
+"""Where the quorum answered, so that what was read behind it is planned from."""
+
+
+def _error_of(answer: asyncio.Future[Reply[Any]]) -> ServerError | RequestTooLarge | None:
+    """Return what a request failed with, inside a transaction too; raises what the connection or session did."""
+    try:
+        if isinstance(result := answer.result().value, MultiReply):
+            result.raise_for_error()
+    except (ServerError, RequestTooLarge) as error:
+        return error
+    return None
+
+
+def _node_read(reading: asyncio.Future[Any]) -> tuple[Node | None, int]:
+    """Return the node, and the zxid of the reply; raises what the read failed with."""
+    try:
+        zxid, (data, stat) = reading.result()
+    except NoNode as absence:
+        return None, absence.zxid
+    return Node(stat.ephemeral_owner, stat.version, stat.czxid, data), zxid
+
+
+def _there(sight: Observation) -> Node:
+    assert sight.node is not None, "the table plans this only where there is a node"
+    return sight.node

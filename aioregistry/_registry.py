@@ -1,0 +1,453 @@
+"""The way in: :func:`connect` gives a :class:`Registry`, one session that registrations and views share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import ssl
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+import anyio
+from aiozk.protocol.acl import ACL
+
+from ._discovery import Discovery, Guard, KeptAt, Strategy, View
+from ._errors import (
+    ChrootMissing,
+    ConnectionLost,
+    ConnectTimeout,
+    InvalidArgument,
+    NodeExists,
+    NoNode,
+    SessionFailed,
+)
+from ._handles import Handle, check_seconds, finished
+from ._model import ServiceInstance
+from ._paths import check_path, check_segment
+from ._protocol import OPEN_ACL, Create2, Exists
+from ._registration import OnConflict, OnDisplaced, Registration, Status, Withdrawals
+from ._runtime import Runtime, SystemRuntime
+from ._session import Session, parse_hosts
+from ._streams import Stream
+
+if TYPE_CHECKING:
+    from ._client import RegistryClient
+
+__all__ = ["Registry", "connect"]
+
+P = TypeVar("P")
+
+DEFAULT_SESSION_TIMEOUT = 10.0
+"""Seconds; aiozk's and kazoo's default, and within what a server with the usual tick of 2 s grants (4 to 40 s)."""
+
+DEFAULT_MAX_REQUEST = 0xFFFFF
+"""Bytes; jute.maxbuffer as servers have it unless set (``BinaryInputArchive.maxBuffer``)."""
+
+_LONGEST_SESSION = (2**31 - 1) / 1000
+"""Seconds; the protocol counts milliseconds in 32 bits."""
+
+_HIDDEN = "<hidden>"
+"""In place of what is, or may hold, a secret."""
+
+
+class _Unset(enum.Enum):
+    UNSET = enum.auto()
+
+
+_UNSET: Final = _Unset.UNSET
+
+_GUARD: Final = Guard()
+
+_ENDED = frozenset({Status.DISPLACED, Status.FAILED, Status.CLOSED})
+
+
+def connect(
+    servers: str,
+    *,
+    session_timeout: float = DEFAULT_SESSION_TIMEOUT,
+    connect_timeout: float | None = None,
+    close_timeout: float | None = None,
+    wait: bool = True,
+    base_path: str = "/services",
+    create_chroot: bool = True,
+    auth: Sequence[tuple[str, str | bytes]] = (),
+    acl: Sequence[ACL] = OPEN_ACL,
+    tls: ssl.SSLContext | None = None,
+    allow_read_only: bool = False,
+    max_request: int = DEFAULT_MAX_REQUEST,
+    watches: Strategy = "auto",
+    guard: Guard | None = _GUARD,
+    on_event: Callable[[str, dict[str, object]], None] | None = None,
+    runtime: Runtime | None = None,
+) -> Registry:
+    """Return a registry on ZooKeeper, to be entered (``async with``) or awaited; nothing happens before.
+
+    Args:
+        servers: a connect string, ``host:port,host:port/chroot``; IPv6 addresses in brackets, port 2181 unless given.
+        session_timeout: seconds without contact after which the ensemble ends the session; it decides within its own
+            bounds (2 to 20 ticks unless configured).
+        connect_timeout: seconds that entering may take until a server has accepted the session; the session timeout
+            unless given.
+        close_timeout: seconds that leaving may take for withdrawing and closing; a third of the session timeout unless
+            given.
+        wait: False enters at once and connects when there is a server, however long that takes.
+        base_path: the path under which services are kept, below the chroot.
+        create_chroot: False refuses a chroot that is not there instead of creating it.
+        auth: credentials as pairs of scheme and secret, such as ``("digest", "user:password")``, given on every
+            connection.
+        acl: the ACL of every node that is created; everybody may do everything unless given.
+        tls: speak TLS with this context, which also decides about host names and certificates.
+        allow_read_only: accept a server that lost its quorum, for discovery, as long as there was no session before;
+            ``session.read_only`` tells.
+        max_request: the servers' jute.maxbuffer in bytes; a request beyond it is refused here, because a server closes
+            the connection of whoever sends one.
+        watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
+        guard: which removals views hold back unless they are told otherwise; None believes every removal at once.
+        on_event: called synchronously with a name and fields for every event worth a log line or a metric; it must not
+            block, and what it raises is logged.
+        runtime: clocks, randomness, names and sockets, for simulations.
+
+    Raises:
+        InvalidArgument: an argument is wrong; at once, naming it.
+
+    Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
+    :class:`ChrootMissing`. Cancelling it leaves nothing behind.
+    """
+    return Registry(
+        servers,
+        session_timeout=session_timeout,
+        connect_timeout=connect_timeout,
+        close_timeout=close_timeout,
+        wait=wait,
+        base_path=base_path,
+        create_chroot=create_chroot,
+        auth=auth,
+        acl=acl,
+        tls=tls,
+        allow_read_only=allow_read_only,
+        max_request=max_request,
+        watches=watches,
+        guard=guard,
+        on_event=on_event,
+        runtime=runtime,
+    )
+
+
+class Registry(Handle):
+    """A session with an ensemble, and what is registered and discovered through it; made by :func:`connect`.
+
+    Leaving it withdraws every registration, ends every view and closes the session, within ``close_timeout``.
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        *,
+        session_timeout: float,
+        connect_timeout: float | None,
+        close_timeout: float | None,
+        wait: bool,
+        base_path: str,
+        create_chroot: bool,
+        auth: Sequence[tuple[str, str | bytes]],
+        acl: Sequence[ACL],
+        tls: ssl.SSLContext | None,
+        allow_read_only: bool,
+        max_request: int,
+        watches: Strategy,
+        guard: Guard | None,
+        on_event: Callable[[str, dict[str, object]], None] | None,
+        runtime: Runtime | None,
+    ) -> None:
+        hosts = parse_hosts(servers)
+        check_seconds("session_timeout", session_timeout, at_most=_LONGEST_SESSION)
+        for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
+            if seconds is not None:
+                check_seconds(field, seconds)
+        _check_bytes("max_request", max_request)
+        if watches not in ("auto", "recursive", "one-shot"):
+            raise InvalidArgument("watches", watches, 'is none of "auto", "recursive", "one-shot"')
+        _check_optional("tls", tls, ssl.SSLContext)
+        _check_optional("guard", guard, Guard)
+        _check_optional("runtime", runtime, Runtime)
+        if on_event is not None and not callable(on_event):
+            raise InvalidArgument("on_event", on_event, "give something that can be called, or None")
+        base = check_path("base_path", base_path)
+        self._base_path = hosts.chroot + ("" if base == "/" else base)
+        self._marked = base != "/"  # beside the chroot is somebody else's place
+        self._connect_timeout = session_timeout if connect_timeout is None else connect_timeout
+        self._close_timeout = session_timeout / 3 if close_timeout is None else close_timeout
+        self._wait, self._create_chroot = wait, create_chroot
+        self._guard = guard
+        self._chroot = hosts.chroot
+        self._acl = _checked_acl(acl)
+        self._session = Session(
+            hosts,
+            timeout=session_timeout,
+            runtime=runtime or SystemRuntime(),
+            auth=_checked_credentials(auth),
+            tls=tls,
+            allow_read_only=allow_read_only,
+            max_request=max_request,
+            hook=on_event,
+        )
+        self._discovery = Discovery(self._session, base_path=self._base_path, strategy=watches, marked=self._marked)
+        self._registrations: weakref.WeakValueDictionary[tuple[str, str], Registration[Any]]
+        self._registrations = weakref.WeakValueDictionary()
+        self._withdrawals = Withdrawals()
+        self._views: weakref.WeakValueDictionary[int, View[Any]] = weakref.WeakValueDictionary()
+        self._client: RegistryClient | None = None
+        super().__init__()
+
+    # ------------------------------------------------------------------ what it offers
+
+    @property
+    def session(self) -> Session:
+        """The session, with ``state``, ``states()``, ``connected``, ``read_only``, ``presumed_expired`` and ``id``."""
+        return self._session
+
+    @property
+    def base_path(self) -> str:
+        """The path under which the services are, the chroot included."""
+        return self._base_path
+
+    @property
+    def client(self) -> RegistryClient:
+        """An aiozk client on this registry's session, for aiozk's verbs and recipes; it ends with the registry."""
+        self._check()
+        if self._client is None:
+            from ._client import RegistryClient
+
+            self._client = RegistryClient(self._session, self._chroot, default_acl=self._acl)
+        return self._client
+
+    def register(
+        self,
+        instance: ServiceInstance[P],
+        *,
+        wait: bool = True,
+        on_conflict: OnConflict = "takeover",
+        on_displaced: OnDisplaced = "stop",
+        close_timeout: float | None = None,
+    ) -> Registration[P]:
+        """Return a registration of *instance*, to be entered or awaited.
+
+        Args:
+            instance: what to list; its type must be DYNAMIC.
+            wait: True enters when the instance is listed, however long that takes; False at once, and it will be.
+            on_conflict: what to do about a node that another session owns and that was there before: "takeover"
+                replaces it, "wait" waits until it goes, "fail" raises :class:`RegistrationConflict`.
+            on_displaced: what to do when a newer claimant takes the id: "stop", or "standby" until it goes.
+            close_timeout: seconds that withdrawing may take; the registry's unless given.
+
+        Raises:
+            InvalidArgument: the id is registered in this registry already, the instance cannot be registered, or an
+                option is wrong; at once.
+            UsageError: the registry is not entered.
+        """
+        self._check()
+        if close_timeout is not None:
+            check_seconds("close_timeout", close_timeout)
+        if isinstance(instance, ServiceInstance):  # whatever else it is, Registration refuses it
+            self._require_free(instance)
+        registration = Registration(
+            self._session,
+            instance,
+            base_path=self._base_path,
+            on_conflict=on_conflict,
+            on_displaced=on_displaced,
+            wait=wait,
+            close_timeout=self._close_timeout if close_timeout is None else close_timeout,
+            acl=self._acl,
+            chroot="" if self._create_chroot else self._chroot,
+            withdrawals=self._withdrawals,
+            marked=self._marked,
+        )
+        self._registrations[instance.name, instance.id] = registration
+        return registration
+
+    def _require_free(self, instance: ServiceInstance[Any]) -> None:
+        present = self._registrations.get((instance.name, instance.id))
+        if present is not None and present.status not in _ENDED:
+            raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
+
+    @overload
+    def discover(
+        self, name: str, *, guard: Guard | _Unset | None = _UNSET, keep: KeptAt | None = None
+    ) -> View[Any]: ...
+    @overload
+    def discover(
+        self,
+        name: str,
+        *,
+        payload_type: type[P],
+        guard: Guard | _Unset | None = _UNSET,
+        keep: KeptAt | None = None,
+    ) -> View[P]: ...
+    @overload
+    def discover(
+        self,
+        name: str,
+        *,
+        payload_type: Any,
+        guard: Guard | _Unset | None = _UNSET,
+        keep: KeptAt | None = None,
+    ) -> View[Any]: ...
+    def discover(
+        self,
+        name: str,
+        *,
+        payload_type: Any = Any,
+        guard: Guard | _Unset | None = _UNSET,
+        keep: KeptAt | None = None,
+    ) -> View[Any]:
+        """Return a view of the service *name*, to be entered or awaited; entered, it is synced.
+
+        Args:
+            name: the service.
+            payload_type: what payloads are decoded to, anything msgspec converts JSON to; a payload that does not fit
+                is listed under ``snapshot.invalid``.
+            guard: which removals are held back for a while, None for none; the registry's unless given.
+            keep: path of a file in which the last snapshot is kept, so that the next process has instances to begin
+                with where there is no connection; entered, the view is synced or shows those, as suspects.
+
+        Raises:
+            InvalidArgument: the name is no path segment, the guard is none, or no file can be kept there; at once.
+                Entering raises it for a file of another service, base path or version.
+            UsageError: the registry is not entered.
+        """
+        self._check()
+        guard = self._guard if isinstance(guard, _Unset) else guard
+        view = self._discovery.view(check_segment("name", name), payload_type=payload_type, guard=guard, keep=keep)
+        self._views[id(view)] = view
+        return view
+
+    async def services(self) -> list[str]:
+        """Return the names of all services, sorted; those without an instance at the moment included.
+
+        Waits for a connection as long as there is none; the caller sets the deadline. Cancelling is harmless.
+        """
+        self._check()
+        return await self._discovery.services()
+
+    def watch_services(self) -> Stream[tuple[str, ...]]:
+        """Return a stream of the sorted names of all services: the present ones first, latest wins."""
+        self._check()
+        return self._discovery.watch_services()
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def _open(self) -> None:
+        self._session.start()
+        # anyio loads its backend when it is first asked for anything, which takes 20 ms: now, while the connection is
+        # made, and not when a process that has to end withdraws.
+        anyio.CancelScope()
+        if not self._wait:
+            return
+        try:
+            await self._connect()
+        except BaseException as error:
+            # Who did not answer in time is given no more of it: the farewell is sent and not waited for.
+            patience = 0.0 if isinstance(error, ConnectTimeout) else self._close_timeout
+            await finished(asyncio.get_running_loop().create_task(self._session.close(patience)))
+            if isinstance(error, SessionFailed) and error.__cause__ is not None:
+                raise error.__cause__ from None
+            raise
+
+    async def _connect(self) -> None:
+        session, loop = self._session, asyncio.get_running_loop()
+        until = loop.time() + self._connect_timeout
+        await session.wait_connected(self._connect_timeout)
+        try:
+            async with asyncio.timeout_at(until):
+                # Again after a lost connection: what is there already does no harm.
+                while not await self._has_chroot():
+                    await session.wait_connected()
+        except TimeoutError:
+            why = f"accepted a session; chroot={self._chroot!r} was not found or made in time"
+            raise ConnectTimeout(str(session.hosts), self._connect_timeout, {str(session.server): why}) from None
+
+    async def _has_chroot(self) -> bool:
+        """Return whether the chroot is there, made if need be; False for a connection that was lost meanwhile."""
+        if not self._chroot:
+            return True
+        try:
+            try:
+                await self._session.request(Exists(self._chroot))
+            except NoNode:
+                if not self._create_chroot:
+                    raise ChrootMissing(self._chroot) from None
+                await self._create_each(self._chroot)
+        except ConnectionLost:
+            return False
+        return True
+
+    async def _create_each(self, path: str) -> None:
+        parts = path.split("/")
+        for depth in range(2, len(parts) + 1):
+            with contextlib.suppress(NodeExists):
+                await self._session.request(Create2("/".join(parts[:depth]), b"", self._acl))
+
+    async def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._close_timeout
+        # The end of the session takes what could not be withdrawn in time: it must have time left to be answered.
+        patience = self._close_timeout * 2 / 3
+        # Whoever is entering a handle is told by the end of the session.
+        closings = [
+            loop.create_task(handle.aclose())
+            for handle in (*self._registrations.values(), *self._views.values())
+            if handle._is_open
+        ]
+        if closings:
+            await asyncio.wait(closings, timeout=patience)
+        await self._discovery.aclose()
+        await self._session.close(max(deadline - loop.time(), 0.0))
+        await self._withdrawals.over()  # they end with the session
+        for closing in closings:
+            await closing
+
+    def __repr__(self) -> str:
+        return f"<Registry {self._session.hosts} {self._session!r}>"
+
+
+def _check_bytes(field: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
+        raise InvalidArgument(field, number, "give a number of bytes above 0")
+
+
+def _check_optional(field: str, value: object, expected: type) -> None:
+    if value is not None and not isinstance(value, expected):
+        raise InvalidArgument(field, value, f"give a {expected.__name__}, or None")
+
+
+def _checked_credentials(auth: object) -> list[tuple[str, bytes]]:
+    if isinstance(auth, (str, bytes)) or not isinstance(auth, Iterable):
+        raise InvalidArgument("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
+    return [_checked_credential(f"auth[{index}]", credential) for index, credential in enumerate(auth)]
+
+
+def _checked_credential(field: str, credential: object) -> tuple[str, bytes]:
+    match credential:
+        case (str(scheme), str(secret)) if scheme and _is_text(scheme) and _is_text(secret):
+            return scheme, secret.encode()
+        case (str(scheme), bytes(secret)) if scheme and _is_text(scheme):
+            return scheme, secret
+    raise InvalidArgument(field, _HIDDEN, "give a pair of scheme and secret, each a str (the secret may be bytes)")
+
+
+def _is_text(text: str) -> bool:
+    # Asked before it is encoded: the error of an encoder shows what it was given.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _checked_acl(acl: object) -> tuple[ACL, ...]:
+    if (
+        not isinstance(acl, Iterable)
+        or not (entries := tuple(acl))
+        or not all(isinstance(each, ACL) for each in entries)
+    ):
+        raise InvalidArgument("acl", acl, "give a sequence of aiozk.ACL, at least one")
+    return entries

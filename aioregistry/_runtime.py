@@ -1,0 +1,158 @@
+"""The outside as one object: clocks, randomness, name resolution and connecting.
+
+Everything in aioregistry that is not computed from its arguments comes through a :class:`Runtime`, so that a
+simulated world replaces one object and a seed replays a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ._errors import UsageError
+
+__all__ = ["Endpoint", "Runtime", "SystemRuntime", "running_loop"]
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running asyncio loop; raises :class:`UsageError` outside of one (a plain thread, or trio)."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise UsageError("aioregistry runs on asyncio: no asyncio event loop is running in this thread") from None
+
+
+class Endpoint(NamedTuple):
+    """A resolved address of a server, with the name it was asked for by (for TLS and for messages)."""
+
+    host: str
+    port: int
+    address: str
+
+    def __str__(self) -> str:
+        shown = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{shown}:{self.port}" if self.address == self.host else f"{self.host}({shown}):{self.port}"
+
+
+class Runtime:
+    """What the library asks of the outside; subclassed by :class:`SystemRuntime` and by simulated worlds."""
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that never steps back (it may stand still while the system sleeps)."""
+        raise NotImplementedError
+
+    def boot(self) -> float:
+        """Return seconds of a clock that never steps back and counts system sleep, as a session timeout does."""
+        raise NotImplementedError
+
+    def wall(self) -> float:
+        """Return seconds since the epoch."""
+        raise NotImplementedError
+
+    def uniform(self, low: float, high: float) -> float:
+        """Return a random number between *low* and *high*."""
+        raise NotImplementedError
+
+    def shuffle(self, items: list[Endpoint]) -> None:
+        """Shuffle *items* in place."""
+        raise NotImplementedError
+
+    async def resolve(self, host: str, port: int) -> list[Endpoint]:
+        """Return every address of *host*; raises OSError where there is none. Cancelling returns at once."""
+        raise NotImplementedError
+
+    async def connect(
+        self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint, tls: ssl.SSLContext | None
+    ) -> asyncio.Transport:
+        """Connect *factory*'s protocol to *endpoint*; raises OSError or ssl.SSLError. Cancelling closes the socket."""
+        raise NotImplementedError
+
+
+class SystemRuntime(Runtime):
+    """The real outside."""
+
+    # CLOCK_BOOTTIME counts suspend on Linux; elsewhere time.monotonic is the best there is (on macOS and Windows it
+    # is documented to count neither reliably).
+    _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
+
+    def __init__(self) -> None:
+        self._random = random.Random()
+        self._lookups: dict[tuple[asyncio.AbstractEventLoop, str, int], asyncio.Future[list[Endpoint]]] = {}
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def boot(self) -> float:
+        return time.monotonic() if self._BOOT is None else time.clock_gettime(self._BOOT)
+
+    def wall(self) -> float:
+        return time.time()
+
+    def uniform(self, low: float, high: float) -> float:
+        return self._random.uniform(low, high)
+
+    def shuffle(self, items: list[Endpoint]) -> None:
+        self._random.shuffle(items)
+
+    async def resolve(self, host: str, port: int) -> list[Endpoint]:
+        with contextlib.suppress(ValueError):
+            return [Endpoint(host, port, str(ipaddress.ip_address(host)))]
+        # A look-up under way is shared: a name server that is slow, or hangs, must not cost a thread for each retry,
+        # and one that is slower than the caller's patience is heard in the end.
+        key = (asyncio.get_running_loop(), host, port)
+        if key not in self._lookups:
+
+            def forget(lookup: asyncio.Future[list[Endpoint]]) -> None:
+                del self._lookups[key]
+                lookup.exception()  # counts as retrieved, should nobody wait any more
+
+            self._lookups[key] = _look_up_in_daemon_thread(host, port)
+            self._lookups[key].add_done_callback(forget)
+        return await asyncio.shield(self._lookups[key])
+
+    async def connect(
+        self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint, tls: ssl.SSLContext | None
+    ) -> asyncio.Transport:
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            factory, endpoint.address, endpoint.port, ssl=tls, server_hostname=endpoint.host if tls else None
+        )
+        return transport
+
+
+def _look_up_in_daemon_thread(host: str, port: int) -> asyncio.Future[list[Endpoint]]:
+    # loop.getaddrinfo runs in the default executor, whose threads are joined at exit: a name server that hangs then
+    # holds up the whole process although the look-up was cancelled long ago (measured: 6 s).
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Endpoint]] = loop.create_future()
+
+    def settle(endpoints: list[Endpoint], error: OSError | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(endpoints)
+
+    def look_up() -> None:
+        endpoints: list[Endpoint] = []
+        error: OSError | None = None
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            endpoints = [Endpoint(host, port, str(entry[4][0])) for entry in found]
+        except OSError as failure:
+            error = failure
+        except UnicodeError as failure:
+            error = OSError(f"{host!r} is no host name: {failure}")
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
+            loop.call_soon_threadsafe(settle, list(dict.fromkeys(endpoints)), error)
+
+    threading.Thread(target=look_up, name=f"aioregistry-resolve-{host}", daemon=True).start()
+    return answer

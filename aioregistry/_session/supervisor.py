@@ -1,0 +1,851 @@
+"""The session: one task that owns the machine, and the face that the rooms above use.
+
+Whatever happens comes in through :meth:`Session._step`, synchronously, from the transport's callback that reports
+it: a closed socket is SUSPENDED in that callback. The task does what takes time, by the machine's phase: waiting,
+resolving, dialing, priming, heartbeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import logging
+import ssl
+from collections.abc import Callable, Container, Sequence
+from typing import Any, ClassVar, TypeVar, overload
+
+from aiozk.protocol.request import Request
+
+from aioregistry._errors import (
+    AuthenticationFailed,
+    AuthFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    MarshallingError,
+    NoNode,
+    RegistryError,
+    SessionClosed,
+    SessionFailed,
+    SessionMoved,
+    Unimplemented,
+    UnsupportedServer,
+    UsageError,
+    session_name,
+)
+from aioregistry._protocol import (
+    AddWatch,
+    Auth,
+    Connect,
+    ConnectReply,
+    CreateContainer,
+    Delete,
+    Exists,
+    GetData,
+    Message,
+    MultiRead,
+    RemoveWatches,
+    Reply,
+    SetWatches2,
+    Sync,
+    WatchedEvent,
+    WatcherType,
+)
+from aioregistry._protocol import CloseSession as CloseSessionMessage
+from aioregistry._runtime import Endpoint, Runtime, running_loop
+from aioregistry._streams import Source, Stream
+
+from .backoff import attempt_deadline, handshake_deadline, lookup_deadline, retry_delay
+from .connection import Answered, Connection, fail
+from .dialer import Dialer
+from .hosts import Hosts
+from .machine import (
+    Accepted,
+    Announce,
+    CloseRequested,
+    CloseSession,
+    Command,
+    CredentialsRefused,
+    Dialed,
+    Drop,
+    Event,
+    Failed,
+    Handshake,
+    Lost,
+    Machine,
+    Overdue,
+    Phase,
+    Prime,
+    Primed,
+    Probe,
+    Probed,
+    Refused,
+    RollBack,
+    RoundFailed,
+    step,
+)
+from .states import ENDED, SessionState
+from .watches import Watches
+
+__all__ = ["Session", "SessionWatches", "TreeWatch", "Watch"]
+
+log = logging.getLogger("aioregistry.session")
+
+T = TypeVar("T")
+Hook = Callable[[str, dict[str, object]], None]
+
+HEARTBEATS_PER_TIMEOUT = 3
+"""As Java's client: one may be lost, and the last third is left for another server."""
+
+_STATES_KEPT = 64
+_CONNECTING = "no connection yet"
+# Operations that not every supported server knows; what one answered is remembered for it.
+_LEARNED = frozenset({MultiRead.opcode, AddWatch.opcode, CreateContainer.opcode})
+# Absent or of another version: it fails either way, and any failure of a write tells the quorum's zxid.
+_MUST_FAIL = Delete("/aioregistry-probe", version=0x7FFF_FFFF)
+
+
+class Session:
+    """A ZooKeeper session that lives for as long as the ensemble lets it, and is followed by another.
+
+    Args:
+        hosts: the servers, parsed.
+        timeout: the session timeout to ask for, in seconds; the server decides within its bounds.
+        runtime: clocks, randomness, names and sockets.
+        auth: credentials as (scheme, secret) pairs, sent first on every connection.
+        tls: speak TLS with this context.
+        allow_read_only: accept a server without quorum for reading, as long as there was no session before.
+        max_request: the servers' jute.maxbuffer in bytes; a larger request is refused here.
+        hook: called with a name and fields for every event worth a metric.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        *,
+        timeout: float,
+        runtime: Runtime,
+        auth: Sequence[tuple[str, bytes]] = (),
+        tls: ssl.SSLContext | None = None,
+        allow_read_only: bool = False,
+        max_request: int,
+        hook: Hook | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.hosts = hosts
+        self.max_request = max_request
+        self.failure: RegistryError | None = None
+        self.watches = SessionWatches(self)
+        self._auth, self._tls, self._hook = tuple(auth), tls, hook
+        self._machine = Machine(timeout, allow_read_only)
+        self._connection: Connection | None = None
+        self._dialed: dict[int, Connection] = {}
+        self._connections = 0
+        self._attempts: dict[str, str] = {}
+        self._round_began = float("-inf")
+        self._unanswered = 0
+        """Handshakes in a row that were not answered in time."""
+        self._knows: dict[str, dict[int, bool]] = {}
+        self._watched = Watches()
+        self._news_since = 0
+        """The zxid that watches are restored with."""
+        self._states: Source[SessionState] = Source()
+        self._observers: dict[int, Callable[[], None]] = {}
+        self._numbers = itertools.count()
+        self._phase_changes: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def state(self) -> SessionState:
+        """The public state."""
+        return self._machine.state
+
+    @property
+    def connected(self) -> bool:
+        """A server has accepted the session on this connection, and requests can be sent."""
+        return self._machine.connected
+
+    @property
+    def read_only(self) -> bool:
+        """The connected server has no quorum: it answers reads, of which nobody knows how old they are."""
+        return self._machine.connected and self._machine.read_only
+
+    @property
+    def id(self) -> int:
+        """The session's id, 0 before the first and between two; compare by equality only."""
+        return self._machine.session_id
+
+    @property
+    def password(self) -> bytes:
+        """What the server gave to prove that the session is ours; a secret."""
+        return self._machine.password
+
+    @property
+    def earlier_ids(self) -> tuple[int, ...]:
+        """Ids of sessions that this process had before in the present history."""
+        return self._machine.earlier_ids
+
+    @property
+    def timeout(self) -> float:
+        """The session timeout in seconds, as negotiated; before that, as it will be asked for."""
+        return self._machine.lifetime
+
+    @property
+    def generation(self) -> int:
+        """How many connections were accepted so far."""
+        return self._machine.generation
+
+    @property
+    def history(self) -> int:
+        """How often the ensemble was found to have lost its history; zxids compare within one only."""
+        return self._machine.history
+
+    @property
+    def last_zxid(self) -> int:
+        """The highest zxid that the quorum is known to have reached in the present history."""
+        return self._learned().last_zxid
+
+    @property
+    def server(self) -> Endpoint | None:
+        """The server connected to."""
+        return self._connection.endpoint if self._connection is not None else None
+
+    def evidence_age(self) -> float:
+        """Return the seconds since the sending of the last request that the quorum answered; infinite before the first.
+
+        Measured on a clock that counts system sleep. A follower that was cut off from its leader still answers
+        pings and reads; only a sync or a write passes through the leader.
+        """
+        evidence, connection = self._machine.evidence, self._teacher()
+        if connection is not None and connection.evidence > evidence:
+            evidence = connection.evidence
+        return self.runtime.boot() - evidence
+
+    @property
+    def presumed_expired(self) -> bool:
+        """Whether the evidence is older than the session timeout: the server may have ended the session.
+
+        A presumption, nothing is done because of it: only a server's word ends a session.
+        """
+        return self.evidence_age() >= self.timeout
+
+    def _learned(self) -> Machine:
+        """Return the machine with what the connection's replies tell so far."""
+        machine, connection = self._machine, self._teacher()
+        if connection is None:
+            return machine
+        return machine._replace(
+            last_zxid=max(machine.last_zxid, connection.last_zxid),
+            evidence=max(machine.evidence, connection.evidence),
+        )
+
+    def _teacher(self) -> Connection | None:
+        """The connection, if what it tells counts."""
+        # A probe's zxids are compared with ours, so they must not become ours before. A server without quorum has in
+        # its log what was never committed and may be undone.
+        phase = self._machine.phase
+        if phase is Phase.ASKING or phase is Phase.PROBING or self._machine.read_only:
+            return None
+        return self._connection
+
+    def supports(self, opcode: int) -> bool | None:
+        """Return whether the connected server knows an operation; None until it was asked."""
+        if self._connection is None:
+            return None
+        return self._knows.get(str(self._connection.endpoint), {}).get(opcode)
+
+    # ------------------------------------------------------------------ requests
+
+    @overload
+    def submit(self, message: Message[T], answered: Answered | None = None) -> asyncio.Future[Reply[T]]: ...
+    @overload
+    def submit(self, message: Request, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]: ...
+    def submit(self, message: Any, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]:
+        """Send a request with this tick's others; its future gives the reply.
+
+        The future fails with :class:`ConnectionLost` when there is no connection or it ends before the answer, with
+        a :class:`ServerError` that the server answered, :class:`RequestTooLarge`, :class:`SessionClosed` or
+        :class:`SessionFailed`. Cancelling the future forgets the answer, not the request.
+
+        *answered*, which must not raise, is called with the future: at once by the callback that brings the answer,
+        soon after where there is no connection, or it is lost.
+        """
+        if self._connection is None or not self._machine.connected:
+            future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
+            fail(future, self._unavailable(), answered)
+            return future
+        if isinstance(message, AddWatch):
+            self._watched.tree_asked(message.path)
+        elif getattr(message, "watch", False) and not self._watched.one_shot_asked(message.opcode, message.path):
+            message = copy.copy(message)
+            message.watch = False
+        return self._connection.submit(message, answered)
+
+    @overload
+    async def request(self, message: Message[T]) -> Reply[T]: ...
+    @overload
+    async def request(self, message: Request) -> Reply[Any]: ...
+    async def request(self, message: Any) -> Reply[Any]:
+        """Send a request and wait for its reply; raises what :meth:`submit`'s future fails with."""
+        return await self.submit(message)
+
+    async def read(self, message: Message[T]) -> Reply[T]:
+        """Send a read, again on every next connection, until it is answered; the caller sets the deadline."""
+        while True:
+            await self.wait_connected()
+            try:
+                return await self.submit(message)
+            except ConnectionLost:
+                continue
+
+    def _unavailable(self) -> RegistryError:
+        if self._machine.state is SessionState.FAILED:
+            failed = SessionFailed(f"the session failed: {self.failure}")
+            failed.__cause__ = self.failure
+            return failed
+        if self._machine.state is SessionState.CLOSED:
+            return SessionClosed("the session is closed")
+        return ConnectionLost(f"no connection to {self.hosts}", maybe_applied=False)
+
+    # ------------------------------------------------------------------ observers
+
+    def states(self) -> Stream[SessionState]:
+        """Return a stream of the states from the next one on; a slow consumer misses the oldest of more than 64.
+
+        It ends when the session is closed and raises what the session failed with; UsageError in another loop.
+        """
+        if self._task is not None and self._task.get_loop() is not running_loop():
+            raise UsageError("the session belongs to another event loop or thread")
+        stream: Stream[SessionState] = Stream(_STATES_KEPT)
+        self._states.attach(stream)
+        return stream
+
+    def observe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* after each change of state; it must not block. Returns what removes it."""
+        number = next(self._numbers)
+        self._observers[number] = callback
+
+        def remove() -> None:
+            self._observers.pop(number, None)
+
+        return remove
+
+    def emit(self, name: str, **fields: object) -> None:
+        """Tell the hook; what it raises is logged, and nothing else suffers."""
+        if self._hook is None:
+            return
+        try:
+            self._hook(name, fields)
+        except Exception:  # the hook is foreign code
+            log.warning("the hook raised on %s", name, exc_info=True)
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Wait until requests can be sent.
+
+        Raises :class:`ConnectTimeout` after *timeout* seconds, :class:`SessionFailed` or :class:`SessionClosed`
+        when there will be no connection. Cancelling stops the waiting only.
+        """
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        while not self._machine.connected:
+            if self._machine.state in ENDED:
+                raise self._unavailable()
+            left = None if deadline is None else deadline - asyncio.get_running_loop().time()
+            if left is not None and left <= 0:
+                assert timeout is not None
+                raise ConnectTimeout(str(self.hosts), timeout, dict(self._attempts))
+            await self._phase_change(left)
+
+    # ------------------------------------------------------------------ beginning and ending
+
+    def start(self) -> None:
+        """Begin to connect, in a task of this session's own."""
+        self._task = asyncio.get_running_loop().create_task(self._supervise(), name="aioregistry session")
+
+    async def close(self, timeout: float) -> None:
+        """End the session: the server deletes its ephemeral nodes before it answers.
+
+        Waits at most *timeout* seconds for that answer; without a connection it returns at once, and the session
+        lives until it times out. Always leaves no task and no socket behind. Cancelling cuts the waiting short, the
+        rest is still done.
+        """
+        self._step(CloseRequested())
+        try:
+            deadline = asyncio.get_running_loop().time() + timeout
+            while self._machine.phase is Phase.CLOSING and (left := deadline - asyncio.get_running_loop().time()) > 0:
+                await self._phase_change(left)
+        finally:
+            if self._machine.phase is Phase.CLOSING:
+                self._step(Overdue(self._machine.connection))
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+
+    async def _supervise(self) -> None:
+        try:
+            while self._machine.phase is not Phase.ENDED:
+                await self._procedures[self._machine.phase](self)
+        except asyncio.CancelledError:
+            if self._machine.state not in ENDED:
+                self._fail(SessionFailed("the supervisor's task was cancelled from outside"))
+            raise
+        except Exception as error:  # a defect here must reach every handle instead of a task nobody awaits
+            log.critical("the session's supervisor died", exc_info=True)
+            failure = SessionFailed(f"the supervisor died: {error!r}")
+            failure.__cause__ = error
+            self._fail(failure)
+
+    def _fail(self, error: RegistryError) -> None:
+        if self._machine.state not in ENDED:
+            self.failure = error
+        self._step(Failed())
+
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        """Call back into a room above: a defect there must not end the connection for all others."""
+        try:
+            callback(*arguments)
+        except Exception:
+            log.exception("%r raised", callback)
+
+    # ------------------------------------------------------------------ the machine
+
+    def _step(self, event: Event) -> None:
+        before = self._machine.phase
+        self._machine, commands = step(self._learned(), event)
+        for command in commands:
+            self._carry_out[type(command)](self, command)
+        if self._machine.phase is not before:
+            waiting, self._phase_changes = self._phase_changes, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    async def _phase_change(self, timeout: float | None = None, answer: asyncio.Future[Any] | None = None) -> None:
+        """Wait for the next change of phase, for *timeout* seconds at most, or until *answer* is there."""
+        loop = asyncio.get_running_loop()
+        change: asyncio.Future[None] = loop.create_future()
+
+        def enough() -> None:
+            if not change.done():
+                change.set_result(None)
+
+        def answered(_: asyncio.Future[Any]) -> None:
+            enough()
+
+        # Not asyncio.wait: this is what an idle session does all day.
+        self._phase_changes.append(change)
+        timer = None if timeout is None else loop.call_later(timeout, enough)
+        if answer is not None:
+            answer.add_done_callback(answered)
+        try:
+            await change
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if answer is not None:
+                answer.remove_done_callback(answered)
+            if change in self._phase_changes:
+                self._phase_changes.remove(change)
+
+    # ------------------------------------------------------------------ commands
+
+    def _handshake(self, command: Handshake) -> None:
+        connection = self._connection = self._dialed[command.connection]
+        connection.greet(
+            Connect(
+                last_zxid=command.last_zxid,
+                timeout_ms=round(command.timeout * 1000),
+                session_id=command.session_id,
+                password=command.password,
+                read_only=command.read_only,
+            )
+        )
+
+    def _drop(self, command: Drop) -> None:
+        connection = self._dialed.pop(command.connection)
+        failed = self._unavailable() if self._machine.state is SessionState.FAILED else None
+        connection.drop(self._attempts.get(str(connection.endpoint), "the session left it"), failed)
+        if connection is self._connection:
+            self._connection = None
+            self._watched.disconnected()
+
+    def _close_session(self, command: CloseSession) -> None:
+        _ = self._dialed[command.connection].submit(CloseSessionMessage())
+
+    def _prime_later(self, command: Prime) -> None:
+        self._news_since = command.relative_zxid  # the task does it, by the machine's phase
+
+    def _probe(self, command: Probe) -> None:
+        connection, sent = self._dialed[command.connection], self.runtime.boot()
+
+        def answered(future: asyncio.Future[Reply[Any]]) -> None:
+            if future.cancelled() or isinstance(future.exception(), ConnectionLost):
+                return
+            # A server that is overloaded answers by itself, with its own zxid.
+            zxid = connection.last_zxid if connection.evidence >= sent else -1
+            self._step(Probed(connection.number, zxid, sent, self.runtime.boot()))
+
+        connection.submit(_MUST_FAIL).add_done_callback(answered)
+
+    def _announce(self, command: Announce) -> None:
+        state = command.state
+        level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
+        log.log(
+            level, "session %s is %s (%s)", session_name(command.session_id), state.value, self.server or self.hosts
+        )
+        self.emit("session.state", state=state.value, session=command.session_id, generation=self.generation)
+        self._states.offer(state)
+        for callback in list(self._observers.values()):
+            self._call(callback)
+        if state in ENDED:
+            self._states.close(self.failure if state is SessionState.FAILED else None)
+
+    def _roll_back(self, command: RollBack) -> None:
+        how = (
+            "proven by a write to the quorum"
+            if command.proven
+            else "presumed, no server took the session for longer than it could live"
+        )
+        log.error(
+            "the ensemble lost its history (%s): we saw zxid %#x, it is at %#x; all claims and mirrors are void",
+            how,
+            command.ours,
+            command.theirs,
+        )
+        self.emit("session.rollback", ours=command.ours, theirs=command.theirs, proven=command.proven)
+
+    _carry_out: ClassVar[dict[type[Command], Callable[[Session, Any], None]]] = {
+        Handshake: _handshake,
+        Drop: _drop,
+        Prime: _prime_later,
+        Probe: _probe,
+        CloseSession: _close_session,
+        RollBack: _roll_back,
+        Announce: _announce,
+    }
+
+    # ------------------------------------------------------------------ the connection's callbacks
+
+    def _greeted(self, connection: Connection, reply: ConnectReply, sent: float) -> None:
+        self._unanswered = 0
+        if reply.session_id == 0 or reply.timeout_ms <= 0:
+            self._attempts[str(connection.endpoint)] = "refused the session"
+            self._step(Refused(connection.number, reply.read_only))
+        else:
+            self._attempts[str(connection.endpoint)] = "accepted the session, and has not answered since"
+            self._step(
+                Accepted(
+                    connection.number, reply.session_id, reply.password, reply.timeout_ms / 1000, reply.read_only, sent
+                )
+            )
+
+    def _answered(self, connection: Connection, request: Any, error: RegistryError | None) -> None:
+        opcode = request.opcode
+        if isinstance(error, AuthFailed) and self._machine.phase is Phase.PRIMING:
+            # Here, not where the answer is awaited: the server closes the connection behind it, and the end may come in
+            # the same callback.
+            self.failure = AuthenticationFailed(request.scheme, str(connection.endpoint))
+            self._step(CredentialsRefused(connection.number))
+            return
+        if isinstance(error, SessionMoved):
+            self._leave(connection, "said that the session has moved to another server")
+            return
+        if opcode in _LEARNED and (error is None or isinstance(error, (Unimplemented, MarshallingError))):
+            self._knows.setdefault(str(connection.endpoint), {})[opcode] = error is None
+        if hasattr(request, "watch") and (error is None or isinstance(error, NoNode)):
+            self._watched.read_answered(opcode, request.path, watch=request.watch, found=error is None)
+        if isinstance(request, (AddWatch, SetWatches2)) and error is None:
+            armed = [request.path] if isinstance(request, AddWatch) else request.persistent_recursive
+            for path in self._watched.trees_armed(armed):
+                _ = connection.submit(RemoveWatches(path, WatcherType.ANY))
+
+    def _lost(self, connection: Connection) -> None:
+        if connection.number in self._dialed:
+            self._attempts[str(connection.endpoint)] = connection.reason
+            self._step(Lost(connection.number))
+
+    def _fired(self, event: WatchedEvent) -> None:
+        for callback in self._watched.fire(event):
+            self._call(callback, event)
+
+    # ------------------------------------------------------------------ offline: rounds of connecting
+
+    async def _connect_round(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._machine.probe_next:  # a probe is one more question of the round before
+            # From when the round before began: who waited for an answer in vain has waited, and a handshake that is
+            # under way when the network comes back is answered at once.
+            pause = retry_delay(self._machine.failures, self.timeout, self.runtime.uniform)
+            await self._phase_change(max(pause - (loop.time() - self._round_began), 0.0))
+            self._round_began = loop.time()
+        question = self._question()
+        if question is None:
+            return
+        endpoints = await self._resolve()
+        deadline = attempt_deadline(self.timeout, self.timeout - self.evidence_age(), len(endpoints))
+        dialer = Dialer(endpoints, self._dial, deadline, self._attempts)
+        try:
+            # An answer that changes the question ends the round: everybody is asked anew.
+            while self._question() == question:
+                connection = await dialer.next()
+                if connection is None:
+                    self._step(RoundFailed())
+                    return
+                if connection.closed:
+                    self._attempts[str(connection.endpoint)] = connection.reason
+                else:
+                    await self._converse(connection, deadline - connection.took)
+        finally:
+            await dialer.aclose()
+
+    def _question(self) -> tuple[int, bool] | None:
+        """Return what servers are to be asked for, a session or a probe; None when they are to be asked for nothing."""
+        machine = self._machine
+        return (machine.session_id, machine.probe_next) if machine.phase is Phase.OFFLINE else None
+
+    async def _converse(self, connection: Connection, seconds: float) -> None:
+        """Shake hands, and probe where that is what the connection is for, until it is taken or given up."""
+        self._dialed[connection.number] = connection
+        self._step(Dialed(connection.number))
+        began = asyncio.get_running_loop().time()
+        patience = handshake_deadline(self._unanswered, connection.took, seconds)
+        if await self._outlasts({Phase.HANDSHAKING, Phase.ASKING}, began + patience):
+            self._unanswered += 1
+            self._leave(connection, f"did not answer the handshake within {patience:.3g} s")
+        elif await self._outlasts({Phase.PROBING}, began + seconds):
+            self._leave(connection, f"did not answer the probe within {seconds:.3g} s")
+
+    async def _outlasts(self, phases: Container[Phase], until: float) -> bool:
+        """Wait for another phase than these; return whether *until* came first (the loop's time)."""
+        while self._machine.phase in phases and (left := until - asyncio.get_running_loop().time()) > 0:
+            await self._phase_change(left)
+        return self._machine.phase in phases
+
+    def _leave(self, connection: Connection, why: str) -> None:
+        self._attempts[str(connection.endpoint)] = why
+        self._step(Overdue(connection.number))
+
+    async def _resolve(self) -> list[Endpoint]:
+        """Look up every name anew, side by side: addresses move."""
+        lookups = {server: asyncio.ensure_future(self.runtime.resolve(*server)) for server in self.hosts.servers}
+        endpoints: dict[Endpoint, None] = {}
+        try:
+            await asyncio.wait(lookups.values(), timeout=lookup_deadline(self.timeout))
+        finally:
+            for (host, port), lookup in lookups.items():
+                if lookup.cancel():
+                    self._attempts[f"{host}:{port}"] = "the name was not resolved in time"
+                elif error := lookup.exception():
+                    self._attempts[f"{host}:{port}"] = f"the name was not resolved: {error}"
+                else:
+                    endpoints.update(dict.fromkeys(lookup.result()))
+        shuffled = list(endpoints)
+        self.runtime.shuffle(shuffled)
+        return shuffled
+
+    async def _dial(self, endpoint: Endpoint) -> Connection:
+        self._connections += 1
+        connection = Connection(
+            self._connections,
+            endpoint,
+            self.runtime,
+            max_request=self.max_request,
+            on_greeting=self._greeted,
+            on_event=self._fired,
+            on_answer=self._answered,
+            on_lost=self._lost,
+        )
+        self._attempts.setdefault(str(endpoint), _CONNECTING)
+        began = asyncio.get_running_loop().time()
+        await self.runtime.connect(lambda: connection, endpoint, self._tls)
+        connection.took = asyncio.get_running_loop().time() - began
+        if self._attempts.get(str(endpoint)) == _CONNECTING:
+            self._attempts[str(endpoint)] = "has not answered the handshake yet"
+        return connection
+
+    # ------------------------------------------------------------------ priming: credentials, watches
+
+    async def _prime(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        deadline = self.timeout / HEARTBEATS_PER_TIMEOUT
+        try:
+            async with asyncio.timeout(deadline):
+                await self._authenticate(connection)
+                await self._learn(connection)
+                await self._restore_watches(connection)
+        except (ConnectionLost, AuthFailed):
+            return  # reported already
+        except TimeoutError:
+            self._leave(connection, f"did not answer within {deadline:.3g} s of accepting the session")
+            return
+        except RegistryError as error:
+            # An expiry between the acceptance and this, a server that is overloaded, or is no longer of the version
+            # that was found at its address.
+            self._knows.pop(str(connection.endpoint), None)
+            self._leave(connection, f"accepted the session, then failed: {error}")
+            return
+        self._attempts.clear()
+        self._step(Primed(connection.number))
+
+    async def _authenticate(self, connection: Connection) -> None:
+        for answer in [connection.submit(Auth(scheme, secret)) for scheme, secret in self._auth]:
+            await answer
+
+    async def _learn(self, connection: Connection) -> None:
+        # An unknown opcode costs the connection and whatever is pipelined behind it, so it is asked alone, before
+        # anybody else may speak, and once per server. MultiRead came with the recursive watches (3.6).
+        if self.supports(MultiRead.opcode) is None:
+            try:
+                await connection.submit(MultiRead([GetData("/")]))
+            except (Unimplemented, MarshallingError):
+                log.info("%s knows no MultiRead: one-shot watches and single reads are used", connection.endpoint)
+                # Most versions close the connection with that answer: nobody is told that it serves before it has.
+                await connection.submit(Exists("/"))
+
+    async def _restore_watches(self, connection: Connection) -> None:
+        recursive = self.supports(AddWatch.opcode) is True
+        requests = self._watched.restore(self._news_since, recursive=recursive, max_request=self.max_request)
+        for answer in [connection.submit(request) for request in requests]:
+            await answer
+
+    # ------------------------------------------------------------------ serving: heartbeats
+
+    async def _keep_alive(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        interval = self.timeout / HEARTBEATS_PER_TIMEOUT
+        if self._machine.read_only:
+            await self._endure_read_only(connection, interval)
+            return
+        while self._serves(connection):
+            idle = interval - self.evidence_age()
+            if idle > 0:
+                await self._measured(self._phase_change(idle), idle)
+            else:
+                await self._beat(connection, interval)
+
+    def _serves(self, connection: Connection) -> bool:
+        return self._connection is connection and self._machine.phase is Phase.SERVING
+
+    async def _beat(self, connection: Connection, interval: float) -> None:
+        """Ask the quorum for a sign of life, and leave the server when none has come for two intervals."""
+        beat: asyncio.Future[Any] = connection.submit(Sync("/"))
+        patience, stalled = interval, False
+        # An answer may be an error that proves nothing, and a write's may come first.
+        while patience > 0 and self._serves(connection) and self.evidence_age() >= interval:
+            answer = None if beat.done() else beat
+            stalled = await self._measured(self._phase_change(patience, answer), patience)
+            patience = 2 * interval - self.evidence_age()
+        if not stalled and self._serves(connection) and self.evidence_age() >= interval:
+            log.warning("%s has not answered a sync for %.3g s: leaving it", connection.endpoint, interval)
+            self._leave(connection, f"did not answer a sync within {interval:.3g} s")
+
+    async def _measured(self, waiting: Any, planned: float) -> bool:
+        """Await something that takes *planned* seconds at most; return whether the loop was blocked for long meanwhile.
+
+        After a stall the silence may be our own: the answer is given another chance before the server is blamed.
+        """
+        before = self.runtime.boot()
+        await waiting
+        late = self.runtime.boot() - before - planned
+        if late < self.timeout / 10:
+            return False
+        log.warning("the event loop was blocked, or the system slept, for %.3g s; heartbeats stopped meanwhile", late)
+        self.emit("session.stall", seconds=late, timeout=self.timeout)
+        return True
+
+    async def _endure_read_only(self, connection: Connection, interval: float) -> None:
+        """Read from a server without quorum for one timeout, then look for a better one."""
+        for _ in range(HEARTBEATS_PER_TIMEOUT):
+            await self._phase_change(interval)
+            if not self._serves(connection):
+                return
+            _ = connection.submit(Exists("/"))  # any request keeps the connection
+        self._leave(connection, "has no quorum")
+
+    async def _wait(self) -> None:
+        await self._phase_change()
+
+    _procedures: ClassVar[dict[Phase, Callable[[Session], Any]]] = {
+        Phase.OFFLINE: _connect_round,
+        Phase.PRIMING: _prime,
+        Phase.SERVING: _keep_alive,
+        Phase.CLOSING: _wait,
+    }
+
+    def __repr__(self) -> str:
+        age = self.evidence_age()
+        evidence = f"evidence {age:.1f}s old" if age != float("inf") else "no evidence"
+        where = self.server or self.hosts
+        return f"<Session {session_name(self.id)} {self.state.name} {where} timeout={self.timeout:g}s {evidence}>"
+
+
+class SessionWatches:
+    """Who listens to events, shared by all rooms above."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def listen(self, path: str, callback: Callable[[WatchedEvent], None]) -> Watch:
+        """Call *callback* for each event on exactly *path*.
+
+        Reads with ``watch=True`` arm the watches, and reconnecting restores them.
+        """
+        return Watch(self._session, path, callback)
+
+    def listen_tree(self, path: str, callback: Callable[[WatchedEvent], None]) -> TreeWatch:
+        """Call *callback* for each event on *path* and below, once :meth:`TreeWatch.arm` has set the watch."""
+        return TreeWatch(self._session, path, callback)
+
+
+class Watch:
+    """A listener to one path, until closed."""
+
+    def __init__(self, session: Session, path: str, callback: Callable[[WatchedEvent], None]) -> None:
+        self._session, self._path, self._callback = session, path, callback
+        self._closed = False
+        self._listen()
+
+    def close(self) -> None:
+        """Listen no more, from now on; may be called again."""
+        if not self._closed:
+            self._closed = True
+            self._unlisten()
+
+    def _listen(self) -> None:
+        self._session._watched.listen(self._path, self._fired)
+
+    def _unlisten(self) -> None:
+        self._session._watched.unlisten(self._path, self._fired)
+
+    def _fired(self, event: WatchedEvent) -> None:
+        if not self._closed:  # by another listener to the same event
+            self._callback(event)
+
+
+class TreeWatch(Watch):
+    """A listener to a path and everything below, shared on the server with others on the same path."""
+
+    async def arm(self) -> None:
+        """Set the recursive watch on the present connection, unless it is set; to be called again after each reconnect.
+
+        Raises :class:`UnsupportedServer` where the server has none, :class:`ConnectionLost`.
+        """
+        session = self._session
+        # Again where a read with a one-shot watch on the same path, sent meanwhile, has replaced it.
+        while not self._closed and not session._watched.is_tree_armed(self._path):
+            if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
+                raise UnsupportedServer(f"{session.server} has no recursive watches")
+            try:
+                await session.submit(AddWatch(self._path))
+            except (Unimplemented, MarshallingError) as error:
+                raise UnsupportedServer(f"{session.server} has no recursive watches") from error
+
+    def _listen(self) -> None:
+        self._session._watched.listen_tree(self._path, self._fired)
+
+    def _unlisten(self) -> None:
+        if self._session._watched.unlisten_tree(self._path, self._fired) and self._session.connected:
+            _ = self._session.submit(RemoveWatches(self._path, WatcherType.ANY))

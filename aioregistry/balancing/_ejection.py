@@ -1,0 +1,178 @@
+"""Outlier ejection: instances that fail are set aside for a while, as many as can be spared.
+
+The rule is that of Envoy's outlier detection for consecutive errors: a threshold, a base time that grows, a cap, a
+jitter, a limit to how many. Two things differ: pauses double instead of growing by one base time each, and who returns
+is on probation, as behind a half-open circuit breaker: one failure sets it aside again.
+"""
+
+from __future__ import annotations
+
+import math
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from aioregistry._errors import InvalidArgument
+
+from ._members import check_count, check_number
+from ._strategies import Draw
+
+__all__ = ["Ejection", "Outliers"]
+
+_MOST_DOUBLINGS: Final = 64
+_HEAP_SLACK: Final = 16
+
+
+class Ejection:
+    """When instances are set aside, and for how long.
+
+    Args:
+        failures: in a row, that set an instance aside.
+        pause: seconds of the first pause; doubled with each that follows. An instance that stayed in for longer than
+            its last pause begins anew.
+        longest: seconds that no pause exceeds.
+        jitter: share of each pause that is left to chance, so that they do not all return at once: a pause of 10 s with
+            a jitter of 0.2 takes between 8 and 10 s.
+        remaining: share of the instances that is never set aside, rounded up; of those that are neither disabled nor
+            filtered out. From 0 (all may be) to 1.
+        errors: exceptions that count as the instance's failure when they leave the ``with`` block of a pick. Others,
+            and cancellation, say nothing about the instance.
+
+    Raises:
+        InvalidArgument: an argument is wrong.
+    """
+
+    __slots__ = ("errors", "failures", "jitter", "longest", "pause", "remaining")
+
+    def __init__(
+        self,
+        *,
+        failures: int = 3,
+        pause: float = 5.0,
+        longest: float = 300.0,
+        jitter: float = 0.2,
+        remaining: float = 0.5,
+        errors: type[Exception] | tuple[type[Exception], ...] = Exception,
+    ) -> None:
+        check_count("failures", failures)
+        check_number("pause", pause, at_least=0.001, at_most=86_400)
+        check_number("longest", longest, at_least=0.001, at_most=86_400)
+        if longest < pause:
+            raise InvalidArgument("longest", longest, f"must not be less than pause={pause:g}")
+        check_number("jitter", jitter, at_least=0, at_most=1)
+        check_number("remaining", remaining, at_least=0, at_most=1)
+        self.failures = failures
+        self.pause = pause
+        self.longest = longest
+        self.jitter = jitter
+        self.remaining = remaining
+        self.errors = _checked_errors(errors)
+
+    def spared(self, total: int) -> int:
+        """Return how many of *total* may be set aside."""
+        return total - math.ceil(self.remaining * total)
+
+    def duration(self, pauses: int, draw: Draw) -> float:
+        """Return the seconds of the pause after *pauses* in a row."""
+        longest = min(self.longest, self.pause * 2.0 ** min(pauses, _MOST_DOUBLINGS))
+        return longest * (1 - self.jitter * draw())
+
+    def __repr__(self) -> str:
+        return f"Ejection({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+
+def _checked_errors(errors: object) -> tuple[type[Exception], ...]:
+    kinds = errors if isinstance(errors, tuple) else (errors,)
+    if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+        raise InvalidArgument("errors", errors, "must be a class of exceptions, or a tuple of some")
+    return kinds
+
+
+class _Record:
+    """What is remembered of an instance that failed."""
+
+    __slots__ = ("failures", "pause", "pauses", "until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.pauses = 0
+        self.pause = 0.0
+        self.until = -math.inf  # when the last pause ended, or will
+
+    def recovered(self, now: float) -> bool:
+        """Whether it has stayed in for longer than it was out."""
+        return now - self.until > self.pause
+
+
+class Outliers:
+    """Who is set aside, by id; told of reports, of time, and of how many there are. Every step is O(log n) at most.
+
+    Attributes:
+        aside: when each returns, on the clock of whoever calls.
+    """
+
+    __slots__ = ("_draw", "_due", "_records", "_rule", "aside")
+
+    def __init__(self, rule: Ejection, draw: Draw) -> None:
+        self._rule = rule
+        self._draw = draw
+        self._records: dict[str, _Record] = {}
+        self._due: list[tuple[float, str]] = []  # a heap; what was released early stays in it for a while
+        self.aside: dict[str, float] = {}
+
+    def succeeded(self, id: str, since: float, now: float) -> None:
+        """A call to *id* that began at *since* was good."""
+        record = self._heard(id, since)
+        if record is None:
+            return
+        record.failures = 0
+        if record.recovered(now):
+            del self._records[id]
+
+    def failed(self, id: str, since: float, now: float, total: int) -> float | None:
+        """A call to *id*, one of *total*, that began at *since* failed; return the seconds it is set aside for."""
+        if id not in self._records:
+            self._records[id] = _Record()
+        record = self._heard(id, since)
+        if record is None:
+            return None
+        record.failures += 1
+        if record.failures < self._rule.failures or len(self.aside) >= self._rule.spared(total):
+            return None
+        if record.recovered(now):
+            record.pauses = 0
+        record.pause = self._rule.duration(record.pauses, self._draw)
+        record.pauses += 1
+        record.until = self.aside[id] = now + record.pause
+        heappush(self._due, (record.until, id))
+        return record.pause
+
+    def _heard(self, id: str, since: float) -> _Record | None:
+        """The record of *id*, unless the call began before its last pause was over: for that it has paid."""
+        record = self._records.get(id)
+        return None if record is None or id in self.aside or since < record.until else record
+
+    def forget(self, id: str) -> None:
+        """*id* is gone."""
+        self._records.pop(id, None)
+        self.aside.pop(id, None)
+        if len(self._due) > 2 * len(self.aside) + _HEAP_SLACK:
+            self._due = [(until, each) for each, until in self.aside.items()]
+            heapify(self._due)
+
+    def next_return(self) -> float | None:
+        """Return when the first of those set aside returns; None where there are none."""
+        while self._due and self.aside.get(self._due[0][1]) != self._due[0][0]:
+            heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def returned(self, now: float, total: int) -> list[str]:
+        """Return who is not set aside any more: whose pause is over, and who cannot be spared among *total* left."""
+        back = []
+        while (due := self.next_return()) is not None and (due <= now or len(self.aside) > self._rule.spared(total)):
+            _, id = heappop(self._due)
+            del self.aside[id]
+            record = self._records[id]
+            record.until = min(due, now)
+            record.failures = self._rule.failures - 1
+            back.append(id)
+        return back

@@ -1,0 +1,199 @@
+"""What strategies choose among: members, and what of an instance they go by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Set
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+
+from aioregistry._errors import InvalidArgument
+from aioregistry._model import ServiceInstance
+
+__all__ = [
+    "HEAVIEST",
+    "LIGHTEST",
+    "Census",
+    "Filter",
+    "Member",
+    "Traits",
+    "Weight",
+    "check_count",
+    "check_name",
+    "check_number",
+    "filter_of",
+    "payload_field",
+    "weight_of",
+]
+
+P = TypeVar("P")
+
+Weight: TypeAlias = str | Callable[[ServiceInstance[P]], float]
+"""A field of the payload that holds the weight, or a function that tells it."""
+
+Filter: TypeAlias = Mapping[str, object] | Callable[[ServiceInstance[P]], bool]
+"""What fields of the payload must be, each one value or a set of allowed ones; or a function that tells."""
+
+LIGHTEST: Final = 1e-9
+HEAVIEST: Final = 1e9
+"""The bounds of weights other than 0. Within them a sum over any service keeps every weight's share."""
+
+
+class Traits(NamedTuple):
+    """What a strategy goes by; an instance whose traits stay what they were keeps its place in the strategy."""
+
+    weight: float = 1.0
+    local: bool = False
+    """Whether it is in the zone of whoever picks."""
+
+
+class Member(Generic[P]):
+    """An instance that may be chosen.
+
+    Attributes:
+        id: the instance's.
+        instance: as it is now.
+        traits: as they are now; unchanged for as long as the member is in a pool.
+        rank: that of the pool it belongs to; the least is picked first.
+        outstanding: calls under way, for as long as somebody counts them.
+    """
+
+    __slots__ = ("id", "instance", "outstanding", "rank", "traits")
+
+    def __init__(self, instance: ServiceInstance[P], traits: Traits, rank: int = 0) -> None:
+        self.id = instance.id
+        self.instance = instance
+        self.traits = traits
+        self.rank = rank
+        self.outstanding = 0
+
+    def __repr__(self) -> str:
+        return f"<Member {self.id} {self.traits} outstanding={self.outstanding}>"
+
+
+class Census:
+    """How many members there are, those that are set aside included: what is missing shows a zone that fails."""
+
+    __slots__ = ("local", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.local = 0
+
+    def count(self, traits: Traits, number: int) -> None:
+        """*number* members with these *traits* came (or went, where it is negative)."""
+        self.total += number
+        self.local += number * traits.local
+
+
+# ---------------------------------------------------------------- what payloads say
+
+
+def payload_field(instance: ServiceInstance[Any], field: str) -> object:
+    """Return the payload's *field*: a key of a mapping, an attribute of anything else; None where it has none.
+
+    Raises:
+        InvalidArgument: the payload is of a type whose attribute raises.
+    """
+    payload = instance.payload
+    try:
+        return payload.get(field) if isinstance(payload, Mapping) else getattr(payload, field, None)
+    except Exception as error:
+        raise InvalidArgument(field, None, f"of {instance.id}: reading it raised {error!r}") from error
+
+
+def weight_of(weight: Weight[P], instance: ServiceInstance[P]) -> float:
+    """Return the weight of *instance*.
+
+    Raises:
+        InvalidArgument: it is no number, negative, not finite, or beyond what can be told apart; or the function
+            raised.
+    """
+    name = weight if isinstance(weight, str) else "weight"
+    value: object
+    if isinstance(weight, str):
+        value = payload_field(instance, weight)
+    else:
+        try:
+            value = weight(instance)
+        except Exception as error:
+            raise InvalidArgument(name, None, f"of {instance.id}: the function raised {error!r}") from error
+    check_number(name, value, at_least=0, at_most=HEAVIEST, of=instance.id)
+    assert isinstance(value, int | float)
+    if 0 < value < LIGHTEST:
+        raise InvalidArgument(name, value, f"of {instance.id}: must be 0, or at least {LIGHTEST:g}")
+    return float(value)
+
+
+def filter_of(where: Filter[P] | None) -> Callable[[ServiceInstance[P]], bool]:
+    """Return *where* as a function; it raises :class:`InvalidArgument` where a function of the caller's answers amiss.
+
+    Raises:
+        InvalidArgument: *where* is neither a mapping nor a function, or has nothing in it.
+    """
+    if where is None:
+        return _everything
+    if isinstance(where, Mapping):
+        return _matching(where)
+    if not callable(where):
+        raise InvalidArgument("where", where, "must be a mapping of payload fields to values, or a function")
+    asked = where
+
+    def accepted(instance: ServiceInstance[P]) -> bool:
+        try:
+            answer = asked(instance)
+        except Exception as error:
+            raise InvalidArgument("where", None, f"of {instance.id}: the function raised {error!r}") from error
+        # A coroutine, say, would let everything through.
+        if not isinstance(answer, bool):
+            raise InvalidArgument("where", answer, f"of {instance.id}: the function must return a bool")
+        return answer
+
+    return accepted
+
+
+def _everything(_: ServiceInstance[Any]) -> bool:
+    return True
+
+
+def _matching(where: Mapping[str, object]) -> Callable[[ServiceInstance[Any]], bool]:
+    if not where:
+        raise InvalidArgument("where", where, "an empty filter says nothing: leave it out")
+    for field, wanted in where.items():
+        check_name("where", field)
+        if isinstance(wanted, Set) and not wanted:
+            raise InvalidArgument(f"where[{field!r}]", wanted, "no value is allowed: nothing could ever be picked")
+    fields = tuple(where.items())
+
+    def accepted(instance: ServiceInstance[Any]) -> bool:
+        return all(_is(payload_field(instance, field), wanted) for field, wanted in fields)
+
+    return accepted
+
+
+def _is(value: object, wanted: object) -> bool:
+    if isinstance(wanted, Set):
+        return any(_is(value, each) for each in wanted)  # what JSON holds need not be hashable
+    return isinstance(value, bool) is isinstance(wanted, bool) and value == wanted  # JSON's true is not 1
+
+
+# ---------------------------------------------------------------- what callers give
+
+
+def check_name(field: str, value: object) -> None:
+    """Raise :class:`InvalidArgument` unless *value* is a string with something in it."""
+    if not isinstance(value, str) or not value:
+        raise InvalidArgument(field, value, "must be a string, and not an empty one")
+
+
+def check_count(field: str, value: object) -> None:
+    """Raise :class:`InvalidArgument` unless *value* is an int of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidArgument(field, value, "must be an int of 1 or more")
+
+
+def check_number(field: str, value: object, *, at_least: float, at_most: float, of: str | None = None) -> None:
+    """Raise :class:`InvalidArgument` unless *value* is a number within the bounds; *of* names whose it is."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not at_least <= value <= at_most:  # type: ignore[operator] # NaN compares as False
+        bounds = f"from {at_least:g} to {at_most:g}" if math.isfinite(at_most) else f"of {at_least:g} or more"
+        raise InvalidArgument(field, value, f"{'' if of is None else f'of {of}: '}must be a number {bounds}")

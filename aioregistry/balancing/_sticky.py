@@ -1,0 +1,90 @@
+"""Keys that stay with the instance they were given first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Generic, TypeVar
+
+from aioregistry._model import ServiceInstance
+
+from ._members import Census, Member, Traits, check_count
+from ._strategies import Draw, Pool, Remembering, Strategy, check_strategy
+
+__all__ = ["Sticky"]
+
+P = TypeVar("P")
+
+
+class Sticky(Generic[P]):
+    """A key's first pick is another strategy's; its later ones are the same instance, for as long as it can be picked.
+
+    Unlike with :class:`Ring` no key moves to an instance that comes, and any strategy decides; but what is remembered
+    is this process's alone. O(1) and what the other strategy takes.
+
+    Args:
+        strategy: chooses for keys that are new, and for those whose instance is gone, disabled or set aside.
+        keys: how many are remembered; beyond that the one that was not asked for longest is forgotten.
+
+    Raises:
+        InvalidArgument: an argument is wrong.
+    """
+
+    __slots__ = ("keys", "strategy")
+    keyed = True
+
+    def __init__(self, strategy: Strategy[P], *, keys: int = 100_000) -> None:
+        check_strategy("strategy", strategy)
+        check_count("keys", keys)
+        self.strategy = strategy
+        self.keys = keys
+
+    def traits(self, instance: ServiceInstance[P]) -> Traits:
+        """Return what the inner strategy goes by."""
+        return self.strategy.traits(instance)
+
+    def pool(self, draw: Draw, census: Census) -> Pool[Any]:
+        """Return an empty pool."""
+        return _Memory(self.strategy.pool(draw, census), self.keys)
+
+    def __repr__(self) -> str:
+        return f"Sticky({self.strategy!r})"
+
+
+class _Memory:
+    __slots__ = ("_inner", "_keys", "_members", "_remembered")
+
+    def __init__(self, inner: Pool[Any], keys: int) -> None:
+        self._inner = inner
+        self._keys = keys
+        self._members: dict[str, Member[Any]] = {}
+        # By id: a restarted instance has its keys again. What became of the instance is looked up when it is needed.
+        self._remembered: OrderedDict[bytes, str] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def add(self, member: Member[Any]) -> None:
+        self._members[member.id] = member
+        self._inner.add(member)
+
+    def discard(self, member: Member[Any]) -> None:
+        del self._members[member.id]
+        self._inner.discard(member)
+
+    def remember_with(self, other: _Memory) -> None:
+        self._remembered = other._remembered
+        if isinstance(self._inner, Remembering):
+            self._inner.remember_with(other._inner)
+
+    def choose(self, key: bytes | None) -> Member[Any]:
+        assert key is not None
+        remembered = self._remembered
+        id = remembered.get(key)
+        member = None if id is None else self._members.get(id)
+        if member is None:
+            member = self._inner.choose(key)
+            remembered[key] = member.id
+        remembered.move_to_end(key)
+        if len(remembered) > self._keys:
+            remembered.popitem(last=False)
+        return member

@@ -1,0 +1,117 @@
+"""The own zone first."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from aioregistry._errors import InvalidArgument
+from aioregistry._model import ServiceInstance
+
+from ._keys import share
+from ._members import Census, Member, Traits, check_count, check_name, check_number, payload_field
+from ._strategies import Draw, Pool, Remembering, Strategy, check_strategy
+
+__all__ = ["OwnZone"]
+
+P = TypeVar("P")
+
+
+class OwnZone(Generic[P]):
+    """Instances of one's own zone, as far as they suffice; the rest spills over to the others.
+
+    The zone suffices while it has *at_least* instances and no fewer than *healthy* of its own are in; below that it
+    gets that part of the picks which it can carry (two where three are needed: two thirds), not none: an overflow, as
+    Envoy's zone-aware routing has it, does not drown the neighbours all at once. With a strategy that takes a key it is
+    the key that decides, so that a key stays where it is.
+
+    Args:
+        zone: one's own, as the payload says it.
+        strategy: how to choose within the zone, and among the others.
+        field: the payload's field that holds the zone; an instance without it is in no zone.
+        at_least: instances that the zone needs to carry all picks.
+        healthy: share of the zone's instances, disabled and filtered ones not counted, that must not be set aside for
+            the zone to carry all picks; from 0 (spill only where nobody is left) to 1.
+
+    Raises:
+        InvalidArgument: an argument is wrong, or *strategy* knows of zones itself.
+    """
+
+    __slots__ = ("_at_least", "_field", "_healthy", "strategy", "zone")
+
+    def __init__(
+        self, zone: str, strategy: Strategy[P], *, field: str = "zone", at_least: int = 1, healthy: float = 0.7
+    ) -> None:
+        check_name("zone", zone)
+        _check_zoneless(strategy)
+        check_name("field", field)
+        check_count("at_least", at_least)
+        check_number("healthy", healthy, at_least=0, at_most=1)
+        self.zone = zone
+        self.strategy = strategy
+        self._field = field
+        self._at_least = at_least
+        self._healthy = healthy
+
+    @property
+    def keyed(self) -> bool:
+        """Whether a choice needs a key."""
+        return self.strategy.keyed
+
+    def traits(self, instance: ServiceInstance[P]) -> Traits:
+        """Return what the inner strategy goes by, and whether *instance* is local."""
+        return Traits(self.strategy.traits(instance).weight, payload_field(instance, self._field) == self.zone)
+
+    def pool(self, draw: Draw, census: Census) -> Pool[Any]:
+        """Return an empty pool."""
+        inner = self.strategy
+        return _Zones(self, inner.pool(draw, census), inner.pool(draw, census), draw, census)
+
+    def carried(self, live: int, known: int) -> float:
+        """Return the share of the picks that the zone can carry with *live* of *known* instances; may be above 1."""
+        return live / max(self._at_least, self._healthy * known)
+
+    def __repr__(self) -> str:
+        return f"OwnZone({self.zone!r}, {self.strategy!r})"
+
+
+def _check_zoneless(strategy: object) -> None:
+    check_strategy("strategy", strategy)
+    while strategy is not None:
+        if isinstance(strategy, OwnZone):
+            raise InvalidArgument("strategy", strategy, "there is one zone that is one's own")
+        strategy = getattr(strategy, "strategy", None)
+
+
+class _Zones:
+    __slots__ = ("_census", "_draw", "_local", "_others", "_zone")
+
+    def __init__(self, zone: OwnZone[Any], local: Pool[Any], others: Pool[Any], draw: Draw, census: Census) -> None:
+        self._zone = zone
+        self._local = local
+        self._others = others
+        self._draw = draw
+        self._census = census
+
+    def __len__(self) -> int:
+        return len(self._local) + len(self._others)
+
+    def add(self, member: Member[Any]) -> None:
+        (self._local if member.traits.local else self._others).add(member)
+
+    def discard(self, member: Member[Any]) -> None:
+        (self._local if member.traits.local else self._others).discard(member)
+
+    def remember_with(self, other: _Zones) -> None:
+        for mine, others in ((self._local, other._local), (self._others, other._others)):
+            if isinstance(mine, Remembering):
+                mine.remember_with(others)
+
+    def choose(self, key: bytes | None) -> Member[Any]:
+        return (self._local if self._stays(key) else self._others).choose(key)
+
+    def _stays(self, key: bytes | None) -> bool:
+        live = len(self._local)
+        if not live or not len(self._others):
+            return live > 0
+        carried = self._zone.carried(live, self._census.local)
+        return carried >= 1 or (self._draw() if key is None else share(key)) < carried

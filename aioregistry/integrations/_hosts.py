@@ -1,0 +1,120 @@
+"""Hosts of the form ``<service>.registry``, and where an instance is reached. Pure.
+
+A host names a service: ``chat.registry``, ``com.example.chat.registry``. Host names know no case and their parts hold
+letters, digits, hyphens and underscores; a service whose name has capitals or other characters is given a host by the
+caller's own table (``services={"chat": "Chat.v2"}``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any, Final, NamedTuple
+
+from aioregistry._errors import InvalidArgument
+from aioregistry._model import ServiceInstance
+
+__all__ = ["SUFFIX", "URL_FIELDS", "Endpoint", "check_label", "endpoint_of", "is_registry_host", "label_of"]
+
+SUFFIX: Final = ".registry"
+
+URL_FIELDS: Final = ("scheme", "host", "port")
+"""What an error of :func:`label_of` is about."""
+
+# Underscores are no part of host names (RFC 1123), but of many services' names, and no resolver is asked.
+_PART = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_LABEL: Final = re.compile(rf"{_PART}(\.{_PART})*")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_PORT_FIELDS: Final = {"http": "port", "ws": "port", "https": "ssl_port", "wss": "ssl_port"}
+
+
+class Endpoint(NamedTuple):
+    """Where an instance is reached."""
+
+    address: str
+    port: int
+
+
+def is_registry_host(host: str) -> bool:
+    """Return whether *host* is one of the registry's, well-formed or not."""
+    return f".{_canonical(host)}".endswith(SUFFIX)
+
+
+def label_of(scheme: str, host: str, port: int | None = None) -> str:
+    """Return what comes before ``.registry`` in the *host* of a URL, in lower case.
+
+    Args:
+        scheme: the URL's: http, https, ws or wss.
+        host: one dot may follow, as it may in DNS.
+        port: None where the URL has none.
+
+    Raises:
+        InvalidArgument: it is no host of the registry's, or *port* is given: the port is the instance's to say.
+    """
+    if scheme not in _PORT_FIELDS:
+        raise InvalidArgument("scheme", scheme, f"is none of {', '.join(_PORT_FIELDS)}")
+    if not is_registry_host(host):
+        raise InvalidArgument("host", host, f"is no <service>{SUFFIX}")
+    label = f".{_canonical(host)}".removesuffix(SUFFIX).removeprefix(".")
+    # Other alphabets have letters whose lower case is an ASCII one.
+    problem = _problem(label if host.isascii() else host)
+    if problem is not None:
+        raise InvalidArgument("host", host, f"what precedes {SUFFIX} {problem}")
+    if port is not None:
+        raise InvalidArgument("port", port, f"each instance of {host} has its own: give none")
+    return label
+
+
+def check_label(field: str, label: object) -> str:
+    """Return *label* if ``<label>.registry`` is a host.
+
+    Raises:
+        InvalidArgument: it is not; names *field*.
+    """
+    problem = _problem(label) if isinstance(label, str) else "must be a string"
+    if problem is not None:
+        raise InvalidArgument(field, label, problem)
+    assert isinstance(label, str)
+    return label
+
+
+def endpoint_of(instance: ServiceInstance[Any], scheme: str) -> Endpoint:
+    """Return where *instance* is reached by *scheme*: its ``ssl_port`` for https and wss, its ``port`` for http and ws.
+
+    Raises:
+        InvalidArgument: it publishes no address, or one that is none, or no such port.
+    """
+    field = _PORT_FIELDS[scheme]
+    port = instance.ssl_port if field == "ssl_port" else instance.port
+    if instance.address is None or not _is_address(instance.address):
+        raise InvalidArgument("address", instance.address, f"{instance.name}/{instance.id} cannot be reached by that")
+    if not port:
+        raise InvalidArgument(field, port, f"{instance.name}/{instance.id} cannot be reached by {scheme}")
+    return Endpoint(instance.address, port)
+
+
+def _is_address(address: str) -> bool:
+    """Whether it is a host name or an IP address, which nothing looked at when it was published."""
+    if _NAME.fullmatch(address):
+        return True
+    try:
+        if ":" in address:
+            ipaddress.ip_address(address)
+            return True
+        # As getaddrinfo does, whose UnicodeError no client expects.
+        return not address.isascii() and _NAME.fullmatch(address.encode("idna").decode("ascii")) is not None
+    except ValueError:
+        return False
+
+
+def _canonical(host: str) -> str:
+    return host.lower().removesuffix(".")
+
+
+def _problem(label: str) -> str | None:
+    if _LABEL.fullmatch(label) is None:
+        return "must be parts of letters, digits, - and _ in lower case, with dots between"
+    if any(part.startswith("xn--") for part in label.split(".")):
+        # Which of the spellings that IDNA takes for one was meant is not known: never a wrong service.
+        return "must not be internationalised (xn--)"
+    return None

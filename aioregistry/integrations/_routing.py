@@ -1,0 +1,406 @@
+"""What the integrations of HTTP clients share: a request to ``<service>.registry`` finds an instance.
+
+How it went is reported to the balancer, and a request that failed is repeated on another instance where that does no
+harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+
+from aioregistry import (
+    Balancer,
+    Ejection,
+    LeastOutstanding,
+    OwnZone,
+    Pick,
+    Random,
+    Registry,
+    Ring,
+    RoundRobin,
+    Sticky,
+    View,
+    Weighted,
+)
+from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
+from aioregistry._paths import check_segment
+from aioregistry.balancing import strategy_of
+
+from ._hosts import SUFFIX, URL_FIELDS, Endpoint, check_label, endpoint_of, label_of
+
+__all__ = [
+    "EJECTION",
+    "IDEMPOTENT",
+    "SAFE",
+    "Authority",
+    "Call",
+    "Errand",
+    "Router",
+    "Strategy",
+    "Verdict",
+    "check_authority",
+    "check_flag",
+]
+
+R = TypeVar("R")
+
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+"""The methods that change nothing (RFC 9110, section 9.2.1; QUERY: RFC 10008)."""
+
+IDEMPOTENT: Final = SAFE | {"PUT", "DELETE"}
+"""The methods that may be done twice, as long as nobody else writes in between (RFC 9110, section 9.2.2)."""
+
+EJECTION: Final = Ejection()
+"""When instances that fail are set aside, unless the caller says so."""
+
+Authority = Literal["service", "instance"]
+Strategy = LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | Weighted[Any] | str
+
+MOST_VIEWS: Final = 100
+"""Services that are followed for the hosts of requests: a URL from outside must not make it any number."""
+
+_OPENING: Final = 10.0  # seconds until a view that nobody has a deadline for must be there; a session's usual timeout
+_DRAWS: Final = 32  # until an instance must have come that was not tried: one in two is missed once in 2**32
+
+
+class Verdict(enum.Enum):
+    """What an error says about the instance and the request."""
+
+    UNSENT = "it could not be reached: the request is as if it had never been made"
+    BROKEN = "it failed before it answered: what it did is unknown"
+    FAILED = "it failed, and another would not help"
+    INNOCENT = "nothing is said about it"
+
+
+class Errand(Protocol[R]):
+    """One request, in the words of one framework."""
+
+    method: str
+    scheme: str
+    host: str
+    port: int | None
+    key: str | bytes | None
+
+    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> R:
+        """Send it to *endpoint* and return the response as soon as there is one; *attempts_left* counts this one."""
+
+    def judge(self, error: Exception) -> Verdict:
+        """What an error of `attempt` says."""
+
+    def status(self, response: R) -> int:
+        """The status of the response."""
+
+    async def discard(self, response: R) -> None:
+        """Let go of a response that is not the one."""
+
+    def replayable(self) -> bool:
+        """Whether the body can be sent, again if it was sent in part."""
+
+    def patience(self) -> float | None:
+        """Seconds that finding an instance may take; None: nobody said."""
+
+    def refused(self, error: InvalidArgument) -> Exception:
+        """The framework's error for a URL that is no good."""
+
+    def unreachable(self, error: RegistryError) -> Exception:
+        """The framework's error for a host that does not lead anywhere."""
+
+
+class Call:
+    """One attempt at an instance: counted as outstanding until it is ended, which reports it."""
+
+    def __init__(self, pick: Pick[Any], under_way: dict[Call, None]) -> None:
+        self.instance = pick.instance
+        self._pick = pick.__enter__()
+        self._under_way = under_way
+        under_way[self] = None
+
+    def good(self) -> None:
+        """The instance answered, and all of it."""
+        self._end(None)
+
+    def bad(self, error: Exception | None = None) -> None:
+        """The instance failed: with *error*, if the ejection counts that as a failure; with an answer unless given."""
+        if error is None:
+            self._pick.failed()
+        self._end(error)
+
+    def void(self) -> None:
+        """How it went says nothing about the instance."""
+        self._end(asyncio.CancelledError())
+
+    def end(self, verdict: Verdict, error: Exception) -> None:
+        """The attempt ended with *error*."""
+        if verdict is Verdict.INNOCENT:
+            self.void()
+        else:
+            self.bad(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self in self._under_way:
+            del self._under_way[self]
+            self._pick.__exit__(type(error), error, None)
+
+
+class Router(Generic[R]):
+    """Finds instances for requests, and repeats these where that is safe.
+
+    Args:
+        registry: in which services are looked up by host; None leaves those of *services*.
+        services: by what precedes ``.registry``, the balancer to ask, or the service's name.
+        strategy: of the balancers that are made for services of the registry.
+        ejection: theirs; None sets nobody aside.
+        attempts: how often a request is sent at most, each time to another instance.
+        repeat: the methods of which a request is repeated though an instance may have done it.
+        statuses: of responses by which an instance has failed.
+        wait: seconds to wait for an instance where there is none; None does not wait.
+
+    Raises:
+        InvalidArgument: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        registry: Registry | None,
+        *,
+        services: Mapping[str, Balancer[Any] | str] | None,
+        strategy: Strategy,
+        ejection: Ejection | None,
+        attempts: int,
+        repeat: Collection[str],
+        statuses: Collection[int],
+        wait: float | None,
+    ) -> None:
+        _check_registry(registry)
+        _check_count("attempts", attempts)
+        _check_wait(wait)
+        if ejection is not None and not isinstance(ejection, Ejection):
+            raise InvalidArgument("ejection", ejection, "give an Ejection, or None")
+        self._registry = registry
+        self._strategy = strategy_of(strategy)
+        self._ejection = ejection
+        self._attempts = attempts
+        self._repeat = _checked_methods(repeat)
+        self._statuses = _checked_statuses(statuses)
+        self._wait = wait
+        self._services = _checked_services(services, registry)
+        self._closed = False
+        self._under_way: dict[Call, None] = {}
+        self._opened: dict[str, asyncio.Task[tuple[View[Any], Balancer[Any]]]] = {}
+
+    # ------------------------------------------------------------------ a request
+
+    async def send(self, errand: Errand[R]) -> tuple[R, Call]:
+        """Send a request to an instance; return its response and the call, to be ended when the response is.
+
+        Cancelling ends the attempt under way and says nothing about its instance.
+        """
+        try:
+            label = label_of(errand.scheme, errand.host, errand.port)
+            balancer = await self._balancer(label, errand)
+            pick = await self._first(balancer, errand)
+        except InvalidArgument as error:
+            if error.field not in URL_FIELDS:
+                raise
+            raise errand.refused(error) from error
+        except RegistryError as error:
+            raise errand.unreachable(error) from error
+        return await self._attempts_from(pick, balancer, errand)
+
+    async def _attempts_from(self, pick: Pick[Any], balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Call]:
+        tried: set[str] = set()
+        while True:
+            call, left = Call(pick, self._under_way), self._attempts - len(tried)
+            tried.add(pick.id)
+            try:
+                response = await self._attempt(call, errand, left)
+            except Exception as error:
+                verdict = _verdict(errand, error)
+                call.end(verdict, error)
+                another = self._another(balancer, errand, tried, verdict)
+                if another is None and isinstance(error, InvalidArgument):
+                    raise errand.unreachable(error) from error
+                if another is None:
+                    raise
+            else:
+                if errand.status(response) not in self._statuses:
+                    return response, call
+                call.bad()
+                another = self._another(balancer, errand, tried, Verdict.BROKEN)
+                if another is None:
+                    return response, call
+                await errand.discard(response)
+            pick = another
+
+    async def _attempt(self, call: Call, errand: Errand[R], left: int) -> R:
+        try:
+            return await errand.attempt(endpoint_of(call.instance, errand.scheme), left)
+        except asyncio.CancelledError:
+            call.void()
+            raise
+
+    # ------------------------------------------------------------------ an instance
+
+    async def _first(self, balancer: Balancer[Any], errand: Errand[R]) -> Pick[Any]:
+        if self._wait is None:
+            return balancer.pick(errand.key)
+        return await balancer.pick_when_available(_least(self._wait, errand.patience()), key=errand.key)
+
+    def _another(
+        self, balancer: Balancer[Any], errand: Errand[R], tried: Collection[str], verdict: Verdict
+    ) -> Pick[Any] | None:
+        """Return another instance for a request that may be repeated, None where it may not or there is none."""
+        harmless = verdict is Verdict.UNSENT or (verdict is Verdict.BROKEN and errand.method in self._repeat)
+        if len(tried) == self._attempts or not harmless or not errand.replayable():
+            return None
+        # A key has one owner: it is another's only when the balancer says so.
+        for _ in range(_DRAWS if errand.key is None else 1):
+            try:
+                pick = balancer.pick(errand.key)
+            except RegistryError:
+                return None  # what failed first is what is told
+            if pick.id not in tried:
+                return pick
+        return None
+
+    # ------------------------------------------------------------------ a service
+
+    async def _balancer(self, label: str, errand: Errand[R]) -> Balancer[Any]:
+        service = self._services.get(label, label if self._registry is not None else None)
+        if service is None:
+            raise InvalidArgument("host", errand.host, f"is none of services={sorted(self._services)}")
+        if not isinstance(service, str):
+            return service
+        opening = self._opened.get(service)
+        if opening is None:
+            opening = self._open(service)
+        if not opening.done():
+            patience = _least(self._wait, errand.patience())
+            seconds = _OPENING if patience is None else patience
+            # Others may wait for it too, and the next request will: this one's end is not its end.
+            await asyncio.wait([opening], timeout=seconds)
+            if not opening.done():
+                raise RequestTimeout(f"the registry did not tell of {service!r} within {seconds:g} s")
+        _, balancer = opening.result()
+        return balancer
+
+    def _open(self, service: str) -> asyncio.Task[tuple[View[Any], Balancer[Any]]]:
+        if self._closed:
+            raise HandleClosed(f"what looks up {service!r} is closed")
+        if len(self._opened) >= MOST_VIEWS:
+            raise InvalidArgument("host", service + SUFFIX, f"{MOST_VIEWS} services are followed for requests already")
+        opening = asyncio.get_running_loop().create_task(self._view(service), name=f"discover {service}")
+        self._opened[service] = opening
+        opening.add_done_callback(lambda opened: self._forget_failed(service, opened))
+        return opening
+
+    async def _view(self, service: str) -> tuple[View[Any], Balancer[Any]]:
+        assert self._registry is not None, "else no service has a name only"
+        view = await self._registry.discover(service)
+        try:
+            return view, view.balancer(self._strategy, ejection=self._ejection)
+        except BaseException:
+            await view.aclose()
+            raise
+
+    def _forget_failed(self, service: str, opened: asyncio.Task[tuple[View[Any], Balancer[Any]]]) -> None:
+        if opened.cancelled() or opened.exception() is not None:
+            self._opened.pop(service, None)  # the next request tries anew
+
+    async def aclose(self) -> None:
+        """Close the views that were opened for requests; the balancers that were given are their owners'.
+
+        What was asked and is not read yet no longer counts as outstanding.
+        """
+        for call in list(self._under_way):
+            call.void()
+        opened, self._opened, self._closed = self._opened, {}, True
+        for opening in opened.values():
+            opening.cancel()
+        if opened:
+            await asyncio.wait(opened.values())
+        for opening in opened.values():
+            if not opening.cancelled() and opening.exception() is None:
+                await opening.result()[0].aclose()
+
+
+def _verdict(errand: Errand[Any], error: Exception) -> Verdict:
+    # The instance publishes no way to reach it by this scheme.
+    return Verdict.UNSENT if isinstance(error, InvalidArgument) else errand.judge(error)
+
+
+def _least(*seconds: float | None) -> float | None:
+    return min((some for some in seconds if some is not None), default=None)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def check_authority(authority: object) -> Authority:
+    """Return *authority*; raises InvalidArgument where it is none."""
+    if authority == "service" or authority == "instance":
+        return authority
+    raise InvalidArgument("authority", authority, 'is neither "service" nor "instance"')
+
+
+def check_flag(field: str, flag: object) -> bool:
+    """Return *flag*; raises InvalidArgument where it is none."""
+    if not isinstance(flag, bool):
+        raise InvalidArgument(field, flag, "give True or False")
+    return flag
+
+
+def _check_registry(registry: object) -> None:
+    if registry is not None and not isinstance(registry, Registry):
+        raise InvalidArgument("registry", registry, "give what connect() returns, or None")
+
+
+def _checked_services(services: object, registry: Registry | None) -> dict[str, Balancer[Any] | str]:
+    if services is None:
+        services = {}
+    if not isinstance(services, Mapping):
+        raise InvalidArgument("services", services, "give a mapping of hosts without .registry to balancers or names")
+    if registry is None and not services:
+        raise InvalidArgument("services", services, "without a registry, give the balancers")
+    for label, service in services.items():
+        field = f"services[{check_label('services', label)!r}]"
+        if isinstance(service, str):
+            if registry is None:
+                raise InvalidArgument(field, service, "without a registry, give a balancer")
+            check_segment(field, service)
+        elif not isinstance(service, Balancer):
+            raise InvalidArgument(field, service, "give a balancer, or the service's name")
+    return dict(services)
+
+
+def _check_count(field: str, number: object) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise InvalidArgument(field, number, "give a number of 1 or more")
+
+
+def _check_wait(wait: object) -> None:
+    number = isinstance(wait, int | float) and not isinstance(wait, bool)
+    if wait is not None and not (number and 0 < wait < math.inf):  # type: ignore[operator] # it is a number
+        raise InvalidArgument("wait", wait, "give a number of seconds above 0, or None")
+
+
+def _checked_methods(methods: object) -> frozenset[str]:
+    if isinstance(methods, str) or not isinstance(methods, Collection):
+        raise InvalidArgument("repeat", methods, 'give methods, as {"GET", "PUT"}')
+    for method in methods:
+        if not isinstance(method, str) or not method.isascii() or not method.isupper():
+            raise InvalidArgument("repeat", methods, f"{method!r} is no method")
+    return frozenset(methods)
+
+
+def _checked_statuses(statuses: object) -> frozenset[int]:
+    if not isinstance(statuses, Collection):
+        raise InvalidArgument("statuses", statuses, "give numbers, as {502, 503, 504}")
+    for status in statuses:
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            raise InvalidArgument("statuses", statuses, f"{status!r} is no status of an error (400 to 599)")
+    return frozenset(statuses)

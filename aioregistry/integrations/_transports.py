@@ -1,0 +1,312 @@
+"""What the transports for httpx and for httpx2 share: all but their names, which is what the two packages differ by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from types import ModuleType, TracebackType
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
+
+from aioregistry import Balancer, Ejection, Registry, RequestTimeout
+from aioregistry._errors import InvalidArgument, RegistryError
+
+from ._hosts import Endpoint, is_registry_host
+from ._routing import EJECTION, SAFE, Authority, Call, Router, Strategy, Verdict, check_authority, check_flag
+
+__all__ = ["INSTANCE", "KEY", "Sender", "Transport"]
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
+
+KEY: Final = "registry_key"
+"""The extension of a request that holds the key for its balancer."""
+
+INSTANCE: Final = "registry_instance"
+"""The extension of a response that holds the instance it came from."""
+
+# What the packages' exceptions say, by their names; the first that applies, so that subclasses come before.
+_VERDICTS: Final = {
+    "ConnectError": Verdict.UNSENT,
+    "ConnectTimeout": Verdict.UNSENT,
+    "PoolTimeout": Verdict.INNOCENT,  # too many requests of our own
+    "ProxyError": Verdict.INNOCENT,
+    "LocalProtocolError": Verdict.INNOCENT,
+    "UnsupportedProtocol": Verdict.INNOCENT,
+    "TimeoutException": Verdict.FAILED,  # the time to answer is used up
+    "NetworkError": Verdict.BROKEN,
+    "RemoteProtocolError": Verdict.BROKEN,
+}
+
+
+_SHORTEST: Final = 0.001  # seconds; no time at all is no number of seconds to wait
+
+
+class Sender(Protocol[RequestT_contra, ResponseT_co]):
+    """A transport of either package, as far as it is used."""
+
+    async def handle_async_request(self, request: RequestT_contra, /) -> ResponseT_co:
+        """Send *request*."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
+class Transport(Generic[RequestT, ResponseT]):
+    """Sends requests to ``<service>.registry`` to an instance of the service, by another transport.
+
+    Args:
+        registry: in which services are looked up when a request first names them; their views are closed with this
+            transport. None leaves those that *services* gives.
+        transport: what sends; closed with this one. The package's ``AsyncHTTPTransport()`` unless given.
+        services: by what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service
+            where that is no part of a host name (``{"chat": "Chat.v2"}``).
+        strategy: how balancers made for services of the registry choose.
+        ejection: when these set instances aside that fail; None never does.
+        attempts: how often a request is sent at most, each time to another instance.
+        repeat: the methods of which a request is repeated though the failed instance may have done it. A request that
+            certainly never arrived is repeated whatever its method.
+        statuses: of responses that count as a failure of the instance, as ``{502, 503, 504}``.
+        wait: seconds to wait for an instance where there is none; None does not wait.
+        authority: which name the instance is told in the Host header, and has to prove by TLS: "service" is the
+            request's, ``<service>.registry``; "instance" is the address that it publishes.
+        pass_others: whether requests to other hosts go to *transport* as they are, or are refused.
+
+    Raises:
+        InvalidArgument: an argument is wrong; at once, naming it.
+    """
+
+    _http: ClassVar[ModuleType]
+    _body: ClassVar[type[_Body]]
+    _answer: ClassVar[type[_Answer]]
+
+    def __init_subclass__(cls, *, http: ModuleType | None = None) -> None:
+        super().__init_subclass__()
+        if http is None:  # of one that has it
+            return
+        cls._http = http
+        # The packages accept streams of their own only.
+        cls._body = type("Body", (_Body, http.AsyncByteStream), {})
+        cls._answer = type("Answer", (_Answer, http.AsyncByteStream), {})
+
+    def __init__(
+        self,
+        registry: Registry | None = None,
+        *,
+        transport: Sender[RequestT, ResponseT] | None = None,
+        services: Mapping[str, Balancer[Any] | str] | None = None,
+        strategy: Strategy = "round-robin",
+        ejection: Ejection | None = EJECTION,
+        attempts: int = 3,
+        repeat: Collection[str] = SAFE,
+        statuses: Collection[int] = (),
+        wait: float | None = None,
+        authority: Authority = "service",
+        pass_others: bool = False,
+    ) -> None:
+        if transport is not None and not isinstance(transport, self._http.AsyncBaseTransport):
+            raise InvalidArgument("transport", transport, f"must be a {self._http.__name__}.AsyncBaseTransport")
+        self._authority = check_authority(authority)
+        self._pass_others = check_flag("pass_others", pass_others)
+        self._router: Router[Any] = Router(
+            registry,
+            services=services,
+            strategy=strategy,
+            ejection=ejection,
+            attempts=attempts,
+            repeat=repeat,
+            statuses=statuses,
+            wait=wait,
+        )
+        self._transport: Any = self._http.AsyncHTTPTransport() if transport is None else transport
+
+    async def handle_async_request(self, request: RequestT) -> ResponseT:
+        """Send *request* and return the response, as the package's own transports do.
+
+        Raises what *transport* raises, and in the same words, with this library's error as the cause:
+        ``UnsupportedProtocol`` for a host that names no service, ``ConnectError`` where there is no instance,
+        ``ConnectTimeout`` where there was none within *wait* or the client's time to connect. A key that the balancer
+        does not take raises :class:`InvalidArgument`. Cancelling says nothing about the instance.
+        """
+        asked: Any = request
+        if self._pass_others and not is_registry_host(asked.url.host):
+            passed: ResponseT = await self._transport.handle_async_request(request)
+            return passed
+        answered, call = await self._router.send(_Errand(self, asked))
+        answered.stream = self._answer(answered.stream, call, self._http)
+        answered.extensions = {**answered.extensions, INSTANCE: call.instance}
+        response: ResponseT = answered
+        return response
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        try:
+            await self._transport.__aexit__(exc_type, exc_value, traceback)
+        finally:
+            await self._router.aclose()
+
+    async def aclose(self) -> None:
+        """Close *transport*, and the views that were opened for requests."""
+        try:
+            await self._transport.aclose()
+        finally:
+            await self._router.aclose()
+
+
+class _Errand:
+    """A request."""
+
+    def __init__(self, sender: Transport[Any, Any], request: Any) -> None:
+        url = request.url
+        self.method, self.scheme, self.host, self.port = request.method, url.scheme, url.host, url.port
+        self.key: str | bytes | None = request.extensions.get(KEY)
+        self._http, self._transport, self._authority = sender._http, sender._transport, sender._authority
+        self._request = request
+        self._body = sender._body(request.stream)
+        # What can be read over and over is left as it is, for transports that look.
+        self._bytes = isinstance(request.stream, self._http.ByteStream)
+        self._patience = _Patience(request.extensions.get("timeout") or {})
+
+    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> Any:
+        self._patience.spent("connect")  # finding the instance
+        request = self._addressed(endpoint, self._patience.share(attempts_left))
+        phase = "read"
+        try:
+            return await self._transport.handle_async_request(request)
+        except Exception as error:
+            if self.judge(error) is Verdict.UNSENT:
+                phase = "connect"
+            raise
+        finally:
+            self._patience.spent(phase)
+
+    def _addressed(self, endpoint: Endpoint, timeouts: dict[str, float | None]) -> Any:
+        request = self._request
+        url = request.url.copy_with(host=endpoint.address, port=endpoint.port)
+        headers, extensions = request.headers.copy(), {**request.extensions, "timeout": timeouts}
+        if self._authority == "service":
+            extensions.setdefault("sni_hostname", self.host.removesuffix("."))
+        elif headers.get("Host") == request.url.netloc.decode("ascii"):  # else the caller chose it
+            headers["Host"] = url.netloc.decode("ascii")
+        stream = request.stream if self._bytes else self._body
+        return self._http.Request(self.method, url, headers=headers, stream=stream, extensions=extensions)
+
+    def judge(self, error: Exception) -> Verdict:
+        return _judged(self._http, error)
+
+    def status(self, response: Any) -> int:
+        status: int = response.status_code
+        return status
+
+    async def discard(self, response: Any) -> None:
+        await response.aclose()
+
+    def replayable(self) -> bool:
+        return (self._bytes or not self._body.begun) and not self._patience.used_up
+
+    def patience(self) -> float | None:
+        return self._patience.left("connect")
+
+    def refused(self, error: InvalidArgument) -> Exception:
+        refused: Exception = self._http.UnsupportedProtocol(str(error))
+        return refused
+
+    def unreachable(self, error: RegistryError) -> Exception:
+        kind = self._http.ConnectTimeout if isinstance(error, RequestTimeout) else self._http.ConnectError
+        unreachable: Exception = kind(str(error))
+        return unreachable
+
+
+class _Patience:
+    """The timeouts of one request, which its attempts share: together they take no longer than one may."""
+
+    def __init__(self, timeouts: Mapping[str, float | None]) -> None:
+        self._left = dict(timeouts)
+        self._since = time.monotonic()
+
+    def left(self, phase: str) -> float | None:
+        """Seconds; None has no end."""
+        seconds = self._left.get(phase)
+        return None if seconds is None else max(seconds - (time.monotonic() - self._since), _SHORTEST)
+
+    def spent(self, phase: str) -> None:
+        """The time since this was last called went into *phase*."""
+        now = time.monotonic()
+        seconds = self._left.get(phase)
+        if seconds is not None:
+            self._left[phase] = max(seconds - (now - self._since), 0.0)
+        self._since = now
+
+    def share(self, attempts: int) -> dict[str, float | None]:
+        """The timeouts of the next of *attempts*: one that cannot be reached leaves time for the others."""
+        connect = self._left.get("connect")
+        return self._left if connect is None else {**self._left, "connect": connect / attempts}
+
+    @property
+    def used_up(self) -> bool:
+        return self._left.get("read") == 0 or self._left.get("connect") == 0
+
+
+class _Body:
+    """The body of a request: whether anybody began to read it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.begun = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self.begun = True
+        parts: AsyncIterator[bytes] = aiter(self._stream)
+        return parts
+
+
+class _Answer:
+    """The body of a response: its end is the call's."""
+
+    def __init__(self, stream: Any, call: Call, http: ModuleType) -> None:
+        self._stream = stream
+        self._call = call
+        self._http = http
+        self._parts: AsyncIterator[bytes] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._parts = parts = aiter(self._stream)
+        return self._watched(parts)
+
+    async def _watched(self, parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        try:
+            async for part in parts:
+                yield part
+        except Exception as error:
+            self._call.end(_judged(self._http, error), error)
+            raise
+        except asyncio.CancelledError:
+            self._call.void()
+            raise
+        else:
+            self._call.good()
+
+    async def aclose(self) -> None:
+        try:
+            if isinstance(self._parts, AsyncGenerator):
+                await self._parts.aclose()
+            await self._stream.aclose()
+        finally:
+            self._call.good()  # it answered; whoever asked has had enough
+
+
+def _judged(http: ModuleType, error: Exception) -> Verdict:
+    for name, verdict in _VERDICTS.items():
+        if isinstance(error, getattr(http, name)):
+            return verdict
+    return Verdict.INNOCENT

@@ -1,0 +1,244 @@
+"""The four-letter words: questions without a session, answered by text and the end of the connection.
+
+The formats are those of ``org.apache.zookeeper.server.command``, which monitoring reads. What a server in memory does
+not have (latencies, files) is told as 0 or left out.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from aioregistry.server._codes import Opcode
+
+if TYPE_CHECKING:
+    from aioregistry.server._connection import Connection
+    from aioregistry.server._endpoint import Endpoint
+
+NOT_SERVING: Final = "This ZooKeeper instance is not currently serving requests\n"
+
+BUILT: Final = "aioregistry, built on 2026-11-21 00:00 UTC"
+"""Where Apache's servers tell their commit and date."""
+
+
+def answer(endpoint: Endpoint, word: bytes) -> str | None:
+    """The answer to a word, or None where it is none."""
+    if word in _ALWAYS:
+        return _ALWAYS[word](endpoint)
+    if word in _SERVING:
+        return _SERVING[word](endpoint) if endpoint.serving else NOT_SERVING
+    if word in _NOT_ALLOWED:
+        return f"{word.decode()} is not executed because it is not in the whitelist.\n"
+    return None
+
+
+def _ruok(_: Endpoint) -> str:
+    return "imok"
+
+
+def _isro(endpoint: Endpoint) -> str:
+    return "rw" if endpoint.serving else "null"
+
+
+def _envi(endpoint: Endpoint) -> str:
+    environment = {
+        "zookeeper.version": _version(endpoint),
+        "host.name": platform.node(),
+        "python.version": platform.python_version(),
+        "python.implementation": platform.python_implementation(),
+        "python.executable": sys.executable,
+        "os.name": platform.system(),
+        "os.arch": platform.machine(),
+        "os.version": platform.release(),
+        "user.dir": os.getcwd(),  # noqa: PTH109  # the string
+    }
+    return _lines(["Environment:", *(f"{name}={value}" for name, value in environment.items())])
+
+
+def _srvr(endpoint: Endpoint) -> str:
+    return _lines([f"Zookeeper version: {_version(endpoint)}", *_statistics(endpoint)])
+
+
+def _stat(endpoint: Endpoint) -> str:
+    clients = [_connection(endpoint, connection, brief=True) for connection in endpoint.connections]
+    return _lines([f"Zookeeper version: {_version(endpoint)}", "Clients:", *clients, "", *_statistics(endpoint)])
+
+
+def _cons(endpoint: Endpoint) -> str:
+    return _lines([*(_connection(endpoint, connection, brief=False) for connection in endpoint.connections), ""])
+
+
+def _conf(endpoint: Endpoint) -> str:
+    settings = endpoint.settings
+    configuration = {
+        "clientPort": -1 if settings.ssl else endpoint.port,
+        "secureClientPort": endpoint.port if settings.ssl else -1,
+        "dataDir": "",
+        "dataDirSize": 0,
+        "dataLogDir": "",
+        "dataLogSize": 0,
+        "tickTime": round(settings.tick_time * 1000),
+        "maxClientCnxns": settings.max_connections_per_client,
+        "minSessionTimeout": settings.min_timeout_ms,
+        "maxSessionTimeout": settings.max_timeout_ms,
+        **({"clientPortListenBacklog": -1} if endpoint.profile.tells_more else {}),
+        "serverId": settings.server_id,
+    }
+    return _lines(f"{name}={value}" for name, value in configuration.items())
+
+
+def _dump(endpoint: Endpoint) -> str:
+    expiries = {session.id: session.expires for session in endpoint.live_sessions()}
+    lines = ["SessionTracker dump:"]
+    lines += _sets(endpoint, "Session", [(tick, _hexadecimal(number)) for number, tick in expiries.items()])
+    ephemerals = endpoint.tree.ephemerals
+    lines += ("ephemeral nodes dump:", f"Sessions with Ephemerals ({len(ephemerals)}):")
+    for owner, paths in ephemerals.items():
+        lines += (f"{_hexadecimal(owner)}:", *(f"\t{path}" for path in paths))
+    now = int(endpoint.time() / endpoint.settings.tick_time)
+    lines.append("Connections dump:")
+    lines += _sets(
+        endpoint,
+        "Connections",
+        [
+            # Apache's servers end silent connections by a clock of their own, which runs with the sessions'.
+            (
+                expiries.get(connection.session_id, now),
+                f"ip: /{_peer(connection)} sessionId: {_hexadecimal(connection.session_id)}",
+            )
+            for connection in endpoint.connections
+        ],
+    )
+    return _lines(lines)
+
+
+def _sets(endpoint: Endpoint, kind: str, members: list[tuple[int, str]]) -> list[str]:
+    """What ends at which tick."""
+    by_tick: dict[int, list[str]] = {}
+    for tick, member in members:
+        by_tick.setdefault(tick, []).append(member)
+    lines = [f"{kind} Sets ({len(by_tick)})/({len(members)}):"]
+    for tick, together in sorted(by_tick.items()):
+        lines += (f"{len(together)} expire at {_date(endpoint, tick)}:", *(f"\t{member}" for member in together))
+    return lines
+
+
+def _mntr(endpoint: Endpoint) -> str:
+    tree = endpoint.tree
+    metrics = {
+        "version": _version(endpoint),
+        "server_state": endpoint.mode,
+        "avg_latency": _average(endpoint),
+        "max_latency": 0,
+        "min_latency": 0,
+        "packets_received": endpoint.received,
+        "packets_sent": endpoint.sent,
+        "num_alive_connections": len(endpoint.connections),
+        "outstanding_requests": 0,
+        "znode_count": len(tree.nodes),
+        "watch_count": endpoint.watches.count,
+        "ephemerals_count": sum(map(len, tree.ephemerals.values())),
+        "approximate_data_size": sum(
+            len(path) + len(node.data or b"") for path, node in tree.nodes.items() if path != "/"
+        ),
+    }
+    if endpoint.profile.tells_more:
+        metrics |= {"global_sessions": len(endpoint.live_sessions()), "local_sessions": 0}
+    return _lines(f"zk_{name}\t{value}" for name, value in metrics.items())
+
+
+_ALWAYS: dict[bytes, Callable[[Endpoint], str]] = {b"ruok": _ruok, b"isro": _isro, b"envi": _envi}
+
+_SERVING: dict[bytes, Callable[[Endpoint], str]] = {
+    b"srvr": _srvr,
+    b"stat": _stat,
+    b"mntr": _mntr,
+    b"conf": _conf,
+    b"cons": _cons,
+    b"dump": _dump,
+}
+
+_NOT_ALLOWED: Final = frozenset({b"srst", b"crst", b"dirs", b"wchs", b"wchc", b"wchp", b"gtmk", b"stmk", b"hash"})
+"""The words of Apache's servers that this one has no answer to."""
+
+_LAST: Final[dict[int, str]] = {
+    0: "SESS",
+    **dict.fromkeys((Opcode.CREATE, Opcode.CREATE2, Opcode.CREATE_CONTAINER, Opcode.CREATE_TTL), "CREA"),
+    Opcode.DELETE: "DELE",
+    Opcode.EXISTS: "EXIS",
+    Opcode.GET_DATA: "GETD",
+    Opcode.SET_DATA: "SETD",
+    Opcode.GET_ACL: "GETA",
+    Opcode.SET_ACL: "SETA",
+    **dict.fromkeys((Opcode.GET_CHILDREN, Opcode.GET_CHILDREN2), "GETC"),
+    Opcode.SYNC: "SYNC",
+    Opcode.PING: "PING",
+    Opcode.MULTI: "MULT",
+    Opcode.CHECK_WATCHES: "CHKW",
+    Opcode.REMOVE_WATCHES: "REMW",
+    Opcode.MULTI_READ: "MLTR",
+    Opcode.SET_WATCHES: "SETW",
+    Opcode.GET_EPHEMERALS: "GETE",
+    Opcode.GET_ALL_CHILDREN_NUMBER: "GETACN",
+    Opcode.SET_WATCHES2: "STW2",
+    Opcode.ADD_WATCH: "ADDW",
+    Opcode.WHO_AM_I: "HOMI",
+}
+"""How a connection's last request is told (``FinalRequestProcessor``); others are "NA"."""
+
+
+def _statistics(endpoint: Endpoint) -> list[str]:
+    return [
+        f"Latency min/avg/max: 0/{_average(endpoint)}/0",
+        f"Received: {endpoint.received}",
+        f"Sent: {endpoint.sent}",
+        f"Connections: {len(endpoint.connections)}",
+        "Outstanding: 0",
+        f"Zxid: {_hexadecimal(endpoint.zxid)}",
+        f"Mode: {endpoint.mode}",
+        f"Node count: {len(endpoint.tree.nodes)}",
+    ]
+
+
+def _average(endpoint: Endpoint) -> str:
+    return "0.0" if endpoint.profile.tells_more else "0"
+
+
+def _connection(endpoint: Endpoint, connection: Connection, *, brief: bool) -> str:
+    # Whoever asks by a word is read no more, and the word counts.
+    asks = not connection.session_id
+    text = f" /{_peer(connection)}[{0 if asks else 1}]("
+    text += f"queued=0,recved={connection.received + asks},sent={connection.sent}"
+    if not asks and not brief:
+        last = connection.last_opcode
+        text += (
+            f",sid={_hexadecimal(connection.session_id)},lop={_LAST.get(last, 'NA')},"
+            f"est={connection.established_ms},to={connection.timeout_ms},lcxid={_hexadecimal(connection.last_xid)},"
+            f"lzxid={_hexadecimal(endpoint.zxid)},lresp=0,llat=0,minlat=0,avglat=0,maxlat=0"
+        )
+    return f"{text})"
+
+
+def _peer(connection: Connection) -> str:
+    return ":".join(map(str, connection.peer[:2])) if isinstance(connection.peer, tuple) else str(connection.peer)
+
+
+def _version(endpoint: Endpoint) -> str:
+    return f"{endpoint.profile.release}-{BUILT}"
+
+
+def _date(endpoint: Endpoint, tick: int) -> str:
+    left = tick * endpoint.settings.tick_time - endpoint.time()
+    return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(endpoint.settings.clock() + left))
+
+
+def _hexadecimal(number: int) -> str:
+    return hex(number & 0xFFFFFFFFFFFFFFFF)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

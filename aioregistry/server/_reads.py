@@ -1,0 +1,242 @@
+"""Requests that are answered from what the server has: reads and watches.
+
+Each answers with the reply's body, or raises Refused; what it raises otherwise (Malformed, struct.error) says that the
+request cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from aioregistry.server import _acl as access
+from aioregistry.server import _requests as requests
+from aioregistry.server._codes import Code, EventKind, Malformed, Opcode, Refused
+from aioregistry.server._requests import Read, Reader
+from aioregistry.server._tree import Node
+from aioregistry.server._watches import MODES, PERSISTENT, RECURSIVE
+
+if TYPE_CHECKING:
+    from aioregistry.server._connection import Connection
+    from aioregistry.server._endpoint import Endpoint
+
+BODY: Final = 8
+"""Where in a frame a request's body begins, behind xid and opcode."""
+
+
+class Incomplete(Malformed):
+    """A request fails whole after a part of its answer was made, which is sent all the same."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self.body = body
+
+
+def _readable(endpoint: Endpoint, connection: Connection, path: str | None, permission: int = access.READ) -> Node:
+    node = endpoint.tree.read(path)
+    if not access.permits(node.acl, permission, connection.identities):
+        raise Refused(Code.NO_AUTH)
+    return node
+
+
+def _path_and_watch(frame: bytes) -> tuple[str, bool]:
+    reader = Reader(frame, BODY)
+    path = reader.string()
+    if path is None:
+        raise Malformed
+    return path, reader.flag()
+
+
+def get_data(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    path, watch = _path_and_watch(frame)
+    node = _readable(endpoint, connection, path)
+    if watch:
+        endpoint.watches.watch_data(path, connection)
+    return node.packed or requests.data(node)
+
+
+def exists(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    path, watch = _path_and_watch(frame)
+    if "\0" in path:
+        raise Refused(Code.BAD_ARGUMENTS)
+    if endpoint.profile.exists_needs_read and path in endpoint.tree.nodes:
+        _readable(endpoint, connection, path)
+    if watch:
+        endpoint.watches.watch_data(path, connection)
+    return endpoint.tree.read(path).stat()
+
+
+def get_children(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    return requests.strings(list(_children(endpoint, connection, frame).children))
+
+
+def get_children2(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    node = _children(endpoint, connection, frame)
+    return requests.strings(list(node.children)) + node.stat()
+
+
+def _children(endpoint: Endpoint, connection: Connection, frame: bytes) -> Node:
+    path, watch = _path_and_watch(frame)
+    node = _readable(endpoint, connection, path)
+    if watch:
+        endpoint.watches.watch_children(path, connection)
+    return node
+
+
+def get_acl(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    path = requests.path_of(frame, BODY)
+    node = _readable(endpoint, connection, path, access.READ | access.ADMIN)
+    may_see_digests = access.permits(node.acl, access.ADMIN, connection.identities)
+    return requests.acl(node.acl if may_see_digests else access.masked(node.acl)) + node.stat()
+
+
+def get_all_children_number(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    path = requests.path_of(frame, BODY)
+    _readable(endpoint, connection, path)
+    return requests.INT.pack(endpoint.tree.count_below(path))
+
+
+def get_ephemerals(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    prefix = Reader(frame, BODY).string()
+    paths = endpoint.tree.ephemerals.get(connection.session_id, {})
+    if prefix is None or prefix.strip() in ("", "/"):
+        return requests.strings(list(paths))
+    return requests.strings([path for path in paths if path.startswith(prefix)])
+
+
+def who_am_i(_: Endpoint, connection: Connection, __: bytes) -> bytes:
+    return requests.identities(connection.identities)
+
+
+def multi_read(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    parts: list[bytes] = []
+    for operation in requests.read_operations(frame, BODY, endpoint.profile):
+        if not isinstance(operation, Read) or operation.path is None:
+            raise Incomplete(requests.several_read(parts))
+        try:
+            node = _readable(endpoint, connection, operation.path)
+        except Refused as refusal:
+            parts.append(requests.failure(refusal.code))
+            continue
+        is_data = operation.opcode == Opcode.GET_DATA
+        body = requests.data(node) if is_data else requests.strings(list(node.children))
+        parts.append(requests.success(operation.opcode, body))
+    return requests.several_read(parts)
+
+
+# ---------------------------------------------------------------- watches
+
+
+def add_watch(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    reader = Reader(frame, BODY)
+    path, mode = reader.string(), reader.number()
+    if mode not in MODES:
+        raise Malformed
+    if path is not None:  # the real server keeps a watch on null, which nothing triggers
+        endpoint.watches.watch_always(path, connection, MODES[mode])
+    return requests.INT.pack(Code.OK)
+
+
+def check_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    path, kind = _path_and_kind(endpoint, frame)
+    if not endpoint.watches.check(path, connection, kind):
+        raise Refused(Code.NO_WATCHER)
+    return b""
+
+
+def remove_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    path, kind = _path_and_kind(endpoint, frame)
+    if not endpoint.watches.remove(path, connection, kind):
+        raise Refused(Code.NO_WATCHER)
+    return b""
+
+
+def _path_and_kind(endpoint: Endpoint, frame: bytes) -> tuple[str, int]:
+    reader = Reader(frame, BODY)
+    path, kind = reader.string(), reader.number()
+    if kind not in endpoint.profile.watcher_types:
+        raise Malformed
+    if path is None:
+        raise Refused(Code.NO_WATCHER)
+    return path, kind
+
+
+class _OneShots(NamedTuple):
+    since: int
+    data: list[str | None]
+    exist: list[str | None]
+    children: list[str | None]
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.long(), reader.strings(), reader.strings(), reader.strings())
+
+
+def set_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    _set_one_shots(endpoint, connection, _OneShots.read(Reader(frame, BODY)))
+    return b""
+
+
+def set_watches2(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+    reader = Reader(frame, BODY)
+    one_shots = _OneShots.read(reader)
+    # Read whole before anything is told: a request that is cut short does nothing.
+    always = [(mode, reader.strings()) for mode in (PERSISTENT, RECURSIVE)]
+    _set_one_shots(endpoint, connection, one_shots)
+    for mode, paths in always:
+        for path in paths:
+            if path is not None:  # as AddWatch
+                endpoint.watches.watch_always(path, connection, mode)
+    return b""
+
+
+def _set_one_shots(endpoint: Endpoint, connection: Connection, asked: _OneShots) -> None:
+    """Watches after a reconnect: what was missed is told at once, in place of the watch."""
+    since, data, exist, children = asked
+    nodes, watches = endpoint.tree.nodes, endpoint.watches
+    for path in map(_some, data):
+        node = nodes.get(path)
+        if node is not None and node.mzxid <= since:
+            watches.watch_data(path, connection)
+        else:
+            _missed(connection, EventKind.DATA_CHANGED if node else EventKind.DELETED, path)
+    for path in map(_some, exist):
+        if path in nodes:
+            _missed(connection, EventKind.CREATED, path)
+        else:
+            watches.watch_data(path, connection)
+    for path in map(_some, children):
+        node = nodes.get(path)
+        if node is not None and node.pzxid <= since:
+            watches.watch_children(path, connection)
+        else:
+            _missed(connection, EventKind.CHILDREN_CHANGED if node else EventKind.DELETED, path)
+
+
+def _some(path: str | None) -> str:
+    if path is None:
+        raise Malformed
+    return path
+
+
+def _missed(connection: Connection, kind: EventKind, path: str) -> None:
+    # No transaction is known to have made this event, so no release tells a zxid, or asks the node's ACL.
+    connection.send(requests.event(-1, kind, path))
+
+
+READS: Final[dict[int, Callable[[Endpoint, Connection, bytes], bytes]]] = {
+    Opcode.GET_DATA: get_data,
+    Opcode.EXISTS: exists,
+    Opcode.GET_CHILDREN: get_children,
+    Opcode.GET_CHILDREN2: get_children2,
+    Opcode.GET_ACL: get_acl,
+    Opcode.GET_ALL_CHILDREN_NUMBER: get_all_children_number,
+    Opcode.GET_EPHEMERALS: get_ephemerals,
+    Opcode.WHO_AM_I: who_am_i,
+    Opcode.MULTI_READ: multi_read,
+    Opcode.ADD_WATCH: add_watch,
+    Opcode.CHECK_WATCHES: check_watches,
+    Opcode.REMOVE_WATCHES: remove_watches,
+    Opcode.SET_WATCHES: set_watches,
+    Opcode.SET_WATCHES2: set_watches2,
+}

@@ -1,0 +1,428 @@
+"""ZooKeepers for tests: the embedded server on a thread of its own, or a real one behind a proxy, by the same face.
+
+Everything here may be called from any thread, has happened when it returns, and needs no event loop: it works in
+synchronous tests, and in asynchronous ones on whatever loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+import uuid
+from typing import Any, Literal, Self, TypeAlias
+
+from aiozk import exc
+
+import aioregistry
+from aioregistry._errors import InvalidArgument, RequestTimeout, UsageError, session_name
+from aioregistry.server import Backup, Ensemble, Member
+from aioregistry.server import ZooKeeperServer as Server
+
+from ._network import COMMAND_TIMEOUT, on_network, run_on_network
+from ._proxy import ZooKeeperProxy
+
+__all__ = ["Data", "EnsembleMember", "RealZooKeeper", "ZooKeeper", "ZooKeeperEnsemble"]
+
+Data: TypeAlias = Literal["kept", "lost"] | Backup
+
+# Tests want sessions that end soon, and sessions that never do: a wide range, and ticks that do not round much.
+QUICK: dict[str, Any] = {"tick_time": 0.05, "min_session_timeout": 0.1, "max_session_timeout": 600.0}
+
+
+class ZooKeeper:
+    """An embedded server of a test's own; a context manager, running from the beginning.
+
+    Args:
+        options: of :class:`aioregistry.server.ZooKeeperServer`. Unless given, ticks are 0.05 s and sessions may ask for
+            0.1 to 600 s.
+
+    Raises:
+        InvalidArgument: an option is out of its range.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.server = Server(**QUICK | options)
+        self.start()
+
+    # ------------------------------------------------------------------ where it is
+
+    @property
+    def host(self) -> str:
+        """The address to connect to."""
+        return self.server.host
+
+    @property
+    def port(self) -> int:
+        """The port, the same after a restart."""
+        return self.server.port
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return self.server.address
+
+    @property
+    def connect_string(self) -> str:
+        """What clients take, with a chroot where the test has only a part of a server."""
+        return self.address
+
+    # ------------------------------------------------------------------ what may happen to sessions and connections
+
+    def expire(self, session_id: int) -> None:
+        """End a session as if nothing had been heard of it for its timeout."""
+        on_network(lambda: self.server.expire(session_id))
+
+    def drop(self, session_id: int | None = None) -> None:
+        """End the connections of a session, or all, without a word. The sessions live on."""
+        on_network(lambda: self.server.drop(session_id))
+
+    def freeze(self, session_id: int | None = None) -> None:
+        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
+        on_network(lambda: self.server.freeze(session_id))
+
+    def thaw(self) -> None:
+        """Let every frozen connection go on, first with what came meanwhile."""
+        on_network(self.server.thaw)
+
+    def refuse_connections(self, refuse: bool = True) -> None:
+        """Let nobody connect, or do so no longer. Connections that are there stay."""
+        on_network(lambda: self.server.refuse_connections(refuse))
+
+    def lose_reply(self, opcode: int) -> None:
+        """Apply the next request of this kind, then end its connection instead of answering it."""
+        on_network(lambda: self.server.lose_reply(opcode))
+
+    # ------------------------------------------------------------------ what only the embedded server can do
+
+    def delay(self, opcode: int, seconds: float) -> None:
+        """Hold the next request of this kind, and those behind it on its connection, for so long."""
+        on_network(lambda: self.server.delay(opcode, seconds))
+
+    def fail(self, opcode: int, code: int) -> None:
+        """Answer the next request of this kind with an error code, and do nothing else about it."""
+        on_network(lambda: self.server.fail(opcode, code))
+
+    def sweep_containers(self) -> None:
+        """Delete empty containers, and nodes whose time is over, now."""
+        on_network(self.server.sweep_containers)
+
+    def stop(self) -> None:
+        """Go down: every connection ends, nobody can connect. Data and sessions are kept for the next start."""
+        run_on_network(self.server.stop())
+
+    def start(self, data: Data = "kept") -> None:
+        """Come back on the same port.
+
+        Args:
+            data: ``"kept"`` goes on with what was there, sessions included; ``"lost"`` starts empty; a backup goes back
+                to it.
+
+        Raises:
+            UsageError: it runs already.
+        """
+        run_on_network(self.server.start(data))
+
+    def backup(self) -> Backup:
+        """Return what there is now, to start with another time."""
+        return on_network(self.server.backup)
+
+    # ------------------------------------------------------------------ its end
+
+    def close(self) -> None:
+        """Go down for good, and give the port back."""
+        run_on_network(self.server.__aexit__(None, None, None))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self.server)
+
+
+class RealZooKeeper(ZooKeeper):
+    """A part of a real ZooKeeper, under a chroot of the test's own, seen through a proxy.
+
+    The chroot is made at the beginning and deleted at the end with all that is in it. What happens to connections
+    happens in the proxy; what a real server cannot be told to do raises :class:`UsageError`.
+
+    Args:
+        address: ``host:port`` of one server.
+
+    Raises:
+        InvalidArgument: the address is none.
+        ConnectTimeout: there is no ZooKeeper.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, colon, port = address.rpartition(":")
+        if not (colon and host and port.isdigit() and "," not in host and "/" not in host):
+            raise InvalidArgument("address", address, "give one server as host:port")
+        self._target = host.strip("[]"), int(port)
+        self._real = address
+        self.chroot = f"/aioregistry-test-{uuid.uuid4().hex}"
+        run_on_network(_make(address, self.chroot))
+        self.proxy = ZooKeeperProxy(self._target)
+
+    @property
+    def host(self) -> str:
+        """The proxy's."""
+        return self.proxy.host
+
+    @property
+    def port(self) -> int:
+        """The proxy's."""
+        return self.proxy.port
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the proxy."""
+        return self.proxy.address
+
+    @property
+    def connect_string(self) -> str:
+        """With the chroot."""
+        return self.address + self.chroot
+
+    def expire(self, session_id: int) -> None:
+        """End a session by closing it from another connection: to everybody else that is the same as its expiry.
+
+        Raises :class:`InvalidArgument` for a session that was not opened here, and :class:`RequestTimeout` where its
+        end could not be seen within ten seconds.
+        """
+        if session_id not in self.proxy.passwords:
+            raise InvalidArgument("session_id", session_id, "is no session that was opened here")
+        deadline = time.monotonic() + COMMAND_TIMEOUT
+        # Its owner may take it back between our handshake and our closing it: only a refusal proves the end.
+        while not _is_over(self._target, session_id, self.proxy.passwords[session_id]):
+            if time.monotonic() > deadline:
+                raise RequestTimeout(f"session {session_name(session_id)} was not over within {COMMAND_TIMEOUT:g} s")
+
+    def drop(self, session_id: int | None = None) -> None:
+        """End the connections of a session, or all; the sessions live on."""
+        if session_id is None:
+            self.proxy.cut()
+        else:
+            self.proxy.cut_session(session_id)
+
+    def freeze(self, session_id: int | None = None) -> None:
+        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
+        self.proxy.freeze(session_id)
+
+    def thaw(self) -> None:
+        """Let every frozen connection go on, first with what came meanwhile."""
+        self.proxy.thaw()
+
+    def refuse_connections(self, refuse: bool = True) -> None:
+        """Let nobody connect, or do so no longer. Connections that are there stay."""
+        if refuse:
+            self.proxy.refuse()
+        else:
+            self.proxy.accept()
+
+    def lose_reply(self, opcode: int) -> None:
+        """Let the next request of this kind through, and end its connection when the reply comes."""
+        _ = self.proxy.lose_next_reply(opcode)
+
+    def delay(self, opcode: int, seconds: float) -> None:  # noqa: ARG002
+        """Not with a real ZooKeeper."""
+        raise _not_here("delay")
+
+    def fail(self, opcode: int, code: int) -> None:  # noqa: ARG002
+        """Not with a real ZooKeeper."""
+        raise _not_here("fail")
+
+    def sweep_containers(self) -> None:
+        """Not with a real ZooKeeper."""
+        raise _not_here("sweep_containers")
+
+    def stop(self) -> None:
+        """Not with a real ZooKeeper."""
+        raise _not_here("stop")
+
+    def start(self, data: Data = "kept") -> None:  # noqa: ARG002
+        """Not with a real ZooKeeper."""
+        raise _not_here("start")
+
+    def backup(self) -> Backup:
+        """Not with a real ZooKeeper."""
+        raise _not_here("backup")
+
+    def close(self) -> None:
+        """Delete the chroot with all that is in it."""
+        self.proxy.close()
+        run_on_network(_remove(self._real, self.chroot))
+
+    def __repr__(self) -> str:
+        return f"<RealZooKeeper {self._real} {self.chroot}>"
+
+
+def _not_here(control: str) -> UsageError:
+    return UsageError(f"{control}() needs the embedded server: a real ZooKeeper cannot be told to")
+
+
+async def _make(address: str, chroot: str) -> None:
+    async with aioregistry.connect(address + chroot, connect_timeout=COMMAND_TIMEOUT / 2):
+        pass  # connecting makes it
+
+
+async def _remove(address: str, chroot: str) -> None:
+    async with aioregistry.connect(address, connect_timeout=COMMAND_TIMEOUT / 2) as registry:
+        client, doomed = registry.client, [chroot]
+        for path in doomed:  # which grows: parents before their children
+            with contextlib.suppress(exc.NoNode):  # the client is aiozk's
+                doomed += [f"{path}/{name}" for name in await client.get_children(path)]
+        for path in reversed(doomed):
+            with contextlib.suppress(exc.NoNode):
+                await client.delete(path, force=True)
+
+
+_CONNECT = struct.Struct(">iiqiqi16s")
+_CONNECTED = struct.Struct(">iiiqi16s")
+_CLOSE = struct.Struct(">iii")
+
+ANSWER_TIMEOUT = COMMAND_TIMEOUT / 10
+"""Seconds: where a session is ended twice at the same moment, a server may forget to answer one of the two."""
+
+
+def _is_over(target: tuple[str, int], session_id: int, password: bytes) -> bool:
+    """Return whether a session has ended; if not, ask for its end."""
+    with socket.create_connection(target, COMMAND_TIMEOUT) as connection, contextlib.suppress(ConnectionError):
+        connection.settimeout(ANSWER_TIMEOUT)
+        with contextlib.suppress(TimeoutError):
+            connection.sendall(_CONNECT.pack(_CONNECT.size - 4, 0, 0, 10_000, session_id, 16, password))
+            greeting = b""
+            while len(greeting) < _CONNECTED.size:
+                if not (more := connection.recv(_CONNECTED.size - len(greeting))):
+                    return False
+                greeting += more
+            if _CONNECTED.unpack(greeting)[3] == 0:
+                return True
+            connection.sendall(_CLOSE.pack(8, 1, -11))
+            while connection.recv(4096):  # the server answers, and closes
+                pass
+    return False
+
+
+class EnsembleMember:
+    """One server of an embedded ensemble; its controls may be called from any thread."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return self.member.address
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the leader."""
+        return self.member.mode == "leader"
+
+    def lag(self, seconds: float) -> None:
+        """Let it see what is committed from now on so much later; 0 for at once."""
+        on_network(lambda: self.member.lag(seconds))
+
+    def cut_off(self) -> None:
+        """Part it from the others: it goes on answering pings and stale reads, as a real one does for a while."""
+        on_network(self.member.cut_off)
+
+    def heal(self) -> None:
+        """End what :meth:`cut_off` began."""
+        on_network(self.member.heal)
+
+    def drop(self, session_id: int | None = None) -> None:
+        """End the connections of a session, or all, without a word."""
+        on_network(lambda: self.member.drop(session_id))
+
+    def freeze(self, session_id: int | None = None) -> None:
+        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
+        on_network(lambda: self.member.freeze(session_id))
+
+    def thaw(self) -> None:
+        """Let every frozen connection go on."""
+        on_network(self.member.thaw)
+
+    def refuse_connections(self, refuse: bool = True) -> None:
+        """Let nobody connect, or do so no longer."""
+        on_network(lambda: self.member.refuse_connections(refuse))
+
+    def stop(self) -> None:
+        """Go down, as by SIGKILL; the others elect a leader if it led."""
+        run_on_network(self.member.stop())
+
+    def start(self) -> None:
+        """Come back, with what was committed meanwhile."""
+        run_on_network(self.member.start())
+
+    def __repr__(self) -> str:
+        return repr(self.member)
+
+
+class ZooKeeperEnsemble:
+    """An embedded ensemble of a test's own; a context manager, running from the beginning.
+
+    Args:
+        size: how many members.
+        options: of :class:`aioregistry.server.Ensemble`, with the defaults of :class:`ZooKeeper`.
+
+    Raises:
+        InvalidArgument: an option is out of its range.
+    """
+
+    def __init__(self, size: int = 3, **options: Any) -> None:
+        self.ensemble = Ensemble(size, **QUICK | options)
+        self.members = [EnsembleMember(member) for member in self.ensemble.members]
+        run_on_network(self.ensemble.start())
+
+    @property
+    def connect_string(self) -> str:
+        """The addresses of all members, as clients take them."""
+        return self.ensemble.connect_string
+
+    @property
+    def leader(self) -> EnsembleMember:
+        """The member that leads; UsageError when none does."""
+        return self._member(on_network(lambda: self.ensemble.leader))
+
+    @property
+    def followers(self) -> list[EnsembleMember]:
+        """The running members that do not lead."""
+        return [self._member(member) for member in on_network(lambda: self.ensemble.followers)]
+
+    def change_leader(self, to: EnsembleMember | None = None) -> None:
+        """Have another member lead: every connection ends, all sessions' timers start anew."""
+        on_network(lambda: self.ensemble.change_leader(None if to is None else to.member))
+
+    def expire(self, session_id: int) -> None:
+        """End a session as if nothing had been heard of it for its timeout."""
+        on_network(lambda: self.ensemble.expire(session_id))
+
+    def stop(self) -> None:
+        """Let all members go down; data and sessions are kept for the next start."""
+        run_on_network(self.ensemble.stop())
+
+    def start(self, data: Data = "kept") -> None:
+        """Start all members on their ports; *data* as of :meth:`ZooKeeper.start`."""
+        run_on_network(self.ensemble.start(data))
+
+    def close(self) -> None:
+        """Go down for good, and give the ports back."""
+        run_on_network(self.ensemble.__aexit__(None, None, None))
+
+    def _member(self, member: Member) -> EnsembleMember:
+        return next(each for each in self.members if each.member is member)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ZooKeeperEnsemble {self.connect_string}>"
