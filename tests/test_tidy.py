@@ -29,14 +29,19 @@ ROOMS: dict[str, set[str]] = {
     # the public context managers open and close in one way, and names and paths are checked by one rule.
     "streams": {"errors", "runtime"},
     "handles": {"errors", "runtime", "anyio"},
+    # What can repeat is logged in one way by all rooms.
+    "incidents": set(),
+    "incident_log": {"incidents", "runtime"},
     "paths": {"errors"},
     "model": {"errors", "paths", "msgspec"},
     "protocol": {"errors", "aiozk.protocol"},
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
     # own requests too: those of the verbs and recipes of `registry.client`.
-    "session": {"errors", "streams", "paths", "protocol", "runtime", "anyio", "aiozk.protocol"},
+    "session": {"errors", "streams", "incident_log", "paths", "protocol", "runtime", "anyio", "aiozk.protocol"},
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
-    "registration": {"errors", "streams", "handles", "paths", "protocol", "session", "model", "anyio"},
+    "registration": {
+        *("errors", "streams", "handles", "incident_log", "paths", "protocol", "session", "model", "anyio"),
+    },
     # Raises InvalidArgument and NoInstances.
     "balancing": {"errors", "model"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
@@ -44,6 +49,7 @@ ROOMS: dict[str, set[str]] = {
         "errors",
         "streams",
         "handles",
+        "incident_log",
         "paths",
         "protocol",
         "session",
@@ -68,7 +74,19 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
-PURE_MODULES = {"states", "machine", "plan", "mirror", "guard", "kept", "tree", "acl", "sessions", "profiles"}
+PURE_MODULES = {
+    "incidents",
+    "states",
+    "machine",
+    "plan",
+    "mirror",
+    "guard",
+    "kept",
+    "tree",
+    "acl",
+    "sessions",
+    "profiles",
+}
 PURE_ROOMS = {"balancing"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 IMPURE_ROOMS = {"runtime", "streams", "handles"}

@@ -33,6 +33,7 @@ from aioregistry._errors import (
     UsageError,
     session_name,
 )
+from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import (
     AddWatch,
     Auth,
@@ -145,6 +146,7 @@ class Session:
         self._round_began = float("-inf")
         self._unanswered = 0
         """Handshakes in a row that were not answered in time."""
+        self._repeated = IncidentLog(log)
         self._knows: dict[str, dict[int, bool]] = {}
         self._watched = Watches()
         self._news_since = 0
@@ -381,6 +383,7 @@ class Session:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.wait([self._task])
+            self._repeated.close()
 
     async def _supervise(self) -> None:
         try:
@@ -739,7 +742,10 @@ class Session:
             stalled = await self._measured(self._phase_change(patience, answer), patience)
             patience = 2 * interval - self.evidence_age()
         if not stalled and self._serves(connection) and self.evidence_age() >= interval:
-            log.warning("%s has not answered a sync for %.3g s: leaving it", connection.endpoint, interval)
+            self._repeated.tell(
+                *("no answer", logging.WARNING, "%s has not answered a sync for %.3g s: leaving it"),
+                *(connection.endpoint, interval),
+            )
             self._leave(connection, f"did not answer a sync within {interval:.3g} s")
 
     async def _measured(self, waiting: Any, planned: float) -> bool:
@@ -752,7 +758,8 @@ class Session:
         late = self.runtime.boot() - before - planned
         if late < self.timeout / 10:
             return False
-        log.warning("the event loop was blocked, or the system slept, for %.3g s; heartbeats stopped meanwhile", late)
+        why = "the event loop was blocked, or the system slept, for %.3g s; heartbeats stopped meanwhile"
+        self._repeated.tell("stall", logging.WARNING, why, late)
         self.emit("session.stall", seconds=late, timeout=self.timeout)
         return True
 

@@ -1,0 +1,98 @@
+"""A log of what can repeat: the thin part around :mod:`aioregistry._incidents`, with a clock, a timer and a logger."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from ._incidents import Incident
+from ._runtime import running_loop
+
+__all__ = ["IncidentLog"]
+
+_KINDS_KEPT = 64
+
+
+class _Told(NamedTuple):
+    incident: Incident
+    level: int
+    last: str
+
+
+class IncidentLog:
+    """Writes the first of what can repeat at once, then counts at most once a second, then a summary.
+
+    Occurrences of one kind are one incident until that kind has been quiet for five seconds. Used on one event loop.
+
+    Args:
+        log: takes the lines.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._told: dict[Hashable, _Told] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def tell(self, kind: Hashable, level: int, message: str, *args: object) -> None:
+        """Tell of one occurrence, with *message* and *args* as for :meth:`logging.Logger.log`.
+
+        Args:
+            kind: what repeats, such as ``"stall"``; occurrences of different kinds do not count together. The kinds
+                must be few: of more than 64 at a time the oldest ends, with its summary.
+            level: of the line; the counts and the summary have the highest level that the incident had.
+            message: a line of its own, as if nothing repeated.
+            args: merged into *message*.
+        """
+        now = running_loop().time()
+        told = self._told.get(kind)
+        if told is None:
+            if len(self._told) >= _KINDS_KEPT:
+                self._report(next(iter(self._told)), now, ending=True)
+            self._log.log(level, message, *args)
+            self._told[kind] = _Told(Incident(now), level, "")
+        else:
+            told.incident.occurred(now)
+            self._told[kind] = _Told(told.incident, max(level, told.level), message % args if args else message)
+            self._report(kind, now)
+        self._set_timer(self._told[kind].incident.due)
+
+    def close(self) -> None:
+        """End every incident, with a summary of each that repeated; may be called again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for kind in list(self._told):
+            # Closing comes before the next report is due: what counts is what was counted, not the time.
+            self._report(kind, float("-inf"), ending=True)
+
+    def _report(self, kind: Hashable, now: float, *, ending: bool = False) -> None:
+        told = self._told[kind]
+        report = told.incident.report(now, ending=ending)
+        if report is None:
+            return
+        if report.over:
+            del self._told[kind]
+        if report.total == 1:
+            return
+        if report.over:
+            self._log.log(told.level, "over: %d within %.3g s, the last: %s", report.total, report.seconds, told.last)
+        else:
+            counts = report.new, report.total, report.seconds
+            self._log.log(told.level, "%d more: %d within %.3g s so far, the last: %s", *counts, told.last)
+
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = running_loop().call_at(due, self._timed_out)
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        now = running_loop().time()
+        for kind in list(self._told):
+            self._report(kind, now)
+        if self._told:
+            self._set_timer(min(told.incident.due for told in self._told.values()))
