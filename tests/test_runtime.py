@@ -163,7 +163,7 @@ class TestResolving:
     def test_does_not_hold_up_the_exit(self) -> None:
         script = """
 import asyncio, contextlib, socket, threading
-from aioregistry.runtime import SystemRuntime
+from aioregistry._runtime import SystemRuntime
 socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
 async def main():
     with contextlib.suppress(TimeoutError):

@@ -366,7 +366,7 @@ NEW_OPCODES = {19, 21, 22, 103, 104, 105, 106, 107}
 LEAVES_AIOZK_ALONE = """
 from aiozk.protocol import response_xref
 before = dict(response_xref)
-import aioregistry.protocol
+import aioregistry._protocol
 assert {opcode: response_xref[opcode] for opcode in before} == before
 print(*sorted(set(response_xref) - set(before)))
 """

@@ -319,9 +319,16 @@ class ZooKeeperServer:
         await asyncio.to_thread(self._end, signal.SIGTERM)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing is answered."""
+        """SIGSTOP: connections stay open, nothing is answered. Returns when every thread has stopped."""
         self._signal(signal.SIGSTOP)
         self._paused = True
+        assert self._process is not None
+        # The signal is only sent: on a busy machine a thread may still answer for a while.
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if time.monotonic() > deadline:
+                raise ZooKeeperFailed(f"the server on {self.address} does not stop")
+            time.sleep(POLL_INTERVAL)
 
     def resume(self) -> None:
         """SIGCONT after `pause`; the server takes the time for lost and expires whoever it has not heard of."""

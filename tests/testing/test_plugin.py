@@ -197,7 +197,7 @@ def test_what_a_real_one_cannot_be_told(pytester: pytest.Pytester, zookeeper: Zo
     pytester.makepyfile(
         """
 import pytest
-from aioregistry.errors import InvalidArgument, UsageError
+from aioregistry import InvalidArgument, UsageError
 
 @pytest.mark.parametrize("control", ["stop", "start", "backup", "sweep_containers"])
 def test_not_here(zookeeper, control):
