@@ -58,8 +58,13 @@ ELSEWHERE = {
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff (rules and format) and mypy --strict."""
+    """Ruff (rules and format), mypy --strict, and whether the locks are those of pyproject.toml."""
     install(session, "lint")
+    look(session)
+
+
+def look(session: nox.Session) -> None:
+    session.run("python", "-m", "tools.locks", "--check")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
@@ -70,6 +75,10 @@ def tests(session: nox.Session) -> None:
     """The default test run, on a real ZooKeeper and in a real browser, with branch coverage."""
     provide(session, ZOOKEEPER | CHROMIUM)
     install(session, "test")
+    cover(session)
+
+
+def cover(session: nox.Session) -> None:
     session.run("coverage", "erase")
     # Most tests wait for a server more than they compute: files side by side, each worker with a ZooKeeper of its own.
     session.run("coverage", "run", "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
@@ -80,14 +89,14 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """`aioregistry demo`; it brings its own server unless it is given one."""
-    session.install("-e", ".")
+    install(session, "run")
     session.run("aioregistry", "demo", *session.posargs)
 
 
 @nox.session(default=False)
 def chat(session: nox.Session) -> None:
     """The chat of docs/examples, to be tried in a browser; it brings its own ZooKeeper unless it is given one."""
-    session.install("-e", ".[aiohttp,fastapi,uvicorn]")
+    install(session, "test")
     session.run("python", "-m", "docs.examples.chat", *session.posargs)
 
 
@@ -169,8 +178,38 @@ def outages(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.outages", *session.posargs)
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, *groups))
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Write the lock files anew, on the newest versions that pyproject.toml admits."""
+    session.install("uv")
+    session.run("python", "-m", "tools.locks")
+
+
+@nox.session(default=False, reuse_venv=False)
+def newest(session: nox.Session) -> None:
+    """Lint and tests on the newest versions that pyproject.toml admits, whatever the locks say."""
+    provide(session, ZOOKEEPER | CHROMIUM)
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "lint"))
+    look(session)
+    cover(session)
+
+
+@nox.session(default=False, reuse_venv=False)
+def oldest(session: nox.Session) -> None:
+    """Lint and tests on the lowest versions that pyproject.toml admits."""
+    provide(session, ZOOKEEPER | CHROMIUM)
+    session.install("uv")
+    lowest = session.run("python", "-m", "tools.locks", "--lowest", "lint", silent=True)
+    session.install(*str(lowest).split(), silent=False)
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    look(session)
+    cover(session)
+
+
+def install(session: nox.Session, lock: str) -> None:
+    """Install what a lock file says, and the project, as editable."""
+    session.install("--require-hashes", "-r", f"locks/{lock}.txt")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
 
 
 def present(evidence: str) -> bool:
