@@ -108,6 +108,8 @@ __all__ = [
     "connect",
 ]
 
+__version__ = "0.1.0"
+
 # Loaded when first used: the command line answers --help without asyncio, aiozk and msgspec, which take five times as
 # long.
 _ROOMS = {

@@ -9,10 +9,11 @@ import json
 import os
 import platform
 import statistics
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import aioregistry
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -129,7 +130,7 @@ def circumstances(zookeeper: str) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "zookeeper": zookeeper,
-            "aioregistry": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
+            "aioregistry": aioregistry.__version__,
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
         "garbage_collection": {"thresholds": gc.get_threshold()},

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import asyncio
 import itertools
+import os
 import re
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +31,9 @@ ADDRESS_IN_DOCS = "127.0.0.1:2181"
 PROGRAM_TIMEOUT = 60.0
 
 FENCED = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```\s*$", re.MULTILINE | re.DOTALL)
+# On GitHub and on PyPI alike: the README's links say where the repository is.
+REPOSITORY = "https://github.com/aioregistry/aioregistry"
+IN_REPOSITORY = re.compile(rf"{re.escape(REPOSITORY)}/(?:blob|tree)/main/")
 LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
 HEADING = re.compile(r"^#+ +(?P<title>.+?)\s*$", re.MULTILINE)
 
@@ -54,7 +59,8 @@ def compiles(text: str) -> None:
 
 
 def broken_links(page: Path, text: str) -> Iterator[str]:
-    for found in LINK.finditer(FENCED.sub("", text)):
+    here = f"{os.path.relpath(ROOT, page.parent)}/"
+    for found in LINK.finditer(IN_REPOSITORY.sub(here, FENCED.sub("", text))):
         target = (page.parent / found["path"]).resolve() if found["path"] else page
         if not target.exists():
             yield f"{page.name}: {found['path']} does not exist"
@@ -108,6 +114,16 @@ async def test_program_runs(block: Block, zookeeper: ZooKeeperServer, chroot: st
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     assert list(broken_links(page, page.read_text(encoding="utf-8"))) == []
+
+
+def test_links_of_the_readme_work_on_pypi() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [found["path"] for found in LINK.finditer(FENCED.sub("", text))] == []
+
+
+def test_the_project_urls_are_the_repositorys() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert [url for url in project["urls"].values() if not url.startswith(REPOSITORY)] == []
 
 
 def test_ci_runs_the_second_command_of_the_readme() -> None:
@@ -176,4 +192,7 @@ def test_an_indented_block_is_found() -> None:
 def test_a_broken_link_is_found() -> None:
     assert list(broken_links(ROOT / "README.md", "[a](docs/absent.md)"))
     assert list(broken_links(ROOT / "README.md", "# Here\n[a](LICENSE#nowhere)"))
+    assert list(broken_links(ROOT / "README.md", f"[a]({REPOSITORY}/blob/main/docs/absent.md)"))
+    assert list(broken_links(ROOT / "docs/cli.md", f"[a]({REPOSITORY}/blob/main/docs/cli.md#nowhere)"))
+    assert not list(broken_links(ROOT / "docs/cli.md", f"[a]({REPOSITORY}/blob/main/docs/cli.md#register)"))
     assert not list(broken_links(ROOT / "README.md", "[a](https://example.org/x), [b](LICENSE)"))

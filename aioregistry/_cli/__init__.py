@@ -14,6 +14,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from .. import __version__
+
 __all__ = ["main"]
 
 DEFAULT_SERVERS = "127.0.0.1:2181"
@@ -31,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="aioregistry", description="A service registry on Apache ZooKeeper: who is there, and staying there."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_register(commands)
     _add_watch(commands)

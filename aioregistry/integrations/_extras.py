@@ -19,6 +19,6 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as missing:
         raise ModuleNotFoundError(
-            f"aioregistry.integrations.{name} needs {missing.name}: pip install 'aioregistry[{name}]'",
+            f"aioregistry.integrations.{name} needs {missing.name}: pip install 'aioregistry-zookeeper[{name}]'",
             name=missing.name,
         ) from missing

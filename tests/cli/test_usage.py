@@ -6,6 +6,7 @@ from asyncio.subprocess import PIPE
 
 import pytest
 
+import aioregistry
 from tests.cli.command import outcome
 
 HEAVY = {"aiozk", "anyio", "asyncio", "kazoo", "msgspec", "ssl"}
@@ -34,6 +35,10 @@ async def test_help_names_every_command() -> None:
     code, stdout, stderr = await outcome("--help")
     assert (code, stderr) == (0, "")
     assert all(f"    {command}" in stdout for command in COMMANDS)
+
+
+async def test_the_version_is_the_librarys() -> None:
+    assert await outcome("--version") == (0, f"aioregistry {aioregistry.__version__}\n", "")
 
 
 @pytest.mark.parametrize(

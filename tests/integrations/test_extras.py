@@ -16,5 +16,5 @@ def test_a_missing_framework_is_named_with_its_extra(name: str, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     with pytest.raises(ModuleNotFoundError) as raised:
         importlib.import_module(f"aioregistry.integrations.{name}")
-    assert str(raised.value).endswith(f"pip install 'aioregistry[{name}]'")
+    assert str(raised.value).endswith(f"pip install 'aioregistry-zookeeper[{name}]'")
     assert str(raised.value).startswith(f"aioregistry.integrations.{name} needs {name}")
