@@ -5,13 +5,21 @@ who believes the empty list that is read first drops a whole service that is ali
 is to see of it. So it is judged by three facts: how many went together, whether that was around a disruption, and who
 left a marker (see :mod:`.departures`).
 
-**The period.** Unexplained removals are counted over the last ``within`` seconds. A disruption (the view is not fresh)
-and a new leader (a higher epoch, the upper half of a zxid) keep the period open until ``hold`` seconds after they are
-over, because that is when sessions expire together: a new leader gives every session one timeout from its election on.
+**The period.** An unexplained removal is counted for ``within`` seconds, or for as long as the instance's published
+session timeout where that is longer: instances that are cut off together expire within one timeout of each other. A
+disruption (the view is not fresh) and a new leader (a higher epoch, the upper half of a zxid) keep the period open for
+the instance's hold after they are over, because that is when sessions expire together: a new leader gives every
+session one timeout from its election on.
 
 **The threshold.** When more than ``share`` of the instances, those listed and those counted, went within the period,
 all that are counted become *suspect*, also those that were shown as removed before the threshold was passed. One that
 comes back is counted no more.
+
+**The fewest.** In quiet times three are needed, or two where they were all there was: an empty list helps no caller,
+and two replicas are the commonest service. One that goes alone in quiet times is believed at once.
+
+**Subsets.** A balancer that filters, or prefers its own zone, sees a service of its own: four of twenty that go are a
+fifth of the service and may be all of a zone. Each such subset is judged by the same rule, among its own instances.
 
 **What is explained** is shown as it is and not counted: a marker with a czxid not below the entry's (within one history
 a later one means that the id was taken again, and then left deliberately), or an instance that was disabled before: it
@@ -24,24 +32,29 @@ the view is not fresh nobody could be seen coming back, so that time does not co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from heapq import heapify, heappop, heappush
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from aioregistry._errors import InvalidArgument
-from aioregistry._model import Added, Difference, Entry, Removed, Suspicion, Updated
+from aioregistry._model import Added, Difference, Entry, Removed, ServiceInstance, Suspicion, Updated
 
-__all__ = ["Guard", "Moment", "Release", "Suspects", "Verdict"]
+__all__ = ["Guard", "Moment", "Release", "Subset", "Suspects", "Verdict"]
 
 P = TypeVar("P")
 
 FEWEST_IN_QUIET: Final = 3
 """Unexplained removals below which nothing is held in quiet times: two crashes together are nothing special."""
 
+FEWEST_OF_ALL: Final = 2
+"""The same where they were all the instances there were."""
+
 FEWEST_AROUND_DISRUPTIONS: Final = 2
 """The same around a disruption or a new leader, where one is held too if it was the only instance."""
 
 _LONGEST_OPTION: Final = 86_400.0
+_HEAP_SLACK: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +65,8 @@ class Guard:
         hold: seconds that a suspect stays unless it comes back; longer where its published session timeout is.
         share: of the instances; when more than it go unexplained within the period, they become suspect. From 0 to 1;
             with 1 nothing is ever held.
-        within: seconds of the period in quiet times.
-        longest: seconds that no hold exceeds, whatever session timeout an instance publishes.
+        within: seconds of the period in quiet times; longer for an instance whose published session timeout is.
+        longest: seconds that neither a hold nor a period exceeds, whatever session timeout an instance publishes.
 
     Raises:
         InvalidArgument: an argument is wrong; names it and its value.
@@ -80,10 +93,10 @@ def _check_number(field: str, number: object, at_least: float, at_most: float) -
         raise InvalidArgument(field, number, f"must be within {at_least:g}..{at_most:g}")
 
 
-def _seconds(guard: Guard, entry: Entry[Any]) -> float:
-    """Return how long *entry* is held."""
-    published = (entry.instance.session_timeout_ms or 0) / 1000
-    return min(max(guard.hold, published), guard.longest)
+def _at_least(seconds: float, entry: Entry[Any], longest: float) -> float:
+    """Return *seconds*, or the session timeout that *entry* publishes, up to *longest*."""
+    published = min((entry.instance.session_timeout_ms or 0) / 1000, longest)
+    return max(seconds, published)
 
 
 class Moment(NamedTuple):
@@ -127,29 +140,82 @@ class _Held(NamedTuple, Generic[P]):
     until: float
 
 
+class _Counted(NamedTuple, Generic[P]):
+    """An unexplained removal, by the same clock."""
+
+    entry: Entry[P]
+    since: float
+    until: float
+    """When it is counted no more, at the earliest."""
+
+
+class Subset(Protocol):
+    """Some instances of the service, which their users see as a service of its own."""
+
+    def admits(self, instance: ServiceInstance[Any]) -> bool:
+        """Return whether *instance* is one of them; raises nothing."""
+
+    def confirmed(self) -> int:
+        """Return how many of them are listed, as of the last changes that were shown."""
+
+
+class _Alarms:
+    """The earliest of many moments, each for an id; an id has one. Every step is O(log n), amortised."""
+
+    __slots__ = ("_due", "_heap")
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []  # also what was moved or dropped since
+
+    def set(self, id: str, moment: float) -> None:
+        self._due[id] = moment
+        heappush(self._heap, (moment, id))
+        if len(self._heap) > 2 * len(self._due) + _HEAP_SLACK:
+            self._heap = [(moment, id) for id, moment in self._due.items()]
+            heapify(self._heap)
+
+    def drop(self, id: str) -> None:
+        self._due.pop(id, None)
+
+    def first(self) -> tuple[float, str] | None:
+        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0] if self._heap else None
+
+    def until(self, now: float) -> Iterator[str]:
+        """Yield the ids whose moment is not after *now*, each of which its caller drops or sets anew."""
+        while (first := self.first()) is not None and first[0] <= now:
+            yield first[1]
+
+
 class Suspects(Generic[P]):
     """The removals counted and the instances held of one view.
 
     Args:
         guard: the options.
         zxid: of what the view shows at first.
+        subsets: returns those that are judged beside the whole service.
 
     Attributes:
         wake: when :meth:`due` is to be called, at the latest; None while nothing depends on the clock.
     """
 
-    def __init__(self, guard: Guard, zxid: int) -> None:
+    def __init__(self, guard: Guard, zxid: int, subsets: Callable[[], Iterable[Subset]] = tuple) -> None:
         self.wake: float | None = None
         self._guard = guard
         self._zxid = zxid
+        self._subsets = subsets
         self._held: dict[str, _Held[P]] = {}
-        # Unexplained removals of the period and when they were seen, oldest first; the entries of those not held.
-        self._counted: dict[str, float] = {}
-        self._shown_removed: dict[str, Entry[P]] = {}
+        self._ends = _Alarms()  # of holds
+        # Unexplained removals of the period; the ids of those not held, oldest first.
+        self._counted: dict[str, _Counted[P]] = {}
+        self._forgotten = _Alarms()  # when each is counted no more, at the earliest
+        self._shown_removed: dict[str, None] = {}
         self._markers: dict[str, int] = {}
         self._interrupted: float | None = None
-        self._disrupted_until = -math.inf
-        self._new_leader_until = -math.inf
+        self._resumed = -math.inf
+        self._elected = -math.inf
 
     def __len__(self) -> int:
         return len(self._held)
@@ -194,69 +260,114 @@ class Suspects(Generic[P]):
         self._observe(zxid, at.now)
         shown: list[Difference[P]] = []
         lost: dict[str, int] = {}  # where in shown
+        came: list[ServiceInstance[P]] = []
         released: list[Release] = []
         for change in changes:
             id = change.id
             if not isinstance(change, Removed):
                 self._uncount(id)
                 lost.pop(id, None)
+                if id in self._held or isinstance(change, Added):
+                    came.append(change.entry.instance)
                 shown.append(self._come_back(change, released) if id in self._held else change)
                 continue
             if not self._explained(change.entry) and gone(id):
-                self._counted[id] = at.now
+                self._count(id, change.entry, at.now)
                 lost[id] = len(shown)
             shown.append(change)
-        held = self._hold(shown, lost, listed, zxid, at) if lost else []
+        held = self._judge(shown, lost, came, listed, zxid, at) if lost else []
         return Verdict(tuple(shown), tuple(held), tuple(released))
 
     def _come_back(self, change: Added[P] | Updated[P], released: list[Release]) -> Updated[P]:
         released.append(Release(change.id, "came back"))
+        self._ends.drop(change.id)
         return Updated(change.entry, self._held.pop(change.id).entry, change.zxid)
 
     def _observe(self, zxid: int, now: float) -> None:
         if zxid < self._zxid:
             self._markers.clear()  # the history was rolled back
         elif zxid >> 32 != self._zxid >> 32:
-            self._new_leader_until = now + self._guard.hold
+            self._elected = now
         self._zxid = zxid
 
     def _explained(self, entry: Entry[P]) -> bool:
         instance = entry.instance
         return self._markers.pop(instance.id, -1) >= entry.czxid or not instance.enabled
 
-    def _hold(
-        self, shown: list[Difference[P]], lost: dict[str, int], listed: int, zxid: int, at: Moment
+    # ------------------------------------------------------------------ how many are too many
+
+    def _judge(
+        self,
+        shown: list[Difference[P]],
+        lost: Mapping[str, int],
+        came: list[ServiceInstance[P]],
+        listed: int,
+        zxid: int,
+        at: Moment,
     ) -> list[Entry[P]]:
         """Hold back what is counted, if that is too much; return who is suspect from now on."""
-        for id, place in lost.items():
-            self._shown_removed[id] = shown[place].entry
-        reason = self._reason(at.now)
-        if not self._is_too_much(len(self._counted), listed + len(self._counted), reason):
-            self._wake_at(self._end_of_period())
-            return []
+        self._shown_removed.update(dict.fromkeys(lost))
+        reason = self._reason((self._counted[id].entry for id in lost), at.now)
+        if self._is_too_much(len(self._counted), listed + len(self._counted), reason):
+            return self._hold(list(self._shown_removed), reason, shown, lost, zxid, at)
         held: list[Entry[P]] = []
-        for id, entry in self._shown_removed.items():
-            seconds = _seconds(self._guard, entry)
+        for subset in self._subsets():
+            own = self._lost_of(subset, lost, came)
+            if own is not None and self._is_too_much(*own, reason):
+                ids = [id for id in self._shown_removed if subset.admits(self._counted[id].entry.instance)]
+                held += self._hold(ids, reason, shown, lost, zxid, at)
+        self._wake_at(self._forgotten.first())
+        return held
+
+    def _lost_of(
+        self, subset: Subset, lost: Iterable[str], came: Iterable[ServiceInstance[P]]
+    ) -> tuple[int, int] | None:
+        """Return how many of *subset* are counted, and were known; None where it lost nobody now."""
+        now_lost = sum(subset.admits(self._counted[id].entry.instance) for id in lost)
+        if not now_lost:
+            return None
+        counted = sum(subset.admits(each.entry.instance) for each in self._counted.values())
+        listed = subset.confirmed() - now_lost + sum(map(subset.admits, came))
+        return counted, max(listed, 0) + counted
+
+    def _hold(
+        self,
+        ids: Iterable[str],
+        reason: str,
+        shown: list[Difference[P]],
+        lost: Mapping[str, int],
+        zxid: int,
+        at: Moment,
+    ) -> list[Entry[P]]:
+        held: list[Entry[P]] = []
+        for id in ids:
+            entry = self._counted[id].entry
+            seconds = _at_least(self._guard.hold, entry, self._guard.longest)
             suspect = entry.with_suspicion(Suspicion(reason, at.wall, at.wall + seconds))
             self._held[id] = _Held(suspect, at.now, at.now + seconds)
-            self._wake_at(at.now + seconds)
+            self._ends.set(id, at.now + seconds)
             held.append(suspect)
+            del self._shown_removed[id]
             if id in lost:
                 place = lost[id]
                 shown[place] = Updated(suspect, entry, shown[place].zxid)
             else:
                 shown.append(Added(suspect, zxid))
-        self._shown_removed.clear()
+        self._wake_at(self._ends.first())
         return held
 
     def _is_too_much(self, gone: int, known: int, reason: str) -> bool:
-        fewest = FEWEST_IN_QUIET if reason == _MASS_REMOVAL else min(FEWEST_AROUND_DISRUPTIONS, known)
+        if reason != _MASS_REMOVAL:
+            fewest = min(FEWEST_AROUND_DISRUPTIONS, known)
+        else:
+            fewest = FEWEST_OF_ALL if gone == known else FEWEST_IN_QUIET
         return gone >= fewest and gone > self._guard.share * known
 
-    def _reason(self, now: float) -> str:
-        if now < self._new_leader_until:
+    def _reason(self, entries: Iterable[Entry[P]], now: float) -> str:
+        hold = max(_at_least(self._guard.hold, entry, self._guard.longest) for entry in entries)
+        if now < self._elected + hold:
             return _NEW_LEADER
-        return _DISRUPTION if self._interrupted is not None or now < self._disrupted_until else _MASS_REMOVAL
+        return _DISRUPTION if self._interrupted is not None or now < self._resumed + hold else _MASS_REMOVAL
 
     # ------------------------------------------------------------------ disruptions
 
@@ -272,7 +383,7 @@ class Suspects(Generic[P]):
         if self._interrupted is None:
             return _NOTHING
         interrupted, self._interrupted = self._interrupted, None
-        self._disrupted_until = at.now + self._guard.hold
+        self._resumed = at.now
         changes: list[Difference[P]] = []
         for id, held in self._held.items():
             until = held.until + at.now - max(interrupted, held.since)
@@ -282,6 +393,7 @@ class Suspects(Generic[P]):
             moved = _Held(held.entry.with_suspicion(suspicion), held.since, until)
             changes.append(Updated(moved.entry, held.entry, zxid))
             self._held[id] = moved  # in the place of another: the iteration does not mind
+            self._ends.set(id, until)
         self._look_at_the_clock()
         return Verdict(tuple(changes))
 
@@ -295,8 +407,7 @@ class Suspects(Generic[P]):
         held = self._held.get(id)
         if held is not None and czxid >= held.entry.czxid:
             return self._let_go([id], "withdrawn", zxid)
-        removed = self._shown_removed.get(id)
-        if removed is not None and czxid >= removed.czxid:
+        if id in self._shown_removed and czxid >= self._counted[id].entry.czxid:
             self._uncount(id)
         if listed:
             self._markers[id] = max(czxid, self._markers.get(id, 0))
@@ -315,6 +426,7 @@ class Suspects(Generic[P]):
         released: list[Release] = []
         for id in ids:
             suspect = self._held.pop(id).entry
+            self._ends.drop(id)
             self._uncount(id)
             changes.append(Removed(suspect, zxid))
             released.append(Release(id, why))
@@ -326,30 +438,39 @@ class Suspects(Generic[P]):
         """Return whose hold is over; to be called when :attr:`wake` has come."""
         if self._interrupted is not None:
             return _NOTHING
-        verdict = self._let_go([id for id, held in self._held.items() if held.until <= now], "time is up", zxid)
+        verdict = self._let_go(self._ends.until(now), "time is up", zxid)
         self._forget(now)
         self._look_at_the_clock()
         return verdict
 
     def _look_at_the_clock(self) -> None:
-        self.wake = min((held.until for held in self._held.values()), default=None)
-        if self._counted:
-            self._wake_at(self._end_of_period())
+        self.wake = None
+        self._wake_at(self._ends.first())
+        self._wake_at(self._forgotten.first())
 
-    def _wake_at(self, time: float) -> None:
-        if self._interrupted is None:  # resuming looks at the clock
-            self.wake = time if self.wake is None else min(self.wake, time)
+    def _wake_at(self, first: tuple[float, str] | None) -> None:
+        if self._interrupted is None and first is not None:  # resuming looks at the clock
+            self.wake = first[0] if self.wake is None else min(self.wake, first[0])
 
-    def _end_of_period(self) -> float:
-        """When the oldest that is counted will be forgotten."""
-        oldest = next(iter(self._counted.values()))
-        return max(oldest + self._guard.within, self._new_leader_until, self._disrupted_until)
+    def _count(self, id: str, entry: Entry[P], now: float) -> None:
+        guard = self._guard
+        self._counted[id] = _Counted(entry, now, now + _at_least(guard.within, entry, max(guard.longest, guard.within)))
+        self._forgotten.set(id, self._counted[id].until)
 
     def _forget(self, now: float) -> None:
         """Count no more what went before the period."""
-        while self._counted and self._interrupted is None and self._end_of_period() <= now:
-            self._uncount(next(iter(self._counted)))
+        if self._interrupted is not None:
+            return
+        for id in self._forgotten.until(now):
+            counted = self._counted[id]
+            hold = _at_least(self._guard.hold, counted.entry, self._guard.longest)
+            until = max(counted.until, self._elected + hold, self._resumed + hold)
+            if until > now:
+                self._forgotten.set(id, until)
+            else:
+                self._uncount(id)
 
     def _uncount(self, id: str) -> None:
-        self._counted.pop(id, None)
+        if self._counted.pop(id, None) is not None:
+            self._forgotten.drop(id)
         self._shown_removed.pop(id, None)

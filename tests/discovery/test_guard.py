@@ -187,10 +187,116 @@ def test_who_comes_back_at_once_is_not_counted() -> None:
     assert scene.held == 0
 
 
-def test_two_of_two_in_quiet_times_are_believed() -> None:
+def test_two_that_were_all_there_was_are_held() -> None:
+    """An empty list helps no caller, and two replicas are the commonest service."""
     scene = Scene(Guard(), ["a", "b"])
-    scene.go("a", "b")
+    assert told(scene.go("a")) == [("Removed", "a", False)]
+    scene.wait(9)
+    assert told(scene.go("b")) == [("Updated", "b", True), ("Added", "a", True)]
+
+
+def test_two_of_three_in_quiet_times_are_believed() -> None:
+    scene = Scene(Guard(), ["a", "b", "c"])
+    assert told(scene.go("a", "b")) == [("Removed", "a", False), ("Removed", "b", False)]
     assert scene.suspect == []
+
+
+def test_one_of_one_in_quiet_times_is_believed() -> None:
+    scene = Scene(Guard(), ["a"])
+    assert told(scene.go("a")) == [("Removed", "a", False)]
+
+
+def test_a_removal_is_counted_for_the_published_session_timeout() -> None:
+    """Three that are cut off together expire within one session timeout of each other, which may be a minute."""
+    scene = Scene(Guard(within=10), IDS[:3], timeout_ms=60_000)
+    scene.go("n0")
+    scene.wait(25)
+    scene.go("n1")
+    scene.wait(25)
+    scene.go("n2")
+    assert scene.suspect == IDS[:3]
+
+
+def test_no_published_session_timeout_counts_for_longer_than_the_longest() -> None:
+    scene = Scene(Guard(longest=40), IDS[:3], timeout_ms=2**31 - 1)
+    scene.go("n0")
+    scene.wait(40.1)
+    scene.go("n1", "n2")
+    assert sorted(scene.suspects.entries) == ["n1", "n2"]  # the two that were left
+
+
+def test_a_published_session_timeout_keeps_the_period_open_after_a_disruption() -> None:
+    scene = Scene(Guard(hold=30, within=1), IDS, timeout_ms=60_000)
+    scene.interrupt()
+    scene.resume()
+    scene.wait(59)
+    assert told(scene.go("n0", "n1", "n2"))[0] == ("Updated", "n0", True)
+    assert {each.suspicion.reason for each in scene.suspects.entries.values()} == {"disruption"}  # type: ignore[union-attr]
+
+
+# ---------------------------------------------------------------- subsets
+
+
+class Zone:
+    """Four of twenty: a filter that lets some ids through."""
+
+    def __init__(self, scene: Scene, ids: Iterable[str]) -> None:
+        self.ids = set(ids)
+        self.scene = scene
+
+    def admits(self, instance: ServiceInstance[Any]) -> bool:
+        return instance.id in self.ids
+
+    def confirmed(self) -> int:
+        entries: dict[str, Entry[Any]] = self.scene.consumer.entries  # type: ignore[assignment]
+        return sum(id in self.ids and entry.suspicion is None for id, entry in entries.items())
+
+
+def zoned(*zones: Iterable[str]) -> Scene:
+    scene = Scene(Guard(), [f"n{number:02d}" for number in range(20)])
+    subsets = [Zone(scene, ids) for ids in zones]
+    scene.suspects = Suspects(Guard(), scene.zxid, lambda: subsets)
+    return scene
+
+
+ZONE = [f"n{number:02d}" for number in range(4)]
+
+
+def test_a_subset_that_goes_is_held_though_the_service_spares_it() -> None:
+    assert zoned().go(*ZONE) == zoned(["n10", "n11"]).go(*ZONE)
+    scene = zoned(ZONE)
+    assert told(scene.go(*ZONE)) == [("Updated", id, True) for id in ZONE]
+
+
+def test_a_subset_is_judged_by_the_same_rule_one_by_one() -> None:
+    scene = zoned(ZONE)
+    assert told(scene.go("n00")) == [("Removed", "n00", False)]
+    assert told(scene.go("n01")) == [("Removed", "n01", False)]
+    assert told(scene.go("n10")) == [("Removed", "n10", False)]
+    changes = told(scene.go("n02"))
+    assert changes == [("Updated", "n02", True), ("Added", "n00", True), ("Added", "n01", True)]
+    assert scene.suspect == ["n00", "n01", "n02"]  # not n10, of which the subset knows nothing
+
+
+def test_a_subset_of_two_is_held_when_both_go() -> None:
+    scene = zoned(ZONE[:2])
+    scene.go("n00")
+    assert scene.suspect == []
+    scene.go("n01")
+    assert scene.suspect == ["n00", "n01"]
+
+
+def test_a_replacement_that_comes_with_the_loss_counts_as_listed() -> None:
+    scene = zoned(["n01", "n02", "n99"])
+    scene.zxid += 1
+    lost = [Removed(scene.listed.pop(id), scene.zxid) for id in ("n01", "n02")]
+    scene.take([*lost, Added(entry("n99", scene.zxid), scene.zxid)])
+    assert scene.suspect == []
+
+
+def test_a_subset_withdraws_as_a_service_does() -> None:
+    scene = zoned(ZONE)
+    assert told(scene.withdraw(*ZONE)) == [("Removed", id, False) for id in ZONE]
 
 
 @pytest.mark.parametrize("ids", [["a"], ["a", "b"], IDS])
