@@ -129,7 +129,10 @@ class Outage(World):
         else:
             tally.dead += 1
         if consumer.reports:
-            (pick.succeeded if there else pick.failed)()
+            if there:
+                pick.succeeded()
+            else:
+                pick.failed(ConnectionRefusedError())  # its host is up, and nothing listens
 
     # ------------------------------------------------------------ what troubles ask for
 

@@ -13,7 +13,7 @@ from aioregistry._errors import HandleClosed, InvalidArgument, NoInstances, Regi
 from aioregistry._handles import check_seconds
 from aioregistry._model import Difference, ServiceInstance
 from aioregistry._session import Session
-from aioregistry.balancing import Ejection, Filter, Member, OfSuspects, Picker, Strategy, rank_of
+from aioregistry.balancing import Ejection, Filter, Member, OfSuspects, Picker, Strategy, Subset
 
 if TYPE_CHECKING:
     from .view import View
@@ -46,6 +46,7 @@ class Balancer(Generic[P]):
         where: Filter[P] | None,
         ejection: Ejection | None,
         suspects: OfSuspects,
+        panic: float,
     ) -> None:
         runtime = session.runtime
         self._view = view
@@ -57,7 +58,8 @@ class Balancer(Generic[P]):
             strategy,
             where=where,
             ejection=ejection,
-            rank=rank_of(suspects),
+            suspects=suspects,
+            panic=panic,
             draw=lambda: runtime.uniform(0.0, 1.0),
         )
         self._errors = (Exception,) if ejection is None else ejection.errors
@@ -76,6 +78,11 @@ class Balancer(Generic[P]):
         """The instances that are set aside for having failed, and for how many seconds more, by id."""
         now = self._now()
         return {id: max(until - now, 0.0) for id, until in self._picker.aside.items()}
+
+    @property
+    def in_panic(self) -> bool:
+        """Whether suspects are picked like all others now, because too few instances are confirmed."""
+        return self._picker.in_panic
 
     def pick(self, key: str | bytes | None = None) -> Pick[P]:
         """Return an instance, now: nothing is awaited.
@@ -130,26 +137,42 @@ class Balancer(Generic[P]):
 
     def take(self, changes: Iterable[Difference[P]]) -> None:
         """The view's news."""
-        now = self._now()
+        now, before = self._now(), self._picker.in_panic
         for change in changes:
             for error in self._picker.apply(change, now):
                 self._refused(change.id, error)
+        if self._picker.in_panic != before:
+            self._tell_of_panic()
+
+    def subsets(self) -> tuple[Subset[P], ...]:
+        """What it picks from, where that is less than the service."""
+        return self._picker.subsets()
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes: the view was closed, or *error* ended its session."""
         self._ended = HandleClosed(f"{self._view._title()} was closed") if error is None else error
 
+    def _tell_of_panic(self) -> None:
+        name, panic = self._view.name, self._picker.in_panic
+        if panic:
+            log.warning("%s: too few instances are confirmed: suspects are picked like all others", name)
+        else:
+            log.info("%s: enough instances are confirmed: suspects are picked last again", name)
+        self._session.emit("discovery.panic", service=name, panic=panic)
+
     def _refused(self, id: str, error: InvalidArgument) -> None:
         log.warning("%s/%s is never picked: %s", self._view.name, id, error)
         self._session.emit("discovery.refused", service=self._view.name, id=id, reason=str(error))
 
-    def _report(self, member: Member[P], good: bool, since: float) -> None:
+    def _report(self, member: Member[P], good: bool, since: float, error: BaseException | None) -> None:
         seconds = self._picker.report(member, good, since, self._now())
         if seconds is not None:
             log.info("%s/%s failed and is set aside for %.1f s", self._view.name, member.id, seconds)
             self._session.emit("discovery.set_aside", service=self._view.name, id=member.id, seconds=seconds)
-        if not good:
-            self._view._drop_suspect(member.id)
+        if good:
+            self._view._note_answer(member.id)
+        else:
+            self._view._note_failure(member.id, error, since)
 
     def __repr__(self) -> str:
         return f"<Balancer of {self._picker!r}>"
@@ -186,14 +209,17 @@ class Pick(Generic[P]):
         """Report that the call was good."""
         self._tell(True)
 
-    def failed(self) -> None:
-        """Report that the instance failed."""
-        self._tell(False)
+    def failed(self, error: BaseException | None = None) -> None:
+        """Report that the instance failed, with *error* if there is one.
 
-    def _tell(self, good: bool) -> None:
+        Where the instance is a suspect, a refused connection among the causes of *error* counts against it.
+        """
+        self._tell(False, error)
+
+    def _tell(self, good: bool, error: BaseException | None = None) -> None:
         if not self._told:
             self._told = True
-            self._balancer._report(self._member, good, self._since)
+            self._balancer._report(self._member, good, self._since, error)
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -207,7 +233,7 @@ class Pick(Generic[P]):
         if error is None:
             self.succeeded()
         elif isinstance(error, self._balancer._errors):
-            self.failed()
+            self.failed(error)
 
     def __repr__(self) -> str:
         return f"<Pick {self.instance.name}/{self.id}>"

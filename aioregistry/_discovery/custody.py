@@ -48,7 +48,7 @@ class Custody(Generic[P]):
         self._name = view.name
         self._session = session
         self._mirror = mirror
-        self._suspects: Suspects[P] = Suspects(guard, as_of)
+        self._suspects: Suspects[P] = Suspects(guard, as_of, view.subsets)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
 
@@ -96,9 +96,14 @@ class Custody(Generic[P]):
         """The node of *id* that was created by *czxid* is withdrawn."""
         return self._noted(self._suspects.withdrawn(id, czxid, self._mirror.as_of, listed=listed))
 
-    def failed(self, id: str) -> tuple[Difference[P], ...]:
-        """A caller found that *id* does not serve."""
-        return self._noted(self._suspects.failed(id, self._mirror.as_of))
+    def refused(self, id: str, since: float) -> tuple[Difference[P], ...]:
+        """*id* refused the connection of a call that began at *since*."""
+        now = self._session.runtime.monotonic()
+        return self._noted(self._suspects.refused(id, self._mirror.as_of, since=since, now=now))
+
+    def answered(self, id: str) -> None:
+        """A call to *id* was good."""
+        self._suspects.answered(id, self._session.runtime.monotonic())
 
     def due(self) -> tuple[Difference[P], ...]:
         """The timer has fired."""

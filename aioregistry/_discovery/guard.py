@@ -25,20 +25,22 @@ fifth of the service and may be all of a zone. Each such subset is judged by the
 a later one means that the id was taken again, and then left deliberately), or an instance that was disabled before: it
 had said that it would leave.
 
-**The hold** of a suspect ends when it comes back, when the time is up, or when a caller reports that it failed. While
-the view is not fresh nobody could be seen coming back, so that time does not count.
+**The hold** of a suspect ends when it comes back, when the time is up, or when callers found that nothing listens there
+(see :mod:`.evidence`). While the view is not fresh nobody could be seen coming back, so that time does not count.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import Added, Difference, Entry, Removed, ServiceInstance, Suspicion, Updated
+
+from .evidence import Refusals
 
 __all__ = ["Guard", "Moment", "Release", "Subset", "Suspects", "Verdict"]
 
@@ -54,7 +56,6 @@ FEWEST_AROUND_DISRUPTIONS: Final = 2
 """The same around a disruption or a new leader, where one is held too if it was the only instance."""
 
 _LONGEST_OPTION: Final = 86_400.0
-_HEAP_SLACK: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,15 +141,6 @@ class _Held(NamedTuple, Generic[P]):
     until: float
 
 
-class _Counted(NamedTuple, Generic[P]):
-    """An unexplained removal, by the same clock."""
-
-    entry: Entry[P]
-    since: float
-    until: float
-    """When it is counted no more, at the earliest."""
-
-
 class Subset(Protocol):
     """Some instances of the service, which their users see as a service of its own."""
 
@@ -160,33 +152,44 @@ class Subset(Protocol):
 
 
 class _Alarms:
-    """The earliest of many moments, each for an id; an id has one. Every step is O(log n), amortised."""
+    """The earliest of many moments, each for an id; an id has one. Many share a moment: what goes together does."""
 
-    __slots__ = ("_due", "_heap")
+    __slots__ = ("_at", "_ids", "_moments")
 
     def __init__(self) -> None:
-        self._due: dict[str, float] = {}
-        self._heap: list[tuple[float, str]] = []  # also what was moved or dropped since
+        self._at: dict[str, float] = {}
+        self._ids: dict[float, dict[str, None]] = {}
+        self._moments: list[float] = []  # a heap of those of which there may be ids
 
     def set(self, id: str, moment: float) -> None:
-        self._due[id] = moment
-        heappush(self._heap, (moment, id))
-        if len(self._heap) > 2 * len(self._due) + _HEAP_SLACK:
-            self._heap = [(moment, id) for id, moment in self._due.items()]
-            heapify(self._heap)
+        self.drop(id)
+        self._at[id] = moment
+        ids = self._ids.get(moment)
+        if ids is None:
+            ids = self._ids[moment] = {}
+            heappush(self._moments, moment)
+        ids[id] = None
 
     def drop(self, id: str) -> None:
-        self._due.pop(id, None)
+        moment = self._at.pop(id, None)
+        if moment is not None:
+            del self._ids[moment][id]
 
-    def first(self) -> tuple[float, str] | None:
-        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
-            heappop(self._heap)
-        return self._heap[0] if self._heap else None
+    def first(self) -> float | None:
+        """Return the earliest moment; None where there is none."""
+        while self._moments and not self._ids[self._moments[0]]:
+            del self._ids[heappop(self._moments)]
+        return self._moments[0] if self._moments else None
 
-    def until(self, now: float) -> Iterator[str]:
-        """Yield the ids whose moment is not after *now*, each of which its caller drops or sets anew."""
-        while (first := self.first()) is not None and first[0] <= now:
-            yield first[1]
+    def take(self, now: float) -> list[str]:
+        """Return the ids whose moment is not after *now*, and forget them."""
+        due: list[str] = []
+        while (moment := self.first()) is not None and moment <= now:
+            heappop(self._moments)
+            for id in self._ids.pop(moment):
+                del self._at[id]
+                due.append(id)
+        return due
 
 
 class Suspects(Generic[P]):
@@ -208,8 +211,9 @@ class Suspects(Generic[P]):
         self._subsets = subsets
         self._held: dict[str, _Held[P]] = {}
         self._ends = _Alarms()  # of holds
+        self._refusals = Refusals()
         # Unexplained removals of the period; the ids of those not held, oldest first.
-        self._counted: dict[str, _Counted[P]] = {}
+        self._counted: dict[str, Entry[P]] = {}
         self._forgotten = _Alarms()  # when each is counted no more, at the earliest
         self._shown_removed: dict[str, None] = {}
         self._markers: dict[str, int] = {}
@@ -281,6 +285,7 @@ class Suspects(Generic[P]):
     def _come_back(self, change: Added[P] | Updated[P], released: list[Release]) -> Updated[P]:
         released.append(Release(change.id, "came back"))
         self._ends.drop(change.id)
+        self._refusals.forget(change.id)
         return Updated(change.entry, self._held.pop(change.id).entry, change.zxid)
 
     def _observe(self, zxid: int, now: float) -> None:
@@ -307,14 +312,14 @@ class Suspects(Generic[P]):
     ) -> list[Entry[P]]:
         """Hold back what is counted, if that is too much; return who is suspect from now on."""
         self._shown_removed.update(dict.fromkeys(lost))
-        reason = self._reason((self._counted[id].entry for id in lost), at.now)
+        reason = self._reason((self._counted[id] for id in lost), at.now)
         if self._is_too_much(len(self._counted), listed + len(self._counted), reason):
             return self._hold(list(self._shown_removed), reason, shown, lost, zxid, at)
         held: list[Entry[P]] = []
         for subset in self._subsets():
             own = self._lost_of(subset, lost, came)
             if own is not None and self._is_too_much(*own, reason):
-                ids = [id for id in self._shown_removed if subset.admits(self._counted[id].entry.instance)]
+                ids = [id for id in self._shown_removed if subset.admits(self._counted[id].instance)]
                 held += self._hold(ids, reason, shown, lost, zxid, at)
         self._wake_at(self._forgotten.first())
         return held
@@ -323,10 +328,10 @@ class Suspects(Generic[P]):
         self, subset: Subset, lost: Iterable[str], came: Iterable[ServiceInstance[P]]
     ) -> tuple[int, int] | None:
         """Return how many of *subset* are counted, and were known; None where it lost nobody now."""
-        now_lost = sum(subset.admits(self._counted[id].entry.instance) for id in lost)
+        now_lost = sum(subset.admits(self._counted[id].instance) for id in lost)
         if not now_lost:
             return None
-        counted = sum(subset.admits(each.entry.instance) for each in self._counted.values())
+        counted = sum(subset.admits(entry.instance) for entry in self._counted.values())
         listed = subset.confirmed() - now_lost + sum(map(subset.admits, came))
         return counted, max(listed, 0) + counted
 
@@ -341,7 +346,7 @@ class Suspects(Generic[P]):
     ) -> list[Entry[P]]:
         held: list[Entry[P]] = []
         for id in ids:
-            entry = self._counted[id].entry
+            entry = self._counted[id]
             seconds = _at_least(self._guard.hold, entry, self._guard.longest)
             suspect = entry.with_suspicion(Suspicion(reason, at.wall, at.wall + seconds))
             self._held[id] = _Held(suspect, at.now, at.now + seconds)
@@ -407,15 +412,22 @@ class Suspects(Generic[P]):
         held = self._held.get(id)
         if held is not None and czxid >= held.entry.czxid:
             return self._let_go([id], "withdrawn", zxid)
-        if id in self._shown_removed and czxid >= self._counted[id].entry.czxid:
+        if id in self._shown_removed and czxid >= self._counted[id].czxid:
             self._uncount(id)
         if listed:
             self._markers[id] = max(czxid, self._markers.get(id, 0))
         return _NOTHING
 
-    def failed(self, id: str, zxid: int) -> Verdict[P]:
-        """A caller found that *id* does not serve: if it is suspect, that was right."""
-        return self._let_go([id], "failed", zxid) if id in self._held else _NOTHING
+    def refused(self, id: str, zxid: int, *, since: float, now: float) -> Verdict[P]:
+        """*id* refused the connection of a call that began at *since*; see :mod:`.evidence` for what follows."""
+        if id not in self._held or not self._refusals.refused(id, since, now):
+            return _NOTHING
+        return self._let_go([id], "failed", zxid)
+
+    def answered(self, id: str, now: float) -> None:
+        """A call to *id* was good."""
+        if self._held:
+            self._refusals.answered(id, now)
 
     def invalid(self, ids: Iterable[str], zxid: int) -> Verdict[P]:
         """These have a node that shows no instance."""
@@ -427,6 +439,7 @@ class Suspects(Generic[P]):
         for id in ids:
             suspect = self._held.pop(id).entry
             self._ends.drop(id)
+            self._refusals.forget(id)
             self._uncount(id)
             changes.append(Removed(suspect, zxid))
             released.append(Release(id, why))
@@ -438,7 +451,7 @@ class Suspects(Generic[P]):
         """Return whose hold is over; to be called when :attr:`wake` has come."""
         if self._interrupted is not None:
             return _NOTHING
-        verdict = self._let_go(self._ends.until(now), "time is up", zxid)
+        verdict = self._let_go(self._ends.take(now), "time is up", zxid)
         self._forget(now)
         self._look_at_the_clock()
         return verdict
@@ -448,25 +461,23 @@ class Suspects(Generic[P]):
         self._wake_at(self._ends.first())
         self._wake_at(self._forgotten.first())
 
-    def _wake_at(self, first: tuple[float, str] | None) -> None:
-        if self._interrupted is None and first is not None:  # resuming looks at the clock
-            self.wake = first[0] if self.wake is None else min(self.wake, first[0])
+    def _wake_at(self, moment: float | None) -> None:
+        if self._interrupted is None and moment is not None:  # resuming looks at the clock
+            self.wake = moment if self.wake is None else min(self.wake, moment)
 
     def _count(self, id: str, entry: Entry[P], now: float) -> None:
-        guard = self._guard
-        self._counted[id] = _Counted(entry, now, now + _at_least(guard.within, entry, max(guard.longest, guard.within)))
-        self._forgotten.set(id, self._counted[id].until)
+        self._counted[id] = entry
+        self._forgotten.set(id, now + _at_least(self._guard.within, entry, self._guard.longest))
 
     def _forget(self, now: float) -> None:
         """Count no more what went before the period."""
         if self._interrupted is not None:
             return
-        for id in self._forgotten.until(now):
-            counted = self._counted[id]
-            hold = _at_least(self._guard.hold, counted.entry, self._guard.longest)
-            until = max(counted.until, self._elected + hold, self._resumed + hold)
-            if until > now:
-                self._forgotten.set(id, until)
+        loud = max(self._elected, self._resumed)
+        for id in self._forgotten.take(now):
+            hold = 0.0 if loud == -math.inf else _at_least(self._guard.hold, self._counted[id], self._guard.longest)
+            if loud + hold > now:
+                self._forgotten.set(id, loud + hold)
             else:
                 self._uncount(id)
 

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
 
 import anyio
@@ -33,13 +33,14 @@ from aioregistry._streams import Source, Stream
 
 from .custody import Custody
 from .departures import Departures
+from .evidence import is_refusal
 from .follower import Follower, Strategy
 from .guard import Guard
 from .mirror import News
 from .names import ServiceNames
 
 if TYPE_CHECKING:
-    from aioregistry.balancing import Ejection, Filter, OfSuspects
+    from aioregistry.balancing import Ejection, Filter, OfSuspects, Subset
     from aioregistry.balancing import Strategy as Balancing
 
     from .balancer import Balancer
@@ -57,6 +58,9 @@ KeptAt: TypeAlias = str | os.PathLike[str]
 
 CHANGES_KEPT: Final = 1024
 """How far a consumer of changes may lag before it gets a :class:`Resynced` in their stead."""
+
+PANIC: Final = 0.5
+"""The default of :meth:`View.balancer`'s ``panic``: that of Envoy's ``healthy_panic_threshold``."""
 
 RECENT: Final = 3600.0
 """Seconds for which a kept snapshot tells who may be about to register anew: longer than outages take."""
@@ -251,19 +255,27 @@ class View(Handle, Generic[P]):
         """How many removals this view's guard has held back so far."""
         return 0 if self._custody is None else self._custody.total
 
-    def report_failed(self, id: str) -> bool:
+    def report_failed(self, id: str, error: BaseException | None = None) -> bool:
         """Report that a call to the instance *id* failed; return whether that dropped it.
 
-        A suspect is dropped at once: what spoke for it was only that nobody knew better. One that is listed stays. The
-        picks of a balancer report by themselves.
+        A suspect is dropped when it refused the connections of two calls, one after the other, while another instance
+        answered (as the picks of a balancer report): nothing listens there then. No other failure drops anybody, since
+        it may be the caller's own. The picks of a balancer report by themselves.
+
+        Args:
+            id: of the instance that was called.
+            error: what the call ended with; a refused connection is looked for in it and in its causes.
 
         Raises:
-            InvalidArgument: *id* is no str.
+            InvalidArgument: an argument is of the wrong type.
         """
         self._check()
         if not isinstance(id, str):
             raise InvalidArgument("id", id, f"must be str, not {type(id).__name__}")
-        return self._drop_suspect(id)
+        if error is not None and not isinstance(error, BaseException):
+            raise InvalidArgument("error", error, "must be an exception, or None")
+        now = self._discovery.session.runtime.monotonic()
+        return self._note_failure(id, error, since=now)
 
     def snapshots(self) -> Stream[Snapshot[P]]:
         """Return a stream of snapshots: the present one first, then one after each change and each flip of ``fresh``.
@@ -295,6 +307,7 @@ class View(Handle, Generic[P]):
         where: Filter[P] | None = None,
         ejection: Ejection | None = None,
         suspects: OfSuspects = "last",
+        panic: float = PANIC,
     ) -> Balancer[P]:
         """Return what picks among the instances of this view, from now on and as they change, until it is closed.
 
@@ -304,8 +317,11 @@ class View(Handle, Generic[P]):
             where: which instances may be picked, of the enabled ones: a mapping of payload fields to what they must be
                 (a value, or a set of values), or a function of the instance that returns a bool.
             ejection: when instances that fail are set aside; never unless given.
-            suspects: whether those that the guard holds are picked: ``"last"``, when there is nobody else, ``"never"``,
-                or ``"equal"`` to all others.
+            suspects: whether those that the guard holds are picked: ``"last"``, when there is nobody else or too few
+                are confirmed, ``"never"``, or ``"equal"`` to all others.
+            panic: share of the instances that may be picked; while fewer are confirmed, suspects are picked like all
+                others, so that the few do not get every call. From 0 (never) to 1; Envoy's panic threshold, and its
+                default.
 
         Raises:
             InvalidArgument: an argument is wrong, or fits none of the instances that are there (no payload has the
@@ -313,7 +329,15 @@ class View(Handle, Generic[P]):
         """
         from .balancer import Balancer  # a quarter of the import of aioregistry, for those who want it
 
-        balancer = Balancer(self, self._discovery.session, strategy, where=where, ejection=ejection, suspects=suspects)
+        balancer = Balancer(
+            self,
+            self._discovery.session,
+            strategy,
+            where=where,
+            ejection=ejection,
+            suspects=suspects,
+            panic=panic,
+        )
         self._balancers[id(balancer)] = balancer
         return balancer
 
@@ -480,14 +504,25 @@ class View(Handle, Generic[P]):
             self._to_be_kept()  # since when: the file of a process that is killed meanwhile tells how old it is
         self._snapshots.offer(None)
 
+    def subsets(self) -> Iterator[Subset[P]]:
+        """What the balancers of this view pick from, where that is less than all."""
+        for balancer in list(self._balancers.values()):
+            yield from balancer.subsets()
+
     def _holds_are_over(self) -> None:
         assert self._custody is not None, "its timer has fired"
         # After the process was stopped for a while this timer may run before what tells that the view is not fresh.
         self._following().note_freshness()
         self._show_if_any(self._custody.due())
 
-    def _drop_suspect(self, id: str) -> bool:
-        return self._custody is not None and self._show_if_any(self._custody.failed(id))
+    def _note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
+        if not self._custody or not is_refusal(error):  # there is none, or it holds nobody
+            return False
+        return self._show_if_any(self._custody.refused(id, since))
+
+    def _note_answer(self, id: str) -> None:
+        if self._custody:
+            self._custody.answered(id)
 
     def _show_if_any(self, changes: tuple[Difference[P], ...]) -> bool:
         if changes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._ejection import Ejection
 from ._members import Filter, Member, Weight
-from ._picker import STRATEGIES, OfSuspects, Picker, rank_of, strategy_of
+from ._picker import STRATEGIES, OfSuspects, Picker, Subset, strategy_of
 from ._rings import Ring
 from ._sticky import Sticky
 from ._strategies import LeastOutstanding, Random, RoundRobin, Strategy
@@ -25,8 +25,8 @@ __all__ = [
     "RoundRobin",
     "Sticky",
     "Strategy",
+    "Subset",
     "Weight",
     "Weighted",
-    "rank_of",
     "strategy_of",
 ]

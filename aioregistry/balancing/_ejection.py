@@ -106,14 +106,20 @@ class _Record:
 class Outliers:
     """Who is set aside, by id; told of reports, of time, and of how many there are. Every step is O(log n) at most.
 
+    Args:
+        rule: the options.
+        draw: random numbers, 0 <= number < 1.
+        failures: in a row, that set an instance aside; the rule's unless given.
+
     Attributes:
         aside: when each returns, on the clock of whoever calls.
     """
 
-    __slots__ = ("_draw", "_due", "_records", "_rule", "aside")
+    __slots__ = ("_draw", "_due", "_failures", "_records", "_rule", "aside")
 
-    def __init__(self, rule: Ejection, draw: Draw) -> None:
+    def __init__(self, rule: Ejection, draw: Draw, *, failures: int | None = None) -> None:
         self._rule = rule
+        self._failures = rule.failures if failures is None else failures
         self._draw = draw
         self._records: dict[str, _Record] = {}
         self._due: list[tuple[float, str]] = []  # a heap; what was released early stays in it for a while
@@ -136,7 +142,7 @@ class Outliers:
         if record is None:
             return None
         record.failures += 1
-        if record.failures < self._rule.failures or len(self.aside) >= self._rule.spared(total):
+        if record.failures < self._failures or len(self.aside) >= self._rule.spared(total):
             return None
         if record.recovered(now):
             record.pauses = 0
@@ -173,6 +179,6 @@ class Outliers:
             del self.aside[id]
             record = self._records[id]
             record.until = min(due, now)
-            record.failures = self._rule.failures - 1
+            record.failures = self._failures - 1
             back.append(id)
         return back

@@ -53,16 +53,18 @@ class Member(Generic[P]):
         id: the instance's.
         instance: as it is now.
         traits: as they are now; unchanged for as long as the member is in a pool.
+        suspect: whether the guard of the view holds it: ZooKeeper lists it no more.
         rank: that of the pool it belongs to; the least is picked first.
         outstanding: calls under way, for as long as somebody counts them.
     """
 
-    __slots__ = ("id", "instance", "outstanding", "rank", "traits")
+    __slots__ = ("id", "instance", "outstanding", "rank", "suspect", "traits")
 
-    def __init__(self, instance: ServiceInstance[P], traits: Traits, rank: int = 0) -> None:
+    def __init__(self, instance: ServiceInstance[P], traits: Traits, rank: int = 0, *, suspect: bool = False) -> None:
         self.id = instance.id
         self.instance = instance
         self.traits = traits
+        self.suspect = suspect
         self.rank = rank
         self.outstanding = 0
 

@@ -1,8 +1,12 @@
 """The picker: changes and reports go in, picks come out.
 
 What may be picked is decided in a row: is the instance admitted (enabled, through the filter, with a weight), is it set
-aside for failing, has it a rank worse than others', and then the strategy chooses among what is left. All but the
-choice is done when something changes, so that a pick looks at no instance but the one it returns.
+aside for failing, is it suspect while enough are confirmed, and then the strategy chooses among what is left. All but
+the choice is done when something changes, so that a pick looks at no instance but the one it returns.
+
+**Panic.** Suspects come last, as long as enough instances are confirmed. When they are fewer than a share of those that
+are known (Envoy's panic threshold), suspects are picked like all others: the first to come back after an outage would
+get every call otherwise, and fall over.
 """
 
 from __future__ import annotations
@@ -10,17 +14,17 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, Snapshot, Updated
 
 from ._ejection import Ejection, Outliers
 from ._keys import key_bytes
-from ._members import Census, Filter, Member, Traits, filter_of
+from ._members import Census, Filter, Member, Traits, check_number, filter_of
 from ._strategies import Draw, LeastOutstanding, Pool, Random, Remembering, RoundRobin, Strategy, check_strategy
 
-__all__ = ["STRATEGIES", "OfSuspects", "Picker", "Rank", "rank_of", "strategy_of"]
+__all__ = ["STRATEGIES", "OfSuspects", "Picker", "Subset", "panics", "strategy_of"]
 
 P = TypeVar("P")
 
@@ -47,28 +51,25 @@ def strategy_of(strategy: Strategy[P] | str) -> Strategy[P]:
     return STRATEGIES[strategy]()
 
 
-Rank: TypeAlias = Callable[[Entry[Any]], int | None]
-"""Of an entry 0 or more, the lowest being picked first; None for one that is not picked at all."""
-
 OfSuspects: TypeAlias = Literal["last", "never", "equal"]
 """When suspects are picked."""
 
-_RANKS: Final[Mapping[str, Rank]] = {
-    "last": lambda entry: 0 if entry.suspicion is None else 1,
-    "never": lambda entry: 0 if entry.suspicion is None else None,
-    "equal": lambda _: 0,
-}
+_OF_SUSPECTS: Final = ("last", "never", "equal")
+
+_FIRST, _LAST = 0, 1
+"""The ranks: a pool is picked from while those before it are empty."""
+
+_FAILURES_OF_SUSPECTS: Final = 1
+"""In a row, that set a suspect aside: what speaks for it is only that nobody knows better."""
 
 
-def rank_of(suspects: object) -> Rank:
-    """Return the ranks by which suspects are picked ``"last"``, ``"never"``, or as if they were none.
+def panics(confirmed: int, known: int, panic: float, *, already: bool) -> bool:
+    """Return whether too few of the *known* instances are *confirmed*.
 
-    Raises:
-        InvalidArgument: it is none of these.
+    It begins a sixteenth of them later than it ends, so that one that comes and goes does not move all the others.
     """
-    if not isinstance(suspects, str) or suspects not in _RANKS:
-        raise InvalidArgument("suspects", suspects, f"must be one of {', '.join(map(repr, _RANKS))}")
-    return _RANKS[suspects]
+    enough = panic * known
+    return confirmed < (enough if already else enough - known // 16)
 
 
 class _Outside(enum.Enum):
@@ -81,6 +82,13 @@ class _Outside(enum.Enum):
     WEIGHTLESS = "of weight 0"
 
 
+class Subset(NamedTuple, Generic[P]):
+    """Some instances of a service, which callers see as a service of its own."""
+
+    admits: Callable[[ServiceInstance[P]], bool]
+    confirmed: Callable[[], int]
+
+
 class Picker(Generic[P]):
     """Chooses among the instances of a service. Pure: time and chance are given, nothing waits.
 
@@ -91,13 +99,16 @@ class Picker(Generic[P]):
         snapshot: the instances at first.
         strategy: how to choose, or its name.
         where: which instances are admitted; all enabled ones unless given.
-        ejection: when those that fail are set aside; never unless given.
-        rank: an instance is picked only while there is none of a lower rank that could be; suspects come last unless
-            given.
+        ejection: when those that fail are set aside; never unless given. The share that remains is one of the confirmed
+            instances, and one of the suspects.
+        suspects: whether they are picked ``"last"``, ``"never"``, or as if they were none (``"equal"``).
+        panic: share of the admitted instances; while fewer are confirmed, suspects that are to come last are picked
+            like all others. From 0 (never) to 1 (while there is a suspect).
         draw: random numbers, 0 <= number < 1.
 
     Attributes:
         refused: why, by id.
+        in_panic: whether suspects are picked now because too few are confirmed.
 
     Raises:
         InvalidArgument: an argument is wrong; or instances were refused and no other is admitted: then it is the
@@ -111,26 +122,39 @@ class Picker(Generic[P]):
         *,
         where: Filter[P] | None = None,
         ejection: Ejection | None = None,
-        rank: Rank = _RANKS["last"],
+        suspects: OfSuspects = "last",
+        panic: float = 0.5,
         draw: Draw,
     ) -> None:
+        if suspects not in _OF_SUSPECTS:
+            raise InvalidArgument("suspects", suspects, f"must be one of {', '.join(map(repr, _OF_SUSPECTS))}")
+        check_number("panic", panic, at_least=0, at_most=1)
         if ejection is not None and not isinstance(ejection, Ejection):
             raise InvalidArgument("ejection", ejection, "must be an Ejection, or None")
         self.service = snapshot.name
         self.strategy = strategy_of(strategy)
         self.refused: dict[str, InvalidArgument] = {}
+        self.in_panic = False
         self._accepts = filter_of(where)
-        self._rank = rank
+        self._of_suspects = suspects
+        self._panic = panic
         self._draw = draw
-        self._outliers = None if ejection is None else Outliers(ejection, draw)
+        # By whether they are suspect: each kind has a floor of its own.
+        self._outliers: tuple[Outliers, ...] = ()
+        if ejection is not None:
+            self._outliers = (Outliers(ejection, draw), Outliers(ejection, draw, failures=_FAILURES_OF_SUSPECTS))
+        self._filters = where is not None
         self._census = Census()
+        self._suspect_census = Census()
         self._members: dict[str, Member[P]] = {}
+        self._suspects: dict[str, Member[P]] = {}  # those of them
         self._outside: dict[str, _Outside] = {}
         self._reasons: Counter[_Outside] = Counter()
         self._pools: dict[int, Pool[P]] = {}  # by rank, in order
         # Each process in an order of its own: a hundred that start together shall not go round in step.
         for id in _shuffled(snapshot.entries, draw):
             self._put(snapshot.entries[id])
+        self._look_for_panic()
         if self.refused and not self._members:
             raise next(iter(self.refused.values()))
 
@@ -147,25 +171,41 @@ class Picker(Generic[P]):
                 self._drop(each.id)
             elif (error := self._put(each.entry)) is not None:
                 refused.append(error)
+        self._look_for_panic()
         self._readmit(now)
         return refused
 
     def _put(self, entry: Entry[P]) -> InvalidArgument | None:
         id = entry.instance.id
         standing = self._judge(entry.instance)
-        rank = self._rank(entry)
-        member = self._members.get(id)
-        if isinstance(standing, Traits) and rank is not None:
+        suspect = entry.suspicion is not None
+        if isinstance(standing, Traits) and not (suspect and self._of_suspects == "never"):
+            member = self._members.get(id)
             if member is not None:
-                self._change(member, entry.instance, standing, rank)
+                self._change(member, entry.instance, standing, suspect)
                 return None
             self._drop(id)
-            self._add(Member(entry.instance, standing, rank))
+            self._add(Member(entry.instance, standing, self._rank(suspect), suspect=suspect))
             return None
         news = standing if isinstance(standing, InvalidArgument) and id not in self.refused else None
         self._drop(id)
         self._leave_out(id, _Outside.SUSPECT if isinstance(standing, Traits) else standing)
         return news
+
+    def _rank(self, suspect: bool) -> int:
+        return _LAST if suspect and self._of_suspects == "last" and not self.in_panic else _FIRST
+
+    def _look_for_panic(self) -> None:
+        """Move the suspects where they belong, if that is elsewhere than before."""
+        if not self._suspects and not self.in_panic:
+            return
+        confirmed = len(self._members) - len(self._suspects)
+        panic = panics(confirmed, len(self._members), self._panic, already=self.in_panic)
+        if panic == self.in_panic or self._of_suspects != "last":
+            return
+        self.in_panic = panic
+        for member in self._suspects.values():
+            self._move(member, self._rank(True))
 
     def _judge(self, instance: ServiceInstance[P]) -> Traits | _Outside | InvalidArgument:
         asked = "where"
@@ -193,19 +233,51 @@ class Picker(Generic[P]):
 
     def _add(self, member: Member[P]) -> None:
         self._members[member.id] = member
-        self._census.count(member.traits, 1)
+        if member.suspect:
+            self._suspects[member.id] = member
+        self._count(member, 1)
         self._pool(member.rank).add(member)
 
-    def _change(self, member: Member[P], instance: ServiceInstance[P], traits: Traits, rank: int) -> None:
+    def _count(self, member: Member[P], number: int) -> None:
+        self._census.count(member.traits, number)
+        if member.suspect:
+            self._suspect_census.count(member.traits, number)
+
+    def _change(self, member: Member[P], instance: ServiceInstance[P], traits: Traits, suspect: bool) -> None:
         member.instance = instance
-        if traits == member.traits and rank == member.rank:
+        if suspect != member.suspect:
+            self._change_standing(member, suspect)
+        if traits != member.traits:
+            inside = not self._is_aside(member)
+            if inside:
+                self._pools[member.rank].discard(member)
+            self._count(member, -1)
+            member.traits = traits
+            self._count(member, 1)
+            if inside:
+                self._pool(member.rank).add(member)
+
+    def _change_standing(self, member: Member[P], suspect: bool) -> None:
+        """Begin anew with *member*: how it failed before speaks no more for or against it."""
+        if self._is_aside(member):
+            self._pool(member.rank).add(member)
+        self._forget_failures(member)
+        self._count(member, -1)
+        member.suspect = suspect
+        self._count(member, 1)
+        if suspect:
+            self._suspects[member.id] = member
+        else:
+            del self._suspects[member.id]
+        self._move(member, self._rank(suspect))
+
+    def _move(self, member: Member[P], rank: int) -> None:
+        if rank == member.rank:
             return  # it keeps its turn
-        inside = not self._is_aside(member.id)
+        inside = not self._is_aside(member)
         if inside:
             self._pools[member.rank].discard(member)
-        self._census.count(member.traits, -1)
-        member.traits, member.rank = traits, rank
-        self._census.count(traits, 1)
+        member.rank = rank
         if inside:
             self._pool(rank).add(member)
 
@@ -218,11 +290,15 @@ class Picker(Generic[P]):
         member = self._members.pop(id, None)
         if member is None:
             return
-        self._census.count(member.traits, -1)
-        if not self._is_aside(id):
+        self._suspects.pop(id, None)
+        self._count(member, -1)
+        if not self._is_aside(member):
             self._pools[member.rank].discard(member)
-        if self._outliers is not None:
-            self._outliers.forget(id)
+        self._forget_failures(member)
+
+    def _forget_failures(self, member: Member[P]) -> None:
+        if self._outliers:
+            self._outliers[member.suspect].forget(member.id)
 
     def _pool(self, rank: int) -> Pool[P]:
         pool = self._pools.get(rank)
@@ -233,31 +309,52 @@ class Picker(Generic[P]):
             self._pools = dict(sorted({**self._pools, rank: pool}.items()))
         return pool
 
+    # ------------------------------------------------------------------ what is judged as a service of its own
+
+    def subsets(self) -> tuple[Subset[P], ...]:
+        """Return what the filter leaves, if there is one, and the own zone: callers of this picker see no more."""
+        census, suspects = self._census, self._suspect_census
+        local: Subset[P] = Subset(self._is_local, lambda: census.local - suspects.local)
+        if not self._filters:
+            return (local,)
+        return Subset(self._is_admitted, lambda: census.total - suspects.total), local
+
+    def _is_admitted(self, instance: ServiceInstance[P]) -> bool:
+        return isinstance(self._judge(instance), Traits)
+
+    def _is_local(self, instance: ServiceInstance[P]) -> bool:
+        standing = self._judge(instance)
+        return isinstance(standing, Traits) and standing.local
+
     # ------------------------------------------------------------------ reports in
 
     def report(self, member: Member[P], good: bool, since: float, now: float) -> float | None:
         """Take note of how a call to *member* went that began at *since*; return the seconds it is set aside for."""
-        outliers = self._outliers
-        if outliers is None or self._members.get(member.id) is not member:
+        if not self._outliers or self._members.get(member.id) is not member:
             return None
         self._readmit(now)
+        outliers = self._outliers[member.suspect]
         if good:
             outliers.succeeded(member.id, since, now)
             return None
-        pause = outliers.failed(member.id, since, now, len(self._members))
+        pause = outliers.failed(member.id, since, now, self._number(member.suspect))
         if pause is not None:
             self._pools[member.rank].discard(member)
         return pause
 
-    def _is_aside(self, id: str) -> bool:
-        return self._outliers is not None and id in self._outliers.aside
+    def _number(self, suspect: bool) -> int:
+        suspects = len(self._suspects)
+        return suspects if suspect else len(self._members) - suspects
+
+    def _is_aside(self, member: Member[P]) -> bool:
+        return bool(self._outliers) and member.id in self._outliers[member.suspect].aside
 
     def _readmit(self, now: float) -> None:
-        outliers = self._outliers
-        if outliers is not None and outliers.aside:
-            for id in outliers.returned(now, len(self._members)):
-                member = self._members[id]
-                self._pool(member.rank).add(member)
+        for suspect, outliers in enumerate(self._outliers):
+            if outliers.aside:
+                for id in outliers.returned(now, self._number(bool(suspect))):
+                    member = self._members[id]
+                    self._pool(member.rank).add(member)
 
     # ------------------------------------------------------------------ picks out
 
@@ -271,7 +368,7 @@ class Picker(Generic[P]):
         hashed = None
         if key is not None or self.strategy.keyed:
             hashed = self._checked(key)
-        if self._outliers is not None:
+        if self._outliers:
             self._readmit(now)
         for pool in self._pools.values():
             if len(pool):
@@ -280,12 +377,13 @@ class Picker(Generic[P]):
 
     def next_return(self) -> float | None:
         """Return when the first of those set aside may be picked again; None where none is."""
-        return None if self._outliers is None else self._outliers.next_return()
+        returns = (outliers.next_return() for outliers in self._outliers)
+        return min((moment for moment in returns if moment is not None), default=None)
 
     @property
     def aside(self) -> Mapping[str, float]:
         """Who is set aside, and when each returns, by id."""
-        return {} if self._outliers is None else dict(self._outliers.aside)
+        return {id: until for outliers in self._outliers for id, until in outliers.aside.items()}
 
     def _checked(self, key: str | bytes | None) -> bytes:
         if not self.strategy.keyed:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from aioregistry._model import Added, Entry, Removed, ServiceInstance, Snapshot, Updated
+from aioregistry._model import Added, Entry, Removed, ServiceInstance, Snapshot, Suspicion, Updated
 from aioregistry.balancing import Picker, Strategy
 
 
@@ -16,8 +16,9 @@ def instance(id: str, payload: Any = None, *, enabled: bool = True) -> ServiceIn
     return ServiceInstance("chat", id=id, address="10.0.0.7", port=7000, payload=payload, enabled=enabled)
 
 
-def entry(id: str, payload: Any = None, *, enabled: bool = True, owner: int = 1) -> Entry[Any]:
-    return Entry(instance(id, payload, enabled=enabled), owner, 1, 1, 0, 0.0, 0.0)
+def entry(id: str, payload: Any = None, *, enabled: bool = True, owner: int = 1, suspect: bool = False) -> Entry[Any]:
+    listed = Entry(instance(id, payload, enabled=enabled), owner, 1, 1, 0, 0.0, 0.0)
+    return listed.with_suspicion(Suspicion("disruption", 0.0, 30.0)) if suspect else listed
 
 
 def snapshot(payloads: Mapping[str, Any] | Iterable[str]) -> Snapshot[Any]:

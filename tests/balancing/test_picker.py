@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from aioregistry._errors import InvalidArgument, NoInstances
-from aioregistry._model import Added, Entry, Removed, Resynced, ServiceInstance, Suspicion, Updated
+from aioregistry._model import Added, Entry, Removed, Resynced, ServiceInstance, Updated
 from aioregistry.balancing import (
     STRATEGIES,
     Ejection,
@@ -25,9 +27,9 @@ from aioregistry.balancing import (
     RoundRobin,
     Sticky,
     Weighted,
-    rank_of,
 )
 from aioregistry.balancing._members import Traits
+from aioregistry.balancing._picker import panics
 from tests.balancing.service import add, entry, picked, picker, remove, snapshot, update
 
 IDS = [f"n{number}" for number in range(7)]
@@ -137,21 +139,17 @@ def test_a_key_is_given_where_it_is_taken_and_only_there() -> None:
             picker("abc", strategy).pick(None, 0.0)
 
 
-# ---------------------------------------------------------------- ranks
+# ---------------------------------------------------------------- suspects
 
 
-def suspect(each: Entry[Any]) -> int:
-    return int(each.owner == 666)
-
-
-def test_the_suspect_are_picked_only_when_nothing_confirmed_is_left() -> None:
-    chosen = picker("ab", "round-robin", rank=suspect)
-    update(chosen, "a", owner=666)
-    add(chosen, "c", owner=666)
+def test_suspects_are_picked_only_when_nothing_confirmed_is_left() -> None:
+    chosen = picker("ab", "round-robin")
+    update(chosen, "a", suspect=True)
     assert set(picked(chosen, 10)) == {"b"}
     remove(chosen, "b")
+    add(chosen, "c", suspect=True)
     assert set(picked(chosen, 10)) == {"a", "c"}
-    update(chosen, "a", owner=2)
+    update(chosen, "a")
     assert set(picked(chosen, 10)) == {"a"}
 
 
@@ -159,10 +157,8 @@ def test_the_suspect_are_picked_only_when_nothing_confirmed_is_left() -> None:
     ("suspects", "all_listed", "none_listed"), [("last", "bc", "a"), ("never", "bc", ""), ("equal", "abc", "a")]
 )
 def test_suspects_are_picked_last_never_or_as_all_others(suspects: Any, all_listed: str, none_listed: str) -> None:
-    chosen = picker("abc", "round-robin", rank=rank_of(suspects))
-    before = entry("a")
-    doubted = before.with_suspicion(Suspicion("disruption", 0.0, 30.0))
-    chosen.apply(Updated(doubted, before, 3), 0.0)
+    chosen = picker("abc", "round-robin", suspects=suspects)
+    update(chosen, "a", suspect=True)
     assert set(picked(chosen, 12)) == set(all_listed)
     remove(chosen, "b")
     remove(chosen, "c")
@@ -170,15 +166,103 @@ def test_suspects_are_picked_last_never_or_as_all_others(suspects: Any, all_list
         assert set(picked(chosen, 3)) == set(none_listed)
     else:
         assert nothing(chosen).counts == {"suspect": 1}
-    chosen.apply(Updated(before, doubted, 4), 0.0)
+    update(chosen, "a")
     assert set(picked(chosen, 3)) == {"a"}
 
 
 def test_why_it_is_not_picked_is_first_what_it_says_itself() -> None:
-    chosen = picker("a", "round-robin", rank=rank_of("never"))
-    doubted = entry("a", enabled=False).with_suspicion(Suspicion("disruption", 0.0, 30.0))
-    chosen.apply(Updated(doubted, entry("a"), 3), 0.0)
+    chosen = picker("a", "round-robin", suspects="never")
+    update(chosen, "a", enabled=False, suspect=True)
     assert nothing(chosen).reason == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("suspects", "first"), ("suspects", None), ("panic", 1.01), ("panic", True)]
+)
+def test_wrong_options_for_suspects_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        picker("a", "round-robin", **{field: value})
+    assert (caught.value.field, caught.value.value) == (field, value)
+
+
+# ---------------------------------------------------------------- panic
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "known", "panic", "begins", "goes_on"),
+    [
+        (0, 0, 0.5, False, False),
+        (0, 1, 0.5, True, True),
+        (1, 2, 0.5, False, False),
+        (4, 10, 0.5, True, True),
+        (5, 10, 0.5, False, False),
+        (45, 100, 0.5, False, True),  # a sixteenth of them later than it ends
+        (43, 100, 0.5, True, True),
+        (0, 10, 0.0, False, False),
+        (9, 10, 1.0, True, True),
+        (10, 10, 1.0, False, False),
+    ],
+)
+def test_panic_is_a_matter_of_shares(confirmed: int, known: int, panic: float, begins: bool, goes_on: bool) -> None:
+    assert panics(confirmed, known, panic, already=False) is begins
+    assert panics(confirmed, known, panic, already=True) is goes_on
+
+
+def lose(chosen: Picker[Any], ids: Iterable[str]) -> None:
+    for id in ids:
+        update(chosen, id, suspect=True)
+
+
+@pytest.mark.parametrize("strategy", ["round-robin", "random", "least-outstanding", Weighted(lambda _: 1.0)])
+def test_no_instance_gets_three_times_its_share_while_a_service_comes_back(strategy: Any) -> None:
+    ids = [f"n{number:02d}" for number in range(40)]
+    chosen = picker(ids, strategy)
+    lose(chosen, ids)
+    for back in range(40):
+        counts = Counter(picked(chosen, 4000))
+        assert max(counts.values()) <= 3 * 4000 / 40
+        update(chosen, ids[back])
+    assert not chosen.in_panic
+
+
+def test_keys_stay_while_suspects_are_picked_like_all_others() -> None:
+    chosen = picker(IDS, Ring())
+    keys = [f"room-{number}" for number in range(50)]
+    before = {key: chosen.pick(key, 0.0).id for key in keys}
+    lose(chosen, IDS)
+    update(chosen, IDS[0])
+    assert {key: chosen.pick(key, 0.0).id for key in keys} == before
+
+
+def test_a_suspect_that_fails_once_is_set_aside_but_never_more_than_can_be_spared() -> None:
+    chosen = picker(IDS, "round-robin", ejection=Ejection(failures=3))
+    lose(chosen, IDS)
+    for _ in range(50):
+        chosen.report(chosen.pick(None, 0.0), False, 0.0, 0.0)
+    assert len(chosen.aside) == 3  # of seven
+
+
+def test_the_confirmed_have_a_floor_of_their_own() -> None:
+    """Three confirmed of nine: half of nine may be set aside, but not all three."""
+    ids = [f"n{number}" for number in range(9)]
+    chosen = picker(ids, "round-robin", ejection=Ejection(failures=1), panic=0)
+    lose(chosen, ids[3:])
+    for _ in range(20):
+        member = chosen.pick(None, 0.0)
+        assert not member.suspect
+        chosen.report(member, False, 0.0, 0.0)
+    assert len(chosen.aside) == 1
+
+
+def test_one_that_is_confirmed_begins_anew() -> None:
+    chosen = picker("ab", "round-robin", ejection=Ejection(failures=1))
+    lose(chosen, "ab")
+    failed = chosen.pick(None, 0.0)
+    chosen.report(failed, False, 0.0, 0.0)
+    assert list(chosen.aside) == [failed.id]
+    update(chosen, failed.id)
+    assert chosen.aside == {}
+    assert set(picked(chosen, 4)) == {failed.id}
 
 
 # ---------------------------------------------------------------- nothing to pick
@@ -289,6 +373,7 @@ class Picking(RuleBasedStateMachine):
     def start(self, strategy: Any, seed: int) -> None:
         self.now = 0.0
         self.entries: dict[str, Entry[Any]] = {}
+        self.panic = False
         self.outstanding: list[tuple[Member[Any], float]] = []
         self.weighs = "weight" in repr(strategy)
         self.strategy = strategy
@@ -297,21 +382,27 @@ class Picking(RuleBasedStateMachine):
             strategy,
             where={"tier": "gold"},
             ejection=RULE,
-            rank=suspect,
             draw=random.Random(seed).random,
         )
 
-    @rule(id=st.sampled_from(IDS), payload=payloads, enabled=st.booleans(), owner=st.sampled_from([1, 1, 666]))
-    def put(self, id: str, payload: Any, enabled: bool, owner: int) -> None:
-        after = entry(id, payload, enabled=enabled, owner=owner)
+    @rule(id=st.sampled_from(IDS), payload=payloads, enabled=st.booleans(), suspect=st.booleans())
+    def put(self, id: str, payload: Any, enabled: bool, suspect: bool) -> None:
+        after = entry(id, payload, enabled=enabled, suspect=suspect)
         before = self.entries.get(id)
         self.entries[id] = after
         self.picker.apply(Added(after, 1) if before is None else Updated(after, before, 1), self.now)
+        self.look_for_panic()
 
     @rule(id=st.sampled_from(IDS))
     def remove(self, id: str) -> None:
         if id in self.entries:
             self.picker.apply(Removed(self.entries.pop(id), 1), self.now)
+            self.look_for_panic()
+
+    def look_for_panic(self) -> None:
+        admitted = self.admitted()
+        confirmed = sum(not suspect for suspect in admitted.values())
+        self.panic = confirmed < 0.5 * len(admitted)  # of seven, there is no sixteenth
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 20.0]))
     def wait(self, seconds: float) -> None:
@@ -340,9 +431,9 @@ class Picking(RuleBasedStateMachine):
                 assert self.picker.pick(given, self.now) is member
             self.outstanding.append((member, self.now))
 
-    def admitted(self) -> dict[str, int]:
-        """The ranks of those that may be picked at all."""
-        return {id: suspect(each) for id, each in self.entries.items() if self.is_admitted(each)}
+    def admitted(self) -> dict[str, bool]:
+        """Whether they are suspect, those that may be picked at all."""
+        return {id: each.suspicion is not None for id, each in self.entries.items() if self.is_admitted(each)}
 
     def is_admitted(self, each: Entry[Any]) -> bool:
         payload = each.instance.payload
@@ -352,14 +443,17 @@ class Picking(RuleBasedStateMachine):
 
     def best(self) -> set[str]:
         aside = {id for id, until in self.picker.aside.items() if until > self.now}
-        left = {id: rank for id, rank in self.admitted().items() if id not in aside}
-        return {id for id, rank in left.items() if rank == min(left.values())}
+        left = {id: suspect and not self.panic for id, suspect in self.admitted().items() if id not in aside}
+        return {id for id, last in left.items() if last == min(left.values())}
 
     @invariant()
     def never_fewer_than_the_floor(self) -> None:
         admitted = self.admitted()
         assert self.picker.aside.keys() <= admitted.keys()
-        assert len(admitted) - len(self.picker.aside) >= math.ceil(RULE.remaining * len(admitted))
+        for kind in (False, True):
+            those = {id for id, suspect in admitted.items() if suspect is kind}
+            assert len(those - self.picker.aside.keys()) >= math.ceil(RULE.remaining * len(those))
+        assert self.picker.in_panic is self.panic
         assert self.picker._census.total == len(admitted)
         assert sum(map(len, self.picker._pools.values())) == len(admitted) - len(self.picker.aside)
 

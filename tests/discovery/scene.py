@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from aioregistry._discovery import Discovery, Strategy
+from aioregistry._discovery import Discovery, Strategy, View
 from aioregistry._errors import ConnectionLost, NoAuth, NoNode, RegistryError, UnsupportedServer
 from aioregistry._model import ServiceInstance, encode
 from aioregistry._protocol import (
@@ -205,3 +205,10 @@ class Service:
 
 def discovery(session: DiscoverySession, strategy: Strategy = "auto") -> Discovery:
     return Discovery(session.as_session, BASE, strategy)
+
+
+def refuse_twice(view: View[Any], id: str) -> bool:
+    """Report what lets a suspect go: two refused connections, and an answer of another in between."""
+    assert view.report_failed(id, ConnectionRefusedError()) is False
+    view.balancer(where=lambda instance: instance.id != id).pick().succeeded()
+    return view.report_failed(id, ConnectionRefusedError())

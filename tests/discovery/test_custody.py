@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from aioregistry import Guard, InvalidArgument, NoInstances, Resynced
+from aioregistry import Ejection, Guard, InvalidArgument, NoInstances, OwnZone, Resynced, RoundRobin
 from aioregistry._discovery import Changes, Discovery, View, custody, view
 from aioregistry._protocol import AddWatch, Create, Delete, Multi
 from aioregistry._registration.transactions import target_of, withdrawal
-from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery
+from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery, refuse_twice
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
 from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
@@ -275,7 +275,7 @@ async def test_a_consumer_that_lags_gets_the_true_differences(
             await quiet()
         service.add("n0", "new")
         await quiet()
-        assert chat.report_failed("n1")
+        assert refuse_twice(chat, "n1")
         [resynced] = taken(changes)
         consumer.apply(resynced)
         consumer.check(chat.snapshot.entries)
@@ -377,34 +377,102 @@ async def test_whatever_lies_among_the_markers_costs_nothing(found: Discovery, s
 # ---------------------------------------------------------------- reports and picks
 
 
-async def test_a_failing_pick_drops_a_suspect(found: Discovery, service: Service, session: DiscoverySession) -> None:
+def caused(by: Exception) -> Exception:
+    """As clients of HTTP raise it: their own error, with the reason behind it, in a group perhaps."""
+    error = RuntimeError("the request failed")
+    error.__cause__ = ExceptionGroup("all attempts failed", [TimeoutError(), by])
+    return error
+
+
+@pytest.mark.parametrize("ejection", [None, Ejection()])
+@pytest.mark.parametrize("error", [TimeoutError(), OSError("broken"), caused(TimeoutError())])
+async def test_failures_of_calls_drop_no_suspect(
+    found: Discovery, service: Service, session: DiscoverySession, ejection: Ejection | None, error: Exception
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        balancer = view.balancer(ejection=ejection)
+        await expire_all_while_away(service, session)
+        for _ in range(60):
+            with pytest.raises(type(error)), balancer.pick():
+                raise error
+            balancer.pick().succeeded()
+        assert sorted(view.snapshot) == IDS
+        assert len(balancer.set_aside) <= len(IDS) / 2
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), caused(ConnectionRefusedError())])
+async def test_a_suspect_that_refuses_two_calls_is_dropped(
+    found: Discovery, service: Service, session: DiscoverySession, error: Exception
+) -> None:
     async with found.view("chat", guard=LONG) as view:
         balancer = view.balancer()
         await expire_all_while_away(service, session)
-        pick = balancer.pick()
-        with pytest.raises(OSError), pick:  # noqa: PT011 - raised right here
-            raise OSError
-        assert pick.id not in view.snapshot
-        with balancer.pick():
-            pass
-        assert len(view.snapshot) == 9
+        refusing = view.balancer(where=lambda instance: instance.id == "n4")
+        for listed in (10, 9):
+            with pytest.raises(type(error)), refusing.pick():
+                raise error
+            assert len(view.snapshot) == listed
+            if listed == 10:
+                for _ in range(2):
+                    balancer.pick().succeeded()
+        assert "n4" not in view.snapshot
         assert [each["why"] for each in events(session, "discovery.released")] == ["failed"]
         late = balancer.pick()
     late.failed()
 
 
-async def test_a_reported_failure_drops_a_suspect_and_nobody_else(
+async def test_a_reported_failure_drops_nobody_by_itself(
     found: Discovery, service: Service, session: DiscoverySession
 ) -> None:
     async with found.view("chat", guard=LONG) as view:
         await expire_all_while_away(service, session)
         service.add("n0")
         await quiet()
-        assert [view.report_failed(id) for id in ("n0", "n1", "n1", "other")] == [False, True, False, False]
+        assert [view.report_failed(id) for id in ("n0", "n1", "n1", "other")] == [False] * 4
+        assert refuse_twice(view, "n1")
+        assert not refuse_twice(view, "n0")  # it is listed
         assert sorted(view.snapshot) == ["n0", *IDS[2:]]
         wrong: Any = 7
         with pytest.raises(InvalidArgument, match="id=7"):
             view.report_failed(wrong)
+        with pytest.raises(InvalidArgument, match="error=7"):
+            view.report_failed("n1", wrong)
+
+
+async def test_the_first_to_come_back_shares_the_picks_with_suspects(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        balancer, never_panics = view.balancer(), view.balancer(panic=0)
+        await expire_all_while_away(service, session)
+        assert (balancer.in_panic, never_panics.in_panic) == (True, False)
+        for id in IDS[:4]:
+            service.add(id)
+        await quiet()
+        assert sorted(balancer.pick().id for _ in IDS) == IDS
+        assert {never_panics.pick().id for _ in IDS} == set(IDS[:4])
+        service.add("n4")
+        await quiet()
+        assert not balancer.in_panic
+        assert sorted(balancer.pick().id for _ in range(5)) == IDS[:5]
+        assert [each["panic"] for each in events(session, "discovery.panic")] == [True, False]
+
+
+async def test_what_a_filter_leaves_is_guarded_as_a_service(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        mine = view.balancer(where=lambda instance: instance.id in ("n0", "n1"))
+        nearby = view.balancer(OwnZone("us", RoundRobin()))
+        for id in ("n2", "n3"):
+            service.set(id, {"zone": "us"})
+        await quiet()
+        for id in IDS[:4]:
+            service.remove(id)
+        await quiet()
+        assert sorted(view.snapshot.suspects) == IDS[:4]
+        assert {mine.pick().id for _ in IDS} == {"n0", "n1"}
+        assert len(nearby.set_aside) == 0
 
 
 async def test_suspects_are_picked_as_the_caller_chooses(
@@ -419,6 +487,7 @@ async def test_suspects_are_picked_as_the_caller_chooses(
         assert (caught.value.reason, caught.value.counts) == ("suspect", {"suspect": 10})
         service.add("n3")
         await quiet()
+        last = view.balancer(suspects="last", panic=0)
         assert {last.pick().id for _ in range(20)} == {never.pick().id for _ in range(20)} == {"n3"}
         assert {equal.pick().id for _ in range(20)} == set(IDS)
         late = view.balancer(suspects="never")

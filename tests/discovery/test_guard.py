@@ -431,12 +431,61 @@ def test_a_hold_is_never_shorter_than_the_session_timeout(timeout_ms: int | None
     assert scene.suspect == []
 
 
-def test_who_fails_is_dropped() -> None:
+def refused(scene: Scene, id: str, *, since: float) -> tuple[Difference[Any], ...]:
+    return scene.show(scene.suspects.refused(id, scene.zxid, since=since, now=scene.now))
+
+
+def test_a_suspect_that_refuses_twice_while_another_answers_is_dropped() -> None:
     scene = Scene(Guard(), IDS)
     scene.go(*IDS)
-    assert told(scene.show(scene.suspects.failed("n0", scene.zxid))) == [("Removed", "n0", True)]
-    assert scene.show(scene.suspects.failed("n0", scene.zxid)) == ()
+    assert refused(scene, "n0", since=scene.now) == ()
+    scene.now += 1
+    scene.suspects.answered("n1", scene.now)
+    assert told(refused(scene, "n0", since=scene.now)) == [("Removed", "n0", True)]
+    assert refused(scene, "n0", since=scene.now) == ()
     assert scene.released == [("n0", "failed")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "since"),
+    [
+        ([], 101.0),  # it may be the caller's own network
+        (["n0"], 101.0),  # itself
+        (["n1"], 99.0),  # both calls began before either failed: that is one moment
+    ],
+)
+def test_what_does_not_suffice_to_drop_a_suspect(answers: list[str], since: float) -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS)
+    refused(scene, "n0", since=99.0)
+    scene.now = 101.0
+    for id in answers:
+        scene.suspects.answered(id, scene.now)
+    assert refused(scene, "n0", since=since) == ()
+    assert scene.suspect == IDS
+
+
+def test_an_answer_that_came_before_the_first_refusal_says_nothing() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS)
+    scene.suspects.answered("n1", scene.now)
+    scene.now += 1
+    refused(scene, "n0", since=scene.now)
+    scene.now += 1
+    assert refused(scene, "n0", since=scene.now) == ()
+
+
+def test_refusals_before_a_return_are_forgotten() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS)
+    refused(scene, "n0", since=scene.now)
+    scene.come("n0")
+    scene.interrupt()
+    scene.go("n0")
+    assert "n0" in scene.suspect
+    scene.now += 1
+    scene.suspects.answered("n1", scene.now)
+    assert refused(scene, "n0", since=scene.now) == ()
 
 
 def test_holds_stand_still_while_the_view_is_not_fresh() -> None:
@@ -487,8 +536,8 @@ class Guarding(RuleBasedStateMachine):
     def start(self, guard: Guard) -> None:
         self.guard = guard
         self.scene = Scene(guard)
-        self.counted: dict[str, float] = {}
-        self.loud: list[list[float]] = []  # from when to when the period stays open
+        self.counted: dict[str, tuple[float, float]] = {}  # when it went, and the session timeout that it published
+        self.loud: list[list[float]] = []  # from when to when there was a disruption, or an election
         self.held_for: dict[str, float] = {}
         self.holds: dict[str, float] = {}
         self.withdrawn: set[str] = set()
@@ -525,10 +574,23 @@ class Guarding(RuleBasedStateMachine):
             assert self.held_for[id] + seconds >= self.holds[id]
         self.note_ends()
 
-    @rule(ids=some_ids)
-    def fail(self, ids: list[str]) -> None:
+    @rule(ids=some_ids, answers=st.sampled_from(["other", "other", IDS[0]]))
+    def refuse(self, ids: list[str], answers: str) -> None:
+        """Twice, with an answer of another instance in between: one that answered itself stays."""
+        scene = self.scene
+        before = set(scene.suspects.entries)
         for id in ids:
-            self.scene.show(self.scene.suspects.failed(id, self.scene.zxid))
+            assert refused(scene, id, since=scene.now) == ()
+        scene.now += 0.01
+        scene.suspects.answered(answers, scene.now)
+        for id in before:
+            self.held_for[id] += 0.01 if scene.fresh else 0.0
+        scene.now += 0.01
+        for id in ids:
+            refused(scene, id, since=scene.now)
+        for id in before:
+            self.held_for[id] += 0.01 if scene.fresh else 0.0
+        assert set(scene.suspects.entries) == before - set(ids) | (before & {answers})
         self.note_ends()
 
     @precondition(lambda self: self.scene.fresh)
@@ -547,14 +609,14 @@ class Guarding(RuleBasedStateMachine):
         if there:
             self.gone(there)
         self.scene.resume()
-        self.loud[-1][1] = self.scene.now + self.guard.hold
+        self.loud[-1][1] = self.scene.now
 
     @rule()
     def elect(self) -> None:
         if self.scene.fresh:
             self.scene.zxid = (self.scene.zxid // EPOCH + 1) * EPOCH
             self.scene.take([])
-            self.loud.append([self.scene.now, self.scene.now + self.guard.hold])
+            self.loud.append([self.scene.now, self.scene.now])
 
     # ------------------------------------------------------------ what follows from it
 
@@ -569,33 +631,41 @@ class Guarding(RuleBasedStateMachine):
         doubtful = [id for id in ids if scene.listed[id].instance.enabled]
         entries = {id: scene.listed[id] for id in ids}
         before = set(scene.suspects.entries)
-        self.counted = {id: time for id, time in self.counted.items() if self.is_counted(time)}
-        self.counted |= dict.fromkeys(doubtful, scene.now)
+        self.counted = {id: counted for id, counted in self.counted.items() if self.is_counted(*counted)}
+        self.counted |= {id: (scene.now, self.published(scene.listed[id])) for id in doubtful}
         known = len(self.counted) + len(scene.listed) - len(ids)
         scene.go(*ids)
         expected = set(before)
-        if doubtful and self.too_many(known):
+        if doubtful and self.too_many(known, max(self.hold(entries[id]) for id in doubtful)):
             expected |= self.counted.keys()
         assert set(scene.suspects.entries) == expected
         for id in expected - before:
             self.held_for[id] = 0.0
-            timeout_ms = (entries.get(id) or scene.suspects.entries[id]).instance.session_timeout_ms or 0
-            self.holds[id] = min(max(self.guard.hold, timeout_ms / 1000), self.guard.longest)
+            self.holds[id] = self.hold(entries.get(id) or scene.suspects.entries[id])
 
-    def too_many(self, known: int) -> bool:
-        loud = any(since <= self.scene.now < until for since, until in self.loud)
-        least = min(2, known) if loud else 3
-        return len(self.counted) >= least and len(self.counted) > self.guard.share * known
+    def published(self, entry: Entry[Any]) -> float:
+        return (entry.instance.session_timeout_ms or 0) / 1000
 
-    def is_counted(self, time: float) -> bool:
+    def hold(self, entry: Entry[Any]) -> float:
+        return min(max(self.guard.hold, self.published(entry)), self.guard.longest)
+
+    def too_many(self, known: int, hold: float) -> bool:
+        loud = any(since <= self.scene.now < until + hold for since, until in self.loud)
+        gone = len(self.counted)
+        least = min(2, known) if loud else 2 if gone == known else 3
+        return gone >= least and gone > self.guard.share * known
+
+    def is_counted(self, time: float, published: float) -> bool:
         """Whether there was no quiet moment since its period would have been over."""
-        at, now = time + self.guard.within, self.scene.now
+        guard, now = self.guard, self.scene.now
+        at = time + max(guard.within, min(published, guard.longest))
+        hold = min(max(guard.hold, published), guard.longest)
         for since, until in itertools.chain(sorted(self.loud), [(math.inf, math.inf)]):
             if at > now:
                 return True
             if since > at:
                 return False
-            at = max(at, until)
+            at = max(at, until + hold)
         return at > now
 
     def note_ends(self) -> None:

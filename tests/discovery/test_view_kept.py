@@ -18,7 +18,7 @@ from aioregistry._discovery import Changes, Discovery, Guard, View, keeper
 from aioregistry._discovery.kept import Kept, from_bytes, to_bytes
 from aioregistry._errors import InvalidArgument, NoInstances, SessionFailed
 from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, Suspicion, Updated
-from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery
+from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery, refuse_twice
 from tests.support.checkers import OrderedConsumer
 from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
@@ -256,7 +256,7 @@ async def test_a_caller_that_fails_does_not_empty_a_view_that_knows_nothing_bett
     found: Discovery, path: Path
 ) -> None:
     async with recalled(found, path, "a", guard=Guard()) as view:
-        assert view.report_failed("a") is False
+        assert view.report_failed("a", ConnectionRefusedError()) is False
         assert list(view.snapshot) == ["a"]
 
 
@@ -319,7 +319,7 @@ async def test_removals_of_many_are_held_by_the_guard(
         assert all(suspicion.until < math.inf for suspicion in view.snapshot.suspects.values())
         service.add("b")
         await until(lambda: reasons(view) == {"c": reason}, seconds=DEADLINE)
-        assert view.report_failed("c")
+        assert refuse_twice(view, "c")
         assert view.snapshot == {"a": chat("a"), "b": chat("b")}
         for change in taken(changes):
             consumer.apply(change)
@@ -377,7 +377,7 @@ async def test_balancers_pick_them_and_confirmed_ones_first(
 ) -> None:
     service.add("a")
     async with recalled(found, path, "a", "b", "c", guard=Guard()) as view:
-        balancer, strict = view.balancer(), view.balancer(suspects="never")
+        balancer, strict = view.balancer(panic=0), view.balancer(suspects="never")
         assert {balancer.pick().id for _ in range(3)} == {"a", "b", "c"}
         with pytest.raises(NoInstances):
             strict.pick()
@@ -431,7 +431,7 @@ async def test_what_went_between_two_processes_went_around_a_disruption(
         consumer = OrderedConsumer(changes.start.entries)
         service.add("b")
         await until(lambda: reasons(view) == {"c": "disruption"}, seconds=DEADLINE)
-        assert view.report_failed("c")
+        assert refuse_twice(view, "c")
         for change in taken(changes):
             consumer.apply(change)
         consumer.check(view.snapshot.entries)
