@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
@@ -13,7 +13,7 @@ from aioregistry._errors import HandleClosed, InvalidArgument, NoInstances, Regi
 from aioregistry._handles import check_seconds
 from aioregistry._model import Difference, ServiceInstance
 from aioregistry._session import Session
-from aioregistry.balancing import Ejection, Filter, Member, OfSuspects, Picker, Strategy, Subset
+from aioregistry.balancing import NOBODY, Ejection, Filter, Member, OfSuspects, Picker, Strategy, Subset
 
 if TYPE_CHECKING:
     from .view import View
@@ -84,23 +84,27 @@ class Balancer(Generic[P]):
         """Whether suspects are picked like all others now, because too few instances are confirmed."""
         return self._picker.in_panic
 
-    def pick(self, key: str | bytes | None = None) -> Pick[P]:
+    def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
         """Return an instance, now: nothing is awaited.
 
         Args:
             key: what the choice depends on, for the strategies that take one (:class:`Ring`, :class:`Sticky`), and only
                 for them. A string is the same key as its UTF-8.
+            exclude: the ids of instances that are not to be picked, because they were tried for the same call, say.
+                Where they are all of a zone, another zone's are picked, and where they are all that are confirmed,
+                those that are suspect; a key goes to its next. What a pick costs grows with their number.
 
         Raises:
             NoInstances: there is none; says whether the service is empty, or what keeps all from being picked.
-            InvalidArgument: *key* is of the wrong type, is missing, or is given to a strategy that takes none.
+            InvalidArgument: *key* is of the wrong type, is missing, or is given to a strategy that takes none; or
+                *exclude* is no collection of ids.
             HandleClosed: the view was closed.
         """
         self._view._check()
         if self._ended is not None:
             raise self._ended
         now = self._now()
-        return Pick(self, self._picker.pick(key, now), now)
+        return Pick(self, self._picker.pick(key, now, _checked_ids(exclude) if exclude else NOBODY), now)
 
     async def pick_when_available(self, timeout: float | None = None, *, key: str | bytes | None = None) -> Pick[P]:
         """Return an instance as soon as there is one to pick, at once if there is. Cancelling leaves nothing behind.
@@ -178,6 +182,13 @@ class Balancer(Generic[P]):
         return f"<Balancer of {self._picker!r}>"
 
 
+def _checked_ids(ids: object) -> frozenset[str]:
+    # A string is a collection of strings too, of which each would be taken for an id.
+    if isinstance(ids, str) or not isinstance(ids, Collection) or not all(isinstance(id, str) for id in ids):
+        raise InvalidArgument("exclude", ids, "give ids of instances, as {pick.id}")
+    return frozenset(ids)
+
+
 class Pick(Generic[P]):
     """An instance that was picked, for one call to it.
 
@@ -190,12 +201,13 @@ class Pick(Generic[P]):
         instance: as it was known when it was picked.
     """
 
-    __slots__ = ("_balancer", "_entered", "_member", "_since", "_told", "instance")
+    __slots__ = ("_balancer", "_entered", "_load", "_member", "_since", "_told", "instance")
 
     def __init__(self, balancer: Balancer[P], member: Member[P], since: float) -> None:
         self.instance: ServiceInstance[P] = member.instance
         self._balancer = balancer
         self._member = member
+        self._load = member.load  # the address that serves the call, wherever the instance moves meanwhile
         self._since = since
         self._told = False
         self._entered = False
@@ -225,11 +237,11 @@ class Pick(Generic[P]):
         if self._entered:
             raise UsageError(f"{self!r} is entered once: pick again for another call")
         self._entered = True
-        self._member.outstanding += 1
+        self._load.calls += 1
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._member.outstanding -= 1
+        self._load.calls -= 1
         if error is None:
             self.succeeded()
         elif isinstance(error, self._balancer._errors):

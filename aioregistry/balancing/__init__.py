@@ -7,11 +7,12 @@ from ._members import Filter, Member, Weight
 from ._picker import STRATEGIES, OfSuspects, Picker, Subset, strategy_of
 from ._rings import Ring
 from ._sticky import Sticky
-from ._strategies import LeastOutstanding, Random, RoundRobin, Strategy
+from ._strategies import NOBODY, LeastOutstanding, Random, RoundRobin, Strategy
 from ._weighted import Weighted
 from ._zones import OwnZone
 
 __all__ = [
+    "NOBODY",
     "STRATEGIES",
     "Ejection",
     "Filter",

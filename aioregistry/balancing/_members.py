@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Hashable, Mapping, Set
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
@@ -14,6 +15,8 @@ __all__ = [
     "LIGHTEST",
     "Census",
     "Filter",
+    "Load",
+    "Loads",
     "Member",
     "Traits",
     "Weight",
@@ -22,6 +25,7 @@ __all__ = [
     "check_number",
     "filter_of",
     "payload_field",
+    "place_of",
     "weight_of",
 ]
 
@@ -46,6 +50,22 @@ class Traits(NamedTuple):
     """Whether it is in the zone of whoever picks."""
 
 
+class Load:
+    """The calls that are under way at one address, which may come and go meanwhile."""
+
+    __slots__ = ("__weakref__", "calls")
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+def place_of(instance: ServiceInstance[Any]) -> Hashable:
+    """Return what serves the calls to *instance*: its address and ports, or itself where it publishes no address."""
+    if instance.address is None:
+        return instance.id
+    return instance.address, instance.port, instance.ssl_port
+
+
 class Member(Generic[P]):
     """An instance that may be chosen.
 
@@ -53,23 +73,57 @@ class Member(Generic[P]):
         id: the instance's.
         instance: as it is now.
         traits: as they are now; unchanged for as long as the member is in a pool.
+        load: of the address where it is now.
         suspect: whether the guard of the view holds it: ZooKeeper lists it no more.
         rank: that of the pool it belongs to; the least is picked first.
-        outstanding: calls under way, for as long as somebody counts them.
     """
 
-    __slots__ = ("id", "instance", "outstanding", "rank", "suspect", "traits")
+    __slots__ = ("id", "instance", "load", "rank", "suspect", "traits")
 
-    def __init__(self, instance: ServiceInstance[P], traits: Traits, rank: int = 0, *, suspect: bool = False) -> None:
+    def __init__(
+        self, instance: ServiceInstance[P], traits: Traits, load: Load, rank: int = 0, *, suspect: bool = False
+    ) -> None:
         self.id = instance.id
         self.instance = instance
         self.traits = traits
+        self.load = load
         self.suspect = suspect
         self.rank = rank
-        self.outstanding = 0
 
     def __repr__(self) -> str:
-        return f"<Member {self.id} {self.traits} outstanding={self.outstanding}>"
+        return f"<Member {self.id} {self.traits} outstanding={self.load.calls}>"
+
+
+class Loads:
+    """The calls that go on at addresses whose instances are gone, for those that come back.
+
+    By the id and the address, and else by the address alone: a server that registers anew may have another id, while
+    several instances may publish one address. Each is forgotten with the last of its calls.
+    """
+
+    __slots__ = ("_by_place", "_exact")
+
+    def __init__(self) -> None:
+        self._exact: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
+        self._by_place: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
+
+    def leave(self, member: Member[Any]) -> None:
+        """*member* is none any more, at its address at least."""
+        if member.load.calls:
+            place = place_of(member.instance)
+            self._exact[member.id, place] = self._by_place[place] = member.load
+
+    def take(self, instance: ServiceInstance[Any]) -> Load:
+        """Return the calls under way where *instance* is."""
+        if not self._by_place and not self._exact:
+            return Load()
+        place = place_of(instance)
+        load = self._exact.pop((instance.id, place), None)
+        if load is None:
+            return self._by_place.pop(place, None) or Load()
+        if self._by_place.get(place) is load:
+            del self._by_place[place]
+        return load
 
 
 class Census:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aioregistry._errors import InvalidArgument, NoInstances
@@ -21,8 +21,18 @@ from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, S
 
 from ._ejection import Ejection, Outliers
 from ._keys import key_bytes
-from ._members import Census, Filter, Member, Traits, check_number, filter_of
-from ._strategies import Draw, LeastOutstanding, Pool, Random, Remembering, RoundRobin, Strategy, check_strategy
+from ._members import Census, Filter, Loads, Member, Traits, check_number, filter_of, place_of
+from ._strategies import (
+    NOBODY,
+    Draw,
+    LeastOutstanding,
+    Pool,
+    Random,
+    Remembering,
+    RoundRobin,
+    Strategy,
+    check_strategy,
+)
 
 __all__ = ["STRATEGIES", "OfSuspects", "Picker", "Subset", "panics", "strategy_of"]
 
@@ -148,12 +158,12 @@ class Picker(Generic[P]):
         self._suspect_census = Census()
         self._members: dict[str, Member[P]] = {}
         self._suspects: dict[str, Member[P]] = {}  # those of them
+        self._loads = Loads()
         self._outside: dict[str, _Outside] = {}
         self._reasons: Counter[_Outside] = Counter()
         self._pools: dict[int, Pool[P]] = {}  # by rank, in order
-        # Each process in an order of its own: a hundred that start together shall not go round in step.
-        for id in _shuffled(snapshot.entries, draw):
-            self._put(snapshot.entries[id])
+        for entry in snapshot.entries.values():
+            self._put(entry)
         self._look_for_panic()
         if self.refused and not self._members:
             raise next(iter(self.refused.values()))
@@ -185,7 +195,8 @@ class Picker(Generic[P]):
                 self._change(member, entry.instance, standing, suspect)
                 return None
             self._drop(id)
-            self._add(Member(entry.instance, standing, self._rank(suspect), suspect=suspect))
+            load = self._loads.take(entry.instance)
+            self._add(Member(entry.instance, standing, load, self._rank(suspect), suspect=suspect))
             return None
         news = standing if isinstance(standing, InvalidArgument) and id not in self.refused else None
         self._drop(id)
@@ -244,6 +255,9 @@ class Picker(Generic[P]):
             self._suspect_census.count(member.traits, number)
 
     def _change(self, member: Member[P], instance: ServiceInstance[P], traits: Traits, suspect: bool) -> None:
+        if place_of(instance) != place_of(member.instance):
+            self._loads.leave(member)
+            member.load = self._loads.take(instance)
         member.instance = instance
         if suspect != member.suspect:
             self._change_standing(member, suspect)
@@ -290,6 +304,7 @@ class Picker(Generic[P]):
         member = self._members.pop(id, None)
         if member is None:
             return
+        self._loads.leave(member)
         self._suspects.pop(id, None)
         self._count(member, -1)
         if not self._is_aside(member):
@@ -358,8 +373,10 @@ class Picker(Generic[P]):
 
     # ------------------------------------------------------------------ picks out
 
-    def pick(self, key: str | bytes | None, now: float) -> Member[P]:
+    def pick(self, key: str | bytes | None, now: float, exclude: frozenset[str] = NOBODY) -> Member[P]:
         """Return the member that the strategy chooses at *now*, for *key* if it takes one.
+
+        Where all of a rank are in *exclude*, the next rank has its turn; those that are set aside have none.
 
         Raises:
             InvalidArgument: *key* is neither str nor bytes, is missing, or is given to a strategy that takes none.
@@ -371,8 +388,8 @@ class Picker(Generic[P]):
         if self._outliers:
             self._readmit(now)
         for pool in self._pools.values():
-            if len(pool):
-                return pool.choose(hashed)
+            if len(pool) and (member := pool.choose(hashed, exclude)) is not None:
+                return member
         raise self._nothing(now) from next(iter(self.refused.values()), None)
 
     def next_return(self) -> float | None:
@@ -394,20 +411,12 @@ class Picker(Generic[P]):
 
     def _nothing(self, now: float) -> NoInstances:
         counts = {reason.value: self._reasons[reason] for reason in _Outside if self._reasons[reason]}
-        due = self.next_return()
-        if due is None:
-            return NoInstances(self.service, counts)
-        return NoInstances(self.service, counts | {"set aside": len(self._members)}, due - now)
+        out, due = len(self.aside), self.next_return()
+        kinds = {"set aside": out, "excluded": len(self._members) - out}
+        counts |= {kind: number for kind, number in kinds.items() if number}
+        return NoInstances(self.service, counts, None if due is None else due - now)
 
     def __repr__(self) -> str:
         outside = "".join(f", {number} {reason.value}" for reason, number in self._reasons.items() if number)
         aside = f", {len(self.aside)} set aside" if self.aside else ""
         return f"<Picker {self.service} {self.strategy!r}: {len(self._members)} admitted{aside}{outside}>"
-
-
-def _shuffled(ids: Iterable[str], draw: Draw) -> list[str]:
-    shuffled = sorted(ids)
-    for last in range(len(shuffled) - 1, 0, -1):
-        other = int(draw() * (last + 1))
-        shuffled[last], shuffled[other] = shuffled[other], shuffled[last]
-    return shuffled

@@ -19,7 +19,7 @@ from aioregistry._model import ServiceInstance
 
 from ._keys import points, probes
 from ._members import Census, Member, Traits, Weight, weight_of
-from ._strategies import Draw, Pool
+from ._strategies import NOBODY, Draw, Pool
 from ._weighted import check_weight
 
 __all__ = ["Ring"]
@@ -35,7 +35,8 @@ class Ring(Generic[P]):
 
     When one of n goes, its share of the keys (1/n where all weigh the same) is spread over the others; when one comes
     it takes its share, evenly from all; no other key moves. All processes agree. O(1), whatever the size of the
-    service: eight look-ups for each power of eight among the weights.
+    service: eight look-ups for each power of eight among the weights. Where a key's instance is excluded from a pick,
+    it goes to the next on the circle, which all processes agree on too.
 
     Args:
         weight: the payload's field that holds the weight, or a function of the instance; None weighs all the same. Only
@@ -101,13 +102,12 @@ class _Rings:
             del self._circles[power]
         self._number -= 1
 
-    def choose(self, key: bytes | None) -> Member[Any]:
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:
         assert key is not None
         starts = probes(key)
         best, nearest = math.inf, None
         for circle in self._circles.values():
-            best, nearest = circle.nearest(starts, best, nearest)
-        assert nearest is not None
+            best, nearest = circle.nearest(starts, best, nearest, exclude)
         return nearest
 
 
@@ -145,9 +145,12 @@ class _Circle:
             self._join()
 
     def nearest(
-        self, starts: list[float], best: float, nearest: Member[Any] | None
+        self, starts: list[float], best: float, nearest: Member[Any] | None, exclude: frozenset[str]
     ) -> tuple[float, Member[Any] | None]:
-        """Return the least weighted distance from any of *starts*, and to whom; at most *best*, to *nearest*."""
+        """Return the least weighted distance from any of *starts*, and to whom; at most *best*, to *nearest*.
+
+        Nobody whose id is in *exclude* is looked at.
+        """
         arcs, heaviest = self._arcs, self._heaviest
         for start in starts:
             index = int(start * len(arcs))
@@ -165,7 +168,9 @@ class _Circle:
                     break  # nobody on this circle weighs so much that a farther place could be nearer
                 member = owners[position]
                 stretched = distance / member.traits.weight
-                if stretched < best or (stretched == best and nearest is not None and member.id < nearest.id):
+                if (
+                    stretched < best or (stretched == best and nearest is not None and member.id < nearest.id)
+                ) and member.id not in exclude:
                     best, nearest = stretched, member
                 position += 1
         return best, nearest

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Generic, TypeVar
+from hashlib import blake2b
+from typing import Any, Final, Generic, TypeVar
 
 from aioregistry._model import ServiceInstance
 
 from ._members import Census, Member, Traits, check_count
-from ._strategies import Draw, Pool, Remembering, Strategy, check_strategy
+from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy, check_strategy
 
 __all__ = ["Sticky"]
 
 P = TypeVar("P")
+
+_LONGEST: Final = 32
+"""Bytes of the longest key that is kept as it is; of longer ones a digest is, longer by one, so that it is no key."""
 
 
 class Sticky(Generic[P]):
     """A key's first pick is another strategy's; its later ones are the same instance, for as long as it can be picked.
 
     Unlike with :class:`Ring` no key moves to an instance that comes, and any strategy decides; but what is remembered
-    is this process's alone. O(1) and what the other strategy takes.
+    is this process's alone: at most 33 bytes of each key. O(1) and what the other strategy takes.
 
     Args:
-        strategy: chooses for keys that are new, and for those whose instance is gone, disabled or set aside.
+        strategy: chooses for keys that are new, and for those whose instance is gone, disabled, set aside or excluded
+            from the pick: the key stays with the one that it is given then.
         keys: how many are remembered; beyond that the one that was not asked for longest is forgotten.
 
     Raises:
@@ -76,15 +81,18 @@ class _Memory:
         if isinstance(self._inner, Remembering):
             self._inner.remember_with(other._inner)
 
-    def choose(self, key: bytes | None) -> Member[Any]:
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:
         assert key is not None
         remembered = self._remembered
-        id = remembered.get(key)
-        member = None if id is None else self._members.get(id)
+        kept = key if len(key) <= _LONGEST else blake2b(key, digest_size=_LONGEST + 1).digest()
+        id = remembered.get(kept)
+        member = None if id is None or id in exclude else self._members.get(id)
         if member is None:
-            member = self._inner.choose(key)
-            remembered[key] = member.id
-        remembered.move_to_end(key)
+            member = self._inner.choose(key, exclude)
+            if member is None:
+                return None
+            remembered[kept] = member.id
+        remembered.move_to_end(kept)
         if len(remembered) > self._keys:
             remembered.popitem(last=False)
         return member

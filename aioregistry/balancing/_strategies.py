@@ -6,21 +6,34 @@ members that may be chosen now. Members come and go one at a time; nothing is ev
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 
 from ._members import Census, Member, Traits
 
-__all__ = ["Draw", "LeastOutstanding", "Pool", "Random", "Remembering", "RoundRobin", "Strategy", "check_strategy"]
+__all__ = [
+    "NOBODY",
+    "Draw",
+    "LeastOutstanding",
+    "Pool",
+    "Random",
+    "Remembering",
+    "RoundRobin",
+    "Strategy",
+    "check_strategy",
+]
 
 P = TypeVar("P")
 
 Draw: TypeAlias = Callable[[], float]
 """Returns a random number, 0 <= number < 1."""
+
+
+NOBODY: Final[frozenset[str]] = frozenset()
+"""Leaves nobody out."""
 
 
 class Pool(Protocol[P]):
@@ -35,8 +48,11 @@ class Pool(Protocol[P]):
     def discard(self, member: Member[P]) -> None:
         """*member*, which is here, with the traits that it came with, may not be chosen any more."""
 
-    def choose(self, key: bytes | None) -> Member[P]:
-        """Return one of the members, of which there is one at least."""
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[P] | None:
+        """Return one of the members whose ids are not in *exclude*; None where there is none.
+
+        What it costs may grow with *exclude*, which is small, but not with the number of members.
+        """
 
 
 @runtime_checkable
@@ -90,35 +106,87 @@ class _Alike:
 class RoundRobin(_Alike):
     """One after the other: among n instances each is picked once in n picks. O(1).
 
-    Who comes, or comes back, is picked after all the others; who is updated keeps its turn.
+    Each process has an order of its own, and who comes, or comes back, enters it at a random place: appended at the
+    end, a hundred processes that hear of the same changes would soon all have the same order, and pick the same
+    instance at one moment. Who is there for a whole lap is picked once in it, whoever comes and goes meanwhile. Who is
+    updated keeps its turn.
     """
 
     __slots__ = ()
 
-    def pool(self, draw: Draw, census: Census) -> Pool[Any]:  # noqa: ARG002 - leaves nothing to chance
+    def pool(self, draw: Draw, census: Census) -> Pool[Any]:  # noqa: ARG002 - knows its members
         """Return an empty pool."""
-        return _Circle()
+        return _Circle(draw)
 
 
 class _Circle:
-    __slots__ = ("_members",)
+    """A lap in order: whoever stands before the cursor has had its turn in it."""
 
-    def __init__(self) -> None:
-        self._members: OrderedDict[str, Member[Any]] = OrderedDict()  # linked: its first is at hand after any removal
+    __slots__ = ("_cursor", "_draw", "_members", "_places")
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+        self._cursor = 0
+        self._members: list[Member[Any]] = []
+        self._places: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._members)
 
     def add(self, member: Member[Any]) -> None:
-        self._members[member.id] = member
+        members, cursor = self._members, self._cursor
+        place = int(self._draw() * (len(members) + 1))
+        members.append(member)
+        if place < cursor:
+            # Among those who had their turn: the first of the others makes room, and is still to come in this lap.
+            self._put(len(members) - 1, members[cursor])
+            self._put(cursor, members[place])
+            self._cursor += 1
+        else:
+            self._put(len(members) - 1, members[place])
+        self._put(place, member)
 
     def discard(self, member: Member[Any]) -> None:
-        del self._members[member.id]
+        members = self._members
+        place = self._places.pop(member.id)
+        if place < self._cursor:
+            self._cursor -= 1
+            if place < self._cursor:
+                self._put(place, members[self._cursor])
+            place = self._cursor
+        last = members.pop()
+        if place < len(members):
+            self._put(place, last)
 
-    def choose(self, key: bytes | None) -> Member[Any]:  # noqa: ARG002 - the protocol's
-        id = next(iter(self._members))
-        self._members.move_to_end(id)
-        return self._members[id]
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:  # noqa: ARG002
+        members, cursor = self._members, self._cursor
+        if cursor >= len(members):
+            cursor = 0
+        if exclude:
+            return self._another(cursor, exclude)
+        self._cursor = cursor + 1
+        return members[cursor]
+
+    def _another(self, cursor: int, exclude: frozenset[str]) -> Member[Any] | None:
+        members, self._cursor = self._members, cursor
+        # One more than are left out: among so many there is another, if there is one at all.
+        for ahead in range(min(len(exclude) + 1, len(members))):
+            place = cursor + ahead
+            if place >= len(members):
+                place -= len(members)
+            member = members[place]
+            if member.id not in exclude:
+                if place >= cursor:
+                    # Whoever was passed over keeps a turn in this lap.
+                    self._put(place, members[cursor])
+                    self._put(cursor, member)
+                    self._cursor += 1
+                return member
+        return None
+
+    def _put(self, place: int, member: Member[Any]) -> None:
+        self._members[place] = member
+        self._places[member.id] = place
 
 
 class Random(_Alike):
@@ -153,8 +221,21 @@ class _Urn:
             self._members[place] = last
             self._places[last.id] = place
 
-    def choose(self, key: bytes | None) -> Member[Any]:  # noqa: ARG002 - the protocol's
-        return self._members[int(self._draw() * len(self._members))]
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:  # noqa: ARG002
+        left_out = self._left_out(exclude) if exclude else ()
+        number = len(self._members) - len(left_out)
+        return self._members[_shifted(int(self._draw() * number), left_out)] if number else None
+
+    def _left_out(self, exclude: frozenset[str]) -> list[int]:
+        places = self._places
+        return sorted(places[id] for id in exclude if id in places)
+
+
+def _shifted(number: int, left_out: Sequence[int]) -> int:
+    """Return the place that *number* is where those *left_out*, in order, are not counted."""
+    for place in left_out:
+        number += number >= place
+    return number
 
 
 class LeastOutstanding(_Alike):
@@ -162,7 +243,8 @@ class LeastOutstanding(_Alike):
 
     The second choice is what matters: the longest queue among n grows as log log n instead of log n (M. Mitzenmacher,
     "The Power of Two Choices in Randomized Load Balancing", 1996), and clients that know only of their own calls do not
-    all run to the same idle instance. Calls count while the ``with`` block of a pick runs.
+    all run to the same idle instance. Calls count while the ``with`` block of a pick runs, for the address that serves
+    them: an instance that leaves and comes back, or is disabled and enabled, still has those that are under way.
     """
 
     __slots__ = ()
@@ -175,13 +257,17 @@ class LeastOutstanding(_Alike):
 class _TwoChoices(_Urn):
     __slots__ = ()
 
-    def choose(self, key: bytes | None) -> Member[Any]:  # noqa: ARG002 - the protocol's
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:  # noqa: ARG002
         members, draw = self._members, self._draw
-        number = len(members)
+        left_out = self._left_out(exclude) if exclude else ()
+        number = len(members) - len(left_out)
+        if not number:
+            return None
         first = int(draw() * number)
+        one = members[_shifted(first, left_out)]
         if number == 1:
-            return members[first]
+            return one
         second = int(draw() * (number - 1))
         second += second >= first  # another one, each with equal chance
-        one, other = members[first], members[second]
-        return other if other.outstanding < one.outstanding else one
+        other = members[_shifted(second, left_out)]
+        return other if other.load.calls < one.load.calls else one

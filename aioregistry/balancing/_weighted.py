@@ -8,7 +8,7 @@ from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 
 from ._members import Census, Member, Traits, Weight, weight_of
-from ._strategies import Draw, Pool
+from ._strategies import NOBODY, Draw, Pool
 
 __all__ = ["Weighted", "check_weight"]
 
@@ -87,7 +87,21 @@ class _SumTree:
         self._members[place] = None
         self._weigh(place, 0.0)
 
-    def choose(self, key: bytes | None) -> Member[Any]:  # noqa: ARG002 - the protocol's
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:  # noqa: ARG002
+        if not exclude:
+            return self._drawn()
+        places = [self._places[id] for id in exclude if id in self._places]
+        if len(places) == len(self._places):
+            return None
+        weights = [self._sums[self._room + place] for place in places]
+        for place in places:
+            self._weigh(place, 0.0)
+        member = self._drawn()
+        for place, weight in zip(places, weights, strict=True):
+            self._weigh(place, weight)
+        return member
+
+    def _drawn(self) -> Member[Any]:
         sums, room = self._sums, self._room
         rest = self._draw() * sums[1]
         node = 1

@@ -9,7 +9,7 @@ from aioregistry._model import ServiceInstance
 
 from ._keys import share
 from ._members import Census, Member, Traits, check_count, check_name, check_number, payload_field
-from ._strategies import Draw, Pool, Remembering, Strategy, check_strategy
+from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy, check_strategy
 
 __all__ = ["OwnZone"]
 
@@ -106,8 +106,12 @@ class _Zones:
             if isinstance(mine, Remembering):
                 mine.remember_with(others)
 
-    def choose(self, key: bytes | None) -> Member[Any]:
-        return (self._local if self._stays(key) else self._others).choose(key)
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:
+        first, second = (self._local, self._others) if self._stays(key) else (self._others, self._local)
+        member = first.choose(key, exclude) if len(first) else None
+        if member is None and len(second):
+            member = second.choose(key, exclude)
+        return member
 
     def _stays(self, key: bytes | None) -> bool:
         live = len(self._local)

@@ -64,7 +64,6 @@ MOST_VIEWS: Final = 100
 """Services that are followed for the hosts of requests: a URL from outside must not make it any number."""
 
 _OPENING: Final = 10.0  # seconds until a view that nobody has a deadline for must be there; a session's usual timeout
-_DRAWS: Final = 32  # until an instance must have come that was not tried: one in two is missed once in 2**32
 
 
 class Verdict(enum.Enum):
@@ -257,15 +256,10 @@ class Router(Generic[R]):
         harmless = verdict is Verdict.UNSENT or (verdict is Verdict.BROKEN and errand.method in self._repeat)
         if len(tried) == self._attempts or not harmless or not errand.replayable():
             return None
-        # A key has one owner: it is another's only when the balancer says so.
-        for _ in range(_DRAWS if errand.key is None else 1):
-            try:
-                pick = balancer.pick(errand.key)
-            except RegistryError:
-                return None  # what failed first is what is told
-            if pick.id not in tried:
-                return pick
-        return None
+        try:
+            return balancer.pick(errand.key, exclude=tried)
+        except RegistryError:
+            return None  # what failed first is what is told
 
     # ------------------------------------------------------------------ a service
 

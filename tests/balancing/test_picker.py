@@ -265,6 +265,52 @@ def test_one_that_is_confirmed_begins_anew() -> None:
     assert set(picked(chosen, 4)) == {failed.id}
 
 
+# ---------------------------------------------------------------- another one
+
+ZONES = {"near": {"zone": "a", "weight": 99}, "far": {"zone": "b", "weight": 1}, "farther": {"zone": "b", "weight": 1}}
+
+
+@pytest.mark.parametrize("key", ["room-1", "room-2", "room-3"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        RoundRobin(),
+        Random(),
+        LeastOutstanding(),
+        Weighted("weight"),
+        Ring(),
+        Ring("weight"),
+        Sticky(RoundRobin()),
+        OwnZone("a", RoundRobin()),
+        OwnZone("a", Ring()),
+        OwnZone("a", Weighted("weight")),
+        Sticky(OwnZone("a", LeastOutstanding())),
+    ],
+    ids=repr,
+)
+def test_whoever_was_not_tried_is_found_at_once(strategy: Any, key: str) -> None:
+    """In whatever zone, with whatever weight, suspect or not: once each, and then there is nobody."""
+    chosen = picker({**ZONES, "doubted": {"zone": "a", "weight": 5}}, strategy)
+    update(chosen, "doubted", {"zone": "a", "weight": 5}, suspect=True)
+    tried: list[str] = []
+    for _ in range(4):
+        tried.append(chosen.pick(key if strategy.keyed else None, 0.0, frozenset(tried)).id)
+    assert sorted(tried) == ["doubted", "far", "farther", "near"]
+    assert tried[-1] == "doubted"
+    with pytest.raises(NoInstances, match="all 4 are excluded") as caught:
+        chosen.pick(key if strategy.keyed else None, 0.0, frozenset(tried))
+    assert (caught.value.reason, caught.value.returns_in) == ("excluded", None)
+
+
+def test_whoever_is_set_aside_is_not_another() -> None:
+    chosen = picker("abc", "round-robin", ejection=Ejection(failures=1, remaining=0, jitter=0))
+    chosen.report(chosen._members["a"], False, 0.0, 0.0)
+    with pytest.raises(NoInstances) as caught:
+        chosen.pick(None, 1.0, frozenset("bc"))
+    assert caught.value.counts == {"set aside": 1, "excluded": 2}
+    assert caught.value.returns_in == 4.0
+
+
 # ---------------------------------------------------------------- nothing to pick
 
 
@@ -431,6 +477,27 @@ class Picking(RuleBasedStateMachine):
                 assert self.picker.pick(given, self.now) is member
             self.outstanding.append((member, self.now))
 
+    @rule(key=st.text(max_size=3), tried=st.frozensets(st.sampled_from([*IDS, "nobody"])))
+    def pick_another(self, key: str, tried: frozenset[str]) -> None:
+        """Whoever is not excluded is found, in whatever zone or rank, and as fast: the exclusion leaves no trace."""
+        given = key if self.strategy.keyed else None
+        left = {id: rank for id, rank in self.in_turn().items() if id not in tried}
+        if not left:
+            with pytest.raises(NoInstances) as caught:
+                self.picker.pick(given, self.now, tried)
+            assert sum(caught.value.counts.values()) == len(self.entries)
+            return
+        member = self.picker.pick(given, self.now, tried)
+        assert left[member.id] == min(left.values())
+        if self.strategy.keyed:
+            assert self.picker.pick(given, self.now, tried) is member
+        self.outstanding.append((member, self.now))
+
+    def in_turn(self) -> dict[str, bool]:
+        """Whether they come last, those that may be picked now."""
+        aside = {id for id, until in self.picker.aside.items() if until > self.now}
+        return {id: suspect and not self.panic for id, suspect in self.admitted().items() if id not in aside}
+
     def admitted(self) -> dict[str, bool]:
         """Whether they are suspect, those that may be picked at all."""
         return {id: each.suspicion is not None for id, each in self.entries.items() if self.is_admitted(each)}
@@ -442,8 +509,7 @@ class Picking(RuleBasedStateMachine):
         return not self.weighs or (isinstance(payload["weight"], int | float) and payload["weight"] > 0)
 
     def best(self) -> set[str]:
-        aside = {id for id, until in self.picker.aside.items() if until > self.now}
-        left = {id: suspect and not self.panic for id, suspect in self.admitted().items() if id not in aside}
+        left = self.in_turn()
         return {id for id, last in left.items() if last == min(left.values())}
 
     @invariant()

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioregistry._errors import InvalidArgument
-from aioregistry.balancing import Member, Ring
+from aioregistry.balancing import Member, Picker, Ring
 from aioregistry.balancing._keys import points, probes
-from aioregistry.balancing._members import Census, Traits
+from aioregistry.balancing._members import Census, Load, Traits
+from aioregistry.balancing._strategies import Pool
 from tests.balancing.service import add, instance, picker, placed, remove, update
 
 KEYS = [f"room-{number}" for number in range(200)]
@@ -25,17 +26,23 @@ thorough = settings(deadline=None, max_examples=60)
 
 def members(service: dict[str, float]) -> dict[str, Member[Any]]:
     """Ids as they may come, which an instance's may not."""
-    made = {id: Member(instance("n"), Traits(weight)) for id, weight in service.items()}
+    made = {id: Member(instance("n"), Traits(weight), Load()) for id, weight in service.items()}
     for id, member in made.items():
         member.id = id
     return made
+
+
+def at(pool: Pool[Any], key: str, exclude: frozenset[str] = frozenset()) -> str:
+    member = pool.choose(key.encode(), exclude)
+    assert member is not None
+    return member.id
 
 
 def owners(service: dict[str, float]) -> dict[str, str]:
     pool = Ring().pool(random.random, Census())
     for member in members(service).values():
         pool.add(member)
-    return {key: pool.choose(key.encode()).id for key in KEYS}
+    return {key: at(pool, key) for key in KEYS}
 
 
 def nearest(service: dict[str, float], key: str) -> str:
@@ -53,6 +60,23 @@ def test_a_key_goes_to_the_nearest(service: dict[str, float]) -> None:
     found = owners(service)
     for key in KEYS[:20]:
         assert found[key] == nearest(service, key)
+
+
+@thorough
+@given(services, st.frozensets(st.integers(0, 11), max_size=3))
+def test_a_key_whose_instance_is_excluded_goes_where_it_would_if_that_were_gone(
+    service: dict[str, float], tried: frozenset[int]
+) -> None:
+    pool = Ring().pool(random.random, Census())
+    for member in members(service).values():
+        pool.add(member)
+    excluded = frozenset(id for number, id in enumerate(service) if number in tried)
+    left = {id: weight for id, weight in service.items() if id not in excluded}
+    for key in KEYS[:20]:
+        if left:
+            assert at(pool, key, excluded) == nearest(left, key)
+        else:
+            assert pool.choose(key.encode(), excluded) is None
 
 
 @thorough
@@ -85,7 +109,7 @@ def test_it_depends_on_who_is_there_and_on_nothing_else(service: dict[str, float
     for member in leaving:
         pool.discard(member)
     assert len(pool) == len(service)
-    assert {key: pool.choose(key.encode()).id for key in KEYS} == owners(service)
+    assert {key: at(pool, key) for key in KEYS} == owners(service)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -94,13 +118,33 @@ def test_only_proportions_of_weights_count(scale: float) -> None:
     assert owners({id: scale * weight for id, weight in service.items()}) == owners(service)
 
 
+def test_arcs_follow_the_number_of_places() -> None:
+    """What makes a look-up constant: an arc holds eight on average at most, and a quarter of that at least."""
+    chosen = picker([], Ring())
+    for number in range(500):
+        add(chosen, f"n{number}")
+        assert_arcs_are_filled(chosen)
+    for number in range(499):
+        remove(chosen, f"n{number}")
+        assert_arcs_are_filled(chosen)
+
+
+def assert_arcs_are_filled(chosen: Picker[Any]) -> None:
+    [pool] = chosen._pools.values()
+    [circle] = pool._circles.values()  # type: ignore[attr-defined]
+    held = [len(places) for places, _ in circle._arcs]
+    assert sum(held) == circle.number == 16 * len(chosen._members)
+    assert circle.number <= 8 * len(held)
+    assert len(held) == 1 or circle.number >= 2 * len(held)
+
+
 def test_shares_are_even() -> None:
     """The most that one of 100 instances gets is little above its share: 8/7 of it, and what chance adds."""
     service = dict.fromkeys((f"10.0.0.{number}:7000" for number in range(100)), 1.0)
     pool = Ring().pool(random.random, Census())
     for member in members(service).values():
         pool.add(member)
-    shares = Counter(pool.choose(b"%d" % number).id for number in range(50_000))
+    shares = Counter(at(pool, str(number)) for number in range(50_000))
     assert max(shares.values()) < 1.3 * 500
     assert min(shares.values()) > 0.7 * 500
 

@@ -95,6 +95,26 @@ def test_what_is_remembered_is_bounded() -> None:
     assert list(pool._remembered) == [b"p", b"r"]  # type: ignore[attr-defined]
 
 
+def test_long_keys_are_remembered_by_a_digest() -> None:
+    chosen = picker([f"n{number}" for number in range(50)], Sticky(RoundRobin()))
+    keys = ["x" * length + end for length in (0, 31, 32, 33, 5000) for end in "ab"]
+    first = placed(chosen, keys)
+    assert len(set(first.values())) == len(keys)
+    assert placed(chosen, keys) == first
+    [pool] = chosen._pools.values()
+    remembered: dict[bytes, str] = pool._remembered  # type: ignore[attr-defined]
+    assert max(map(len, remembered)) <= 33
+    assert len(remembered) == len(keys)
+
+
+def test_a_key_whose_instance_is_excluded_stays_with_the_next() -> None:
+    chosen = picker("abcd", Sticky(RoundRobin()))
+    first = chosen.pick("k", 0.0).id
+    second = chosen.pick("k", 0.0, frozenset({first})).id
+    assert second != first
+    assert {chosen.pick("k", 0.0).id for _ in range(9)} == {second}
+
+
 @pytest.mark.parametrize(
     ("field", "arguments", "options"),
     [

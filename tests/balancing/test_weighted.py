@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added
 from aioregistry.balancing import Member, Picker, Weighted
-from aioregistry.balancing._members import HEAVIEST, LIGHTEST, Census, Traits
+from aioregistry.balancing._members import HEAVIEST, LIGHTEST, Census, Load, Traits
 from tests.balancing.service import add, check_proportions, entry, instance, picked, picker, remove, snapshot, update
 
 weights = st.floats(LIGHTEST, HEAVIEST)
@@ -60,19 +60,45 @@ def test_the_tree_never_chooses_who_is_not_there(steps: list[tuple[int, float | 
         if number in present:
             pool.discard(present.pop(number))
         if weight is not None:
-            present[number] = Member(instance(f"n{number}"), Traits(weight))
+            present[number] = Member(instance(f"n{number}"), Traits(weight), Load())
             pool.add(present[number])
         assert len(pool) == len(present)
         if present:
             assert pool.choose(None) in present.values()
 
 
+@settings(deadline=None)
+@given(st.lists(weights, min_size=1, max_size=40), st.frozensets(st.integers(0, 39)), st.floats(0, 1, exclude_max=True))
+def test_an_exclusion_leaves_no_trace(given_weights: list[float], tried: frozenset[int], drawn: float) -> None:
+    pool = Weighted("weight").pool(lambda: drawn, Census())
+    members = [Member(instance(f"n{number}"), Traits(each), Load()) for number, each in enumerate(given_weights)]
+    for member in members:
+        pool.add(member)
+    sums = list(pool._sums)  # type: ignore[attr-defined]
+    excluded = frozenset(f"n{number}" for number in tried)
+    found = pool.choose(None, excluded)
+    left = [member for member in members if member.id not in excluded]
+    assert found in left if left else found is None
+    assert pool._sums == sums  # type: ignore[attr-defined]
+
+
+def test_a_place_that_is_free_is_used_again() -> None:
+    chosen = picker({"a": {"weight": 1}}, Weighted("weight"))
+    for number in range(1000):
+        add(chosen, f"n{number}", {"weight": 2})
+        remove(chosen, f"n{number}")
+    [pool] = chosen._pools.values()
+    assert len(pool._sums) == 32  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("drawn", [0.0, 0.5, math.nextafter(1, 0)])
 def test_the_ends_of_a_draw_choose_somebody(drawn: float) -> None:
     pool = Weighted("weight").pool(lambda: drawn, Census())
     for number in range(17):
-        pool.add(Member(instance(f"n{number}"), Traits(0.1 * (number + 1))))
-    assert pool.choose(None).id in {f"n{number}" for number in range(17)}
+        pool.add(Member(instance(f"n{number}"), Traits(0.1 * (number + 1)), Load()))
+    member = pool.choose(None)
+    assert member is not None
+    assert member.id in {f"n{number}" for number in range(17)}
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,41 @@ async def test_calls_under_way_are_counted(view: View[Any], service: Service) ->
     assert picked(balancer, 60) == {"a", "b"}
 
 
+async def test_a_call_is_counted_where_it_began(view: View[Any], service: Service) -> None:
+    """The instance moves while a call to its old address is under way: its new address has none."""
+    service.add("a")
+    service.add("b")
+    await quiet()
+    balancer = view.balancer(LeastOutstanding())
+    with balancer.pick() as busy:
+        moved = encode(chat(busy.id).replace(address="10.9.9.9"))
+        service.tree.set_data(f"/services/chat/{busy.id}", moved)
+        await quiet()
+        assert picked(balancer, 60) == {"a", "b"}
+    assert picked(balancer, 60) == {"a", "b"}
+
+
+async def test_what_was_tried_is_left_out(view: View[Any], service: Service) -> None:
+    for id in "abc":
+        service.add(id)
+    await quiet()
+    balancer = view.balancer("random")
+    assert {balancer.pick(exclude={"a"}).id for _ in range(60)} == {"b", "c"}
+    assert balancer.pick(exclude=["a", "b", "elsewhere"]).id == "c"
+    with pytest.raises(NoInstances) as caught:
+        balancer.pick(exclude=("a", "b", "c"))
+    assert caught.value.reason == "excluded"
+
+
+@pytest.mark.parametrize("exclude", ["abc", b"abc", 7, [7], [None]])
+async def test_what_is_no_collection_of_ids_is_refused(view: View[Any], service: Service, exclude: Any) -> None:
+    service.add("a")
+    await quiet()
+    with pytest.raises(InvalidArgument) as caught:
+        view.balancer().pick(exclude=exclude)
+    assert caught.value.field == "exclude"
+
+
 async def test_a_report_after_the_end_is_harmless(found: Discovery, service: Service) -> None:
     service.add("a")
     async with found.view("chat") as view:

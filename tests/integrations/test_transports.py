@@ -270,17 +270,16 @@ async def test_each_instance_is_tried_once(scene: Make, client: Make, http: Modu
         assert chat.asked() == [1, 1]
 
 
-async def test_a_key_is_not_another_instances(scene: Make, client: Make, http: ModuleType) -> None:
-    async with scene(Manner.HANGS_UP, Manner.HANGS_UP) as chat:
-        async with client(chat.registry, strategy=Ring(), ejection=None) as session:
-            with pytest.raises(http.TransportError):
-                await session.get(URL, extensions={KEY: "room"})
-        assert sorted(chat.asked()) == [0, 1]
-        # … until the balancer says so.
-        async with client(services={"chat": chat.balancer(Ring())}) as session:
-            with pytest.raises(http.TransportError):
-                await session.get(URL, extensions={KEY: "room"})
-        assert sorted(chat.asked()) == [1, 2]
+async def test_a_key_goes_to_its_next(scene: Make, client: Make, http: ModuleType) -> None:
+    """Which is the same for all its requests, whether the one it belongs to is set aside or not."""
+    async with scene(*[Manner.HANGS_UP] * 2, *[Manner.ANSWERS] * 6) as chat:
+        ring = chat.view.balancer(Ring())
+        keys = [key for key in map(str, range(400)) if ring.pick(key).id in {"a", "b"}][:4]
+        async with client(services={"chat": ring}) as session:
+            for key in keys:
+                answers = [await session.get(URL, extensions={KEY: key}) for _ in range(3)]
+                [id] = {answer.extensions[INSTANCE].id for answer in answers}
+                assert id == ring.pick(key, exclude={"a", "b"}).id
 
 
 async def test_no_time_is_no_repetition(scene: Make, client: Make, http: ModuleType) -> None:
