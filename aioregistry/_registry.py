@@ -27,7 +27,7 @@ from ._handles import Handle, check_seconds, finished
 from ._model import ServiceInstance
 from ._paths import check_path, check_segment
 from ._protocol import OPEN_ACL, Create2, Exists
-from ._registration import OnConflict, OnDisplaced, Registration, Status, Withdrawals
+from ._registration import OnConflict, OnDisplaced, Registration, Withdrawals
 from ._runtime import Runtime, SystemRuntime
 from ._session import Session, parse_hosts
 from ._streams import Stream
@@ -59,8 +59,6 @@ class _Unset(enum.Enum):
 _UNSET: Final = _Unset.UNSET
 
 _GUARD: Final = Guard()
-
-_ENDED = frozenset({Status.DISPLACED, Status.FAILED, Status.CLOSED})
 
 
 def connect(
@@ -229,7 +227,7 @@ class Registry(Handle):
         *,
         wait: bool = True,
         on_conflict: OnConflict = "takeover",
-        on_displaced: OnDisplaced = "stop",
+        on_displaced: OnDisplaced = "standby",
         close_timeout: float | None = None,
     ) -> Registration[P]:
         """Return a registration of *instance*, to be entered or awaited.
@@ -239,7 +237,8 @@ class Registry(Handle):
             wait: True enters when the instance is listed, however long that takes; False at once, and it will be.
             on_conflict: what to do about a node that another session owns and that was there before: "takeover"
                 replaces it, "wait" waits until it goes, "fail" raises :class:`RegistrationConflict`.
-            on_displaced: what to do when a newer claimant takes the id: "stop", or "standby" until it goes.
+            on_displaced: what to do when a newer claimant takes the id: "standby" until it goes, then be listed again;
+                or "stop", which ends the registration with :class:`RegistrationDisplaced`.
             close_timeout: seconds that withdrawing may take; the registry's unless given.
 
         Raises:
@@ -270,7 +269,7 @@ class Registry(Handle):
 
     def _require_free(self, instance: ServiceInstance[Any]) -> None:
         present = self._registrations.get((instance.name, instance.id))
-        if present is not None and present.status not in _ENDED:
+        if present is not None and not present._over:
             raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
 
     @overload

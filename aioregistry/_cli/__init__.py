@@ -50,13 +50,20 @@ def _add_register(commands: Commands) -> None:
     parser = commands.add_parser(
         "register",
         help="keep an instance registered until interrupted",
-        description="Register an instance and keep it registered until SIGINT or SIGTERM, then withdraw it.",
+        description="Register an instance and keep it registered until SIGINT, SIGTERM or SIGHUP, then withdraw it.",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("--id", help="the instance within the service (default: ADDRESS:PORT)")
     parser.add_argument("--address", required=True, help="host name or IP address at which consumers reach it")
-    parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--port", required=True, type=int, help="1 to 65535")
     parser.add_argument("--payload", type=_json, metavar="JSON", help="what else consumers should know")
+    parser.add_argument(
+        "--on-displaced",
+        choices=["standby", "stop"],
+        default="standby",
+        help="when a newer claimant takes the id: wait until it goes and be listed again, or stop with exit code 3 "
+        "(default: %(default)s)",
+    )
     _add_common(parser, session_timeout=10)
     parser.set_defaults(run=_run_register)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -20,6 +21,9 @@ from .._errors import (
 
 DONE, FAILED, USAGE, DISPLACED = range(4)
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What users, supervisors and terminals that go away ask a process to end by."""
+
 # What to do about it, where the error itself does not say so.
 ADVICE: dict[type[Exception], str] = {
     ConnectTimeout: "is ZooKeeper running there? --zookeeper or AIOREGISTRY_ZOOKEEPER names its servers",
@@ -28,7 +32,7 @@ ADVICE: dict[type[Exception], str] = {
 
 
 def run(command: Coroutine[Any, Any, int]) -> int:
-    """Run *command* to its end, or to SIGINT or SIGTERM, which cancel it; return the exit code."""
+    """Run *command* to its end, or to a signal that asks to end, which cancels it; return the exit code."""
     # A command speaks by its own lines; without a handler Python prints the library's warnings between them.
     logging.getLogger("aioregistry").addHandler(logging.NullHandler())
     try:
@@ -50,18 +54,25 @@ async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(command)
 
+    signals = [number for number in _ENDING if not _ignored_by_nohup(number)]
+
     def stop() -> None:
         # A second signal finds the default action: whoever insists need not wait for the withdrawal.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals:
             loop.remove_signal_handler(number)
         task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals:
         loop.add_signal_handler(number, stop)
     try:
         return await task
     except asyncio.CancelledError:
         return DONE  # being ended is how these commands are done
+
+
+def _ignored_by_nohup(number: signal.Signals) -> bool:
+    # SIGINT is another matter: shells let every background process of a script ignore it.
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 def cancel_this_task() -> Callable[[], object]:
@@ -74,7 +85,8 @@ def cancel_this_task() -> Callable[[], object]:
 def _fail(code: int, error: Exception) -> int:
     advice = next((f" ({text})" for kind, text in ADVICE.items() if isinstance(error, kind)), "")
     line = " ".join(str(error).split()) or type(error).__name__
-    print(f"aioregistry: {line}{advice}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a terminal that went away; the exit code tells
+        print(f"aioregistry: {line}{advice}", file=sys.stderr)
     return code
 
 

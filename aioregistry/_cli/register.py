@@ -8,7 +8,10 @@ import sys
 from typing import Any
 
 import aioregistry
-from aioregistry import Registration, RegistrationError, ServiceInstance
+from aioregistry import Registration, RegistrationError, ServiceInstance, Status
+from aioregistry._errors import session_name
+from aioregistry._registration.reach import check_reachable, only_here
+from aioregistry._session import parse_hosts
 
 from .output import Output
 from .process import DONE, cancel_this_task
@@ -17,8 +20,8 @@ from .process import DONE, cancel_this_task
 async def register(arguments: argparse.Namespace) -> int:
     """Keep an instance registered until cancelled; a line on stderr per status.
 
-    Raises RegistrationDisplaced when a newer claimant took the id, and RegistrationError when the instance could not be
-    withdrawn in time.
+    Raises RegistrationDisplaced when a newer claimant took the id and the command is to stop then, and
+    RegistrationError when the instance could not be withdrawn in time.
     """
     instance = ServiceInstance(
         arguments.name,
@@ -27,28 +30,38 @@ async def register(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         payload=arguments.payload,
     )
-    async with (
-        Output(sys.stderr, cancel_this_task()) as output,
-        aioregistry.connect(
-            arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
-        ) as registry,
-    ):
-        registration = registry.register(instance, wait=False)  # the statuses tell when it is listed
-        try:
-            async with registration:
-                await _tell_statuses(registration, output)
-        except asyncio.CancelledError:
-            if registration.withdrawn is False:
-                message = "not withdrawn in time: listed until ZooKeeper ends the session"
-                raise RegistrationError(registration.path, message) from None
-            raise
+    check_reachable(instance)  # before anything is waited for
+    registration: Registration[Any] | None = None
+    try:
+        async with (
+            Output(sys.stderr, cancel_this_task()) as output,
+            aioregistry.connect(
+                arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
+            ) as registry,
+        ):
+            servers = [host for host, _ in parse_hosts(arguments.zookeeper).servers]
+            if only_here(arguments.address, servers):
+                await output.line(
+                    f"aioregistry: warning: --address {arguments.address} is this machine's own, but ZooKeeper is at "
+                    f"{','.join(servers)}: nobody on another machine can connect to it"
+                )
+            # The statuses tell when it is listed. It is withdrawn by the registry's end, within one bound for both.
+            registration = await registry.register(instance, wait=False, on_displaced=arguments.on_displaced)
+            await _tell_statuses(registration, output)
+    except asyncio.CancelledError:
+        if registration is not None and registration.withdrawn is False:
+            message = "not withdrawn in time: listed until ZooKeeper ends the session"
+            raise RegistrationError(registration.path, message) from None
+        raise
     return DONE
 
 
 async def _tell_statuses(registration: Registration[Any], output: Output) -> None:
     instance = registration.instance
     async for status in registration.statuses():
-        await output.line(f"{instance.name}/{instance.id} {status.name}")
+        displaced = registration.displaced if status is Status.DISPLACED else None
+        reason = "" if displaced is None else f" by session {session_name(displaced.owner)}"
+        await output.line(f"{instance.name}/{instance.id} {status.name}{reason}")
     cause = await registration.wait_closed()
     if cause is not None:
         raise cause

@@ -19,6 +19,7 @@ from aioregistry._protocol import OPEN_ACL
 from aioregistry._streams import Source, Stream
 
 from .plan import Goal
+from .reach import check_reachable
 from .transactions import Target, takeover, target_of
 from .worker import Withdrawals, Worker
 
@@ -48,7 +49,7 @@ class Status(enum.Enum):
     PRESUMED_GONE = "presumed gone"
     """Was listed; the quorum has not answered for a session timeout, so that it may have ended the session."""
     DISPLACED = "displaced"
-    """A newer claimant has the id."""
+    """A newer claimant has the id. With ``on_displaced="standby"`` it is claimed anew when that one's node goes."""
     FAILED = "failed"
     """Ended by an error, which :meth:`Registration.wait_closed` returns."""
     CLOSED = "closed"
@@ -79,9 +80,9 @@ class Registration(Handle, Generic[P]):
     """One instance, kept listed from entering until closing.
 
     Entering (``async with``, or ``await``) waits until the instance is listed, unless ``wait=False``; it raises
-    what ends the registration before that: :class:`RegistrationConflict`, :class:`RegistrationDisplaced`,
-    :class:`NodeNotEphemeral`, or :class:`RegistrationError` with the server's refusal as cause. A cancelled entering
-    withdraws what it may have written.
+    what ends the registration before that: :class:`RegistrationConflict`, :class:`NodeNotEphemeral`,
+    :class:`RegistrationDisplaced` with ``on_displaced="stop"``, or :class:`RegistrationError` with the server's refusal
+    as cause. A cancelled entering withdraws what it may have written.
 
     Leaving withdraws, bounded by ``close_timeout`` and shielded from cancellation; ``withdrawn`` tells whether it
     succeeded. Where it did not, it goes on in the background for as long as the session lives. Leaving does not raise
@@ -100,8 +101,8 @@ class Registration(Handle, Generic[P]):
         on_conflict: when another session holds the id at first: ``"takeover"`` its node if it was created before
             us, ``"wait"`` until the session ends, or ``"fail"`` (which cannot tell a live owner from the ghost of a
             process that crashed within its session timeout).
-        on_displaced: when a newer claimant takes the id: ``"stop"``, or ``"standby"`` until its node goes and then
-            claim the id anew.
+        on_displaced: when a newer claimant takes the id: ``"standby"`` until its node goes and then claim the id anew,
+            or ``"stop"``, which ends the registration.
         wait: whether entering waits until the instance is listed.
         close_timeout: seconds that closing may take; a third of the session timeout unless given.
         acl: of the node and of parents that have to be created; must let this session read, write and delete.
@@ -111,7 +112,7 @@ class Registration(Handle, Generic[P]):
         marked: whether a withdrawal may leave a trace beside the base path, by which it can be told from an expiry.
 
     Raises:
-        InvalidArgument: an argument is wrong; names it and its value.
+        InvalidArgument: an argument is wrong, or nobody can connect to the instance; names it and its value.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Registration(Handle, Generic[P]):
         *,
         base_path: str,
         on_conflict: OnConflict = "takeover",
-        on_displaced: OnDisplaced = "stop",
+        on_displaced: OnDisplaced = "standby",
         wait: bool = True,
         close_timeout: float | None = None,
         acl: Sequence[Any] | None = None,
@@ -133,6 +134,7 @@ class Registration(Handle, Generic[P]):
             raise InvalidArgument("instance", instance, "give a ServiceInstance")
         if instance.service_type is not ServiceType.DYNAMIC:
             raise InvalidArgument("service_type", instance.service_type.value, "only DYNAMIC instances are registered")
+        check_reachable(instance)
         if close_timeout is not None:
             check_seconds("close_timeout", close_timeout)
         first_goal = _choice("on_conflict", on_conflict, _GOALS)
@@ -195,6 +197,16 @@ class Registration(Handle, Generic[P]):
         """The id of the session that owns our node, as last seen; None when it is not known to be there."""
         held = None if self._worker is None else self._worker.held
         return None if held is None else held.owner
+
+    @property
+    def displaced(self) -> RegistrationDisplaced | None:
+        """Why the status is DISPLACED, with the session that has the id now; None while it is not."""
+        return None if self._worker is None else self._worker.displaced
+
+    @property
+    def _over(self) -> bool:
+        """Whether it does nothing for its node any more, but for withdrawing it."""
+        return self._is_closed if self._worker is None else self._worker.closing or self._worker.ended
 
     @property
     def withdrawn(self) -> bool | None:
@@ -357,6 +369,8 @@ class Registration(Handle, Generic[P]):
     def __repr__(self) -> str:
         status, owner = self.status, self.owner
         owned = "" if owner is None else f" owner={session_name(owner)}"
+        if status is Status.DISPLACED and (displaced := self.displaced) is not None:
+            owned = f" by session {session_name(displaced.owner)}" + ("" if self._over else ", standing by")
         # A status that has changed by time alone, and was not told yet, is new.
         since = self._session.runtime.monotonic() - self._told_at if status is self._told else 0.0
         return f"<{self._title()} {status.name}{owned} since {since:.1f}s>"

@@ -177,6 +177,8 @@ class Worker:
         self._reading: asyncio.Future[Any] | None = None
         self._marked = target.marker is not None
         self._failures = 0
+        self._waiting_for = 0
+        """The session that has the id and was told of; 0: none."""
 
         self._woken = asyncio.Event()
         self._was_listed = False
@@ -396,7 +398,7 @@ class Worker:
     def _saw_ours(self, node: Node) -> None:
         self._writer = node.owner
         self.held = Held(node.owner, self._session.generation)
-        self.displaced = None
+        self.displaced, self._waiting_for = None, 0
         self._goal = Goal.LISTED
         self._was_listed = True
         self._first_listing.set()
@@ -438,11 +440,21 @@ class Worker:
 
     def _wait(self, sight: Observation) -> None:
         """The watch that was armed with the read wakes us."""
+        owner = _there(sight).owner
+        if owner == self._waiting_for:
+            return
+        self._waiting_for = owner
+        _log.warning(
+            "%s: session %s has this id; it is listed here when that node goes", self._target.path, session_name(owner)
+        )
+        if self.displaced is not None:
+            self.displaced = RegistrationDisplaced(self._target.path, owner)
+            self._changed()
 
     def _yield(self, sight: Observation) -> None:
         displaced = RegistrationDisplaced(self._target.path, _there(sight).owner)
-        _log.warning("%s", displaced)
-        self.displaced = displaced
+        _log.warning("%s%s", displaced, "; it is listed again when that node goes" if self._standby else "")
+        self.displaced, self._waiting_for = displaced, displaced.owner
         if not self._standby:
             self._end(displaced)
             return

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from aioregistry._errors import session_name
 from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.cli.command import TIMEOUT, Command, outcome
@@ -16,7 +17,7 @@ INSTANCE = ("register", "chat", "--id", "a", "--address", "127.0.0.1", "--port",
 NODE = "/services/chat/a"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_withdraws(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, number: signal.Signals
 ) -> None:
@@ -37,7 +38,7 @@ async def test_a_signal_withdraws(
 
 async def test_the_newer_of_two_stays(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
-    async with Command(*INSTANCE, *servers) as first:
+    async with Command(*INSTANCE, *servers, "--on-displaced", "stop") as first:
         await first.error_lines_until("LIVE")
         async with Command(*INSTANCE, *servers) as second:
             await second.error_lines_until("LIVE")
@@ -47,6 +48,87 @@ async def test_the_newer_of_two_stays(zookeeper: ZooKeeperServer, judge: Judge, 
             assert await judge.owner(chroot + NODE)
             second.send(signal.SIGTERM)
             assert await second.exit_code() == 0
+
+
+async def test_the_older_of_two_is_listed_again_when_the_newer_stops(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "60")
+    async with Command(*INSTANCE, *servers) as first:
+        await first.error_lines_until("LIVE")
+        former = await judge.owner(chroot + NODE)
+        async with Command(*INSTANCE, *servers) as second:
+            await second.error_lines_until("LIVE")
+            told = (await first.error_lines_until("DISPLACED"))[-1]
+            present = await judge.owner(chroot + NODE)
+            assert told == f"chat/a DISPLACED by session {session_name(present or 0)}"
+            second.send(signal.SIGTERM)
+            assert await second.exit_code() == 0
+        await first.error_lines_until("LIVE")
+        assert await judge.owner(chroot + NODE) == former
+        first.send(signal.SIGTERM)
+        assert await first.exit_code() == 0
+    assert await judge.node(chroot + NODE) is None
+
+
+async def test_told_to_stop_while_it_stands_by(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
+    async with Command(*INSTANCE, *servers) as first:
+        await first.error_lines_until("LIVE")
+        async with Command(*INSTANCE, *servers) as second:
+            await second.error_lines_until("LIVE")
+            await first.error_lines_until("DISPLACED")
+            first.send(signal.SIGTERM)
+            assert await first.end() == (0, "", "")
+            assert await judge.owner(chroot + NODE)
+            second.send(signal.SIGTERM)
+            assert await second.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--port", "0"),
+        ("--port", "-1"),
+        ("--port", "65536"),
+        ("--port", "99999999999999999999"),
+        ("--port", "80.0"),
+        ("--address", "0.0.0.0"),
+        ("--address", "::"),
+        ("--address", "::ffff:0.0.0.0"),
+        ("--address", "224.0.0.1"),
+        ("--address", "ff02::1"),
+        ("--address", "255.255.255.255"),
+    ],
+)
+async def test_what_nobody_can_connect_to(zookeeper: ZooKeeperServer, chroot: str, option: str, value: str) -> None:
+    given = {"--address": "10.0.0.7", "--port": "7000"} | {option: value}
+    words = [word for pair in given.items() for word in pair]
+    code, stdout, stderr = await outcome("register", "chat", *words, "--zookeeper", f"{zookeeper.address}{chroot}")
+    assert (code, stdout) == (2, "")
+    assert option.removeprefix("--") in stderr.splitlines()[-1]
+    assert value in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+
+
+async def test_nohup(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
+    """What ignores SIGHUP from the start outlives its terminal."""
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "60")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        command = Command(*INSTANCE, *servers)
+        await command.__aenter__()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        await command.error_lines_until("LIVE")
+        assert not command.catches(signal.SIGHUP)
+        command.send(signal.SIGHUP)
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+    finally:
+        await command.__aexit__()
+    assert await judge.node(chroot + NODE) is None
 
 
 async def test_a_persistent_node_in_the_way(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:

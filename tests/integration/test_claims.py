@@ -70,6 +70,7 @@ class Place:
         return Command(
             *("register", "chat", "--id", "a", "--address", "127.0.0.1", "--port", "7000"),
             *("--zookeeper", self.server.address + self.chroot, "--session-timeout", str(session_timeout)),
+            *("--on-displaced", "stop"),
         )
 
     async def leave_ghost(self, **fields: Any) -> int:
@@ -197,7 +198,7 @@ async def test_claimants_that_see_one_ghost_at_the_same_moment(place: Place, cou
         peers = [await stack.enter_async_context(place.claimant(proxy)) for proxy in proxies]
         for proxy in proxies:
             proxy.delay(0.1, Direction.TO_SERVER)  # all have looked before the first transaction arrives
-        registrations = [peer.registry.register(instance_of("chat")) for peer in peers]
+        registrations = [peer.registry.register(instance_of("chat"), on_displaced="stop") for peer in peers]
         results = await asyncio.gather(*(entered(registration) for registration in registrations))
         assert all(proxy.requests[wire.MULTI] for proxy in proxies)  # each found it a ghost's, and tried
         assert Counter(map(type, results)) == {type(None): 1, RegistrationDisplaced: count - 1}
@@ -223,7 +224,7 @@ async def entered(registration: Registration[Any]) -> Exception | None:
 async def test_withdrawal_arrives_after_the_successor_came(place: Place, proxy: ZooKeeperProxy, what: str) -> None:
     await place.judge.make(place.chroot + MARKERS)  # so that one transaction does it
     async with place.claimant(proxy) as old, place.claimant() as new:
-        former = await old.registry.register(instance_of("chat"))
+        former = await old.registry.register(instance_of("chat"), on_displaced="stop")
         await place.check_listed(old, former)
         proxy.silence(Direction.TO_SERVER)
         ending = asyncio.create_task((former if what == "registration" else old.registry).aclose())
@@ -243,10 +244,10 @@ async def test_restarts_at_any_moment(place: Place) -> None:
     draw = random.Random(7)
     async with contextlib.AsyncExitStack() as stack:
         old = await stack.enter_async_context(place.claimant())
-        former = await old.registry.register(instance_of("chat"))
+        former = await old.registry.register(instance_of("chat"), on_displaced="stop")
         for _ in range(25):
             new = await stack.enter_async_context(place.claimant())
-            successor = new.registry.register(instance_of("chat"))
+            successor = new.registry.register(instance_of("chat"), on_displaced="stop")
             async with untouched(successor):
                 entering = asyncio.create_task(after(draw.uniform(0.0, 0.006), successor.__aenter__))
                 await after(draw.uniform(0.0, 0.006), old.registry.aclose)

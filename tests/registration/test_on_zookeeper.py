@@ -202,7 +202,10 @@ async def test_three_processes_find_one_ghost(
         names: dict[int, str] = {session.id: f"process {number}" for number, session in enumerate(sessions)}
         names[ghost.session_id] = "ghost"
         async with Chronicle(zookeeper.address, path) as chronicle:
-            entering = [asyncio.ensure_future(opened(registration(session, chroot))) for session in sessions]
+            entering = [
+                asyncio.ensure_future(opened(registration(session, chroot, on_displaced="stop")))
+                for session in sessions
+            ]
             await asyncio.wait(entering, timeout=DEADLINE)
             winners = [each.result() for each in entering if each.exception() is None]
             # One that was quick may have been listed, and displaced by one that claimed the id a moment later.

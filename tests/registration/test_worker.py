@@ -330,7 +330,7 @@ async def test_an_event_behind_the_reply_in_the_same_batch_is_newer(tree: ModelT
 
 
 async def test_a_rollback_forgets_claim_and_sessions(tree: ModelTree, session: FakeSession) -> None:
-    async with registration(session) as registered:
+    async with registration(session, on_displaced="stop") as registered:
         session.roll_back()
         tree.zxid = 0x10  # another history: what was created here is older than every claim of the other one
         tree.nodes.clear()
@@ -395,7 +395,7 @@ async def test_two_live_processes_change_the_owner_once(tree: ModelTree) -> None
     names = {session.id: f"process {number}" for number, session in enumerate(sessions)}
     owners: list[str | None] = []
     tree.on_change.append(lambda change: owners.append(names.get(owner(tree) or 0)))
-    async with registration(sessions[0]) as first, registration(sessions[1]) as second:
+    async with registration(sessions[0], on_displaced="stop") as first, registration(sessions[1]) as second:
         cause = await first.wait_closed()
         await quiet()
         assert isinstance(cause, RegistrationDisplaced)
@@ -408,7 +408,7 @@ async def test_two_live_processes_change_the_owner_once(tree: ModelTree) -> None
 async def test_two_that_see_the_same_ghost_at_the_same_moment(tree: ModelTree) -> None:
     leave_a_ghost(tree)
     sessions = [connected(tree), connected(tree)]
-    contenders = [asyncio.ensure_future(opened(registration(session))) for session in sessions]
+    contenders = [asyncio.ensure_future(opened(registration(session, on_displaced="stop"))) for session in sessions]
     await asyncio.wait(contenders)
     winners = [contender.result() for contender in contenders if contender.exception() is None]
     losers = [contender.exception() for contender in contenders if contender.exception() is not None]
@@ -418,7 +418,7 @@ async def test_two_that_see_the_same_ghost_at_the_same_moment(tree: ModelTree) -
 
 
 async def test_the_displaced_does_not_raise_when_left(tree: ModelTree, session: FakeSession) -> None:
-    async with registration(session) as first, registration(connected(tree)) as second:
+    async with registration(session, on_displaced="stop") as first, registration(connected(tree)) as second:
         await first.wait_closed()
         with pytest.raises(RegistrationDisplaced):
             await first.update(payload={})
@@ -432,7 +432,7 @@ async def test_the_displaced_does_not_raise_when_left(tree: ModelTree, session: 
 
 async def test_standby_claims_anew_when_the_id_is_free(tree: ModelTree, session: FakeSession) -> None:
     other = connected(tree)
-    async with registration(session, on_displaced="standby") as first:
+    async with registration(session) as first:  # which is what is done unless it is told otherwise
         async with registration(other):
             await until(lambda: first.status is Status.DISPLACED)
             with pytest.raises(RegistrationDisplaced):

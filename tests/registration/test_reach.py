@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aioregistry import InvalidArgument, ServiceInstance
+from aioregistry._registration.reach import check_reachable, only_here
+
+
+def instance(**fields: Any) -> ServiceInstance[Any]:
+    instance: ServiceInstance[Any] = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000)
+    return instance.replace(**fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("address", "0.0.0.0"),
+        ("address", "::"),
+        ("address", "0:0:0:0:0:0:0:0"),
+        ("address", "::ffff:0.0.0.0"),
+        ("address", "224.0.0.251"),
+        ("address", "239.255.255.255"),
+        ("address", "ff02::1"),
+        ("address", "::ffff:224.0.0.1"),
+        ("address", "255.255.255.255"),
+        ("port", 0),
+    ],
+)
+def test_nobody_can_connect(field: str, value: object) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_reachable(instance(**{field: value}))
+    assert f"{field}={value!r}" in str(refused.value)
+
+
+def test_no_port_but_one_of_tls_that_is_none() -> None:
+    with pytest.raises(InvalidArgument, match="ssl_port=0"):
+        check_reachable(instance(port=None, ssl_port=0))
+    with pytest.raises(InvalidArgument, match="port=0"):
+        check_reachable(instance(port=0, ssl_port=0))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"address": "chat-0.chat"},
+        {"address": "127.0.0.1"},
+        {"address": "2001:db8::7"},
+        {"address": "fe80::1%eth0"},
+        {"address": "223.255.255.254"},
+        {"address": None},
+        {"port": None},
+        {"port": 0, "ssl_port": 8443},
+        {"port": 8080, "ssl_port": 0},
+        {"port": 65535},
+    ],
+)
+def test_somebody_may(fields: dict[str, Any]) -> None:
+    check_reachable(instance(**fields))
+
+
+@pytest.mark.parametrize(
+    ("address", "servers", "expected"),
+    [
+        ("127.0.0.1", ["zk1"], True),
+        ("127.8.0.1", ["10.0.0.1"], True),
+        ("::1", ["zk1"], True),
+        ("::ffff:127.0.0.1", ["zk1"], True),
+        ("localhost", ["localhost", "zk1"], True),
+        ("LocalHost.", ["zk1"], True),
+        ("chat.localhost", ["zk1"], True),
+        ("127.0.0.1", ["127.0.0.1"], False),
+        ("127.0.0.1", ["localhost", "::1"], False),
+        ("10.0.0.7", ["zk1"], False),
+        ("chat", ["localhost"], False),
+    ],
+)
+def test_only_on_this_machine(address: str, servers: list[str], expected: bool) -> None:
+    assert only_here(address, servers) is expected
