@@ -167,7 +167,7 @@ class Scene:
             await stack.enter_async_context(self.consumer)
             await stack.enter_async_context(self.publisher)
             instance = instance_of(self.name, id=self.id, payload={"update": 0})
-            self.registration = await stack.enter_async_context(self.publisher.registry.register(instance))
+            self.registration = await stack.enter_async_context(self.publisher.registry.register(instance, on_displaced="stop"))
             self.view = await stack.enter_async_context(self.consumer.registry.discover(self.name))
             await self.view.wait_for(lambda snapshot: self.id in snapshot, timeout=DEADLINE)
             self.chronicle = await stack.enter_async_context(Chronicle(self._judged_at, self.path))

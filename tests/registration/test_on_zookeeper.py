@@ -314,7 +314,7 @@ async def test_a_thousand_through_an_expiry(
 ) -> None:
     session = await new_session()
     instances: list[ServiceInstance[Any]] = [
-        ServiceInstance("chat", address="10.0.0.7", port=port) for port in range(1000)
+        ServiceInstance("chat", address="10.0.0.7", port=port) for port in range(1, 1001)
     ]
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(6 * DEADLINE):
         many = [registration(session, chroot, each, close_timeout=DEADLINE) for each in instances]

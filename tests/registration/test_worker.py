@@ -1111,7 +1111,7 @@ async def test_a_thousand_are_back_in_one_round_trip(tree: ModelTree) -> None:
     session = FakeSession(tree, runtime=RandomRuntime(1))
     session.connect()
     instances: list[ServiceInstance[Any]] = [
-        ServiceInstance("chat", address="10.0.0.7", port=port) for port in range(1000)
+        ServiceInstance("chat", address="10.0.0.7", port=port) for port in range(1, 1001)
     ]
     many = [registration(session, instance) for instance in instances]
     await asyncio.gather(*map(opened, many))
