@@ -69,7 +69,7 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "model", "paths", "balancing", ""),
         *("aiohttp", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
-    "cli": {"server", "errors", "model", ""},
+    "cli": {"server", "errors", "model", "registration", ""},  # what is refused is refused before any wait
     "__main__": {"cli"},
 }
 
@@ -79,6 +79,7 @@ PURE_MODULES = {
     "states",
     "machine",
     "plan",
+    "reach",
     "mirror",
     "guard",
     "kept",

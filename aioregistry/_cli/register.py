@@ -11,7 +11,6 @@ import aioregistry
 from aioregistry import Registration, RegistrationError, ServiceInstance, Status
 from aioregistry._errors import session_name
 from aioregistry._registration.reach import check_reachable, only_here
-from aioregistry._session import parse_hosts
 
 from .output import Output
 from .process import DONE, cancel_this_task
@@ -39,7 +38,7 @@ async def register(arguments: argparse.Namespace) -> int:
                 arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
             ) as registry,
         ):
-            servers = [host for host, _ in parse_hosts(arguments.zookeeper).servers]
+            servers = [host for host, _ in registry.session.hosts.servers]
             if only_here(arguments.address, servers):
                 await output.line(
                     f"aioregistry: warning: --address {arguments.address} is this machine's own, but ZooKeeper is at "
