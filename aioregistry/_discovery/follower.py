@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
 from aioregistry._errors import (
@@ -18,12 +18,18 @@ from aioregistry._errors import (
     NoAuth,
     RegistryError,
     ServerError,
+    ServerSessionExpired,
     SessionClosed,
+    SessionMoved,
+    Throttled,
     UnsupportedServer,
 )
-from aioregistry._protocol import EventKind, Sync, WatchedEvent
+from aioregistry._incident_log import IncidentLog
+from aioregistry._model import Invalid
+from aioregistry._protocol import EventKind, WatchedEvent
 from aioregistry._session import Session, TreeWatch
 
+from .barrier import Barrier
 from .mirror import SERVICE, Mirror, News
 from .reader import Reader
 
@@ -37,8 +43,18 @@ Strategy: TypeAlias = Literal["auto", "recursive", "one-shot"]
 RETRY: Final = 1.0
 """Seconds, at most, until a server that refused a read (it was overloaded, say) is asked again."""
 
-RELIST: Final = 30.0
-"""Seconds between two lists while a node cannot be read: from 3.8.4 on, a server hides the events of such a node."""
+AUDIT: Final = 30.0
+"""Seconds between two audits, at most; at least half of it. Events can be lost: from 3.8.4 on a server hides those of
+nodes that it thinks this client may not read, also what happened while it may not."""
+
+SAMPLE: Final = 64
+"""Nodes that an audit reads of a service, so that a small service is read whole by each."""
+
+AUDITS: Final = 32
+"""In how many audits all nodes of a large service are read: some twelve minutes."""
+
+NAMED_IN_LOG: Final = 10
+"""Nodes that one line names; all are in the snapshot and told to the hook."""
 
 _STALE_POLLS_PER_TIMEOUT = 10
 _SHORTEST_WAIT = 0.001  # seconds; the loop's clock may run a little ahead of the one that counts the system's sleep
@@ -69,6 +85,7 @@ class Follower:
         name: the service.
         strategy: how nodes are watched.
         prepare: awaited on each connection before anything is read or watched; must not raise.
+        barrier: of the session.
 
     Attributes:
         mirror: what is known.
@@ -84,6 +101,7 @@ class Follower:
         name: str,
         strategy: Strategy,
         prepare: Callable[[], Awaitable[None]],
+        barrier: Barrier,
     ) -> None:
         self.name = name
         self.path = path
@@ -94,6 +112,11 @@ class Follower:
         self._session = session
         self._strategy = strategy
         self._prepare = prepare
+        self._barrier = barrier
+        self._repeated = IncidentLog(log)
+        # Syncs: one under way, and one that begins after it.
+        self._syncing: asyncio.Task[None] | None = None
+        self._to_sync: asyncio.Task[None] | None = None
         self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self._pump)
         self._consumers: dict[int, weakref.ref[Consumer]] = {}
         self._waiting: list[asyncio.Future[None]] = []
@@ -107,7 +130,7 @@ class Follower:
         self._stop_observing: Callable[[], None] | None = None
         self._wake = asyncio.Event()
         self._rest = 0.0
-        self._look_again_at = 0.0
+        self._audit_at = 0.0
         self._defect: Exception | None = None
 
     # ------------------------------------------------------------------ beginning and ending
@@ -122,7 +145,7 @@ class Follower:
         assert self._task is not None
         self._end(SessionClosed(f"{self.path} is not followed any more"), None)
         self._task.cancel()
-        await asyncio.wait([self._task])
+        await asyncio.wait([self._task, *(each for each in (self._syncing, self._to_sync) if each is not None)])
 
     async def _run(self) -> None:
         try:
@@ -159,6 +182,7 @@ class Follower:
             self._tree.close()
         for consumer in self._present_consumers():
             consumer.end(error)
+        self._repeated.close()
         self._notify()
 
     # ------------------------------------------------------------------ consumers
@@ -198,28 +222,52 @@ class Follower:
             await future
 
     async def sync(self) -> None:
-        """Wait until the mirror is as new as the quorum was when this was called; raises what ended the following."""
+        """Wait until the mirror is as new as the quorum was when this was called; raises what ended the following.
+
+        Also NoAuth, where the service may not be listed. Many callers share one: who comes while one is under way waits
+        for the next.
+        """
+        if self._to_sync is None:
+            after, loop = self._syncing, asyncio.get_running_loop()
+            self._to_sync = loop.create_task(self._sync(after), name=f"aioregistry syncs {self.path}")
+            # Counts as retrieved: whoever waited may have been cancelled.
+            self._to_sync.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._to_sync)
+
+    async def _sync(self, after: asyncio.Task[None] | None) -> None:
+        if after is not None and not after.done():
+            await asyncio.wait([after])
+        self._syncing, self._to_sync = self._to_sync, None
         while not await self._sync_on_one_connection():
             pass
 
     async def _sync_on_one_connection(self) -> bool:
         mirror = self.mirror
-        await self.until(lambda: mirror.synced)
+        await self.until(lambda: mirror.synced or self.refusal is not None)
+        if self.refusal is not None:
+            raise self.refusal
         generation = self._generation
+        passed = self._barrier.passed()
+        passed.add_done_callback(lambda _: self._notify())
+        await self.until(passed.done)
         try:
-            await self._session.submit(Sync(self.path))
-        except ConnectionLost:
+            passed.result()
+        except Throttled:
+            await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
+            return False
+        except (ConnectionLost, SessionMoved, ServerSessionExpired):
             await self.until(lambda: self._generation != generation)
             return False
-        # Whatever the leader knew by then the server told of in events before it answered: it is due now.
-        if mirror.unreadable():
-            mirror.look_again()
-        mark = mirror.mark()
-        self._pump()
 
         def gone() -> bool:
             return self._generation != generation or not mirror.synced
 
+        if gone():
+            return False
+        # Whatever the quorum knew by then the server told of in events before it answered, but for what it hid.
+        mirror.look_at_everything()
+        mark = mirror.mark()
+        self._pump()
         await self.until(lambda: gone() or mirror.settled(mark))
         return not gone()
 
@@ -289,9 +337,9 @@ class Follower:
 
     async def _attend(self) -> None:
         """Look at the clock for as long as the mirror is kept on this connection."""
-        self._look_again_at = self._session.runtime.monotonic() + RELIST
+        self._audit_at = self._next_audit()
         while not self._rest and self._session.connected and self._session.generation == self._generation:
-            self._look_again_if_due()
+            self._audit_if_due()
             self.note_freshness()
             await self._woken(self._until_the_clock_matters())
             if self._defect is not None:
@@ -308,22 +356,25 @@ class Follower:
 
     def _until_the_clock_matters(self) -> float:
         session = self._session
-        waits = [RELIST]
-        if self.mirror.unreadable():
-            waits.append(self._look_again_at - session.runtime.monotonic())
+        waits = [self._audit_at - session.runtime.monotonic()]
         if self.mirror.synced:
             left = session.timeout - session.evidence_age()
             waits.append(left if left > 0 else session.timeout / _STALE_POLLS_PER_TIMEOUT)
         return max(min(waits), _SHORTEST_WAIT)
 
-    def _look_again_if_due(self) -> None:
-        now = self._session.runtime.monotonic()
-        if now < self._look_again_at:
+    def _audit_if_due(self) -> None:
+        if self._session.runtime.monotonic() < self._audit_at:
             return
-        self._look_again_at = now + RELIST
-        if self.mirror.unreadable():
-            self.mirror.look_again()
+        self._audit_at = self._next_audit()
+        mirror = self.mirror
+        if mirror.synced:
+            mirror.audit(max(SAMPLE, len(mirror.entries) // AUDITS))
             self._pump()
+
+    def _next_audit(self) -> float:
+        # Jittered: views that reconnect together must not ask together for ever.
+        runtime = self._session.runtime
+        return runtime.monotonic() + runtime.uniform(AUDIT / 2, AUDIT)
 
     def note_freshness(self) -> None:
         """Tell the consumers if what was fresh is not, or is again: nobody is told of time that passed in between."""
@@ -374,9 +425,20 @@ class Follower:
 
     def _refused(self, error: BaseException) -> None:
         if isinstance(error, NoAuth):
+            if self.refusal is None:
+                self._repeated.tell("refused", logging.WARNING, "%s cannot be listed: %s", self.path, error)
             self.refusal = error
         if self._session.connected:
             self._start_over(error)
+
+    def _tell_of_invalid(self, nodes: Sequence[Invalid]) -> None:
+        if len(nodes) == 1:
+            what = f"{self.path}/{nodes[0].id} is no instance: {nodes[0].reason}"
+        else:
+            named = "; ".join(f"{node.id}: {node.reason}" for node in nodes[:NAMED_IN_LOG])
+            more = f"; and {len(nodes) - NAMED_IN_LOG} more" if len(nodes) > NAMED_IN_LOG else ""
+            what = f"{self.path} has {len(nodes)} nodes that are no instances: {named}{more}"
+        self._repeated.tell("invalid", logging.WARNING, "%s", what)
 
     def _show(self, news: News | None) -> None:
         if news is None:
@@ -385,9 +447,17 @@ class Follower:
             self.refusal = None
             self._reader.completed()
             self._session.emit("discovery.synced", service=self.name, instances=len(self.mirror.entries))
+        if news.invalid:
+            self._tell_of_invalid(news.invalid)
         for invalid in news.invalid:
-            log.warning("%s/%s is no instance: %s", self.path, invalid.id, invalid.reason)
             self._session.emit("discovery.invalid", service=self.name, id=invalid.id, reason=invalid.reason)
+        if news.missed:
+            self._repeated.tell(
+                "missed", logging.WARNING,
+                "%s: %d nodes changed and no event told of it, %s first: %s may hide them by an ACL",
+                self.path, len(news.missed), news.missed[0], self._session.server,
+            )  # fmt: skip
+            self._session.emit("discovery.missed", service=self.name, ids=news.missed)
         for consumer in self._present_consumers():
             consumer.take(news)
         if news.resynced or news.invalid:

@@ -28,7 +28,7 @@ a data watch on each node. A node's events then arm nothing: the reading that th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -74,10 +74,14 @@ class News(NamedTuple):
     changes: tuple[Difference[Any], ...]
     invalid: tuple[Invalid, ...]
     resynced: bool
+    missed: tuple[str, ...] = ()
+    """Nodes whose events did not come: what changed was found by a look that no event had asked for."""
 
 
 _MEMBERSHIP = frozenset({EventKind.CREATED, EventKind.DELETED, EventKind.CHILDREN_CHANGED})
 _NODE = frozenset({EventKind.CREATED, EventKind.DELETED, EventKind.DATA_CHANGED})
+_COUNTED = frozenset({EventKind.CREATED, EventKind.DELETED})
+_INT = 2**32
 
 
 class Mirror:
@@ -112,10 +116,19 @@ class Mirror:
         self._asked: dict[str, int] = {}
         self._again: dict[str, int] = {}
         self._epoch = 0
+        # Looks that no event asked for.
+        self._unprompted: set[str] = set()
+        self._rotation: list[str] = []
+        self._looked_at_everything = False
+        # The service's node counts what comes and goes below it (cversion), and so is done here with the events.
+        self._tally: tuple[int, int] | None = None  # with the czxid of the service's node
+        self._tally_counts = True
+        self._doubted: int | None = None  # a mark
         # News.
         self._ever_synced = False
         self._changes: list[Difference[Any]] = []
         self._newly_invalid: list[Invalid] = []
+        self._missed: list[str] = []
         self._changed = False
         self._resynced = False
 
@@ -138,8 +151,9 @@ class Mirror:
     def disconnected(self) -> None:
         """Nothing that was asked will be answered, and no event will come; what is visible stays."""
         self.synced = self._connected = self._missing = False
-        self._listed = None
-        for pending in (self._staged, self._due, self._asked, self._again):
+        self._listed = self._tally = self._doubted = None
+        self._tally_counts = True
+        for pending in (self._staged, self._due, self._asked, self._again, self._unprompted):
             pending.clear()
 
     # ------------------------------------------------------------------ questions
@@ -156,11 +170,28 @@ class Mirror:
         asked.update(taken)
         return ReadNodes(tuple([name for name, _ in taken]), self.one_shot)
 
-    def look_again(self) -> None:
-        """List again, and read again what could not be read: newer servers hide the events of such nodes."""
-        self._require(SERVICE, self._epoch)
-        for name in self.unreadable():
-            self._require(name, self._epoch)
+    def audit(self, limit: int) -> None:
+        """List, read again what could not be read, and the next *limit* of the other nodes: events may not have come.
+
+        Servers hide the events of nodes that this client may not read. So a node that was unreadable for a while may
+        have been changed or deleted meanwhile. Where the list or a node is otherwise than known, all are read.
+        """
+        self._looked_at_everything = False
+        if not self._rotation:
+            self._rotation = sorted([*self.entries, *self.invalid], reverse=True)
+        taken = [self._rotation.pop() for _ in range(min(limit, len(self._rotation)))]
+        self._look(name for name in [*self.unreadable(), *taken] if self._known(name) is not None)
+
+    def look_at_everything(self) -> None:
+        """List, and read all nodes again."""
+        self._looked_at_everything = True
+        self._look([*self.entries, *self.invalid])
+
+    def _look(self, names: Iterable[str]) -> None:
+        for key in (SERVICE, *names):
+            if key not in self._due and key not in self._asked:
+                self._unprompted.add(key)
+            self._require(key, self._epoch)
 
     def unreadable(self) -> list[str]:
         """The nodes that could not be read."""
@@ -193,15 +224,23 @@ class Mirror:
     def event(self, kind: EventKind, name: str) -> None:
         """A watch fired for the node *name*, or for :data:`SERVICE`."""
         if self._connected and kind in (_NODE if name else _MEMBERSHIP):
+            self._unprompted.discard(name)
             self._require(name, self._epoch)
+            if name and self._tally is not None and kind in _COUNTED:
+                self._tally = self._tally[0], self._tally[1] + 1
 
-    def listed(self, names: Sequence[str], zxid: int) -> None:
-        """These are the service's nodes."""
+    def listed(self, names: Sequence[str], zxid: int, stat: Stat | None = None) -> None:
+        """These are the service's nodes; *stat* is that of the service's own."""
+        unprompted = self._is_unprompted(SERVICE)
         epoch = self._taken_in(SERVICE, zxid)
         if epoch is None:
             return
         self._missing = False
         resyncing = not self.synced and self._listed is None
+        if unprompted:
+            self._compare(names)
+        if stat is not None and not self.one_shot:
+            self._compare_tally(stat)
         self._forget_all_but(set(names), zxid)
         if resyncing and not self._due and not self._asked:
             self._due = OrderedDict.fromkeys(names, epoch)
@@ -212,9 +251,12 @@ class Mirror:
 
     def missing(self, zxid: int) -> None:
         """The service's node is not there."""
+        unprompted = self._is_unprompted(SERVICE)
         epoch = self._taken_in(SERVICE, zxid)
         if epoch is None:
             return
+        if unprompted:
+            self._compare(())
         self._forget_all_but(set(), zxid)
         # A child watch needs a node; where there is none, the exists watch must be in place before this is all.
         self._missing = self.one_shot and not self._missing
@@ -237,12 +279,14 @@ class Mirror:
             return
         self._horizon = zxid
         # As _answered(), without a call for each of what may be 100,000 nodes.
-        asked, again, observe = self._asked, self._again, self._observe
+        asked, again, observe, unprompted = self._asked, self._again, self._observe, self._unprompted
         for name, observation in zip(question.names, observations, strict=True):
             if asked.pop(name, None) is not None:
                 if name in again:
                     self._due[name] = again.pop(name)
                 observe(name, observation, zxid)
+                if unprompted:
+                    unprompted.discard(name)
         self._advance()
 
     def refused(self, question: Question) -> None:
@@ -256,8 +300,8 @@ class Mirror:
         """Return what became visible since the last call, if anything."""
         if not self._changed and not self._resynced:
             return None
-        news = News(tuple(self._changes), tuple(self._newly_invalid), self._resynced)
-        self._changes, self._newly_invalid = [], []
+        news = News(tuple(self._changes), tuple(self._newly_invalid), self._resynced, tuple(self._missed))
+        self._changes, self._newly_invalid, self._missed = [], [], []
         self._changed = self._resynced = False
         return news
 
@@ -278,6 +322,40 @@ class Mirror:
             return self._staged[name]
         return self.entries.get(name) or self.invalid.get(name)
 
+    def _is_unprompted(self, key: str) -> bool:
+        """Whether no event has asked for the answer about *key* that is there now."""
+        return key in self._unprompted and key not in self._again and key not in self._due
+
+    def _compare(self, names: Sequence[str]) -> None:
+        """Note which nodes came or went without an event."""
+        self._unprompted.discard(SERVICE)
+        if not self.synced:
+            return
+        differing = {*self.entries, *self.invalid} ^ set(names)
+        for name in differing:
+            if name not in self._due and name not in self._asked and name not in self._again:
+                self._found_by_a_look(name, None)
+
+    def _compare_tally(self, stat: Stat) -> None:
+        """Look at everything where more came or went than events told of: a node may have been replaced unseen."""
+        tally, self._tally = self._tally, (stat.czxid, stat.cversion)
+        if self._doubted is not None and self.settled(self._doubted):
+            # All was read since, and nothing had changed unseen: this server counts otherwise.
+            self._tally_counts, self._doubted = False, None
+        if not self._tally_counts or tally is None or tally[0] != stat.czxid or (stat.cversion - tally[1]) % _INT == 0:
+            return
+        self.look_at_everything()
+        self._doubted = self.mark()
+
+    def _found_by_a_look(self, name: str, node: _Node | None) -> None:
+        self._doubted = None
+        if node is None or node.czxid:
+            known = self._known(name)
+            if known is None or known.czxid:  # no event is due for a node that cannot be read
+                self._missed.append(name)
+        if not self._looked_at_everything:
+            self.look_at_everything()
+
     def _forget_all_but(self, present: set[str], zxid: int) -> None:
         for known in (self.entries, self.invalid, self._staged):
             for name in [name for name in known if name not in present]:
@@ -297,6 +375,8 @@ class Mirror:
         else:
             node = Invalid(name, f"cannot be read: {observation}")
         if node is not known and (known is None or node != known):
+            if self.synced and name in self._unprompted and name not in self._due:
+                self._found_by_a_look(name, node)
             self._show(name, node, zxid)
 
     def _decoded(self, name: str, data: bytes, stat: Stat) -> _Node:

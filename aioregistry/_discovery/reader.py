@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aioregistry._errors import NoAuth, NoNode
-from aioregistry._protocol import Exists, GetChildren, GetData, MultiRead, MultiReadData, WatchedEvent
+from aioregistry._protocol import Exists, GetChildren2, GetData, MultiRead, MultiReadData, WatchedEvent
 from aioregistry._session import Session, Watch
 
 from .mirror import FindService, ListNames, Mirror, Observation, Pace, Question, ReadNodes
@@ -114,7 +114,7 @@ class Reader:
     def _message(self, question: Question) -> Any:
         match question:
             case ListNames(watch):
-                return GetChildren(self._path, watch)
+                return GetChildren2(self._path, watch)
             case FindService():
                 return Exists(self._path, watch=True)
             case ReadNodes((name,), watch):
@@ -132,7 +132,8 @@ class Reader:
             return error
         elif isinstance(question, ListNames):
             reply = future.result()
-            self._mirror.listed(reply.value, reply.zxid)
+            names, stat = reply.value
+            self._mirror.listed(names, reply.zxid, stat)
         else:
             self._mirror.found(future.result().zxid)
         return None

@@ -31,6 +31,7 @@ from aioregistry._paths import check_segment
 from aioregistry._session import Session, SessionState
 from aioregistry._streams import Source, Stream
 
+from .barrier import Barrier
 from .custody import Custody
 from .departures import Departures
 from .evidence import is_refusal
@@ -85,6 +86,7 @@ class Discovery:
         root = f"{self._base_path}-withdrawn" if marked and self._base_path and strategy != "one-shot" else None
         self.departures = Departures(session, root, self._departed)
         self._strategy = strategy
+        self._barrier = Barrier(session)
         self._names: ServiceNames | None = None
         self._followers: dict[str, Follower] = {}
         self._kept_at: weakref.WeakValueDictionary[os.PathLike[str], View[Any]] = weakref.WeakValueDictionary()
@@ -131,7 +133,7 @@ class Discovery:
         follower = self._followers.get(name)
         if follower is None or follower.ended is not None:
             path = f"{self._base_path}/{name}"
-            follower = Follower(self.session, path, name, self._strategy, self.departures.arm)
+            follower = Follower(self.session, path, name, self._strategy, self.departures.arm, self._barrier)
             follower.start()
             self._followers[name] = follower
         follower.users += 1
@@ -366,14 +368,18 @@ class View(Handle, Generic[P]):
     async def sync(self, timeout: float | None = None) -> Snapshot[P]:
         """Return a snapshot as new as the quorum was when this was called.
 
-        The server is brought up to its leader (ZooKeeper's ``sync``), then what it told of is read. Without a
-        connection it waits for one.
+        A write that must fail is agreed on by the quorum (it changes nothing and needs no rights), then all is read
+        again: a server may hide what happened to nodes that this client may not read. So it takes two round trips, one
+        transaction of the quorum, and time linear in the service; callers that wait at the same time share that.
+        Without a connection it waits for one. A server without quorum (``allow_read_only``) passes no write: then the
+        snapshot is what that server holds, ``fresh`` is False, and a warning says so.
 
         Args:
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
             RequestTimeout: the quorum has not answered in time.
+            NoAuth: the service may not be listed any more.
         """
         self._check()
         if timeout is not None:

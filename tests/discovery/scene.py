@@ -16,6 +16,7 @@ from aioregistry._protocol import (
     EventKind,
     Exists,
     GetChildren,
+    GetChildren2,
     GetData,
     Message,
     Multi,
@@ -85,6 +86,8 @@ class DiscoverySession(FakeSession):
         self.knows_no_trees = False
         self.armed_trees: dict[str, None] = {}
         self.unreadable: set[str] = set()
+        self.hidden = False
+        """Whether the server tells of nothing, and what would have told is used up."""
         self.most_under_way = 0
         self._armed_children: dict[str, None] = {}
 
@@ -128,12 +131,12 @@ class DiscoverySession(FakeSession):
             return Reply(zxid, None)
         if isinstance(message, MultiReadData):
             return Reply(zxid, [self._data_or_error(each) for each in message.ops])
-        if isinstance(message, GetData | GetChildren) and message.path in self.unreadable:
+        if isinstance(message, GetData | GetChildren | GetChildren2) and message.path in self.unreadable:
             return NoAuth(message.path, zxid)
         outcome = super()._outcome(message)
         if isinstance(message, Exists) and message.watch:  # where there is nothing, too
             self._armed[message.path] = None
-        if isinstance(message, GetChildren) and message.watch and isinstance(outcome, Reply):
+        if isinstance(message, GetChildren | GetChildren2) and message.watch and isinstance(outcome, Reply):
             self._armed_children[message.path] = None
         return outcome
 
@@ -150,13 +153,17 @@ class DiscoverySession(FakeSession):
         lineage = [path for path in self.armed_trees if change.path == path or change.path.startswith(f"{path}/")]
         if lineage or change.path in self._armed:
             self._armed.pop(change.path, None)
-            self._deliver(WatchedEvent(change.kind, 3, change.path, -1))
+            self._tell(WatchedEvent(change.kind, 3, change.path, -1))
         if change.kind is not EventKind.DATA_CHANGED and parent in self._armed_children:
             del self._armed_children[parent]
-            self._deliver(WatchedEvent(EventKind.CHILDREN_CHANGED, 3, parent, -1))
+            self._tell(WatchedEvent(EventKind.CHILDREN_CHANGED, 3, parent, -1))
         if change.kind is EventKind.DELETED and change.path in self._armed_children:
             del self._armed_children[change.path]
-            self._deliver(WatchedEvent(EventKind.DELETED, 3, change.path, -1))
+            self._tell(WatchedEvent(EventKind.DELETED, 3, change.path, -1))
+
+    def _tell(self, event: WatchedEvent) -> None:
+        if not self.hidden:
+            self._deliver(event)
 
     def _receive(self) -> None:
         events = [delivery for delivery in self._incoming if isinstance(delivery, WatchedEvent)]

@@ -17,15 +17,18 @@ from aioregistry._errors import (
     HandleClosed,
     InvalidArgument,
     NoAuth,
+    NotReadOnly,
     RegistryError,
     RequestTimeout,
+    ServerError,
     SessionFailed,
     Throttled,
+    Unimplemented,
     UnsupportedServer,
     UsageError,
 )
 from aioregistry._model import Added, Entry, Invalid, Resynced, encode
-from aioregistry._protocol import GetChildren, GetData, MultiReadData, Sync
+from aioregistry._protocol import GetChildren2, GetData, MultiReadData, Sync
 from aioregistry._streams import Stream
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
@@ -337,7 +340,7 @@ async def test_a_server_that_refuses_is_asked_again(
     service.add("a")
     refusals = iter([True, True])
     session.fate = lambda message: (
-        Throttled(message.path) if isinstance(message, GetChildren) and next(refusals, False) else None
+        Throttled(message.path) if isinstance(message, GetChildren2) and next(refusals, False) else None
     )
     async with asyncio.timeout(DEADLINE), found.view("chat") as view, view.changes() as changes:
         assert list(view.snapshot) == ["a"]
@@ -412,7 +415,8 @@ async def test_bad_nodes_are_listed_with_the_reason_and_harm_nobody(
             assert list(view.snapshot) == ["good"]
             assert view.snapshot.invalid.keys() == BAD.keys()
             assert all(invalid.reason and invalid.czxid for invalid in view.snapshot.invalid.values())
-            assert len(caplog.records) == len(BAD)
+            [record] = caplog.records
+            assert all(f"{id}: " in record.getMessage() for id in BAD)
             emitted = [fields["id"] for name, fields in session.emitted if name == "discovery.invalid"]
             assert set(emitted) == BAD.keys()
             service.set("good", data=b"not any more")
@@ -422,7 +426,8 @@ async def test_bad_nodes_are_listed_with_the_reason_and_harm_nobody(
             assert sorted(told(taken(changes))) == [("Added", "json"), ("Removed", "good")]
             assert "empty" not in view.snapshot.invalid
             await check_view(view, service)
-    assert len(caplog.records) == len(BAD) + 1
+    assert len(caplog.records) == 2
+    assert "/services/chat/good" in caplog.records[1].getMessage()
 
 
 async def test_a_payload_that_does_not_fit_is_invalid_in_this_view_only(found: Discovery, service: Service) -> None:
@@ -474,7 +479,7 @@ async def test_a_typed_view_resyncs(found: Discovery, service: Service, session:
 async def test_a_node_that_cannot_be_read_is_looked_at_now_and_then(
     monkeypatch: pytest.MonkeyPatch, found: Discovery, service: Service, session: DiscoverySession
 ) -> None:
-    monkeypatch.setattr(follower, "RELIST", 0.02)
+    monkeypatch.setattr(follower, "AUDIT", 0.02)
     service.add("secret")
     session.unreadable.add(f"{CHAT}/secret")
     async with asyncio.timeout(DEADLINE), found.view("chat") as view:
@@ -493,6 +498,201 @@ async def test_syncing_looks_at_what_could_not_be_read(
     async with found.view("chat") as view:
         session.unreadable.clear()
         assert (await view.sync(DEADLINE)).keys() == {"secret"}
+
+
+async def hide(session: DiscoverySession, change: Callable[[], None]) -> None:
+    """Let something happen of which the server tells nobody."""
+    session.hidden = True
+    change()
+    session.hidden = False
+    await quiet()
+
+
+async def test_what_the_server_hid_is_found_by_syncing(
+    found: Discovery, service: Service, session: DiscoverySession, caplog: pytest.LogCaptureFixture
+) -> None:
+    for id in "abcd":
+        service.add(id, 0)
+    async with found.view("chat") as view, view.changes() as changes:
+        for change in (
+            lambda: service.remove("a"),
+            lambda: service.set("b", 1),
+            lambda: service.take_over("c", 2),
+            lambda: service.add("e"),
+        ):
+            await hide(session, change)
+        assert view.snapshot.keys() == set("abcd")
+        await view.sync(DEADLINE)
+        assert sorted(told(taken(changes))) == [("Added", "e"), ("Removed", "a"), ("Updated", "b"), ("Updated", "c")]
+        await check_view(view, service)
+    assert ("discovery.missed", "chat") in [(name, fields.get("service")) for name, fields in session.emitted]
+    assert [record for record in caplog.records if "no event told of it" in record.getMessage()]
+
+
+@pytest.mark.parametrize("what", ["removed", "changed", "replaced", "added"])
+async def test_what_the_server_hid_is_found_by_an_audit(
+    monkeypatch: pytest.MonkeyPatch, found: Discovery, service: Service, session: DiscoverySession, what: str
+) -> None:
+    for id in "abc":
+        service.add(id, 0)
+    monkeypatch.setattr(follower, "AUDIT", 0.02)
+    async with asyncio.timeout(DEADLINE), found.view("chat") as view, view.changes() as changes:
+        hidden: dict[str, Callable[[], None]] = {
+            "removed": lambda: service.remove("b"),
+            "changed": lambda: service.set("b", 1),
+            "replaced": lambda: service.take_over("b", 1),
+            "added": lambda: service.add("d"),
+        }
+        await hide(session, hidden[what])
+        await anext(changes)
+        await check_view(view, service)
+
+
+async def test_a_node_replaced_unseen_is_found_by_one_audit_however_large_the_service(
+    monkeypatch: pytest.MonkeyPatch, recursive: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    """The service's node counts what comes and goes below it."""
+    monkeypatch.setattr(follower, "SAMPLE", 0)
+    for number in range(20):
+        service.add(f"n{number:02}", 0)
+    async with asyncio.timeout(DEADLINE), recursive.view("chat") as view, view.changes() as changes:
+        monkeypatch.setattr(follower, "AUDIT", 0.02)
+        session.reconnect()  # its next audit is due soon
+        assert isinstance(await anext(changes), Resynced)
+        await hide(session, lambda: service.take_over("n13", 1))
+        assert told([await anext(changes)]) == [("Updated", "n13")]
+
+
+async def test_what_cannot_be_read_any_more_is_not_shown_as_the_truth(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    service.add("a", 0)
+    service.add("b", 0)
+    async with found.view("chat") as view:
+        session.unreadable.add(f"{CHAT}/a")  # a changed ACL fires no watch
+        await hide(session, lambda: service.set("a", 1))
+        snapshot = await view.sync(DEADLINE)
+        assert snapshot.keys() == {"b"}
+        assert "not authorised" in snapshot.invalid["a"].reason
+        session.unreadable.clear()
+        assert (await view.sync(DEADLINE))["a"].payload == 1
+
+
+async def test_a_service_that_may_not_be_listed_any_more_is_stale_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+    found: Discovery,
+    service: Service,
+    session: DiscoverySession,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(follower, "RETRY", 0.02)
+    service.add("a", 0)
+    async with found.view("chat") as view:
+        session.unreadable.add(CHAT)
+        with pytest.raises(NoAuth):
+            await view.sync(DEADLINE)
+        assert not view.fresh
+        assert view.snapshot.keys() == {"a"}
+        assert [record.levelname for record in caplog.records if "cannot be listed" in record.getMessage()] == [
+            "WARNING"
+        ]
+        session.unreadable.clear()
+        service.add("b")
+        await until(lambda: view.fresh)
+        assert (await view.sync(DEADLINE)).keys() == {"a", "b"}
+
+
+async def test_many_who_sync_share_what_it_costs(found: Discovery, service: Service, session: DiscoverySession) -> None:
+    service.add("a")
+    async with found.view("chat") as view, found.view("chat") as other:
+        served = len(session.served)
+        first = [asyncio.ensure_future(each.sync(DEADLINE)) for each in (view, other) for _ in range(50)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        service.add("b")
+        second = [asyncio.ensure_future(view.sync(DEADLINE)) for _ in range(50)]
+        await asyncio.gather(*first)
+        assert all(snapshot.keys() == {"a", "b"} for snapshot in await asyncio.gather(*second))
+        assert 1 <= len([message for message in session.served[served:] if message.writes]) <= 2
+
+
+async def test_one_who_syncs_later_waits_for_a_barrier_of_its_own(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    """The one under way began before what the later one has to see."""
+    async with found.view("chat") as view:
+        early = asyncio.ensure_future(view.sync(DEADLINE))
+        await until(lambda: [message for message in session.served if message.writes])
+        await hide(session, lambda: service.add("a"))
+        assert (await view.sync(DEADLINE)).keys() == {"a"}
+        await early
+
+
+async def test_who_gives_up_syncing_takes_nobody_with_it(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat") as view:
+        session.disconnect()
+        patient = asyncio.ensure_future(view.sync(DEADLINE))
+        with pytest.raises(RequestTimeout):
+            await view.sync(0.01)
+        session.connect()
+        assert (await patient).keys() == set()
+
+
+async def test_a_view_that_is_closed_while_somebody_syncs_leaves_nothing(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    view = await found.view("chat")
+    session.fate = lambda message: Fate.UNANSWERED if message.writes else None
+    syncing = [asyncio.ensure_future(view.sync())]
+    await quiet()
+    syncing.append(asyncio.ensure_future(view.sync()))
+    await quiet()
+    await view.aclose()
+    for each in syncing:
+        with pytest.raises(RegistryError):
+            await each
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("aioregistry syncs")] == []
+
+
+async def test_a_server_that_is_overloaded_is_asked_again_for_the_barrier(
+    monkeypatch: pytest.MonkeyPatch, found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    monkeypatch.setattr(follower, "RETRY", 0.02)
+    throttled = iter([True, True])
+    async with found.view("chat") as view:
+        session.fate = lambda message: Throttled("") if message.writes and next(throttled, False) else None
+        await hide(session, lambda: service.add("a"))
+        assert (await view.sync(DEADLINE)).keys() == {"a"}
+
+
+@pytest.mark.parametrize("refusal", [NotReadOnly, Unimplemented])
+async def test_a_server_that_passes_no_barrier_is_read_as_it_is_and_a_warning_says_so(
+    found: Discovery,
+    service: Service,
+    session: DiscoverySession,
+    caplog: pytest.LogCaptureFixture,
+    refusal: type[ServerError],
+) -> None:
+    async with found.view("chat") as view:
+        session.fate = lambda message: refusal("") if message.writes or isinstance(message, Sync) else None
+        await hide(session, lambda: service.add("a"))
+        for _ in range(3):
+            assert (await view.sync(DEADLINE)).keys() == {"a"}
+    assert len([record for record in caplog.records if "passes no barrier" in record.getMessage()]) == 1
+
+
+async def test_a_server_without_quorum_is_not_asked_to_write(
+    found: Discovery, service: Service, session: DiscoverySession, caplog: pytest.LogCaptureFixture
+) -> None:
+    session.disconnect()
+    session.connect(read_only=True)
+    async with found.view("chat") as view:
+        await hide(session, lambda: service.add("a"))
+        assert (await view.sync(DEADLINE)).keys() == {"a"}
+        assert not [message for message in session.served if message.writes]
+    assert [record.levelname for record in caplog.records if "passes no barrier" in record.getMessage()] == ["WARNING"]
 
 
 async def test_a_service_that_may_not_be_listed_is_an_error_at_once(
@@ -736,13 +936,13 @@ async def test_syncing_waits_for_what_the_server_told_of(
     async with found.view("chat") as view:
         service.add("a")  # the event is on its way
         assert (await view.sync(DEADLINE)).keys() == {"a"}
-        assert any(isinstance(message, Sync) for message in session.served)
+        assert [message for message in session.served if message.writes]  # it takes its place among the writes
 
 
 async def test_syncing_goes_on_after_a_reconnect(found: Discovery, service: Service, session: DiscoverySession) -> None:
     async with found.view("chat") as view:
         lost = iter([True])
-        session.fate = lambda message: Fate.REPLY_LOST if isinstance(message, Sync) and next(lost, False) else None
+        session.fate = lambda message: Fate.REPLY_LOST if message.writes and next(lost, False) else None
         syncing = asyncio.ensure_future(view.sync(DEADLINE))
         await quiet()
         assert not syncing.done()

@@ -274,20 +274,21 @@ async def test_what_was_known_stays_and_says_that_it_is_stale(
         assert snapshot["a"].payload == 1
 
 
-async def test_syncing_shows_what_any_server_has_acknowledged(ensemble: ZooKeeperEnsemble) -> None:
-    """The judge writes at the leader, the view is at a follower, which may be behind."""
-    follower = next(member for member in ensemble.members if member.mode == "follower")
-    leader = next(member for member in ensemble.members if member.mode == "leader")
+@pytest.mark.parametrize("viewed_at", ["follower", "leader"])
+async def test_syncing_shows_what_any_server_has_acknowledged(ensemble: ZooKeeperEnsemble, viewed_at: str) -> None:
+    """A follower may be behind its leader, and a leader may apply later what a follower acknowledged already."""
+    leader, follower = ensemble.leader(), ensemble.followers()[0]
+    written_at, read_at = (leader, follower) if viewed_at == "follower" else (follower, leader)
     base = f"/{uuid.uuid4().hex}"
     path = f"{base}/chat/a"
     async with (
-        Judge(leader.address) as judge,
-        aioregistry.connect(follower.address, session_timeout=TIMEOUT, base_path=base, guard=None) as registry,
+        Judge(written_at.address) as judge,
+        aioregistry.connect(read_at.address, session_timeout=TIMEOUT, base_path=base, guard=None) as registry,
         registry.discover("chat") as chat,
     ):
         await judge.make(path, document("a", 0))
         assert (await chat.sync(DEADLINE))["a"].payload == 0
-        for number in range(1, 30):
+        for number in range(1, 200):
             await judge.set_data(path, document("a", number))
             assert (await chat.sync(DEADLINE))["a"].payload == number
 

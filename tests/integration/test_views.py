@@ -197,7 +197,7 @@ async def test_an_unreadable_node_is_listed_with_the_reason_until_it_can_be_read
 ) -> None:
     """Servers with CVE-2024-23944 mended hide the events of such nodes, and no server tells of a changed ACL."""
     if noticed == "by looking again":
-        monkeypatch.setattr(follower, "RELIST", 0.05)
+        monkeypatch.setattr(follower, "AUDIT", 0.05)
     await judge.make(f"{service}/a", document("a"))
     paths = {id: f"{service}/{id}" for id in ("closed", "closed later")}
     await judge.ask(create_closed(paths["closed"], document("closed")))
@@ -220,6 +220,48 @@ async def test_an_unreadable_node_is_listed_with_the_reason_until_it_can_be_read
         for path in paths.values():
             await judge.ask(set_acl(path, _ALL))
         await known(lambda snapshot: list(snapshot) == ["a", *paths] and not snapshot.invalid)
+        await check_view(view, judge, service)
+        await consumer.caught_up()
+
+
+@pytest.mark.parametrize("noticed", ["by syncing", "by an audit"])
+async def test_what_happens_to_nodes_that_may_not_be_read_is_seen_nevertheless(
+    registry: Registry, judge: Judge, service: str, noticed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patched server says nothing of them: what happens while they are closed has to be looked for."""
+    if noticed == "by an audit":
+        monkeypatch.setattr(follower, "AUDIT", 0.05)
+    ids = ("deleted", "replaced", "changed and closed", "changed and opened")
+    for id in ("untouched", *ids):
+        await judge.make(f"{service}/{id}", document(id))
+    async with registry.discover("chat") as view, following(view) as consumer:
+        for id in ids:
+            await judge.ask(set_acl(f"{service}/{id}", _ALL - _READ))
+        await judge.delete(f"{service}/deleted")
+        await judge.delete(f"{service}/replaced")
+        await judge.make(f"{service}/replaced", document("replaced", payload=2))
+        for id in ids[2:]:
+            await judge.set_data(f"{service}/{id}", document(id, payload=2))
+        await judge.ask(set_acl(f"{service}/changed and opened", _ALL))
+        await judge.ask(create_closed(f"{service}/made closed", document("made closed")))
+        await judge.ask(set_acl(f"{service}/made closed", _ALL))
+
+        def true(snapshot: Snapshot[Any]) -> bool:
+            readable = ["changed and opened", "made closed", "replaced", "untouched"]
+            return (
+                list(snapshot) == readable
+                and snapshot["replaced"].payload == snapshot["changed and opened"].payload == 2
+                and list(snapshot.invalid) == ["changed and closed"]
+            )
+
+        if noticed == "by syncing":
+            assert true(await view.sync(DEADLINE))
+        else:
+            await seen(view, true)
+        await judge.ask(set_acl(f"{service}/changed and closed", _ALL))
+        if noticed == "by syncing":
+            await view.sync(DEADLINE)
+        await seen(view, lambda snapshot: "changed and closed" in snapshot)
         await check_view(view, judge, service)
         await consumer.caught_up()
 

@@ -22,7 +22,7 @@ from aioregistry._errors import (
     SessionFailed,
 )
 from aioregistry._protocol import EventKind, Exists, GetData, Message, Reply, Sync, WatchedEvent
-from aioregistry._runtime import Runtime
+from aioregistry._runtime import Endpoint, Runtime
 from aioregistry._session import Session, SessionState
 from tests.support.model_tree import Change, ModelTree
 
@@ -104,6 +104,7 @@ class FakeSession:
         self.generation = 0
         self.history = 0
         self.max_request = 0xFFFFF
+        self.server = Endpoint("zk", 2181, "127.0.0.1")
         self.failure: RegistryError | None = None
         self.watches = FakeWatches()
         self.observers: list[Callable[[], None]] = []

@@ -32,6 +32,7 @@ from aioregistry._protocol import (
     EventKind,
     Exists,
     GetChildren,
+    GetChildren2,
     GetData,
     Message,
     Multi,
@@ -98,6 +99,7 @@ class ModelTree:
         self.sessions.pop(session_id, None)
         for path in [path for path, node in self.nodes.items() if node.owner == session_id]:
             node = self.nodes.pop(path)
+            self._count_below(path.rpartition("/")[0] or "/", self.nodes)
             self._tell([Change(EventKind.DELETED, path, self.zxid, session_id, node, None)])
 
     # ------------------------------------------------------------------ requests
@@ -141,6 +143,9 @@ class ModelTree:
                 return node.stat(len(self.children(path)))
             case GetChildren():
                 return self.children(path)
+            case GetChildren2():
+                children = self.children(path)
+                return children, node.stat(len(children))
         raise NotImplementedError(message.subject)
 
     def _transaction(self, session_id: int, message: Multi, draft: dict[str, ModelNode]) -> MultiReply:
@@ -184,11 +189,16 @@ class ModelTree:
         owners = {CreateFlag.EPHEMERAL: session_id, CreateFlag.CONTAINER: CONTAINER_OWNER}
         node = ModelNode(message.data, owners.get(CreateFlag(message.flags), 0), self.zxid, self.zxid)
         draft[path] = node
-        draft[parent_path] = replace(parent, cversion=parent.cversion + 1)
+        self._count_below(parent_path, draft)
         changes.append(Change(EventKind.CREATED, path, self.zxid, session_id, None, node))
         if isinstance(message, Create2 | CreateContainer):
             return path, node.stat(0)
         return path
+
+    def _count_below(self, parent_path: str, draft: dict[str, ModelNode]) -> None:
+        """A node came or went below: as clients see it, ``cversion`` counts both (``DataNode.copyStat``)."""
+        parent = draft[parent_path]
+        draft[parent_path] = replace(parent, cversion=parent.cversion + 1)
 
     def _delete(self, session_id: int, message: Delete, draft: dict[str, ModelNode], changes: list[Change]) -> None:
         node = self._of_version(message, draft)
@@ -196,6 +206,7 @@ class ModelTree:
         if any(path.startswith(prefix) for path in draft):
             raise NotEmpty(message.path)
         del draft[message.path]
+        self._count_below(message.path.rpartition("/")[0] or "/", draft)
         changes.append(Change(EventKind.DELETED, message.path, self.zxid, session_id, node, None))
 
     def _set_data(self, session_id: int, message: SetData, draft: dict[str, ModelNode], changes: list[Change]) -> Stat:

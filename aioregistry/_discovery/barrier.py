@@ -1,0 +1,91 @@
+"""A barrier: once it is passed, the server shows whatever was acknowledged to anybody before it was asked for.
+
+``sync`` does not say so much. A follower answers it when its leader has sent all that was committed; the leader itself
+answers it as a read, and may not have applied yet what a follower has acknowledged to its client. A write takes its
+place among the others, and a server answers it when it has applied what comes before it. So the barrier is a write that
+must fail: it changes nothing, needs no rights (a refusal has its place, too), and costs the quorum one transaction.
+
+Many callers share one: who comes while one is under way waits for the next, so a session has one under way at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from aioregistry._errors import BadVersion, NoAuth, NoNode, ServerError, ServerSessionExpired, SessionMoved, Throttled
+from aioregistry._protocol import Delete, Sync
+from aioregistry._session import Session
+
+__all__ = ["Barrier"]
+
+log = logging.getLogger("aioregistry.discovery")
+
+_MUST_FAIL: Final = Delete("/aioregistry-barrier", version=0x7FFF_FFFF)
+_PASSED: Final = (NoNode, NoAuth, BadVersion)
+"""What the quorum answers, all of it decided by the leader and told in the order of the writes."""
+_BY_THE_CALLER: Final = (SessionMoved, ServerSessionExpired, Throttled)
+"""Errors that say nothing about what the server can do: another connection or attempt may pass."""
+
+
+class Barrier:
+    """The barriers of one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._under_way: list[asyncio.Future[None]] = []
+        self._next: list[asyncio.Future[None]] = []
+        self._told: int | None = None  # of which connection it was said that it has none
+
+    def passed(self) -> asyncio.Future[None]:
+        """Return a future that is done when a barrier that begins now is passed.
+
+        It fails with what the session's requests fail with. On a server that takes no write (it has no quorum, or knows
+        no such request), a ``sync`` has to do, or nothing where it refuses that, too; a warning says so. Cancelling the
+        future stops the waiting only.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next.append(waiter)
+        if not self._under_way:
+            self._begin()
+        return waiter
+
+    def _begin(self) -> None:
+        self._under_way, self._next = self._next, []
+        if self._session.read_only:
+            self._fall_back("it has no quorum")
+        else:
+            _ = self._session.submit(_MUST_FAIL, self._answered)
+
+    def _answered(self, answer: asyncio.Future[Any]) -> None:
+        error = answer.exception()
+        if isinstance(error, ServerError) and not isinstance(error, (*_PASSED, *_BY_THE_CALLER)):
+            self._fall_back(str(error))
+        else:
+            self._end(None if isinstance(error, _PASSED) else error)
+
+    def _fall_back(self, why: str) -> None:
+        session = self._session
+        if self._told != session.generation:
+            self._told = session.generation
+            log.warning("%s passes no barrier: %s; sync() shows what it holds, which may be old", session.server, why)
+        _ = session.submit(Sync("/"), self._synced)
+
+    def _synced(self, answer: asyncio.Future[Any]) -> None:
+        error = answer.exception()
+        refused = isinstance(error, ServerError) and not isinstance(error, _BY_THE_CALLER)
+        self._end(None if refused else error)
+
+    def _end(self, error: BaseException | None) -> None:
+        ended, self._under_way = self._under_way, []
+        for waiter in ended:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+                waiter.exception()  # counts as retrieved, should nobody look
+        if self._next and not self._under_way:
+            self._begin()
