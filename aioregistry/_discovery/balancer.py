@@ -169,7 +169,10 @@ class Balancer(Generic[P]):
         self._session.emit("discovery.refused", service=self._view.name, id=id, reason=str(error))
 
     def _report(self, member: Member[P], good: bool, since: float, error: BaseException | None) -> None:
+        before = self._picker.in_panic
         seconds = self._picker.report(member, good, since, self._now())
+        if self._picker.in_panic != before:  # the first report of all
+            self._tell_of_panic()
         if seconds is not None:
             log.info("%s/%s failed and is set aside for %.1f s", self._view.name, member.id, seconds)
             self._session.emit("discovery.set_aside", service=self._view.name, id=member.id, seconds=seconds)

@@ -323,7 +323,7 @@ class View(Handle, Generic[P]):
                 are confirmed, ``"never"``, or ``"equal"`` to all others.
             panic: share of the instances that may be picked; while fewer are confirmed, suspects are picked like all
                 others, so that the few do not get every call. From 0 (never) to 1; Envoy's panic threshold, and its
-                default.
+                default. It takes reports of how calls went, as ``with`` blocks of picks make them.
 
         Raises:
             InvalidArgument: an argument is wrong, or fits none of the instances that are there (no payload has the

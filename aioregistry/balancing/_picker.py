@@ -6,7 +6,8 @@ the choice is done when something changes, so that a pick looks at no instance b
 
 **Panic.** Suspects come last, as long as enough instances are confirmed. When they are fewer than a share of those that
 are known (Envoy's panic threshold), suspects are picked like all others: the first to come back after an outage would
-get every call otherwise, and fall over.
+get every call otherwise, and fall over. That takes reports: where nobody says how calls went, nothing would speak
+against those that are dead.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class Picker(Generic[P]):
             instances, and one of the suspects.
         suspects: whether they are picked ``"last"``, ``"never"``, or as if they were none (``"equal"``).
         panic: share of the admitted instances; while fewer are confirmed, suspects that are to come last are picked
-            like all others. From 0 (never) to 1 (while there is a suspect).
+            like all others, once a call was reported. From 0 (never) to 1 (while there is a suspect).
         draw: random numbers, 0 <= number < 1.
 
     Attributes:
@@ -145,6 +146,7 @@ class Picker(Generic[P]):
         self.strategy = strategy_of(strategy)
         self.refused: dict[str, InvalidArgument] = {}
         self.in_panic = False
+        self._hears = False  # whether anybody ever said how a call went
         self._accepts = filter_of(where)
         self._of_suspects = suspects
         self._panic = panic
@@ -211,7 +213,7 @@ class Picker(Generic[P]):
         if not self._suspects and not self.in_panic:
             return
         confirmed = len(self._members) - len(self._suspects)
-        panic = panics(confirmed, len(self._members), self._panic, already=self.in_panic)
+        panic = self._hears and panics(confirmed, len(self._members), self._panic, already=self.in_panic)
         if panic == self.in_panic or self._of_suspects != "last":
             return
         self.in_panic = panic
@@ -345,6 +347,9 @@ class Picker(Generic[P]):
 
     def report(self, member: Member[P], good: bool, since: float, now: float) -> float | None:
         """Take note of how a call to *member* went that began at *since*; return the seconds it is set aside for."""
+        if not self._hears:
+            self._hears = True
+            self._look_for_panic()
         if not self._outliers or self._members.get(member.id) is not member:
             return None
         self._readmit(now)

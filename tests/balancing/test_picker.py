@@ -209,8 +209,20 @@ def test_panic_is_a_matter_of_shares(confirmed: int, known: int, panic: float, b
 
 
 def lose(chosen: Picker[Any], ids: Iterable[str]) -> None:
+    """These become suspect, where callers report how calls went."""
+    chosen.report(chosen.pick("key" if chosen.strategy.keyed else None, 0.0), True, 0.0, 0.0)
     for id in ids:
         update(chosen, id, suspect=True)
+
+
+def test_without_reports_suspects_come_last_however_few_are_confirmed() -> None:
+    chosen = picker(IDS, "round-robin")
+    for id in IDS[1:]:
+        update(chosen, id, suspect=True)
+    member = chosen.pick(None, 0.0)
+    assert set(picked(chosen, 10)) == {"n0"}
+    chosen.report(member, True, 0.0, 0.0)
+    assert set(picked(chosen, 14)) == set(IDS)
 
 
 @pytest.mark.parametrize("strategy", ["round-robin", "random", "least-outstanding", Weighted(lambda _: 1.0)])
@@ -419,7 +431,7 @@ class Picking(RuleBasedStateMachine):
     def start(self, strategy: Any, seed: int) -> None:
         self.now = 0.0
         self.entries: dict[str, Entry[Any]] = {}
-        self.panic = False
+        self.panic = self.reported = False
         self.outstanding: list[tuple[Member[Any], float]] = []
         self.weighs = "weight" in repr(strategy)
         self.strategy = strategy
@@ -448,7 +460,7 @@ class Picking(RuleBasedStateMachine):
     def look_for_panic(self) -> None:
         admitted = self.admitted()
         confirmed = sum(not suspect for suspect in admitted.values())
-        self.panic = confirmed < 0.5 * len(admitted)  # of seven, there is no sixteenth
+        self.panic = self.reported and confirmed < 0.5 * len(admitted)  # of seven, there is no sixteenth
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 20.0]))
     def wait(self, seconds: float) -> None:
@@ -459,6 +471,8 @@ class Picking(RuleBasedStateMachine):
         if self.outstanding:
             member, since = self.outstanding.pop(which % len(self.outstanding))
             self.picker.report(member, good, since, self.now)
+            self.reported = True
+            self.look_for_panic()
 
     @rule(key=st.text(max_size=3), times=st.integers(1, 4))
     def pick(self, key: str, times: int) -> None:

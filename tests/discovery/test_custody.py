@@ -445,6 +445,8 @@ async def test_the_first_to_come_back_shares_the_picks_with_suspects(
     async with found.view("chat", guard=LONG) as view:
         balancer, never_panics = view.balancer(), view.balancer(panic=0)
         await expire_all_while_away(service, session)
+        balancer.pick().succeeded()
+        never_panics.pick().succeeded()
         assert (balancer.in_panic, never_panics.in_panic) == (True, False)
         for id in IDS[:4]:
             service.add(id)

@@ -9,6 +9,7 @@ from benchmarks.outages import (
     Tally,
     all_die,
     measured,
+    most_die,
     rolling_restart,
     row,
     the_instances_are_cut_off,
@@ -25,11 +26,19 @@ def test_who_has_a_guard_reaches_what_zookeeper_lost_sight_of() -> None:
     assert guarded.reached >= MEASURED / TICK - 2
 
 
-def test_whom_nobody_reports_the_guard_keeps_for_its_hold_when_all_are_dead() -> None:
+def test_the_guard_keeps_a_service_for_its_hold_when_all_are_dead() -> None:
+    """With reports too: where nobody answers, refused connections may be the caller's own fault."""
     (without,), (guarded,), (reporting,) = measured(all_die, [0], instances=SMALL).values()
     assert without.reached == guarded.reached == reporting.reached == 0
     assert guarded.seconds_on_dead > without.seconds_on_dead + 25.0
+    assert reporting.seconds_on_dead <= guarded.seconds_on_dead
+
+
+def test_reports_let_the_dead_go_while_others_answer() -> None:
+    (without,), (guarded,), (reporting,) = measured(most_die, [0]).values()
+    assert abs(guarded.seconds_on_dead - without.seconds_on_dead) < 3.0  # it hears nothing, so suspects come last
     assert reporting.seconds_on_dead < without.seconds_on_dead + 5.0
+    assert reporting.nothing == 0
 
 
 def test_a_withdrawal_is_never_held_and_the_same_seed_gives_the_same() -> None:
