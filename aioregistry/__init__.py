@@ -50,12 +50,14 @@ if TYPE_CHECKING:
     )
     from ._registration import Registration, Status
     from ._registry import Registry, connect
-    from ._session import SessionState
+    from ._session import Attempt, AttemptOutcome, SessionState
     from ._streams import Stream
     from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, Weighted
 
 __all__ = [
     "Added",
+    "Attempt",
+    "AttemptOutcome",
     "AuthenticationFailed",
     "Balancer",
     "Change",
@@ -131,7 +133,7 @@ _ROOMS = {
     ),
     "_registration": ("Registration", "Status"),
     "_registry": ("Registry", "connect"),
-    "_session": ("SessionState",),
+    "_session": ("Attempt", "AttemptOutcome", "SessionState"),
     "_streams": ("Stream",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -139,7 +139,8 @@ class SessionError(RegistryError):
 class ConnectTimeout(SessionError, TimeoutError):
     """No server accepted a session in time.
 
-    ``attempts`` maps each address that was tried to the last thing that went wrong there.
+    ``attempts`` maps each address that was tried to the last thing that went wrong there, in words, with how often that
+    happened in a row; ``session.attempts`` has the same as fields.
     """
 
     def __init__(self, servers: str, timeout: float, attempts: dict[str, str]) -> None:

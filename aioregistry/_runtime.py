@@ -66,7 +66,11 @@ class Runtime:
         raise NotImplementedError
 
     async def resolve(self, host: str, port: int) -> list[Endpoint]:
-        """Return every address of *host*; raises OSError where there is none. Cancelling returns at once."""
+        """Return every address of *host*; raises OSError where there is none.
+
+        Cancelling returns at once. The real look-up then goes on in a thread of its own until the system ends it:
+        whoever calls this bounds how many are under way.
+        """
         raise NotImplementedError
 
     async def connect(
@@ -85,7 +89,6 @@ class SystemRuntime(Runtime):
 
     def __init__(self) -> None:
         self._random = random.Random()
-        self._lookups: dict[tuple[asyncio.AbstractEventLoop, str, int], asyncio.Future[list[Endpoint]]] = {}
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -105,24 +108,16 @@ class SystemRuntime(Runtime):
     async def resolve(self, host: str, port: int) -> list[Endpoint]:
         with contextlib.suppress(ValueError):
             return [Endpoint(host, port, str(ipaddress.ip_address(host)))]
-        # A look-up under way is shared: a name server that is slow, or hangs, must not cost a thread for each retry,
-        # and one that is slower than the caller's patience is heard in the end.
-        key = (asyncio.get_running_loop(), host, port)
-        if key not in self._lookups:
-
-            def forget(lookup: asyncio.Future[list[Endpoint]]) -> None:
-                del self._lookups[key]
-                lookup.exception()  # counts as retrieved, should nobody wait any more
-
-            self._lookups[key] = _look_up_in_daemon_thread(host, port)
-            self._lookups[key].add_done_callback(forget)
-        return await asyncio.shield(self._lookups[key])
+        return await _look_up_in_daemon_thread(host, port)
 
     async def connect(
         self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint, tls: ssl.SSLContext | None
     ) -> asyncio.Transport:
+        # The name that a certificate has, and that a server is told, is without the dot that ends a fully qualified
+        # one (RFC 6066, section 3).
+        name = endpoint.host.removesuffix(".") if tls else None
         transport, _ = await asyncio.get_running_loop().create_connection(
-            factory, endpoint.address, endpoint.port, ssl=tls, server_hostname=endpoint.host if tls else None
+            factory, endpoint.address, endpoint.port, ssl=tls, server_hostname=name
         )
         return transport
 

@@ -75,7 +75,9 @@ ROOMS: dict[str, set[str]] = {
 
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
 PURE_MODULES = {
+    "attempts",
     "incidents",
+    "outage",
     "states",
     "machine",
     "plan",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .attempts import Attempt, AttemptOutcome
 from .hosts import Hosts, parse_hosts
 from .states import SessionState
 from .supervisor import Session, TreeWatch, Watch
 
-__all__ = ["Hosts", "Session", "SessionState", "TreeWatch", "Watch", "parse_hosts"]
+__all__ = ["Attempt", "AttemptOutcome", "Hosts", "Session", "SessionState", "TreeWatch", "Watch", "parse_hosts"]

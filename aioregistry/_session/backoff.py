@@ -9,7 +9,7 @@ on average.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 __all__ = [
     "CAP",
@@ -18,6 +18,7 @@ __all__ = [
     "attempt_deadline",
     "handshake_deadline",
     "lookup_deadline",
+    "may_look_up",
     "retry_delay",
 ]
 
@@ -47,6 +48,19 @@ def retry_delay(failures: int, timeout: float, draw: Callable[[float, float], fl
 def lookup_deadline(timeout: float) -> float:
     """Return the seconds that a round waits for names; one that takes longer serves a later round."""
     return timeout / 24
+
+
+# A resolver asks its first name server for 5 s before it turns to the next (resolv.conf(5)): three look-ups, begun 1 s
+# and 3 s after the first, cover that.
+_LOOKUPS = 3
+
+
+def may_look_up(ages: Sequence[float]) -> bool:
+    """Return whether another look-up of a name may begin beside those under way, which began *ages* seconds ago.
+
+    One that hangs must not keep the fresh answer from anybody, and each may cost a thread.
+    """
+    return len(ages) < _LOOKUPS and (not ages or min(ages) >= 2.0 ** (len(ages) - 1))
 
 
 def attempt_deadline(timeout: float, left: float, candidates: int) -> float:

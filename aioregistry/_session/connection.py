@@ -36,6 +36,8 @@ from aioregistry._protocol import (
 )
 from aioregistry._runtime import Endpoint, Runtime
 
+from .attempts import AttemptOutcome
+
 __all__ = ["Answered", "Connection", "fail"]
 
 Answered: TypeAlias = Callable[["asyncio.Future[Reply[Any]]"], None]
@@ -92,6 +94,8 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.reason = ""
         """Why it ended, in words, for error reports."""
+        self.outcome = AttemptOutcome.CLOSED
+        """How it ended, where it did."""
         self._runtime = runtime
         self._max_request = max_request
         self._on_greeting, self._on_event, self._on_answer, self._on_lost = on_greeting, on_event, on_answer, on_lost
@@ -175,6 +179,7 @@ class Connection(asyncio.Protocol):
                 if self.closed:
                     return
         except ProtocolError as error:
+            self.outcome = AttemptOutcome.FOREIGN
             self._abandon(str(error))
         finally:
             self._receiving = False

@@ -1,20 +1,25 @@
 """Connecting to one of several addresses: the next attempt starts while the last one hangs.
 
 "Happy Eyeballs" (RFC 8305) for the servers of an ensemble: an address whose packets are swallowed must not cost the
-session its life. Only TCP and TLS race; which connection shakes hands is decided one at a time by whoever asks.
+session its life. Only TCP and TLS race; which connection shakes hands is decided one at a time by whoever asks. The
+addresses may change meanwhile, when a name is answered late.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from aioregistry._runtime import Endpoint
 
+from .attempts import AttemptOutcome
 from .connection import Connection
 
-__all__ = ["Dialer"]
+__all__ = ["Dialer", "explained"]
 
 # RFC 8305, section 5, recommends 250 ms between attempts.
 _STAGGER = 0.25
@@ -27,33 +32,55 @@ class Dialer:
         endpoints: the addresses, in the order to try them.
         dial: connects to one.
         timeout: seconds that one attempt may take.
-        failures: takes what went wrong, by address.
+        failed: called with an address, and with what went wrong there.
     """
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Iterable[Endpoint],
         dial: Callable[[Endpoint], Awaitable[Connection]],
         timeout: float,
-        failures: dict[str, str],
+        failed: Callable[[Endpoint, AttemptOutcome, str], None],
     ) -> None:
         self._waiting = deque(endpoints)
         self._dial = dial
         self._timeout = timeout
-        self._failures = failures
+        self._failed = failed
         self._stagger = min(_STAGGER, timeout / 2)
-        self._dialing: dict[asyncio.Task[Connection | None], None] = {}
+        self._next_start = float("-inf")
+        self._tried: set[Endpoint] = set()
+        self._dialing: dict[asyncio.Task[Connection | None], Endpoint] = {}
+        self._given_up: dict[asyncio.Task[Connection | None], None] = {}
+        self._change: asyncio.Future[None] | None = None
+
+    def offer(self, endpoints: Iterable[Endpoint]) -> None:
+        """From now on the addresses are these: those not tried yet come up, what is none of them is given up."""
+        wanted = dict.fromkeys(endpoints)
+        self._waiting = deque(endpoint for endpoint in wanted if endpoint not in self._tried)
+        for task, endpoint in list(self._dialing.items()):
+            if endpoint not in wanted:
+                del self._dialing[task]
+                self._give_up(task)
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
 
     async def next(self) -> Connection | None:
         """Return the next connection that is up, or None when every address was tried."""
+        loop = asyncio.get_running_loop()
+        self._next_start = float("-inf")  # whoever asks for another has no use for the last
         while self._waiting or self._dialing:
-            if self._waiting:
+            if self._waiting and loop.time() >= self._next_start:
                 self._start()
+            self._change = loop.create_future()
+            awaited: list[asyncio.Future[Any]] = [*self._dialing, self._change]
             done, _ = await asyncio.wait(
-                self._dialing, timeout=self._stagger if self._waiting else None, return_when=asyncio.FIRST_COMPLETED
+                awaited,
+                timeout=max(self._next_start - loop.time(), 0) if self._waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
             )
             for task in [task for task in self._dialing if task in done]:
                 del self._dialing[task]
+                self._next_start = float("-inf")
                 connection = task.result()
                 if connection is not None:
                     return connection
@@ -63,27 +90,47 @@ class Dialer:
         """Give up every attempt under way, and close what came up meanwhile, also when this is cancelled."""
         tasks, self._dialing = list(self._dialing), {}
         for task in tasks:
-            task.add_done_callback(_drop_unused)
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+            self._give_up(task)
+        if self._given_up:
+            await asyncio.wait(list(self._given_up))
 
     def _start(self) -> None:
         endpoint = self._waiting.popleft()
-        task = asyncio.get_running_loop().create_task(self._attempt(endpoint), name=f"aioregistry dial {endpoint}")
-        self._dialing[task] = None
+        self._tried.add(endpoint)
+        loop = asyncio.get_running_loop()
+        self._next_start = loop.time() + self._stagger
+        task = loop.create_task(self._attempt(endpoint), name=f"aioregistry dial {endpoint}")
+        self._dialing[task] = endpoint
+
+    def _give_up(self, task: asyncio.Task[Connection | None]) -> None:
+        self._given_up[task] = None
+        task.add_done_callback(self._drop_unused)
+        task.cancel()
+
+    def _drop_unused(self, task: asyncio.Task[Connection | None]) -> None:
+        del self._given_up[task]
+        if not task.cancelled() and (connection := task.result()) is not None:
+            connection.drop("not needed")
 
     async def _attempt(self, endpoint: Endpoint) -> Connection | None:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._dial(endpoint)
         except TimeoutError:
-            self._failures[str(endpoint)] = f"no connection within {self._timeout:.3g} s"
+            self._failed(endpoint, AttemptOutcome.SILENT, f"no connection within {self._timeout:.3g} s")
         except OSError as error:  # ssl.SSLError is one
-            self._failures[str(endpoint)] = str(error) or type(error).__name__
+            self._failed(endpoint, *explained(error))
         return None
 
 
-def _drop_unused(task: asyncio.Task[Connection | None]) -> None:
-    if not task.cancelled() and (connection := task.result()) is not None:
-        connection.drop("not needed")
+def explained(error: OSError) -> tuple[AttemptOutcome, str]:
+    """Return what an *error* of connecting says of the other end, in our words where they are better."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return AttemptOutcome.TLS, f"the certificate was not accepted: {error.verify_message or error}"
+    if isinstance(error, ssl.SSLError):
+        return AttemptOutcome.TLS, f"no TLS connection was made: {error}"
+    if isinstance(error, ConnectionRefusedError):
+        return AttemptOutcome.REFUSED, "the connection was refused: nothing listens there"
+    if error.errno == errno.ECONNRESET:
+        return AttemptOutcome.CLOSED, "the connection was reset while it was made"
+    return AttemptOutcome.UNREACHABLE, f"no connection was made: {str(error) or type(error).__name__}"

@@ -12,7 +12,7 @@ import copy
 import itertools
 import logging
 import ssl
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, overload
 
 from aiozk.protocol.request import Request
@@ -56,7 +56,8 @@ from aioregistry._protocol import CloseSession as CloseSessionMessage
 from aioregistry._runtime import Endpoint, Runtime, running_loop
 from aioregistry._streams import Source, Stream
 
-from .backoff import attempt_deadline, handshake_deadline, lookup_deadline, retry_delay
+from .attempts import Attempt, AttemptOutcome, Attempts, told
+from .backoff import attempt_deadline, handshake_deadline, retry_delay
 from .connection import Answered, Connection, fail
 from .dialer import Dialer
 from .hosts import Hosts
@@ -85,7 +86,9 @@ from .machine import (
     RoundFailed,
     step,
 )
-from .states import ENDED, SessionState
+from .names import Names
+from .outage import Outage
+from .states import ENDED, SERVING, SessionState
 from .watches import Watches
 
 __all__ = ["Session", "SessionWatches", "TreeWatch", "Watch"]
@@ -99,7 +102,6 @@ HEARTBEATS_PER_TIMEOUT = 3
 """As Java's client: one may be lost, and the last third is left for another server."""
 
 _STATES_KEPT = 64
-_CONNECTING = "no connection yet"
 # Operations that not every supported server knows; what one answered is remembered for it.
 _LEARNED = frozenset({MultiRead.opcode, AddWatch.opcode, CreateContainer.opcode})
 # Absent or of another version: it fails either way, and any failure of a write tells the quorum's zxid.
@@ -142,7 +144,14 @@ class Session:
         self._connection: Connection | None = None
         self._dialed: dict[int, Connection] = {}
         self._connections = 0
-        self._attempts: dict[str, str] = {}
+        self._attempts = Attempts()
+        self._outage: Outage | None = None
+        """The present one, or the last."""
+        self._outage_timer: asyncio.TimerHandle | None = None
+        self._left = ""
+        """What connection was lost last, and why."""
+        self._dialer: Dialer | None = None
+        self._names = Names(hosts.servers, runtime, self._attempts, self._offer)
         self._round_began = float("-inf")
         self._unanswered = 0
         """Handshakes in a row that were not answered in time."""
@@ -213,6 +222,15 @@ class Session:
     def server(self) -> Endpoint | None:
         """The server connected to."""
         return self._connection.endpoint if self._connection is not None else None
+
+    @property
+    def attempts(self) -> Mapping[str, Attempt]:
+        """What each address answered last: how that ended, in words, since when, when last, and how often in a row.
+
+        By ``host:port``, or ``name(address):port`` where there is a name; a name that was not resolved is
+        ``name:port``. It tells of the present outage, or of the last one while there is a connection.
+        """
+        return self._attempts
 
     def evidence_age(self) -> float:
         """Return the seconds since the sending of the last request that the quorum answered; infinite before the first.
@@ -356,13 +374,14 @@ class Session:
             left = None if deadline is None else deadline - asyncio.get_running_loop().time()
             if left is not None and left <= 0:
                 assert timeout is not None
-                raise ConnectTimeout(str(self.hosts), timeout, dict(self._attempts))
+                raise ConnectTimeout(str(self.hosts), timeout, self._attempts.words())
             await self._phase_change(left)
 
     # ------------------------------------------------------------------ beginning and ending
 
     def start(self) -> None:
         """Begin to connect, in a task of this session's own."""
+        self._outage_begins()
         self._task = asyncio.get_running_loop().create_task(self._supervise(), name="aioregistry session")
 
     async def close(self, timeout: float) -> None:
@@ -382,7 +401,8 @@ class Session:
                 self._step(Overdue(self._machine.connection))
             if self._task is not None:
                 self._task.cancel()
-                await asyncio.wait([self._task])
+                await asyncio.wait([self._task, *self._names.cancel()])
+            self._silence()
             self._repeated.close()
 
     async def _supervise(self) -> None:
@@ -398,6 +418,9 @@ class Session:
             failure = SessionFailed(f"the supervisor died: {error!r}")
             failure.__cause__ = error
             self._fail(failure)
+        finally:
+            self._silence()
+            self._names.cancel()
 
     def _fail(self, error: RegistryError) -> None:
         if self._machine.state not in ENDED:
@@ -468,7 +491,10 @@ class Session:
     def _drop(self, command: Drop) -> None:
         connection = self._dialed.pop(command.connection)
         failed = self._unavailable() if self._machine.state is SessionState.FAILED else None
-        connection.drop(self._attempts.get(str(connection.endpoint), "the session left it"), failed)
+        attempt = self._attempts.get(str(connection.endpoint))
+        reason = "the session left it" if attempt is None else attempt.reason
+        self._left = f"{connection.endpoint}: {reason}"
+        connection.drop(reason, failed)
         if connection is self._connection:
             self._connection = None
             self._watched.disconnected()
@@ -493,11 +519,14 @@ class Session:
 
     def _announce(self, command: Announce) -> None:
         state = command.state
-        level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
-        log.log(
-            level, "session %s is %s (%s)", session_name(command.session_id), state.value, self.server or self.hosts
+        self._log_state(state, session_name(command.session_id))
+        self.emit(
+            "session.state",
+            state=state.value,
+            session=command.session_id,
+            generation=self.generation,
+            attempts=self._attempts.words(),
         )
-        self.emit("session.state", state=state.value, session=command.session_id, generation=self.generation)
         self._states.offer(state)
         for callback in list(self._observers.values()):
             self._call(callback)
@@ -528,15 +557,63 @@ class Session:
         Announce: _announce,
     }
 
+    # ------------------------------------------------------------------ what the log says of connections
+
+    def _log_state(self, state: SessionState, session: str) -> None:
+        if state is SessionState.SUSPENDED:
+            self._outage_begins()
+            self._repeated.tell(state, logging.INFO, "session %s is suspended: %s", session, self._left)
+        elif state in SERVING:
+            self._outage_is_over(state, session)
+        else:
+            level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
+            where = self.server or self.hosts
+            self._repeated.tell(state, level, "session %s is %s (%s)", session, state.value, where)
+
+    def _outage_begins(self) -> None:
+        # A connection that did not last was no end of the outage before.
+        if self._outage is None or self._machine.failures == 0:
+            self._outage = Outage(asyncio.get_running_loop().time(), self.timeout)
+        self._wait_to_tell(self._outage)
+
+    def _wait_to_tell(self, outage: Outage) -> None:
+        self._silence()
+        self._outage_timer = asyncio.get_running_loop().call_at(outage.due, self._tell_of, outage)
+
+    def _tell_of(self, outage: Outage) -> None:
+        lasted = outage.tell(asyncio.get_running_loop().time())
+        self._wait_to_tell(outage)
+        log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, told(self._attempts.words()))
+
+    def _outage_is_over(self, state: SessionState, session: str) -> None:
+        self._silence()
+        self._attempts.over = True
+        outage = self._outage
+        assert outage is not None
+        lasted = asyncio.get_running_loop().time() - outage.began
+        line = "session %s is %s (%s) after %.1f s without a connection"
+        words = session, state.value, self.server, lasted
+        if outage.told:
+            outage.told = False
+            log.info(line, *words)
+        else:
+            self._repeated.tell(state, logging.INFO, line, *words)
+
+    def _silence(self) -> None:
+        if self._outage_timer is not None:
+            self._outage_timer.cancel()
+            self._outage_timer = None
+
     # ------------------------------------------------------------------ the connection's callbacks
 
     def _greeted(self, connection: Connection, reply: ConnectReply, sent: float) -> None:
         self._unanswered = 0
         if reply.session_id == 0 or reply.timeout_ms <= 0:
-            self._attempts[str(connection.endpoint)] = "refused the session"
+            self._note(connection.endpoint, AttemptOutcome.ENDED, "said that the session has ended")
             self._step(Refused(connection.number, reply.read_only))
         else:
-            self._attempts[str(connection.endpoint)] = "accepted the session, and has not answered since"
+            what = "accepted the session, and has not answered since"
+            self._attempts.begin(str(connection.endpoint), what, self.runtime.wall())
             self._step(
                 Accepted(
                     connection.number, reply.session_id, reply.password, reply.timeout_ms / 1000, reply.read_only, sent
@@ -552,7 +629,7 @@ class Session:
             self._step(CredentialsRefused(connection.number))
             return
         if isinstance(error, SessionMoved):
-            self._leave(connection, "said that the session has moved to another server")
+            self._leave(connection, "said that the session has moved to another server", AttemptOutcome.FAILED)
             return
         if opcode in _LEARNED and (error is None or isinstance(error, (Unimplemented, MarshallingError))):
             self._knows.setdefault(str(connection.endpoint), {})[opcode] = error is None
@@ -565,7 +642,7 @@ class Session:
 
     def _lost(self, connection: Connection) -> None:
         if connection.number in self._dialed:
-            self._attempts[str(connection.endpoint)] = connection.reason
+            self._note(connection.endpoint, connection.outcome, connection.reason)
             self._step(Lost(connection.number))
 
     def _fired(self, event: WatchedEvent) -> None:
@@ -585,21 +662,27 @@ class Session:
         question = self._question()
         if question is None:
             return
-        endpoints = await self._resolve()
-        deadline = attempt_deadline(self.timeout, self.timeout - self.evidence_age(), len(endpoints))
-        dialer = Dialer(endpoints, self._dial, deadline, self._attempts)
+        self._names.ask(self.timeout)
+        await self._names.first_answers()
+        endpoints = self._shuffled_endpoints()
+        candidates = max(len(endpoints), len(self.hosts.servers))
+        deadline = attempt_deadline(self.timeout, self.timeout - self.evidence_age(), candidates)
+        dialer = self._dialer = Dialer(endpoints, self._dial, deadline, self._note)
         try:
             # An answer that changes the question ends the round: everybody is asked anew.
             while self._question() == question:
                 connection = await dialer.next()
                 if connection is None:
+                    if await self._names.another():
+                        continue
                     self._step(RoundFailed())
                     return
                 if connection.closed:
-                    self._attempts[str(connection.endpoint)] = connection.reason
+                    self._note(connection.endpoint, connection.outcome, connection.reason)
                 else:
                     await self._converse(connection, deadline - connection.took)
         finally:
+            self._dialer = None
             await dialer.aclose()
 
     def _question(self) -> tuple[int, bool] | None:
@@ -625,27 +708,22 @@ class Session:
             await self._phase_change(left)
         return self._machine.phase in phases
 
-    def _leave(self, connection: Connection, why: str) -> None:
-        self._attempts[str(connection.endpoint)] = why
+    def _leave(self, connection: Connection, why: str, outcome: AttemptOutcome = AttemptOutcome.SILENT) -> None:
+        self._note(connection.endpoint, outcome, why)
         self._step(Overdue(connection.number))
 
-    async def _resolve(self) -> list[Endpoint]:
-        """Look up every name anew, side by side: addresses move."""
-        lookups = {server: asyncio.ensure_future(self.runtime.resolve(*server)) for server in self.hosts.servers}
-        endpoints: dict[Endpoint, None] = {}
-        try:
-            await asyncio.wait(lookups.values(), timeout=lookup_deadline(self.timeout))
-        finally:
-            for (host, port), lookup in lookups.items():
-                if lookup.cancel():
-                    self._attempts[f"{host}:{port}"] = "the name was not resolved in time"
-                elif error := lookup.exception():
-                    self._attempts[f"{host}:{port}"] = f"the name was not resolved: {error}"
-                else:
-                    endpoints.update(dict.fromkeys(lookup.result()))
-        shuffled = list(endpoints)
+    def _shuffled_endpoints(self) -> list[Endpoint]:
+        shuffled = self._names.endpoints()
         self.runtime.shuffle(shuffled)
         return shuffled
+
+    def _offer(self) -> None:
+        """Let the round under way know of addresses that were answered late."""
+        if self._dialer is not None:
+            self._dialer.offer(self._shuffled_endpoints())
+
+    def _note(self, endpoint: Endpoint, outcome: AttemptOutcome, reason: str) -> None:
+        self._attempts.note(str(endpoint), outcome, reason, self.runtime.wall())
 
     async def _dial(self, endpoint: Endpoint) -> Connection:
         self._connections += 1
@@ -659,12 +737,11 @@ class Session:
             on_answer=self._answered,
             on_lost=self._lost,
         )
-        self._attempts.setdefault(str(endpoint), _CONNECTING)
+        self._attempts.begin(str(endpoint), "no connection yet", self.runtime.wall())
         began = asyncio.get_running_loop().time()
         await self.runtime.connect(lambda: connection, endpoint, self._tls)
         connection.took = asyncio.get_running_loop().time() - began
-        if self._attempts.get(str(endpoint)) == _CONNECTING:
-            self._attempts[str(endpoint)] = "has not answered the handshake yet"
+        self._attempts.begin(str(endpoint), "has not answered the handshake yet", self.runtime.wall())
         return connection
 
     # ------------------------------------------------------------------ priming: credentials, watches
@@ -681,15 +758,15 @@ class Session:
         except (ConnectionLost, AuthFailed):
             return  # reported already
         except TimeoutError:
-            self._leave(connection, f"did not answer within {deadline:.3g} s of accepting the session")
+            self._leave(connection, f"accepted the session, then did not answer within {deadline:.3g} s")
             return
         except RegistryError as error:
             # An expiry between the acceptance and this, a server that is overloaded, or is no longer of the version
             # that was found at its address.
             self._knows.pop(str(connection.endpoint), None)
-            self._leave(connection, f"accepted the session, then failed: {error}")
+            self._leave(connection, f"accepted the session, then failed: {error}", AttemptOutcome.FAILED)
             return
-        self._attempts.clear()
+        self._note(connection.endpoint, AttemptOutcome.ACCEPTED, "accepted the session")
         self._step(Primed(connection.number))
 
     async def _authenticate(self, connection: Connection) -> None:
@@ -770,7 +847,7 @@ class Session:
             if not self._serves(connection):
                 return
             _ = connection.submit(Exists("/"))  # any request keeps the connection
-        self._leave(connection, "has no quorum")
+        self._leave(connection, "has no quorum", AttemptOutcome.NO_QUORUM)
 
     async def _wait(self) -> None:
         await self._phase_change()

@@ -144,8 +144,8 @@ class World(Runtime):
         self.loop = loop
         self.slept = 0.0
         self.random = random.Random(seed)
-        self.names: dict[str, list[str] | Exception | None] = {}
-        """Addresses by name; an exception, or None for a name server that does not answer."""
+        self.names: dict[str, list[str] | Exception | asyncio.Future[list[str]] | None] = {}
+        """Addresses by name; an exception, a future answer, or None for a name server that does not answer."""
         self.servers: dict[tuple[str, int], Callable[[], asyncio.Protocol] | None] = {}
         """What accepts connections, by address; None swallows them, what is missing refuses."""
         self.resolved: list[str] = []
@@ -183,6 +183,8 @@ class World(Runtime):
             await asyncio.Event().wait()
         if isinstance(found, Exception):
             raise found
+        if isinstance(found, asyncio.Future):
+            found = await asyncio.shield(found)
         return [Endpoint(host, port, address) for address in found or ()]
 
     async def connect(

@@ -15,6 +15,7 @@ from aioregistry._session.backoff import (
     attempt_deadline,
     handshake_deadline,
     lookup_deadline,
+    may_look_up,
     retry_delay,
 )
 
@@ -83,6 +84,20 @@ class TestAttemptDeadline:
     @given(timeouts, st.integers(1, 20))
     def test_in_the_last_moment_there_is_still_some(self, timeout: float, candidates: int) -> None:
         assert attempt_deadline(timeout, 1e-9, candidates) == pytest.approx(timeout / 10 / candidates)
+
+
+class TestLookingUp:
+    @given(st.lists(st.floats(0, 1e6), max_size=20))
+    def test_is_bounded(self, ages: list[float]) -> None:
+        assert may_look_up(ages) == (len(ages) < 3 and min(ages, default=1e9) >= 2.0 ** (len(ages) - 1))
+
+    def test_the_first_steps(self) -> None:
+        """One at once, one beside it after a second, one more two seconds after that."""
+        running: list[float] = []
+        for tick in range(200):
+            if may_look_up([tick / 10 - began for began in running]):
+                running.append(tick / 10)
+        assert running == [0.0, 1.0, 3.0]
 
 
 class TestHandshakeDeadline:

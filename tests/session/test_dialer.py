@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aioregistry._runtime import Endpoint
+from aioregistry._session.attempts import AttemptOutcome
 from aioregistry._session.connection import Connection
 from aioregistry._session.dialer import Dialer
 from tests.session.simulation import LATENCY, World, simulated
@@ -17,6 +18,10 @@ TIMEOUT = 2.0
 STAGGER = 0.25
 
 
+def endpoint(name: str) -> Endpoint:
+    return Endpoint(name, 1, name)
+
+
 class Addresses:
     """Addresses that take their time to be connected to; a negative time refuses after it."""
 
@@ -24,9 +29,12 @@ class Addresses:
         self.world = world
         self.delays = delays
         self.began: dict[str, float] = {}
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, tuple[AttemptOutcome, str]] = {}
         self.made: dict[str, Connection] = {}
-        self.dialer = Dialer([Endpoint(name, 1, name) for name in delays], self._dial, TIMEOUT, self.failures)
+        self.dialer = Dialer([endpoint(name) for name in delays], self._dial, TIMEOUT, self._failed)
+
+    def _failed(self, endpoint: Endpoint, outcome: AttemptOutcome, reason: str) -> None:
+        self.failures[str(endpoint)] = outcome, reason
 
     async def _dial(self, endpoint: Endpoint) -> Connection:
         self.began[endpoint.address] = self.world.loop.now
@@ -108,8 +116,8 @@ async def test_what_went_wrong_is_told_by_address(world: World) -> None:
     addresses = Addresses(world, refuses=-0.01, hangs=HANGS)
     assert await addresses.everybody() == []
     assert addresses.failures == {
-        "refuses:1": "[Errno 111] Connection refused",
-        "hangs:1": "no connection within 2 s",
+        "refuses:1": (AttemptOutcome.REFUSED, "the connection was refused: nothing listens there"),
+        "hangs:1": (AttemptOutcome.SILENT, "no connection within 2 s"),
     }
     assert world.loop.now == pytest.approx(0.01 + TIMEOUT)
 
@@ -123,7 +131,7 @@ async def test_an_error_without_words_is_told_by_its_name(world: World) -> None:
 
     addresses.dialer._dial = fail
     assert await addresses.everybody() == []
-    assert addresses.failures == {"odd:1": "BrokenPipeError"}
+    assert addresses.failures == {"odd:1": (AttemptOutcome.UNREACHABLE, "no connection was made: BrokenPipeError")}
 
 
 @simulated
@@ -137,6 +145,49 @@ async def test_a_defect_is_raised(world: World) -> None:
     with pytest.raises(ZeroDivisionError):
         await addresses.dialer.next()
     await addresses.dialer.aclose()
+
+
+class TestAddressesThatChange:
+    @simulated
+    async def test_a_new_one_is_tried_while_the_old_one_hangs(self, world: World) -> None:
+        addresses = Addresses(world, old=HANGS)
+        addresses.delays["new"] = 0.01
+        waiting = asyncio.ensure_future(addresses.dialer.next())
+        await asyncio.sleep(1)
+        addresses.dialer.offer([endpoint("old"), endpoint("new")])
+        assert (await waiting) is addresses.made["new"]
+        assert world.loop.now == pytest.approx(1.01)
+        await addresses.dialer.aclose()
+
+    @simulated
+    async def test_one_that_is_none_any_more_is_given_up(self, world: World) -> None:
+        addresses = Addresses(world, old=1.0, older=1.0)
+        addresses.delays["new"] = 2.0
+        waiting = asyncio.ensure_future(addresses.dialer.next())
+        await asyncio.sleep(0.1)
+        addresses.dialer.offer([endpoint("new")])
+        assert (await waiting) is None  # two seconds are too long
+        assert list(addresses.began) == ["old", "new"]
+        assert list(addresses.made) == []
+        await addresses.dialer.aclose()
+
+    @simulated
+    async def test_one_that_came_up_as_it_was_given_up_is_closed(self, world: World) -> None:
+        addresses = Addresses(world, a=0.5, b=0.25)  # both at 0.5 s
+        waiting = asyncio.ensure_future(addresses.dialer.next())
+        world.loop.call_at(0.5, addresses.dialer.offer, [])
+        await waiting
+        await addresses.dialer.aclose()
+        given = waiting.result()
+        assert all(connection.closed for connection in addresses.made.values() if connection is not given)
+
+    @simulated
+    async def test_what_was_tried_is_not_tried_again(self, world: World) -> None:
+        addresses = Addresses(world, refuses=-0.01)
+        assert await addresses.dialer.next() is None
+        addresses.dialer.offer([endpoint("refuses")])
+        assert await addresses.dialer.next() is None
+        assert addresses.began == pytest.approx({"refuses": 0.0}, abs=1e-6)
 
 
 class TestGivingUp:

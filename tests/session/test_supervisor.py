@@ -38,7 +38,9 @@ from aioregistry._protocol import (
 )
 from aioregistry._runtime import SystemRuntime
 from aioregistry._session import Session, SessionState, parse_hosts
-from aioregistry._session.backoff import PATIENCE, lookup_deadline
+from aioregistry._session.attempts import AttemptOutcome
+from aioregistry._session.backoff import PATIENCE
+from aioregistry._session.names import HEAD_START
 from tests.session import scripted_server as script
 from tests.session.scripted_server import Ensemble, Server
 from tests.session.simulation import LATENCY, World, simulate, simulated
@@ -300,7 +302,100 @@ class TestNames:
         client = client_of(world, hosts="hangs,fails,10.0.0.1")
         world.names |= {"hangs": None, "fails": OSError("no such name")}
         await client.connected()
-        assert world.loop.now == pytest.approx(lookup_deadline(T), abs=0.02)
+        assert world.loop.now == pytest.approx(HEAD_START, abs=0.02)
+        await client.end()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [OSError(-3, "try again"), OSError(-2, "no such name"), None, []],
+        ids=["again", "none", "hangs", "empty"],
+    )
+    @simulated
+    async def test_the_last_addresses_serve_while_the_names_are_away(self, answer: Any, world: World) -> None:
+        client = client_of(world, 2, hosts="zk:2181")
+        world.names["zk"] = ["10.0.0.1", "10.0.0.2"]
+        await client.connected()
+        session_id = client.session.id
+        world.names["zk"] = answer
+        for _ in range(5):
+            server_of(client).close_all()
+            await client.again(RECONNECTED, timeout=0.5)
+            await asyncio.sleep(T)
+        assert client.session.id == session_id
+        await client.end()
+
+    @simulated
+    async def test_one_look_up_that_hangs_does_not_keep_the_fresh_answer(self, world: World) -> None:
+        client = client_of(world, 2, hosts="zk:2181")
+        world.names["zk"] = ["10.0.0.1"]
+        await client.connected()
+        world.names["zk"] = None
+        del world.servers["10.0.0.1", 2181]
+        client.servers[0].close_all()
+        await client.until(SUSPENDED)
+        await asyncio.sleep(0.2)
+        world.names["zk"] = ["10.0.0.2"]
+        await client.until(RECONNECTED, timeout=1.5)
+        assert server_of(client) is client.servers[1]
+        await client.end()
+
+    @simulated
+    async def test_look_ups_that_hang_are_few(self, world: World) -> None:
+        client = client_of(world, hosts="zk,zoo")
+        world.names |= {"zk": None, "zoo": None}
+        client.session.start()
+        await asyncio.sleep(100 * T)
+        assert (world.resolved.count("zk"), world.resolved.count("zoo")) == (3, 3)
+        await client.end()
+
+    @simulated
+    async def test_an_old_answer_does_not_replace_a_newer_one(self, world: World) -> None:
+        client = client_of(world, 2, hosts="zk:2181")
+        world.names["zk"] = late = world.loop.create_future()
+        client.session.start()
+        await asyncio.sleep(1.2)  # the second look-up hangs too
+        world.names["zk"] = ["10.0.0.2"]
+        await client.session.wait_connected(5)
+        late.set_result(["10.0.0.1"])
+        await asyncio.sleep(1)
+        for _ in range(3):
+            world.names["zk"] = OSError("away")
+            server_of(client).close_all()
+            await client.again(RECONNECTED, timeout=0.5)
+            assert server_of(client) is client.servers[1]
+        await client.end()
+
+    @simulated
+    async def test_that_take_five_seconds_are_followed_when_they_are_answered(self, world: World) -> None:
+        client = client_of(world, 2, hosts="zk:2181")
+        world.names["zk"] = ["10.0.0.1"]
+        await client.connected()
+        world.names["zk"] = late = world.loop.create_future()
+        world.servers["10.0.0.1", 2181] = None  # swallows everything
+        client.servers[0].close_all()
+        await client.until(SUSPENDED)
+        await asyncio.sleep(5)
+        late.set_result(["10.0.0.2"])
+        await client.until(RECONNECTED, timeout=0.5)
+        assert server_of(client) is client.servers[1]
+        await client.end()
+
+    @simulated
+    async def test_that_hang_are_waited_for_once(self, world: World) -> None:
+        """A session that follows an expired one begins at once although the names are still away."""
+        client = client_of(world, hosts="zk:2181")
+        world.names["zk"] = ["10.0.0.1"]
+        await client.connected()
+        world.names["zk"] = None
+        client.servers[0].close_all()
+        await client.until(SUSPENDED)
+        await client.until(RECONNECTED, timeout=2 * HEAD_START)
+        await asyncio.sleep(T)
+        client.ensemble.expire(client.session.id)
+        await client.until(SUSPENDED)
+        moment = world.loop.now
+        await client.again(CONNECTED)
+        assert world.loop.now - moment < HEAD_START
         await client.end()
 
     @simulated
@@ -312,7 +407,7 @@ class TestNames:
 
 
 REASONS: dict[str, tuple[Callable[[World, Server], Any], str]] = {
-    "refuses": (lambda world, server: world.servers.clear(), "Connection refused"),
+    "refuses": (lambda world, server: world.servers.clear(), "the connection was refused"),
     "swallows": (
         lambda world, server: world.servers.update({(server.name, 2181): None}),
         f"no connection within {T / 5:g} s",
@@ -328,7 +423,7 @@ REASONS: dict[str, tuple[Callable[[World, Server], Any], str]] = {
     ),
     "never primed": (
         lambda world, server: server.silent_to.add(script.MULTI_READ),
-        "accepted the session, and has not answered since",
+        f"accepted the session, then did not answer within {T / 3:g} s",
     ),
     "throttles": (
         lambda world, server: server.errors.update({script.MULTI_READ: script.THROTTLED}),
@@ -378,7 +473,7 @@ class TestConnectTimeout:
             await client.session.wait_connected(1)
         assert raised.value.attempts == {
             "10.0.0.1:2181": "no connection yet",
-            "10.0.0.2:2181": "[Errno 111] Connection refused",
+            "10.0.0.2:2181": "the connection was refused: nothing listens there",
         }
         await client.end()
 
@@ -389,10 +484,10 @@ class TestConnectTimeout:
         client.session.start()
         with pytest.raises(ConnectTimeout) as raised:
             await client.session.wait_connected(2)
-        assert raised.value.attempts == {
-            "hangs:2181": "the name was not resolved in time",
-            "fails:7": "the name was not resolved: no such name",
-        }
+        told = raised.value.attempts
+        assert list(told) == ["hangs:2181", "fails:7"]
+        assert told["hangs:2181"].startswith("the name was not resolved in time")
+        assert told["fails:7"].startswith("the name was not resolved: no such name")
         await client.end()
 
     @simulated
@@ -401,12 +496,108 @@ class TestConnectTimeout:
         world.servers.clear()
         client.servers[0].close_all()
         await client.until(SUSPENDED)
-        with pytest.raises(ConnectTimeout, match="refused"):
+        with pytest.raises(ConnectTimeout, match="the connection was refused"):
             await client.session.wait_connected(5)
-        assert client.session._attempts
+        ((address, attempt),) = client.session.attempts.items()
+        assert (address, attempt.outcome) == ("10.0.0.1:2181", AttemptOutcome.REFUSED)
+        assert 20 < attempt.times < 60
+        assert attempt.at - attempt.since == pytest.approx(5, abs=0.5)
         world.servers[client.servers[0].name, 2181] = client.servers[0]
         await client.session.wait_connected(5)
-        assert not client.session._attempts
+        (attempt,) = client.session.attempts.values()
+        assert attempt.outcome is AttemptOutcome.ACCEPTED
+        client.servers[0].close_all()
+        await client.until(SUSPENDED)
+        (attempt,) = client.session.attempts.values()
+        assert (attempt.outcome, attempt.times) == (AttemptOutcome.CLOSED, 1)
+        await client.end()
+
+
+def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == level]
+
+
+class TestOutages:
+    @simulated
+    async def test_one_warning_names_the_addresses_and_what_they_answered(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        world.names["zk"] = OSError("away")
+        client = await client_of(world, 3, hosts="10.0.0.1,10.0.0.2,10.0.0.3,zk").connected()
+        world.servers = {("10.0.0.2", 2181): None, ("10.0.0.3", 2181): client.servers[2]}
+        client.servers[2].closes = True
+        caplog.clear()
+        for server in client.servers:
+            server.close_all()
+        began = world.loop.now
+        await client.until(SUSPENDED)
+        await asyncio.sleep(T)
+        (warning,) = lines(caplog, logging.WARNING)
+        assert warning.startswith("no connection to ZooKeeper for 4.0 s: ")
+        for told in (
+            "10.0.0.1:2181: the connection was refused",
+            "10.0.0.2:2181: no connection within",
+            "10.0.0.3:2181: the server closed the connection",
+            "zk:2181: the name was not resolved: away",
+        ):
+            assert told in warning
+        client.servers[2].closes = False
+        await client.until(RECONNECTED)
+        (over,) = [line for line in lines(caplog, logging.INFO) if "reconnected" in line]
+        assert f"after {world.loop.now - began:.1f} s without a connection" in over
+        await client.end()
+
+    @simulated
+    async def test_a_first_connection_is_asked_for_aloud(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        client = client_of(world)
+        world.servers.clear()
+        client.session.start()
+        await asyncio.sleep(T)
+        (warning,) = lines(caplog, logging.WARNING)
+        assert "10.0.0.1:2181: the connection was refused" in warning
+        await client.end()
+
+    @simulated
+    async def test_one_that_lasts_is_told_of_with_growing_pauses(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = client_of(world)
+        world.servers.clear()
+        client.session.start()
+        await asyncio.sleep(3600)
+        told = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert 8 < len(told) < 16
+        await client.end()
+        caplog.clear()
+        await asyncio.sleep(3600)
+        assert caplog.records == []
+
+    @simulated
+    async def test_a_moment_without_a_connection_is_none(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        client = await client_of(world, 2).connected()
+        for _ in range(10):
+            server_of(client).close_all()
+            await client.again(RECONNECTED)
+            await asyncio.sleep(2 * T)
+        assert lines(caplog, logging.WARNING) == []
+        await client.end()
+
+    @simulated
+    async def test_connections_that_do_not_last_are_one(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        client = await client_of(world).connected()
+        client.servers[0].unknown.add(script.GET_DATA)
+        for _ in range(200):
+            await client.session.wait_connected(10)
+            _ = client.session.submit(GetData("/"))
+            await client.until(SUSPENDED)
+        assert world.loop.now > T
+        client.servers[0].unknown.clear()
+        await client.until(RECONNECTED)
+        warnings = lines(caplog, logging.WARNING)
+        assert warnings
+        assert "10.0.0.1:2181: the server closed the connection" in warnings[0]
+        assert len(caplog.records) < 20
         await client.end()
 
 
@@ -1717,7 +1908,7 @@ class TestOnLoopback:
             server.close()
             await server.wait_closed()
             session.start()
-            with pytest.raises(ConnectTimeout, match="Errno 111"):
+            with pytest.raises(ConnectTimeout, match="the connection was refused"):
                 await session.wait_connected(0.3)
             server = await asyncio.get_running_loop().create_server(scripted, "127.0.0.1", port)
             await session.wait_connected(10)

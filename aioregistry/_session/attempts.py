@@ -1,0 +1,124 @@
+"""What each address answered, for whoever asks why there is no connection. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+__all__ = ["Attempt", "AttemptOutcome", "Attempts", "told"]
+
+_TOLD = 10
+# Addresses move: of more than these the one that was tried longest ago is forgotten.
+_KEPT = 64
+
+
+class AttemptOutcome(enum.Enum):
+    """How an attempt to connect ended."""
+
+    PENDING = "pending"
+    """It is under way, and nothing came of an earlier one."""
+    UNRESOLVED = "unresolved"
+    """The name gave no address."""
+    REFUSED = "refused"
+    """The connection was refused: nothing listens there."""
+    UNREACHABLE = "unreachable"
+    """The connection failed in another way."""
+    SILENT = "silent"
+    """Nothing came in time."""
+    CLOSED = "closed"
+    """The server closed the connection."""
+    TLS = "tls"
+    """The certificate does not fit, or the other end speaks no TLS."""
+    FOREIGN = "foreign"
+    """What answered speaks no ZooKeeper."""
+    UNAUTHENTICATED = "unauthenticated"
+    """The server wants credentials that it was not given."""
+    FAILED = "failed"
+    """The server accepted the session and then answered with an error."""
+    ENDED = "ended"
+    """The server said that the session has ended."""
+    NO_QUORUM = "no quorum"
+    """The server is cut off from its quorum."""
+    ACCEPTED = "accepted"
+    """The server accepted the session."""
+
+
+class Attempt(NamedTuple):
+    """What one address answered last, and how often in a row; ``str()`` of it is one line for people."""
+
+    outcome: AttemptOutcome
+    reason: str
+    """In words."""
+    since: float
+    """When this outcome was first met without another in between, in seconds since the epoch."""
+    at: float
+    """When it was met last, in seconds since the epoch."""
+    times: int
+    """How often in a row."""
+
+    def __str__(self) -> str:
+        return self.reason if self.times == 1 else f"{self.reason} ({self.times} times in {self.at - self.since:.1f} s)"
+
+
+class Attempts(Mapping[str, Attempt]):
+    """The last attempt at each address in one outage, in the order they were first tried."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Attempt] = {}
+        self.over = False
+        """The outage is over: what is noted next belongs to another."""
+
+    def begin(self, address: str, reason: str, now: float) -> None:
+        """Note what is under way, unless there is something better to tell of *address*."""
+        last = self._present().get(address)
+        if last is None or last.outcome is AttemptOutcome.PENDING:
+            self._put(address, Attempt(AttemptOutcome.PENDING, reason, now, now, 1))
+
+    def note(self, address: str, outcome: AttemptOutcome, reason: str, now: float) -> None:
+        """Note how an attempt ended; *now* is in seconds since the epoch."""
+        last = self._present().get(address)
+        if last is None or last.outcome is not outcome:
+            self._put(address, Attempt(outcome, reason, now, now, 1))
+        else:
+            self._put(address, Attempt(outcome, reason, last.since, now, last.times + 1))
+
+    def resolved(self, address: str) -> None:
+        """The name was resolved: what is to tell is told of its addresses."""
+        last = self._last.get(address)
+        if last is not None and last.outcome in (AttemptOutcome.PENDING, AttemptOutcome.UNRESOLVED):
+            del self._last[address]
+
+    def words(self) -> dict[str, str]:
+        """Return a line for each address."""
+        return {address: str(attempt) for address, attempt in self._last.items()}
+
+    def _present(self) -> dict[str, Attempt]:
+        if self.over:
+            self.over = False
+            self._last.clear()
+        return self._last
+
+    def _put(self, address: str, attempt: Attempt) -> None:
+        if address not in self._last and len(self._last) >= _KEPT:
+            del self._last[min(self._last, key=lambda known: self._last[known].at)]
+        self._last[address] = attempt
+
+    def __getitem__(self, address: str) -> Attempt:
+        return self._last[address]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._last)
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def __repr__(self) -> str:
+        return f"<Attempts {self.words()}>"
+
+
+def told(attempts: Mapping[str, str]) -> str:
+    """Return what the addresses answered as one line, of a bounded number of them."""
+    shown = [f"{address}: {why}" for address, why in attempts.items()]
+    more = [f"and {len(shown) - _TOLD} more"] if len(shown) > _TOLD else []
+    return "; ".join(shown[:_TOLD] + more) or "no attempt was finished"
