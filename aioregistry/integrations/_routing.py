@@ -193,6 +193,10 @@ class Router(Generic[R]):
 
     # ------------------------------------------------------------------ a request
 
+    def repeats(self, method: str) -> bool:
+        """Return whether a request with *method* is repeated though an instance may have done it."""
+        return method in self._repeat
+
     async def send(self, errand: Errand[R]) -> tuple[R, Call]:
         """Send a request to an instance; return its response and the call, to be ended when the response is.
 

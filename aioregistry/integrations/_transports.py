@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
@@ -12,6 +13,7 @@ from aioregistry import Balancer, Ejection, Registry, RequestTimeout
 from aioregistry._errors import InvalidArgument, RegistryError
 
 from ._hosts import Endpoint, is_registry_host
+from ._lanes import Lane, Lanes, another_like, name_of
 from ._routing import EJECTION, SAFE, Authority, Call, Router, Strategy, Verdict, check_authority, check_flag
 
 __all__ = ["INSTANCE", "KEY", "Sender", "Transport"]
@@ -42,6 +44,7 @@ _VERDICTS: Final = {
 
 
 _SHORTEST: Final = 0.001  # seconds; no time at all is no number of seconds to wait
+_MOST_IDLE: Final = 100  # connections to one instance that may all have been closed by it; httpx keeps 20
 
 
 class Sender(Protocol[RequestT_contra, ResponseT_co]):
@@ -60,7 +63,9 @@ class Transport(Generic[RequestT, ResponseT]):
     Args:
         registry: in which services are looked up when a request first names them; their views are closed with this
             transport. None leaves those that *services* gives.
-        transport: what sends; closed with this one. The package's ``AsyncHTTPTransport()`` unless given.
+        transport: what sends; closed with this one. The package's ``AsyncHTTPTransport()`` unless given. Each name that
+            has to be proved by TLS has one of its own: give a function that makes them where yours is no
+            ``AsyncHTTPTransport``, of which others are made.
         services: by what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service
             where that is no part of a host name (``{"chat": "Chat.v2"}``).
         strategy: how balancers made for services of the registry choose.
@@ -95,7 +100,7 @@ class Transport(Generic[RequestT, ResponseT]):
         self,
         registry: Registry | None = None,
         *,
-        transport: Sender[RequestT, ResponseT] | None = None,
+        transport: Sender[RequestT, ResponseT] | Callable[[], Sender[RequestT, ResponseT]] | None = None,
         services: Mapping[str, Balancer[Any] | str] | None = None,
         strategy: Strategy = "round-robin",
         ejection: Ejection | None = EJECTION,
@@ -106,8 +111,7 @@ class Transport(Generic[RequestT, ResponseT]):
         authority: Authority = "service",
         pass_others: bool = False,
     ) -> None:
-        if transport is not None and not isinstance(transport, self._http.AsyncBaseTransport):
-            raise InvalidArgument("transport", transport, f"must be a {self._http.__name__}.AsyncBaseTransport")
+        _check_transport(transport, self._http)
         self._authority = check_authority(authority)
         self._pass_others = check_flag("pass_others", pass_others)
         self._router: Router[Any] = Router(
@@ -120,7 +124,7 @@ class Transport(Generic[RequestT, ResponseT]):
             statuses=statuses,
             wait=wait,
         )
-        self._transport: Any = self._http.AsyncHTTPTransport() if transport is None else transport
+        self._lanes = _lanes(transport, self._http)
 
     async def handle_async_request(self, request: RequestT) -> ResponseT:
         """Send *request* and return the response, as the package's own transports do.
@@ -132,16 +136,31 @@ class Transport(Generic[RequestT, ResponseT]):
         """
         asked: Any = request
         if self._pass_others and not is_registry_host(asked.url.host):
-            passed: ResponseT = await self._transport.handle_async_request(request)
-            return passed
-        answered, call = await self._router.send(_Errand(self, asked))
-        answered.stream = self._answer(answered.stream, call, self._http)
+            return await self._pass(asked)
+        errand = _Errand(self, asked)
+        answered, call = await self._router.send(errand)
+        assert errand.lane is not None, "it answered"
+        answered.stream = self._answer(answered.stream, self._http, errand.lane, call)
         answered.extensions = {**answered.extensions, INSTANCE: call.instance}
         response: ResponseT = answered
         return response
 
+    async def _pass(self, request: Any) -> ResponseT:
+        try:
+            lane = self._lanes.enter(request)
+        except InvalidArgument as error:
+            raise self._http.ConnectError(str(error)) from error
+        try:
+            passed: Any = await lane.transport.handle_async_request(request)
+        except BaseException:
+            lane.leave()
+            raise
+        passed.stream = self._answer(passed.stream, self._http, lane)
+        response: ResponseT = passed
+        return response
+
     async def __aenter__(self) -> Self:
-        await self._transport.__aenter__()
+        await self._lanes.own.__aenter__()
         return self
 
     async def __aexit__(
@@ -151,14 +170,20 @@ class Transport(Generic[RequestT, ResponseT]):
         traceback: TracebackType | None = None,
     ) -> None:
         try:
-            await self._transport.__aexit__(exc_type, exc_value, traceback)
+            await self._lanes.own.__aexit__(exc_type, exc_value, traceback)
         finally:
-            await self._router.aclose()
+            await self._close_others()
 
     async def aclose(self) -> None:
-        """Close *transport*, and the views that were opened for requests."""
+        """Close *transport* and all like it, and the views that were opened for requests."""
         try:
-            await self._transport.aclose()
+            await self._lanes.own.aclose()
+        finally:
+            await self._close_others()
+
+    async def _close_others(self) -> None:
+        try:
+            await self._lanes.aclose()
         finally:
             await self._router.aclose()
 
@@ -170,27 +195,58 @@ class _Errand:
         url = request.url
         self.method, self.scheme, self.host, self.port = request.method, url.scheme, url.host, url.port
         self.key: str | bytes | None = request.extensions.get(KEY)
-        self._http, self._transport, self._authority = sender._http, sender._transport, sender._authority
+        self.lane: Lane | None = None  # of the attempt that answered
+        self._http, self._lanes, self._authority = sender._http, sender._lanes, sender._authority
+        self._repeatable = sender._router.repeats(request.method)
         self._request = request
         self._body = sender._body(request.stream)
         # What can be read over and over is left as it is, for transports that look.
         self._bytes = isinstance(request.stream, self._http.ByteStream)
         self._patience = _Patience(request.extensions.get("timeout") or {})
+        self._trail = _Trail()
 
     async def attempt(self, endpoint: Endpoint, attempts_left: int) -> Any:
         self._patience.spent("connect")  # finding the instance
+        only_fresh = False
+        for _ in range(_MOST_IDLE):
+            try:
+                return await self._attempt(endpoint, attempts_left, only_fresh=only_fresh)
+            except _Reused:
+                continue  # one idle connection fewer
+            except Exception as error:
+                # The peer closed a connection that was idle: as likely as not it is well (RFC 9112, section 9.3.1).
+                harmless = self._trail.unsent or self._repeatable
+                if not self._is_stale(error) or only_fresh or not harmless or not self.replayable():
+                    raise
+                only_fresh = True
+        return await self._attempt(endpoint, attempts_left, only_fresh=False)
+
+    async def _attempt(self, endpoint: Endpoint, attempts_left: int, *, only_fresh: bool) -> Any:
         request = self._addressed(endpoint, self._patience.share(attempts_left))
+        lane = self._lanes.enter(request)
+        request.extensions["trace"] = self._trail = _Trail(self._request, name_of(request), only_fresh=only_fresh)
         phase = "read"
         try:
-            return await self._transport.handle_async_request(request)
-        except Exception as error:
-            if self.judge(error) is Verdict.UNSENT:
+            response = await lane.transport.handle_async_request(request)
+        except BaseException as error:
+            lane.leave()
+            if isinstance(error, _Unproved):
+                raise self._http.ProxyError(str(error)) from error
+            if isinstance(error, Exception) and self.judge(error) is Verdict.UNSENT:
                 phase = "connect"
             raise
         finally:
             self._patience.spent(phase)
+        self.lane = lane
+        return response
 
     def _addressed(self, endpoint: Endpoint, timeouts: dict[str, float | None]) -> Any:
+        try:
+            return self._built(endpoint, timeouts)
+        except (self._http.InvalidURL, ValueError) as error:  # UnicodeError is one
+            raise InvalidArgument("address", endpoint.address, f"no URL can have it: {error}") from error
+
+    def _built(self, endpoint: Endpoint, timeouts: dict[str, float | None]) -> Any:
         request = self._request
         url = request.url.copy_with(host=endpoint.address, port=endpoint.port)
         headers, extensions = request.headers.copy(), {**request.extensions, "timeout": timeouts}
@@ -202,14 +258,27 @@ class _Errand:
         return self._http.Request(self.method, url, headers=headers, stream=stream, extensions=extensions)
 
     def judge(self, error: Exception) -> Verdict:
+        if self._is_stale(error):
+            return Verdict.INNOCENT
+        if self._trail.connecting and isinstance(error, ValueError | OverflowError):
+            return Verdict.UNSENT  # an address that nobody can look up, a port that is none
         return _judged(self._http, error)
+
+    def _is_stale(self, error: Exception) -> bool:
+        """Whether *error* says no more than that a connection was closed while nobody used it."""
+        return self._trail.reused and _judged(self._http, error) is Verdict.BROKEN
 
     def status(self, response: Any) -> int:
         status: int = response.status_code
         return status
 
     async def discard(self, response: Any) -> None:
-        await response.aclose()
+        lane, self.lane = self.lane, None
+        try:
+            await response.aclose()
+        finally:
+            if lane is not None:
+                lane.leave()
 
     def replayable(self) -> bool:
         return (self._bytes or not self._body.begun) and not self._patience.used_up
@@ -273,10 +342,11 @@ class _Body:
 class _Answer:
     """The body of a response: its end is the call's."""
 
-    def __init__(self, stream: Any, call: Call, http: ModuleType) -> None:
+    def __init__(self, stream: Any, http: ModuleType, lane: Lane, call: Call | None = None) -> None:
         self._stream = stream
-        self._call = call
         self._http = http
+        self._lane: Lane | None = lane
+        self._call = call
         self._parts: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -288,12 +358,18 @@ class _Answer:
             async for part in parts:
                 yield part
         except Exception as error:
-            self._call.end(_judged(self._http, error), error)
+            if self._call is not None:
+                self._call.end(_judged(self._http, error), error)
             raise
         except asyncio.CancelledError:
-            self._call.void()
+            if self._call is not None:
+                self._call.void()
             raise
         else:
+            self._good()
+
+    def _good(self) -> None:
+        if self._call is not None:
             self._call.good()
 
     async def aclose(self) -> None:
@@ -302,7 +378,60 @@ class _Answer:
                 await self._parts.aclose()
             await self._stream.aclose()
         finally:
-            self._call.good()  # it answered; whoever asked has had enough
+            lane, self._lane = self._lane, None
+            if lane is not None:
+                lane.leave()
+            self._good()  # it answered; whoever asked has had enough
+
+
+class _Reused(Exception):
+    """The connection is not a new one, as was asked for."""
+
+
+class _Unproved(Exception):
+    """The connection proved another name than the one that was asked for."""
+
+
+class _Trail:
+    """What an attempt does to a connection, as far as the transport tells by the extension ``trace``.
+
+    Both packages' own transports do, in the words of their httpcore; of others nothing is known.
+
+    Attributes:
+        connecting: it looks for a connection.
+        reused: it sent the request over a connection that was there before.
+        unsent: it could not hand over the head of the request, so that nobody has read all of that.
+    """
+
+    def __init__(self, request: Any = None, name: str | None = None, *, only_fresh: bool = False) -> None:
+        self.connecting = self.reused = self.unsent = False
+        self._connected = False
+        self._name = name
+        self._proved: str | None = None
+        self._only_fresh = only_fresh
+        self._next = None if request is None else request.extensions.get("trace")
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        _, _, what = event.partition(".")
+        if what in {"connect_tcp.started", "connect_unix_socket.started"}:
+            self.connecting = self._connected = True
+        elif what == "start_tls.started":
+            self._proved = info.get("server_hostname")
+        elif what == "send_request_headers.started" and getattr(info.get("request"), "method", b"") != b"CONNECT":
+            self._sends(event)
+        elif what == "send_request_headers.failed":
+            self.unsent = self.reused and type(info.get("exception")).__name__ == "WriteError"
+        if self._next is not None:
+            await self._next(event, info)
+
+    def _sends(self, event: str) -> None:
+        self.connecting, self.reused = False, not self._connected
+        # A connection of HTTP/2 that is broken has been closed: what is left is no less good than a new one.
+        if self.reused and self._only_fresh and event.startswith("http11."):
+            raise _Reused
+        # A tunnel of httpx's through a proxy does not heed which name it is to prove.
+        if self._connected and self._name is not None and self._proved not in {None, self._name}:
+            raise _Unproved(f"through this proxy, {self._proved} was proved instead of {self._name}")
 
 
 def _judged(http: ModuleType, error: Exception) -> Verdict:
@@ -310,3 +439,23 @@ def _judged(http: ModuleType, error: Exception) -> Verdict:
         if isinstance(error, getattr(http, name)):
             return verdict
     return Verdict.INNOCENT
+
+
+def _check_transport(transport: object, http: ModuleType) -> None:
+    kind = http.AsyncBaseTransport
+    if transport is not None and not isinstance(transport, kind) and not callable(transport):
+        must = f"must be a {http.__name__}.AsyncBaseTransport, or a function that makes them"
+        raise InvalidArgument("transport", transport, must)
+
+
+def _lanes(transport: Any, http: ModuleType) -> Lanes:
+    if isinstance(transport, http.AsyncBaseTransport):
+        return Lanes(transport, another_like(transport, http.AsyncHTTPTransport))
+    make = transport
+    if make is None:
+        context = http.create_ssl_context()  # it takes time to make one, and each of them is alike
+        make = partial(http.AsyncHTTPTransport, verify=context)
+    made = make()
+    if not isinstance(made, http.AsyncBaseTransport):
+        raise InvalidArgument("transport", transport, f"must make a {http.__name__}.AsyncBaseTransport, not {made!r}")
+    return Lanes(made, make)

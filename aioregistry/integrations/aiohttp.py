@@ -272,6 +272,7 @@ class RegistryMiddleware:
 
     Raises:
         InvalidArgument: an argument is wrong; at once, naming it.
+        UsageError: aiohttp is older than 3.14, whose connections are not pooled by the name that TLS proved.
     """
 
     def __init__(
@@ -288,6 +289,7 @@ class RegistryMiddleware:
         authority: Authority = "service",
         pass_others: bool = False,
     ) -> None:
+        _check_pools(aiohttp.client_reqrep.ConnectionKey)
         self._authority = check_authority(authority)
         self._pass_others = check_flag("pass_others", pass_others)
         self._router: Router[aiohttp.ClientResponse] = Router(
@@ -407,6 +409,12 @@ class _Errand:
         if isinstance(error, RequestTimeout):
             return aiohttp.ConnectionTimeoutError(str(error))
         return aiohttp.ClientConnectorDNSError(self._request.connection_key, OSError(errno.EHOSTUNREACH, str(error)))
+
+
+def _check_pools(key: type[object]) -> None:
+    # Up to 3.13 one service's request could go over a connection whose certificate was checked for another.
+    if not hasattr(key, "server_hostname"):
+        raise UsageError(f"aiohttp {aiohttp.__version__} pools connections by address only: 3.14 or newer is needed")
 
 
 def _judged(error: BaseException) -> Verdict:

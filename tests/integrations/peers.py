@@ -20,8 +20,10 @@ class Manner(enum.Enum):
     """What a peer does with a request."""
 
     ANSWERS = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    ANSWERS_ONCE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nonce\n"
     OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
     REDIRECTS = b"HTTP/1.1 302 Found\r\nLocation: http://example.org/\r\nContent-Length: 0\r\n\r\n"
+    REDIRECTS_TO_PAY = b"HTTP/1.1 302 Found\r\nLocation: https://pay.registry/\r\nContent-Length: 0\r\n\r\n"
     SPEAKS_SOMETHING_ELSE = b"220 mail.example.org ESMTP\r\n\r\n"
     CUTS_ITS_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
     BEGINS_ITS_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nmore to come"
@@ -72,8 +74,12 @@ class Peer:
         task.add_done_callback(self._serving.pop)
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            answered = False
             while True:
                 self.asked.append(await _read(reader))
+                if answered and self.manner is Manner.ANSWERS_ONCE:  # as one that closes idle connections does
+                    break
+                answered = True
                 assert self.manner is not None
                 if self.manner.value is None:
                     await asyncio.Event().wait()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 import aioregistry
-from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
-from aioregistry.integrations.aiohttp import IDEMPOTENT, Membership, RegistryMiddleware, member
+from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance, UsageError
+from aioregistry.integrations.aiohttp import IDEMPOTENT, Membership, RegistryMiddleware, _check_pools, member
 from tests.integrations.peers import Manner, Peer, service, until
 from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
@@ -145,6 +145,36 @@ async def test_tls_proves_the_name_that_was_chosen(scene: Make) -> None:
         with pytest.raises(aiohttp.ClientConnectorCertificateError, match=r"not valid for 'chat\.registry'"):
             await session.get(url, ssl=trusting())
         assert await asked(session, url=url, ssl=trusting(), server_hostname="localhost") == 200
+
+
+async def test_a_connection_serves_only_the_name_it_was_verified_for(scene: Make) -> None:
+    async with (
+        scene() as chat,
+        Peer(Manner.ANSWERS) as peer,
+        TlsRelay(("127.0.0.1", peer.port)) as relay,
+        chat.registry.register(ServiceInstance("chat", address="127.0.0.1", ssl_port=relay.port)),
+        chat.registry.register(ServiceInstance("pay", address="127.0.0.1", ssl_port=relay.port)),
+        client(chat.registry, pass_others=True, ejection=None) as session,
+    ):
+        trusted: dict[str, Any] = {"ssl": trusting()}
+        proved = trusted | {"server_hostname": "localhost"}
+        for _ in range(3):
+            assert await asked(session, url="https://chat.registry/", **proved) == 200
+            for url in ("https://pay.registry/", "https://chat.registry/", f"https://127.0.0.1:{relay.port}/"):
+                with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                    await session.get(url, **trusted)
+        assert len(peer.asked) == 3
+        assert peer.connections == 1
+
+
+def test_an_aiohttp_that_pools_by_address_only_is_refused() -> None:
+    class Key(NamedTuple):  # as that of 3.13
+        host: str
+        port: int | None
+
+    with pytest.raises(UsageError):
+        _check_pools(Key)
+    _check_pools(aiohttp.client_reqrep.ConnectionKey)
 
 
 async def test_websockets(servers: str, port: int) -> None:

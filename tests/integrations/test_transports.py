@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from types import ModuleType
 from typing import Any
@@ -13,12 +14,14 @@ import httpx2
 import pytest
 
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
+from aioregistry._model import Added, Entry
 from aioregistry.integrations import _transports as transports
+from aioregistry.integrations._lanes import MOST_NAMES, Lanes, name_of
 from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
 from tests.integrations.peers import Manner, Peer, service, until
-from tests.support.tls import TlsRelay, trusting
+from tests.support.tls import AUTHORITY, TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
 
 PACKAGES: dict[ModuleType, Any] = {httpx: Transport1, httpx2: Transport2}
@@ -139,6 +142,335 @@ async def test_tls_proves_the_name_that_was_chosen(scene: Make, client: Make, ht
             await session.get("https://chat.registry/")
         extensions = {"sni_hostname": "localhost"}
         assert (await session.get("https://chat.registry/", extensions=extensions)).text == "ok"
+
+
+# ---------------------------------------------------------------- what TLS proved
+
+PROVED = {"sni_hostname": "localhost"}
+"""The extension by which the certificate of the tests is the one that is asked for: it is for localhost only."""
+
+
+@contextlib.asynccontextmanager
+async def two_names_of_one_server(scene: Make) -> AsyncIterator[tuple[Any, Peer, TlsRelay]]:
+    async with contextlib.AsyncExitStack() as stack:
+        chat = await stack.enter_async_context(scene())
+        peer = await stack.enter_async_context(Peer(Manner.ANSWERS))
+        relay = await stack.enter_async_context(TlsRelay(("127.0.0.1", peer.port)))
+        for name in ("chat", "pay"):
+            instance = ServiceInstance(name, address="127.0.0.1", ssl_port=relay.port)
+            await stack.enter_async_context(chat.registry.register(instance))
+        yield chat, peer, relay
+
+
+def kinds_of_transport(http: ModuleType) -> dict[str, Any]:
+    """What may be given as `transport`, each with the options that trust the tests' authority."""
+
+    class Mine(http.AsyncBaseTransport):  # type: ignore[name-defined]
+        """Somebody's own around the package's: what is in it is not known."""
+
+        def __init__(self) -> None:
+            self.inner = http.AsyncHTTPTransport(verify=trusting(), trust_env=False)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            return await self.inner.handle_async_request(request)
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    return {
+        "instance": http.AsyncHTTPTransport(verify=trusting(), trust_env=False),
+        "function": lambda: http.AsyncHTTPTransport(verify=trusting(), trust_env=False),
+        "wrapper": Mine(),
+        "class of wrappers": Mine,
+    }
+
+
+@pytest.mark.parametrize("kind", ["instance", "function", "wrapper", "class of wrappers"])
+async def test_a_connection_serves_only_the_name_it_was_verified_for(
+    scene: Make, client: Make, http: ModuleType, kind: str
+) -> None:
+    async with two_names_of_one_server(scene) as (chat, peer, relay):
+        given = kinds_of_transport(http)[kind]
+        transport = PACKAGES[http](chat.registry, transport=given, pass_others=True, ejection=None)
+        async with http.AsyncClient(transport=transport, timeout=20) as session:
+            refused = ["https://pay.registry/", "https://chat.registry/", f"https://127.0.0.1:{relay.port}/"]
+            for _ in range(3):
+                answer = await session.get("https://chat.registry/", extensions=PROVED)
+                assert answer.status_code == 200
+                for url in refused:
+                    with pytest.raises(http.ConnectError):
+                        await session.get(url)
+                elsewhere = session.get(f"https://127.0.0.1:{relay.port}/", extensions=PROVED)
+                assert (await elsewhere).status_code == 200
+        assert len(peer.asked) == 6
+        assert peer.connections == 1  # kept, by each name
+
+
+async def test_a_redirect_to_another_name_is_verified_for_that(scene: Make, client: Make, http: ModuleType) -> None:
+    async with two_names_of_one_server(scene) as (chat, peer, _):
+        peer.manner = Manner.REDIRECTS_TO_PAY
+        async with client(chat.registry, verify=trusting()) as session:
+            answer = await session.get("https://chat.registry/", extensions=PROVED)
+            assert answer.has_redirect_location
+            with pytest.raises(http.ConnectError):
+                await session.get(answer.headers["Location"])
+        assert len(peer.asked) == 1
+
+
+async def test_without_a_transport_given_each_name_has_its_own(
+    scene: Make, http: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+    async with two_names_of_one_server(scene) as (chat, peer, _):
+        async with http.AsyncClient(transport=PACKAGES[http](chat.registry), timeout=20) as session:
+            assert (await session.get("https://chat.registry/", extensions=PROVED)).status_code == 200
+            with pytest.raises(http.ConnectError):
+                await session.get("https://pay.registry/")
+            lanes = session._transport._lanes
+        assert len(peer.asked) == 1
+        assert set(lanes._lanes) == set()  # closed
+
+
+async def test_a_tunnel_proves_the_name_or_nothing_is_sent(scene: Make, client: Make, http: ModuleType) -> None:
+    """httpx hands no name to a tunnel, which proves the address then; httpx2 does."""
+    async with two_names_of_one_server(scene) as (chat, peer, relay), Tunnels() as proxy:
+        transport = http.AsyncHTTPTransport(verify=trusting(), trust_env=False, proxy=f"http://127.0.0.1:{proxy.port}")
+        instance = ServiceInstance("tunnelled", address="localhost", ssl_port=relay.port)
+        async with (
+            chat.registry.register(instance),
+            http.AsyncClient(transport=PACKAGES[http](chat.registry, transport=transport), timeout=20) as session,
+        ):
+            for _ in range(2):
+                with pytest.raises((http.ProxyError, http.ConnectError)):
+                    await session.get("https://tunnelled.registry/")
+            assert proxy.tunnels == 2
+            # … which has no certificate for that name, but one for its address.
+            assert peer.asked == []
+
+
+class Tunnels:
+    """An HTTP proxy that tunnels only; open inside `async with`."""
+
+    def __init__(self) -> None:
+        self.tunnels = 0
+        self._tasks: dict[asyncio.Task[None], None] = {}
+
+    async def __aenter__(self) -> Tunnels:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+        host, _, port = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode().rpartition(":")
+        self.tunnels += 1
+        theirs, ours = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pour(reader, ours))
+                both.create_task(_pour(theirs, writer))
+        except* (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            ours.transport.abort()
+            writer.transport.abort()
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+
+def test_names_are_bounded_and_what_is_in_use_is_kept(http: ModuleType) -> None:
+    closed: list[int] = []
+
+    class Counted:
+        def __init__(self) -> None:
+            self.number = len(made)
+            made.append(self)
+
+        async def aclose(self) -> None:
+            closed.append(self.number)
+
+    made: list[Counted] = []
+
+    async def use() -> None:
+        lanes = Lanes(None, Counted)
+        asked = [asks(http, f"n{number}") for number in range(MOST_NAMES + 5)]
+        used = [lanes.enter(request) for request in asked]
+        assert len(lanes._lanes) == MOST_NAMES + 5  # all are in use
+        for lane in used[1:]:
+            lane.leave()
+        assert lanes.enter(asked[3]).transport is used[3].transport
+        lanes.enter(asks(http, "one more"))
+        while lanes._closing:
+            await asyncio.sleep(0)
+        assert closed == [1, 2, 4, 5, 6, 7]
+        assert len(lanes._lanes) == MOST_NAMES
+        await lanes.aclose()
+        assert sorted(closed) == [each.number for each in made]
+
+    asyncio.run(use())
+
+
+def asks(http: ModuleType, name: str | None, url: str = "https://10.0.0.7:7000/") -> Any:
+    return http.Request("GET", url, extensions={} if name is None else {"sni_hostname": name})
+
+
+def test_which_name_is_to_be_proved(http: ModuleType) -> None:
+    assert name_of(asks(http, "chat.registry")) == "chat.registry"
+    assert name_of(asks(http, None)) is None
+    assert name_of(asks(http, "10.0.0.7")) is None
+    assert name_of(asks(http, "chat.registry", "http://10.0.0.7/")) is None
+    assert name_of(asks(http, "chat.registry", "wss://10.0.0.7/")) == "chat.registry"
+
+
+def test_a_transport_of_which_there_is_one_serves_each_address_one_name(http: ModuleType) -> None:
+    lanes = Lanes(object(), None)
+    for name in ("chat.registry", None):
+        lanes.enter(asks(http, name, f"https://10.0.0.{len(str(name))}/"))
+        lanes.enter(asks(http, name, f"https://10.0.0.{len(str(name))}/"))
+        lanes.enter(asks(http, "pay.registry", f"http://10.0.0.{len(str(name))}/"))
+        with pytest.raises(InvalidArgument, match=r"^transport="):
+            lanes.enter(asks(http, "pay.registry", f"https://10.0.0.{len(str(name))}/"))
+
+
+@pytest.mark.parametrize("made", [None, object()])
+async def test_a_function_that_makes_no_transports_is_refused(scene: Make, http: ModuleType, made: object) -> None:
+    async with scene() as chat:
+        with pytest.raises(InvalidArgument, match=r"^transport="):
+            PACKAGES[http](chat.registry, transport=lambda: made)
+
+
+# ---------------------------------------------------------------- addresses that no client can use
+
+UNUSABLE = ["::1%]:80#", "1.2.3.999", "a" * 64 + ".example", "\uff41..com", "127.0.0.1 ", "127.0.0.1\r\nX: y", "[::1"]
+
+
+@pytest.mark.parametrize("address", UNUSABLE)
+async def test_an_address_that_no_url_can_have_counts_as_unreachable(
+    scene: Make, http: ModuleType, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails while the request is built or the address is looked up: any method goes to another instance."""
+    monkeypatch.setattr("aioregistry.integrations._hosts._is_address", lambda _: True)  # were it taken for one
+    monkeypatch.setattr(socket, "getaddrinfo", only_loopback(socket.getaddrinfo))
+    async with scene(Manner.ANSWERS) as chat:
+        bad = chat.view.snapshot["a"].replace(id="bad", address="192.0.2.1")
+        object.__setattr__(bad, "address", address)
+        balancer = chat.balancer()
+        balancer._picker.apply(Added(Entry(bad, 1, 1, 1, 0, 0.0, 0.0), 1), 0.0)
+        async with http.AsyncClient(transport=PACKAGES[http](services={"chat": balancer})) as session:
+            for _ in range(4):
+                assert (await session.post(URL, content=b"body")).status_code == 200
+        assert set(balancer.set_aside) == {"bad"}
+        assert chat.asked() == [4]
+
+
+def only_loopback(found: Callable[..., Any]) -> Callable[..., Any]:
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host not in {"127.0.0.1", b"127.0.0.1"}:
+            # What the resolver of the system says to it, which is asked for nothing here.
+            (host.decode() if isinstance(host, bytes) else host).encode("idna")
+            raise socket.gaierror(socket.EAI_NONAME, "no such host")
+        return found(host, *arguments, **options)
+
+    return getaddrinfo
+
+
+# ---------------------------------------------------------------- connections that nobody listens to any more
+
+
+async def test_an_idle_connection_that_was_closed_says_nothing_about_the_instance(scene: Make, client: Make) -> None:
+    """However many there are of them: one new connection answers, and nobody is set aside."""
+    async with scene(Manner.ANSWERS_ONCE, Manner.ANSWERS_ONCE) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}, attempts=2) as session:
+            await asyncio.gather(*(session.get(URL) for _ in range(12)))
+            for _ in range(6):
+                assert (await session.get(URL)).status_code == 200
+            answers = await asyncio.gather(*(session.get(URL) for _ in range(12)))
+            assert {answer.status_code for answer in answers} == {200}
+        assert balancer.set_aside == {}
+
+
+async def test_what_may_have_been_done_over_one_is_not_repeated(scene: Make, client: Make, http: ModuleType) -> None:
+    async with scene(Manner.ANSWERS_ONCE) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            await session.get(URL)
+            with pytest.raises(http.TransportError):
+                await session.post(URL, content=b"body")
+            assert balancer.set_aside == {}
+            assert (await session.post(URL, content=b"body")).status_code == 200
+        assert [asked.method for asked in chat.peers[0].asked] == ["GET", "POST", "POST"]
+
+
+async def test_what_was_not_sent_over_one_is_repeated_whatever_its_method(scene: Make, http: ModuleType) -> None:
+    """The head of the request could not be handed over: nobody has read it."""
+
+    class Broken(http.AsyncBaseTransport):  # type: ignore[name-defined]
+        """In the place of a connection that breaks between the pool's look at it and the write."""
+
+        def __init__(self) -> None:
+            self.inner = http.AsyncHTTPTransport(trust_env=False)
+            self.broken = 0
+
+        async def handle_async_request(self, request: Any) -> Any:
+            if not self.broken:
+                self.broken += 1
+                trace = request.extensions["trace"]
+                await trace("http11.send_request_headers.started", {"request": request})
+                await trace("http11.send_request_headers.failed", {"exception": http.WriteError("gone")})
+                raise http.ReadError("gone")
+            return await self.inner.handle_async_request(request)
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    async with scene(Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        transport = PACKAGES[http](services={"chat": balancer}, transport=Broken(), attempts=1)
+        async with http.AsyncClient(transport=transport) as session:
+            assert (await session.post(URL, content=b"body")).status_code == 200
+        assert balancer.set_aside == {}
+        assert [asked.method for asked in chat.peers[0].asked] == ["POST"]
+
+
+async def test_a_new_connection_that_breaks_is_evidence(scene: Make, client: Make, http: ModuleType) -> None:
+    """The instance closed an idle connection, and hangs up on the next: that is its own doing."""
+    async with scene(Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            await session.get(URL)
+            chat.peers[0].manner = Manner.HANGS_UP
+            with pytest.raises(http.TransportError):
+                await session.get(URL)
+        assert set(balancer.set_aside) == {"a"}
+        assert chat.asked() == [3]
+
+
+async def test_a_trace_of_the_callers_is_told_too(scene: Make, client: Make) -> None:
+    told: list[str] = []
+
+    async def trace(event: str, info: Any) -> None:
+        told.append(event)
+
+    async with scene(Manner.ANSWERS) as chat, client(chat.registry) as session:
+        await session.get(URL, extensions={"trace": trace})
+    assert "connection.connect_tcp.started" in told
+    assert "http11.send_request_headers.complete" in told
 
 
 # ---------------------------------------------------------------- where a request cannot go
