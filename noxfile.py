@@ -173,9 +173,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def outages(session: nox.Session) -> None:
-    """Consumers with and without the guard, in simulated outages (docs/guard.md)."""
+    """Simulated: consumers with and without the guard (docs/guard.md), and what the rules of choosing are worth."""
     install(session, "test")
     session.run("python", "-m", "benchmarks.outages", *session.posargs)
+    session.run("python", "-m", "benchmarks.choosing", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,0 +1,318 @@
+"""What the rules of choosing are worth when things fail: `python -m benchmarks.choosing [--seeds N]`. Needs no server.
+
+Pure virtual time: real pickers, one for each consumer, and servers of a limited capacity. Each row is one scenario
+without a rule and with it, the mean of the seeds: the share of calls that failed, and the busiest instance's calls as a
+multiple of its fair share. `docs/balancing.md` shows the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from aioregistry import Ejection, Guard, LeastOutstanding, NoInstances, OwnZone, RoundRobin, ServiceInstance, Weighted
+from aioregistry._discovery.evidence import Refusals
+from aioregistry._discovery.guard import Moment, Suspects
+from aioregistry._model import Added, Entry, Removed, Snapshot, Suspicion, Updated
+from aioregistry.balancing import Member, Picker, Strategy
+from aioregistry.balancing._members import Load
+
+DOUBT: Final = Suspicion("disruption", 0.0, 30.0)
+
+
+class Outcome(NamedTuple):
+    """What a scenario came to."""
+
+    failed: float
+    """Share of the calls."""
+
+    busiest: float
+    """Calls of the busiest instance in any second, or round, as a multiple of the mean."""
+
+
+@dataclass
+class Server:
+    """A process that serves, as many calls a second as it can.
+
+    Args:
+        capacity: calls a second; a tenth of a second's worth is taken at once.
+    """
+
+    capacity: float
+    alive: bool = True
+    _tokens: float = field(init=False)
+    _filled: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._tokens = self.capacity / 10
+
+    def serves(self, now: float) -> bool:
+        """Whether a call that comes now is served."""
+        self._tokens = min(self.capacity / 10, self._tokens + (now - self._filled) * self.capacity)
+        self._filled = now
+        served = self.alive and self._tokens >= 1
+        self._tokens -= served
+        return served
+
+
+def entry(id: str, *, suspect: bool = False, **payload: object) -> Entry[Any]:
+    listed = Entry(ServiceInstance("chat", id=id, address="10.0.0.7", port=7000, payload=payload), 1, 1, 1, 0, 0.0, 0.0)
+    return listed.with_suspicion(DOUBT) if suspect else listed
+
+
+def snapshot(entries: Iterable[Entry[Any]]) -> Snapshot[Any]:
+    return Snapshot("chat", {each.instance.id: each for each in entries}, {}, as_of=1)
+
+
+def names(number: int) -> list[str]:
+    return [f"i{index:03d}" for index in range(number)]
+
+
+class Consumer:
+    """A picker, and what its view makes of refusals: a suspect with two goes, where another answers in between."""
+
+    def __init__(
+        self, listed: Snapshot[Any], strategy: Strategy[Any] | str, draw: random.Random, **options: Any
+    ) -> None:
+        self.picker: Picker[Any] = Picker(listed, strategy, draw=draw.random, **options)
+        self._refusals = Refusals()
+
+    def lose(self, ids: Iterable[str]) -> None:
+        """These become suspect, where calls have been reported before."""
+        self.picker.report(self.picker.pick(None, 0.0), True, 0.0, 0.0)
+        for id in ids:
+            self.picker.apply(Updated(entry(id, suspect=True), entry(id), 2), 0.0)
+
+    def report(self, member: Member[Any], good: bool, alive: bool, now: float) -> None:
+        self.picker.report(member, good, now, now)
+        if good:
+            self._refusals.answered(member.id, now)
+        elif not alive and member.suspect and self._refusals.refused(member.id, now, now):
+            self.picker.apply(Removed(entry(member.id), 4), now)
+
+
+class Calls:
+    """Consumers that call at an even rate, and what became of their calls.
+
+    Args:
+        draw: chance.
+        servers: by id.
+        rate: calls a second of all consumers together.
+        attempts: for each call, each at another instance.
+    """
+
+    def __init__(self, draw: random.Random, servers: Mapping[str, Server], rate: float, attempts: int = 1) -> None:
+        self._draw = draw
+        self._servers = servers
+        self._rate = rate
+        self._attempts = attempts
+        self._failed: list[bool] = []
+        self._by_second: dict[int, Counter[str]] = {}
+
+    def run(self, consumers: Sequence[Consumer], seconds: float, start: float = 0.0) -> None:
+        for number in range(round(seconds * self._rate)):
+            now = start + number / self._rate
+            self._failed.append(not self._call(self._draw.choice(consumers), now))
+
+    def _call(self, consumer: Consumer, now: float) -> bool:
+        tried: set[str] = set()
+        for _ in range(self._attempts):
+            try:
+                member = consumer.picker.pick(None, now, frozenset(tried))
+            except NoInstances:
+                return False
+            server = self._servers[member.id]
+            good = server.serves(now)
+            self._by_second.setdefault(int(now), Counter())[member.id] += 1
+            consumer.report(member, good, server.alive, now)
+            if good:
+                return True
+            tried.add(member.id)
+        return False
+
+    def outcome(self) -> Outcome:
+        share = self._rate / len(self._servers)
+        busiest = max(max(counts.values()) for counts in self._by_second.values())
+        return Outcome(fmean(self._failed), busiest / share)
+
+
+# ---------------------------------------------------------------- scenarios: seed and whether the rule holds → outcome
+
+
+def comeback(seed: int, with_rule: bool, strategy: Strategy[Any] | str = "round-robin") -> Outcome:
+    """A hundred that live are suspect; they come back over 8 s, and each takes three times its share of calls."""
+    draw = random.Random(seed)
+    ids, rate = names(100), 2000.0
+    calls = Calls(draw, {id: Server(3 * rate / len(ids)) for id in ids}, rate)
+    listed = snapshot(entry(id) for id in ids)
+    panic = 0.5 if with_rule else 0.0
+    consumers = [Consumer(listed, strategy, draw, panic=panic) for _ in range(20)]
+    for consumer in consumers:
+        consumer.lose(ids)
+    times = sorted((draw.uniform(0.0, 8.0), id) for id in ids)
+    now = 0.0
+    for time, id in [*times, (10.0, "")]:
+        calls.run(consumers, time - now, now)
+        now = time
+        for consumer in consumers if id else ():
+            consumer.picker.apply(Updated(entry(id), entry(id, suspect=True), 3), now)
+    return calls.outcome()
+
+
+def all_dead(seed: int, with_rule: bool) -> Outcome:
+    """All of them are dead, and five new ones come: the dead are to be found out."""
+    draw = random.Random(seed)
+    ids, rate = names(40), 200.0
+    new = [f"new{number}" for number in range(5)]
+    calls = Calls(draw, {id: Server(rate, alive=id in new) for id in [*ids, *new]}, rate, attempts=3)
+    panic = 0.5 if with_rule else 0.0
+    listed = snapshot(entry(id) for id in ids)
+    consumers = [Consumer(listed, "round-robin", draw, ejection=Ejection(), panic=panic) for _ in range(4)]
+    for consumer in consumers:
+        consumer.lose(ids)
+        for id in new:
+            consumer.picker.apply(Added(entry(id), 3), 0.0)
+    calls.run(consumers, 30.0)
+    return calls.outcome()
+
+
+def retry_beyond_the_zone(seed: int, with_rule: bool) -> Outcome:
+    """The own zone is one dead instance; ten elsewhere are well. Without: a call is tried once."""
+    draw = random.Random(seed)
+    zones = {id: "ours" if id == "i000" else "theirs" for id in names(11)}
+    servers = {id: Server(1e6, alive=zone == "theirs") for id, zone in zones.items()}
+    calls = Calls(draw, servers, 10.0, attempts=3 if with_rule else 1)
+    listed = snapshot(entry(id, zone=zone) for id, zone in zones.items())
+    calls.run([Consumer(listed, OwnZone("ours", RoundRobin()), draw)], 60.0)
+    return calls.outcome()
+
+
+def retry_by_weight(seed: int, with_rule: bool) -> Outcome:
+    """Nine in ten of the calls go to one that is dead. Without: a call is tried once."""
+    draw = random.Random(seed)
+    servers = {"heavy": Server(1e6, alive=False), "light": Server(1e6)}
+    calls = Calls(draw, servers, 10.0, attempts=3 if with_rule else 1)
+    listed = snapshot([entry("heavy", weight=99), entry("light", weight=1)])
+    calls.run([Consumer(listed, Weighted("weight"), draw)], 60.0)
+    return calls.outcome()
+
+
+def lockstep(seed: int, with_rule: bool) -> Outcome:
+    """A rolling restart of 20 before 1,000 consumers, which then pick in rounds. Without: each draws anew (chance)."""
+    draw = random.Random(seed)
+    ids, consumers = names(20), 1000
+    strategy = "round-robin" if with_rule else "random"
+    pickers = [Picker(snapshot(entry(id) for id in ids), strategy, draw=draw.random) for _ in range(consumers)]
+    for id in ids:
+        for picker in pickers:
+            picker.apply(Removed(entry(id), 2), 0.0)
+            picker.apply(Added(entry(id), 3), 0.0)
+    rounds = [Counter(picker.pick(None, 0.0).id for picker in pickers) for _ in range(20)]
+    return Outcome(0.0, max(max(counts.values()) for counts in rounds) / (consumers / len(ids)))
+
+
+def low_traffic(seed: int, with_rule: bool) -> Outcome:
+    """Two calls a second to 20 instances, one of which is dead. Without: nobody is set aside."""
+    draw = random.Random(seed)
+    ids = names(20)
+    calls = Calls(draw, {id: Server(1e6, alive=id != "i000") for id in ids}, 2.0)
+    ejection = Ejection(failures=1) if with_rule else None
+    calls.run([Consumer(snapshot(map(entry, ids)), "random", draw, ejection=ejection)], 1200.0)
+    return calls.outcome()
+
+
+def outstanding(seed: int, with_rule: bool) -> Outcome:
+    """Of four with 100 calls each under way one is disabled and enabled. Without: chance, which counts nothing."""
+    draw = random.Random(seed)
+    ids = names(4)
+    strategy: Strategy[Any] | str = LeastOutstanding() if with_rule else "random"
+    picker = Picker(snapshot(map(entry, ids)), strategy, draw=draw.random)
+    under_way: list[Load] = []  # as picks hold them
+    for _ in range(400):
+        under_way.append(picker.pick(None, 0.0).load)
+        under_way[-1].calls += 1
+    picker.apply(Removed(entry("i000"), 2), 0.0)
+    picker.apply(Added(entry("i000"), 3), 0.0)
+    counts: Counter[str] = Counter()
+    for _ in range(100):
+        member = picker.pick(None, 0.0)
+        under_way.append(member.load)
+        member.load.calls += 1
+        counts[member.id] += 1
+    return Outcome(0.0, max(counts.values()) / 25)
+
+
+def minute_long_sessions(seed: int, with_rule: bool) -> Outcome:
+    """Three that are cut off together, with sessions of a minute, expire within a heartbeat's twenty seconds."""
+    draw = random.Random(seed)
+    timeout_ms = 60_000 if with_rule else None
+    entries = {
+        id: Entry(
+            ServiceInstance("chat", id=id, address="10.0.0.7", session_timeout_ms=timeout_ms), 1, 1, 1, 0, 0.0, 0.0
+        )
+        for id in names(3)
+    }
+    empty = 0
+    for _ in range(200):
+        suspects: Suspects[Any] = Suspects(Guard(), 1)
+        listed = dict(entries)
+        for moment, id in sorted((draw.uniform(60.0, 80.0), id) for id in entries):
+            removal = Removed(listed.pop(id), 2)
+            at = Moment(moment, moment)
+            suspects.take([removal], listed=len(listed), zxid=2, at=at, gone=lambda _: True)
+        empty += not len(suspects)
+    return Outcome(empty / 200, 0.0)
+
+
+Scenario = Callable[[int, bool], Outcome]
+
+SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
+    {
+        "100 suspects come back over 8 s, round robin": comeback,
+        "the same, random": lambda seed, rule: comeback(seed, rule, "random"),
+        "the same, least outstanding": lambda seed, rule: comeback(seed, rule, "least-outstanding"),
+        "40 suspects are dead, 5 new instances": all_dead,
+        "own zone dead, 10 elsewhere": retry_beyond_the_zone,
+        "weight 99 dead, weight 1 well": retry_by_weight,
+        "rolling restart before 1,000 consumers": lockstep,
+        "one of 20 dead, 2 calls a second": low_traffic,
+        "one of four disabled and enabled": outstanding,
+        "3 instances cut off, sessions of 60 s": minute_long_sessions,
+    }
+)
+
+# ---------------------------------------------------------------- the table
+
+
+def measured(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Outcome]:
+    """Yield what came of it without the rule and with it, as means of the seeds."""
+    seeds = list(seeds)
+    for with_rule in (False, True):
+        outcomes = [scenario(seed, with_rule) for seed in seeds]
+        yield Outcome(fmean(each.failed for each in outcomes), fmean(each.busiest for each in outcomes))
+
+
+def row(name: str, outcomes: Iterable[Outcome]) -> str:
+    cells = [f"{100 * each.failed:.1f} % / {each.busiest:.1f}" for each in outcomes]
+    return f"| {' | '.join([name, *cells])} |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.choosing", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each scenario")
+    options = parser.parse_args()
+    print("| scenario | without | with the rule |\n| --- | --- | --- |")
+    for name, scenario in SCENARIOS.items():
+        print(row(name, measured(scenario, range(options.seeds))), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What the rules of choosing are worth, one seed each; the table of docs/balancing.md has five."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.choosing import (
+    SCENARIOS,
+    Outcome,
+    Scenario,
+    all_dead,
+    comeback,
+    lockstep,
+    measured,
+    minute_long_sessions,
+    outstanding,
+    retry_beyond_the_zone,
+    retry_by_weight,
+    row,
+)
+
+
+@pytest.mark.parametrize("strategy", ["round-robin", "random", "least-outstanding"])
+def test_a_service_that_comes_back_is_not_run_down(strategy: str) -> None:
+    without, with_rule = comeback(1, False, strategy), comeback(1, True, strategy)
+    assert without.failed > 0.05
+    assert with_rule.failed < 0.01
+    assert with_rule.busiest < 3
+
+
+def test_the_dead_are_found_out_soon() -> None:
+    assert all_dead(1, True).failed < 0.03
+
+
+@pytest.mark.parametrize("scenario", [retry_beyond_the_zone, retry_by_weight])
+def test_a_retry_finds_another(scenario: Scenario) -> None:
+    assert scenario(1, False).failed > 0.9
+    assert scenario(1, True).failed == 0
+
+
+def test_consumers_do_not_go_in_step() -> None:
+    assert lockstep(1, True).busiest < lockstep(1, False).busiest * 1.15
+
+
+def test_calls_under_way_are_not_forgotten() -> None:
+    assert outstanding(1, True).busiest < 1.2
+
+
+def test_sessions_of_a_minute_leave_no_empty_list() -> None:
+    assert minute_long_sessions(1, False).failed > 0
+    assert minute_long_sessions(1, True).failed == 0
+
+
+def test_a_row_of_the_table() -> None:
+    assert row("x", [Outcome(0.125, 3.04), Outcome(0.0, 1.0)]) == "| x | 12.5 % / 3.0 | 0.0 % / 1.0 |"
+    assert all(SCENARIOS)
+    assert len(list(measured(outstanding, [1]))) == 2
