@@ -43,7 +43,7 @@ JARS = (*LOGGING, *sorted(Path(ELSEWHERE).glob("*.jar"))) if ELSEWHERE else DEBI
 
 def _release_of(jars: tuple[Path, ...]) -> tuple[int, ...]:
     for jar in jars:
-        if found := re.search(r"zookeeper-(\d+)\.(\d+)\.\d+\.jar$", jar.name):
+        if found := re.search(r"zookeeper-(\d+)\.(\d+)\.\d+\.jar$", jar.resolve().name):
             return tuple(map(int, found.groups()))
     return DEBIAN
 
