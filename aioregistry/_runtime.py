@@ -145,7 +145,8 @@ def _look_up_in_daemon_thread(host: str, port: int) -> asyncio.Future[list[Endpo
         except OSError as failure:
             error = failure
         except UnicodeError as failure:
-            error = OSError(f"{host!r} is no host name: {failure}")
+            error = OSError(f"{host!r} is no host name")
+            error.__cause__ = failure
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
             loop.call_soon_threadsafe(settle, list(dict.fromkeys(endpoints)), error)
 

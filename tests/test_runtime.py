@@ -103,12 +103,12 @@ class TestResolving:
         assert names.asked == ["zk", "zk"]
 
     @pytest.mark.parametrize(
-        "error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")], ids=repr
+        "error", [socket.gaierror(socket.EAI_NONAME, "what glibc says"), UnicodeError("label too long")], ids=repr
     )
     async def test_a_name_that_is_none(self, runtime: SystemRuntime, names: SlowNames, error: Exception) -> None:
         names.error = error
         names.answered.set()
-        with pytest.raises(OSError, match=r"not known|'zk' is no host name: label too long"):
+        with pytest.raises(OSError, check=lambda raised: error in (raised, raised.__cause__)):
             await runtime.resolve("zk", 2181)
 
     async def test_cancelling_returns_at_once(self, runtime: SystemRuntime, names: SlowNames) -> None:
@@ -175,7 +175,7 @@ class TestConnecting:
     async def test_refused(self, runtime: SystemRuntime) -> None:
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
-            with pytest.raises(OSError, match="Connect call failed"):
+            with pytest.raises(ConnectionRefusedError):
                 await runtime.connect(asyncio.Protocol, Endpoint("zk", bound.getsockname()[1], "127.0.0.1"), None)
 
     async def test_no_tls_at_the_other_end(self, runtime: SystemRuntime) -> None:

@@ -24,6 +24,7 @@ PACKAGE = "aioregistry"
 # Room → what it may import beside the standard library and itself. "*" stands for every room above it in this table.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "reasons": {"errors"},
     "runtime": {"errors"},
     # Additions to the rooms first drawn (docs/internals.md): states, statuses, snapshots and changes share one stream,
     # the public context managers open and close in one way, and names and paths are checked by one rule.
@@ -37,7 +38,9 @@ ROOMS: dict[str, set[str]] = {
     "protocol": {"errors", "aiozk.protocol"},
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
     # own requests too: those of the verbs and recipes of `registry.client`.
-    "session": {"errors", "streams", "incident_log", "paths", "protocol", "runtime", "anyio", "aiozk.protocol"},
+    "session": {
+        *("errors", "reasons", "streams", "incident_log", "paths", "protocol", "runtime", "anyio", "aiozk.protocol"),
+    },
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {
         *("errors", "streams", "handles", "incident_log", "paths", "protocol", "session", "model", "anyio"),
@@ -47,6 +50,7 @@ ROOMS: dict[str, set[str]] = {
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
         "errors",
+        "reasons",
         "streams",
         "handles",
         "incident_log",
@@ -61,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
     "client": {"*", "aiozk"},
     "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
     "": {"*"},
-    "server": {"protocol", "errors"},
+    "server": {"protocol", "errors", "reasons"},
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     "testing": {"server", "errors", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields.

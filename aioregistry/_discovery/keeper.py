@@ -28,6 +28,7 @@ from typing import Final, TypeVar
 import anyio
 
 from aioregistry._errors import InvalidArgument
+from aioregistry._reasons import reason_of
 from aioregistry._session import Session
 
 from .kept import Damaged, Foreign, Kept, from_bytes, to_bytes
@@ -77,8 +78,10 @@ def checked_path(keep: object) -> Path:
         os.fsencode(given)
         path = Path(os.path.realpath(given))
         why = "is empty" if not given else _unfit(path)
-    except (ValueError, OSError) as error:
-        raise InvalidArgument("keep", keep, f"is no path of a file: {error}") from error
+    except ValueError as error:
+        raise InvalidArgument("keep", keep, "is no path of a file: no path has a null or half a character") from error
+    except OSError as error:
+        raise InvalidArgument("keep", keep, f"is no path of a file: {reason_of(error)}") from error
     if why is not None:
         raise InvalidArgument("keep", keep, why)
     return path
@@ -86,14 +89,20 @@ def checked_path(keep: object) -> Path:
 
 def _unfit(path: Path) -> str | None:
     directory = path.parent
-    if not directory.is_dir():
+    # Not pathlib's is_dir() and exists(): what they make of a directory that may not be searched differs by release.
+    try:
+        there = stat.S_ISDIR(directory.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    if not there:
         return f"there is no directory {str(directory)!r}"
-    if path.exists() and not path.is_file():
-        return "is there, and no file"
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        return f"the directory {str(directory)!r} cannot be written to"
     if len(os.fsencode(path.name)) + _LONGEST_SUFFIX > os.pathconf(directory, "PC_NAME_MAX"):
         return "its name is too long"
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "is there, and no file"
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return f"the directory {str(directory)!r} cannot be written to"
     return None
 
 
@@ -341,8 +350,10 @@ class Keeper:
         self._session.emit("discovery.kept_damaged", service=self._service, path=str(aside), reason=reason)
 
     def _failed(self, what: str, error: BaseException, level: int = logging.WARNING) -> None:
-        log.log(level, "%s %s: %s", self._file.path, what, error, exc_info=not isinstance(error, OSError))
-        self._session.emit("discovery.keep_failed", service=self._service, path=str(self._file.path), reason=str(error))
+        log.log(level, "%s %s: %s", self._file.path, what, reason_of(error), exc_info=not isinstance(error, OSError))
+        self._session.emit(
+            "discovery.keep_failed", service=self._service, path=str(self._file.path), reason=reason_of(error)
+        )
 
 
 def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
@@ -367,5 +378,7 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     try:
         threading.Thread(target=run, name="aioregistry-keep", daemon=True).start()
     except RuntimeError as error:  # as many as the system allows, or the interpreter ends
-        answer.set_exception(OSError(errno.EAGAIN, str(error)))
+        failure = OSError(errno.EAGAIN, "no thread can be started")
+        failure.__cause__ = error
+        answer.set_exception(failure)
     return answer

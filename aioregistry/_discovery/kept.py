@@ -79,6 +79,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     instance: msgspec.Raw
 
 
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
 _encode_line = msgspec.json.Encoder().encode
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_line = msgspec.json.Decoder(_Line).decode
@@ -108,10 +110,7 @@ def from_bytes(data: bytes, service: str, base_path: str) -> Kept:
     if _digest(title, body) != digest:
         raise Damaged("its checksum does not match")
     _check("format version", int(version), VERSION)
-    try:
-        return _kept(body, service, base_path)
-    except (msgspec.MsgspecError, InvalidInstance, UnicodeError, RecursionError) as error:
-        raise Damaged(f"its checksum matches, and it holds no snapshot: {error}") from error
+    return _kept(body, service, base_path)
 
 
 def _check(field: str, found: object, wanted: object) -> None:
@@ -136,16 +135,25 @@ def _kept(body: bytes, service: str, base_path: str) -> Kept:
     if not body.endswith(b"\n"):
         raise Damaged("its last line does not end")
     first, *lines = body[:-1].split(b"\n")
-    head = _decode_head(first)
+    try:
+        head = _decode_head(first)
+    except _UNREADABLE as error:
+        raise Damaged("its checksum matches, and line 2 does not say what it holds") from error
     _check("service", head.service, service)
     _check("base_path", head.base_path, base_path)
-    entries = {entry.instance.id: entry for entry in [_entry(service, line) for line in lines]}
+    numbered = enumerate(lines, 3)
+    entries = {entry.instance.id: entry for entry in [_entry(service, line, number) for number, line in numbered]}
     if not len(entries) == len(lines) == head.instances:
         raise Damaged(f"it says instances={head.instances}, and holds {len(entries)} in {len(lines)} lines")
     return Kept(service, base_path, head.known_at, head.as_of, entries)
 
 
-def _entry(service: str, line: bytes) -> Entry[Any]:
-    node = _decode_line(line)
-    instance = decode(bytes(node.instance), name=service)
+def _entry(service: str, line: bytes, number: int) -> Entry[Any]:
+    try:
+        node = _decode_line(line)
+        instance = decode(bytes(node.instance), name=service)
+    except InvalidInstance as error:
+        raise Damaged(f"its checksum matches, and line {number} holds no instance: {error}") from error
+    except _UNREADABLE as error:
+        raise Damaged(f"its checksum matches, and line {number} holds no entry of a snapshot") from error
     return Entry(instance, node.owner, node.czxid, node.mzxid, node.version, node.created, node.modified)

@@ -34,6 +34,7 @@ from aioregistry._protocol import (
     decode_reply,
     join_frames,
 )
+from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint, Runtime
 
 from .attempts import AttemptOutcome
@@ -190,7 +191,7 @@ class Connection(asyncio.Protocol):
         self._abandon("the server closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._abandon(f"the connection broke: {exc}" if exc else "the server closed the connection")
+        self._abandon(f"the connection broke: {reason_of(exc)}" if exc else "the server closed the connection")
 
     # ------------------------------------------------------------------ receiving
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint
 
 from .attempts import AttemptOutcome
@@ -125,12 +126,10 @@ class Dialer:
 
 def explained(error: OSError) -> tuple[AttemptOutcome, str]:
     """Return what an *error* of connecting says of the other end, in our words where they are better."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return AttemptOutcome.TLS, f"the certificate was not accepted: {error.verify_message or error}"
     if isinstance(error, ssl.SSLError):
-        return AttemptOutcome.TLS, f"no TLS connection was made: {error}"
+        return AttemptOutcome.TLS, f"no TLS connection was made: {reason_of(error)}"
     if isinstance(error, ConnectionRefusedError):
         return AttemptOutcome.REFUSED, "the connection was refused: nothing listens there"
     if error.errno == errno.ECONNRESET:
         return AttemptOutcome.CLOSED, "the connection was reset while it was made"
-    return AttemptOutcome.UNREACHABLE, f"no connection was made: {str(error) or type(error).__name__}"
+    return AttemptOutcome.UNREACHABLE, f"no connection was made: {reason_of(error)}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint, Runtime
 
 from .attempts import AttemptOutcome, Attempts
@@ -122,7 +123,7 @@ class Names:
             return
         if error := task.exception():
             name.late = True
-            self._failed(server, f"the name was not resolved: {error}")
+            self._failed(server, f"the name was not resolved: {reason_of(error)}")
         elif not (found := task.result()):
             name.late = True
             self._failed(server, "the name was not resolved: it has no address")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
+from aioregistry._reasons import reason_of
 from aioregistry.server import _acl as access
 from aioregistry.server import _fourletter as fourletter
 from aioregistry.server import _requests as requests
@@ -115,9 +116,13 @@ class Endpoint:
         """Take connections: of sockets, or only of who calls ``protocol_factory``."""
         if listen:
             loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(
-                self.protocol_factory, self.host, self._port, ssl=self.settings.ssl, backlog=BACKLOG
-            )
+            try:
+                self._listener = await loop.create_server(
+                    self.protocol_factory, self.host, self._port, ssl=self.settings.ssl, backlog=BACKLOG
+                )
+            except OSError as error:
+                reason = f"{self.host}:{self._port} cannot be listened on: {reason_of(error)}"
+                raise OSError(error.errno, reason) from error
             self._port = self._listener.sockets[0].getsockname()[1]
             self._give_port_back()
         self._running = True

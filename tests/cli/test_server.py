@@ -32,9 +32,10 @@ async def test_a_release() -> None:
 
 async def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, stdout, stderr = await outcome("server", "--port", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        code, stdout, stderr = await outcome("server", "--port", str(port))
     assert (code, stdout) == (1, "")
-    assert "in use" in stderr.splitlines()[-1]
+    assert f"127.0.0.1:{port} cannot be listened on: " in stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("arguments", [("--version", "3.4"), ("--port", "x")])

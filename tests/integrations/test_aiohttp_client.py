@@ -15,6 +15,7 @@ import aioregistry
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance, UsageError
 from aioregistry.integrations.aiohttp import IDEMPOTENT, Membership, RegistryMiddleware, _check_pools, member
 from tests.integrations.peers import Manner, Peer, service, until
+from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -142,8 +143,9 @@ async def test_tls_proves_the_name_that_was_chosen(scene: Make) -> None:
     ):
         await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
         assert await asked(by_instance, url=url, ssl=trusting()) == 200
-        with pytest.raises(aiohttp.ClientConnectorCertificateError, match=r"not valid for 'chat\.registry'"):
+        with pytest.raises(aiohttp.ClientConnectorCertificateError) as raised:
             await session.get(url, ssl=trusting())
+        assert distrust(raised.value.certificate_error) == HOSTNAME_MISMATCH
         assert await asked(session, url=url, ssl=trusting(), server_hostname="localhost") == 200
 
 
@@ -221,7 +223,7 @@ async def test_urls_that_name_no_service(scene: Make, url: str, said: str) -> No
     async with scene(Manner.ANSWERS) as chat, client(chat.registry) as session:
         with pytest.raises(aiohttp.InvalidUrlClientError) as raised:
             await session.get(url)
-        assert str(raised.value).partition(" - ")[2].startswith(said)
+        assert str(raised.value.description).startswith(said)
         assert isinstance(raised.value.__cause__, InvalidArgument)
         assert chat.asked() == [0]
 
@@ -234,7 +236,7 @@ async def test_a_redirect_to_elsewhere_is_refused(scene: Make) -> None:
 
 async def test_nothing_to_pick_is_a_connector_error(scene: Make) -> None:
     async with scene() as chat, client(chat.registry) as session:
-        with pytest.raises(aiohttp.ClientConnectorError, match=r"chat\.registry:80 .*the service is empty") as raised:
+        with pytest.raises(aiohttp.ClientConnectorError, match="the service is empty") as raised:
             await session.get(URL)
         assert isinstance(raised.value.__cause__, NoInstances)
 

@@ -204,7 +204,7 @@ def test_messages_are_equal_by_class_and_parts() -> None:
 
 
 def test_messages_are_mutable_and_so_not_hashable() -> None:
-    with pytest.raises(TypeError, match="unhashable"):
+    with pytest.raises(TypeError):
         hash(p.GetData("/a"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from aioregistry._errors import ConnectTimeout, InvalidArgument, NoNode, ServerE
 from aioregistry._protocol import Delete, Exists
 from aioregistry.testing import RealZooKeeper, ZooKeeper, ZooKeeperEnsemble
 from tests.support.judge import Judge
+from tests.support.reasons import by_code
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 20.0
@@ -54,7 +56,7 @@ async def test_data_is_kept_lost_and_restored(server: ZooKeeper) -> None:
 
 async def test_a_stopped_server_lets_nobody_connect(server: ZooKeeper) -> None:
     server.stop()
-    with pytest.raises(ConnectTimeout, match="Errno 111"):
+    with pytest.raises(ConnectTimeout, match="Connection refused"):
         _ = await aioregistry.connect(server.connect_string, connect_timeout=0.2)
     server.close()  # for good, though it is down
     server.start()
@@ -148,7 +150,7 @@ def test_a_closed_server_gives_its_port_back(server: ZooKeeper) -> None:
             other.bind((server.host, server.port))
 
     server.stop()
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(OSError, check=by_code(errno.EADDRINUSE)):
         take_the_port()
     server.close()
     take_the_port()
