@@ -40,6 +40,7 @@ __all__ = [
     "NotEmpty",
     "NotReadOnly",
     "OperationTimeout",
+    "PoisonRequest",
     "ProtocolError",
     "QuotaExceeded",
     "ReconfigDisabled",
@@ -169,6 +170,67 @@ class ConnectionLost(SessionError, ConnectionError):
     def __str__(self) -> str:
         known = "the request may have been applied" if self.maybe_applied else "the request changed nothing"
         return f"{self.message}; {known}"
+
+
+class PoisonRequest(SessionError):
+    """A request costs the connection whenever it is sent, so it is not sent again for a while.
+
+    The server closes the connection on it, or answers what cannot be read. ``request`` names it and ``size`` is its
+    length in bytes. What is known of it is from the request ``seen`` to do that: ``server`` closed ``connections``
+    connections in a row on it, ``reason`` is how the last one ended. ``limit`` is the fewest bytes that seem to be too
+    many for the server's ``jute.maxbuffer``, None where its length does not seem to be the cause. ``retry_in`` is the
+    number of seconds until the request is sent again if somebody asks for it; a shorter one is sent at once.
+    """
+
+    def __init__(
+        self,
+        request: str,
+        size: int,
+        server: str,
+        *,
+        connections: int,
+        reason: str,
+        largest_answered: int,
+        limit: int | None,
+        retry_in: float,
+    ) -> None:
+        super().__init__(request, size, server)
+        self.request = request
+        self.size = size
+        self.server = server
+        self.connections = connections
+        self.reason = reason
+        self.largest_answered = largest_answered
+        self.limit = limit
+        self.retry_in = retry_in
+        self.seen = request
+
+    def unsent(self, request: str, size: int, retry_in: float) -> PoisonRequest:
+        """Return the error of a *request* that is not sent because of what is known from this one."""
+        error = PoisonRequest(
+            request,
+            size,
+            self.server,
+            connections=self.connections,
+            reason=self.reason,
+            largest_answered=self.largest_answered,
+            limit=self.limit,
+            retry_in=retry_in,
+        )
+        error.seen = self.seen
+        return error
+
+    def __str__(self) -> str:
+        sent = "it" if self.seen == self.request else f"a request like it ({self.seen})"
+        times = "time" if self.connections == 1 else "times in a row"
+        told = f"{self.request} of {self.size} bytes: {sent} cost the connection to {self.server}"
+        told += f" {self.connections} {times} ({self.reason})"
+        if self.limit is not None:
+            told += (
+                f"; the server's jute.maxbuffer seems to be below {self.limit} bytes, it answered requests of up to"
+                f" {self.largest_answered}"
+            )
+        return f"{told}; the request is not sent for the next {self.retry_in:.3g} s"
 
 
 class RequestTimeout(SessionError, TimeoutError):

@@ -79,20 +79,9 @@ ROOMS: dict[str, set[str]] = {
 
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
 PURE_MODULES = {
-    "attempts",
-    "incidents",
-    "outage",
-    "states",
-    "machine",
-    "plan",
-    "reach",
-    "mirror",
-    "guard",
-    "kept",
-    "tree",
-    "acl",
-    "sessions",
-    "profiles",
+    *("attempts", "incidents", "isolation", "outage", "states", "machine"),
+    *("plan", "reach", "mirror", "guard", "kept"),
+    *("tree", "acl", "sessions", "profiles"),
 }
 PURE_ROOMS = {"balancing"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}

@@ -16,6 +16,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 from aioregistry._errors import (
     ConnectionLost,
     NoAuth,
+    PoisonRequest,
     RegistryError,
     ServerError,
     ServerSessionExpired,
@@ -107,7 +108,7 @@ class Follower:
         self.path = path
         self.mirror = Mirror(name)
         self.users = 0
-        self.refusal: NoAuth | None = None
+        self.refusal: NoAuth | PoisonRequest | None = None
         self.ended: RegistryError | None = None
         self._session = session
         self._strategy = strategy
@@ -424,7 +425,7 @@ class Follower:
             self._notify()
 
     def _refused(self, error: BaseException) -> None:
-        if isinstance(error, NoAuth):
+        if isinstance(error, NoAuth | PoisonRequest):
             if self.refusal is None:
                 self._repeated.tell("refused", logging.WARNING, "%s cannot be listed: %s", self.path, error)
             self.refusal = error

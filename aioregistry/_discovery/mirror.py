@@ -32,7 +32,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from aioregistry._errors import InvalidInstance, NoNode, ServerError
+from aioregistry._errors import InvalidInstance, NoNode, PoisonRequest, ServerError
 from aioregistry._model import Added, Difference, Entry, Invalid, Removed, Updated, decode
 from aioregistry._protocol import EventKind, Stat
 
@@ -60,7 +60,7 @@ class ReadNodes(NamedTuple):
 
 
 Question: TypeAlias = ListNames | FindService | ReadNodes
-Observation: TypeAlias = tuple[bytes, Stat] | ServerError
+Observation: TypeAlias = tuple[bytes, Stat] | ServerError | PoisonRequest
 _Node: TypeAlias = Entry[Any] | Invalid
 
 
@@ -272,8 +272,9 @@ class Mirror:
             self._missing = False
             self._require(SERVICE, epoch)
 
-    def observed(self, question: ReadNodes, observations: Sequence[Observation], zxid: int) -> None:
-        """Data and Stat of each node of *question*, or the server's error."""
+    def observed(self, question: ReadNodes, observations: Sequence[Observation], zxid: int | None) -> None:
+        """Data and Stat of each node of *question*, or why it cannot be read; *zxid* is None where nobody answered."""
+        zxid = self._horizon if zxid is None else zxid
         if zxid < self._horizon:
             self.refused(question)
             return

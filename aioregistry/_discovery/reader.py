@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aioregistry._errors import NoAuth, NoNode
+from aioregistry._errors import NoAuth, NoNode, PoisonRequest
 from aioregistry._protocol import Exists, GetChildren2, GetData, MultiRead, MultiReadData, WatchedEvent
 from aioregistry._session import Session, Watch
 
@@ -141,12 +141,15 @@ class Reader:
     def _take_nodes(self, question: ReadNodes, future: asyncio.Future[Any]) -> BaseException | None:
         names = question.names
         observations: Sequence[Observation]
+        zxid: int | None
         error = future.exception()
         if error is None:
             reply = future.result()
             zxid, observations = reply.zxid, reply.value if len(names) > 1 else (reply.value,)
         elif isinstance(error, NoNode | NoAuth) and len(names) == 1:
             zxid, observations = error.zxid, (error,)
+        elif isinstance(error, PoisonRequest) and len(names) == 1:
+            zxid, observations = None, (error,)
         else:
             self._pace.refused()
             return error

@@ -26,6 +26,7 @@ from aioregistry._errors import (
     NotReadOnly,
     NoWatcher,
     OperationTimeout,
+    PoisonRequest,
     QuotaExceeded,
     ReconfigDisabled,
     ReconfigInProgress,
@@ -96,6 +97,7 @@ REMEDIES: Mapping[type[RegistryError], Remedy] = MappingProxyType(
         NoChildrenForEphemerals: Remedy.REFUSED,
         NoWatcher: Remedy.REFUSED,
         NotEmpty: Remedy.REFUSED,
+        PoisonRequest: Remedy.REFUSED,
         QuotaExceeded: Remedy.REFUSED,
         ReconfigDisabled: Remedy.REFUSED,
         RequestTooLarge: Remedy.REFUSED,
@@ -113,6 +115,8 @@ _MARKER_OPERATIONS = 2
 
 def remedy(action: Action | None, error: RegistryError) -> Remedy:
     """Return what follows when *action* (None: looking) failed with *error*; one not in the table raises KeyError."""
+    if isinstance(error, PoisonRequest) and action is Action.WITHDRAW:
+        return Remedy.OMIT_MARKER  # the deletion alone may be what the server can take
     if not isinstance(error, TransactionAborted):
         return Remedy.MAKE_PARENTS if isinstance(error, NoNode) and action is Action.CREATE else REMEDIES[type(error)]
     if action is not Action.WITHDRAW or error.index >= _MARKER_OPERATIONS:

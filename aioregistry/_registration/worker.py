@@ -18,7 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from aioregistry._errors import (
     ChrootMissing,
@@ -27,6 +27,7 @@ from aioregistry._errors import (
     NodeExists,
     NodeNotEphemeral,
     NoNode,
+    PoisonRequest,
     RegistrationConflict,
     RegistrationDisplaced,
     RegistrationError,
@@ -68,6 +69,10 @@ would."""
 
 SESSIONS_KEPT: Final = 16
 """Ids of sessions that wrote the node, kept to know it by."""
+
+
+_Refusal: TypeAlias = ServerError | RequestTooLarge | PoisonRequest
+"""What a request itself fails with, not its connection or session."""
 
 
 class Observation(NamedTuple):
@@ -330,7 +335,7 @@ class Worker:
             return self._session.runtime.uniform(PERIOD / 2, PERIOD)
         try:
             error = await self._exchange(action, message)
-        except ServerError as unreadable:
+        except (ServerError, PoisonRequest) as unreadable:
             error = unreadable
         return None if error is None else await self._remedied(action, error)
 
@@ -353,7 +358,7 @@ class Worker:
 
     # ------------------------------------------------------------------ one round trip
 
-    async def _exchange(self, action: Action | None, message: Message[Any]) -> ServerError | RequestTooLarge | None:
+    async def _exchange(self, action: Action | None, message: Message[Any]) -> _Refusal | None:
         """Send *message*, and a read of the node in the same tick; return what *message* failed with.
 
         Where the quorum answered the one, the other is as new as that, and is taken note of. Raises what the reading
@@ -480,10 +485,12 @@ class Worker:
         if what is Remedy.MAKE_PARENTS:
             try:
                 await self._make_parents(str(self._target.marker) if action is Action.WITHDRAW else self._target.path)
-            except (ServerError, ChrootMissing) as obstacle:
+            except (ServerError, PoisonRequest, ChrootMissing) as obstacle:
                 error = obstacle
                 what = Remedy.OMIT_MARKER if action is Action.WITHDRAW else remedy(None, obstacle)
         if what is Remedy.OMIT_MARKER:
+            if not self._marked:
+                what = Remedy.REFUSED  # the deletion alone fails too
             self._marked = False
         if what is Remedy.REFUSED and self._refused(error):
             return None
@@ -504,6 +511,12 @@ class Worker:
             self._end(None)
         elif self._was_listed:
             self._release(refusal, up_to=self._desired.number)
+        elif isinstance(error, PoisonRequest) and self._task is not None:
+            # The server may have done what it never answered: what there is of it goes.
+            self.closing = True
+            self._withdrawals.begin(self._target.path, self._task)
+            self._tell_end(refusal)
+            return True
         else:
             self._end(refusal)
         return self._finished
@@ -540,7 +553,7 @@ class Worker:
         session = self._session
         with contextlib.suppress(NodeExists):
             if session.supports(CreateContainer.opcode) is not False:
-                with contextlib.suppress(Unimplemented):
+                with contextlib.suppress(Unimplemented, PoisonRequest):
                     await session.submit(parent_creation(self._target, path, container=True))
                     return
             await session.submit(parent_creation(self._target, path, container=False))
@@ -605,12 +618,12 @@ _TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMI
 """Where the quorum answered, so that what was read behind it is planned from."""
 
 
-def _error_of(answer: asyncio.Future[Reply[Any]]) -> ServerError | RequestTooLarge | None:
+def _error_of(answer: asyncio.Future[Reply[Any]]) -> _Refusal | None:
     """Return what a request failed with, inside a transaction too; raises what the connection or session did."""
     try:
         if isinstance(result := answer.result().value, MultiReply):
             result.raise_for_error()
-    except (ServerError, RequestTooLarge) as error:
+    except (ServerError, RequestTooLarge, PoisonRequest) as error:
         return error
     return None
 

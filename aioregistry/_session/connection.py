@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections import deque
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from aiozk.protocol.request import Request
 
 from aioregistry._errors import (
     ConnectionLost,
+    PoisonRequest,
     ProtocolError,
     RegistryError,
     RequestTooLarge,
@@ -25,6 +27,7 @@ from aioregistry._protocol import (
     WRITE_OPCODES,
     Connect,
     ConnectReply,
+    Exists,
     FrameDecoder,
     Reply,
     Sync,
@@ -38,10 +41,13 @@ from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint, Runtime
 
 from .attempts import AttemptOutcome
+from .isolation import Isolation, Sent
 
 __all__ = ["Answered", "Connection", "fail"]
 
 Answered: TypeAlias = Callable[["asyncio.Future[Reply[Any]]"], None]
+
+log = logging.getLogger("aioregistry.session")
 
 T = TypeVar("T")
 
@@ -65,6 +71,15 @@ class _Pending(NamedTuple, Generic[T]):
     future: asyncio.Future[Reply[T]]
     sent: float
     answered: Answered | None
+    size: int
+
+
+class _Held(NamedTuple):
+    """A request that waits until what was sent before it is answered, or which is to be sent apart."""
+
+    pending: _Pending[Any]
+    payload: bytes
+    apart: bool
 
 
 class Connection(asyncio.Protocol):
@@ -112,6 +127,17 @@ class Connection(asyncio.Protocol):
         self._unsent = 0
         """How many of the last in _pending are still in _outgoing."""
         self._receiving = False
+        # Suspects are sent apart from all others, in the order of submission; see isolation.py.
+        self._isolation: Isolation | None = None
+        self._on_poison: Callable[[PoisonRequest], None] | None = None
+        self._held: deque[_Held] = deque()
+        self._apart = 0
+        """How many were sent apart, since nothing was in flight."""
+        self._proven = self._proven_by_quorum = False
+        """Something was answered; something that the quorum was asked for."""
+        self._judged = False
+        self._convicted: dict[int, PoisonRequest] = {}
+        """By their place in _pending, those to blame for the end."""
 
     # ------------------------------------------------------------------ sending
 
@@ -119,6 +145,10 @@ class Connection(asyncio.Protocol):
         """Send the handshake; the answer goes to ``on_greeting``."""
         self._connect = (message, self._runtime.boot())
         self._send(message.serialize())
+
+    def isolate(self, isolation: Isolation, on_poison: Callable[[PoisonRequest], None]) -> None:
+        """From now on send suspects apart, and let *isolation* learn from the end; who is convicted is told."""
+        self._isolation, self._on_poison = isolation, on_poison
 
     def submit(self, request: Request, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]:
         """Send *request* with this tick's others, and return its answer's future.
@@ -140,14 +170,66 @@ class Connection(asyncio.Protocol):
             subject = getattr(request, "subject", type(request).__name__)
             fail(future, RequestTooLarge(subject, len(payload), self._max_request), answered)
             return future
-        pending = _Pending(request, xid, future, self._runtime.boot(), answered)
+        pending = _Pending(request, xid, future, self._runtime.boot(), answered, len(payload))
         if xid in self._aside:
             self._aside[xid].append(pending)
+            self._send(payload)
+            return future
+        apart = False
+        if self._isolation is not None and self._isolation.suspects:
+            try:
+                apart = self._isolation.apart(Sent(request, len(payload)), self._runtime.monotonic())
+            except PoisonRequest as error:
+                fail(future, error, answered)
+                return future
+        if apart or self._held or self._apart:
+            self._held.append(_Held(pending, payload, apart))
+            self._release_held()
         else:
-            self._pending.append(pending)
-            self._unsent += 1
-        self._send(payload)
+            self._queue(pending, payload)
         return future
+
+    def _queue(self, pending: _Pending[Any], payload: bytes) -> None:
+        self._pending.append(pending)
+        self._unsent += 1
+        self._send(payload)
+
+    def _release_held(self) -> None:
+        """Send what is held, as far as it need not wait any more."""
+        isolation = self._isolation
+        assert isolation is not None, "without it nothing is held"
+        if self._apart and not self._pending:
+            self._apart = 0
+            isolation.survived()
+        while self._held and not self.closed:
+            pending, payload, apart = self._held[0]
+            if self._pending and apart != bool(self._apart):
+                return
+            if apart:
+                if self._apart >= isolation.window:
+                    return
+                if not self._pending and not self._is_proven(pending.request):
+                    self._ask_for_proof(pending.request)
+                    return
+                self._apart += 1
+            self._held.popleft()
+            self._queue(pending._replace(sent=self._runtime.boot()), payload)
+
+    def _is_proven(self, request: Any) -> bool:
+        """Whether the connection has answered what goes the same way as *request*."""
+        return self._proven_by_quorum if self._asks_quorum(request) else self._proven
+
+    def _asks_quorum(self, request: Any) -> bool:
+        assert self._isolation is not None
+        return request.opcode in WRITE_OPCODES and not self._isolation.has_convicted(Sync.opcode)
+
+    def _ask_for_proof(self, request: Any) -> None:
+        """Ask what any server answers: a connection that ends with this tells nothing of what would have come next."""
+        proof = Sync("/") if self._asks_quorum(request) else Exists("/")
+        xid = self._next_xid(proof)
+        payload = proof.serialize(xid)
+        future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
+        self._queue(_Pending(proof, xid, future, self._runtime.boot(), None, len(payload)), payload)
 
     def _next_xid(self, request: Any) -> int:
         if request.special_xid in self._aside:
@@ -182,6 +264,9 @@ class Connection(asyncio.Protocol):
         except ProtocolError as error:
             self.outcome = AttemptOutcome.FOREIGN
             self._abandon(str(error))
+        except Exception as defect:
+            log.exception("what %s sent could not be worked off: leaving it", self.endpoint)
+            self._abandon(f"a defect of aioregistry: {type(defect).__name__}")
         finally:
             self._receiving = False
             self._flush()
@@ -220,22 +305,44 @@ class Connection(asyncio.Protocol):
         queue = self._aside.get(xid, self._pending)
         if not queue or queue[0].xid != xid:
             raise ProtocolError(f"a reply with xid {xid}, which is not the next one awaited")
-        pending = queue.popleft()
+        # It stays in the queue until its answer is known, so that whatever is raised before finds somebody to tell.
+        pending = queue[0]
         reply: Reply[Any] | None = None
         error: RegistryError | None = None
         try:
             reply = decode_reply(pending.request, frame)
-        except ProtocolError:
+        except ProtocolError as unreadable:
             # What else comes on this connection cannot be trusted either; whoever waits hears that it was lost.
-            queue.appendleft(pending)
+            self._judge(str(unreadable), unreadable=queue is self._pending)
             raise
         except RegistryError as failure:
             error = failure
+        except Exception as defect:
+            log.exception("the reply to %s could not be decoded", type(pending.request).__name__)
+            self._judge(f"a defect of aioregistry: {defect!r}", unreadable=queue is self._pending)
+            raise ProtocolError("a reply that could not be decoded") from defect
+        queue.popleft()
+        self._resolve(pending, reply, error)
+        if self._held or self._apart:
+            self._release_held()
+
+    def _resolve(self, pending: _Pending[Any], reply: Reply[Any] | None, error: RegistryError | None) -> None:
+        """Take note of an answer, and tell whoever waits, whatever taking note raises."""
         if pending.request.opcode in _EVIDENT and (
             error is None or (isinstance(error, ServerError) and error.code not in _LOCAL_ERRORS)
         ):
             self.evidence = max(self.evidence, pending.sent)
-        self._on_answer(self, pending.request, error)
+            self._proven_by_quorum = True
+        self._proven = self._proven or pending.xid not in self._aside  # a server answers those before it reads others
+        if self._isolation is not None:
+            if self._isolation.suspects:
+                self._isolation.answered(Sent(pending.request, pending.size))
+            elif pending.size > self._isolation.largest:
+                self._isolation.largest = pending.size
+        try:
+            self._on_answer(self, pending.request, error)
+        except Exception:
+            log.exception("taking note of the answer to %s failed", type(pending.request).__name__)
         if pending.future.done():  # whoever waited was cancelled
             return
         if error is None:
@@ -244,7 +351,10 @@ class Connection(asyncio.Protocol):
         else:
             fail(pending.future, error)
         if pending.answered is not None:
-            pending.answered(pending.future)
+            try:
+                pending.answered(pending.future)
+            except Exception:
+                log.exception("%r raised", pending.answered)
 
     # ------------------------------------------------------------------ ending
 
@@ -257,11 +367,39 @@ class Connection(asyncio.Protocol):
             self._flush()
             self._end(reason, error)
 
+    def silent(self, reason: str) -> None:
+        """It is about to be dropped because nothing was answered, perhaps because of what is in flight."""
+        if not self.closed:
+            self._judge(reason, silent=True)
+
     def _abandon(self, reason: str) -> None:
         """It ended by itself, or has to be ended for what came from it."""
         if not self.closed:
+            if not self._judged:
+                self._judge(reason)
             self._end(reason)
             self._on_lost(self)
+
+    def _judge(self, reason: str, *, unreadable: bool = False, silent: bool = False) -> None:
+        """Find out whether something in flight is to blame; *unreadable*: it is known to be the first."""
+        self._judged = True
+        if self._isolation is None:
+            return
+        in_flight = [Sent(each.request, each.size) for each in islice(self._pending, len(self._pending) - self._unsent)]
+        self._convicted = self._isolation.died(
+            in_flight,
+            self._runtime.monotonic(),
+            server=str(self.endpoint),
+            reason=reason,
+            # A leader that answers nobody leaves a sync unanswered, whatever the server does about reads.
+            proven=bool(in_flight)
+            and self._is_proven(in_flight[0].request)
+            and not (silent and in_flight[0].request.opcode == Sync.opcode),
+            unreadable=0 if unreadable else None,
+        )
+        if self._on_poison is not None:
+            for error in self._convicted.values():
+                self._on_poison(error)
 
     def _end(self, reason: str, error: RegistryError | None = None) -> None:
         self.closed, self.reason = True, reason
@@ -271,7 +409,12 @@ class Connection(asyncio.Protocol):
         for number, pending in enumerate(chain(self._pending, *self._aside.values())):
             maybe_applied = number < sent and pending.request.opcode in WRITE_OPCODES
             if not pending.future.done():
-                fail(pending.future, error or self._lost(maybe_applied=maybe_applied), pending.answered)
+                cause = error or self._convicted.get(number) or self._lost(maybe_applied=maybe_applied)
+                fail(pending.future, cause, pending.answered)
+        held, self._held = self._held, deque()
+        for pending, _, _ in held:
+            if not pending.future.done():
+                fail(pending.future, error or self._lost(maybe_applied=False), pending.answered)
         for queue in self._aside.values():
             queue.clear()
         self._pending.clear()

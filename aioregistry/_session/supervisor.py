@@ -24,6 +24,7 @@ from aioregistry._errors import (
     ConnectTimeout,
     MarshallingError,
     NoNode,
+    PoisonRequest,
     RegistryError,
     SessionClosed,
     SessionFailed,
@@ -61,6 +62,7 @@ from .backoff import attempt_deadline, handshake_deadline, retry_delay
 from .connection import Answered, Connection, fail
 from .dialer import Dialer
 from .hosts import Hosts
+from .isolation import Isolation
 from .machine import (
     Accepted,
     Announce,
@@ -157,6 +159,9 @@ class Session:
         """Handshakes in a row that were not answered in time."""
         self._repeated = IncidentLog(log)
         self._knows: dict[str, dict[int, bool]] = {}
+        self._presumed_unknown: set[str] = set()
+        """Servers that are taken to know no MultiRead because that cost the connection, which may have other causes."""
+        self._isolation = Isolation()
         self._watched = Watches()
         self._news_since = 0
         """The zxid that watches are restored with."""
@@ -622,7 +627,7 @@ class Session:
 
     def _answered(self, connection: Connection, request: Any, error: RegistryError | None) -> None:
         opcode = request.opcode
-        if isinstance(error, AuthFailed) and self._machine.phase is Phase.PRIMING:
+        if isinstance(error, AuthFailed) and isinstance(request, Auth) and self._machine.phase is Phase.PRIMING:
             # Here, not where the answer is awaited: the server closes the connection behind it, and the end may come in
             # the same callback.
             self.failure = AuthenticationFailed(request.scheme, str(connection.endpoint))
@@ -749,21 +754,26 @@ class Session:
     async def _prime(self) -> None:
         connection = self._connection
         assert connection is not None
+        connection.isolate(self._isolation, self._poison_found)
         deadline = self.timeout / HEARTBEATS_PER_TIMEOUT
         try:
             async with asyncio.timeout(deadline):
                 await self._authenticate(connection)
                 await self._learn(connection)
                 await self._restore_watches(connection)
-        except (ConnectionLost, AuthFailed):
-            return  # reported already
         except TimeoutError:
+            connection.silent("nothing was answered")
             self._leave(connection, f"accepted the session, then did not answer within {deadline:.3g} s")
             return
+        except ConnectionLost:
+            return  # reported already
         except RegistryError as error:
             # An expiry between the acceptance and this, a server that is overloaded, or is no longer of the version
             # that was found at its address.
-            self._knows.pop(str(connection.endpoint), None)
+            if not isinstance(error, PoisonRequest):
+                self._knows.pop(str(connection.endpoint), None)
+            if connection.closed:
+                return  # reported already
             self._leave(connection, f"accepted the session, then failed: {error}", AttemptOutcome.FAILED)
             return
         self._note(connection.endpoint, AttemptOutcome.ACCEPTED, "accepted the session")
@@ -776,9 +786,19 @@ class Session:
     async def _learn(self, connection: Connection) -> None:
         # An unknown opcode costs the connection and whatever is pipelined behind it, so it is asked alone, before
         # anybody else may speak, and once per server. MultiRead came with the recursive watches (3.6).
+        server = str(connection.endpoint)
+        if server in self._presumed_unknown:
+            self._presumed_unknown.discard(server)
+            self._knows.pop(server, None)
         if self.supports(MultiRead.opcode) is None:
             try:
                 await connection.submit(MultiRead([GetData("/")]))
+            except PoisonRequest as error:
+                if connection.closed:
+                    raise
+                log.info("%s is taken to know no MultiRead: %s", connection.endpoint, error)
+                self._knows.setdefault(server, {})[MultiRead.opcode] = False
+                self._presumed_unknown.add(server)
             except (Unimplemented, MarshallingError):
                 log.info("%s knows no MultiRead: one-shot watches and single reads are used", connection.endpoint)
                 # Most versions close the connection with that answer: nobody is told that it serves before it has.
@@ -786,9 +806,22 @@ class Session:
 
     async def _restore_watches(self, connection: Connection) -> None:
         recursive = self.supports(AddWatch.opcode) is True
-        requests = self._watched.restore(self._news_since, recursive=recursive, max_request=self.max_request)
+        # Whoever knows that a request was too long does not know by how much; half of it is found fitting soon.
+        limit = self._isolation.limit
+        most = self.max_request if limit is None else min(self.max_request, limit // 2)
+        requests = self._watched.restore(self._news_since, recursive=recursive, max_request=most)
         for answer in [connection.submit(request) for request in requests]:
-            await answer
+            try:
+                await answer
+            except PoisonRequest as error:
+                if connection.closed:
+                    raise
+                # Registrations and views look anew after each connect, and leave new watches with that.
+                log.warning("watches are not restored: %s", error)
+
+    def _poison_found(self, error: PoisonRequest) -> None:
+        log.warning("%s", error)
+        self.emit("session.poison", request=error.request, size=error.size, server=error.server, limit=error.limit)
 
     # ------------------------------------------------------------------ serving: heartbeats
 
@@ -823,6 +856,7 @@ class Session:
                 *("no answer", logging.WARNING, "%s has not answered a sync for %.3g s: leaving it"),
                 *(connection.endpoint, interval),
             )
+            connection.silent("nothing was answered any more")
             self._leave(connection, f"did not answer a sync within {interval:.3g} s")
 
     async def _measured(self, waiting: Any, planned: float) -> bool:
@@ -924,7 +958,7 @@ class TreeWatch(Watch):
                 raise UnsupportedServer(f"{session.server} has no recursive watches")
             try:
                 await session.submit(AddWatch(self._path))
-            except (Unimplemented, MarshallingError) as error:
+            except (Unimplemented, MarshallingError, PoisonRequest) as error:
                 raise UnsupportedServer(f"{session.server} has no recursive watches") from error
 
     def _listen(self) -> None:

@@ -1,0 +1,262 @@
+"""Requests that cost the connection: whoever made one is told, everybody else goes on, and what fits is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+import aioregistry
+from aioregistry import PoisonRequest, RegistrationError, Registry, Status
+from aioregistry.testing._proxy import TcpProxy
+from tests.conftest import StartZooKeeper
+from tests.integration.scene import DEADLINE, instance_of, until
+from tests.support.frames import Frame, FrameProxy
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer
+
+T = 6.0
+CREATE2, MULTI, CREATE_CONTAINER, ADD_WATCH, MULTI_READ, GET_DATA, SET_WATCHES, SET_WATCHES2, SET_DATA = (
+    *(15, 14, 19, 106, 22, 4, 101, 105, 5),
+)
+
+
+@contextlib.asynccontextmanager
+async def bystanders(registry: Registry) -> AsyncIterator[Callable[[], object]]:
+    """A registration and a view of others on the same session; yields what is true while both are well."""
+    async with (
+        registry.register(instance_of("bystander")) as registration,
+        registry.discover("bystander", guard=None) as view,
+    ):
+        await view.wait_for(lambda snapshot: len(snapshot) == 1, timeout=DEADLINE)
+        yield lambda: registration.status is Status.LIVE and view.fresh
+        await until(lambda: registration.status is Status.LIVE and view.fresh)
+        assert set(await view.sync(DEADLINE)) == {"a"}
+
+
+def refusing(*opcodes: int) -> Callable[[Frame], bytes | None]:
+    """A server that hangs up on these operations."""
+    return lambda frame: None if frame.up and frame.opcode in opcodes else frame.body
+
+
+class TestLargerThanTheServersLimit:
+    LIMIT = 100_000
+
+    @pytest.fixture
+    async def small(self, start_zookeeper: StartZooKeeper) -> ZooKeeperServer:
+        return await start_zookeeper(tick_time_ms=200, jute_max_buffer=self.LIMIT)
+
+    async def test_a_registration_is_told_and_the_others_go_on(
+        self, small: ZooKeeperServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        events: list[dict[str, object]] = []
+
+        def on_event(name: str, fields: dict[str, object]) -> None:
+            if name == "session.poison":
+                events.append(fields)
+
+        async with (
+            aioregistry.connect(small.address, session_timeout=T, on_event=on_event) as registry,
+            bystanders(registry) as well,
+        ):
+            with pytest.raises(RegistrationError) as raised:
+                async with asyncio.timeout(DEADLINE):
+                    _ = await registry.register(instance_of("chat", id="big", payload="x" * 2 * self.LIMIT))
+            cause = raised.value.__cause__
+            assert isinstance(cause, PoisonRequest)
+            assert "/services/chat/big" in cause.request
+            assert cause.size > 2 * self.LIMIT
+            assert cause.limit == cause.size
+            assert cause.server == small.address
+            assert [event["request"] for event in events] == [cause.request]
+            connections = registry.session.generation
+            assert connections < 10
+            await until(lambda: bool(well()))
+            # What is known of the server's limit spares the next one the way there.
+            with pytest.raises(RegistrationError) as again:
+                _ = await registry.register(instance_of("chat", id="big2", payload="x" * 3 * self.LIMIT))
+            assert isinstance(again.value.__cause__, PoisonRequest)
+            assert registry.session.generation == connections
+            async with registry.register(instance_of("chat", id="big", payload="it fits")) as registration:
+                assert registration.status is Status.LIVE
+        assert len([each for each in caplog.records if "cost the connection" in each.getMessage()]) <= 3
+
+    async def test_an_update_is_told_and_one_that_fits_is_tried_at_once(self, small: ZooKeeperServer) -> None:
+        async with (
+            Judge(small.address) as judge,
+            aioregistry.connect(small.address, session_timeout=T) as registry,
+            bystanders(registry),
+            registry.register(instance_of("chat", payload="first")) as registration,
+        ):
+            with pytest.raises(RegistrationError) as raised:
+                async with asyncio.timeout(DEADLINE):
+                    await registration.update(payload="x" * 2 * self.LIMIT)
+            assert isinstance(raised.value.__cause__, PoisonRequest)
+            await until(lambda: registration.status is Status.LIVE)
+            async with asyncio.timeout(DEADLINE):
+                await registration.update(payload="it fits")
+            node = await judge.node("/services/chat/a")
+            assert node is not None
+            assert b"it fits" in node.data
+            assert registry.session.generation < 10
+
+    async def test_watches_that_are_too_many_for_one_request_are_restored_in_several(
+        self, start_zookeeper: StartZooKeeper
+    ) -> None:
+        server = await start_zookeeper(tick_time_ms=200, jute_max_buffer=8_000)
+        with TcpProxy((server.host, server.port)) as proxy:
+            async with aioregistry.connect(proxy.address, session_timeout=T) as registry:
+                fired: list[str] = []
+                for number in range(200):
+                    path = f"/watched-{number:03}-{'x' * 100}"
+                    registry.session.watches.listen(path, lambda event: fired.append(event.path))
+                    with contextlib.suppress(aioregistry.ServerError):
+                        await registry.session.request(exists(path))
+                proxy.cut()
+                await until(lambda: registry.session.generation > 1 and registry.session.connected)
+                assert registry.session.generation < 12
+                async with Judge(server.address) as judge:
+                    await judge.make(f"/watched-199-{'x' * 100}")
+                await until(lambda: fired == [f"/watched-199-{'x' * 100}"])
+
+
+def exists(path: str) -> object:
+    from aioregistry._protocol import Exists
+
+    return Exists(path, watch=True)
+
+
+class TestServersThatHangUp:
+    """On an operation, as none of Apache's does."""
+
+    @pytest.fixture
+    async def frames(self, own_zookeeper: ZooKeeperServer) -> AsyncIterator[FrameProxy]:
+        async with FrameProxy((own_zookeeper.host, own_zookeeper.port)) as frames:
+            yield frames
+
+    async def test_on_creating(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
+        async with (
+            Judge(own_zookeeper.address) as judge,
+            aioregistry.connect(frames.address, session_timeout=T) as registry,
+            bystanders(registry) as well,
+        ):
+            frames.filter = refusing(CREATE2, MULTI)
+            with pytest.raises(RegistrationError) as raised:
+                async with asyncio.timeout(DEADLINE):
+                    _ = await registry.register(instance_of("chat"))
+            assert isinstance(raised.value.__cause__, PoisonRequest)
+            assert raised.value.__cause__.limit is None
+            await until(lambda: bool(well()))
+            assert registry.session.generation < 10
+            frames.filter = lambda frame: frame.body
+            assert await judge.node("/services/chat/a") is None
+
+    async def test_after_creating_leaves_nothing_behind(
+        self, frames: FrameProxy, own_zookeeper: ZooKeeperServer
+    ) -> None:
+        """The server does it, and hangs up instead of saying so; a look shows that it is there."""
+        async with (
+            Judge(own_zookeeper.address) as judge,
+            aioregistry.connect(frames.address, session_timeout=T) as registry,
+        ):
+            await judge.make("/services/chat")
+            frames.filter = lambda frame: None if not frame.up and frame.opcode == CREATE2 else frame.body
+            async with asyncio.timeout(DEADLINE), registry.register(instance_of("chat")) as registration:
+                assert registration.status is Status.LIVE
+            assert await judge.node("/services/chat/a") is None
+
+    @pytest.mark.parametrize(
+        "opcodes",
+        [(MULTI_READ,), (ADD_WATCH,), (SET_WATCHES, SET_WATCHES2), (MULTI_READ, ADD_WATCH, SET_WATCHES, SET_WATCHES2)],
+        ids=["MultiRead", "AddWatch", "SetWatches", "all of them"],
+    )
+    async def test_on_what_can_be_done_without(self, frames: FrameProxy, opcodes: tuple[int, ...]) -> None:
+        frames.filter = refusing(*opcodes)
+        async with (
+            asyncio.timeout(2 * DEADLINE),
+            aioregistry.connect(frames.address, session_timeout=T, connect_timeout=DEADLINE) as registry,
+            registry.register(instance_of("chat")) as registration,
+            registry.discover("chat", guard=None) as view,
+        ):
+            assert set(await view.sync(DEADLINE)) == {"a"}
+            frames.cut()
+            await until(lambda: not registry.session.connected)
+            await until(lambda: registration.status is Status.LIVE and view.fresh)
+            await registration.update(payload="news")
+            await view.wait_for(lambda snapshot: snapshot["a"].payload == "news", timeout=DEADLINE)
+            assert registry.session.generation < 30
+
+    async def test_on_containers_and_markers(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
+        frames.filter = refusing(CREATE_CONTAINER, MULTI)
+        async with (
+            Judge(own_zookeeper.address) as judge,
+            aioregistry.connect(frames.address, session_timeout=T) as registry,
+        ):
+            registration = registry.register(instance_of("chat"), close_timeout=DEADLINE)
+            async with asyncio.timeout(DEADLINE), registration:
+                assert registration.status is Status.LIVE
+            assert registration.withdrawn
+            assert await judge.node("/services/chat/a") is None
+
+
+class TestRepliesThatCannotBeRead:
+    @pytest.fixture
+    async def frames(self, own_zookeeper: ZooKeeperServer) -> AsyncIterator[FrameProxy]:
+        async with FrameProxy((own_zookeeper.host, own_zookeeper.port)) as frames:
+            yield frames
+
+    async def test_to_setting_a_watch(self, frames: FrameProxy) -> None:
+        def empty(frame: Frame) -> bytes:
+            return frame.body[:16] if not frame.up and frame.opcode == ADD_WATCH else frame.body
+
+        frames.filter = empty
+        async with (
+            aioregistry.connect(frames.address, session_timeout=T) as registry,
+            registry.register(instance_of("chat")) as registration,
+            registry.discover("chat", guard=None) as view,
+        ):
+            await registration.update(payload="news")
+            await view.wait_for(lambda snapshot: snapshot["a"].payload == "news", timeout=DEADLINE)
+            assert registry.session.generation < 10
+
+    async def test_to_reading_one_of_many(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
+        """It is listed as what cannot be read, and the others as what they are."""
+
+        def cut_short(frame: Frame) -> bytes:
+            if not frame.up and frame.opcode in (GET_DATA, MULTI_READ) and b"POISON" in frame.body:
+                return frame.body[:-3]
+            return frame.body
+
+        frames.filter = cut_short
+        async with Judge(own_zookeeper.address) as judge, aioregistry.connect(own_zookeeper.address) as publisher:
+            await judge.make("/services/chat")
+            for number in range(20):
+                payload = "POISON" if number == 7 else "good"
+                _ = await publisher.register(instance_of("chat", id=f"i{number}", payload=payload))
+            async with (
+                aioregistry.connect(frames.address, session_timeout=T) as registry,
+                registry.register(instance_of("bystander")) as registration,
+                asyncio.timeout(2 * DEADLINE),
+                registry.discover("chat", guard=None) as view,
+            ):
+                snapshot = await view.sync(DEADLINE)
+                assert len(snapshot) == 19
+                assert set(snapshot.invalid) == {"i7"}
+                await until(lambda: registration.status is Status.LIVE and view.fresh)
+                assert registry.session.generation < 25
+
+    async def test_to_the_list_raises(self, frames: FrameProxy) -> None:
+        frames.filter = lambda frame: frame.body[:-2] if not frame.up and frame.opcode in (8, 12) else frame.body
+        async with (
+            aioregistry.connect(frames.address, session_timeout=T) as registry,
+            registry.register(instance_of("chat")) as registration,
+        ):
+            with pytest.raises(PoisonRequest):
+                async with asyncio.timeout(DEADLINE):
+                    await registry.services()
+            with pytest.raises(PoisonRequest):
+                async with asyncio.timeout(DEADLINE), registry.discover("chat"):
+                    pass
+            await until(lambda: registration.status is Status.LIVE)

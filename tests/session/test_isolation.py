@@ -1,0 +1,233 @@
+"""Which requests cost the connection: suspected together, tried apart, convicted alone, cleared by any answer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioregistry._errors import PoisonRequest
+from aioregistry._protocol import Create2, Delete, GetData, Multi, MultiReadData, SetWatches, Sync
+from aioregistry._session.isolation import (
+    ALONE,
+    ENOUGH,
+    FIRST_TERM,
+    LONGEST_TERM,
+    SMALLEST_LIMIT,
+    TOGETHER,
+    Isolation,
+    Sent,
+)
+
+LARGE = SMALLEST_LIMIT * 4
+
+
+def create(name: str, size: int = 100) -> Sent:
+    return Sent(Create2(f"/services/chat/{name}", b""), size)
+
+
+def died(isolation: Isolation, *in_flight: Sent, now: float = 0.0, **more: Any) -> dict[int, PoisonRequest]:
+    options: dict[str, Any] = {"server": "zk:2181", "reason": "closed", "proven": True}
+    return isolation.died(in_flight, now, **(options | more))
+
+
+def convict(isolation: Isolation, sent: Sent, now: float = 0.0) -> PoisonRequest:
+    for _ in range(ENOUGH):
+        if found := died(isolation, sent, now=now):
+            return found[0]
+    raise AssertionError("nothing was convicted")
+
+
+def refused(isolation: Isolation, sent: Sent, now: float) -> PoisonRequest | None:
+    try:
+        isolation.apart(sent, now)
+    except PoisonRequest as error:
+        return error
+    return None
+
+
+def test_one_death_makes_no_suspect() -> None:
+    isolation = Isolation()
+    assert not died(isolation, create("a"), create("b"))
+    assert not isolation.apart(create("a"), 0)
+
+
+def test_what_was_there_at_two_deaths_is_sent_apart_and_no_other() -> None:
+    isolation = Isolation()
+    died(isolation, create("a"), create("b"))
+    died(isolation, create("a"), create("c"))
+    assert isolation.apart(create("a"), 0)
+    assert not isolation.apart(create("b"), 0)
+    assert not isolation.apart(create("c"), 0)
+
+
+def test_an_answer_clears_whatever_it_is() -> None:
+    isolation = Isolation()
+    for _ in range(TOGETHER):
+        died(isolation, create("a"), create("b"))
+    isolation.answered(create("a"))
+    assert not isolation.apart(create("a"), 0)
+    assert isolation.apart(create("b"), 0)
+
+
+def test_it_is_convicted_when_it_was_alone_often_enough() -> None:
+    isolation = Isolation()
+    for _ in range(TOGETHER):
+        assert not died(isolation, create("a"), create("b"))
+    for _ in range(ALONE - 1):
+        assert not died(isolation, create("a"))
+    (error,) = died(isolation, create("a")).values()
+    assert error.request == "Create2 /services/chat/a"
+    assert (error.size, error.server, error.connections) == (100, "zk:2181", TOGETHER + ALONE)
+    for said in ("Create2 /services/chat/a", "100 bytes", "zk:2181", "closed"):
+        assert said in str(error)
+
+
+def test_a_connection_that_never_answered_anything_convicts_nobody() -> None:
+    isolation = Isolation()
+    for _ in range(10):
+        assert not died(isolation, create("a"), proven=False)
+    assert isolation.apart(create("a"), 0)
+
+
+def test_company_at_a_death_makes_it_begin_again_with_being_alone() -> None:
+    isolation = Isolation()
+    for _ in range(10):
+        for _ in range(ALONE - 1):
+            assert not died(isolation, create("a"))
+        assert not died(isolation, create("a"), create("b"))
+
+
+def test_a_reply_that_cannot_be_read_convicts_nobody_else() -> None:
+    isolation = Isolation()
+    for _ in range(ALONE - 1):
+        assert not died(isolation, create("a"), create("b"), unreadable=0)
+    assert list(died(isolation, create("a"), create("b"), unreadable=0)) == [0]
+    assert refused(isolation, create("b"), 0) is None
+
+
+def test_a_convicted_request_is_refused_for_a_term_then_tried_apart_and_the_term_doubles() -> None:
+    isolation = Isolation()
+    term, now = FIRST_TERM, 0.0
+    convict(isolation, create("a"), now)
+    for _ in range(10):
+        assert refused(isolation, create("a"), now + term - 0.1) is not None
+        now += term
+        assert isolation.apart(create("a"), now)
+        assert died(isolation, create("a"), now=now), "one more death is enough"
+        term = min(2 * term, LONGEST_TERM)
+    isolation.answered(create("a"))
+    assert not isolation.apart(create("a"), now)
+
+
+def test_a_shorter_one_is_tried_at_once() -> None:
+    isolation = Isolation()
+    convict(isolation, create("a", LARGE))
+    assert refused(isolation, create("a", LARGE), 1) is not None
+    assert isolation.apart(create("a", LARGE - 1), 1)
+
+
+def test_the_servers_limit_is_remembered() -> None:
+    isolation = Isolation()
+    isolation.answered(create("small", 300))
+    error = convict(isolation, create("a", LARGE))
+    assert isolation.limit == error.limit == LARGE
+    assert error.largest_answered == 300
+    other = refused(isolation, create("b", LARGE + 1), 1)
+    assert other is not None
+    assert "Create2 /services/chat/b" in str(other)
+    assert "Create2 /services/chat/a" in str(other), "it says from which it is known"
+    assert not isolation.apart(create("b", LARGE - 1), 1)
+    isolation.answered(create("c", LARGE + 5))
+    assert isolation.limit is None
+
+
+@pytest.mark.parametrize(("largest", "size"), [(0, SMALLEST_LIMIT - 1), (LARGE, LARGE)])
+def test_what_others_exceed_or_no_server_forbids_is_no_limit(largest: int, size: int) -> None:
+    isolation = Isolation()
+    isolation.answered(create("others", largest))
+    assert convict(isolation, create("a", size)).limit is None
+    assert isolation.limit is None
+
+
+def test_an_operation_that_costs_connections_again_and_again_is_refused_at_once() -> None:
+    isolation = Isolation()
+    convict(isolation, create("a"))
+    deaths = 0
+    for number in itertools.count():
+        sent = create(f"b{number}")
+        if refused(isolation, sent, 1) is not None:
+            break
+        assert isolation.apart(sent, 1)
+        assert died(isolation, sent, now=1)
+        deaths += 1
+    assert deaths <= 3
+    assert refused(isolation, Sent(GetData("/services/chat/a"), 100), 1) is None
+    isolation.answered(create("late"))
+    assert refused(isolation, create("yet another"), 1) is None
+
+
+def test_what_makes_a_request_the_same() -> None:
+    same: Sequence[tuple[Any, Any]] = [
+        (Create2("/a", b"1"), Create2("/a", b"2")),
+        (Multi([Delete("/a", 1), Create2("/a", b"1")]), Multi([Delete("/a", 2), Create2("/a", b"2")])),
+        (MultiReadData("/a", ("b", "c")), MultiReadData("/a", ("b", "c"))),
+        (SetWatches(1, ["/a"]), SetWatches(2, ["/b"])),
+    ]
+    for one, other in same:
+        isolation = Isolation()
+        for _ in range(TOGETHER):
+            died(isolation, Sent(one, 50), create("x"))
+        assert isolation.apart(Sent(other, 60), 0)
+    different: Sequence[tuple[Any, Any]] = [
+        (Create2("/a", b""), Create2("/b", b"")),
+        (GetData("/a"), Sync("/a")),
+        (MultiReadData("/a", ("b", "c")), MultiReadData("/a", ("b",))),
+        (Multi([Delete("/a")]), Multi([Delete("/b")])),
+    ]
+    for one, other in different:
+        isolation = Isolation()
+        for _ in range(TOGETHER):
+            died(isolation, Sent(one, 50), create("x"))
+        assert not isolation.apart(Sent(other, 50), 0)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    isolation = Isolation()
+    for start in range(0, 10_000, 100):
+        died(isolation, *[create(str(start + number)) for number in range(100)])
+    for number in range(2_000):
+        for _ in range(TOGETHER + ALONE):
+            died(isolation, create(str(number)))
+    assert len(isolation._suspects) + len(isolation._convicted) <= 4096
+
+
+@given(st.integers(1, 300), st.data())
+def test_one_among_many_is_found_in_few_deaths(count: int, data: st.DataObject) -> None:
+    """The whole loop: everybody repeats for ever, one kills the connection, and the others are answered in the end."""
+    culprit = data.draw(st.integers(0, count - 1))
+    requests = [create(str(number)) for number in range(count)]
+    isolation, waiting, deaths, rounds = Isolation(), list(range(count)), 0, 0
+    while waiting:
+        rounds += 1
+        assert rounds < 200
+        apart = [number for number in waiting if isolation.apart(requests[number], 0)]
+        batch = apart[: isolation.window] if apart and apart[0] == waiting[0] else []
+        if not batch:  # others go together, up to the first that must not
+            batch = waiting[: waiting.index(apart[0])] if apart else list(waiting)
+        if culprit in batch:
+            deaths += 1
+            convicted = died(isolation, *[requests[number] for number in batch])
+            assert set(convicted) <= {batch.index(culprit)}
+            if convicted:
+                waiting.remove(culprit)
+        else:
+            for number in batch:
+                isolation.answered(requests[number])
+                waiting.remove(number)
+            isolation.survived()
+    assert deaths <= TOGETHER + ALONE + 2 * count.bit_length()
