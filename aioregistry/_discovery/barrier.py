@@ -14,7 +14,16 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from aioregistry._errors import BadVersion, NoAuth, NoNode, ServerError, ServerSessionExpired, SessionMoved, Throttled
+from aioregistry._errors import (
+    BadVersion,
+    NoAuth,
+    NoNode,
+    PoisonRequest,
+    ServerError,
+    ServerSessionExpired,
+    SessionMoved,
+    Throttled,
+)
 from aioregistry._protocol import Delete, Sync
 from aioregistry._session import Session
 
@@ -27,6 +36,7 @@ _PASSED: Final = (NoNode, NoAuth, BadVersion)
 """What the quorum answers, all of it decided by the leader and told in the order of the writes."""
 _BY_THE_CALLER: Final = (SessionMoved, ServerSessionExpired, Throttled)
 """Errors that say nothing about what the server can do: another connection or attempt may pass."""
+_REFUSALS: Final = (ServerError, PoisonRequest)
 
 
 class Barrier:
@@ -60,7 +70,7 @@ class Barrier:
 
     def _answered(self, answer: asyncio.Future[Any]) -> None:
         error = answer.exception()
-        if isinstance(error, ServerError) and not isinstance(error, (*_PASSED, *_BY_THE_CALLER)):
+        if isinstance(error, _REFUSALS) and not isinstance(error, (*_PASSED, *_BY_THE_CALLER)):
             self._fall_back(str(error))
         else:
             self._end(None if isinstance(error, _PASSED) else error)
@@ -74,7 +84,7 @@ class Barrier:
 
     def _synced(self, answer: asyncio.Future[Any]) -> None:
         error = answer.exception()
-        refused = isinstance(error, ServerError) and not isinstance(error, _BY_THE_CALLER)
+        refused = isinstance(error, _REFUSALS) and not isinstance(error, _BY_THE_CALLER)
         self._end(None if refused else error)
 
     def _end(self, error: BaseException | None) -> None:
