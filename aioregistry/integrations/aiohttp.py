@@ -153,7 +153,10 @@ class AppRunner(web.AppRunner):
             hosting.reset(token)
 
     def announce(self) -> None:
-        """The sites accept connections: the application is listed from now on."""
+        """The sites accept connections: the application is listed from now on.
+
+        Raises InvalidArgument where nobody listens on the port of a membership.
+        """
         self._hosting.listen()
 
     async def cleanup(self) -> None:
@@ -183,6 +186,9 @@ def run_app(
         handle_signals: whether the signals are heeded.
         loop: the event loop to run on, and to close; a new one unless given.
         **options: the others of aiohttp's.
+
+    Raises:
+        InvalidArgument: a membership says a port that nobody listens on once the server does.
     """
     loop = asyncio.new_event_loop() if loop is None else loop
     host = Hosting()

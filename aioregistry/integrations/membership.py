@@ -6,7 +6,8 @@ which order is here and nowhere else::
     connect ─▶ views ─▶ announce: listed ─▶ … ─▶ drain: disable, wait, withdraw ─▶ disconnect
 
 A server is to accept connections from before it is announced until after it is drained. :class:`Hosting` is how a
-server that knows when its sockets open and close tells the memberships that were entered under it.
+server that knows when its sockets open and close tells the memberships that were entered under it. Other servers tell
+nothing; what the system knows of their sockets is in ``_listening.py``.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ import logging
 import math
 import multiprocessing
 import os
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 
 from aioregistry import (
+    Guard,
     InvalidArgument,
     Registration,
     Registry,
@@ -39,8 +44,9 @@ from aioregistry import (
 from aioregistry._model import check_payload_type
 
 from ._advertised import NoAddress, advertised_address, configured_address
+from ._listening import Decision, Judgement, Phase, Socket, judged, listening, opened, own_sockets, serves, tcp
 
-__all__ = ["Hosting", "Membership", "NotYet", "Readiness", "hosting"]
+__all__ = ["Hosting", "Membership", "NoAddress", "NotYet", "Readiness", "advertised_address", "hosting"]
 
 DEFAULT_DRAIN: Final = 2.0
 """Seconds; an event takes milliseconds to a consumer, and a consumer in need of a new connection about a second."""
@@ -48,7 +54,23 @@ DEFAULT_DRAIN: Final = 2.0
 _LONGEST_PAUSE: Final = 10.0
 """Seconds between two attempts to find the address to advertise."""
 
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_SOCKET_PAUSE: Final = 2.0
+"""Seconds between two looks at this process's sockets, at first and in the end."""
+
+_LISTENS_WITHIN: Final = 30.0
+"""Seconds that a process has to open its sockets: imports and models that are loaded at startup may take as long. An
+instance whose port another process has is listed after it all the same: that process may serve on behalf of this."""
+
+_COMPARED_WITHIN: Final = 10.0
+"""Seconds after which an instance is compared with the sockets of a process that has opened none since."""
+
+_ALL_OPEN_WITHIN: Final = 2.0
+"""Seconds from a process's first socket to its last."""
+
 _WAITING: Final = "ZooKeeper has not answered yet"
+
+_GUARD: Final = Guard()
 
 _OUTAGE: Final = frozenset({Status.REGISTERING, Status.UNCERTAIN, Status.PRESUMED_GONE})
 """What an instance that was listed can be because of ZooKeeper alone. REGISTERING: its session has expired."""
@@ -59,7 +81,7 @@ _REASONS: Final[Mapping[Status, str | None]] = MappingProxyType(
         Status.LIVE: None,
         Status.UNCERTAIN: "ZooKeeper does not answer",
         Status.PRESUMED_GONE: "ZooKeeper has not answered for a session timeout",
-        Status.DISPLACED: "another process has the id",
+        Status.DISPLACED: "another process has claimed the id; this one stands by until that goes",
         Status.FAILED: "the registration failed",
         Status.CLOSED: "the registration was closed",
     }
@@ -69,9 +91,11 @@ _log = logging.getLogger("aioregistry.integrations")
 
 T = TypeVar("T")
 
+KeptAt: TypeAlias = str | os.PathLike[str]
+
 
 class NotYet(RegistryError):
-    """What was asked for comes with ZooKeeper's first answer, which has not come yet."""
+    """What was asked for comes with ZooKeeper's first answer, or with this server's sockets; they have not come yet."""
 
 
 class Readiness(NamedTuple):
@@ -100,71 +124,161 @@ class Membership:
     It is shielded from anyio's cancellation; a task that is cancelled while it leaves waits no longer for consumers,
     and withdraws all the same.
 
+    A server that runs the startup before it opens its sockets (the ``uvicorn`` command, aiohttp's own runner) may find
+    then that another process has its port. So the system is asked first whether this process, nobody or another process
+    has *address* and *port*. In the last case the instance is not listed before this process listens, and readiness
+    says so; entering does not wait for that, for the server opens its sockets after it.
+
     Args:
         servers: the connect string, as :func:`aioregistry.connect` takes it.
         service: the service that this server is an instance of.
-        port: the port that consumers are to connect to, 1 to 65535.
-        address: the address that consumers are to connect to; found as :func:`.advertised.advertised_address` does
+        port: the port that consumers are to connect to, 1 to 65535; None where the server speaks only TLS.
+        ssl_port: the port on which it speaks TLS, 1 to 65535.
+        address: the address that consumers are to connect to; found as :func:`advertised_address` does
             unless given.
         id: the server within the service; ``address:port`` unless given.
         payload: what is published with the instance.
+        payload_class: the Java class that Jackson is to read the payload as.
+        uri_spec: Curator's UriSpec as JSON, or None.
+        extra: further fields of the document.
+        enabled: False lists the server as one that gets no new work, until ``registration.update(enabled=True)``.
         workers: where several processes serve one port, "each" is listed under an id of its own (``#`` and the process
             id behind the server's), or "one" is listed for all while its siblings stand by and take over when it goes.
             A process is taken for one of several where multiprocessing started it (as uvicorn and hypercorn do) or
             gunicorn did.
+        on_conflict: as of :meth:`aioregistry.Registry.register`; "takeover" unless given, "wait" where *workers* is
+            "one".
+        on_displaced: as of :meth:`aioregistry.Registry.register`. With "standby" a server whose id was claimed by a
+            newer process is listed again when that goes.
         discover: names of the services to view; or a mapping of names to the types that payloads are decoded to.
+        keep: the file in which the last snapshot of the service to view is kept, as of
+            :meth:`aioregistry.Registry.discover`; for several services a mapping of names to files.
         drain: seconds between telling consumers to send nothing new and the withdrawal.
         ready_in_outage: whether a server that was listed once stays ready while ZooKeeper does not answer. With False a
             gateway that asks for readiness loses all servers at once when ZooKeeper fails.
-        wait: True enters when the server is listed and the views are synced, and raises where there is no ZooKeeper.
-        **options: further arguments of :func:`aioregistry.connect`.
+        wait: True enters when the server is listed and the views are synced, that of its own service with the server in
+            it, and raises where there is no ZooKeeper.
+        check_port: False asks nothing of the system about *address* and *port*: for a process that is listed on behalf
+            of another, or whose port something else leads to (a proxy, a published port).
+        session_timeout: seconds; this and what follows as of :func:`aioregistry.connect`.
+        connect_timeout: seconds, with *wait*.
+        close_timeout: seconds.
+        base_path: the path under which services are kept.
+        create_chroot: False refuses a chroot that is not there.
+        auth: credentials as pairs of scheme and secret.
+        acl: the ACL of every node that is created; everybody may do everything unless given.
+        tls: speak TLS to ZooKeeper with this context.
+        allow_read_only: accept a server that lost its quorum, for the views.
+        max_request: the servers' jute.maxbuffer in bytes.
+        watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
+        guard: which removals views hold back.
+        on_event: called with a name and fields for every event worth a log line or a metric.
 
     Raises:
         InvalidArgument: an argument, or an environment variable that is used, is wrong; at once, naming it.
     """
+
+    _service: object = None
+    _term: _Term | None = None
 
     def __init__(
         self,
         servers: str,
         service: str,
         *,
-        port: int,
+        port: int | None = None,
+        ssl_port: int | None = None,
         address: str | None = None,
         id: str | None = None,
         payload: Any = None,
+        payload_class: str | None = None,
+        uri_spec: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        enabled: bool = True,
         workers: Literal["each", "one"] = "each",
+        on_conflict: Literal["takeover", "wait", "fail"] | None = None,
+        on_displaced: Literal["stop", "standby"] = "standby",
         discover: Iterable[str] | Mapping[str, Any] = (),
+        keep: KeptAt | Mapping[str, KeptAt] | None = None,
         drain: float = DEFAULT_DRAIN,
         ready_in_outage: bool = True,
         wait: bool = False,
-        **options: Any,
+        check_port: bool = True,
+        session_timeout: float = 10.0,
+        connect_timeout: float | None = None,
+        close_timeout: float | None = None,
+        base_path: str = "/services",
+        create_chroot: bool = True,
+        auth: Sequence[tuple[str, str | bytes]] = (),
+        acl: Sequence[Any] | None = None,
+        tls: ssl.SSLContext | None = None,
+        allow_read_only: bool = False,
+        max_request: int = 0xFFFFF,
+        watches: Literal["auto", "recursive", "one-shot"] = "auto",
+        guard: Guard | None = _GUARD,
+        on_event: Callable[[str, dict[str, object]], None] | None = None,
     ) -> None:
-        if workers not in ("each", "one"):
-            raise InvalidArgument("workers", workers, 'is neither "each" nor "one"')
-        if not port:
-            raise InvalidArgument("port", port, "give the port that consumers connect to")
+        self._service = service
+        secrets = _Hidden(auth)
+        del auth
+
+        def registry() -> Registry:
+            connecting = connect if acl is None else partial(connect, acl=acl)
+            return connecting(
+                servers,
+                wait=wait,
+                session_timeout=session_timeout,
+                connect_timeout=connect_timeout,
+                close_timeout=close_timeout,
+                base_path=base_path,
+                create_chroot=create_chroot,
+                auth=secrets.value,
+                tls=tls,
+                allow_read_only=allow_read_only,
+                max_request=max_request,
+                watches=watches,
+                guard=guard,
+                on_event=on_event,
+            )
+
+        shared = _choice("workers", workers, ("each", "one")) == "one"
+        _check_ports(port, ssl_port)
         # Whatever the address will be, the rest is right or wrong now.
-        ServiceInstance(service, address=address, port=port, id="unknown yet" if id is None else id, payload=payload)
-        _check_connect(servers, options)
+        instance = ServiceInstance(
+            service,
+            id="unknown yet" if id is None else id,
+            address=address,
+            port=port,
+            ssl_port=ssl_port,
+            payload=payload,
+            payload_class=payload_class,
+            uri_spec=uri_spec,
+            extra=extra,
+            enabled=enabled,
+        )
+        for field, flag in (("wait", wait), ("ready_in_outage", ready_in_outage), ("check_port", check_port)):
+            _check_flag(field, flag)
+        _check_connect(registry)
         configured_address(address)
-        _check_flag("wait", wait)
-        _check_flag("ready_in_outage", ready_in_outage)
         _check_drain(drain)
+        services = _checked_services(discover)
         self._settings = _Settings(
             servers=servers,
-            service=service,
-            port=port,
+            place=(servers, base_path, service),
+            registry=registry,
+            instance=instance,
             address=address,
             id=id,
-            payload=payload,
-            shared=workers == "one",
-            discover=_checked_services(discover),
+            shared=shared,
+            on_conflict=_checked_conflict(on_conflict, shared),
+            on_displaced=_checked_displaced(on_displaced, shared),
+            discover=services,
+            keep=_checked_kept(keep, services),
             drain=drain,
             ready_in_outage=ready_in_outage,
             wait=wait,
-            options=options,
+            check_port=check_port,
         )
-        self._term: _Term | None = None
 
     # ------------------------------------------------------------------ what it offers
 
@@ -183,7 +297,7 @@ class Membership:
         """
         term = self._entered()
         if term.registration is None:
-            raise NotYet(f"{self._settings.service!r} is not registered yet: {term.failure or _WAITING}")
+            raise NotYet(f"{self._service!r} is not registered yet: {term.failure or _WAITING}")
         return term.registration
 
     def view(self, name: str) -> View[Any]:
@@ -255,6 +369,10 @@ class Membership:
     async def _begin(self) -> _Term:
         if self._term is not None:
             raise UsageError(f"{self!r} is entered already")
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError("Membership runs on asyncio: no asyncio event loop is running in this thread") from None
         term = self._term = _Term(self._settings, hosting.get())
         try:
             await term.begin()
@@ -277,9 +395,9 @@ class Membership:
 
     def __repr__(self) -> str:
         if self._term is None:
-            return f"<Membership {self._settings.service} not entered>"
+            return f"<Membership {self._service} not entered>"
         readiness = self._term.readiness()
-        return f"<Membership {self._settings.service} {readiness.status}{'' if readiness.ready else ', not ready'}>"
+        return f"<Membership {self._service} {readiness.status}{'' if readiness.ready else ', not ready'}>"
 
 
 class _Connected:
@@ -315,7 +433,15 @@ class Hosting:
         return self._listening
 
     def listen(self) -> None:
-        """The server accepts connections from now on: who waits to be announced is."""
+        """The server accepts connections from now on: who waits to be announced is.
+
+        Raises:
+            InvalidArgument: a membership's port, or the address that was configured, is none that this process listens
+                on, and nobody else does; nobody is announced.
+        """
+        sockets = own_sockets()
+        for term in self._terms:
+            term.check_ports(sockets)
         self._listening = True
         for term in self._terms:
             term.register_if_wanted()
@@ -345,41 +471,66 @@ hosting: Final[ContextVar[Hosting | None]] = ContextVar("hosting", default=None)
 """The server under which this context runs, where it is one that says when it listens."""
 
 
+class _Hidden:
+    """A secret that whoever shows variables, as error reporters do, does not show."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
 class _Settings(NamedTuple):
     servers: str
-    service: str
-    port: int
+    place: tuple[str, str, str]
+    registry: Callable[[], Registry]
+    instance: ServiceInstance[Any]
     address: str | None
     id: str | None
-    payload: Any
     shared: bool
+    on_conflict: Literal["takeover", "wait", "fail"]
+    on_displaced: Literal["stop", "standby"]
     discover: Mapping[str, Any]
+    keep: Mapping[str, KeptAt]
     drain: float
     ready_in_outage: bool
     wait: bool
-    options: Mapping[str, Any]
+    check_port: bool
 
 
 class _Term:
     """A membership from entering to leaving."""
 
+    # Of the process, because its sockets are: by place and id, which membership was listed last.
+    listed: ClassVar[WeakValueDictionary[tuple[str, ...], _Term]] = WeakValueDictionary()
+
     def __init__(self, settings: _Settings, host: Hosting | None) -> None:
-        self.registry = connect(settings.servers, wait=settings.wait, **settings.options)
+        self.registry = settings.registry()
         self.registration: Registration[Any] | None = None
         self.failure: RegistryError | None = None
         """Why it is not registered, or no longer, as far as that is known."""
         self._settings = settings
+        self._service = settings.instance.name
         self._host = host
         self._views: dict[str, View[Any]] = {}
         self._openings: dict[str, asyncio.Task[None]] = {}
         """Done when the view is synced, or with the reason why it will never be."""
         self._wanted = False
         self._registering: asyncio.Task[None] | None = None
+        self._before = own_sockets() if settings.check_port else []
+        """This process's sockets when the membership was entered: a server opens its own later, as a rule."""
+        self._looking: asyncio.Task[None] | None = None
+        """At this process's sockets: those that the instance waits for, or those that it was listed before."""
         self._following: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._patience = anyio.CancelScope()
         """Around the waiting for consumers."""
         self._was_listed = False
+        self._shown = False
+        """Whether the view of the own service, where there is one, has shown the server."""
 
     # ------------------------------------------------------------------ beginning
 
@@ -389,9 +540,10 @@ class _Term:
         self.registry = await self.registry
         settings = self._settings
         # Who stands by has to know whether a sibling is listed.
-        services = {settings.service: Any, **settings.discover} if settings.shared else settings.discover
+        services = {self._service: Any, **settings.discover} if settings.shared else settings.discover
         for name, payload_type in services.items():
-            self._views[name] = view = self.registry.discover(name, payload_type=payload_type)
+            keep = settings.keep.get(name)
+            self._views[name] = view = self.registry.discover(name, payload_type=payload_type, keep=keep)
             self._openings[name] = _task(_done(view), f"view {name}")
         if settings.wait:
             for opening in self._openings.values():
@@ -405,35 +557,54 @@ class _Term:
         # A server that says when it listens serves meanwhile, and must not be held up.
         if self._settings.wait and self._host is None and self._registering is not None:
             await asyncio.shield(self._registering)
-            await self._until_listed()
+            if self.registration is not None:  # else it waits until this process listens, which it can do only now
+                await self._until_listed()
 
     def register_if_wanted(self) -> None:
         """Begin to register the server; once, and not after the draining began."""
         if self._wanted and self._registering is None and not self.draining:
-            self._registering = _task(self._register(), f"register {self._settings.service}")
+            self._registering = _task(self._register(), f"register {self._service}")
 
     async def _register(self) -> None:
-        settings = self._settings
         try:
             for opening in self._openings.values():  # who is listed can be asked for what it takes the views for
                 await asyncio.shield(opening)
             address = await self._address()
+        except RegistryError as error:
+            self.failure = error
+            raise
+        instance = self._settings.instance.replace(address=address, id=_worker_id(self._settings, address))
+        await self._list_in_turn(instance)
+
+    async def _list_in_turn(self, instance: ServiceInstance[Any]) -> None:
+        """List *instance* now, later or not at all, as this process's sockets have it."""
+        sockets = own_sockets()
+        decision, port = self._judged(instance, sockets)
+        if decision is Decision.REFUSE:
+            self.failure = _refused(instance.address, port, sockets)
+            raise self.failure
+        if decision is Decision.WAIT:
+            self.failure = NotYet(_OCCUPIED.format(_at(instance.address, port)))
+            _log.warning("%s is not listed yet: %s; %s", self._service, self.failure, _ON_BEHALF)
+            self._looking = _task(self._list_later(instance), f"register {self._service}")
+            return
+        if decision is Decision.WARN:
+            _warn(instance, port, sockets)
+        await self._list(instance)
+        if self._settings.check_port and self._host is None:
+            self._looking = _task(self._compare(instance), f"look at the sockets of {self._service}")
+
+    async def _list(self, instance: ServiceInstance[Any]) -> None:
+        settings = self._settings
+        _Term.listed[self._key(instance)] = self
+        try:
             self.registration = await self.registry.register(
-                ServiceInstance(
-                    settings.service,
-                    id=_worker_id(settings, address),
-                    address=address,
-                    port=settings.port,
-                    payload=settings.payload,
-                ),
-                wait=False,
-                on_conflict="wait" if settings.shared else "takeover",
-                on_displaced="standby" if settings.shared else "stop",
+                instance, wait=False, on_conflict=settings.on_conflict, on_displaced=settings.on_displaced
             )
         except RegistryError as error:
             self.failure = error
             raise
-        self._following = _task(self._follow(self.registration), f"follow {settings.service}")
+        self._following = _task(self._follow(self.registration), f"follow {self._service}")
 
     async def _address(self) -> str:
         settings, pause = self._settings, 0.5
@@ -443,7 +614,7 @@ class _Term:
             except NoAddress as error:
                 if settings.wait:
                     raise
-                _log.warning("%s is not registered yet: %s", settings.service, error)
+                _log.warning("%s is not registered yet: %s", self._service, error)
                 self.failure = error
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -457,13 +628,63 @@ class _Term:
         except RegistryError as error:
             self.failure = error
 
+    # ------------------------------------------------------------------ sockets
+
+    def check_ports(self, sockets: list[Socket]) -> None:
+        """Raise InvalidArgument where nobody listens on the port, now that the server does."""
+        settings = self._settings
+        if settings.check_port:
+            address = configured_address(settings.address)
+            judgement = judged(sockets, address, _ports(settings.instance), Phase.LISTENING)
+            if judgement.decision is Decision.REFUSE:
+                raise _refused(address, judgement.port, sockets)
+
+    def _judged(self, instance: ServiceInstance[Any], sockets: list[Socket]) -> Judgement:
+        if not self._settings.check_port:
+            return Judgement(Decision.LIST, 0)
+        phase = Phase.STARTING if self._host is None else Phase.LISTENING
+        if phase is Phase.STARTING and self._is_served_by_another(instance, sockets):
+            return Judgement(Decision.WAIT, _ports(instance)[0])
+        return judged(sockets, instance.address, _ports(instance), phase)
+
+    def _is_served_by_another(self, instance: ServiceInstance[Any], sockets: list[Socket]) -> bool:
+        """Whether the socket with our port is that of another server in this process, which has our id."""
+        other = _Term.listed.get(self._key(instance))
+        displaces = other is not None and self._settings.on_conflict == "takeover"
+        return displaces and serves(listening(sockets), instance.address, _ports(instance)[0])
+
+    def _key(self, instance: ServiceInstance[Any]) -> tuple[str, ...]:
+        return (*self._settings.place, instance.id)
+
+    async def _list_later(self, instance: ServiceInstance[Any]) -> None:
+        """List *instance* when this process has the port, or has opened a socket that something else may lead to."""
+        for pause in _pauses(_LISTENS_WITHIN):
+            await asyncio.sleep(pause)
+            sockets = own_sockets()
+            if self._judged(instance, sockets).decision is not Decision.WAIT or opened(self._before, sockets):
+                break
+        await self._list(instance)
+        await self._compare(instance)
+
+    async def _compare(self, instance: ServiceInstance[Any]) -> None:
+        """Warn where this process opens its sockets elsewhere than *instance*, which is listed, says."""
+        for pause in _pauses(_COMPARED_WITHIN):
+            if opened(self._before, own_sockets()):
+                await asyncio.sleep(_ALL_OPEN_WITHIN)
+                break
+            await asyncio.sleep(pause)
+        sockets = own_sockets()
+        judgement = judged(sockets, instance.address, _ports(instance), Phase.LISTENING)
+        if judgement.decision is not Decision.LIST:
+            _warn(instance, judgement.port, sockets)
+
     async def _until_listed(self) -> None:
         """Wait until we are listed, or the sibling that we stand by for; raises why we never will be."""
         assert self.registration is not None, "it was registered"
         waits = [_task(self.registration.wait_live(), "wait until listed")]
         if self._settings.shared:
             id = self.registration.instance.id
-            seen = self._views[self._settings.service].wait_for(lambda snapshot: id in snapshot)
+            seen = self._views[self._service].wait_for(lambda snapshot: id in snapshot)
             waits.append(_task(_done(seen), "wait for a sibling"))
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -472,6 +693,8 @@ class _Term:
         finally:
             for each in waits:
                 each.cancel()
+        if (view := self._views.get(self._service)) is not None:
+            await view.sync()  # so that it shows this server
 
     # ------------------------------------------------------------------ what is known
 
@@ -498,6 +721,8 @@ class _Term:
             return Readiness(False, status, obstacle)
         if registration is None:
             return Readiness(False, status, str(self.failure or _WAITING))
+        if registration.status is Status.LIVE and not self._is_shown(registration.instance.id):
+            return Readiness(False, status, f"the view of {self._service!r} does not show this server yet")
         ready = self._serves(registration)
         # A sibling may have it, while ours stands by; or the failure that ended ours is known.
         reason = self.failure or _REASONS[registration.status]
@@ -520,11 +745,18 @@ class _Term:
             return True
         return self._settings.ready_in_outage and self._was_listed and status in _OUTAGE
 
+    def _is_shown(self, id: str) -> bool:
+        """Whether the view of the own service, where there is one, has shown the server since it was listed."""
+        if not self._shown:
+            view = self._views.get(self._service)
+            self._shown = view is None or id in view.snapshot or id in view.snapshot.invalid
+        return self._shown
+
     def _has_sibling(self) -> bool:
         """Whether another worker was listed for all of us, as far as the last answer told."""
         if not self._settings.shared or self.registration is None or self.registration.owner is not None:
             return False
-        view = self._views[self._settings.service]
+        view = self._views[self._service]
         known = view.fresh or self._settings.ready_in_outage
         return known and self.registration.instance.id in view.snapshot
 
@@ -532,7 +764,7 @@ class _Term:
 
     async def drain(self) -> None:
         if self._draining is None:
-            self._draining = _task(self._drain(), f"drain {self._settings.service}")
+            self._draining = _task(self._drain(), f"drain {self._service}")
         # Who leaves because an anyio scope was cancelled is cancelled again at every await.
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._draining)
@@ -543,9 +775,11 @@ class _Term:
         await self.drain()
 
     async def _drain(self) -> None:
-        if self._registering is not None and not self._registering.done():
-            self._registering.cancel()
-            await asyncio.wait([self._registering])
+        under_way = [each for each in (self._registering, self._looking) if each is not None and not each.done()]
+        for task in under_way:
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way)
         if (registration := self.registration) is None:
             return
         has_sibling = self._has_sibling()
@@ -573,12 +807,18 @@ class _Term:
             try:
                 await self.drain()
             finally:
-                tasks = [each for each in (*self._openings.values(), self._registering, self._following) if each]
+                tasks = [
+                    each
+                    for each in (*self._openings.values(), self._registering, self._looking, self._following)
+                    if each
+                ]
                 for task in tasks:
                     task.cancel()
                 try:
                     await self.registry.aclose()
                 finally:
+                    for key in [key for key, term in _Term.listed.items() if term is self]:
+                        del _Term.listed[key]
                     if self._host is not None:
                         self._host._leave(self)
                     await self.hurry()
@@ -588,7 +828,10 @@ class _Term:
 
 def _worker_id(settings: _Settings, address: str) -> str:
     """The id to register: the server's, and where it has several worker processes that are listed, the worker's."""
-    server = f"{address}:{settings.port}" if settings.id is None else settings.id
+    instance = settings.instance
+    server = settings.id
+    if server is None:
+        server = ServiceInstance(instance.name, address=address, port=instance.port, ssl_port=instance.ssl_port).id
     return f"{server}#{os.getpid()}" if not settings.shared and _is_worker() else server
 
 
@@ -624,11 +867,53 @@ def _checked_type(field: str, payload_type: Any) -> Any:
         raise InvalidArgument(field, payload_type, error.reason) from None
 
 
-def _check_connect(servers: str, options: Mapping[str, Any]) -> None:
-    registry = connect(servers, **options)
+def _check_connect(registry: Callable[[], Registry]) -> None:
     # One that is never entered is closed without an await, and then does not warn of having been forgotten.
     with contextlib.suppress(StopIteration):
-        registry.aclose().send(None)
+        registry().aclose().send(None)
+
+
+def _choice(field: str, value: Any, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise InvalidArgument(field, value, f"is none of {', '.join(map(repr, choices))}")
+    return value
+
+
+def _check_ports(port: object, ssl_port: object) -> None:
+    for field, number in (("port", port), ("ssl_port", ssl_port)):
+        if number == 0 and number is not False:
+            raise InvalidArgument(field, number, "give the port that consumers connect to")
+    if port is None and ssl_port is None:
+        raise InvalidArgument("port", port, "give the port that consumers connect to")
+
+
+def _checked_conflict(on_conflict: Any, shared: bool) -> Literal["takeover", "wait", "fail"]:
+    if on_conflict is None:
+        return "wait" if shared else "takeover"
+    if shared and on_conflict != "wait":
+        raise InvalidArgument("on_conflict", on_conflict, 'siblings with workers="one" stand by: give "wait"')
+    return _choice("on_conflict", on_conflict, ("takeover", "wait", "fail"))  # type: ignore[no-any-return]
+
+
+def _checked_displaced(on_displaced: Any, shared: bool) -> Literal["stop", "standby"]:
+    if shared and on_displaced == "stop":
+        raise InvalidArgument("on_displaced", on_displaced, 'siblings with workers="one" stand by: give "standby"')
+    return _choice("on_displaced", on_displaced, ("stop", "standby"))  # type: ignore[no-any-return]
+
+
+def _checked_kept(keep: object, services: Mapping[str, Any]) -> Mapping[str, KeptAt]:
+    if keep is None:
+        return {}
+    if not isinstance(keep, Mapping):
+        if len(services) != 1:
+            raise InvalidArgument("keep", keep, "give a mapping of the services that discover= names to files")
+        keep = dict.fromkeys(services, keep)
+    for name, path in keep.items():
+        if name not in services:
+            raise InvalidArgument("keep", name, "is none of the services that discover= names")
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidArgument("keep", path, "give the path of a file")
+    return MappingProxyType(dict(keep))
 
 
 def _check_drain(seconds: object) -> None:
@@ -639,6 +924,48 @@ def _check_drain(seconds: object) -> None:
 def _check_flag(field: str, value: object) -> None:
     if not isinstance(value, bool):
         raise InvalidArgument(field, value, "give True or False")
+
+
+# ---------------------------------------------------------------- sockets
+
+
+def _pauses(seconds: float) -> Iterator[float]:
+    """Yield pauses, each half as long again as the one before, that are *seconds* together."""
+    pause = _FIRST_PAUSE
+    while seconds > 0:
+        yield min(pause, seconds)
+        seconds -= pause
+        pause = min(1.5 * pause, _LONGEST_SOCKET_PAUSE)
+
+
+def _ports(instance: ServiceInstance[Any]) -> list[int]:
+    return [port for port in (instance.port, instance.ssl_port) if port is not None]
+
+
+def _refused(address: str | None, port: int, sockets: list[Socket]) -> InvalidArgument:
+    reason = f"nobody listens at {_at(address, port)}: {_listens(sockets)}; {_WAY_OUT}"
+    by_address = serves(listening(sockets), None, port)
+    return InvalidArgument("address", address, reason) if by_address else InvalidArgument("port", port, reason)
+
+
+def _warn(instance: ServiceInstance[Any], port: int, sockets: list[Socket]) -> None:
+    where = _at(instance.address, port)
+    _log.warning("%s is listed at %s, but %s; %s", instance.name, where, _listens(sockets), _WAY_OUT)
+
+
+def _at(address: str | None, port: int) -> str:
+    return f"port {port}" if address is None else str(Socket(0, address, port, listening=True))
+
+
+def _listens(sockets: list[Socket]) -> str:
+    return f"this process listens on {', '.join(map(str, sorted(tcp(listening(sockets)))))} only"
+
+
+_OCCUPIED: Final = "another server has {}, and this process does not listen yet"
+_ON_BEHALF: Final = "give check_port=False where that server is listed by this process, or leads to it"
+_WAY_OUT: Final = (
+    "give the address and the port that the server listens on, or check_port=False where something leads there"
+)
 
 
 def _task(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:

@@ -43,13 +43,22 @@ class Server(uvicorn.Server):
         self._hosting = Hosting()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Run the application's startup, open the sockets, and have the memberships listed."""
+        """Run the application's startup, open the sockets, and have the memberships listed.
+
+        Raises InvalidArgument, once all of that is undone, where nobody listens on the port of a membership.
+        """
         token = hosting.set(self._hosting)
         try:
             await super().startup(sockets=sockets)
         finally:
             hosting.reset(token)
-        self._hosting.listen()
+        if not self.started:
+            return
+        try:
+            self._hosting.listen()
+        except InvalidArgument:
+            await super().shutdown(sockets=sockets)
+            raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain the memberships while requests are served, then end as uvicorn does."""
@@ -69,7 +78,8 @@ def run(app: Any, **options: Any) -> None:
         **options: those of :class:`uvicorn.Config`.
 
     Raises:
-        InvalidArgument: *workers* above 1, or *reload*: their processes are uvicorn's own.
+        InvalidArgument: *workers* above 1, or *reload*: their processes are uvicorn's own. Or a membership says a port
+            that nobody listens on once the server does.
         SystemExit: the startup failed; uvicorn has logged why.
     """
     config = uvicorn.Config(app, **options)

@@ -23,6 +23,7 @@ async def work(request: web.Request) -> web.Response:
 
 
 def application(servers: str, port: int, drain: float) -> web.Application:
+    port = int(os.environ.get("PUBLISHED", port))
     membership = Membership(servers, SERVICE, port=port, discover=[SERVICE], drain=drain, session_timeout=60)
     app = web.Application()
     app.cleanup_ctx.append(member(membership))

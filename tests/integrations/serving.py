@@ -8,6 +8,8 @@ import asyncio
 import os
 import random
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,7 +19,7 @@ from starlette.routing import Route
 
 from aioregistry import View
 from aioregistry.integrations.membership import Membership
-from aioregistry.integrations.starlette import lifespan, readiness, view
+from aioregistry.integrations.starlette import STATE, lifespan, readiness, view
 
 SERVICE = "work"
 SLOW = 1.5
@@ -31,11 +33,12 @@ def member() -> Membership:
     return Membership(
         os.environ["ZOOKEEPER"],
         SERVICE,
-        port=int(os.environ["PORT"]),
+        port=int(os.environ.get("PUBLISHED", os.environ["PORT"])),
         payload={"pid": os.getpid()},
         workers=os.environ.get("WORKERS", "each"),  # type: ignore[arg-type]
         discover=[SERVICE],
         drain=float(os.environ.get("DRAIN", "2")),
+        wait=os.environ.get("WAIT") == "yes",
         session_timeout=60,
     )
 
@@ -45,7 +48,19 @@ def starlette_app(membership: Membership) -> Any:
         return JSONResponse(await worked("slow" in request.query_params, view(request, SERVICE)))
 
     routes = [Route("/work", work), Route("/ready", readiness)]
-    return Starlette(routes=routes, lifespan=lifespan(membership))
+    return Starlette(routes=routes, lifespan=by_hand(membership) if "STARTUP" in os.environ else lifespan(membership))
+
+
+def by_hand(membership: Membership) -> Any:
+    """A lifespan in which the membership comes first, and the rest of the startup takes its time."""
+
+    @asynccontextmanager
+    async def run(app: Starlette) -> AsyncIterator[dict[str, Membership]]:
+        async with membership:
+            await asyncio.sleep(float(os.environ["STARTUP"]))
+            yield {STATE: membership}
+
+    return run
 
 
 def fastapi_app(membership: Membership) -> Any:

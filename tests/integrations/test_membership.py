@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import inspect
 import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anyio
 import msgspec
@@ -20,9 +24,13 @@ from aioregistry import (
     InvalidArgument,
     NoAuth,
     NodeNotEphemeral,
+    Registration,
+    RegistrationConflict,
+    RegistrationDisplaced,
     Registry,
     Removed,
     ServiceInstance,
+    SessionState,
     Snapshot,
     Status,
     Updated,
@@ -36,6 +44,7 @@ from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.support.judge import Judge
 
 TIMEOUT = 30.0
+REAL_SLEEP = asyncio.sleep
 ID = "10.0.0.7:8000"
 
 
@@ -119,8 +128,33 @@ async def test_it_is_not_listed_before_it_is_announced(servers: str, observed: V
 
 
 async def test_what_was_never_listed_ends_without_waiting(servers: str) -> None:
-    async with member(servers, drain=60).connected():
-        pass
+    pauses = Pauses()
+    with mock.patch.object(asyncio, "sleep", pauses):
+        async with member(servers, drain=60).connected() as membership:
+            await until_connected(membership)
+    assert 60 not in pauses.seconds
+    with mock.patch.object(asyncio, "sleep", pauses):
+        async with member(servers, drain=60, wait=True):
+            pass
+    assert 60 in pauses.seconds  # what the first would have seen
+
+
+class Pauses:
+    """In the place of ``asyncio.sleep``: what was asked for, and at once."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await REAL_SLEEP(0)
+
+
+async def until_connected(membership: Membership) -> None:
+    async with membership.registry.session.states() as states:
+        async for state in states:
+            if state is SessionState.CONNECTED:
+                return
 
 
 class User(msgspec.Struct):
@@ -144,30 +178,41 @@ async def test_a_membership_is_entered_once_at_a_time(servers: str) -> None:
             await membership.__aenter__()
 
 
-@pytest.mark.parametrize("scope", [asyncio.timeout, anyio.move_on_after])
-async def test_cancelled_it_drains_all_the_same(servers: str, observed: View[Any], scope: Any) -> None:
+@contextlib.asynccontextmanager
+async def by_task() -> AsyncIterator[Callable[[], object]]:
+    task = asyncio.current_task()
+    assert task is not None
+    yield task.cancel
+
+
+@contextlib.asynccontextmanager
+async def by_scope() -> AsyncIterator[Callable[[], object]]:
+    with anyio.CancelScope() as scope:
+        yield scope.cancel
+
+
+@pytest.mark.parametrize("cancellable", [by_task, by_scope])
+async def test_cancelled_it_drains_all_the_same(servers: str, observed: View[Any], cancellable: Any) -> None:
     async def serve() -> None:
-        async with member(servers, wait=True, drain=0.3):
-            started.set()
+        async with cancellable() as cancel, member(servers, wait=True, drain=0.3) as membership:
+            entered.set_result((cancel, membership.registration))
             await asyncio.sleep(3600)
 
-    started = asyncio.Event()
-    if scope is asyncio.timeout:
-        serving = asyncio.create_task(serve())
-        await started.wait()
-        serving.cancel()
-    else:
-
-        async def scoped() -> None:
-            with anyio.CancelScope() as cancellable:
-                async with member(servers, wait=True, drain=0.3):
-                    cancellable.cancel()
-                    await asyncio.sleep(3600)
-
-        serving = asyncio.create_task(scoped())
-    await observed.wait_for(draining_is_told, TIMEOUT)
-    await observed.wait_for(gone, TIMEOUT)
-    await asyncio.wait([serving])
+    entered: asyncio.Future[tuple[Callable[[], object], Registration[Any]]] = asyncio.Future()
+    serving = asyncio.create_task(serve())
+    async with asyncio.timeout(TIMEOUT):
+        cancel, registration = await entered
+        await observed.wait_for(listed)
+        async with observed.changes() as changes:
+            cancel()
+            # Told to send nothing new, and withdrawn: a session that merely ends does neither.
+            told, withdrawn = await anext(changes), await anext(changes)
+        assert isinstance(told, Updated)
+        assert not told.instance.enabled
+        assert isinstance(withdrawn, Removed)
+        await asyncio.wait([serving])
+    assert registration.withdrawn
+    assert serving.cancelled() is (cancellable is by_task)
 
 
 async def test_cancelled_while_it_drains_it_withdraws_at_once(servers: str, observed: View[Any]) -> None:
@@ -261,12 +306,37 @@ async def test_leaving_in_an_outage_is_bounded(proxy: ZooKeeperProxy, chroot: st
 # ---------------------------------------------------------------- what may go wrong
 
 
-async def test_displaced_it_is_not_ready(servers: str, registry: Registry) -> None:
+async def test_displaced_it_is_not_ready_and_stands_by(servers: str, registry: Registry) -> None:
     newer = ServiceInstance("api", address="10.0.0.7", port=8000)
-    async with member(servers, wait=True) as membership, registry.register(newer):
+    async with member(servers, wait=True) as membership:
+        async with registry.register(newer):
+            await until(lambda: not membership.ready)
+            reason = "another process has claimed the id; this one stands by until that goes"
+            assert membership.readiness() == Readiness(False, "displaced", reason)
+            assert repr(membership) == "<Membership api displaced, not ready>"
+        await until(lambda: membership.ready)  # no restart, nobody's hand
+        assert membership.readiness() == Readiness(True, "live", None)
+
+
+async def test_displaced_it_stops_where_it_is_told_to(servers: str, registry: Registry) -> None:
+    newer = ServiceInstance("api", address="10.0.0.7", port=8000)
+    async with member(servers, wait=True, on_displaced="stop") as membership, registry.register(newer):
+        assert isinstance(await membership.registration.wait_closed(), RegistrationDisplaced)
         await until(lambda: "claimed" in str(membership.readiness().reason))
         assert membership.readiness()[:2] == (False, "displaced")
-        assert repr(membership) == "<Membership api displaced, not ready>"
+
+
+async def test_it_takes_nobodys_id_where_it_is_told_not_to(servers: str, registry: Registry) -> None:
+    older = ServiceInstance("api", address="10.0.0.7", port=8000, payload="older")
+    async with registry.register(older) as registration:
+        with pytest.raises(RegistrationConflict):
+            await member(servers, wait=True, on_conflict="fail").__aenter__()
+        async with member(servers, on_conflict="wait") as waiting:
+            await until(lambda: waiting.readiness().status == "registering")
+            assert not waiting.ready
+            assert registration.status is Status.LIVE
+            await registration.aclose()
+            await until(lambda: waiting.ready)
 
 
 async def test_a_registration_that_fails_is_told(servers: str, chroot: str, judge: Judge) -> None:
@@ -419,6 +489,29 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
         ({"wait": 1}, "wait", 1),
         ({"ready_in_outage": None}, "ready_in_outage", None),
         ({"session_timeout": 0}, "session_timeout", 0),
+        ({"ssl_port": 0}, "ssl_port", 0),
+        ({"ssl_port": 70000}, "ssl_port", 70000),
+        ({"payload_class": ""}, "payload_class", ""),
+        ({"uri_spec": "http"}, "uri_spec", "http"),
+        ({"extra": 7}, "extra", 7),
+        ({"enabled": "no"}, "enabled", "no"),
+        ({"on_conflict": "ask"}, "on_conflict", "ask"),
+        ({"on_displaced": "ask"}, "on_displaced", "ask"),
+        ({"on_displaced": None}, "on_displaced", None),
+        ({"workers": "one", "on_conflict": "takeover"}, "on_conflict", "takeover"),
+        ({"workers": "one", "on_displaced": "stop"}, "on_displaced", "stop"),
+        ({"workers": ["each"]}, "workers", ["each"]),
+        ({"check_port": 1}, "check_port", 1),
+        ({"keep": "kept"}, "keep", "kept"),
+        ({"keep": "kept", "discover": ["a", "b"]}, "keep", "kept"),
+        ({"keep": {"b": "kept"}, "discover": ["a"]}, "keep", "b"),
+        ({"keep": 7, "discover": ["a"]}, "keep", 7),
+        ({"keep": {"a": 7}, "discover": ["a"]}, "keep", 7),
+        ({"close_timeout": -1}, "close_timeout", -1),
+        ({"base_path": "services"}, "base_path", "services"),
+        ({"watches": "some"}, "watches", "some"),
+        ({"guard": 7}, "guard", 7),
+        ({"tls": True}, "tls", True),
     ],
 )
 def test_a_wrong_argument_is_named(options: dict[str, Any], field: str, value: object) -> None:
@@ -428,9 +521,132 @@ def test_a_wrong_argument_is_named(options: dict[str, Any], field: str, value: o
     assert (raised.value.field, raised.value.value) == (field, value)
 
 
-def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(TypeError, match="timeout"):
-        Membership("127.0.0.1:2181", "api", port=8000, timeout=3)
+@pytest.mark.parametrize("option", ["timeout", "sesion_timeout", "on_displace", "runtime"])
+def test_an_unknown_option_is_refused_by_name(option: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        Membership("127.0.0.1:2181", "api", port=8000, **{option: 3})  # type: ignore[arg-type]
+    assert option in str(raised.value)
+    assert "Membership" in str(raised.value)
+
+
+# What Membership does not take, and why.
+NOT_TAKEN: dict[Any, dict[str, str]] = {
+    aioregistry.connect: {"runtime": "for simulated worlds, which connect themselves"},
+    ServiceInstance.__init__: {
+        "self": "the instance",
+        "name": "the service",
+        "service_type": "what is registered is DYNAMIC",
+        "registration_time_ms": "set when it is registered",
+        "session_timeout_ms": "what the servers grant",
+    },
+    Registry.register: {"self": "the registry", "instance": "made of the membership's own arguments"},
+    Registry.discover: {"self": "the registry", "name": "in discover=", "payload_type": "in discover="},
+}
+OWN_DEFAULTS = {"wait", "payload", "acl", "on_conflict", "on_displaced", "servers", "keep", "guard"}
+
+
+@pytest.mark.parametrize("source", NOT_TAKEN, ids=lambda source: source.__qualname__)
+def test_it_takes_what_connecting_registering_and_discovering_take(source: Any) -> None:
+    taken = inspect.signature(Membership).parameters
+    given = inspect.signature(source).parameters
+    assert given.keys() - taken.keys() == NOT_TAKEN[source].keys()
+    for name in given.keys() & taken.keys() - OWN_DEFAULTS:
+        if source is not Registry.register or name != "close_timeout":
+            assert taken[name].default == given[name].default, name
+    if source is aioregistry.connect:
+        assert taken["guard"].default == given["guard"].default
+
+
+async def test_all_of_the_instance_is_listed(servers: str, observed: View[Any]) -> None:
+    options: dict[str, Any] = {
+        "ssl_port": 8443,
+        "payload": {"zone": "a"},
+        "payload_class": "com.example.Zone",
+        "uri_spec": {"parts": [{"value": "scheme", "variable": True}]},
+        "extra": {"weight": 3},
+        "enabled": False,
+    }
+    async with member(servers, wait=True, id="api-1", **options) as membership:
+        assert membership.ready  # for those who have connections to it
+        snapshot = await observed.sync()
+        assert snapshot["api-1"] == ServiceInstance("api", id="api-1", address="10.0.0.7", port=8000, **options)
+
+
+async def test_a_server_that_speaks_only_tls(servers: str, observed: View[Any]) -> None:
+    async with member(servers, wait=True, port=None, ssl_port=8443):
+        assert list(await observed.sync()) == ["10.0.0.7:8443"]
+
+
+async def test_the_last_snapshot_is_kept(
+    servers: str, registry: Registry, proxy: ZooKeeperProxy, tmp_path: Path
+) -> None:
+    files = {"users": tmp_path / "users", "rooms": tmp_path / "rooms"}
+    async with registry.register(ServiceInstance("users", id="a")), registry.register(ServiceInstance("rooms", id="b")):
+        async with member(servers, wait=True, discover=list(files), keep=files):
+            pass
+        async with member(servers, wait=True, discover=["users"], keep=tmp_path / "one"):
+            pass
+    proxy.refuse()
+    chroot = servers.partition("/")[2]
+    for keep, name in ((files["users"], "users"), (tmp_path / "one", "users"), ({"rooms": files["rooms"]}, "rooms")):
+        async with member(f"{proxy.address}/{chroot}", discover=[name], keep=keep) as away:
+            await until(lambda: not str(away.readiness().reason).startswith("the view"))
+            assert len(away.view(name).snapshot) == 1
+
+
+async def test_its_own_view_has_it_when_it_is_entered(proxy: ZooKeeperProxy, chroot: str) -> None:
+    async with member(f"{proxy.address}{chroot}", wait=True, discover=["api"]).connected() as membership:
+        proxy.delay(0.05, Direction.TO_CLIENT)  # the answer and the news come one after the other
+        await membership.announce()
+        assert list(membership.view("api").snapshot) == [ID]
+        assert membership.ready
+
+
+async def test_ready_when_its_own_view_has_it(servers: str) -> None:
+    async with member(servers, discover=["api"], payload={"zone": "a"}) as membership:
+        await until(lambda: membership.ready)
+        assert list(membership.view("api").snapshot) == [ID]
+    async with member(servers, discover={"api": User}, payload={"zone": "a"}) as membership:
+        await until(lambda: membership.ready)  # though its own payload is none of that type
+        assert list(membership.view("api").snapshot.invalid) == [ID]
+
+
+def test_without_asyncio_there_is_one_clear_error() -> None:
+    """Under trio, or in a plain thread; a coroutine that nobody awaited would be a warning, and warnings are errors."""
+    membership = Membership("127.0.0.1:2181", "api", port=8000)
+    for entering in (membership.__aenter__, membership.connected().__aenter__):
+        with pytest.raises(UsageError) as raised:
+            entering().send(None)
+        assert "asyncio" in str(raised.value)
+        assert "Membership" in str(raised.value)
+        assert raised.value.__cause__ is None
+        assert raised.value.__suppress_context__
+    gc.collect()
+    assert repr(membership) == "<Membership api not entered>"
+
+
+@pytest.mark.parametrize(
+    "options", [{"auth": [("digest", "secret", 1)]}, {"session_timeout": -1}, {"port": 0}, {"drain": "2"}, {"id": ""}]
+)
+def test_a_refused_one_can_be_shown(options: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"port": 8000, "auth": [("digest", "api:secret")]} | options
+    with pytest.raises(InvalidArgument) as raised:
+        Membership("127.0.0.1:2181", "api", **given)
+    trace = raised.value.__traceback__
+    shown = []
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == module.__file__:
+            shown += [repr(value) for value in trace.tb_frame.f_locals.values()]
+        trace = trace.tb_next
+    assert "<Membership api not entered>" in shown
+    assert not any("secret" in text for text in shown)
+
+
+async def test_an_entered_one_shows_no_secret(servers: str) -> None:
+    async with member(servers, auth=[("digest", "api:secret")]) as membership:
+        term = membership._term
+        assert term is not None
+        assert "secret" not in f"{membership!r} {membership._settings!r} {term!r} {vars(term)!r}"
 
 
 def test_a_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
