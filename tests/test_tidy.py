@@ -68,10 +68,10 @@ ROOMS: dict[str, set[str]] = {
     "server": {"protocol", "errors", "reasons"},
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     "testing": {"server", "errors", "model", "", "aiozk", "pytest", "pytest_asyncio"},
-    # Their frameworks; anyio for deadlines and shields.
+    # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
         *("errors", "model", "paths", "balancing", ""),
-        *("aiohttp", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
+        *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     "cli": {"server", "errors", "model", "registration", ""},  # what is refused is refused before any wait
     "__main__": {"cli"},

@@ -10,11 +10,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 
-__all__ = ["SUFFIX", "URL_FIELDS", "Endpoint", "check_label", "endpoint_of", "is_registry_host", "label_of"]
+__all__ = ["SUFFIX", "URL_FIELDS", "Endpoint", "check_label", "endpoint_of", "is_registry_host", "label_of", "led_back"]
 
 SUFFIX: Final = ".registry"
 
@@ -25,6 +26,7 @@ URL_FIELDS: Final = ("scheme", "host", "port")
 _PART = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _LABEL: Final = re.compile(rf"{_PART}(\.{_PART})*")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PORT_FIELDS: Final = {"http": "port", "ws": "port", "https": "ssl_port", "wss": "ssl_port"}
 
 
@@ -91,6 +93,30 @@ def endpoint_of(instance: ServiceInstance[Any], scheme: str) -> Endpoint:
     if not port:
         raise InvalidArgument(field, port, f"{instance.name}/{instance.id} cannot be reached by {scheme}")
     return Endpoint(instance.address, port)
+
+
+def led_back(location: str, instance: ServiceInstance[Any], host: str) -> str | None:
+    """Return *location* with *host* in the place of *instance*'s own address; None where it leads elsewhere.
+
+    A server that builds redirects from the Host header names itself where that is told its address.
+
+    Args:
+        location: of a redirect.
+        instance: that answered with it.
+        host: of the service, as it was asked for.
+    """
+    try:
+        parts = urlsplit(location)
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    field = _PORT_FIELDS.get(parts.scheme)
+    if field is None or port is None or instance.address is None or parts.hostname is None:
+        return None
+    if parts.hostname != instance.address.lower() or port != getattr(instance, field):
+        return None
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{credentials}{at}{host}").geturl()
 
 
 def _is_address(address: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
@@ -30,7 +31,7 @@ from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, Re
 from aioregistry._paths import check_segment
 from aioregistry.balancing import strategy_of
 
-from ._hosts import SUFFIX, URL_FIELDS, Endpoint, check_label, endpoint_of, label_of
+from ._hosts import Endpoint, check_label, endpoint_of, label_of
 
 __all__ = [
     "EJECTION",
@@ -61,7 +62,7 @@ Authority = Literal["service", "instance"]
 Strategy = LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | Weighted[Any] | str
 
 MOST_VIEWS: Final = 100
-"""Services that are followed for the hosts of requests: a URL from outside must not make it any number."""
+"""Services that are followed for the hosts of requests while nobody asks for them: URLs may come from outside."""
 
 _OPENING: Final = 10.0  # seconds until a view that nobody has a deadline for must be there; a session's usual timeout
 
@@ -89,6 +90,9 @@ class Errand(Protocol[R]):
 
     def judge(self, error: Exception) -> Verdict:
         """What an error of `attempt` says."""
+
+    def overdue(self) -> bool:
+        """Whether a cancellation is that of the request's own deadline, not one from outside."""
 
     def status(self, response: R) -> int:
         """The status of the response."""
@@ -189,7 +193,8 @@ class Router(Generic[R]):
         self._services = _checked_services(services, registry)
         self._closed = False
         self._under_way: dict[Call, None] = {}
-        self._opened: dict[str, asyncio.Task[tuple[View[Any], Balancer[Any]]]] = {}
+        self._followed: OrderedDict[str, _Followed] = OrderedDict()  # the one that was used last comes last
+        self._closing: dict[asyncio.Task[None], None] = {}
 
     # ------------------------------------------------------------------ a request
 
@@ -200,21 +205,29 @@ class Router(Generic[R]):
     async def send(self, errand: Errand[R]) -> tuple[R, Call]:
         """Send a request to an instance; return its response and the call, to be ended when the response is.
 
-        Cancelling ends the attempt under way and says nothing about its instance.
+        Cancelling ends the attempt under way and says nothing about its instance, unless it is the request's own
+        deadline that does.
         """
         try:
-            label = label_of(errand.scheme, errand.host, errand.port)
-            balancer = await self._balancer(label, errand)
-            pick = await self._first(balancer, errand)
+            service = self._service(label_of(errand.scheme, errand.host, errand.port), errand)
+            followed = self._follow(service) if isinstance(service, str) else None
         except InvalidArgument as error:
-            if error.field not in URL_FIELDS:
-                raise
             raise errand.refused(error) from error
         except RegistryError as error:
             raise errand.unreachable(error) from error
-        return await self._attempts_from(pick, balancer, errand)
+        if followed is None:
+            assert not isinstance(service, str), "else it is followed"
+            return await self._attempts_from(service, errand)
+        followed.users += 1
+        try:
+            sent = await self._attempts_from(await self._opened(followed, errand), errand)
+            followed.served = True
+            return sent
+        finally:
+            followed.users -= 1
 
-    async def _attempts_from(self, pick: Pick[Any], balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Call]:
+    async def _attempts_from(self, balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Call]:
+        pick = await self._first(balancer, errand)
         tried: set[str] = set()
         while True:
             call, left = Call(pick, self._under_way), self._attempts - len(tried)
@@ -243,15 +256,22 @@ class Router(Generic[R]):
         try:
             return await errand.attempt(endpoint_of(call.instance, errand.scheme), left)
         except asyncio.CancelledError:
+            if errand.overdue():
+                call.bad(TimeoutError("the request's time is over"))
             call.void()
             raise
 
     # ------------------------------------------------------------------ an instance
 
     async def _first(self, balancer: Balancer[Any], errand: Errand[R]) -> Pick[Any]:
-        if self._wait is None:
-            return balancer.pick(errand.key)
-        return await balancer.pick_when_available(_least(self._wait, errand.patience()), key=errand.key)
+        try:
+            if self._wait is None:
+                return balancer.pick(errand.key)
+            return await balancer.pick_when_available(_least(self._wait, errand.patience()), key=errand.key)
+        except InvalidArgument:
+            raise  # the key is wrong
+        except RegistryError as error:
+            raise errand.unreachable(error) from error
 
     def _another(
         self, balancer: Balancer[Any], errand: Errand[R], tried: Collection[str], verdict: Verdict
@@ -267,34 +287,50 @@ class Router(Generic[R]):
 
     # ------------------------------------------------------------------ a service
 
-    async def _balancer(self, label: str, errand: Errand[R]) -> Balancer[Any]:
+    def _service(self, label: str, errand: Errand[R]) -> Balancer[Any] | str:
         service = self._services.get(label, label if self._registry is not None else None)
         if service is None:
             raise InvalidArgument("host", errand.host, f"is none of services={sorted(self._services)}")
-        if not isinstance(service, str):
-            return service
-        opening = self._opened.get(service)
-        if opening is None:
-            opening = self._open(service)
-        if not opening.done():
-            patience = _least(self._wait, errand.patience())
-            seconds = _OPENING if patience is None else patience
-            # Others may wait for it too, and the next request will: this one's end is not its end.
-            await asyncio.wait([opening], timeout=seconds)
+        return service
+
+    def _follow(self, service: str) -> _Followed:
+        followed = self._followed.get(service)
+        if followed is None:
+            if self._closed:
+                raise HandleClosed(f"what looks up {service!r} is closed")
+            opening = asyncio.get_running_loop().create_task(self._view(service), name=f"discover {service}")
+            followed = self._followed[service] = _Followed(service, opening)
+            opening.add_done_callback(lambda _: self._forget_failed(service, opening))
+            self._trim()
+        self._followed.move_to_end(service)
+        return followed
+
+    async def _opened(self, followed: _Followed, errand: Errand[R]) -> Balancer[Any]:
+        opening = followed.opening
+        try:
             if not opening.done():
-                raise RequestTimeout(f"the registry did not tell of {service!r} within {seconds:g} s")
-        _, balancer = opening.result()
+                patience = _least(self._wait, errand.patience())
+                seconds = _OPENING if patience is None else patience
+                # Others may wait for it too, and the next request will: this one's end is not its end.
+                await asyncio.wait([opening], timeout=seconds)
+                if not opening.done():
+                    raise RequestTimeout(f"the registry did not tell of {followed.service!r} within {seconds:g} s")
+            _, balancer = opening.result()
+        except InvalidArgument:
+            raise  # the strategy does not fit the service
+        except RegistryError as error:
+            raise errand.unreachable(error) from error
         return balancer
 
-    def _open(self, service: str) -> asyncio.Task[tuple[View[Any], Balancer[Any]]]:
-        if self._closed:
-            raise HandleClosed(f"what looks up {service!r} is closed")
-        if len(self._opened) >= MOST_VIEWS:
-            raise InvalidArgument("host", service + SUFFIX, f"{MOST_VIEWS} services are followed for requests already")
-        opening = asyncio.get_running_loop().create_task(self._view(service), name=f"discover {service}")
-        self._opened[service] = opening
-        opening.add_done_callback(lambda opened: self._forget_failed(service, opened))
-        return opening
+    def _trim(self) -> None:
+        """Leave services that nobody asks for now, where there are too many: first those that never had an instance."""
+        newest = next(reversed(self._followed))
+        idle = {name: each for name, each in self._followed.items() if not each.users and name != newest}
+        for name in sorted(idle, key=lambda name: idle[name].exists())[: max(len(self._followed) - MOST_VIEWS, 0)]:
+            opening = self._followed.pop(name).opening
+            closing = asyncio.get_running_loop().create_task(_close(opening), name=f"leave {name}")
+            self._closing[closing] = None
+            closing.add_done_callback(self._closing.pop)
 
     async def _view(self, service: str) -> tuple[View[Any], Balancer[Any]]:
         assert self._registry is not None, "else no service has a name only"
@@ -305,9 +341,11 @@ class Router(Generic[R]):
             await view.aclose()
             raise
 
-    def _forget_failed(self, service: str, opened: asyncio.Task[tuple[View[Any], Balancer[Any]]]) -> None:
-        if opened.cancelled() or opened.exception() is not None:
-            self._opened.pop(service, None)  # the next request tries anew
+    def _forget_failed(self, service: str, opening: asyncio.Task[tuple[View[Any], Balancer[Any]]]) -> None:
+        followed = self._followed.get(service)
+        # Another may have taken its place.
+        if (opening.cancelled() or opening.exception() is not None) and followed and followed.opening is opening:
+            del self._followed[service]  # the next request tries anew
 
     async def aclose(self) -> None:
         """Close the views that were opened for requests; the balancers that were given are their owners'.
@@ -316,14 +354,34 @@ class Router(Generic[R]):
         """
         for call in list(self._under_way):
             call.void()
-        opened, self._opened, self._closed = self._opened, {}, True
-        for opening in opened.values():
-            opening.cancel()
-        if opened:
-            await asyncio.wait(opened.values())
-        for opening in opened.values():
-            if not opening.cancelled() and opening.exception() is None:
-                await opening.result()[0].aclose()
+        self._closed = True
+        followed, self._followed = self._followed, OrderedDict()
+        await asyncio.gather(*(_close(each.opening) for each in followed.values()), *self._closing)
+
+
+class _Followed:
+    """A service that is followed for requests."""
+
+    __slots__ = ("opening", "served", "service", "users")
+
+    def __init__(self, service: str, opening: asyncio.Task[tuple[View[Any], Balancer[Any]]]) -> None:
+        self.service = service
+        self.opening = opening
+        self.users = 0  # requests that look for an instance, or have one and no answer yet
+        self.served = False  # whether an instance answered one of them
+
+    def exists(self) -> bool:
+        """Whether there is such a service, as far as anybody has seen."""
+        opening = self.opening
+        opened = opening.done() and not opening.cancelled() and opening.exception() is None
+        return self.served or (opened and len(opening.result()[0].snapshot) > 0)
+
+
+async def _close(opening: asyncio.Task[tuple[View[Any], Balancer[Any]]]) -> None:
+    opening.cancel()
+    await asyncio.wait([opening])
+    if not opening.cancelled() and opening.exception() is None:
+        await opening.result()[0].aclose()
 
 
 def _verdict(errand: Errand[Any], error: Exception) -> Verdict:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 from aioregistry import Balancer, Ejection, Registry, RequestTimeout
 from aioregistry._errors import InvalidArgument, RegistryError
 
-from ._hosts import Endpoint, is_registry_host
+from ._hosts import Endpoint, is_registry_host, led_back
 from ._lanes import Lane, Lanes, another_like, name_of
 from ._routing import EJECTION, SAFE, Authority, Call, Router, Strategy, Verdict, check_authority, check_flag
 
@@ -141,6 +141,10 @@ class Transport(Generic[RequestT, ResponseT]):
         answered, call = await self._router.send(errand)
         assert errand.lane is not None, "it answered"
         answered.stream = self._answer(answered.stream, self._http, errand.lane, call)
+        if self._authority == "instance" and (location := answered.headers.get("Location")) is not None:
+            led = led_back(location, call.instance, errand.host)
+            if led is not None:
+                answered.headers["Location"] = led
         answered.extensions = {**answered.extensions, INSTANCE: call.instance}
         response: ResponseT = answered
         return response
@@ -267,6 +271,9 @@ class _Errand:
     def _is_stale(self, error: Exception) -> bool:
         """Whether *error* says no more than that a connection was closed while nobody used it."""
         return self._trail.reused and _judged(self._http, error) is Verdict.BROKEN
+
+    def overdue(self) -> bool:
+        return False  # both packages raise a timeout of theirs
 
     def status(self, response: Any) -> int:
         status: int = response.status_code

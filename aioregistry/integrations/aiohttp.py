@@ -11,15 +11,17 @@ import asyncio
 import builtins
 import errno
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
+from http.cookies import Morsel
 from types import TracebackType
 from typing import Any, Final, Self
+from weakref import WeakSet
 
 from aioregistry import Balancer, Ejection, InvalidArgument, Registry, RegistryError, RequestTimeout, UsageError, View
 
 from ._extras import extra
-from ._hosts import Endpoint, is_registry_host
+from ._hosts import Endpoint, is_registry_host, led_back
 from ._routing import (
     EJECTION,
     IDEMPOTENT,
@@ -37,6 +39,10 @@ from .membership import Hosting, Membership, NotYet, Readiness, hosting
 with extra("aiohttp"):
     import aiohttp
     from aiohttp import hdrs, web
+    from aiohttp.abc import AbstractCookieJar
+    from aiohttp.typedefs import LooseCookies
+    from multidict import CIMultiDict, CIMultiDictProxy
+    from yarl import URL
 
 __all__ = [
     "IDEMPOTENT",
@@ -47,6 +53,7 @@ __all__ = [
     "Membership",
     "NotYet",
     "Readiness",
+    "RegistryCookieJar",
     "RegistryMiddleware",
     "member",
     "membership",
@@ -237,6 +244,10 @@ class _Ending:
 
 # ---------------------------------------------------------------- the client
 
+_SHORTEST: Final = 0.001  # seconds; no time at all would be no end
+_MOST_IDLE: Final = 100  # connections to one instance that may all have been closed by it; aiohttp keeps as many in all
+_NOWHERE: Final = URL()
+
 # The first that applies: subclasses come before.
 _VERDICTS: Final[Mapping[type[Exception], Verdict]] = {
     aiohttp.ClientProxyConnectionError: Verdict.INNOCENT,
@@ -298,6 +309,7 @@ class RegistryMiddleware:
         _check_pools(aiohttp.client_reqrep.ConnectionKey)
         self._authority = check_authority(authority)
         self._pass_others = check_flag("pass_others", pass_others)
+        self._used: WeakSet[Any] = WeakSet()  # connections over which a request went
         self._router: Router[aiohttp.ClientResponse] = Router(
             registry,
             services=services,
@@ -332,11 +344,15 @@ class RegistryMiddleware:
     ) -> aiohttp.ClientResponse:
         if self._pass_others and not is_registry_host(request.host):
             return await handler(request)
-        response, call = await self._router.send(_Errand(request, handler, key, self._authority))
+        repeatable = self._router.repeats(request.method)
+        errand = _Errand(request, handler, key, self._authority, self._used, repeatable=repeatable)
+        response, call = await self._router.send(errand)
+        if self._authority == "instance":
+            _lead_back(response, call, request)
         if response.connection is None:
             call.good()  # all of it came with the headers
         else:
-            response.connection.add_callback(partial(_ended, response.content, call))
+            response.connection.add_callback(partial(_ended, response.content, call, request))
         return response
 
     async def __aenter__(self) -> Self:
@@ -361,6 +377,9 @@ class _Errand:
         handler: aiohttp.ClientHandlerType,
         key: str | bytes | None,
         authority: Authority,
+        used: WeakSet[Any],
+        *,
+        repeatable: bool,
     ) -> None:
         url = request.url
         self.method, self.scheme, self.host, self.key = request.method, url.scheme, request.host, key
@@ -368,24 +387,99 @@ class _Errand:
         self._request = request
         self._handler = handler
         self._authority = authority
+        self._used = used
+        self._repeatable = repeatable
+        self._since = asyncio.get_running_loop().time()
         self._sent = False
+        self._only_fresh = False  # whether only a new connection will do
+        self._limit: asyncio.Timeout | None = None
+        # Of the last attempt: whether it looked for a connection, had one that was there before, handed over nothing.
+        self._connecting = self._reused = self._unsent = False
 
-    async def attempt(self, endpoint: Endpoint, _: int) -> aiohttp.ClientResponse:
-        request = self._request
+    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> aiohttp.ClientResponse:
+        self._only_fresh = False
+        for _ in range(_MOST_IDLE):
+            try:
+                return await self._attempt(endpoint, attempts_left)
+            except _Reused:
+                continue  # one idle connection fewer
+            except Exception as error:
+                # The peer closed a connection that was idle: as likely as not it is well (RFC 9112, section 9.3.1).
+                harmless = self._unsent or self._repeatable
+                if not self._is_stale(error) or self._only_fresh or not harmless or not self.replayable():
+                    raise
+                self._only_fresh = True
+        self._only_fresh = False
+        return await self._attempt(endpoint, attempts_left)
+
+    async def _attempt(self, endpoint: Endpoint, attempts_left: int) -> aiohttp.ClientResponse:
+        request: Any = self._request
         before = request.url, request.headers[hdrs.HOST], request.server_hostname
-        self._address(endpoint)
+        self._reused = self._unsent = False
+        self._connecting = True
         try:
-            return await self._handler(request)
+            self._address(endpoint)
+            async with asyncio.timeout(self._time_to_connect(attempts_left)) as self._limit:
+                request.send = partial(
+                    self._send, request.send
+                )  # what is called with the connection, once there is one
+                return await self._handler(request)
+        except TimeoutError as error:
+            if self._limit is None or not self._limit.expired():
+                self._note_sent(error)
+                raise
+            raise aiohttp.ConnectionTimeoutError(f"no connection to {request.url.authority} in time") from error
         except Exception as error:
-            self._sent |= self.judge(error) is not Verdict.UNSENT
+            self._note_sent(error)
             raise
         finally:
+            self._limit = None
+            request.__dict__.pop("send", None)
             # The session goes on with it, and so do middlewares around this one.
             request.url, request.headers[hdrs.HOST], request.server_hostname = before
 
+    async def _send(
+        self, send: Callable[[Any], Awaitable[aiohttp.ClientResponse]], connection: Any
+    ) -> aiohttp.ClientResponse:
+        """Send the request over *connection*: it is there."""
+        self._connecting = False
+        assert self._limit is not None, "an attempt is under way"
+        self._limit.reschedule(None)
+        protocol = connection.protocol
+        self._reused = protocol in self._used
+        self._used.add(protocol)
+        if self._reused and (self._only_fresh or not protocol.is_connected()):
+            self._only_fresh = self._unsent = True
+            raise _Reused
+        try:
+            return await send(connection)
+        except ConnectionResetError:
+            self._unsent = self._reused  # its head was not handed over
+            raise
+
+    def _time_to_connect(self, attempts_left: int) -> float | None:
+        """Seconds; None has no end but the session's.
+
+        The time that is left is shared by the attempts that are, so that an instance which swallows packets leaves some
+        to the others. What a request says about its own timeouts is not told to middlewares.
+        """
+        total = self._request.session.timeout.total
+        # Where the session's own limit is reached, it is no instance that it waits for.
+        available = getattr(self._request.session.connector, "_available_connections", None)
+        if attempts_left == 1 or not total or (available is not None and available(self._request.connection_key) <= 0):
+            return None
+        elapsed = asyncio.get_running_loop().time() - self._since
+        return max(total - elapsed, _SHORTEST) / attempts_left
+
+    def _note_sent(self, error: Exception) -> None:
+        self._sent |= self.judge(error) is not Verdict.UNSENT and not self._unsent
+
     def _address(self, endpoint: Endpoint) -> None:
         request, asked = self._request, self._request.url
-        request.url = asked.with_host(endpoint.address).with_port(endpoint.port)
+        try:
+            request.url = asked.with_host(endpoint.address).with_port(endpoint.port)
+        except ValueError as error:  # UnicodeError is one
+            raise InvalidArgument("address", endpoint.address, f"no URL can have it: {error}") from error
         if self._authority == "service":
             if request.is_ssl():
                 request.server_hostname = request.server_hostname or self.host.removesuffix(".")
@@ -393,7 +487,18 @@ class _Errand:
             request.headers[hdrs.HOST] = request.url.host_port_subcomponent or endpoint.address
 
     def judge(self, error: Exception) -> Verdict:
+        if self._is_stale(error):
+            return Verdict.INNOCENT
+        if self._connecting and isinstance(error, ValueError | OverflowError):
+            return Verdict.UNSENT  # an address that nobody can look up, a port that is none
         return _judged(error)
+
+    def _is_stale(self, error: Exception) -> bool:
+        """Whether *error* says no more than that a connection was closed while nobody used it."""
+        return self._reused and _judged(error) is Verdict.BROKEN
+
+    def overdue(self) -> bool:
+        return _is_overdue(self._request)
 
     def status(self, response: aiohttp.ClientResponse) -> int:
         self._sent = True
@@ -406,7 +511,7 @@ class _Errand:
         return not self._sent or not self._request.body or isinstance(self._request.body, aiohttp.BytesPayload)
 
     def patience(self) -> float | None:
-        return None  # the session's total timeout cancels whatever it finds
+        return None  # the session's total timeout cancels whatever goes on
 
     def refused(self, error: InvalidArgument) -> Exception:
         return aiohttp.InvalidUrlClientError(self._request.url, str(error))
@@ -427,10 +532,72 @@ def _judged(error: BaseException) -> Verdict:
     return next((verdict for kind, verdict in _VERDICTS.items() if isinstance(error, kind)), Verdict.INNOCENT)
 
 
-def _ended(content: aiohttp.StreamReader, call: Call) -> None:
+def _is_overdue(request: aiohttp.ClientRequest) -> bool:
+    """Whether the time that the session, or the request, has in total is over: aiohttp cancels the task then."""
+    check = getattr(getattr(request, "_timer", None), "assert_timeout", None)
+    try:
+        if check is not None:
+            check()
+    except TimeoutError:
+        return True
+    return False
+
+
+def _ended(content: aiohttp.StreamReader, call: Call, request: aiohttp.ClientRequest) -> None:
     """The response's connection is let go of."""
     error = content.exception()
+    if not content.is_eof() and _is_overdue(request):
+        error = TimeoutError("the response took too long")
     if isinstance(error, Exception) and _judged(error) is not Verdict.INNOCENT:
         call.bad(error)
     else:
         call.good()
+
+
+def _lead_back(response: aiohttp.ClientResponse, call: Call, request: aiohttp.ClientRequest) -> None:
+    """Where the instance redirects to itself, by the Host that it was told, redirect to the service."""
+    location = response.headers.get(hdrs.LOCATION)
+    led = None if location is None else led_back(location, call.instance, request.host)
+    if led is not None:
+        headers = CIMultiDict(response.headers)
+        headers[hdrs.LOCATION] = led
+        response._headers = CIMultiDictProxy(headers)
+        response.__dict__.pop("headers", None)
+        getattr(response, "_cache", {}).pop("headers", None)  # what was read of it is kept
+
+
+class _Reused(Exception):
+    """The connection is not a new one, as was asked for; or is closed already."""
+
+
+class RegistryCookieJar(aiohttp.CookieJar):
+    """A cookie jar in which no service of the registry gets another's cookies.
+
+    aiohttp's own takes a cookie of ``chat.registry`` with ``Domain=registry``, and sends it to ``pay.registry``: it
+    knows no domains under which strangers live side by side (RFC 6265, section 5.3). Here a cookie of a host that ends
+    with ``.registry`` goes back to that host only: one for a domain above it is refused, and one for its own domain
+    does not go to hosts below. Cookies of other hosts are kept as ever.
+    """
+
+    def update_cookies(self, cookies: LooseCookies, response_url: URL = _NOWHERE) -> None:
+        """Take *cookies* of *response_url*."""
+        if response_url.raw_host is not None and is_registry_host(response_url.raw_host):
+            cookies = _of_host(cookies, response_url.raw_host)
+        super().update_cookies(cookies, response_url)
+
+    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
+        """Take the cookies of a response of *response_url*."""
+        # aiohttp's jar stores what it parses; the base parses for `update_cookies`.
+        AbstractCookieJar.update_cookies_from_headers(self, headers, response_url)
+
+
+def _of_host(cookies: LooseCookies, host: str) -> list[tuple[str, Any]]:
+    kept: list[tuple[str, Any]] = []
+    for name, cookie in cookies.items() if isinstance(cookies, Mapping) else cookies:
+        if isinstance(cookie, Morsel) and cookie["domain"]:
+            if cookie["domain"].lstrip(".").lower() != host.lower():
+                continue
+            cookie = cookie.copy()  # noqa: PLW2901 - the response's own stays as it came
+            cookie["domain"] = ""
+        kept.append((name, cookie))
+    return kept

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 import aioregistry
@@ -23,6 +24,7 @@ class Manner(enum.Enum):
     ANSWERS_ONCE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nonce\n"
     OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
     REDIRECTS = b"HTTP/1.1 302 Found\r\nLocation: http://example.org/\r\nContent-Length: 0\r\n\r\n"
+    REDIRECTS_BY_HOST = b"HTTP/1.1 302 Found\r\nLocation: http://%b/there\r\nContent-Length: 0\r\n\r\n"
     REDIRECTS_TO_PAY = b"HTTP/1.1 302 Found\r\nLocation: https://pay.registry/\r\nContent-Length: 0\r\n\r\n"
     SPEAKS_SOMETHING_ELSE = b"220 mail.example.org ESMTP\r\n\r\n"
     CUTS_ITS_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
@@ -83,12 +85,36 @@ class Peer:
                 assert self.manner is not None
                 if self.manner.value is None:
                     await asyncio.Event().wait()
-                head, end, body = self.manner.value.partition(b"\r\n\r\n")
+                head, end, body = self._answer(self.asked[-1]).partition(b"\r\n\r\n")
                 writer.write(head + end + (b"" if self.asked[-1].method == "HEAD" else body))
                 await writer.drain()
                 if self.manner in _CLOSING:
                     break
         writer.close()
+
+    def _answer(self, asked: Asked) -> bytes:
+        if self.manner is not Manner.REDIRECTS_BY_HOST:
+            assert self.manner is not None
+            assert isinstance(self.manner.value, bytes)
+            return self.manner.value
+        if asked.target == "/there":
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        head: bytes = self.manner.value
+        return head % asked.host.encode()
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A port whose queue of connections is full: what is sent to it is dropped, and nobody hears of it."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
 
 
 async def _read(reader: asyncio.StreamReader) -> Asked:

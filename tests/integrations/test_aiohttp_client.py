@@ -9,12 +9,21 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+import yarl
 from aiohttp import web
 
 import aioregistry
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance, UsageError
-from aioregistry.integrations.aiohttp import IDEMPOTENT, Membership, RegistryMiddleware, _check_pools, member
-from tests.integrations.peers import Manner, Peer, service, until
+from aioregistry._model import Added, Entry
+from aioregistry.integrations.aiohttp import (
+    IDEMPOTENT,
+    Membership,
+    RegistryCookieJar,
+    RegistryMiddleware,
+    _check_pools,
+    member,
+)
+from tests.integrations.peers import Manner, Peer, black_hole, service, until
 from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
@@ -46,6 +55,10 @@ async def asked(session: aiohttp.ClientSession, method: str = "GET", url: str = 
     async with session.request(method, url, **options) as response:
         await response.read()
         return response.status
+
+
+async def answered(session: aiohttp.ClientSession) -> aiohttp.ClientResponse:
+    return await session.get(URL)
 
 
 def port_of(response: aiohttp.ClientResponse) -> int | None:
@@ -398,10 +411,232 @@ async def test_its_views_end_with_it(scene: Make) -> None:
         async with RegistryMiddleware(chat.registry) as middleware:
             async with aiohttp.ClientSession(middlewares=[middleware]) as session:
                 await asked(session)
-            view, _ = middleware._router._opened["chat"].result()
+            view, _ = middleware._router._followed["chat"].opening.result()
             assert len(view.snapshot) == 1
         assert view._is_closed
         assert not chat.view._is_closed
         async with aiohttp.ClientSession(middlewares=[middleware]) as session:
             with pytest.raises(aiohttp.ClientConnectorError, match="what looks up 'chat' is closed"):
                 await session.get(URL)
+
+
+# ---------------------------------------------------------------- redirects and cookies
+
+
+@pytest.mark.parametrize("authority", ["service", "instance"])
+async def test_a_redirect_built_from_the_host_header_leads_back_to_the_service(scene: Make, authority: str) -> None:
+    async with scene(Manner.REDIRECTS_BY_HOST) as chat, client(chat.registry, authority=authority) as session:
+        async with session.get(URL) as response:
+            assert (response.status, str(response.url)) == (200, "http://chat.registry/there")
+        async with session.get(URL, allow_redirects=False) as response:
+            assert response.headers["Location"] == "http://chat.registry/there"
+
+
+@pytest.mark.parametrize(
+    ("set_cookie", "sent"),
+    [
+        ("k=v", ["chat"]),
+        ("k=v; Domain=registry", []),
+        ("k=v; Domain=.registry", []),
+        ("k=v; Domain=chat.registry", ["chat"]),
+        ("k=v; Domain=.CHAT.registry", ["chat"]),
+        ("k=v; Domain=pay.registry", []),
+    ],
+)
+async def test_no_service_gets_the_cookies_of_another(set_cookie: str, sent: list[str]) -> None:
+    jar = RegistryCookieJar()
+    jar.update_cookies_from_headers([set_cookie], URL_OF("chat"))
+    found = [name for name in ("chat", "pay", "a.chat", "registry") if jar.filter_cookies(URL_OF(name))]
+    assert found == sent
+
+
+async def test_a_service_below_another_keeps_its_cookies_to_itself() -> None:
+    jar = RegistryCookieJar()
+    jar.update_cookies_from_headers(["k=v; Domain=chat.registry"], URL_OF("a.chat"))
+    assert not jar.filter_cookies(URL_OF("chat"))
+    jar.update_cookies({"k": "v"}, URL_OF("a.chat"))
+    assert [name for name in ("chat", "a.chat") if jar.filter_cookies(URL_OF(name))] == ["a.chat"]
+
+
+async def test_cookies_of_other_hosts_are_kept_as_ever() -> None:
+    jar = RegistryCookieJar()
+    jar.update_cookies_from_headers(["k=v; Domain=example.org"], yarl.URL("http://a.example.org/"))
+    assert jar.filter_cookies(yarl.URL("http://b.example.org/"))
+    jar.update_cookies({"everywhere": "v"})
+    assert jar.filter_cookies(yarl.URL("http://c.example.com/"))
+
+
+def URL_OF(name: str) -> yarl.URL:  # noqa: N802 - in the place of the constant
+    return yarl.URL(f"http://{name}.registry/")
+
+
+# ---------------------------------------------------------------- addresses that no client can use
+
+
+@pytest.mark.parametrize(
+    "address", ["::1%]:80#", "1.2.3.999", "a" * 64 + ".example", "127.0.0.1 ", "1\r\nX: y", "[::1"]
+)
+async def test_an_address_that_no_url_can_have_counts_as_unreachable(
+    scene: Make, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioregistry.integrations._hosts._is_address", lambda _: True)  # were it taken for one
+
+    class Nowhere(aiohttp.ThreadedResolver):
+        async def resolve(self, host: str, *arguments: Any, **options: Any) -> Any:
+            host.encode("idna")
+            raise OSError(f"no such host: {host}")
+
+    async with scene(Manner.ANSWERS) as chat:
+        bad = chat.view.snapshot["a"].replace(id="bad", address="192.0.2.1")
+        object.__setattr__(bad, "address", address)
+        balancer = chat.balancer()
+        balancer._picker.apply(Added(Entry(bad, 1, 1, 1, 0, 0.0, 0.0), 1), 0.0)
+        async with (
+            RegistryMiddleware(services={"chat": balancer}) as middleware,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=Nowhere()), middlewares=[middleware], timeout=PATIENCE
+            ) as session,
+        ):
+            for _ in range(4):
+                assert await asked(session, "POST", data=b"body") == 200
+        assert set(balancer.set_aside) == {"bad"}
+        assert chat.asked() == [4]
+
+
+# ---------------------------------------------------------------- connections that nobody listens to any more
+
+
+async def test_an_idle_connection_that_was_closed_says_nothing_about_the_instance(scene: Make) -> None:
+    async with scene(Manner.ANSWERS_ONCE, Manner.ANSWERS_ONCE) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}, attempts=2) as session:
+            await asyncio.gather(*(asked(session) for _ in range(12)))
+            for _ in range(6):
+                assert await asked(session) == 200
+            assert set(await asyncio.gather(*(asked(session) for _ in range(12)))) == {200}
+        assert balancer.set_aside == {}
+
+
+async def test_what_may_have_been_done_over_one_is_not_repeated(scene: Make) -> None:
+    async with scene(Manner.ANSWERS_ONCE) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            await asked(session)
+            with pytest.raises(aiohttp.ServerDisconnectedError):
+                await asked(session, "POST", data=b"body")
+            assert balancer.set_aside == {}
+            assert await asked(session, "POST", data=b"body") == 200
+        assert [request.method for request in chat.peers[0].asked] == ["GET", "POST", "POST"]
+
+
+async def test_what_was_not_sent_over_one_is_repeated_whatever_its_method(scene: Make) -> None:
+    """The pool has a connection that is closed when it is to be written to."""
+    async with scene(Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+
+        async def closing(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+            send = request.send
+
+            async def sends(connection: Any) -> aiohttp.ClientResponse:
+                if request.method == "POST" and chat.peers[0].connections == 1:
+                    connection.transport.close()
+                return await send(connection)
+
+            request.send = sends  # type: ignore[assignment,method-assign]
+            try:
+                return await handler(request)
+            finally:
+                request.send = send  # type: ignore[method-assign]
+
+        async with (
+            RegistryMiddleware(services={"chat": balancer}, attempts=1) as middleware,
+            aiohttp.ClientSession(middlewares=[middleware, closing], timeout=PATIENCE) as session,
+        ):
+            await asked(session)
+            assert await asked(session, "POST", data=parts()) == 200
+        assert balancer.set_aside == {}
+        assert [(request.method, request.body) for request in chat.peers[0].asked] == [
+            ("GET", b""),
+            ("POST", b"onetwo"),
+        ]
+
+
+async def test_a_new_connection_that_breaks_is_evidence(scene: Make) -> None:
+    async with scene(Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            await asked(session)
+            chat.peers[0].manner = Manner.HANGS_UP
+            with pytest.raises(aiohttp.ClientError):
+                await asked(session)
+        assert set(balancer.set_aside) == {"a"}
+
+
+# ---------------------------------------------------------------- the session's time
+
+
+async def test_an_instance_that_swallows_packets_leaves_time_for_the_others(scene: Make) -> None:
+    """The session has a total timeout only, as by default."""
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat:
+        with black_hole() as port:
+            async with chat.registry.register(ServiceInstance("chat", id="hole", address="127.0.0.1", port=port)):
+                await chat.view.wait_for(lambda snapshot: len(snapshot) == 3, 20)
+                balancer = chat.balancer()
+                async with client(services={"chat": balancer}, timeout=aiohttp.ClientTimeout(6)) as session:
+                    assert [await asked(session) for _ in range(6)] == [200] * 6
+                assert set(balancer.set_aside) == {"hole"}
+
+
+@pytest.mark.parametrize("of", ["session", "request"])
+async def test_a_deadline_of_the_clients_own_counts_against_the_instance(scene: Make, of: str) -> None:
+    short = aiohttp.ClientTimeout(total=0.3)
+    async with scene() as chat:
+        with black_hole() as port:
+            async with chat.registry.register(ServiceInstance("chat", id="hole", address="127.0.0.1", port=port)):
+                await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
+                balancer = chat.balancer()
+                both = (short, short) if of == "session" else (PATIENCE, short)
+                async with client(services={"chat": balancer}, timeout=both[0]) as session:
+                    with pytest.raises(TimeoutError):
+                        await session.get(URL, timeout=both[1])
+                assert set(balancer.set_aside) == {"hole"}
+
+
+async def test_an_answer_that_is_too_slow_in_coming_counts_against_the_instance(scene: Make) -> None:
+    async with scene(Manner.BEGINS_ITS_ANSWER) as chat:
+        balancer = chat.balancer()
+        short = aiohttp.ClientTimeout(total=0.5)
+        async with client(services={"chat": balancer}, timeout=short) as session, session.get(URL) as response:
+            with pytest.raises(TimeoutError):
+                await response.read()
+        assert set(balancer.set_aside) == {"a"}
+
+
+async def test_a_cancellation_from_outside_says_nothing(scene: Make) -> None:
+    async with scene(Manner.HANGS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await session.get(URL)
+        assert balancer.set_aside == {}
+
+
+async def test_a_session_whose_own_limit_is_reached_blames_nobody(scene: Make) -> None:
+    """It waits for a connection of its own to be given back, for longer than the share of an attempt."""
+    async with scene(Manner.BEGINS_ITS_ANSWER, Manner.BEGINS_ITS_ANSWER) as chat:
+        balancer = chat.balancer()
+        async with (
+            RegistryMiddleware(services={"chat": balancer}, attempts=1000) as middleware,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=1), middlewares=[middleware], timeout=PATIENCE
+            ) as session,
+        ):
+            held = await session.get(URL)
+            second = asyncio.create_task(answered(session))
+            await asyncio.sleep(0.2)  # ten times the share of an attempt: of 20 s for 1000
+            assert not second.done()
+            assert balancer.set_aside == {}
+            held.close()
+            (await second).close()
+        assert balancer.set_aside == {}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument, ServiceInstance
-from aioregistry.integrations._hosts import check_label, endpoint_of, is_registry_host, label_of
+from aioregistry.integrations._hosts import check_label, endpoint_of, is_registry_host, label_of, led_back
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,41 @@ def test_an_address(address: str) -> None:
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(InvalidArgument, match=f"^address={re.escape(repr(address))}: chat/a cannot be reached"):
         endpoint_of(ServiceInstance("chat", id="a", address=address, port=80), "http")
+
+
+HERE = ServiceInstance("chat", id="a", address="Host.example", port=8080, ssl_port=443)
+
+
+@pytest.mark.parametrize(
+    ("location", "led"),
+    [
+        ("http://host.example:8080/a?b=c#d", "http://chat.registry/a?b=c#d"),
+        ("http://HOST.example:8080", "http://chat.registry"),
+        ("https://host.example/", "https://chat.registry/"),
+        ("https://host.example:443/", "https://chat.registry/"),
+        ("http://me:secret@host.example:8080/", "http://me:secret@chat.registry/"),
+        ("http://host.example/", None),
+        ("http://host.example:443/", None),
+        ("https://host.example:8080/", None),
+        ("http://other.example:8080/", None),
+        ("ftp://host.example:8080/", None),
+        ("//host.example:8080/", None),
+        ("/there", None),
+        ("there", None),
+        ("", None),
+        ("http://host.example:port/", None),
+        ("http://host.example:99999/", None),
+        ("http://[host.example:8080/", None),
+    ],
+)
+def test_a_redirect_to_the_instance_leads_back_to_the_service(location: str, led: str | None) -> None:
+    assert led_back(location, HERE, "chat.registry") == led
+
+
+def test_a_redirect_to_an_address_of_ipv6_leads_back() -> None:
+    here = ServiceInstance("chat", id="a", address="::1", port=8080)
+    assert led_back("http://[::1]:8080/there", here, "chat.registry") == "http://chat.registry/there"
+
+
+def test_an_instance_without_an_address_leads_nowhere() -> None:
+    assert led_back("http://host.example:8080/", ServiceInstance("chat", id="a"), "chat.registry") is None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 import httpx
+import httpx2
 import pytest
 
 import aioregistry
@@ -13,6 +17,7 @@ from aioregistry import InvalidArgument, RequestTimeout, Ring, ServiceInstance, 
 from aioregistry.integrations import _routing as routing
 from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.integrations.httpx import RegistryTransport
+from aioregistry.integrations.httpx2 import RegistryTransport as RegistryTransport2
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integrations.peers import Manner, Peer, service, until
 from tests.support.judge import Judge
@@ -78,15 +83,85 @@ async def test_a_strategy_that_does_not_fit_the_service_is_told(zookeeper: ZooKe
                 await session.get("http://chat.registry/")
 
 
-async def test_views_are_bounded(zookeeper: ZooKeeperServer, chroot: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "MOST_VIEWS", 2)
-    async with service(zookeeper, chroot, Manner.ANSWERS) as chat, by(chat.registry) as session:
-        assert (await session.get("http://chat.registry/")).text == "ok"
+@contextlib.asynccontextmanager
+async def asking(http: str, registry: Any) -> AsyncIterator[tuple[routing.Router[Any], Callable[[str], Any]]]:
+    """A client's router, and what asks a service and tells the status, or None where there is no instance."""
+    url = "http://{}.registry/".format
+    if http == "aiohttp":
+        async with (
+            RegistryMiddleware(registry) as middleware,
+            aiohttp.ClientSession(middlewares=[middleware]) as session,
+        ):
+
+            async def ask(name: str) -> int | None:
+                try:
+                    async with session.get(url(name)) as response:
+                        return response.status
+                except aiohttp.ClientConnectorDNSError:
+                    return None
+
+            yield middleware._router, ask
+        return
+    package, transport = {"httpx": (httpx, RegistryTransport), "httpx2": (httpx2, RegistryTransport2)}[http]
+    sends: Any = transport(registry)
+    async with package.AsyncClient(transport=sends, timeout=20) as client:
+
+        async def ask(name: str) -> int | None:
+            try:
+                return int((await client.get(url(name))).status_code)
+            except package.ConnectError:
+                return None
+
+        yield sends._router, ask
+
+
+@pytest.mark.parametrize("http", ["httpx", "httpx2", "aiohttp"])
+async def test_names_of_nobody_shut_nobody_out(
+    http: str, zookeeper: ZooKeeperServer, chroot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the first to be left, then what was asked for least lately; and what was left is found again."""
+    monkeypatch.setattr(routing, "MOST_VIEWS", 3)
+    async with service(zookeeper, chroot, Manner.ANSWERS) as chat, contextlib.AsyncExitStack() as stack:
+        port = chat.peers[0].port
+        for name in ("mail", "pay", "shop"):
+            other = ServiceInstance(name, address="127.0.0.1", port=port)
+            _ = await stack.enter_async_context(chat.registry.register(other))
+        async with asking(http, chat.registry) as (router, ask):
+            for name, kept in [
+                ("nobody", ["nobody"]),
+                ("chat", ["nobody", "chat"]),
+                ("mail", ["nobody", "chat", "mail"]),
+                ("pay", ["chat", "mail", "pay"]),
+                ("chat", ["mail", "pay", "chat"]),
+                ("shop", ["pay", "chat", "shop"]),
+                ("anybody", ["chat", "shop", "anybody"]),
+                ("somebody", ["chat", "shop", "somebody"]),
+                ("mail", ["chat", "shop", "mail"]),
+            ]:
+                assert await ask(name) == (None if name.endswith("body") else 200)
+                assert list(router._followed) == kept
+            views = [followed.opening.result()[0] for followed in router._followed.values()]
+        assert all(view._is_closed for view in views)
+        assert not router._closing
+
+
+async def test_what_is_asked_for_now_is_never_left(
+    zookeeper: ZooKeeperServer, chroot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "MOST_VIEWS", 1)
+    async with service(zookeeper, chroot, Manner.HANGS) as chat, by(chat.registry) as session:
+        waiting = asyncio.create_task(session.get("http://chat.registry/"))
+        await until(lambda: chat.asked() == [1])
+        for _ in range(2):
+            with pytest.raises(httpx.ConnectError):
+                await session.get("http://nobody.registry/")
+        followed = session._transport._router._followed  # type: ignore[attr-defined]
+        assert list(followed) == ["chat", "nobody"]
+        waiting.cancel()
+        await asyncio.wait([waiting])
         with pytest.raises(httpx.ConnectError):
-            await session.get("http://nobody.registry/")
-        with pytest.raises(httpx.UnsupportedProtocol, match=r"^host='third\.registry': 2 services are followed"):
-            await session.get("http://third.registry/")
-        assert (await session.get("http://chat.registry/")).text == "ok"
+            await session.get("http://anybody.registry/")
+        assert list(followed) == ["anybody"]
 
 
 async def test_a_service_that_cannot_be_read_is_tried_again(
@@ -114,7 +189,7 @@ async def test_many_first_requests_open_one_view(zookeeper: ZooKeeperServer, chr
     async with service(zookeeper, chroot, Manner.ANSWERS) as chat, by(chat.registry) as session:
         requests = [asyncio.create_task(session.get("http://chat.registry/")) for _ in range(5)]
         cancelled = requests.pop(0)
-        await until(lambda: "chat" in session._transport._router._opened)  # type: ignore[attr-defined]
+        await until(lambda: "chat" in session._transport._router._followed)  # type: ignore[attr-defined]
         cancelled.cancel()  # who was first to ask takes nothing from the others
         assert [(await request).text for request in requests] == ["ok"] * 4
 

@@ -509,6 +509,16 @@ async def test_a_redirect_to_elsewhere_is_refused(scene: Make, client: Make, htt
             await session.get(URL, follow_redirects=True)
 
 
+@pytest.mark.parametrize("authority", ["service", "instance"])
+async def test_a_redirect_built_from_the_host_header_leads_back_to_the_service(
+    scene: Make, client: Make, authority: str
+) -> None:
+    async with scene(Manner.REDIRECTS_BY_HOST) as chat, client(chat.registry, authority=authority) as session:
+        answer = await session.get(URL, follow_redirects=True)
+        assert (answer.status_code, str(answer.url)) == (200, "http://chat.registry/there")
+        assert [asked.target for asked in chat.peers[0].asked] == ["/rooms?of=me", "/there"]
+
+
 async def test_nothing_to_pick_is_a_connect_error(scene: Make, client: Make, http: ModuleType) -> None:
     async with scene() as chat, client(chat.registry) as session:
         with pytest.raises(http.ConnectError, match="no instance of 'chat' can be picked") as raised:
@@ -519,7 +529,7 @@ async def test_nothing_to_pick_is_a_connect_error(scene: Make, client: Make, htt
 async def test_what_comes_in_time_is_waited_for(scene: Make, client: Make, http: ModuleType) -> None:
     async with scene() as chat, Peer(Manner.ANSWERS) as late, client(chat.registry, wait=20) as session:
         answer = asyncio.create_task(session.get(URL))
-        await until(lambda: "chat" in session._transport._router._opened)
+        await until(lambda: "chat" in session._transport._router._followed)
         async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=late.port)):
             assert (await answer).text == "ok"
 
@@ -800,7 +810,7 @@ async def test_its_views_end_with_it(scene: Make, client: Make) -> None:
     async with scene(Manner.ANSWERS) as chat:
         async with client(chat.registry) as session:
             await session.get(URL)
-            view, _ = session._transport._router._opened["chat"].result()
+            view, _ = session._transport._router._followed["chat"].opening.result()
             assert len(view.snapshot) == 1
         assert view._is_closed
         assert not chat.view._is_closed
