@@ -6,12 +6,20 @@ connection is abandoned, when the ensemble has lost the history that our zxids b
 
 Connecting goes in *rounds*: a round tries every address of the ensemble once. A server that closes without a word
 during the handshake does so because our last zxid is ahead of it (``ZooKeeperServer.processConnectRequest`` throws
-CloseRequestException), or because it is overloaded or electing. When every server of a round that could be reached
-did that, the machine *probes*: it asks for a fresh session, which only a quorum can grant and which has therefore
-seen everything committed before, and sends a write that must fail. The zxid in that reply's header is the quorum's.
-Below ours: the ensemble was wiped or rolled back, our session and every zxid belong to a history that is no more,
-and the probe's session becomes ours. Not below: the probe is closed and the old session offered again, for as long
-as it could have lived. Whoever has no session to lose takes the probe's.
+CloseRequestException), or because it is electing or overloaded. The servers of a round that closed so are asked another
+:class:`Question`:
+
+- *Do you know the session?* It is offered without our last zxid, which costs the ensemble no transaction: a leader
+  change, when every client is closed on, must not make them all write. A server that does not know the session says so:
+  it has ended, by its timeout or with its history. One that does is asked to sync: if its zxid is not below ours then,
+  it had been electing or lagging, and the session is taken up there. If it is below, a write that must fail asks the
+  quorum; below ours again, the ensemble was put back to a copy that has our session in it, and the session is given up.
+- *Who are you?* Whoever has no session to lose, because it ended, asks for a fresh one, which only a quorum can grant,
+  and sends a write that must fail. The zxid in that reply's header is the quorum's. Below ours: the history that every
+  zxid of ours belongs to is no more. The session is taken in any case.
+- The same is asked with a session of ours where silence lasts longer than an election does, rarely, and at a random
+  moment: a server that never says a word about our session. If a quorum serves for as long as the session could have
+  lived, and nobody took it, it is presumed lost; until then the fresh one is closed, and ours is offered again.
 """
 
 from __future__ import annotations
@@ -43,6 +51,7 @@ __all__ = [
     "Primed",
     "Probe",
     "Probed",
+    "Question",
     "Refused",
     "RollBack",
     "RoundFailed",
@@ -63,6 +72,14 @@ class Phase(enum.Enum):
     SERVING = "serving"
     CLOSING = "closing"
     ENDED = "ended"
+
+
+class Question(enum.Enum):
+    """What the servers of a round are asked."""
+
+    OFFER = "a session, ours if there is one"
+    RECOGNISE = "whether they know our session, whatever their zxid"
+    FRESH = "for a fresh session, to learn the quorum's zxid"
 
 
 def _record(kind: type[R]) -> type[R]:
@@ -108,10 +125,12 @@ class Dialed(_AboutConnection):
     __slots__ = ()
 
 
-class RoundFailed(_Bare):
-    """Every address was tried, none accepted."""
+@_record
+class RoundFailed(NamedTuple):
+    """Every address was tried, none accepted, at ``now`` (boot clock); ``chance`` is a random number from 0 to 1."""
 
-    __slots__ = ()
+    now: float
+    chance: float
 
 
 @_record
@@ -154,15 +173,16 @@ class Primed(_AboutConnection):
 
 @_record
 class Probed(NamedTuple):
-    """The probe's failing write, sent at ``sent``, was answered at ``now`` (boot clock); ``zxid`` is the quorum's.
+    """The probe, sent at ``sent``, was answered at ``now`` (boot clock); ``zxid`` is the server's.
 
-    A zxid that is not positive says that no quorum was asked.
+    After a ``write`` it is the quorum's. A zxid that is not positive says that no quorum was asked.
     """
 
     connection: int
     zxid: int
     sent: float
     now: float
+    write: bool
 
 
 class CredentialsRefused(_AboutConnection):
@@ -227,10 +247,12 @@ class Prime(NamedTuple):
     relative_zxid: int
 
 
-class Probe(_AboutConnection):
-    """Send a write that must fail, and report the zxid in its reply's header."""
+@_record
+class Probe(NamedTuple):
+    """Send a write that must fail, or else a sync, and report the zxid in its reply's header."""
 
-    __slots__ = ()
+    connection: int
+    write: bool
 
 
 class CloseSession(_AboutConnection):
@@ -290,12 +312,16 @@ class Machine(NamedTuple):
     """Attempts that failed in a row, whole rounds or connections that did not last; 0 retries at once."""
     silent: int = 0
     """Servers of this round that closed during the handshake without a word."""
-    probe_next: bool = False
-    """The next connection asks for a probe session instead of offering ours."""
+    silent_rounds: int = 0
+    """Rounds in a row in which a server closed so; 2 stands for more."""
+    question: Question = Question.OFFER
+    """What the next connection asks."""
+    fresh_at: float = float("inf")
+    """When a fresh session may be asked for although there is ours (boot clock)."""
     probe: tuple[int, bytes, float] = (0, b"", 0.0)
-    """The probe's session: id, password, timeout."""
+    """The session that is probed: id, password, timeout."""
     behind_since: float = float("inf")
-    """Since when every probe showed that a quorum serves although no server took our session (boot clock)."""
+    """Since when every fresh session showed that a quorum serves although no server took our session (boot clock)."""
 
     @property
     def connected(self) -> bool:
@@ -311,6 +337,19 @@ class Machine(NamedTuple):
 # A connection that served for less than this many seconds counts as a failed attempt: a server that closes on everybody
 # at once, because it sheds its load or refuses what is sent to it, must not be asked without a pause.
 _LASTING = 1.0
+
+# With a session of ours a fresh one is asked for so often, in session timeouts.
+_FRESH_PAUSE = 0.5
+
+_UNSUSPICIOUS: Mapping[str, Any] = MappingProxyType(
+    {
+        "silent_rounds": 0,
+        "question": Question.OFFER,
+        "fresh_at": float("inf"),
+        "behind_since": float("inf"),
+    }
+)
+"""Nothing makes us doubt that the ensemble knows our session."""
 
 # Ids of sessions that ended, kept to know an own ghost by. A server deletes a session's nodes with it, so that only
 # the last few can still have any.
@@ -351,13 +390,13 @@ def _offline(machine: Machine, **changes: Any) -> Machine:
 
 
 def _on_dialed(machine: Machine, event: Dialed) -> Step:
-    asking = machine.probe_next
+    asking, fresh = machine.question is not Question.OFFER, machine.question is Question.FRESH
     next_machine = machine._replace(phase=Phase.ASKING if asking else Phase.HANDSHAKING, connection=event.connection)
     return next_machine, (
         Handshake(
             event.connection,
-            0 if asking else machine.session_id,
-            bytes(16) if asking else machine.password,
+            0 if fresh else machine.session_id,
+            bytes(16) if fresh else machine.password,
             0 if asking else machine.last_zxid,
             machine.requested_timeout,
             # A read-only server invents sessions, which prove nothing: never for a probe. And it refuses known ones.
@@ -366,15 +405,31 @@ def _on_dialed(machine: Machine, event: Dialed) -> Step:
     )
 
 
-def _on_round_failed(machine: Machine, _event: RoundFailed) -> Step:
-    worth_probing = machine.silent > 0 and machine.last_zxid > 0 and not machine.probe_next
-    return machine._replace(
-        silent=0,
-        probe_next=worth_probing,
-        failures=machine.failures if worth_probing else machine.failures + 1,
+def _on_round_failed(machine: Machine, event: RoundFailed) -> Step:
+    failed = machine._replace(silent=0, failures=machine.failures + 1)
+    if not machine.silent or not machine.last_zxid:
         # An ensemble that was away restarts the timers of its sessions: ours may live.
-        behind_since=machine.behind_since if worth_probing else float("inf"),
+        return failed._replace(**_UNSUSPICIOUS), ()
+    if machine.silent_rounds == 0:
+        # Longer than an election takes, and not for all clients at once.
+        fresh_at = event.now + machine.lifetime * (0.5 + 0.5 * event.chance)
+    elif machine.question is Question.FRESH:
+        fresh_at = event.now + machine.lifetime * _FRESH_PAUSE
+    else:
+        fresh_at = machine.fresh_at
+    return failed._replace(
+        silent_rounds=min(machine.silent_rounds + 1, 2),
+        question=_next_question(machine, fresh=event.now >= fresh_at),
+        fresh_at=fresh_at,
+        behind_since=float("inf") if machine.question is Question.FRESH else machine.behind_since,
     ), ()
+
+
+def _next_question(machine: Machine, *, fresh: bool) -> Question:
+    """Return what to ask after a round of silence."""
+    if machine.question is Question.OFFER:
+        return Question.RECOGNISE if machine.session_id else Question.FRESH
+    return Question.FRESH if fresh and machine.question is Question.RECOGNISE else Question.OFFER
 
 
 # ---- handshaking
@@ -404,9 +459,8 @@ def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, s
         accepted=sent,
         read_only=False,
         silent=0,
-        probe_next=False,
         probe=(0, b"", 0.0),
-        behind_since=float("inf"),
+        **_UNSUSPICIOUS,
     )
     return primed, (*said, Prime(machine.connection, machine.last_zxid))
 
@@ -433,9 +487,8 @@ def _ended(machine: Machine) -> Step:
         evidence=float("-inf"),
         earlier_ids=(*machine.earlier_ids, machine.session_id)[-_EARLIER_IDS_KEPT:],
         silent=0,
-        probe_next=False,
-        behind_since=float("inf"),
         failures=0,
+        **_UNSUSPICIOUS,
     )
     return forgotten, (*dropped, *said)
 
@@ -455,7 +508,13 @@ def _on_probe_accepted(machine: Machine, event: Accepted) -> Step:
     if event.read_only:
         return _on_probe_failed(machine, event)
     probing = machine._replace(phase=Phase.PROBING, probe=(event.session_id, event.password, event.timeout))
-    return probing, (Probe(event.connection),)
+    return probing, (Probe(event.connection, write=event.session_id != machine.session_id),)
+
+
+def _on_probe_refused(machine: Machine, event: Refused) -> Step:
+    if event.read_only or machine.question is not Question.RECOGNISE:
+        return _on_probe_failed(machine, event)
+    return _ended(machine)
 
 
 def _on_probe_failed(machine: Machine, event: Accepted | Refused | Lost | Overdue | Probed) -> Step:
@@ -463,19 +522,50 @@ def _on_probe_failed(machine: Machine, event: Accepted | Refused | Lost | Overdu
 
 
 def _on_probed(machine: Machine, event: Probed) -> Step:
+    ours = machine.probe[0] == machine.session_id
     if event.zxid <= 0:
         return _on_probe_failed(machine, event)
     if event.zxid < machine.last_zxid:
-        return _rolled_back(machine, event, proven=True)
-    if not machine.session_id:
+        if not event.write:
+            return machine, (Probe(event.connection, write=True),)
+        return _put_back(machine, event) if ours else _rolled_back(machine, event, proven=True)
+    if ours or not machine.session_id:
         return _taken(machine, *machine.probe, event.sent)
     behind_since = min(machine.behind_since, event.now)
     # A quorum served for as long as our session could have lived, and nobody took it. Expiry is rounded up to the
     # next tick, of which the client knows only that the timeout is at least two: half the timeout more covers it.
     if event.now - behind_since >= 1.5 * machine.lifetime:
         return _rolled_back(machine, event, proven=False)
-    kept = _offline(machine, behind_since=behind_since, probe_next=False, failures=machine.failures + 1, silent=0)
+    kept = _offline(
+        machine,
+        behind_since=behind_since,
+        question=Question.OFFER,
+        fresh_at=event.now + machine.lifetime * _FRESH_PAUSE,
+        failures=machine.failures + 1,
+        silent=0,
+    )
     return kept, (CloseSession(event.connection), Drop(event.connection))
+
+
+def _put_back(machine: Machine, event: Probed) -> Step:
+    """The ensemble was put back to a copy that has our session in it: what that owns there is a ghost's."""
+    found: tuple[Command, ...] = (RollBack(machine.last_zxid, event.zxid, proven=True),)
+    said: tuple[Command, ...] = ()
+    if machine.state is SessionState.SUSPENDED:
+        machine, said = _announced(machine, SessionState.EXPIRED)
+    forgotten = _offline(
+        machine,
+        session_id=0,
+        password=bytes(16),
+        evidence=float("-inf"),
+        last_zxid=0,
+        history=machine.history + 1,
+        earlier_ids=(machine.session_id,),
+        silent=0,
+        failures=0,
+        **_UNSUSPICIOUS,
+    )
+    return forgotten, (*found, Drop(event.connection), *said)
 
 
 def _rolled_back(machine: Machine, event: Probed, *, proven: bool) -> Step:
@@ -504,7 +594,7 @@ def _on_priming_lost(machine: Machine, event: Lost | Overdue) -> Step:
 
 def _on_serving_lost(machine: Machine, event: Lost | Overdue) -> Step:
     lasted = machine.evidence - machine.accepted >= _LASTING
-    offline = _offline(machine, failures=0 if lasted else machine.failures + 1, silent=0)
+    offline = _offline(machine, failures=0 if lasted else machine.failures + 1, silent=0, **_UNSUSPICIOUS)
     suspended, said = _announced(offline, SessionState.SUSPENDED)
     return suspended, (Drop(event.connection), *said)
 
@@ -548,8 +638,8 @@ _TABLE: Mapping[tuple[Phase, type[Event]], Handler] = MappingProxyType(
         (Phase.HANDSHAKING, Failed): _fail,
         #
         (Phase.ASKING, Accepted): _on_probe_accepted,
-        (Phase.ASKING, Refused): _on_probe_failed,
-        (Phase.ASKING, Lost): _on_probe_failed,
+        (Phase.ASKING, Refused): _on_probe_refused,
+        (Phase.ASKING, Lost): _on_silently_closed,
         (Phase.ASKING, Overdue): _on_probe_failed,
         (Phase.ASKING, CloseRequested): _on_close_offline,
         (Phase.ASKING, Failed): _fail,

@@ -83,6 +83,7 @@ from .machine import (
     Primed,
     Probe,
     Probed,
+    Question,
     Refused,
     RollBack,
     RoundFailed,
@@ -518,9 +519,9 @@ class Session:
                 return
             # A server that is overloaded answers by itself, with its own zxid.
             zxid = connection.last_zxid if connection.evidence >= sent else -1
-            self._step(Probed(connection.number, zxid, sent, self.runtime.boot()))
+            self._step(Probed(connection.number, zxid, sent, self.runtime.boot(), command.write))
 
-        connection.submit(_MUST_FAIL).add_done_callback(answered)
+        connection.submit(_MUST_FAIL if command.write else Sync("/")).add_done_callback(answered)
 
     def _announce(self, command: Announce) -> None:
         state = command.state
@@ -658,7 +659,7 @@ class Session:
 
     async def _connect_round(self) -> None:
         loop = asyncio.get_running_loop()
-        if not self._machine.probe_next:  # a probe is one more question of the round before
+        if self._machine.silent_rounds != 1:  # else it is one more question of the round before
             # From when the round before began: who waited for an answer in vain has waited, and a handshake that is
             # under way when the network comes back is answered at once.
             pause = retry_delay(self._machine.failures, self.timeout, self.runtime.uniform)
@@ -680,7 +681,7 @@ class Session:
                 if connection is None:
                     if await self._names.another():
                         continue
-                    self._step(RoundFailed())
+                    self._step(RoundFailed(self.runtime.boot(), self.runtime.uniform(0, 1)))
                     return
                 if connection.closed:
                     self._note(connection.endpoint, connection.outcome, connection.reason)
@@ -690,10 +691,10 @@ class Session:
             self._dialer = None
             await dialer.aclose()
 
-    def _question(self) -> tuple[int, bool] | None:
-        """Return what servers are to be asked for, a session or a probe; None when they are to be asked for nothing."""
+    def _question(self) -> tuple[int, Question] | None:
+        """Return what servers are to be asked, and about which session; None when they are to be asked nothing."""
         machine = self._machine
-        return (machine.session_id, machine.probe_next) if machine.phase is Phase.OFFLINE else None
+        return (machine.session_id, machine.question) if machine.phase is Phase.OFFLINE else None
 
     async def _converse(self, connection: Connection, seconds: float) -> None:
         """Shake hands, and probe where that is what the connection is for, until it is taken or given up."""

@@ -30,6 +30,7 @@ from aioregistry._session.machine import (
     Primed,
     Probe,
     Probed,
+    Question,
     Refused,
     RollBack,
     RoundFailed,
@@ -58,13 +59,13 @@ ALWAYS: set[type[Any]] = {CloseRequested, Failed}
 
 EXAMPLES: dict[type[Any], Any] = {
     Dialed: Dialed,
-    RoundFailed: lambda number: RoundFailed(),
+    RoundFailed: lambda number: RoundFailed(0.0, 0.5),
     Accepted: lambda number: Accepted(number, 1, b"password", TIMEOUT, False, 0.0),
     Refused: lambda number: Refused(number, False),
     Lost: Lost,
     Overdue: Overdue,
     Primed: Primed,
-    Probed: lambda number: Probed(number, 1, 0.0, 0.0),
+    Probed: lambda number: Probed(number, 1, 0.0, 0.0, True),
     CredentialsRefused: CredentialsRefused,
     CloseRequested: lambda number: CloseRequested(),
     Failed: lambda number: Failed(),
@@ -96,7 +97,8 @@ def test_a_move_that_is_none_raises() -> None:
 def events(machine: Machine) -> Iterator[Event]:
     """What may happen to *machine*, with few but telling values."""
     number = machine.connection
-    granted = machine.session_id if machine.session_id and machine.phase is Phase.HANDSHAKING else fresh_id(machine)
+    offered = machine.phase is Phase.HANDSHAKING or machine.question is Question.RECOGNISE
+    granted = machine.session_id if machine.session_id and offered else fresh_id(machine)
     for kind in PRODUCIBLE[machine.phase] | ALWAYS:
         if kind is Dialed:
             yield Dialed(1)
@@ -104,11 +106,13 @@ def events(machine: Machine) -> Iterator[Event]:
             for read_only, sent in product((False, True), (0.0, 100.0)):
                 yield Accepted(number, granted, b"password", TIMEOUT, read_only, sent)
         elif kind is Refused:
-            yield Refused(number, False)
-            yield Refused(number, True)
+            yield from (Refused(number, read_only) for read_only in (False, True))
         elif kind is Probed:
-            for zxid, now in product((-1, 3, 7), (0.0, 100.0)):
-                yield Probed(number, zxid, now, now)
+            writes = (False, True) if machine.probe[0] == machine.session_id else (True,)
+            for zxid, now, write in product((-1, 3, 7), (0.0, 100.0), writes):
+                yield Probed(number, zxid, now, now, write)
+        elif kind is RoundFailed:
+            yield from (RoundFailed(now, 0.5) for now in (0.0, 100.0))
         else:
             yield EXAMPLES[kind](number)
 
@@ -131,6 +135,7 @@ def alike(machine: Machine) -> Machine:
         silent=min(machine.silent, 1),
         generation=min(machine.generation, 1),
         history=min(machine.history, 1),
+        fresh_at=50.0 if machine.fresh_at <= 100.0 else min(machine.fresh_at, 150.0),  # past or to come at 100
         earlier_ids=machine.earlier_ids[-1:],
     )
 
@@ -191,7 +196,10 @@ class TestEverywhere:
                 assert before.phase is Phase.OFFLINE
                 assert handshake.connection == after.connection
                 asked = (handshake.session_id, handshake.password, handshake.last_zxid)
-                if after.phase is Phase.ASKING:
+                if before.question is Question.RECOGNISE:
+                    assert asked == (before.session_id, before.password, 0)
+                    assert before.session_id
+                elif after.phase is Phase.ASKING:
                     assert asked == (0, NO_SESSION, 0)
                     assert not handshake.read_only
                 else:
@@ -204,6 +212,7 @@ class TestEverywhere:
             assert (Prime in kinds) == (after.phase is Phase.PRIMING)
             assert (Probe in kinds) == (after.phase is Phase.PROBING)
             probe_is_done = isinstance(event, Probed) and event.zxid > 0 and after.phase is Phase.OFFLINE
+            probe_is_done &= RollBack not in kinds  # what an older copy has of our session is left to its timeout
             closed_while_up = before.phase in (Phase.PRIMING, Phase.SERVING) and isinstance(event, CloseRequested)
             assert (CloseSession in kinds) == (probe_is_done or closed_while_up)
 
@@ -231,7 +240,7 @@ class TestTheSession:
             if not before.session_id or after.session_id == before.session_id:
                 continue
             if isinstance(event, Refused):
-                assert before.phase is Phase.HANDSHAKING
+                assert before.phase is Phase.HANDSHAKING or before.question is Question.RECOGNISE
                 assert not event.read_only
             else:
                 assert isinstance(event, Probed)
@@ -261,9 +270,12 @@ class TestTheSession:
                 assert isinstance(event, Probed)
                 met.add(event.zxid < before.last_zxid)
                 assert after.history == before.history + 1
-                assert after.earlier_ids == ()
-                assert after.last_zxid == event.zxid
-                assert [command for command in commands if isinstance(command, Prime)] == [Prime(before.connection, 0)]
+                primed = [command for command in commands if isinstance(command, Prime)]
+                if before.probe[0] == before.session_id:
+                    assert (after.earlier_ids, after.last_zxid, primed) == ((before.session_id,), 0, [])
+                else:
+                    assert (after.earlier_ids, after.last_zxid) == ((), event.zxid)
+                    assert primed == [Prime(before.connection, 0)]
             else:
                 assert after.history == before.history
         assert met == {True, False}
@@ -328,71 +340,164 @@ class TestRetries:
             machine = made(machine, Dialed(number), Accepted(number, 7, b"", TIMEOUT, False, 0.5), Primed(number))
 
     def test_a_refusal_is_followed_at_once(self) -> None:
-        offline = made(serving(), Lost(1), RoundFailed(), RoundFailed())
+        offline = made(serving(), Lost(1), FAILED, FAILED)
         assert offline.failures == 3
         assert made(offline, Dialed(2), Refused(2, False)).failures == 0
 
     def test_each_failed_round_counts(self) -> None:
-        assert made(Machine(TIMEOUT), RoundFailed(), RoundFailed(), RoundFailed()).failures == 3
+        assert made(Machine(TIMEOUT), FAILED, FAILED, FAILED).failures == 3
+
+    def test_rounds_of_silence_count_too(self) -> None:
+        """Or a server that accepts everybody and closes would be asked twice as often as one that refuses."""
+        machine = serving(last_zxid=5, evidence=10.0)
+        for count in range(8):
+            machine = silent(machine)
+            assert machine.failures == max(count, 0)
 
 
-class TestProbing:
-    def offered_in_vain(self, **fields: Any) -> Machine:
-        return made(serving(last_zxid=5, **fields), Lost(1), Dialed(2), Lost(2), RoundFailed())
+FAILED = RoundFailed(0.0, 0.5)
 
-    def test_after_a_round_in_which_a_server_closed_without_a_word(self) -> None:
-        machine, commands = step(self.offered_in_vain(), Dialed(3))
+
+def silent(machine: Machine, now: float = 0.0, chance: float = 0.5) -> Machine:
+    """A round in which a server closed without a word; while a connection serves, its end."""
+    if machine.connection:
+        return made(machine, Lost(machine.connection))
+    return made(machine, Dialed(2), Lost(2), RoundFailed(now, chance))
+
+
+class TestSilence:
+    """What is asked when servers close without a word, and what becomes of the answers."""
+
+    def closed_on(self, **fields: Any) -> Machine:
+        return silent(silent(serving(last_zxid=5, **fields)))
+
+    def test_the_next_question_is_whether_the_session_is_known(self) -> None:
+        machine, commands = step(self.closed_on(), Dialed(3))
         assert machine.phase is Phase.ASKING
-        assert commands == (Handshake(3, 0, NO_SESSION, 0, TIMEOUT, False),)
+        assert commands == (Handshake(3, 7, b"password", 0, TIMEOUT, False),)
 
-    def test_not_after_one_in_which_none_did(self) -> None:
-        machine = made(serving(last_zxid=5), Lost(1), Dialed(2), Overdue(2), RoundFailed())
-        assert not machine.probe_next
+    def test_not_after_a_round_in_which_none_closed(self) -> None:
+        machine = made(serving(last_zxid=5), Lost(1), Dialed(2), Overdue(2), FAILED)
+        assert machine.question is Question.OFFER
 
     def test_not_without_a_zxid_to_be_behind_of(self) -> None:
-        assert not made(serving(), Lost(1), Dialed(2), Lost(2), RoundFailed()).probe_next
+        assert made(serving(), Lost(1), Dialed(2), Lost(2), FAILED).question is Question.OFFER
 
-    def test_not_twice_in_a_row(self) -> None:
-        assert not made(self.offered_in_vain(), Dialed(3), Lost(3), RoundFailed()).probe_next
+    def test_it_alternates_with_the_offer(self) -> None:
+        machine, questions = self.closed_on(), []
+        for _ in range(6):
+            questions.append(machine.question)
+            machine = silent(machine)
+        assert questions == [Question.RECOGNISE, Question.OFFER] * 3
+
+    def test_a_server_that_is_not_behind_gives_the_session_back(self) -> None:
+        """It was electing, or lagging: nothing was written for that."""
+        asked = made(self.closed_on(), Dialed(3))
+        machine, commands = step(asked, Accepted(3, 7, b"password", 4.0, False, 1.0))
+        assert commands == (Probe(3, write=False),)
+        machine, commands = step(machine, Probed(3, 5, 1.5, 2.0, False))
+        assert commands == (Prime(3, 5),)
+        assert (machine.session_id, machine.timeout, machine.evidence) == (7, 4.0, 1.5)
+        assert made(machine, Primed(3)).state is SessionState.RECONNECTED
+
+    def test_one_that_is_behind_is_asked_to_write(self) -> None:
+        asked = made(self.closed_on(), Dialed(3), Accepted(3, 7, b"password", 4.0, False, 1.0))
+        machine, commands = step(asked, Probed(3, 4, 1.5, 2.0, False))
+        assert (machine.phase, commands) == (Phase.PROBING, (Probe(3, write=True),))
+        caught_up, commands = step(machine, Probed(3, 6, 2.5, 3.0, True))
+        assert commands == (Prime(3, 5),)
+        assert caught_up.session_id == 7
+
+    def test_a_quorum_that_is_behind_with_our_session_in_it_was_put_back(self) -> None:
+        asked = made(self.closed_on(), Dialed(3), Accepted(3, 7, b"password", 4.0, False, 1.0))
+        machine, commands = step(asked, Probed(3, 4, 1.5, 2.0, True))
+        assert commands == (RollBack(5, 4, True), Drop(3), Announce(SessionState.EXPIRED, 7))
+        assert (machine.session_id, machine.last_zxid, machine.history, machine.earlier_ids) == (0, 0, 1, (7,))
+        assert step(machine, Dialed(4))[1] == (Handshake(4, 0, NO_SESSION, 0, TIMEOUT, False),)
+
+    def test_one_that_does_not_know_it_says_so_at_once(self) -> None:
+        machine = made(self.closed_on(), Dialed(3))
+        machine, commands = step(machine, Refused(3, False))
+        assert commands == (Drop(3), Announce(SessionState.EXPIRED, 7))
+        assert (machine.session_id, machine.failures, machine.last_zxid) == (0, 0, 5)
+
+    def test_a_server_without_quorum_says_nothing(self) -> None:
+        machine = made(self.closed_on(), Dialed(3), Refused(3, True))
+        assert (machine.session_id, machine.state) == (7, SessionState.SUSPENDED)
+
+    def without_session(self) -> Machine:
+        return silent(made(self.closed_on(), Dialed(3), Refused(3, False)))
+
+    def test_without_a_session_a_fresh_one_is_asked_for(self) -> None:
+        machine = self.without_session()
+        assert step(machine, Dialed(4))[1] == (Handshake(4, 0, NO_SESSION, 0, TIMEOUT, False),)
+        machine = made(machine, Dialed(4), Accepted(4, 8, b"", 4.0, False, 1.0))
+        machine, commands = step(machine, Probed(4, 9, 2.0, 2.0, True))
+        assert commands == (Prime(4, 5),)
+        assert (machine.session_id, machine.history) == (8, 0)
+
+    def test_a_quorum_behind_us_is_proof(self) -> None:
+        asked = made(self.without_session(), Dialed(4), Accepted(4, 8, b"new", 4.0, False, 1.0))
+        machine, commands = step(asked, Probed(4, 4, 1.5, 2.0, True))
+        assert commands == (RollBack(5, 4, True), Prime(4, 0))
+        assert (machine.session_id, machine.password, machine.timeout, machine.evidence) == (8, b"new", 4.0, 1.5)
 
     @pytest.mark.parametrize("zxid", [-1, 0])
     def test_an_answer_without_a_zxid_proves_nothing(self, zxid: int) -> None:
-        asked = made(self.offered_in_vain(), Dialed(3), Accepted(3, 8, b"", TIMEOUT, False, 1.0))
-        machine, commands = step(asked, Probed(3, zxid, 1.0, 1.0))
+        asked = made(self.closed_on(), Dialed(3), Accepted(3, 7, b"", TIMEOUT, False, 1.0))
+        machine, commands = step(asked, Probed(3, zxid, 1.0, 1.0, False))
         assert commands == (Drop(3),)
         assert machine.behind_since == float("inf")
 
-    def test_a_quorum_behind_us_is_proof(self) -> None:
-        asked = made(self.offered_in_vain(), Dialed(3), Accepted(3, 8, b"new", 4.0, False, 1.0))
-        machine, commands = step(asked, Probed(3, 4, 1.5, 2.0))
-        assert commands == (RollBack(5, 4, True), Announce(SessionState.EXPIRED, 7), Prime(3, 0))
-        assert (machine.session_id, machine.password, machine.timeout, machine.evidence) == (8, b"new", 4.0, 1.5)
 
-    def test_the_presumption_takes_one_and_a_half_timeouts_of_a_quorum_that_serves(self) -> None:
-        machine = self.offered_in_vain()
-        for number, now in ((3, 100.0), (5, 107.0), (7, 114.9)):
-            machine = made(machine, Dialed(number), Accepted(number, number, b"", 4.0, False, now))
-            machine, commands = step(machine, Probed(number, 9, now, now))
-            assert commands == (CloseSession(number), Drop(number))
-            machine = made(machine, Dialed(number + 1), Lost(number + 1), RoundFailed())
-            assert machine.probe_next
-        machine = made(machine, Dialed(9), Accepted(9, 9, b"", 4.0, False, 115.0))
-        machine, commands = step(machine, Probed(9, 9, 115.0, 115.0))
-        assert commands == (RollBack(5, 9, False), Announce(SessionState.EXPIRED, 7), Prime(9, 0))
+class TestPresumption:
+    """A quorum serves, and no server ever says a word about our session."""
 
-    @pytest.mark.parametrize("outage", [(Dialed(5), Lost(5), RoundFailed()), (RoundFailed(), RoundFailed())])
-    def test_an_outage_starts_the_presumption_anew(self, outage: tuple[Event, ...]) -> None:
-        machine = made(self.offered_in_vain(), Dialed(3), Accepted(3, 3, b"", 4.0, False, 100.0))
-        machine = made(machine, Probed(3, 9, 100.0, 100.0), Dialed(4), Lost(4), RoundFailed())
+    def doubting(self, chance: float = 0.5) -> Machine:
+        machine, now = silent(silent(serving(last_zxid=5), chance=chance), chance=chance), 0.0
+        while machine.question is not Question.FRESH:
+            now += 0.1
+            machine = silent(machine, now, chance)
+        return machine._replace(evidence=now)
+
+    @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+    def test_silence_is_given_the_time_of_an_election_and_not_the_same_to_all(self, chance: float) -> None:
+        assert self.doubting(chance).evidence == pytest.approx(TIMEOUT * (0.5 + 0.5 * chance), abs=0.3)
+
+    def test_fresh_sessions_are_asked_for_rarely(self) -> None:
+        machine, asked = silent(silent(serving(last_zxid=5))), 0
+        for tick in range(1000):  # a hundred seconds
+            asked += machine.question is Question.FRESH
+            machine = silent(machine, tick / 10)
+        assert 100 / TIMEOUT < asked < 2.2 * 100 / TIMEOUT
+
+    def test_takes_one_and_a_half_timeouts(self) -> None:
+        machine, now = self.doubting(), 100.0
+        seen = []
+        while machine.session_id == 7:
+            if machine.question is Question.FRESH:
+                machine = made(machine, Dialed(3), Accepted(3, 8, b"", 4.0, False, now))
+                machine, commands = step(machine, Probed(3, 9, now, now, True))
+                seen.append((now, commands))
+            else:
+                machine = silent(machine, now)
+            now += 1.0
+        (first, kept), (last, found) = seen[0], seen[-1]
+        assert kept == (CloseSession(3), Drop(3))
+        assert found == (RollBack(5, 9, False), Announce(SessionState.EXPIRED, 7), Prime(3, 0))
+        assert 1.5 * TIMEOUT <= last - first <= 2 * TIMEOUT + 2
+
+    @pytest.mark.parametrize("outage", [(Dialed(5), Overdue(5), FAILED), (FAILED,)])
+    def test_an_outage_starts_it_anew(self, outage: tuple[Event, ...]) -> None:
+        machine = made(self.doubting(), Dialed(3), Accepted(3, 8, b"", 4.0, False, 100.0))
+        machine = made(machine, Probed(3, 9, 100.0, 100.0, True))
+        machine = silent(machine, 100.0)
         assert machine.behind_since == 100.0
         assert made(machine, *outage).behind_since == float("inf")
 
-    def test_who_has_no_session_takes_the_probes(self) -> None:
-        machine = made(self.offered_in_vain(), RoundFailed(), Dialed(3), Refused(3, False))
-        machine = made(machine, Dialed(4), Lost(4), RoundFailed(), Dialed(5), Accepted(5, 8, b"", 4.0, False, 1.0))
-        machine, commands = step(machine, Probed(5, 9, 2.0, 2.0))
-        assert commands == (Prime(5, 5),)
-        assert (machine.session_id, machine.history) == (8, 0)
+    def test_so_does_a_fresh_session_that_is_not_granted(self) -> None:
+        machine = self.doubting()._replace(behind_since=100.0)
+        assert silent(machine, 101.0).behind_since == float("inf")
 
 
 def test_records_of_two_kinds_are_never_equal() -> None:

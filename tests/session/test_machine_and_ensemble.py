@@ -40,6 +40,7 @@ from aioregistry._session.machine import (
     Primed,
     Probe,
     Probed,
+    Question,
     Refused,
     RollBack,
     RoundFailed,
@@ -120,6 +121,7 @@ class Link:
     session_id: int = 0
     greeted_at: float = 0.0
     probed_at: float = 0.0
+    probed_by_write: bool = False
     zxid: int = 0
     evidence: float = float("-inf")
 
@@ -183,7 +185,7 @@ class Ensemble:
             Handshake: self._handshake,
             Sync: self._sync,
             Read: self._read,
-            Probe: self._write,
+            Probe: self._probe,
             CloseSession: self._close,
         }
         if message is End.CLOSED:
@@ -256,9 +258,9 @@ class Ensemble:
         server = self.servers[link.server]
         self._reply(link, server.zxid + (AHEAD if server.manner is Manner.ALONE else 0), 0.0, evident=False)
 
-    def _write(self, link: Link, asked: Probe, _: Mapping[int, Link]) -> None:
+    def _probe(self, link: Link, asked: Probe, _: Mapping[int, Link]) -> None:
         if self.servers[link.server].manner is not Manner.ALONE and self._touch(link):
-            self.servers[link.server].zxid = self.commit()
+            self.servers[link.server].zxid = self.commit() if asked.write else self.zxid
             self._reply(link, self.zxid, 0.0, evident=True)
 
     def _close(self, link: Link, _asked: CloseSession, __: Mapping[int, Link]) -> None:
@@ -291,7 +293,7 @@ class World(RuleBasedStateMachine):
         self.drift = 0.0  # how far the client's clock has run ahead of the servers'
         self.links: dict[int, Link] = {}
         self.untried = list(range(SERVERS))
-        self.question = (0, False)
+        self.question = (0, Question.OFFER)
         self.granted: dict[int, int] = {}  # id → history
         self.history_of_zxid = 0  # that the machine's last zxid belongs to
         self.contact: dict[int, float] = {}  # id → sending of the last request that the quorum answered
@@ -338,7 +340,7 @@ class World(RuleBasedStateMachine):
                 link.to_server.append(End.CLOSED)
             case Probe() | CloseSession():
                 link = self.links[command.connection]
-                link.probed_at = self.boot
+                link.probed_at, link.probed_by_write = self.boot, getattr(command, "write", False)
                 link.to_server.append(command)
             case Announce():
                 self.announced(before, command)
@@ -388,7 +390,7 @@ class World(RuleBasedStateMachine):
             self.contact[link.session_id] = link.probed_at
             sent = link.probed_at if self.dates_evidence_by_sending else self.boot
             before = self.machine.history
-            self.happen(Probed(link.number, reply.zxid, sent, self.boot))
+            self.happen(Probed(link.number, reply.zxid, sent, self.boot, link.probed_by_write))
             if self.machine.history > before:
                 self.history_of_zxid = reply.history
             return
@@ -421,12 +423,12 @@ class World(RuleBasedStateMachine):
 
     def dial(self, choice: int) -> None:
         """Try the next server of the round; behind the last, the round has failed."""
-        asked = (self.machine.session_id, self.machine.probe_next)
+        asked = (self.machine.session_id, self.machine.question)
         if asked != self.question:
             self.question, self.untried = asked, list(range(SERVERS))
         if not self.untried:
             self.untried = list(range(SERVERS))
-            self.happen(RoundFailed())
+            self.happen(RoundFailed(self.boot, 0.5))
             return
         server = self.untried.pop(choice % len(self.untried))
         if self.ensemble.servers[server].manner is Manner.DOWN:
@@ -584,7 +586,7 @@ class World(RuleBasedStateMachine):
         assert not machine.read_only
         assert machine.session_id in ensemble.sessions
         presumed = [found for found in rollbacks if not found.proven]
-        # The session and the write of a probe bring the quorum two transactions closer to us.
+        # The fresh session and the write of a probe bring the quorum two transactions closer to us.
         if held.last_zxid > self.healed_at + 2:
             assert [found.proven for found in rollbacks] == [True]
         elif held.last_zxid <= self.healed_at:

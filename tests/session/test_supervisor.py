@@ -758,9 +758,10 @@ class TestLostHistory:
         session_id = client.session.id
         client.servers[0].closes_on_known = True
         client.servers[0].close_all()
-        await asyncio.sleep(T)
+        before = client.ensemble.zxid
+        await asyncio.sleep(1.4 * T)
         assert client.session.state is SUSPENDED
-        assert client.ensemble.zxid > 0x110  # it did probe
+        assert before < client.ensemble.zxid <= before + 9  # three transactions, half a timeout apart
         assert set(client.ensemble.sessions) - {session_id} == set() or len(client.ensemble.sessions) <= 2
         client.servers[0].closes_on_known = False
         await client.until(RECONNECTED, timeout=1)
@@ -776,10 +777,60 @@ class TestLostHistory:
         moment = world.loop.now
         await client.until(SUSPENDED)
         await client.until(CONNECTED)
-        assert 1.5 * T < world.loop.now - moment < 1.5 * T + 2
+        assert 2 * T < world.loop.now - moment < 3.1 * T
         ((_, found),) = [told for told in client.told if told[0] == "session.rollback"]
         assert not found["proven"]
         client.servers[0].closes_on_known = False
+        await client.end()
+
+    @simulated
+    async def test_an_election_costs_no_transaction(self, world: World) -> None:
+        """All servers close without a word, and serve again: whoever was closed on takes up its session."""
+        client = await client_of(world, 3).connected()
+        for _ in range(50):
+            before = client.ensemble.zxid
+            for server in client.servers:
+                server.closes = True
+                server.close_all()
+            await asyncio.sleep(world.uniform(0.1, T / 2 - 0.1))
+            for server in client.servers:
+                server.closes = False
+            await client.until(RECONNECTED, timeout=1)
+            assert client.ensemble.zxid == before
+            await asyncio.sleep(2)
+        assert len(client.ensemble.sessions) == 1
+        await client.end()
+
+    @simulated
+    async def test_an_older_copy_that_has_our_session_is_found(self, world: World) -> None:
+        client = await client_of(world, 3).connected()
+        first, before = client.session.id, client.ensemble.zxid
+        client.ensemble.zxid += 10
+        await client.session.request(Sync("/"))
+        client.ensemble.zxid = before
+        for server in client.servers:
+            server.close_all()
+        moment = world.loop.now
+        await client.until(SUSPENDED)
+        await client.until(CONNECTED, timeout=1)
+        assert world.loop.now - moment < 0.3
+        assert client.names == [CONNECTED, SUSPENDED, EXPIRED, CONNECTED]
+        ((_, found),) = [told for told in client.told if told[0] == "session.rollback"]
+        assert (found["proven"], found["ours"]) == (True, before + 10)
+        assert (client.session.history, client.session.earlier_ids) == (1, (first,))
+        assert client.session.id != first
+        await client.end()
+
+    @simulated
+    async def test_servers_that_close_on_everybody_are_asked_eight_times_a_second(self, world: World) -> None:
+        client = await client_of(world).connected()
+        client.servers[0].closes = True
+        client.servers[0].close_all()
+        world.dialed.clear()
+        await asyncio.sleep(1_000)
+        assert 7_000 < len(world.dialed) < 9_000
+        client.servers[0].closes = False
+        await client.until(RECONNECTED, timeout=0.5)
         await client.end()
 
     @simulated

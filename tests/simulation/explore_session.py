@@ -119,7 +119,7 @@ def what_goes_well(world: World, connections: int) -> Iterator[Move[World]]:
 
 def dials(world: World) -> Iterator[Move[World]]:
     """One of those that are the same to whoever comes."""
-    asked = (world.machine.session_id, world.machine.probe_next)
+    asked = (world.machine.session_id, world.machine.question)
     untried = world.untried if asked == world.question else list(range(SERVERS))
     kinds: dict[tuple[Manner, int], int] = {}
     for choice, number in enumerate(untried):
@@ -179,6 +179,7 @@ def key(world: World) -> Key:
         last_zxid=zxid(machine.last_zxid),
         evidence=since(machine.evidence),
         behind_since=since(machine.behind_since),
+        fresh_at=since(machine.fresh_at),
         probe=(id(machine.probe[0]), b"", 0.0),
         password=b"",
         accepted=0.0,  # it decides about pauses only, as the failures do
@@ -244,7 +245,7 @@ class _Shown:
     def link(self, link: Link) -> Hashable:
         ends: list[Hashable] = []
         if link.client_open:
-            ends += [self.asked(link), self.since(link.evidence), self.zxids[link.zxid]]
+            ends += [self.asked(link), link.probed_by_write, self.since(link.evidence), self.zxids[link.zxid]]
             ends += map(self.message, link.to_client)
         ends.append("server")
         if link.server_open:
