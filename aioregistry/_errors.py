@@ -12,6 +12,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import ClassVar
 
+from . import _foreign as foreign
+
 __all__ = [
     "APIError",
     "AuthFailed",
@@ -89,8 +91,8 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
 
 def _shown(value: object) -> str:
     try:
-        return _REPR.repr(value)
-    except Exception:  # noqa: BLE001 - repr runs foreign code
+        return foreign.call(_REPR.repr, value)
+    except foreign.ForeignError:
         return f"<{type(value).__name__}>"
 
 

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeAlias, Ty
 
 import msgspec
 
+from . import _foreign as foreign
 from ._errors import InvalidArgument, InvalidInstance, session_name
 from ._paths import check_segment
 
@@ -564,9 +565,11 @@ def with_payload_type(instance: ServiceInstance[Any], payload_type: type[Q]) -> 
         InvalidInstance: the payload does not fit; says where.
     """
     try:
-        payload = msgspec.convert(instance.payload, payload_type, str_keys=True)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise InvalidInstance(f"payload: {error}") from error
+        payload = foreign.call(msgspec.convert, instance.payload, payload_type, str_keys=True)
+    except foreign.ForeignError as failure:  # a type of the caller's has code of its own
+        error = failure.error
+        said = error if isinstance(error, msgspec.ValidationError | RecursionError) else f"its type raised {failure}"
+        raise InvalidInstance(f"payload: {said}") from error
     draft: _Draft[Any] = _Draft()
     draft.name = instance.name
     draft.id = instance.id

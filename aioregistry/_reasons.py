@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Final
 
+from . import _foreign as foreign
 from ._errors import RegistryError
 
 __all__ = ["reason_of"]
@@ -78,4 +79,4 @@ def reason_of(error: BaseException) -> str:
         case OSError():
             return str(error) or type(error).__name__
         case _:
-            return f"{type(error).__name__}: {error}".removesuffix(": ")
+            return foreign.shown(error)

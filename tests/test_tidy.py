@@ -23,8 +23,10 @@ PACKAGE = "aioregistry"
 
 # Room → what it may import beside the standard library and itself. "*" stands for every room above it in this table.
 ROOMS: dict[str, set[str]] = {
-    "errors": set(),
-    "reasons": {"errors"},
+    # Before everything: whoever calls code of others does so through it.
+    "foreign": set(),
+    "errors": {"foreign"},
+    "reasons": {"foreign", "errors"},
     "runtime": {"errors"},
     # Additions to the rooms first drawn (docs/internals.md): states, statuses, snapshots and changes share one stream,
     # the public context managers open and close in one way, and names and paths are checked by one rule.
@@ -34,21 +36,23 @@ ROOMS: dict[str, set[str]] = {
     "incidents": set(),
     "incident_log": {"incidents", "runtime"},
     "paths": {"errors"},
-    "model": {"errors", "paths", "msgspec"},
+    "model": {"foreign", "errors", "paths", "msgspec"},
     "protocol": {"errors", "aiozk.protocol"},
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
     # own requests too: those of the verbs and recipes of `registry.client`.
     "session": {
-        *("errors", "reasons", "streams", "incident_log", "paths", "protocol", "runtime", "anyio", "aiozk.protocol"),
+        *("foreign", "errors", "reasons", "streams", "incident_log", "paths", "protocol", "runtime"),
+        *("anyio", "aiozk.protocol"),
     },
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {
-        *("errors", "streams", "handles", "incident_log", "paths", "protocol", "session", "model", "anyio"),
+        *("foreign", "errors", "streams", "handles", "incident_log", "paths", "protocol", "session", "model", "anyio"),
     },
     # Raises InvalidArgument and NoInstances.
-    "balancing": {"errors", "model"},
+    "balancing": {"foreign", "errors", "model"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
+        "foreign",
         "errors",
         "reasons",
         "streams",

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import (
     ConnectionLost,
     NoAuth,
@@ -162,9 +163,9 @@ class Follower:
         except asyncio.CancelledError:
             self._fail(RegistryError(f"the task that follows {self.path} was cancelled from outside"))
             raise
-        except Exception as defect:  # must reach every view instead of a task that nobody awaits
+        except (Exception, BaseExceptionGroup) as defect:  # must reach every view instead of a task that nobody awaits
             log.critical("following %s failed", self.path, exc_info=True)
-            failure = RegistryError(f"following {self.path} failed: {defect!r}")
+            failure = RegistryError(f"following {self.path} failed: {foreign.shown(defect)}")
             failure.__cause__ = defect
             self._fail(failure)
 
@@ -460,7 +461,14 @@ class Follower:
             )  # fmt: skip
             self._session.emit("discovery.missed", service=self.name, ids=news.missed)
         for consumer in self._present_consumers():
-            consumer.take(news)
+            try:
+                foreign.call(consumer.take, news)
+            except foreign.ForeignError as failure:  # what one makes of it is no reason for the others to go without
+                log.critical("%s: %r failed", self.path, consumer, exc_info=True)
+                ended = RegistryError(f"following {self.path} failed: {failure}")
+                ended.__cause__ = failure.error
+                self.detach(consumer)
+                consumer.end(ended)
         if news.resynced or news.invalid:
             self.note_freshness()
             self._wake.set()  # the clock matters from now on

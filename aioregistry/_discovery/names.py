@@ -62,7 +62,7 @@ class ServiceNames:
         except asyncio.CancelledError:
             self._end(RegistryError(f"the task that follows {self._path} was cancelled from outside"))
             raise
-        except Exception as defect:  # must reach the streams instead of a task that nobody awaits
+        except (Exception, BaseExceptionGroup) as defect:  # must reach the streams instead of a task that nobody awaits
             log.critical("following %s failed", self._path, exc_info=True)
             failure = RegistryError(f"following {self._path} failed: {defect!r}")
             failure.__cause__ = defect

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overl
 
 import anyio
 
-from aioregistry._errors import HandleClosed, InvalidArgument, InvalidInstance, RegistryError, RequestTimeout
+from aioregistry import _foreign as foreign
+from aioregistry._errors import (
+    HandleClosed,
+    InvalidArgument,
+    InvalidInstance,
+    RegistryError,
+    RequestTimeout,
+    UsageError,
+)
 from aioregistry._handles import Handle, check_seconds, finished
 from aioregistry._model import (
     Added,
@@ -347,7 +355,8 @@ class View(Handle, Generic[P]):
         """Return the first snapshot that *predicate* accepts, the present one included, fresh or not.
 
         Args:
-            predicate: called with the present snapshot and after changes; what it raises is raised here.
+            predicate: called with the present snapshot and after changes; what it raises is raised here, but what would
+                be taken for something else (CancelledError, StopIteration) as UsageError, chained to it.
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
@@ -360,7 +369,7 @@ class View(Handle, Generic[P]):
         with anyio.move_on_after(timeout):
             async with self.snapshots() as snapshots:
                 async for snapshot in snapshots:
-                    if predicate(snapshot):
+                    if _accepted(predicate, snapshot):
                         return snapshot
             raise HandleClosed(f"{self._title()} was closed")
         raise RequestTimeout(f"no snapshot of {self.name!r} was accepted within timeout={timeout:g} s")
@@ -538,7 +547,7 @@ class View(Handle, Generic[P]):
     def _show(self, changes: tuple[Difference[P], ...], *, resynced: bool) -> None:
         self._latest = None
         for balancer in list(self._balancers.values()):
-            balancer.take(changes)
+            self._tell(balancer, changes)
         if resynced:
             self._changes.offer(Resynced(changes, self._current()))
         else:
@@ -546,6 +555,15 @@ class View(Handle, Generic[P]):
                 self._changes.offer(change)
         self._snapshots.offer(None)
         self._to_be_kept()
+
+    def _tell(self, balancer: Balancer[P], changes: tuple[Difference[P], ...]) -> None:
+        try:
+            foreign.call(balancer.take, changes)
+        except foreign.ForeignError as failure:  # a pool of the caller's own: what it holds now, nobody knows
+            log.exception("%s: a balancer has failed, and picks no more", self.name)
+            ended = RegistryError(f"the balancer of {self.name!r} has failed: {failure}")
+            ended.__cause__ = failure.error
+            balancer.end(ended)
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes."""
@@ -704,6 +722,16 @@ class Changes(Stream[Change[P]]):
         snapshot = self._view._current()
         differences = (_difference(before, snapshot.entries.get(id), snapshot.as_of) for id, before in believed.items())
         return Resynced(tuple(change for change in differences if change is not None), snapshot)
+
+
+def _accepted(predicate: Callable[[Snapshot[P]], bool], snapshot: Snapshot[P]) -> bool:
+    try:
+        return foreign.call(predicate, snapshot)
+    except foreign.ForeignError as failure:
+        error = failure.error
+        if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+            raise error from error.__cause__
+        raise UsageError(f"the predicate raised {failure}") from error
 
 
 def _before(change: Updated[P] | Removed[P]) -> Entry[P]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import anyio
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
 from aioregistry._handles import Handle, check_seconds, finished
 from aioregistry._model import ServiceInstance, ServiceType, encode
@@ -156,6 +157,8 @@ class Registration(Handle, Generic[P]):
         self._close_timeout = close_timeout
         self._withdrawals = withdrawals or Withdrawals()
         self._worker: Worker | None = None
+        self._unpublishable = False
+        """The payload could not be written any more when it had to be."""
         self._statuses: Source[Status] = Source()
         self._told = Status.REGISTERING
         self._told_at = session.runtime.monotonic()
@@ -337,8 +340,17 @@ class Registration(Handle, Generic[P]):
         worker, timeout_ms = self._worker, _timeout_ms(self._session)
         if worker is None or worker.ended or timeout_ms in (None, self._instance.session_timeout_ms):
             return
-        self._instance = self._instance.replace(session_timeout_ms=timeout_ms)
-        worker.publish(encode(self._instance))
+        if self._unpublishable:
+            return
+        try:
+            instance = foreign.call(self._instance.replace, session_timeout_ms=timeout_ms)
+            data = foreign.call(encode, instance)
+        except foreign.ForeignError as failure:  # the payload was changed since it was given
+            self._unpublishable = True
+            _log.warning("%s: what the servers grant is not published: %s", self.path, failure)
+            return
+        self._instance = instance
+        worker.publish(data)
 
     def _refresh(self) -> None:
         """Tell a changed status to whoever follows it; called after whatever may change it, time included."""
@@ -401,7 +413,12 @@ def _timeout_ms(session: Session) -> int | None:
 
 def _checked_document(instance: ServiceInstance[Any], target: Target, max_request: int) -> bytes:
     """Return the document of *instance*; raises RequestTooLarge where not every request it may need can carry it."""
-    data = encode(instance)
+    try:
+        data = foreign.call(encode, instance)
+    except foreign.ForeignError as failure:
+        if isinstance(failure.error, InvalidArgument):
+            raise failure.error from failure.error.__cause__
+        raise InvalidArgument("payload", instance.payload, f"writing it raised {failure}") from failure.error
     size = len(takeover(target, data, 0).serialize(0))  # the largest: it carries the data twice
     if instance.session_timeout_ms is None:
         size += 2 * _TIMEOUT_ROOM

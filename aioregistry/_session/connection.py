@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from aiozk.protocol.request import Request
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import (
     ConnectionLost,
     PoisonRequest,
@@ -340,8 +341,8 @@ class Connection(asyncio.Protocol):
             elif pending.size > self._isolation.largest:
                 self._isolation.largest = pending.size
         try:
-            self._on_answer(self, pending.request, error)
-        except Exception:
+            foreign.call(self._on_answer, self, pending.request, error)
+        except foreign.ForeignError:
             log.exception("taking note of the answer to %s failed", type(pending.request).__name__)
         if pending.future.done():  # whoever waited was cancelled
             return
@@ -352,8 +353,8 @@ class Connection(asyncio.Protocol):
             fail(pending.future, error)
         if pending.answered is not None:
             try:
-                pending.answered(pending.future)
-            except Exception:
+                foreign.call(pending.answered, pending.future)
+            except foreign.ForeignError:
                 log.exception("%r raised", pending.answered)
 
     # ------------------------------------------------------------------ ending

@@ -82,7 +82,7 @@ class Dialer:
             for task in [task for task in self._dialing if task in done]:
                 del self._dialing[task]
                 self._next_start = float("-inf")
-                connection = task.result()
+                connection = None if task.cancelled() else task.result()
                 if connection is not None:
                     return connection
         return None
@@ -119,17 +119,17 @@ class Dialer:
                 return await self._dial(endpoint)
         except TimeoutError:
             self._failed(endpoint, AttemptOutcome.SILENT, f"no connection within {self._timeout:.3g} s")
-        except OSError as error:  # ssl.SSLError is one
+        except Exception as error:  # noqa: BLE001 - OSError (ssl.SSLError is one), and whatever a context's code raises
             self._failed(endpoint, *explained(error))
         return None
 
 
-def explained(error: OSError) -> tuple[AttemptOutcome, str]:
+def explained(error: Exception) -> tuple[AttemptOutcome, str]:
     """Return what an *error* of connecting says of the other end, in our words where they are better."""
     if isinstance(error, ssl.SSLError):
         return AttemptOutcome.TLS, f"no TLS connection was made: {reason_of(error)}"
     if isinstance(error, ConnectionRefusedError):
         return AttemptOutcome.REFUSED, "the connection was refused: nothing listens there"
-    if error.errno == errno.ECONNRESET:
+    if isinstance(error, OSError) and error.errno == errno.ECONNRESET:
         return AttemptOutcome.CLOSED, "the connection was reset while it was made"
     return AttemptOutcome.UNREACHABLE, f"no connection was made: {reason_of(error)}"

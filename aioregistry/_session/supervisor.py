@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from aiozk.protocol.request import Request
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import (
     AuthenticationFailed,
     AuthFailed,
@@ -363,9 +364,11 @@ class Session:
         if self._hook is None:
             return
         try:
-            self._hook(name, fields)
-        except Exception:  # the hook is foreign code
-            log.warning("the hook raised on %s", name, exc_info=True)
+            foreign.call(self._hook, name, fields)
+        except foreign.ForeignError as failure:
+            self._repeated.tell(
+                "hook", logging.WARNING, "on_event raised on %s\n%s", name, foreign.traced(failure.error)
+            )
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until requests can be sent.
@@ -419,11 +422,13 @@ class Session:
             if self._machine.state not in ENDED:
                 self._fail(SessionFailed("the supervisor's task was cancelled from outside"))
             raise
-        except Exception as error:  # a defect here must reach every handle instead of a task nobody awaits
+        except BaseException as error:  # a defect here must reach every handle instead of a task nobody awaits
             log.critical("the session's supervisor died", exc_info=True)
-            failure = SessionFailed(f"the supervisor died: {error!r}")
+            failure = SessionFailed(f"the supervisor died: {foreign.shown(error)}")
             failure.__cause__ = error
             self._fail(failure)
+            if not isinstance(error, Exception | BaseExceptionGroup):
+                raise
         finally:
             self._silence()
             self._names.cancel()
@@ -436,9 +441,12 @@ class Session:
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         """Call back into a room above: a defect there must not end the connection for all others."""
         try:
-            callback(*arguments)
-        except Exception:
-            log.exception("%r raised", callback)
+            foreign.call(callback, *arguments)
+        except foreign.ForeignError as failure:
+            self._repeated.tell(
+                *("callback", logging.ERROR, "%r raised\n%s"),
+                *(callback, foreign.traced(failure.error)),
+            )
 
     # ------------------------------------------------------------------ the machine
 

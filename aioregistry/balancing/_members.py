@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Set
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 
@@ -152,9 +153,13 @@ def payload_field(instance: ServiceInstance[Any], field: str) -> object:
     """
     payload = instance.payload
     try:
-        return payload.get(field) if isinstance(payload, Mapping) else getattr(payload, field, None)
-    except Exception as error:
-        raise InvalidArgument(field, None, f"of {instance.id}: reading it raised {error!r}") from error
+        return foreign.call(_field, payload, field)
+    except foreign.ForeignError as failure:
+        raise InvalidArgument(field, None, f"of {instance.id}: reading it raised {failure}") from failure.error
+
+
+def _field(payload: object, field: str) -> object:
+    return payload.get(field) if isinstance(payload, Mapping) else getattr(payload, field, None)
 
 
 def weight_of(weight: Weight[P], instance: ServiceInstance[P]) -> float:
@@ -170,9 +175,9 @@ def weight_of(weight: Weight[P], instance: ServiceInstance[P]) -> float:
         value = payload_field(instance, weight)
     else:
         try:
-            value = weight(instance)
-        except Exception as error:
-            raise InvalidArgument(name, None, f"of {instance.id}: the function raised {error!r}") from error
+            value = foreign.call(weight, instance)
+        except foreign.ForeignError as failure:
+            raise InvalidArgument(name, None, f"of {instance.id}: the function raised {failure}") from failure.error
     check_number(name, value, at_least=0, at_most=HEAVIEST, of=instance.id)
     assert isinstance(value, int | float)
     if 0 < value < LIGHTEST:
@@ -196,9 +201,9 @@ def filter_of(where: Filter[P] | None) -> Callable[[ServiceInstance[P]], bool]:
 
     def accepted(instance: ServiceInstance[P]) -> bool:
         try:
-            answer = asked(instance)
-        except Exception as error:
-            raise InvalidArgument("where", None, f"of {instance.id}: the function raised {error!r}") from error
+            answer = foreign.call(asked, instance)
+        except foreign.ForeignError as failure:
+            raise InvalidArgument("where", None, f"of {instance.id}: the function raised {failure}") from failure.error
         # A coroutine, say, would let everything through.
         if not isinstance(answer, bool):
             raise InvalidArgument("where", answer, f"of {instance.id}: the function must return a bool")

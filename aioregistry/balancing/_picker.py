@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, Snapshot, Updated
 
@@ -225,15 +226,15 @@ class Picker(Generic[P]):
         try:
             if not instance.enabled:
                 return _Outside.DISABLED
-            if not self._accepts(instance):
+            if not foreign.call(self._accepts, instance):
                 return _Outside.FILTERED
             asked = "strategy"
-            traits = self.strategy.traits(instance)
-        except InvalidArgument as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - of a comparison or a strategy of the caller's: no view ends with it
-            refusal = InvalidArgument(asked, None, f"of {instance.id}: it raised {error!r}")
-            refusal.__cause__ = error
+            traits = foreign.call(self.strategy.traits, instance)
+        except foreign.ForeignError as failure:  # of a comparison or a strategy of the caller's: no view ends with it
+            if isinstance(failure.error, InvalidArgument):
+                return failure.error
+            refusal = InvalidArgument(asked, None, f"of {instance.id}: it raised {failure}")
+            refusal.__cause__ = failure.error
             return refusal
         return traits if traits.weight else _Outside.WEIGHTLESS
 

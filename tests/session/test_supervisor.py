@@ -45,6 +45,7 @@ from tests.session import scripted_server as script
 from tests.session.scripted_server import Ensemble, Server
 from tests.session.simulation import LATENCY, World, simulate, simulated
 from tests.support.checkers import check_honest, check_legal
+from tests.support.raising import ODD, raising
 
 T = 12.0
 ROUND_TRIP = 2 * LATENCY
@@ -1968,3 +1969,63 @@ class TestOnLoopback:
             await server.wait_closed()
 
         self.run(loop_factory, scenario)
+
+
+class TestForeignCode:
+    """Of hooks and callbacks; the guard itself is tested in tests/test_foreign.py."""
+
+    @pytest.mark.parametrize("kind", ODD)
+    @simulated
+    async def test_a_hook_may_raise_anything_at_every_event(self, kind: str, world: World) -> None:
+        asked: list[str] = []
+
+        def hook(name: str, fields: dict[str, object]) -> None:
+            asked.append(str(fields.get("state", name)))
+            raising(kind)
+
+        client = await client_of(world, hook=hook).connected()
+        server_of(client).close_all()
+        await client.again(RECONNECTED)
+        client.ensemble.expire(client.session.id)
+        await client.again(EXPIRED)
+        await client.again(CONNECTED)
+        await asyncio.sleep(2 * T)  # the supervisor is alive: heartbeats go on
+        assert client.session.connected
+        assert not client.session.presumed_expired
+        await client.end()
+        assert asked == [
+            *("connected", "suspended", "reconnected", "suspended", "expired", "connected", "closed"),
+        ]
+
+    @pytest.mark.parametrize("kind", ODD)
+    @simulated
+    async def test_observers_and_listeners_may_raise_anything(self, kind: str, world: World) -> None:
+        client = client_of(world)
+        client.session.observe(lambda: raising(kind))
+        told: list[str] = []
+        client.session.observe(lambda: told.append("after"))
+        await client.connected()
+        client.session.watches.listen("/a", lambda _: raising(kind))
+        with pytest.raises(NoNode):
+            await client.session.request(Exists("/a", watch=True))
+        client.ensemble.set("/a")
+        await asyncio.sleep(ROUND_TRIP)
+        server_of(client).close_all()
+        await client.again(RECONNECTED)
+        assert len(told) == 3
+        await client.end()
+
+    @pytest.mark.parametrize("kind", ODD)
+    @simulated
+    async def test_taking_note_of_an_answer_may_raise_anything(
+        self, kind: str, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = await client_of(world).connected()
+        connection = client.session._connection
+        assert connection is not None
+        monkeypatch.setattr(connection, "_on_answer", lambda *_: raising(kind))
+        first = client.session.submit(Exists("/"), lambda _: raising(kind))
+        second = client.session.submit(Exists("/"))
+        assert (await first).value == (await second).value
+        assert client.session.connected
+        await client.end()

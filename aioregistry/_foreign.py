@@ -1,0 +1,89 @@
+"""The one guard around code of others: hooks, filters, strategies, checks, predicates, payload types and their methods.
+
+Such code may raise anything. In the middle of a callback of the event loop that does more harm than in the caller's own
+frame: a ``CancelledError`` (``future.result()`` of a cancelled future raises it) ends the task that it happens to pass
+through as if that had been cancelled, an exception group is no ``Exception``, a ``StopIteration`` ends a generator, and
+what is left undone behind the call stays undone. So every call goes through :func:`call`, which raises one kind of
+exception only, :class:`ForeignError`, whatever was raised.
+
+``KeyboardInterrupt`` and ``SystemExit``, alone or in an exception group, say that the process is to end. That is
+obeyed, but in order: what is under way here is finished first, then the loop raises it in its next turn, as it does
+for a callback of its own (``asyncio.run`` then cancels all tasks, those of aioregistry too, so nothing is withdrawn).
+Without a running loop it is raised at once.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, TypeVar
+
+__all__ = ["ForeignError", "call", "shown", "traced"]
+
+A = ParamSpec("A")
+R = TypeVar("R")
+
+
+class ForeignError(Exception):
+    """Code of others raised ``error``; the text of this is safe to show, whatever that exception's own does."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(shown(error))
+        self.error = error
+
+
+def call(function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
+    """Return what *function* returns.
+
+    Raises:
+        ForeignError: it raised, anything; chained to that.
+    """
+    try:
+        return function(*args, **kwargs)
+    except BaseException as error:
+        ending = _ending(error)
+        if ending is not None:
+            _end_process(ending)
+        raise ForeignError(error) from error
+
+
+def shown(error: BaseException) -> str:
+    """Return the exception's type and text in a line, also where its own ``__str__`` raises."""
+    try:
+        text = " ".join(str(error).split())
+    except BaseException as other:  # noqa: BLE001 - it is shown to those who look for the first
+        text = f"its text cannot be shown, which raised {type(other).__name__}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def traced(error: BaseException) -> str:
+    """Return the exception's traceback as text, for a log, also where it cannot be formatted."""
+    try:
+        return "".join(traceback.format_exception(error)).rstrip()
+    except BaseException as other:  # noqa: BLE001 - as above
+        return f"{shown(error)} (its traceback cannot be shown, which raised {type(other).__name__})"
+
+
+def _ending(error: BaseException) -> BaseException | None:
+    """Return what asks for the end of the process; None where nothing does."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            ending = _ending(each)
+            if ending is not None:
+                return ending
+    return None
+
+
+def _end_process(error: BaseException) -> None:
+    import asyncio  # only here: the guard is used by code that has no loop, too
+
+    def end() -> NoReturn:
+        raise error
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise error from None
+    loop.call_soon(end)

@@ -1,0 +1,177 @@
+"""Code of the callers' that fails in a view, a balancer or a payload costs what it was asked about, no more."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from aioregistry._discovery import Discovery
+from aioregistry._errors import RegistryError, UsageError
+from aioregistry._model import ServiceInstance
+from aioregistry.balancing import RoundRobin
+from tests.discovery.scene import DiscoverySession, Service, discovery
+from tests.support.fake_session import quiet
+from tests.support.model_tree import ModelTree
+from tests.support.raising import ODD, raising
+
+DEADLINE = 10.0
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service(ModelTree())
+
+
+@pytest.fixture
+async def found(service: Service) -> AsyncIterator[Discovery]:
+    session = DiscoverySession(service.tree)
+    session.connect()
+    found = discovery(session)
+    yield found
+    await found.aclose()
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_a_payload_type_that_raises_makes_that_instance_invalid(
+    kind: str, found: Discovery, service: Service
+) -> None:
+    @dataclasses.dataclass
+    class Payload:
+        zone: str
+
+        def __post_init__(self) -> None:
+            if self.zone == "bad":
+                raising(kind)
+
+    service.add("good", {"zone": "eu"})
+    async with found.view("chat", payload_type=Payload) as typed, found.view("chat") as untyped:
+        service.add("bad", {"zone": "bad"})
+        service.add("late", {"zone": "eu"})
+        await typed.wait_for(lambda snapshot: "late" in snapshot, DEADLINE)
+        assert typed.snapshot.keys() == {"good", "late"}
+        assert typed.snapshot.invalid.keys() == {"bad"}
+        assert untyped.snapshot.keys() == {"good", "bad", "late"}
+
+
+class Broken:
+    """A payload's field that cannot be compared."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __eq__(self, other: object) -> bool:
+        raising(self._kind)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Choosy(RoundRobin):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def traits(self, instance: ServiceInstance[Any]) -> Any:
+        if instance.id == "bad":
+            raising(self._kind)
+        return super().traits(instance)
+
+
+class Rejecting(RoundRobin):
+    """Whose pool cannot take an instance."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def pool(self, draw: Any, census: Any) -> Any:
+        pool, kind = super().pool(draw, census), self._kind
+        take: Callable[[Any], None] = pool.add
+
+        class Pool:
+            def add(self, member: Any) -> None:
+                if member.id == "bad":
+                    raising(kind)
+                take(member)
+
+            def __len__(self) -> int:
+                return len(pool)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(pool, name)
+
+        return Pool()
+
+
+def _filter(kind: str) -> Callable[[ServiceInstance[Any]], bool]:
+    def accepts(instance: ServiceInstance[Any]) -> bool:
+        if instance.id == "bad":
+            raising(kind)
+        return True
+
+    return accepts
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("place", ["filter", "strategy"])
+async def test_an_instance_at_which_code_fails_is_refused(
+    place: str, kind: str, found: Discovery, service: Service
+) -> None:
+    service.add("good")
+    async with found.view("chat") as view:
+        options: dict[str, Any] = {"where": _filter(kind)} if place == "filter" else {"strategy": Choosy(kind)}
+        balancer = view.balancer(**options)
+        service.add("bad")
+        service.add("late")
+        await view.wait_for(lambda snapshot: "late" in snapshot, DEADLINE)
+        assert balancer.refused.keys() == {"bad"}
+        assert type(ODD[kind]()).__name__ in str(balancer.refused["bad"])
+        assert {balancer.pick().id for _ in range(4)} == {"good", "late"}
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_a_filter_by_values_that_cannot_be_compared_refuses(
+    kind: str, found: Discovery, service: Service
+) -> None:
+    async with found.view("chat") as view:
+        balancer = view.balancer(where={"zone": Broken(kind)})
+        service.add("bad", {"zone": "eu"})
+        await view.wait_for(lambda snapshot: "bad" in snapshot, DEADLINE)
+        assert balancer.refused.keys() == {"bad"}
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_a_pool_that_fails_ends_its_balancer_and_says_so(kind: str, found: Discovery, service: Service) -> None:
+    service.add("good")
+    async with found.view("chat") as view:
+        broken, other = view.balancer(Rejecting(kind)), view.balancer()
+        service.add("bad")
+        await view.wait_for(lambda snapshot: "bad" in snapshot, DEADLINE)
+        service.add("late")
+        await view.wait_for(lambda snapshot: "late" in snapshot, DEADLINE)
+        with pytest.raises(RegistryError, match="has failed"):
+            broken.pick()
+        assert {other.pick().id for _ in range(6)} == {"good", "bad", "late"}
+        assert view.fresh
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_what_a_predicate_raises_is_raised_and_is_no_cancellation(
+    kind: str, found: Discovery, service: Service
+) -> None:
+    service.add("good")
+    async with found.view("chat") as view:
+        waiting = asyncio.ensure_future(view.wait_for(lambda _: raising(kind), DEADLINE))
+        done, _ = await asyncio.wait([waiting], timeout=DEADLINE)
+        assert done
+        assert not waiting.cancelled()
+        expected = type(ODD[kind]())
+        error = waiting.exception()
+        assert isinstance(error, UsageError | expected)
+        if not isinstance(error, expected):
+            assert isinstance(error.__cause__, expected)
+        await quiet()
+        assert view.fresh
