@@ -37,6 +37,8 @@ ROOMS: dict[str, set[str]] = {
     "incident_log": {"incidents", "runtime"},
     "paths": {"errors"},
     "model": {"foreign", "errors", "paths", "msgspec"},
+    # Written by registrations, believed by views.
+    "markers": {"protocol"},
     "protocol": {"errors", "aiozk.protocol"},
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
     # own requests too: those of the verbs and recipes of `registry.client`.
@@ -46,7 +48,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {
-        *("foreign", "errors", "streams", "handles", "incident_log", "paths", "protocol", "session", "model", "anyio"),
+        *("foreign", "errors", "streams", "handles", "incident_log", "markers", "paths", "protocol", "session", "model"),
+        "anyio",
     },
     # Raises InvalidArgument and NoInstances.
     "balancing": {"foreign", "errors", "model"},
@@ -58,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
         "streams",
         "handles",
         "incident_log",
+        "markers",
         "paths",
         "protocol",
         "session",
@@ -83,7 +87,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
 PURE_MODULES = {
-    *("attempts", "incidents", "isolation", "outage", "states", "machine"),
+    *("attempts", "incidents", "isolation", "markers", "outage", "states", "machine"),
     *("plan", "reach", "mirror", "guard", "kept"),
     *("tree", "acl", "sessions", "profiles"),
 }

@@ -1,27 +1,46 @@
-"""Deliberate leaves, as their markers tell of them.
-
-To watchers an expired session and a withdrawal are the same: the node is deleted. So whoever withdraws creates and
-deletes a marker in the same transaction, ``<services>-withdrawn/<name>:<id>:<czxid>``, name and id quoted as in URLs,
-czxid in hexadecimal. Nothing of it stays, but one recursive watch on that root sees it come, before the node goes:
-events come in the order of what happened.
+"""Watches for deliberate leaves: see :mod:`aioregistry._markers`, which says what they are and when they are believed.
 
 One watch serves all views of a session. It is set before the services are read, so that no marker is missed for what
 is read then. Where the server has no recursive watches, or hides the root, it is as if nobody left markers.
+
+Nobody is told when an ACL is changed, so it is asked for with each marker: as soon as one came and went, before the
+node is read whose removal it explains, so that the answers come in that order. One question serves a tick's markers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from aioregistry._errors import ConnectionLost, ServerError, UnsupportedServer
-from aioregistry._protocol import EventKind, WatchedEvent
+from aioregistry._errors import ConnectionLost, RegistryError, ServerError, UnsupportedServer
+from aioregistry._incident_log import IncidentLog
+from aioregistry._markers import Marker, Withdrawals, distrust
+from aioregistry._protocol import AclEntry, EventKind, GetAcl, WatchedEvent
 from aioregistry._session import Session, TreeWatch
 
-__all__ = ["Departures", "read_marker"]
+__all__ = ["Departures"]
 
-_PARTS = 3
+log = logging.getLogger("aioregistry.discovery")
+
+
+class _Acl(NamedTuple):
+    """The ACL of a node, which one that is, and how often its ACL was changed; as of a zxid."""
+
+    entries: Sequence[AclEntry]
+    czxid: int
+    aversion: int
+    zxid: int
+
+
+class _Question:
+    """The ACLs that decide about some markers of one service."""
+
+    def __init__(self) -> None:
+        self.markers: list[Marker] = []
+        self.root: _Acl | str = ""  # or why it is not known
 
 
 class Departures:
@@ -29,17 +48,26 @@ class Departures:
 
     Args:
         session: watched through.
+        services: the path of the services.
         root: the parent of the markers; None where there is no place for it.
         told: called with name, id and czxid of whatever is withdrawn; must not raise.
     """
 
-    def __init__(self, session: Session, root: str | None, told: Callable[[str, str, int], None]) -> None:
+    def __init__(
+        self, session: Session, services: str, root: str | None, told: Callable[[str, str, int], None]
+    ) -> None:
         self._session = session
+        self._services = services
         self._root = root
         self._told = told
+        self._withdrawals = Withdrawals(services, root or "")
         self._users = 0
         self._watch: TreeWatch | None = None
         self._arming = asyncio.Lock()
+        self._known: tuple[int, int] | None = None  # the root as it was seen last: its czxid and aversion
+        self._asked: dict[str, _Question] = {}  # by service, the latest
+        self._of_this_tick: set[str] = set()
+        self._repeated = IncidentLog(log)
 
     def acquire(self) -> None:
         """Somebody wants to know, from the next :meth:`arm` on; each is to be released."""
@@ -53,29 +81,97 @@ class Departures:
         if not self._users and self._watch is not None:
             self._watch.close()
             self._watch = None
+            self._repeated.close()
 
     async def arm(self) -> None:
         """Set the watch on the present connection, if anybody wants it; returns also where that cannot be."""
         async with self._arming:  # one request, though every service that is followed begins with this
             if self._watch is not None and self._session.connected:
+                self._withdrawals.interrupted()
                 with contextlib.suppress(ConnectionLost, ServerError, UnsupportedServer):
                     await self._watch.arm()
+                    self._look_at_root()
+
+    # ------------------------------------------------------------------ events
+
+    def saw(self, event: WatchedEvent) -> None:
+        """This happened to the node of a service that is followed, or below."""
+        if self._watch is not None:
+            self._event(event)
 
     def _fired(self, event: WatchedEvent) -> None:
-        if event.kind is EventKind.CREATED:
-            marker = read_marker(event.path.rpartition("/")[2])
-            if marker is not None:
+        if event.path == self._root:
+            self._look_at_root()
+        self._event(event)
+
+    def _event(self, event: WatchedEvent) -> None:
+        marker = self._withdrawals.event(event.kind, event.path)
+        if marker is not None:
+            self._asked[marker.name].markers.append(marker)
+        elif event.kind is EventKind.DELETED and (awaited := self._withdrawals.awaited) is not None:
+            self._ask(awaited.name)
+
+    # ------------------------------------------------------------------ whom to believe
+
+    def _look_at_root(self) -> None:
+        self._known = None
+        _ = self._session.submit(GetAcl(str(self._root)), self._root_seen)
+
+    def _root_seen(self, answer: asyncio.Future[Any]) -> None:
+        acl = _acl_of(answer)
+        self._known = None if isinstance(acl, str) else (acl.czxid, acl.aversion)
+
+    def _ask(self, name: str) -> None:
+        if name in self._of_this_tick:
+            return
+        self._of_this_tick.add(name)
+        asyncio.get_running_loop().call_soon(self._of_this_tick.discard, name)
+        question = self._asked[name] = _Question()
+        _ = self._session.submit(GetAcl(str(self._root)), lambda answer: self._root_answered(question, answer))
+        _ = self._session.submit(
+            GetAcl(f"{self._services}/{name}"), lambda answer: self._answered(name, question, answer)
+        )
+
+    def _root_answered(self, question: _Question, answer: asyncio.Future[Any]) -> None:
+        self._withdrawals.interrupted()
+        question.root = _acl_of(answer)
+
+    def _answered(self, name: str, question: _Question, answer: asyncio.Future[Any]) -> None:
+        if self._asked.get(name) is question:
+            del self._asked[name]
+        root, service = question.root, _acl_of(answer)
+        known, self._known = self._known, None if isinstance(root, str) else (root.czxid, root.aversion)
+        if isinstance(root, str):
+            why: str | None = root
+        elif isinstance(service, str):
+            why = service
+        elif known != (root.czxid, root.aversion):
+            why = "its ACL was changed a moment before"
+        else:
+            why = distrust(root.entries, service.entries)
+        for marker in question.markers:
+            refused = why
+            if refused is None and not isinstance(root, str) and marker.czxid > root.zxid:
+                refused = f"no node was created with zxid {marker.czxid:#x} yet"
+            if refused is None:
                 self._told(*marker)
+            else:
+                self._refuse(marker, refused)
+
+    def _refuse(self, marker: Marker, why: str) -> None:
+        service, id, _ = marker
+        if self._watch is not None:
+            self._repeated.tell(
+                "refused", logging.WARNING, "the withdrawal of %s/%s is not believed, by its marker in %s: %s",
+                service, id, self._root, why,
+            )  # fmt: skip
+        self._session.emit("discovery.marker_refused", service=service, id=id, reason=why)
 
 
-def read_marker(name: str) -> tuple[str, str, int] | None:
-    """Return service, id and czxid that a marker of that *name* tells of; None where it is none."""
-    from urllib.parse import unquote  # takes 2 ms: not of everybody who imports aioregistry
-
-    parts = name.split(":")
-    if len(parts) != _PARTS:
-        return None
-    try:
-        return unquote(parts[0]), unquote(parts[1]), int(parts[2], 16)
-    except ValueError:
-        return None
+def _acl_of(answer: asyncio.Future[Any]) -> _Acl | str:
+    error = answer.exception()
+    if error is not None:
+        assert isinstance(error, RegistryError)
+        return str(error)
+    zxid, (entries, stat) = answer.result()
+    return _Acl(entries, stat.czxid, stat.aversion, zxid)

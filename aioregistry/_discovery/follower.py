@@ -88,6 +88,7 @@ class Follower:
         strategy: how nodes are watched.
         prepare: awaited on each connection before anything is read or watched; must not raise.
         barrier: of the session.
+        saw: called with every event of the service and its nodes, before anything follows from it.
 
     Attributes:
         mirror: what is known.
@@ -104,6 +105,8 @@ class Follower:
         strategy: Strategy,
         prepare: Callable[[], Awaitable[None]],
         barrier: Barrier,
+        *,
+        saw: Callable[[WatchedEvent], None],
     ) -> None:
         self.name = name
         self.path = path
@@ -115,6 +118,7 @@ class Follower:
         self._strategy = strategy
         self._prepare = prepare
         self._barrier = barrier
+        self._saw = saw
         self._repeated = IncidentLog(log)
         # Syncs: one under way, and one that begins after it.
         self._syncing: asyncio.Task[None] | None = None
@@ -394,6 +398,7 @@ class Follower:
             consumer.departed(id, czxid)
 
     def _fired(self, event: WatchedEvent) -> None:
+        self._saw(event)
         if event.path == self.path:
             self.mirror.event(event.kind, SERVICE)
         else:

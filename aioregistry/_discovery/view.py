@@ -22,6 +22,7 @@ from aioregistry._errors import (
     UsageError,
 )
 from aioregistry._handles import Handle, check_seconds, finished
+from aioregistry._markers import root_of
 from aioregistry._model import (
     Added,
     Change,
@@ -91,8 +92,8 @@ class Discovery:
     def __init__(self, session: Session, base_path: str, strategy: Strategy = "auto", *, marked: bool = True) -> None:
         self.session = session
         self._base_path = base_path.rstrip("/")
-        root = f"{self._base_path}-withdrawn" if marked and self._base_path and strategy != "one-shot" else None
-        self.departures = Departures(session, root, self._departed)
+        root = root_of(self._base_path) if marked and strategy != "one-shot" else None
+        self.departures = Departures(session, self._base_path, root, self._departed)
         self._strategy = strategy
         self._barrier = Barrier(session)
         self._names: ServiceNames | None = None
@@ -141,7 +142,10 @@ class Discovery:
         follower = self._followers.get(name)
         if follower is None or follower.ended is not None:
             path = f"{self._base_path}/{name}"
-            follower = Follower(self.session, path, name, self._strategy, self.departures.arm, self._barrier)
+            departures = self.departures
+            follower = Follower(
+                self.session, path, name, self._strategy, departures.arm, self._barrier, saw=departures.saw
+            )
             follower.start()
             self._followers[name] = follower
         follower.users += 1

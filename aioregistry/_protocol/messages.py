@@ -42,6 +42,7 @@ from aioregistry._protocol.records import (
     OPEN_ACL,
     OPEN_ACL_BYTES,
     STAT,
+    AclEntry,
     AddWatchMode,
     ClientInfo,
     ConnectReply,
@@ -324,6 +325,23 @@ class Sync(_OnPath[str]):
 
     def read_reply(self, body: bytes, at: int) -> tuple[str, int]:
         return read_string(body, at)
+
+
+class GetAcl(_OnPath[tuple[list[AclEntry], Stat]]):
+    """A node's ACL and Stat. Digests are hidden (``user:x``) from who may not change it."""
+
+    opcode = 6
+
+    def read_reply(self, body: bytes, at: int) -> tuple[tuple[list[AclEntry], Stat], int]:
+        count, at = read_count(body, at, smallest=12)
+        entries = []
+        for _ in range(count):
+            permissions, at = read_int(body, at)
+            scheme, at = read_string(body, at)
+            id, at = read_string(body, at)
+            entries.append(AclEntry(permissions, scheme, id))
+        stat, at = read_stat(body, at)
+        return (entries, stat), at
 
 
 class GetAllChildrenNumber(_OnPath[int]):

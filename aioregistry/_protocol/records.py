@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from aiozk.protocol.acl import ACL, UNRESTRICTED_ACCESS
@@ -107,6 +107,24 @@ class WatcherType(IntEnum):
     ANY = 3
     PERSISTENT = 4
     PERSISTENT_RECURSIVE = 5
+
+
+class Permission(IntFlag):
+    """What an entry of an ACL allows (``ZooDefs.Perms``): of a node, and CREATE and DELETE of its children."""
+
+    READ = 1
+    WRITE = 2
+    CREATE = 4
+    DELETE = 8
+    ADMIN = 16
+
+
+class AclEntry(NamedTuple):
+    """An entry of an ACL as it is read: the permissions that an identity has, as a mask of :class:`Permission`."""
+
+    permissions: int
+    scheme: str
+    id: str
 
 
 class CreateFlag(IntEnum):

@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from aioregistry._markers import marker_name, marker_prefix, root_of
 from aioregistry._protocol import Create, Create2, CreateContainer, CreateFlag, Delete, Multi, SetData
 
-__all__ = ["Target", "ancestors", "change", "creation", "parent_creation", "takeover", "target_of", "withdrawal"]
+__all__ = [
+    "Target",
+    "ancestors",
+    "change",
+    "creation",
+    "marker_root",
+    "marker_root_creation",
+    "parent_creation",
+    "takeover",
+    "target_of",
+    "withdrawal",
+]
 
 
 class Target(NamedTuple):
@@ -23,16 +35,10 @@ class Target(NamedTuple):
 
 
 def target_of(base_path: str, name: str, id: str, acl: Sequence[Any], chroot: str = "") -> Target:
-    """Return the node of instance *id* of service *name*, and the beginning of the marker that it is withdrawn with.
-
-    Markers stand beside the services, not among them, where Curator would list their root as a service; services
-    kept right under ``/`` have no such place.
-    """
-    from urllib.parse import quote  # takes 2 ms: not of everybody who imports aioregistry
-
+    """Return the node of instance *id* of service *name*, and the beginning of the marker that it is withdrawn with."""
     services = base_path.rstrip("/")
-    # quote() escapes the colon, so that the three parts can be told apart again.
-    marker = f"{services}-withdrawn/{quote(name, safe='')}:{quote(id, safe='')}" if services else None
+    root = root_of(services)
+    marker = None if root is None else f"{root}/{marker_prefix(name, id)}"
     return Target(f"{services}/{name}/{id}", acl, marker, chroot)
 
 
@@ -43,8 +49,24 @@ def ancestors(path: str) -> list[str]:
 
 
 def parent_creation(target: Target, path: str, *, container: bool) -> Create | CreateContainer:
-    """Return the creation of a node above the target's or its marker."""
+    """Return the creation of a node above the target's or its marker.
+
+    The root of the markers is never a container: a server reaps those that are empty, and then whoever likes could make
+    it, and have the markers for his own.
+    """
+    if path == marker_root(target):
+        return marker_root_creation(target)
     return CreateContainer(path, acl=target.acl) if container else Create(path, b"", target.acl)
+
+
+def marker_root(target: Target) -> str | None:
+    """Return the parent of the target's marker."""
+    return None if target.marker is None else target.marker.rpartition("/")[0]
+
+
+def marker_root_creation(target: Target) -> Create:
+    """Return the creation of the root of the markers, which nobody else may write to than to the instances."""
+    return Create(str(marker_root(target)), b"", target.acl)
 
 
 def creation(target: Target, data: bytes) -> Create2:
@@ -79,5 +101,5 @@ def withdrawal(target: Target, version: int, czxid: int, *, marked: bool) -> Mul
     deletion = Delete(target.path, version)
     if not marked:
         return deletion
-    marker = f"{target.marker}:{czxid:x}"
+    marker = marker_name(str(target.marker), czxid)
     return Multi([Create(marker, b"", target.acl), Delete(marker, 0), deletion])

@@ -42,6 +42,7 @@ from aioregistry._errors import (
 from aioregistry._protocol import CreateContainer, EventKind, GetData, Message, MultiReply, Reply, Sync, WatchedEvent
 from aioregistry._session.states import ENDED
 
+from .marker_root import MarkerRoot
 from .plan import Action, Desired, Goal, Node, plan
 from .remedies import Remedy, remedy
 from .transactions import Target, ancestors, change, creation, parent_creation, takeover, withdrawal
@@ -104,6 +105,13 @@ class Withdrawals:
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._marker_root: MarkerRoot | None = None
+
+    def marker_root(self, session: Session) -> MarkerRoot:
+        """Return what makes the root of the markers, the same for all registrations of *session*."""
+        if self._marker_root is None:
+            self._marker_root = MarkerRoot(session)
+        return self._marker_root
 
     def begin(self, path: str, task: asyncio.Task[None]) -> None:
         """*task* withdraws the node at *path*, and ends when that is done or the session has ended."""
@@ -181,6 +189,7 @@ class Worker:
         """Something happened to the node since it was last read."""
         self._reading: asyncio.Future[Any] | None = None
         self._marked = target.marker is not None
+        self._marker_root = withdrawals.marker_root(session)
         self._failures = 0
         self._waiting_for = 0
         """The session that has the id and was told of; 0: none."""
@@ -366,6 +375,10 @@ class Worker:
         """
         session = self._session
         self._sight, self._stale = None, False
+        if action is None:
+            self._marker_root.look(self._target)
+        elif action in (Action.CREATE, Action.TAKE_OVER):
+            self._marker_root.make(self._target)
         answer = session.submit(message)
         reading = self._reading = session.submit(GetData(self._target.path, watch=True))
         try:

@@ -10,11 +10,13 @@ from aioregistry._discovery import Discovery, Strategy, View
 from aioregistry._errors import ConnectionLost, NoAuth, NoNode, RegistryError, UnsupportedServer
 from aioregistry._model import ServiceInstance, encode
 from aioregistry._protocol import (
+    AclEntry,
     AddWatch,
     Create,
     Delete,
     EventKind,
     Exists,
+    GetAcl,
     GetChildren,
     GetChildren2,
     GetData,
@@ -86,6 +88,10 @@ class DiscoverySession(FakeSession):
         self.knows_no_trees = False
         self.armed_trees: dict[str, None] = {}
         self.unreadable: set[str] = set()
+        self.acls: dict[str, list[AclEntry]] = {}
+        """Of nodes that are not open to all."""
+        self.aversions: dict[str, int] = {}
+        """How often the ACLs of nodes were changed."""
         self.hidden = False
         """Whether the server tells of nothing, and what would have told is used up."""
         self.most_under_way = 0
@@ -129,6 +135,12 @@ class DiscoverySession(FakeSession):
         if isinstance(message, AddWatch):
             self.armed_trees[message.path] = None
             return Reply(zxid, None)
+        if isinstance(message, GetAcl):
+            node = self.tree.nodes.get(message.path)
+            acl = self.acls.get(message.path, [AclEntry(31, "world", "anyone")])
+            if node is None:
+                return NoNode(message.path, zxid)
+            return Reply(zxid, (acl, node.stat(0)._replace(aversion=self.aversions.get(message.path, 0))))
         if isinstance(message, MultiReadData):
             return Reply(zxid, [self._data_or_error(each) for each in message.ops])
         if isinstance(message, GetData | GetChildren | GetChildren2) and message.path in self.unreadable:

@@ -14,7 +14,8 @@ import pytest
 
 from aioregistry import Ejection, Guard, InvalidArgument, NoInstances, OwnZone, Resynced, RoundRobin
 from aioregistry._discovery import Changes, Discovery, View, custody, view
-from aioregistry._protocol import AddWatch, Create, Delete, Multi
+from aioregistry._markers import marker_name, marker_prefix
+from aioregistry._protocol import AclEntry, AddWatch, Create, Delete, Multi
 from aioregistry._registration.transactions import target_of, withdrawal
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery, refuse_twice
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
@@ -58,6 +59,11 @@ def withdraw(service: Service, id: str) -> None:
     node = service.tree.nodes[f"{CHAT}/{id}"]
     target = target_of(BASE, "chat", id, ())
     service.tree.apply(0, withdrawal(target, node.version, node.czxid, marked=True))
+
+
+def withdraw_together(service: Service, ids: Iterable[str]) -> None:
+    for id in ids:
+        withdraw(service, id)
 
 
 def remove(service: Service, ids: Iterable[str]) -> None:
@@ -299,11 +305,11 @@ async def test_a_mass_withdrawal_is_not_held(found: Discovery, service: Service,
 async def test_a_withdrawal_that_was_read_by_the_resync_is_not_held(
     found: Discovery, service: Service, session: DiscoverySession
 ) -> None:
-    """Between the markers' watch and the first read: the fake server answers one after the other."""
+    """Between the watches and the first read: the fake server answers one after the other."""
     async with found.view("chat", guard=LONG) as view:
         session.disconnect()
         session.connect()
-        while MARKERS not in session.armed_trees:
+        while CHAT not in session.armed_trees:
             await asyncio.sleep(0)
         for id in IDS:
             withdraw(service, id)
@@ -372,6 +378,107 @@ async def test_whatever_lies_among_the_markers_costs_nothing(found: Discovery, s
         remove(service, IDS[:5])
         await quiet()
         assert sorted(view.snapshot.suspects) == IDS[:5]
+
+
+OURS = AclEntry(31, "digest", "chat:aGFzaA=")
+OPEN = AclEntry(31, "world", "anyone")
+
+
+def forge(service: Service, id: str) -> None:
+    """A marker as it is written, by itself."""
+    czxid = service.tree.nodes[f"{CHAT}/{id}"].czxid
+    marker = f"{MARKERS}/{marker_name(marker_prefix('chat', id), czxid)}"
+    service.tree.apply(0, Multi([Create(marker, b""), Delete(marker)]))
+
+
+async def test_markers_alone_are_no_withdrawals(found: Discovery, service: Service, session: DiscoverySession) -> None:
+    """A stranger copies the text and deletes what he made, whenever he likes."""
+    async with found.view("chat", guard=LONG) as view:
+        for id in IDS:
+            forge(service, id)
+        await quiet()
+        for id in IDS[::-1]:
+            forge(service, id)
+        await quiet()  # an answer came in between
+        remove(service, IDS)
+        await quiet()
+        assert sorted(view.snapshot.suspects) == sorted(IDS)
+        for id in IDS[:5]:
+            service.add(id)
+        await quiet()
+        for id in IDS[:5]:
+            forge(service, id)
+        await quiet()
+        assert sorted(view.snapshot.suspects) == IDS[5:]
+
+
+@pytest.mark.parametrize("root", [OPEN, AclEntry(4, "world", "anyone"), AclEntry(31, "digest", "chat:x")])
+async def test_markers_in_a_root_of_strangers_are_not_believed_and_a_warning_says_so(
+    found: Discovery,
+    service: Service,
+    session: DiscoverySession,
+    caplog: pytest.LogCaptureFixture,
+    root: AclEntry,
+) -> None:
+    session.acls |= {MARKERS: [OURS, root], CHAT: [OURS]}
+    async with found.view("chat", guard=LONG) as view:
+        for id in IDS:
+            withdraw(service, id)
+        await quiet()
+        assert sorted(view.snapshot.suspects) == sorted(IDS)
+    [line, *counted] = [each.getMessage() for each in caplog.records if "not believed" in each.getMessage()]
+    assert f"{root.scheme}:{root.id}" in line
+    assert len(counted) <= 1
+    assert len([name for name, _ in session.emitted if name == "discovery.marker_refused"]) == len(IDS)
+
+
+async def test_markers_in_a_root_like_the_services_are_believed(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    session.acls |= {MARKERS: [OURS], CHAT: [OURS, AclEntry(1, "world", "anyone")]}
+    async with found.view("chat", guard=LONG) as view:
+        for id in IDS:
+            withdraw(service, id)
+        await quiet()
+        assert view.snapshot == {}
+        assert view.held_total == 0
+
+
+async def test_a_root_that_was_changed_is_believed_from_the_next_marker_on(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    """It was open for a moment, perhaps: nobody is told of a changed ACL."""
+    async with found.view("chat", guard=LONG) as view:
+        session.aversions[MARKERS] = 2
+        withdraw_together(service, IDS[:4])
+        await quiet()
+        assert sorted(view.snapshot.suspects) == IDS[:4]
+        withdraw_together(service, IDS[4:])
+        await quiet()
+        assert sorted(view.snapshot) == IDS[:4]
+
+
+async def test_a_root_that_is_made_anew_is_looked_at(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        service.tree.delete(MARKERS)
+        service.tree.make(MARKERS)
+        await quiet()
+        withdraw_together(service, IDS)
+        await quiet()
+        assert view.snapshot == {}
+
+
+async def test_a_marker_of_a_node_that_nobody_has_made_yet_is_not_believed(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        for id in IDS:
+            marker = f"{MARKERS}/{marker_name(marker_prefix('chat', id), 2**63 - 1)}"
+            service.tree.apply(0, Multi([Create(marker, b""), Delete(marker), Delete(f"{CHAT}/{id}")]))
+        await quiet()
+        assert sorted(view.snapshot.suspects) == sorted(IDS)
 
 
 # ---------------------------------------------------------------- reports and picks

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 import pytest
+from aiozk import ACL
 
 import aioregistry
 from aioregistry import Guard, Registration, Registry, Resynced, ServiceInstance, Status, View
+from aioregistry._markers import marker_name, marker_prefix
 from aioregistry.server import Ensemble, ZooKeeperServer
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, until
+from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer as RealZooKeeper
@@ -213,6 +216,81 @@ async def test_the_watch_on_the_markers_goes_with_the_last_view() -> None:
         assert watched.is_tree_armed("/services/chat")
         await unguarded.aclose()
         await until(lambda: not any(watched._trees.values()))
+
+
+CREDENTIALS = [("digest", "chat:secret")]
+OURS = ACL.make("auth", "", read=True, write=True, create=True, delete=True, admin=True)
+READABLE = ACL.make("world", "anyone", read=True)
+PROTECTED: dict[str, Any] = {"auth": CREDENTIALS, "acl": [OURS, READABLE]}
+
+
+async def withdraw_all(crowd: Crowd) -> None:
+    for registration in crowd.registrations:
+        await registration.aclose()
+        assert registration.withdrawn
+
+
+@pytest.mark.since(3, 6)
+async def test_withdrawals_from_a_protected_service_are_believed(
+    zookeeper: RealZooKeeper, judge: Judge, chroot: str
+) -> None:
+    root = f"{chroot}/services-withdrawn"
+    async with Crowd(f"{zookeeper.address}{chroot}", **PROTECTED) as crowd:
+        assert await judge.children(root) == []  # made before there was anything to withdraw
+        with pytest.raises(wire.WireError) as raised:
+            await judge.ask(wire.create(f"{root}/chat:a:1"))
+        assert raised.value.code == -102
+        await withdraw_all(crowd)
+        await crowd.view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+        assert crowd.view.held_total == 0
+        assert await judge.node(root) is not None
+
+
+@pytest.mark.since(3, 6)
+@pytest.mark.parametrize("whose", ["a stranger's root", "a stranger's view"])
+async def test_markers_that_anybody_may_have_made_leave_the_guard_as_it_is(
+    zookeeper: RealZooKeeper, judge: Judge, chroot: str, whose: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server hides digests from a view that may only read, and a digest of the same name may be a stranger's."""
+    servers = f"{zookeeper.address}{chroot}"
+    if whose == "a stranger's root":
+        await judge.make(f"{chroot}/services-withdrawn")
+    async with (
+        Crowd(servers, **PROTECTED) as crowd,
+        aioregistry.connect(servers, session_timeout=TIMEOUT, guard=HELD) as stranger,
+        stranger.discover("chat") as seen_by_a_stranger,
+    ):
+        view = crowd.view if whose == "a stranger's root" else seen_by_a_stranger
+        await view.wait_for(lambda snapshot: len(snapshot) == len(IDS), timeout=DEADLINE)
+        await withdraw_all(crowd)
+        await view.wait_for(lambda snapshot: len(snapshot.suspects) == len(IDS), timeout=DEADLINE)
+    assert [record for record in caplog.records if "not believed" in record.getMessage()]
+
+
+@pytest.mark.since(3, 6)
+async def test_copied_markers_do_not_disarm_the_guard(
+    zookeeper: RealZooKeeper, proxy: ZooKeeperProxy, judge: Judge, chroot: str
+) -> None:
+    """Everybody may write, and somebody writes exactly what a withdrawal does, but for the withdrawal."""
+    servers = f"{proxy.address}{chroot}"
+    async with Crowd(servers, seen_by=f"{zookeeper.address}{chroot}", session_timeout=1.0) as crowd:
+        markers = [
+            f"{chroot}/services-withdrawn/{marker_name(marker_prefix('chat', id), entry.czxid)}"
+            for id, entry in crowd.view.snapshot.entries.items()
+        ]
+        proxy.silence()
+        for marker in [*markers, *reversed(markers)]:
+            await judge.ask(wire.multi([wire.create(marker), wire.delete(marker)]))
+        for marker in markers:
+            await judge.make(marker)
+        await crowd.view.wait_for(lambda snapshot: len(snapshot.suspects) == len(IDS), timeout=DEADLINE)
+        for marker in markers:
+            await judge.delete(marker)
+            await judge.ask(wire.multi([wire.create(marker), wire.delete(marker)]))
+        await crowd.view.sync(DEADLINE)
+        assert len(crowd.view.snapshot.suspects) == len(IDS)
+        proxy.restore()
+        await crowd.all_confirmed()
 
 
 @pytest.mark.parametrize("base_path", ["/", "/deep/below"])

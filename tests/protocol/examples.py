@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from aiozk.protocol import AUTHED_UNRESTRICTED, ConnectResponse
-from aiozk.protocol.acl import ACL
+from aiozk.protocol.acl import ACL, ID
 from aiozk.protocol.response import response_xref
 from aiozk.protocol.stat import Stat as AiozkStat
 from hypothesis import settings
@@ -55,6 +55,7 @@ MESSAGES: dict[type[p.Message[Any]], st.SearchStrategy[Any]] = {
     p.GetChildren: st.builds(p.GetChildren, paths, st.booleans()),
     p.GetChildren2: st.builds(p.GetChildren2, paths, st.booleans()),
     p.Sync: st.builds(p.Sync, paths),
+    p.GetAcl: st.builds(p.GetAcl, paths),
     p.GetAllChildrenNumber: st.builds(p.GetAllChildrenNumber, paths),
     p.GetEphemerals: st.builds(p.GetEphemerals, paths),
     p.WhoAmI: st.builds(p.WhoAmI),
@@ -157,6 +158,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "stat": stats,
     "path": paths,
     "names": names,
+    "acl": st.lists(st.builds(p.AclEntry, st.integers(0, 31), texts, texts), max_size=3),
     "total": ints,
     "none": st.just(0),
     "identities": st.lists(st.builds(p.ClientInfo, texts, texts), max_size=3),
@@ -171,6 +173,7 @@ ANSWERS: dict[type[p.Message[Any]], list[str]] = {
     p.GetChildren: ["names"],
     p.GetChildren2: ["names", "stat"],
     p.Sync: ["path"],
+    p.GetAcl: ["acl", "stat"],
     p.GetAllChildrenNumber: ["total"],
     p.GetEphemerals: ["names"],
     p.WhoAmI: ["identities"],
@@ -203,6 +206,8 @@ def theirs(value: Any) -> Any:
     match value:
         case p.Stat():
             return AiozkStat.parse(STAT.pack(*value), 0)[0]
+        case [p.AclEntry(), *_]:
+            return [ACL(perms=permissions, id=ID(scheme=scheme, id=id)) for permissions, scheme, id in value]
         case [p.ClientInfo(), *_]:
             return [ClientInfoPart(auth_scheme=scheme, user=user) for scheme, user in value]
     return value

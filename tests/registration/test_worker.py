@@ -123,7 +123,7 @@ async def test_listed_when_entered_and_gone_when_left(tree: ModelTree, session: 
 
 async def test_listing_takes_two_round_trips(session: FakeSession) -> None:
     async with registration(session):
-        assert kinds(session.served) == ["Sync", "GetData", "Create2", "GetData"]
+        assert kinds(session.served) == ["Exists", "Sync", "GetData", "Create", "Create2", "GetData"]
         assert session.round_trips == 2
 
 
@@ -962,7 +962,7 @@ async def test_without_a_place_for_the_marker(tree: ModelTree, session: FakeSess
         tree.make("/services-withdrawn")
 
     def refuse(message: Message[Any]) -> ServerError | None:
-        root = isinstance(message, CreateContainer) and message.path == "/services-withdrawn"
+        root = isinstance(message, Create) and message.path == "/services-withdrawn"
         return NoAuth(str(message.path)) if root else None
 
     def refuse_marker(session_id: int, message: Message[Any]) -> Any:
