@@ -48,7 +48,18 @@ ROOMS: dict[str, set[str]] = {
     },
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {
-        *("foreign", "errors", "streams", "handles", "incident_log", "markers", "paths", "protocol", "session", "model"),
+        *(
+            "foreign",
+            "errors",
+            "streams",
+            "handles",
+            "incident_log",
+            "markers",
+            "paths",
+            "protocol",
+            "session",
+            "model",
+        ),
         "anyio",
     },
     # Raises InvalidArgument and NoInstances.
