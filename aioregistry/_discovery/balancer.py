@@ -53,6 +53,7 @@ class Balancer(Generic[P]):
         self._session = session
         self._now = runtime.monotonic
         self._ended: RegistryError | None = None
+        self._naps: dict[anyio.CancelScope, None] = {}  # of those that wait for an instance
         self._picker = Picker(
             view.snapshot,
             strategy,
@@ -130,11 +131,14 @@ class Balancer(Generic[P]):
                     except NoInstances as error:
                         nothing = error
                     back = nothing.returns_in
-                    with anyio.move_on_after(None if back is None else max(back, _SHORTEST_WAIT)):
+                    with anyio.move_on_after(None if back is None else max(back, _SHORTEST_WAIT)) as nap:
+                        self._naps[nap] = None
                         try:
                             await anext(snapshots)
                         except StopAsyncIteration:
                             raise HandleClosed(f"{self._view._title()} was closed") from None
+                        finally:
+                            del self._naps[nap]
         raise RequestTimeout(f"nothing to pick within timeout={timeout:g} s: {nothing}") from nothing
 
     # ------------------------------------------------------------------ being told
@@ -168,6 +172,15 @@ class Balancer(Generic[P]):
         log.warning("%s/%s is never picked: %s", self._view.name, id, error)
         self._session.emit("discovery.refused", service=self._view.name, id=id, reason=str(error))
 
+    def _dismiss(self, member: Member[P], since: float) -> None:
+        self._picker.dismiss(member, since)
+        self._wake()
+
+    def _wake(self) -> None:
+        """One that was probed may be picked again."""
+        for nap in self._naps:
+            nap.cancel()
+
     def _report(self, member: Member[P], good: bool, since: float, error: BaseException | None) -> None:
         before = self._picker.in_panic
         seconds = self._picker.report(member, good, since, self._now())
@@ -177,6 +190,7 @@ class Balancer(Generic[P]):
             log.info("%s/%s failed and is set aside for %.1f s", self._view.name, member.id, seconds)
             self._session.emit("discovery.set_aside", service=self._view.name, id=member.id, seconds=seconds)
         if good:
+            self._wake()
             self._view._note_answer(member.id)
         else:
             self._view._note_failure(member.id, error, since)
@@ -249,6 +263,8 @@ class Pick(Generic[P]):
             self.succeeded()
         elif isinstance(error, self._balancer._errors):
             self.failed(error)
+        elif not self._told:
+            self._balancer._dismiss(self._member, self._since)
 
     def __repr__(self) -> str:
         return f"<Pick {self.instance.name}/{self.id}>"

@@ -2,12 +2,15 @@
 
 The rule is that of Envoy's outlier detection for consecutive errors: a threshold, a base time that grows, a cap, a
 jitter, a limit to how many. Two things differ: pauses double instead of growing by one base time each, and who returns
-is on probation, as behind a half-open circuit breaker: one failure sets it aside again.
+is on probation, as behind a half-open circuit breaker: one call at a time is let through, one failure sets it aside
+again, and a success ends the probation. Time alone proves nothing: where calls are rarer than pauses are long, who is
+dead would have stayed in for longer than it was out each time.
 """
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -27,8 +30,8 @@ class Ejection:
 
     Args:
         failures: in a row, that set an instance aside.
-        pause: seconds of the first pause; doubled with each that follows. An instance that stayed in for longer than
-            its last pause begins anew.
+        pause: seconds of the first pause; doubled with each that follows. With a good call after its return an instance
+            begins anew.
         longest: seconds that no pause exceeds.
         jitter: share of each pause that is left to chance, so that they do not all return at once: a pause of 10 s with
             a jitter of 0.2 takes between 8 and 10 s.
@@ -41,7 +44,7 @@ class Ejection:
         InvalidArgument: an argument is wrong.
     """
 
-    __slots__ = ("errors", "failures", "jitter", "longest", "pause", "remaining")
+    __slots__ = ("_share", "errors", "failures", "jitter", "longest", "pause", "remaining")
 
     def __init__(
         self,
@@ -65,11 +68,13 @@ class Ejection:
         self.longest = longest
         self.jitter = jitter
         self.remaining = remaining
+        # As it was written: 0.55 of 100 is 55, and 0.55 * 100 is more than that.
+        self._share = Fraction(str(remaining))
         self.errors = _checked_errors(errors)
 
     def spared(self, total: int) -> int:
         """Return how many of *total* may be set aside."""
-        return total - math.ceil(self.remaining * total)
+        return total * (self._share.denominator - self._share.numerator) // self._share.denominator
 
     def duration(self, pauses: int, draw: Draw) -> float:
         """Return the seconds of the pause after *pauses* in a row."""
@@ -77,7 +82,7 @@ class Ejection:
         return longest * (1 - self.jitter * draw())
 
     def __repr__(self) -> str:
-        return f"Ejection({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+        return f"Ejection({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__[1:])})"
 
 
 def _checked_errors(errors: object) -> tuple[type[Exception], ...]:
@@ -98,13 +103,9 @@ class _Record:
         self.pause = 0.0
         self.until = -math.inf  # when the last pause ended, or will
 
-    def recovered(self, now: float) -> bool:
-        """Whether it has stayed in for longer than it was out."""
-        return now - self.until > self.pause
-
 
 class Outliers:
-    """Who is set aside, by id; told of reports, of time, and of how many there are. Every step is O(log n) at most.
+    """Who is set aside, by id; told of picks, reports, time, and how many there are. Every step is O(log n) at most.
 
     Args:
         rule: the options.
@@ -112,10 +113,11 @@ class Outliers:
         failures: in a row, that set an instance aside; the rule's unless given.
 
     Attributes:
-        aside: when each returns, on the clock of whoever calls.
+        out: until when each may not be picked, on the clock of whoever calls: set aside, or probed by a call.
+        probation: who has returned and has not answered yet.
     """
 
-    __slots__ = ("_draw", "_due", "_failures", "_records", "_rule", "aside")
+    __slots__ = ("_draw", "_due", "_failures", "_probed", "_records", "_rule", "out", "probation")
 
     def __init__(self, rule: Ejection, draw: Draw, *, failures: int | None = None) -> None:
         self._rule = rule
@@ -123,16 +125,37 @@ class Outliers:
         self._draw = draw
         self._records: dict[str, _Record] = {}
         self._due: list[tuple[float, str]] = []  # a heap; what was released early stays in it for a while
-        self.aside: dict[str, float] = {}
+        self._probed: set[str] = set()  # of those that are out
+        self.out: dict[str, float] = {}
+        self.probation: set[str] = set()
 
-    def succeeded(self, id: str, since: float, now: float) -> None:
-        """A call to *id* that began at *since* was good."""
-        record = self._heard(id, since)
-        if record is None:
-            return
-        record.failures = 0
-        if record.recovered(now):
-            del self._records[id]
+    @property
+    def aside(self) -> dict[str, float]:
+        """Who is set aside, and until when."""
+        return {id: until for id, until in self.out.items() if id not in self._probed}
+
+    def picked(self, id: str, now: float, total: int) -> bool:
+        """*id*, of *total*, which has returned, was picked; return whether it may not be picked for now.
+
+        A call that never tells how it went holds its place for as long as the last pause was.
+        """
+        if len(self.out) >= self._rule.spared(total):
+            return False
+        self._probed.add(id)
+        self._leave(id, now + self._records[id].pause)
+        return True
+
+    def succeeded(self, id: str, since: float) -> bool:
+        """A call to *id* that began at *since* was good; return whether it could not be picked before, and now may."""
+        if self._heard(id, since) is None:
+            return False
+        del self._records[id]
+        self.probation.discard(id)
+        return self._release(id)
+
+    def said_nothing(self, id: str, since: float) -> bool:
+        """A call to *id* that began at *since* is over; return what `succeeded` does: another may probe it."""
+        return self._heard(id, since) is not None and self._release(id)
 
     def failed(self, id: str, since: float, now: float, total: int) -> float | None:
         """A call to *id*, one of *total*, that began at *since* failed; return the seconds it is set aside for."""
@@ -142,43 +165,60 @@ class Outliers:
         if record is None:
             return None
         record.failures += 1
-        if record.failures < self._failures or len(self.aside) >= self._rule.spared(total):
+        room = id in self.out or len(self.out) < self._rule.spared(total)
+        if record.failures < self._failures or not room:
             return None
-        if record.recovered(now):
-            record.pauses = 0
+        self._probed.discard(id)
+        self.probation.discard(id)
         record.pause = self._rule.duration(record.pauses, self._draw)
         record.pauses += 1
-        record.until = self.aside[id] = now + record.pause
-        heappush(self._due, (record.until, id))
+        record.until = now + record.pause
+        self._leave(id, record.until)
         return record.pause
 
     def _heard(self, id: str, since: float) -> _Record | None:
         """The record of *id*, unless the call began before its last pause was over: for that it has paid."""
         record = self._records.get(id)
-        return None if record is None or id in self.aside or since < record.until else record
+        aside = id in self.out and id not in self._probed
+        return None if record is None or aside or since < record.until else record
+
+    def _leave(self, id: str, until: float) -> None:
+        self.out[id] = until
+        heappush(self._due, (until, id))
+        self._trim()
+
+    def _release(self, id: str) -> bool:
+        self._probed.discard(id)
+        return self.out.pop(id, None) is not None
+
+    def _trim(self) -> None:
+        if len(self._due) > 2 * len(self.out) + _HEAP_SLACK:
+            self._due = [(until, each) for each, until in self.out.items()]
+            heapify(self._due)
 
     def forget(self, id: str) -> None:
         """*id* is gone."""
         self._records.pop(id, None)
-        self.aside.pop(id, None)
-        if len(self._due) > 2 * len(self.aside) + _HEAP_SLACK:
-            self._due = [(until, each) for each, until in self.aside.items()]
-            heapify(self._due)
+        self.probation.discard(id)
+        self._release(id)
+        self._trim()
 
     def next_return(self) -> float | None:
-        """Return when the first of those set aside returns; None where there are none."""
-        while self._due and self.aside.get(self._due[0][1]) != self._due[0][0]:
+        """Return when the first of those that are out returns; None where there are none."""
+        while self._due and self.out.get(self._due[0][1]) != self._due[0][0]:
             heappop(self._due)
         return self._due[0][0] if self._due else None
 
     def returned(self, now: float, total: int) -> list[str]:
-        """Return who is not set aside any more: whose pause is over, and who cannot be spared among *total* left."""
+        """Return who may be picked again: whose time is over, and who cannot be spared among *total* left."""
         back = []
-        while (due := self.next_return()) is not None and (due <= now or len(self.aside) > self._rule.spared(total)):
+        while (due := self.next_return()) is not None and (due <= now or len(self.out) > self._rule.spared(total)):
             _, id = heappop(self._due)
-            del self.aside[id]
-            record = self._records[id]
-            record.until = min(due, now)
-            record.failures = self._failures - 1
+            if id not in self._probed:
+                record = self._records[id]
+                record.until = min(due, now)
+                record.failures = self._failures - 1
+                self.probation.add(id)
+            self._release(id)
             back.append(id)
         return back

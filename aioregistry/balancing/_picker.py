@@ -265,7 +265,7 @@ class Picker(Generic[P]):
         if suspect != member.suspect:
             self._change_standing(member, suspect)
         if traits != member.traits:
-            inside = not self._is_aside(member)
+            inside = not self._is_out(member)
             if inside:
                 self._pools[member.rank].discard(member)
             self._count(member, -1)
@@ -276,7 +276,7 @@ class Picker(Generic[P]):
 
     def _change_standing(self, member: Member[P], suspect: bool) -> None:
         """Begin anew with *member*: how it failed before speaks no more for or against it."""
-        if self._is_aside(member):
+        if self._is_out(member):
             self._pool(member.rank).add(member)
         self._forget_failures(member)
         self._count(member, -1)
@@ -291,7 +291,7 @@ class Picker(Generic[P]):
     def _move(self, member: Member[P], rank: int) -> None:
         if rank == member.rank:
             return  # it keeps its turn
-        inside = not self._is_aside(member)
+        inside = not self._is_out(member)
         if inside:
             self._pools[member.rank].discard(member)
         member.rank = rank
@@ -310,7 +310,7 @@ class Picker(Generic[P]):
         self._loads.leave(member)
         self._suspects.pop(id, None)
         self._count(member, -1)
-        if not self._is_aside(member):
+        if not self._is_out(member):
             self._pools[member.rank].discard(member)
         self._forget_failures(member)
 
@@ -356,23 +356,32 @@ class Picker(Generic[P]):
         self._readmit(now)
         outliers = self._outliers[member.suspect]
         if good:
-            outliers.succeeded(member.id, since, now)
+            if outliers.succeeded(member.id, since):
+                self._pool(member.rank).add(member)
             return None
+        was_out = member.id in outliers.out
         pause = outliers.failed(member.id, since, now, self._number(member.suspect))
-        if pause is not None:
+        if pause is not None and not was_out:
             self._pools[member.rank].discard(member)
         return pause
+
+    def dismiss(self, member: Member[P], since: float) -> None:
+        """Take note that a call to *member* that began at *since* is over, and how it went says nothing."""
+        if not self._outliers or self._members.get(member.id) is not member:
+            return
+        if self._outliers[member.suspect].said_nothing(member.id, since):
+            self._pool(member.rank).add(member)
 
     def _number(self, suspect: bool) -> int:
         suspects = len(self._suspects)
         return suspects if suspect else len(self._members) - suspects
 
-    def _is_aside(self, member: Member[P]) -> bool:
-        return bool(self._outliers) and member.id in self._outliers[member.suspect].aside
+    def _is_out(self, member: Member[P]) -> bool:
+        return bool(self._outliers) and member.id in self._outliers[member.suspect].out
 
     def _readmit(self, now: float) -> None:
         for suspect, outliers in enumerate(self._outliers):
-            if outliers.aside:
+            if outliers.out:
                 for id in outliers.returned(now, self._number(bool(suspect))):
                     member = self._members[id]
                     self._pool(member.rank).add(member)
@@ -391,17 +400,29 @@ class Picker(Generic[P]):
         hashed = None
         if key is not None or self.strategy.keyed:
             hashed = self._checked(key)
-        if self._outliers:
+        outliers = self._outliers
+        if outliers and (outliers[0].out or outliers[1].out):
             self._readmit(now)
         for pool in self._pools.values():
             if len(pool) and (member := pool.choose(hashed, exclude)) is not None:
+                if outliers and member.id in outliers[member.suspect].probation:
+                    self._probe(member, now)
                 return member
         raise self._nothing(now) from next(iter(self.refused.values()), None)
 
+    def _probe(self, member: Member[P], now: float) -> None:
+        if self._outliers[member.suspect].picked(member.id, now, self._number(member.suspect)):
+            self._pools[member.rank].discard(member)
+
     def next_return(self) -> float | None:
-        """Return when the first of those set aside may be picked again; None where none is."""
+        """Return when the first of those set aside, or probed, may be picked again; None where none is."""
         returns = (outliers.next_return() for outliers in self._outliers)
         return min((moment for moment in returns if moment is not None), default=None)
+
+    @property
+    def out(self) -> frozenset[str]:
+        """Who may not be picked: set aside, or probed by a call since it returned."""
+        return frozenset(id for outliers in self._outliers for id in outliers.out)
 
     @property
     def aside(self) -> Mapping[str, float]:
@@ -417,7 +438,7 @@ class Picker(Generic[P]):
 
     def _nothing(self, now: float) -> NoInstances:
         counts = {reason.value: self._reasons[reason] for reason in _Outside if self._reasons[reason]}
-        out, due = len(self.aside), self.next_return()
+        out, due = len(self.out), self.next_return()
         kinds = {"set aside": out, "excluded": len(self._members) - out}
         counts |= {kind: number for kind, number in kinds.items() if number}
         return NoInstances(self.service, counts, None if due is None else due - now)

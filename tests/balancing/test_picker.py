@@ -487,7 +487,7 @@ class Picking(RuleBasedStateMachine):
             member = self.picker.pick(given, self.now)
             assert member.id in best
             assert member.instance is self.entries[member.id].instance
-            if self.strategy.keyed:
+            if self.strategy.keyed and not self.is_probed(member):
                 assert self.picker.pick(given, self.now) is member
             self.outstanding.append((member, self.now))
 
@@ -503,14 +503,23 @@ class Picking(RuleBasedStateMachine):
             return
         member = self.picker.pick(given, self.now, tried)
         assert left[member.id] == min(left.values())
-        if self.strategy.keyed:
+        if self.strategy.keyed and not self.is_probed(member):
             assert self.picker.pick(given, self.now, tried) is member
         self.outstanding.append((member, self.now))
 
+    @rule(which=st.integers(0, 5))
+    def say_nothing(self, which: int) -> None:
+        if self.outstanding:
+            member, since = self.outstanding.pop(which % len(self.outstanding))
+            self.picker.dismiss(member, since)
+
+    def is_probed(self, member: Member[Any]) -> bool:
+        return member.id in self.picker.out
+
     def in_turn(self) -> dict[str, bool]:
         """Whether they come last, those that may be picked now."""
-        aside = {id for id, until in self.picker.aside.items() if until > self.now}
-        return {id: suspect and not self.panic for id, suspect in self.admitted().items() if id not in aside}
+        self.picker.apply(Resynced((), snapshot([])), self.now)  # time passes
+        return {id: suspect and not self.panic for id, suspect in self.admitted().items() if id not in self.picker.out}
 
     def admitted(self) -> dict[str, bool]:
         """Whether they are suspect, those that may be picked at all."""
@@ -529,13 +538,13 @@ class Picking(RuleBasedStateMachine):
     @invariant()
     def never_fewer_than_the_floor(self) -> None:
         admitted = self.admitted()
-        assert self.picker.aside.keys() <= admitted.keys()
+        assert self.picker.out <= admitted.keys()
         for kind in (False, True):
             those = {id for id, suspect in admitted.items() if suspect is kind}
-            assert len(those - self.picker.aside.keys()) >= math.ceil(RULE.remaining * len(those))
+            assert len(those - self.picker.out) >= math.ceil(RULE.remaining * len(those))
         assert self.picker.in_panic is self.panic
         assert self.picker._census.total == len(admitted)
-        assert sum(map(len, self.picker._pools.values())) == len(admitted) - len(self.picker.aside)
+        assert sum(map(len, self.picker._pools.values())) == len(admitted) - len(self.picker.out)
 
 
 def test_whatever_happens_only_who_may_be_is_picked() -> None:

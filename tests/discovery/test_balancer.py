@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import weakref
@@ -219,6 +220,66 @@ async def test_the_first_report_counts(view: View[Any], service: Service) -> Non
     assert list(balancer.set_aside) == ["a"]
     with pytest.raises(NoInstances, match="set aside"):
         balancer.pick()
+
+
+async def returned(view: View[Any], service: Service, runtime: SetRuntime, remaining: float = 0.5) -> Balancer[Any]:
+    """A balancer of four, of which `a` has failed and its pause is over."""
+    for id in "abcd":
+        service.add(id)
+    await quiet()
+    balancer = view.balancer("random", ejection=Ejection(failures=1, jitter=0, remaining=remaining))
+    while (pick := balancer.pick()).id != "a":
+        pass
+    pick.failed()
+    runtime.ahead += 5.1
+    return balancer
+
+
+async def test_one_call_at_a_time_probes_who_returns(view: View[Any], service: Service, runtime: SetRuntime) -> None:
+    balancer = await returned(view, service, runtime)
+    with contextlib.ExitStack() as calls:
+        under_way = [calls.enter_context(balancer.pick()).id for _ in range(200)]
+        assert under_way.count("a") == 1
+        assert balancer.set_aside == {}  # it is no more
+    assert "a" in picked(balancer, 60)  # the call was good
+
+
+@pytest.mark.parametrize("error", [OSError("refused"), KeyError("a mistake of ours"), asyncio.CancelledError()])
+async def test_a_probe_that_ends_makes_room(
+    view: View[Any], service: Service, runtime: SetRuntime, error: BaseException
+) -> None:
+    balancer = await returned(view, service, runtime)
+    balancer._errors = (OSError,)
+    while (probe := balancer.pick()).id != "a":
+        pass
+    with contextlib.suppress(type(error)), probe:
+        assert "a" not in picked(balancer, 60)
+        raise error
+    if isinstance(error, OSError):
+        assert balancer.set_aside == {"a": pytest.approx(10.0, abs=1)}
+    assert ("a" in picked(balancer, 60)) is not isinstance(error, OSError)
+
+
+@pytest.mark.parametrize("good", [True, False])
+async def test_who_waits_for_an_instance_has_it_when_the_probe_has_ended(
+    view: View[Any], service: Service, runtime: SetRuntime, good: bool
+) -> None:
+    service.add("a")
+    await quiet()
+    balancer = view.balancer(ejection=Ejection(failures=1, remaining=0, pause=3600, longest=3600))
+    balancer.pick().failed()
+    runtime.ahead += 3601
+    probe = balancer.pick()
+    with contextlib.suppress(asyncio.CancelledError), probe:
+        with pytest.raises(NoInstances, match="set aside"):
+            balancer.pick()
+        waiting = asyncio.create_task(balancer.pick_when_available(DEADLINE))
+        await quiet()
+        assert not waiting.done()
+        if not good:
+            raise asyncio.CancelledError
+    assert (await soon(waiting)).id == "a"
+    assert not balancer._naps
 
 
 async def test_without_ejection_reports_change_nothing(view: View[Any], service: Service) -> None:
