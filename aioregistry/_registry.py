@@ -391,9 +391,10 @@ class Registry(Handle):
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._close_timeout
+        whole = self._withdrawals.patience(self._close_timeout, self._session)
+        deadline = loop.time() + whole
         # The end of the session takes what could not be withdrawn in time: it must have time left to be answered.
-        patience = self._close_timeout * 2 / 3
+        patience = whole * 2 / 3
         # Whoever is entering a handle is told by the end of the session.
         closings = [
             loop.create_task(handle.aclose())

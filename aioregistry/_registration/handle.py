@@ -215,8 +215,10 @@ class Registration(Handle, Generic[P]):
     def withdrawn(self) -> bool | None:
         """Once closed: whether no node of ours is left; None before.
 
-        False when ``close_timeout`` ended without an answer. It turns True when the withdrawal, which goes on, is done
-        or the session has expired; where the session is closed first, or the id registered anew, it stays False.
+        True is said only after a look at the node, later than all that was sent, by a session that a quorum granted: an
+        expiry alone proves nothing, since a leader that has lost its quorum may tell of one. False when
+        ``close_timeout`` ended without that. It turns True when the withdrawal, which goes on, is done; where the id is
+        registered anew in this registry, which takes the withdrawal over, it stays False.
         """
         return None if self._worker is None else self._worker.withdrawn
 

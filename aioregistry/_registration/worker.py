@@ -98,13 +98,15 @@ class _Revision(NamedTuple):
 
 
 class Withdrawals:
-    """Those under way in one session.
+    """The workers of one session whose nodes may be there, by path.
 
-    A node must not stay for as long as the session lives because nobody answered when its registration was closed.
+    A node must not stay for as long as the session lives because nobody answered when its registration was closed. So
+    a worker goes on until its node is gone, and gives that up only to the next worker of the same node, which takes
+    over what the former one knows: a node that it never wrote may be there all the same.
     """
 
     def __init__(self) -> None:
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._workers: dict[str, Worker] = {}
         self._marker_root: MarkerRoot | None = None
 
     def marker_root(self, session: Session) -> MarkerRoot:
@@ -113,24 +115,32 @@ class Withdrawals:
             self._marker_root = MarkerRoot(session)
         return self._marker_root
 
-    def begin(self, path: str, task: asyncio.Task[None]) -> None:
-        """*task* withdraws the node at *path*, and ends when that is done or the session has ended."""
-        self._tasks[path] = task
-        task.add_done_callback(lambda _: self._forget(path, task))
+    def begin(self, path: str, worker: Worker) -> Worker | None:
+        """*worker* decides about the node at *path* from now on; return the one that did."""
+        former = self._workers.get(path)
+        self._workers[path] = worker
+        return former
 
-    def stop(self, path: str) -> None:
-        """Withdraw no more at *path*: whoever registers it anew in the same session decides about the node."""
-        if path in self._tasks:
-            self._tasks[path].cancel()
+    def end(self, path: str, worker: Worker) -> None:
+        """Nothing is left of *worker*'s."""
+        if self._workers.get(path) is worker:
+            del self._workers[path]
 
     async def over(self) -> None:
-        """Wait until none is under way."""
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
+        """Wait until every worker has ended, as all do with the session."""
+        tasks = [worker.task for worker in self._workers.values() if worker.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
 
-    def _forget(self, path: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(path) is task:
-            del self._tasks[path]
+    def patience(self, timeout: float, session: Session) -> float:
+        """Return how many of *timeout* seconds are left to wait for an answer of servers that may be silent.
+
+        One silence costs one bound, however many are closed in it: who was closed before has waited already.
+        """
+        now = session.runtime.boot()
+        waited = max((now - worker.closed_at for worker in self._workers.values()), default=0.0)
+        silent = waited > 0.0 and session.evidence_age() >= waited
+        return max(timeout - waited, 0.0) if silent else timeout
 
 
 class Worker:
@@ -143,7 +153,7 @@ class Worker:
         first_goal: until the node was ours for the first time.
         standby: when displaced, wait for the node to go and claim anew, instead of ending.
         changed: called after each change of what the attributes below tell.
-        withdrawals: of the session.
+        withdrawals: those of the session: who had the node before, and who will.
     """
 
     def __init__(
@@ -165,6 +175,9 @@ class Worker:
         self.cause: Exception | None = None
         """Why it ended, where it did not end by being closed."""
         self.closing = False
+        self.closed_at = float("inf")
+        """When the closing began (boot clock)."""
+        self.task: asyncio.Task[None] | None = None
 
         self._session = session
         self._target = target
@@ -182,7 +195,13 @@ class Worker:
         self._sight: Observation | None = None
         """The last one, as far as it can still be planned from."""
         self._writer = 0
-        """The session under whose id a node of ours may be there; 0: none."""
+        """The session under whose id a node of ours may be there; 0: none.
+
+        Set by whatever may create one, also where it is not known to have arrived. What a session owned goes with it,
+        but a leader that has lost its quorum says of a session that it ended, which may live on: so nothing clears this
+        but a look, by a session that a quorum has granted, later than all that was sent. The server fences what an
+        earlier connection sent: it is refused once the session is on another (SessionMoved), or has ended.
+        """
         self._written_as: deque[int] = deque(maxlen=SESSIONS_KEPT)
         """The sessions under whose ids a node of ours may ever have been there, the last few."""
         self._stale = False
@@ -199,7 +218,8 @@ class Worker:
         self._first_listing = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._over = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._left = asyncio.Event()
+        """Nothing is to be waited for any more: it is withdrawn, or the server refuses that for now."""
         self._finished = False
         self._detach: list[Callable[[], None]] = []
 
@@ -207,11 +227,18 @@ class Worker:
 
     def start(self) -> None:
         """Begin."""
-        self._withdrawals.stop(self._target.path)
+        if (former := self._withdrawals.begin(self._target.path, self)) is not None:
+            self._writer, self._written_as = former.hand_over()
         watch = self._session.watches.listen(self._target.path, self._on_event)
         self._detach = [watch.close, self._session.observe(self._on_session)]
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"registration {self._target.path}")
-        self._task.add_done_callback(self._on_done)
+        self.task = asyncio.get_running_loop().create_task(self._run(), name=f"registration {self._target.path}")
+        self.task.add_done_callback(self._on_done)
+
+    def hand_over(self) -> tuple[int, deque[int]]:
+        """Do nothing more, for another worker decides about the node; return which sessions' nodes may be there."""
+        if self.task is not None:
+            self.task.cancel()
+        return self._writer, self._written_as.copy()
 
     def publish(self, data: bytes) -> None:
         """Let the node hold *data* from now on."""
@@ -257,13 +284,15 @@ class Worker:
     async def close(self, timeout: float) -> None:
         """Withdraw, and end; return after *timeout* seconds at most.
 
-        What was not withdrawn by then is withdrawn in the background, until that is done or the session has ended.
+        What was not withdrawn by then is withdrawn in the background, until that is done, the session has ended, or
+        another worker takes it over.
         """
-        self.closing = True
+        patience = self._withdrawals.patience(timeout, self._session)
+        self.closing, self.closed_at = True, self._session.runtime.boot()
         self._woken.set()
-        if self._task is not None and not self._task.done():
-            self._withdrawals.begin(self._target.path, self._task)
-            await asyncio.wait([self._task], timeout=timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._left.wait()
         self._tell_end(None)
 
     @property
@@ -284,8 +313,6 @@ class Worker:
         if session.history != self._history:
             # zxids of different histories cannot be compared, and the nodes seen there are not the ones here.
             self._history, self._claim, self.held = session.history, None, None
-        if self._writer in session.earlier_ids:
-            self._writer = 0  # what a session owned goes with it
         if session.generation != self._generation:
             self._generation = session.generation
             self.look()
@@ -307,9 +334,9 @@ class Worker:
         while not self._finished:
             self._woken.clear()
             if self._session.state in ENDED:
-                self._end(self._session.failure)
-            elif self.closing and self._surely_gone():
-                self._end(None)
+                self._stop(self._session.failure)
+            elif self._leaving and self._surely_gone():
+                self._stop(None)
             else:
                 pause = await self._settle()
                 if not self._finished:
@@ -351,7 +378,7 @@ class Worker:
     def _planned(self, sight: Observation) -> Action:
         assert self._claim is not None, "the first look makes the claim"
         session = self._session
-        desired = Desired(Goal.WITHDRAWN if self.closing else self._goal, self._desired.data)
+        desired = Desired(Goal.WITHDRAWN if self._leaving else self._goal, self._desired.data)
         return plan(desired, sight.node, session.id, session.earlier_ids, self._claim)
 
     def _foregone(self) -> Observation | None:
@@ -360,7 +387,7 @@ class Worker:
         To create it at once saves a round trip; where it is still there, or somebody else's, NodeExists says so.
         """
         held = self.held
-        if held is None or held.owner not in self._session.earlier_ids:
+        if self._leaving or held is None or held.owner not in self._session.earlier_ids:
             return None
         self.held = None
         return Observation(None, 0)
@@ -487,7 +514,7 @@ class Worker:
         self._end(NodeNotEphemeral(self._target.path))
 
     def _finish(self, sight: Observation) -> None:  # noqa: ARG002
-        self._end(None)
+        self._stop(None)
 
     # ------------------------------------------------------------------ errors
 
@@ -512,24 +539,19 @@ class Worker:
         pause = self._pause()
         _log.log(
             logging.WARNING if self._failures == 1 else logging.DEBUG,
-            "%s: %s; looking again in %.2f s", self._target.path, error, pause,
-        )  # fmt: skip
+            "%s%s: %s; looking again in %.2f s",
+            *(self._target.path, " cannot be withdrawn" if self._leaving else "", error, pause),
+        )
         return pause
 
     def _refused(self, error: RegistryError) -> bool:
         """Tell whom it concerns; return whether that is the end."""
         refusal = error if isinstance(error, ChrootMissing) else self._refusal(error)
-        if self.closing:
-            _log.warning("%s: cannot be withdrawn: %s", self._target.path, error)
-            self._end(None)
+        if self._leaving:
+            self._tell_end(None)
+            self._left.set()
         elif self._was_listed:
             self._release(refusal, up_to=self._desired.number)
-        elif isinstance(error, PoisonRequest) and self._task is not None:
-            # The server may have done what it never answered: what there is of it goes.
-            self.closing = True
-            self._withdrawals.begin(self._target.path, self._task)
-            self._tell_end(refusal)
-            return True
         else:
             self._end(refusal)
         return self._finished
@@ -589,8 +611,21 @@ class Worker:
                 waiter.set_exception(error)
 
     def _end(self, cause: Exception | None) -> None:
+        """It will not be listed any more. Where a node of ours may be there, that is withdrawn."""
+        self._tell_end(cause)
+        if self._surely_gone():
+            self._stop(None)
+
+    def _stop(self, cause: Exception | None) -> None:
+        """Do nothing more."""
         self._finished = True
         self._tell_end(cause)
+        self._left.set()
+
+    @property
+    def _leaving(self) -> bool:
+        """Nothing is wanted any more but that no node of ours is left."""
+        return self.closing or self.ended
 
     def _tell_end(self, cause: Exception | None) -> None:
         if self.ended:
@@ -608,8 +643,10 @@ class Worker:
             _log.error("%s: the worker failed", self._target.path, exc_info=defect)
             cause = RegistrationError(self._target.path, f"a defect of aioregistry: {defect!r}")
             cause.__cause__ = defect
-            self._end(cause)
-        self._end(None)
+            self._stop(cause)
+        self._stop(None)
+        if self._surely_gone():
+            self._withdrawals.end(self._target.path, self)
 
 
 _PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | None]]] = MappingProxyType(

@@ -512,6 +512,35 @@ async def test_registered_again_before_the_withdrawal_came_through(place: Place,
 
 
 @pytest.mark.parametrize("how", ["refused", "silent"])
+@pytest.mark.parametrize("successors", [1, 2])
+@pytest.mark.parametrize("impatient", [False, True], ids=["closed", "timed out"])
+async def test_a_successor_that_saw_no_server_withdraws_what_the_former_wrote(
+    place: Place, proxy: ZooKeeperProxy, how: str, successors: int, impatient: bool
+) -> None:
+    """It wrote nothing, but something of this session's is there."""
+    async with place.claimant(proxy, session_timeout=60.0) as peer:
+        first = await peer.registry.register(instance_of("chat"), close_timeout=0.1)
+        PARTITIONS[how].begin(proxy)
+        await first.aclose()
+        several = [first]
+        for _ in range(successors):
+            successor = peer.registry.register(instance_of("chat"), wait=impatient, close_timeout=0.1)
+            if impatient:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(entered(successor), 0.05)
+            else:
+                _ = await successor
+                await successor.aclose()
+            several.append(successor)
+        assert [each.withdrawn for each in several] == [False] * len(several)
+        assert await place.judge.owner(place.path) == peer.registry.session.id
+        PARTITIONS[how].end(proxy)
+        await until(lambda: several[-1].withdrawn is True)
+        await place.check_gone(peer, several[-1])
+        assert len(peer.sessions) == 1
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
 async def test_registry_closed_while_a_withdrawal_is_under_way(place: Place, proxy: ZooKeeperProxy, how: str) -> None:
     async with nothing_left(proxy):
         async with place.claimant(proxy, session_timeout=SHORT, close_timeout=0.2) as peer:

@@ -213,8 +213,8 @@ async def test_pit_01_after_a_long_disconnect_all_is_as_before(
 # ---------------------------------------------------------------- 2: a restart within the session timeout
 
 
-def register_command(servers: str, chroot: str, *, session_timeout: float = LONG) -> Command:
-    return Command(*REGISTER, "--zookeeper", f"{servers}{chroot}", "--session-timeout", str(session_timeout))
+def register_command(servers: str, chroot: str, *more: str, session_timeout: float = LONG) -> Command:
+    return Command(*REGISTER, "--zookeeper", f"{servers}{chroot}", "--session-timeout", str(session_timeout), *more)
 
 
 @contextlib.asynccontextmanager
@@ -261,7 +261,7 @@ async def test_pit_02_killed_and_restarted_within_the_timeout(
 
 async def test_pit_02_replaced_while_it_runs(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     path = chroot + NODE
-    async with register_command(zookeeper.address, chroot) as replaced:
+    async with register_command(zookeeper.address, chroot, "--on-displaced", "stop") as replaced:
         await replaced.error_lines_until("LIVE")
         async with reading(zookeeper, path) as reader, register_command(zookeeper.address, chroot) as successor:
             await successor.error_lines_until("LIVE")

@@ -29,9 +29,9 @@ from aioregistry._errors import (
 )
 from aioregistry._model import ServiceInstance, decode
 from aioregistry._protocol import Create, Create2, CreateContainer, Delete, GetData, Message, Multi, SetData, Sync
-from aioregistry._registration import Registration, Status, worker
+from aioregistry._registration import Registration, Status, Withdrawals, worker
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
-from tests.support.fake_session import FakeSession, Fate, RandomRuntime, quiet, until
+from tests.support.fake_session import FakeRuntime, FakeSession, Fate, RandomRuntime, quiet, until
 from tests.support.model_tree import CONTAINER_OWNER, ModelTree
 
 BASE = "/services"
@@ -987,8 +987,33 @@ async def test_without_a_place_for_the_marker(tree: ModelTree, session: FakeSess
 async def test_a_withdrawal_that_is_refused(tree: ModelTree, session: FakeSession) -> None:
     async with registration(session) as registered:
         session.fate = lambda message: NoAuth(PATH) if isinstance(message, Multi | Delete) else None
-    assert registered.withdrawn is False
-    assert owner(tree) == session.id
+        await registered.aclose()
+        assert registered.withdrawn is False
+        assert owner(tree) == session.id
+        session.fate = lambda message: None
+        session.reconnect()  # what is refused for now is tried again, as long as the session lives
+        await until(lambda: registered.withdrawn)
+    assert owner(tree) is None
+
+
+async def test_one_silence_costs_one_bound(session: FakeSession) -> None:
+    """Several that are closed one after the other do not wait one after the other."""
+    assert isinstance(session.runtime, FakeRuntime)
+    withdrawals = Withdrawals()
+    instances = [CHAT.replace(id=str(number)) for number in range(3)]
+    several = [await registration(session, each, withdrawals=withdrawals, close_timeout=0.05) for each in instances]
+    session.fate = lambda message: Fate.UNANSWERED
+    await several[0].aclose()
+    session.runtime.asleep += 0.05  # the clocks of the loop and of the boot differ by what they round
+    for each in several[1:]:
+        each._close_timeout = 0.1
+        await each.aclose()  # would be answered within the second half of the bound, if it were given that
+    assert [each.withdrawn for each in several] == [False] * 3
+    assert withdrawals.patience(1000.0, session.as_session) < 1000.0
+    session.fate = lambda message: None
+    session.reconnect()
+    assert withdrawals.patience(1000.0, session.as_session) == 1000.0  # it speaks again
+    await until(lambda: all(each.withdrawn for each in several))
 
 
 async def test_closing_leaves_a_successors_node(tree: ModelTree, session: FakeSession) -> None:
@@ -1040,10 +1065,28 @@ async def test_closing_says_what_it_does_not_know(
     assert registered.withdrawn is False
 
 
-async def test_closing_after_an_expiry_needs_no_server(session: FakeSession) -> None:
+@pytest.mark.parametrize("at_server", [True, False])
+async def test_an_expiry_alone_says_nothing_of_the_node(tree: ModelTree, session: FakeSession, at_server: bool) -> None:
+    """A leader that lost its quorum says so of a session that lives: only the next session's look tells."""
+    async with registration(session, close_timeout=0.01) as registered:
+        session.expire(at_server=at_server)
+    assert registered.withdrawn is False
+    session.connect()
+    await until(lambda: registered.withdrawn)
+    assert owner(tree) is None
+
+
+async def test_closing_after_an_expiry_waits_for_a_look(tree: ModelTree, session: FakeSession) -> None:
     async with registration(session, close_timeout=1000.0) as registered:
-        session.expire()
+        session.expire(at_server=False)
+        closing = asyncio.ensure_future(registered.aclose())
+        await quiet()
+        assert not closing.done()
+        session.connect()
+        await closing
+        check_withdrawn(withdrawn=registered.withdrawn, sessions=session.earlier_ids, owner=owner(tree))
     assert registered.withdrawn
+    assert owner(tree) is None
 
 
 async def test_closing_deletes_what_an_earlier_session_of_ours_left(tree: ModelTree, session: FakeSession) -> None:

@@ -7,6 +7,7 @@ happened. Nothing takes time; what disturbs is done by calling the methods under
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import random
 import time
@@ -32,6 +33,8 @@ class Fate(enum.Enum):
 
     REQUEST_LOST = enum.auto()
     REPLY_LOST = enum.auto()
+    ARRIVES_LATE = enum.auto()
+    """The connection is lost, and the request is on its way still: see :meth:`FakeSession.arrive`."""
     UNANSWERED = enum.auto()
     """Nothing is heard of it, and of nothing behind it, until the connection ends."""
 
@@ -115,6 +118,8 @@ class FakeSession:
         self.fate: Callable[[Message[Any]], Fate | ServerError | None] = lambda message: None
         """Asked about every request that reaches the server; None serves it."""
         self.served: list[Message[Any]] = []
+        self.late: list[Message[Any]] = []
+        """Requests on their way from a connection that is lost."""
         self.round_trips = 0
         self.silent = False
 
@@ -182,6 +187,7 @@ class FakeSession:
     def connect(self, *, read_only: bool = False) -> None:
         """Get a connection: to the session there is, or with a new one."""
         new = self.id == 0
+        self.late.clear()  # the session is elsewhere now: SessionMoved
         self.connected, self.read_only = True, read_only
         if not read_only:
             if new:
@@ -200,6 +206,14 @@ class FakeSession:
             if not future.done():
                 future.set_exception(ConnectionLost("cut", maybe_applied=True))
         self._move(SessionState.SUSPENDED)
+
+    def arrive(self) -> None:
+        """Let the server have what is on its way from a connection that is lost; the session may have ended."""
+        late, self.late = self.late, []
+        for message in late:
+            if self.id in self.tree.sessions:
+                with contextlib.suppress(ServerError):
+                    self.tree.apply(self.id, message)
 
     def reconnect(self) -> None:
         """Lose the connection, and get another."""
@@ -260,7 +274,8 @@ class FakeSession:
         if self.silent or fate is Fate.UNANSWERED:
             self.silent = True
             return
-        if fate is Fate.REQUEST_LOST:
+        if fate in (Fate.REQUEST_LOST, Fate.ARRIVES_LATE):
+            self.late += [message] if fate is Fate.ARRIVES_LATE else []
             self.disconnect()
             return
         self.served.append(message)
