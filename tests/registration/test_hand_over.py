@@ -161,7 +161,7 @@ class Place:
 
     def _lose(self, fate: Fate) -> None:
         def lose(message: Message[Any]) -> Fate | None:
-            if not message.writes:
+            if not isinstance(message, Create2 | SetData | Multi | Delete):  # those of the node itself
                 return None
             self.session.fate = lambda message: None
             return fate
