@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import nox
 
-nox.needs_version = ">=2025.2.9"
+nox.needs_version = ">=2025.10.16"
 nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_venv = "yes"
 

@@ -345,7 +345,7 @@ class NoInstances(RegistryError, LookupError):
     def __init__(self, service: str, counts: Mapping[str, int], returns_in: float | None = None) -> None:
         super().__init__(service, dict(counts), returns_in)
         self.service = service
-        self.counts = dict(counts)
+        self.counts: dict[str, int] = dict(counts)
         self.returns_in = returns_in
 
     @property

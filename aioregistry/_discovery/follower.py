@@ -110,7 +110,7 @@ class Follower:
     ) -> None:
         self.name = name
         self.path = path
-        self.mirror = Mirror(name)
+        self.mirror: Mirror = Mirror(name)
         self.users = 0
         self.refusal: NoAuth | PoisonRequest | None = None
         self.ended: RegistryError | None = None

@@ -99,9 +99,9 @@ class Mirror:
         self.name = name
         self.entries: dict[str, Entry[Any]] = {}
         self.invalid: dict[str, Invalid] = {}
-        self.as_of = 0
-        self.synced = False
-        self.one_shot = False
+        self.as_of: int = 0
+        self.synced: bool = False
+        self.one_shot: bool = False
         self._connected = False
         self._history: int | None = None
         self._horizon = 0

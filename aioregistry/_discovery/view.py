@@ -93,7 +93,7 @@ class Discovery:
         self.session = session
         self._base_path = base_path.rstrip("/")
         root = root_of(self._base_path) if marked and strategy != "one-shot" else None
-        self.departures = Departures(session, self._base_path, root, self._departed)
+        self.departures: Departures = Departures(session, self._base_path, root, self._departed)
         self._strategy = strategy
         self._barrier = Barrier(session)
         self._names: ServiceNames | None = None
@@ -211,7 +211,7 @@ class View(Handle, Generic[P]):
         guard: Guard | None = None,
         keep: KeptAt | None = None,
     ) -> None:
-        self.name = check_segment("name", name)
+        self.name: str = check_segment("name", name)
         if guard is not None and not isinstance(guard, Guard):
             raise InvalidArgument("guard", guard, "give a Guard, or None")
         self._guard = guard

@@ -142,7 +142,7 @@ class Session:
         self.hosts = hosts
         self.max_request = max_request
         self.failure: RegistryError | None = None
-        self.watches = SessionWatches(self)
+        self.watches: SessionWatches = SessionWatches(self)
         self._auth, self._tls, self._hook = tuple(auth), tls, hook
         self._machine = Machine(timeout, allow_read_only)
         self._connection: Connection | None = None

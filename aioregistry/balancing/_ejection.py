@@ -63,14 +63,14 @@ class Ejection:
             raise InvalidArgument("longest", longest, f"must not be less than pause={pause:g}")
         check_number("jitter", jitter, at_least=0, at_most=1)
         check_number("remaining", remaining, at_least=0, at_most=1)
-        self.failures = failures
-        self.pause = pause
-        self.longest = longest
-        self.jitter = jitter
-        self.remaining = remaining
+        self.failures: int = failures
+        self.pause: float = pause
+        self.longest: float = longest
+        self.jitter: float = jitter
+        self.remaining: float = remaining
         # As it was written: 0.55 of 100 is 55, and 0.55 * 100 is more than that.
         self._share = Fraction(str(remaining))
-        self.errors = _checked_errors(errors)
+        self.errors: type[Exception] | tuple[type[Exception], ...] = _checked_errors(errors)
 
     def spared(self, total: int) -> int:
         """Return how many of *total* may be set aside."""

@@ -57,7 +57,7 @@ class Load:
     __slots__ = ("__weakref__", "calls")
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls: int = 0
 
 
 def place_of(instance: ServiceInstance[Any]) -> Hashable:
@@ -84,12 +84,12 @@ class Member(Generic[P]):
     def __init__(
         self, instance: ServiceInstance[P], traits: Traits, load: Load, rank: int = 0, *, suspect: bool = False
     ) -> None:
-        self.id = instance.id
-        self.instance = instance
-        self.traits = traits
-        self.load = load
-        self.suspect = suspect
-        self.rank = rank
+        self.id: str = instance.id
+        self.instance: ServiceInstance[P] = instance
+        self.traits: Traits = traits
+        self.load: Load = load
+        self.suspect: bool = suspect
+        self.rank: int = rank
 
     def __repr__(self) -> str:
         return f"<Member {self.id} {self.traits} outstanding={self.load.calls}>"
@@ -133,8 +133,8 @@ class Census:
     __slots__ = ("local", "total")
 
     def __init__(self) -> None:
-        self.total = 0
-        self.local = 0
+        self.total: int = 0
+        self.local: int = 0
 
     def count(self, traits: Traits, number: int) -> None:
         """*number* members with these *traits* came (or went, where it is negative)."""

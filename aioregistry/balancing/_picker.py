@@ -143,10 +143,10 @@ class Picker(Generic[P]):
         check_number("panic", panic, at_least=0, at_most=1)
         if ejection is not None and not isinstance(ejection, Ejection):
             raise InvalidArgument("ejection", ejection, "must be an Ejection, or None")
-        self.service = snapshot.name
-        self.strategy = strategy_of(strategy)
+        self.service: str = snapshot.name
+        self.strategy: Strategy[P] = strategy_of(strategy)
         self.refused: dict[str, InvalidArgument] = {}
-        self.in_panic = False
+        self.in_panic: bool = False
         self._hears = False  # whether anybody ever said how a call went
         self._accepts = filter_of(where)
         self._of_suspects = suspects

@@ -40,8 +40,8 @@ class Sticky(Generic[P]):
     def __init__(self, strategy: Strategy[P], *, keys: int = 100_000) -> None:
         check_strategy("strategy", strategy)
         check_count("keys", keys)
-        self.strategy = strategy
-        self.keys = keys
+        self.strategy: Strategy[P] = strategy
+        self.keys: int = keys
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
         """Return what the inner strategy goes by."""

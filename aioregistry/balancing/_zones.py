@@ -46,8 +46,8 @@ class OwnZone(Generic[P]):
         check_name("field", field)
         check_count("at_least", at_least)
         check_number("healthy", healthy, at_least=0, at_most=1)
-        self.zone = zone
-        self.strategy = strategy
+        self.zone: str = zone
+        self.strategy: Strategy[P] = strategy
         self._field = field
         self._at_least = at_least
         self._healthy = healthy

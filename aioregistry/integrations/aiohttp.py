@@ -523,9 +523,9 @@ class _Errand:
 
 
 def _check_pools(key: type[object]) -> None:
-    # Up to 3.13 one service's request could go over a connection whose certificate was checked for another.
+    # Up to 3.14.0 one service's request could go over a connection whose certificate was checked for another.
     if not hasattr(key, "server_hostname"):
-        raise UsageError(f"aiohttp {aiohttp.__version__} pools connections by address only: 3.14 or newer is needed")
+        raise UsageError(f"aiohttp {aiohttp.__version__} pools connections by address only: 3.14.1 or newer is needed")
 
 
 def _judged(error: BaseException) -> Verdict:

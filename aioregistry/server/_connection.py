@@ -58,12 +58,12 @@ class Connection(asyncio.Protocol):
         self.session_id = 0
         self.timeout_ms = 0
         self.established_ms = 0
-        self.closed = False
+        self.closed: bool = False
         self.leaving = False  # its client has asked for the session's end
         self._loses_reply = False
         self._finishing = False
-        self.received = 0
-        self.sent = 0
+        self.received: int = 0
+        self.sent: int = 0
         self.last_xid = -1
         self.last_opcode = 0
 

@@ -22,6 +22,7 @@ from aioregistry.server._acl import Identity
 from aioregistry.server._codes import Code, Malformed, Opcode, Refused
 from aioregistry.server._connection import Connection
 from aioregistry.server._history import History, OperationFailed, Transaction
+from aioregistry.server._profiles import Profile
 from aioregistry.server._reads import BODY, READS, Incomplete
 from aioregistry.server._requests import ConnectRequest, Reader
 from aioregistry.server._sessions import Session, password_of
@@ -55,10 +56,10 @@ class Endpoint:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.profile = settings.profile
-        self.max_buffer = settings.max_buffer
-        self.tree = Tree()
-        self.zxid = 0
+        self.profile: Profile = settings.profile
+        self.max_buffer: int = settings.max_buffer
+        self.tree: Tree = Tree()
+        self.zxid: int = 0
         self.watches: Watches[Connection] = Watches(self.profile)
         self.connections: dict[Connection, None] = {}
         self._port = settings.port

@@ -44,8 +44,10 @@ class Ensemble:
             raise InvalidArgument("size", size, "must be positive")
         settings = Settings(**options)
         self._settings = settings
-        self.notice_after = sync_limit * settings.tick_time
-        self.members = [Member(self, replace(settings, server_id=number)) for number in range(1, size + 1)]
+        self.notice_after: float = sync_limit * settings.tick_time
+        self.members: list[Member] = [
+            Member(self, replace(settings, server_id=number)) for number in range(1, size + 1)
+        ]
         self._leader: Member | None = None
         self._backup = Backup(Tree(), 0, {})
         self.history: History | None = None
@@ -210,7 +212,7 @@ class Member(Endpoint):
         self._ensemble = ensemble
         self._lag = 0.0
         self._serving = False
-        self.is_cut_off = False
+        self.is_cut_off: bool = False
         self._notice: asyncio.TimerHandle | None = None
         # What the leader has sent, and when it is due here.
         self._inbox: deque[tuple[float, Callable[[], None]]] = deque()

@@ -70,12 +70,12 @@ class History:
         may_commit: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tree = tree
-        self.zxid = zxid
+        self.zxid: int = zxid
         self._settings = settings
         self._deliver = deliver
         self._may_commit = may_commit
         first_id = first_session_id(settings.server_id, int(settings.clock() * 1000))
-        self.sessions = Sessions(settings.tick_time, first_id)
+        self.sessions: Sessions = Sessions(settings.tick_time, first_id)
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @classmethod

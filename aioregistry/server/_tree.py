@@ -207,14 +207,19 @@ class Node:
     )  # fmt: skip
 
     def __init__(self, data: bytes | None, acl: ACL, kind: Kind, owner: int, ttl_ms: int, moment: Moment) -> None:
-        self.data = data
-        self.acl = acl
-        self.kind = kind
-        self.owner = owner
-        self.ttl_ms = ttl_ms
-        self.created = self.mzxid = self.pzxid = moment.zxid
-        self.ctime = self.mtime = moment.time_ms
-        self.version = self.cversion = self.aversion = 0
+        self.data: bytes | None = data
+        self.acl: ACL = acl
+        self.kind: Kind = kind
+        self.owner: int = owner
+        self.ttl_ms: int = ttl_ms
+        self.created: int = moment.zxid
+        self.mzxid: int = moment.zxid
+        self.pzxid: int = moment.zxid
+        self.ctime: int = moment.time_ms
+        self.mtime: int = moment.time_ms
+        self.version: int = 0
+        self.cversion: int = 0
+        self.aversion: int = 0
         self.children: dict[str, None] = {}
         self.packed: bytes | None = None
 

@@ -147,13 +147,13 @@ class Link:
 
     def __init__(self, proxy: TcpProxy) -> None:
         self.proxy = proxy
-        self.client = _End(self)
-        self.server = _End(self)
-        self.to_server = _Pipe(self, self.client, self.server, Direction.TO_SERVER)
-        self.to_client = _Pipe(self, self.server, self.client, Direction.TO_CLIENT)
+        self.client: _End = _End(self)
+        self.server: _End = _End(self)
+        self.to_server: _Pipe = _Pipe(self, self.client, self.server, Direction.TO_SERVER)
+        self.to_client: _Pipe = _Pipe(self, self.server, self.client, Direction.TO_CLIENT)
         self.client.outgoing = self.server.incoming = self.to_server
         self.server.outgoing = self.client.incoming = self.to_client
-        self.closed = False
+        self.closed: bool = False
         self.frozen = False
         self._reset = False
         self._ended = Direction(0)
@@ -241,10 +241,12 @@ class TcpProxy:
     def __init__(self, target: tuple[str, int], *, listen: tuple[str, int] | None = None) -> None:
         self.target = target
         self._reserved = ReservedPort() if listen is None else None
+        self.host: str
+        self.port: int
         self.host, self.port = listen or ("127.0.0.1", self._reserved.number if self._reserved else 0)
-        self.connections = 0
-        self.bytes_to_server = 0
-        self.bytes_to_client = 0
+        self.connections: int = 0
+        self.bytes_to_server: int = 0
+        self.bytes_to_client: int = 0
         self._links: dict[Link, None] = {}
         self._silent = Direction(0)
         self._delays = {Direction.TO_SERVER: 0.0, Direction.TO_CLIENT: 0.0}

@@ -43,7 +43,7 @@ class ZooKeeper:
     """
 
     def __init__(self, **options: Any) -> None:
-        self.server = Server(**QUICK | options)
+        self.server: Server = Server(**QUICK | options)
         self.start()
 
     # ------------------------------------------------------------------ where it is
@@ -164,9 +164,9 @@ class RealZooKeeper(ZooKeeper):
             raise InvalidArgument("address", address, "give one server as host:port")
         self._target = host.strip("[]"), int(port)
         self._real = address
-        self.chroot = f"/aioregistry-test-{uuid.uuid4().hex}"
+        self.chroot: str = f"/aioregistry-test-{uuid.uuid4().hex}"
         run_on_network(_make(address, self.chroot))
-        self.proxy = ZooKeeperProxy(self._target)
+        self.proxy: ZooKeeperProxy = ZooKeeperProxy(self._target)
 
     @property
     def host(self) -> str:
@@ -376,8 +376,8 @@ class ZooKeeperEnsemble:
     """
 
     def __init__(self, size: int = 3, **options: Any) -> None:
-        self.ensemble = Ensemble(size, **QUICK | options)
-        self.members = [EnsembleMember(member) for member in self.ensemble.members]
+        self.ensemble: Ensemble = Ensemble(size, **QUICK | options)
+        self.members: list[EnsembleMember] = [EnsembleMember(member) for member in self.ensemble.members]
         run_on_network(self.ensemble.start())
 
     @property

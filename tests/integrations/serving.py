@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -88,5 +88,5 @@ if __name__ == "__main__":
     from aioregistry.integrations.uvicorn import run
 
     server, loop = sys.argv[1:]
-    serve = {"drained": run, "plain": uvicorn.run}[server]
+    serve: Callable[..., None] = {"drained": run, "plain": uvicorn.run}[server]
     serve(app(), host="127.0.0.1", port=int(os.environ["PORT"]), loop=loop, access_log=False)
