@@ -598,10 +598,13 @@ class ReconfigDisabled(ServerError):
 
 
 class SessionClosedRequireSASL(ServerError):
-    """The server demands SASL authentication."""
+    """The server demands authentication: by SASL, or by one of the schemes that it enforces, digest among them."""
 
     code = -124
-    meaning = "session closed: the server requires SASL authentication"
+    meaning = (
+        "session closed: the server enforces authentication, and got no credentials of a scheme that it accepts "
+        "(give them as auth=[(scheme, secret)]; digest or SASL, as it is configured)"
+    )
 
 
 class QuotaExceeded(ServerError):

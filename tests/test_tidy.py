@@ -86,7 +86,8 @@ ROOMS: dict[str, set[str]] = {
     "": {"*"},
     "server": {"protocol", "errors", "reasons"},
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
-    "testing": {"server", "errors", "model", "", "aiozk", "pytest", "pytest_asyncio"},
+    # An address is parsed in one way, that of `session`.
+    "testing": {"server", "errors", "session", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
         *("errors", "model", "paths", "balancing", ""),

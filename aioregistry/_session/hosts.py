@@ -15,6 +15,17 @@ DEFAULT_PORT = 2181
 
 # RFC 1123, with the underscore that container platforms put into service names.
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_LONGEST_NAME = 253
+# A name whose last label is a number is taken for an IPv4 address by resolvers, and for a wrong one it seems to be one
+# (URL Standard, "ends in a number").
+_NUMBER = re.compile(r"(.*\.)?(\d+|0[xX][0-9A-Fa-f]*)\.?")
+# RFC 6874's characters, without those that are escaped.
+_ZONE = re.compile(r"[A-Za-z0-9._~-]+")
+_PORT = re.compile(r"\d{1,5}", re.ASCII)
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)?://")
+
+_HIDDEN = "<hidden>"
+"""In place of what may hold a secret."""
 
 
 class Hosts(NamedTuple):
@@ -31,14 +42,23 @@ class Hosts(NamedTuple):
 def parse_hosts(servers: str) -> Hosts:
     """Parse a connect string.
 
-    Blanks around commas are allowed; IPv6 addresses stand in brackets where a port follows; the port is 2181 unless
-    given; a server named twice counts once. Raises :class:`InvalidArgument` that names the part that is wrong.
+    Blanks around commas are allowed; an IPv6 address stands in brackets where a port follows, or where its last group
+    could be one; the port is 2181 unless given; a server named twice counts once. Raises :class:`InvalidArgument` that
+    names the part that is wrong, and shows nothing of it where it may hold a password.
     """
     if not isinstance(servers, str):
         raise InvalidArgument("servers", servers, 'give a connect string such as "zk1:2181,zk2:2181/prod"')
+    if "@" in servers.partition("/")[0] or (_SCHEME.match(servers) and "@" in servers):
+        raise InvalidArgument(
+            "servers", _HIDDEN, "takes no user or password: give credentials as auth=[(scheme, secret)]"
+        )
+    if scheme := _SCHEME.match(servers):
+        instead = _short(servers[scheme.end() :]) or "zk1:2181,zk2:2181/prod"
+        reason = f"is a URL, and a connect string has no scheme: write {instead!r} without the {scheme[0].strip()!r}"
+        raise InvalidArgument("servers", servers, reason)
     hosts, slash, chroot = servers.partition("/")
     if not hosts.strip():
-        raise InvalidArgument("servers", servers, "names no server")
+        raise InvalidArgument("servers", servers, "names no server before its chroot" if slash else "names no server")
     parsed = [_server(part.strip(), servers) for part in hosts.split(",")]
     if "," in chroot:
         raise InvalidArgument("servers", servers, "write the chroot once, behind the last server")
@@ -49,33 +69,83 @@ def parse_hosts(servers: str) -> Hosts:
 def _server(part: str, servers: str) -> tuple[str, int]:
     if not part:
         raise InvalidArgument("servers", servers, "has an empty part between its commas")
-    host, port = _split(part)
-    if not _NAME.fullmatch(host) and not _is_address(host):
-        raise InvalidArgument("servers", part, f"{host!r} is neither a host name nor an address")
+    if part.startswith("["):
+        return _bracketed(part)
+    if _is_ipv6(part):
+        return _bare_ipv6(part), DEFAULT_PORT
+    host, colon, digits = part.rpartition(":")
+    host, port = (host, _port(digits, part)) if colon else (part, DEFAULT_PORT)
+    _check_host(host, part)
     return host, port
 
 
-def _split(part: str) -> tuple[str, int]:
-    if part.startswith("["):
-        address, bracket, rest = part[1:].partition("]")
-        if not bracket or not _is_address(address) or (rest and not rest.startswith(":")):
-            raise InvalidArgument("servers", part, "write an IPv6 address with a port as [address]:port")
-        return address, _port(rest[1:], part) if rest else DEFAULT_PORT
-    if _is_address(part):
-        return part, DEFAULT_PORT
-    host, colon, port = part.rpartition(":")
-    return (host, _port(port, part)) if colon else (part, DEFAULT_PORT)
+def _bracketed(part: str) -> tuple[str, int]:
+    address, bracket, rest = part[1:].partition("]")
+    if not bracket or not (_is_ipv6(address) or _is_ipv4(address)) or (rest and not rest.startswith(":")):
+        raise InvalidArgument("servers", part, "write an IPv6 address with a port as [address]:port")
+    return address, _port(rest[1:], part) if rest else DEFAULT_PORT
+
+
+def _bare_ipv6(part: str) -> str:
+    before, _, last = part.rpartition(":")
+    if _is_ipv6(before) and _PORT.fullmatch(last):
+        reason = (
+            f"is ambiguous: write [{before}]:{last} if {last} is the port, or [{part}] if it is part of the address"
+        )
+        raise InvalidArgument("servers", part, reason)
+    return part
+
+
+def _check_host(host: str, part: str) -> None:
+    if _is_ipv4(host):
+        return
+    if problem := _problem(host, part):
+        raise InvalidArgument("servers", part, problem)
+
+
+def _problem(host: str, part: str) -> str:
+    """What is wrong with a host, by the likeliest mistake; "" for nothing."""
+    named = f"{_short(host)!r} is neither a host name nor an address"
+    if not host:
+        return f"{named}: the host is missing before the port"
+    if any(character.isspace() or character == ";" for character in part):
+        return f"{named}: separate servers by commas, and leave no blank inside"
+    if ":" in host:
+        return f"{named}: write host:port, and an IPv6 address in brackets"
+    if _NUMBER.fullmatch(host):
+        hint = f": is it the port? write host:{host}" if _PORT.fullmatch(host) and host == part else ""
+        return f"{_short(host)!r} is no IPv4 address, and no host name ends in a number{hint}"
+    if not _NAME.fullmatch(host) or len(host) > _LONGEST_NAME:
+        return named
+    return ""
 
 
 def _port(digits: str, part: str) -> int:
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and 0 < int(digits) < 65536):
-        raise InvalidArgument("servers", part, f"the port {digits!r} is not within 1..65535")
+    if not digits:
+        raise InvalidArgument("servers", part, f"the port '' is missing behind the colon: write {part}{DEFAULT_PORT}")
+    if not (_PORT.fullmatch(digits) and 0 < int(digits) < 65536):
+        raise InvalidArgument("servers", part, f"the port {_short(digits)!r} is not within 1..65535")
     return int(digits)
 
 
-def _is_address(host: str) -> bool:
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]}…"
+
+
+def _is_ipv4(host: str) -> bool:
     try:
-        ipaddress.ip_address(host)
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_ipv6(host: str) -> bool:
+    address, percent, zone = host.partition("%")
+    if percent and not _ZONE.fullmatch(zone):
+        return False
+    try:
+        ipaddress.IPv6Address(address)
     except ValueError:
         return False
     return True

@@ -28,6 +28,7 @@ from aioregistry._errors import (
     PoisonRequest,
     RegistryError,
     SessionClosed,
+    SessionClosedRequireSASL,
     SessionFailed,
     SessionMoved,
     Unimplemented,
@@ -783,7 +784,9 @@ class Session:
                 self._knows.pop(str(connection.endpoint), None)
             if connection.closed:
                 return  # reported already
-            self._leave(connection, f"accepted the session, then failed: {error}", AttemptOutcome.FAILED)
+            wants = isinstance(error, SessionClosedRequireSASL)
+            outcome = AttemptOutcome.UNAUTHENTICATED if wants else AttemptOutcome.FAILED
+            self._leave(connection, f"accepted the session, then failed: {error}", outcome)
             return
         self._note(connection.endpoint, AttemptOutcome.ACCEPTED, "accepted the session")
         self._step(Primed(connection.number))

@@ -17,6 +17,7 @@ from aiozk import exc
 
 import aioregistry
 from aioregistry._errors import InvalidArgument, RequestTimeout, UsageError, session_name
+from aioregistry._session import parse_hosts
 from aioregistry.server import Backup, Ensemble, Member
 from aioregistry.server import ZooKeeperServer as Server
 
@@ -144,6 +145,16 @@ class ZooKeeper:
         return repr(self.server)
 
 
+def _one_server(address: str) -> tuple[str, int]:
+    try:
+        servers, chroot = parse_hosts(address)
+    except InvalidArgument as error:
+        raise InvalidArgument("address", error.value, error.reason) from None
+    if len(servers) != 1 or chroot:
+        raise InvalidArgument("address", address, "give one server as host:port")
+    return servers[0]
+
+
 class RealZooKeeper(ZooKeeper):
     """A part of a real ZooKeeper, under a chroot of the test's own, seen through a proxy.
 
@@ -159,10 +170,7 @@ class RealZooKeeper(ZooKeeper):
     """
 
     def __init__(self, address: str) -> None:
-        host, colon, port = address.rpartition(":")
-        if not (colon and host and port.isdigit() and "," not in host and "/" not in host):
-            raise InvalidArgument("address", address, "give one server as host:port")
-        self._target = host.strip("[]"), int(port)
+        self._target = _one_server(address)
         self._real = address
         self.chroot: str = f"/aioregistry-test-{uuid.uuid4().hex}"
         run_on_network(_make(address, self.chroot))

@@ -17,6 +17,7 @@ from aiozk import ACL
 
 import aioregistry
 from aioregistry import (
+    AttemptOutcome,
     AuthenticationFailed,
     ConnectTimeout,
     InvalidArgument,
@@ -187,6 +188,14 @@ async def refused(servers: str, **options: Any) -> str:
     return told
 
 
+async def test_a_name_with_the_dot_that_ends_it_is_verified_without(secure: SecureServer) -> None:
+    servers = f"localhost.:{secure.port}"
+    async with aioregistry.connect(servers, session_timeout=LONG, tls=tls.trusting()) as registry:
+        server = registry.session.server
+        assert server is not None
+        assert server.host == "localhost."
+
+
 async def test_a_server_that_cannot_be_trusted_hides_none(zookeeper: ZooKeeperServer) -> None:
     async with behind_a_relay(zookeeper) as secure:
         servers = f"127.0.0.1:{secure.port},localhost:{secure.port}"
@@ -267,6 +276,31 @@ async def test_credentials_that_are_refused(
     names = ["scheme='no-such-scheme'", zookeeper.address]
     check_contained(told=[str(caught.value)], names=names, secrets=[SECRET])
     check_contained(told=[f"{caplog.text}{caught.getrepr()}{registry!r}"], secrets=[SECRET])
+
+
+ENFORCED = {
+    "zookeeper.enforce.auth.enabled": "true",
+    "zookeeper.enforce.auth.schemes": "digest",
+    "zookeeper.authProvider.1": "org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
+}
+
+
+@pytest.mark.since(3, 7)  # enforce.auth came with it
+async def test_a_server_that_wants_credentials_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """In words that do not send anybody to SASL who needs a digest; and at WARNING where nobody waits for it."""
+    with ZooKeeperServer(Settings(properties=ENFORCED)) as zookeeper:
+        told = await refused(zookeeper.address)
+        check_contained(told=[told], names=["auth=[(scheme, secret)]", "digest"])
+        async with aioregistry.connect(zookeeper.address, session_timeout=LONG, auth=CREDENTIALS) as registry:
+            assert registry.session.connected
+        caplog.clear()
+        async with aioregistry.connect(zookeeper.address, session_timeout=1.0, wait=False) as registry:
+            async with asyncio.timeout(LONG):
+                while not (warnings := [each for each in caplog.records if each.levelno == logging.WARNING]):
+                    await asyncio.sleep(0.01)
+            (attempt,) = registry.session.attempts.values()
+        assert attempt.outcome is AttemptOutcome.UNAUTHENTICATED
+        check_contained(told=[warnings[0].getMessage()], names=[zookeeper.address, "auth=[(scheme, secret)]"])
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,22 @@ from hypothesis import strategies as st
 from aioregistry._errors import InvalidArgument
 from aioregistry._session.hosts import DEFAULT_PORT, Hosts, parse_hosts
 
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 labels = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=12).filter(
     lambda label: label[0] != "-" and label[-1] != "-"
 )
-names = st.lists(labels, min_size=1, max_size=4).map(".".join)
+# What ends in a number is taken for an IPv4 address.
+names = st.tuples(
+    st.lists(labels, max_size=3), labels.filter(lambda label: not label.isdigit() and label[:2] != "0x")
+).map(lambda parts: ".".join([*parts[0], parts[1]]))
 addresses_v4 = st.ip_addresses(v=4).map(str)
 addresses_v6 = st.ip_addresses(v=6).map(str)
 ports = st.integers(1, 65535)
@@ -39,7 +51,7 @@ def servers(draw: st.DrawFn) -> tuple[str, tuple[str, int]]:
     host = draw(st.one_of(names, addresses_v4, addresses_v6))
     port = draw(st.one_of(st.none(), ports))
     if port is None:
-        return host, (host, DEFAULT_PORT)
+        return (f"[{host}]" if ":" in host else host), (host, DEFAULT_PORT)
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), (host, port)
 
 
@@ -67,6 +79,10 @@ class TestWhatIsMeant:
             ("zk1:1,zk1:1,zk1:2", Hosts((("zk1", 1), ("zk1", 2)), "")),
             ("[::1]:2182,[fe80::1%eth0]", Hosts((("::1", 2182), ("fe80::1%eth0", 2181)), "")),
             ("::1", Hosts((("::1", 2181),), "")),
+            ("fe80::1,2001:db8::1", Hosts((("fe80::1", 2181), ("2001:db8::1", 2181)), "")),
+            ("1:2:3:4:5:6:7:8", Hosts((("1:2:3:4:5:6:7:8", 2181),), "")),
+            ("[::1:2181],[::1]:2181", Hosts((("::1:2181", 2181), ("::1", 2181)), "")),
+            ("zk-1.svc.cluster.local.:2181", Hosts((("zk-1.svc.cluster.local.", 2181),), "")),
             ("127.0.0.1:65535/", Hosts((("127.0.0.1", 65535),), "")),
             ("zk1.example.com.:1/a/b/ ", Hosts((("zk1.example.com.", 1),), "/a/b")),
             ("zk_1:2181/über/ß", Hosts((("zk_1", 2181),), "/über/ß")),
@@ -100,13 +116,38 @@ class TestWhatIsWrong:
             ("-zk:2181", "-zk:2181", "'-zk' is neither"),
             ("zk..example:2181", "zk..example:2181", "is neither"),
             ("z" * 64, "z" * 64, "is neither"),
-            ("zk@home:1", "zk@home:1", "is neither"),
             ("[::1:2181", "[::1:2181", "[address]:port"),
             ("[::1]2181", "[::1]2181", "[address]:port"),
             ("[zk1]:2181", "[zk1]:2181", "[address]:port"),
             ("[::1]:", "[::1]:", "the port ''"),
             ("::g:2181", "::g:2181", "is neither"),
-            ("zk://zk1:2181", "zk:", "the port ''"),
+            ("::1:2181", "::1:2181", "is ambiguous: write [::1]:2181 if 2181 is the port, or [::1:2181] if"),
+            ("zk1,2001:db8::1:80", "2001:db8::1:80", "is ambiguous"),
+            ("fe80::1%eth0:2181", "fe80::1%eth0:2181", "an IPv6 address in brackets"),
+            ("[fe80::1%a/b]:2181", "[fe80::1%a", "[address]:port"),
+            ("[::1%\r\nX: y]:2181", "[::1%\r\nX: y]:2181", "[address]:port"),
+            (
+                "zk://zk1:2181",
+                "zk://zk1:2181",
+                "is a URL, and a connect string has no scheme: write 'zk1:2181' without the 'zk://'",
+            ),
+            ("zookeeper://zk1", "zookeeper://zk1", "without the 'zookeeper://'"),
+            (" HTTP://zk1/a ", " HTTP://zk1/a ", "without the 'HTTP://'"),
+            ("zk+tls://zk1", "zk+tls://zk1", "is a URL"),
+            ("//zk1:2181", "//zk1:2181", "names no server before its chroot"),
+            ("://zk1", "://zk1", "is a URL"),
+            ("zk://", "zk://", "write 'zk1:2181,zk2:2181/prod'"),
+            ("zk1:2181:2182", "zk1:2181:2182", "write host:port"),
+            ("zk:zk1:2181", "zk:zk1:2181", "write host:port"),
+            ("zk1:2181;zk2:2181", "zk1:2181;zk2:2181", "separate servers by commas"),
+            ("zk1 zk2", "zk1 zk2", "separate servers by commas"),
+            ("2181", "2181", "is it the port? write host:2181"),
+            ("1.2.3.999", "1.2.3.999", "'1.2.3.999' is no IPv4 address"),
+            ("1.2.3.4.:1", "1.2.3.4.:1", "is no IPv4 address"),
+            ("10.0.0.07", "10.0.0.07", "is no IPv4 address"),
+            ("zk.0x7f", "zk.0x7f", "is no IPv4 address"),
+            ("\N{FULLWIDTH LATIN SMALL LETTER A}.com", "\N{FULLWIDTH LATIN SMALL LETTER A}.com", "is neither"),
+            (".".join(["a" * 60] * 5), ".".join(["a" * 60] * 5), "is neither"),
             ("zk1/a,zk2/a", "zk1/a,zk2/a", "write the chroot once"),
             ("zk1//a", "//a", "'' is no path segment"),
             ("zk1/a//b", "/a//b", "'' is no path segment"),
@@ -123,7 +164,22 @@ class TestWhatIsWrong:
         assert raised.value.field == "servers"
         assert raised.value.value == value
         assert reason in raised.value.reason
-        assert str(raised.value).startswith(f"servers={value!r}: ")
+        assert str(raised.value).startswith(f"servers={value[:80]!r}"[:80])
+
+    @pytest.mark.parametrize(
+        "text", ["zk://chat:secret@zk1", "chat:secret@zk1:2181", "zk1,secret@zk2/prod", "zk1:2181@secret"]
+    )
+    def test_a_password_is_named_and_not_shown(self, text: str) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            parse_hosts(text)
+        assert "auth=" in raised.value.reason
+        assert "secret" not in repr(raised.value).replace("auth=[(scheme, secret)]", "")
+
+    @pytest.mark.parametrize("text", ["zk1:" + "0" * 5000 + "1", "zk1:" + "9" * 5000, "z" * 5000, "a:b" * 5000])
+    def test_a_long_one_is_named_in_short(self, text: str) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            parse_hosts(text)
+        assert len(str(raised.value)) < 500
 
     @pytest.mark.parametrize("given_instead", [None, 2181, b"zk1:2181", ["zk1:2181"]], ids=repr)
     def test_no_text_at_all(self, given_instead: object) -> None:
@@ -142,6 +198,17 @@ class TestWhatIsWrong:
             assert parsed.servers
             assert all(host and 0 < port < 65536 for host, port in parsed.servers)
             assert parse_hosts(str(parsed)) == parsed
+
+    @given(addresses_v6)
+    def test_an_address_without_brackets_is_that_or_ambiguous(self, address: str) -> None:
+        before, _, port = address.rpartition(":")
+        if _is_ipv6(before) and port.isdigit():
+            with pytest.raises(InvalidArgument) as raised:
+                parse_hosts(address)
+            assert f"[{before}]:{port}" in raised.value.reason
+            assert f"[{address}]" in raised.value.reason
+        else:
+            assert parse_hosts(address) == Hosts(((address, DEFAULT_PORT),), "")
 
     @given(st.one_of(addresses_v4, addresses_v6), ports)
     def test_an_address_stays_an_address(self, address: str, port: int) -> None:

@@ -1,0 +1,74 @@
+"""What a leader change costs the ensemble: clients that were closed on without a word take up their sessions.
+
+Transactions are counted by the servers' own zxid: its lower half begins at nothing with each leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+
+import aioregistry
+from aioregistry import Registry, SessionState
+from tests.support.zookeeper import ZooKeeperEnsemble
+
+SESSIONS = 100
+SHARE = 0.05
+"""Transactions for each client and leader change."""
+LONG = 30.0
+
+
+@contextlib.asynccontextmanager
+async def sessions(ensemble: ZooKeeperEnsemble, number: int) -> AsyncIterator[list[Registry]]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                aioregistry.connect(ensemble.connect_string, session_timeout=LONG, connect_timeout=LONG)
+            )
+            for _ in range(number)
+        ]
+
+
+async def zxid(ensemble: ZooKeeperEnsemble) -> int:
+    found = re.search(r"^Zxid: 0x([0-9a-f]+)$", await ensemble.leader().four_letter("srvr"), re.MULTILINE)
+    assert found is not None
+    return int(found[1], 16)
+
+
+async def all_back(registries: list[Registry], generations: list[int]) -> None:
+    async with asyncio.timeout(4 * LONG):
+        for registry, generation in zip(registries, generations, strict=True):
+            while not (registry.session.connected and registry.session.generation > generation):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_leader_change_makes_no_client_write(ensemble: ZooKeeperEnsemble) -> None:
+    async with sessions(ensemble, SESSIONS) as registries:
+        ids = [registry.session.id for registry in registries]
+        for _ in range(2):
+            generations = [registry.session.generation for registry in registries]
+            epoch = await zxid(ensemble) >> 32
+            ensemble.leader().kill()
+            await all_back(registries, generations)
+            await ensemble.start()
+            now = await zxid(ensemble)
+            assert now >> 32 > epoch
+            assert now & 0xFFFF_FFFF <= SHARE * SESSIONS
+            assert [registry.session.id for registry in registries] == ids
+
+
+async def test_a_restart_of_all_servers_makes_no_client_write(ensemble: ZooKeeperEnsemble) -> None:
+    async with sessions(ensemble, SESSIONS) as registries:
+        ids = [registry.session.id for registry in registries]
+        generations = [registry.session.generation for registry in registries]
+        epoch = await zxid(ensemble) >> 32
+        ensemble.kill()
+        await ensemble.start()
+        await all_back(registries, generations)
+        now = await zxid(ensemble)
+        assert now >> 32 > epoch
+        assert now & 0xFFFF_FFFF <= SHARE * SESSIONS
+        assert [registry.session.id for registry in registries] == ids
+        assert {registry.session.state for registry in registries} == {SessionState.RECONNECTED}
