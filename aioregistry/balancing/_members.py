@@ -15,6 +15,7 @@ __all__ = [
     "HEAVIEST",
     "LIGHTEST",
     "Census",
+    "Field",
     "Filter",
     "Load",
     "Loads",
@@ -22,15 +23,21 @@ __all__ = [
     "Traits",
     "Weight",
     "check_count",
+    "check_field",
     "check_name",
     "check_number",
+    "field_of",
     "filter_of",
+    "out_of_service",
     "payload_field",
     "place_of",
     "weight_of",
 ]
 
 P = TypeVar("P")
+
+Field: TypeAlias = str | Callable[[ServiceInstance[P]], object]
+"""A field of the payload, with dots between the names where it lies deeper (``metadata.zone``), or a function."""
 
 Weight: TypeAlias = str | Callable[[ServiceInstance[P]], float]
 """A field of the payload that holds the weight, or a function that tells it."""
@@ -39,6 +46,10 @@ Filter: TypeAlias = Mapping[str, object] | Callable[[ServiceInstance[P]], bool]
 """What fields of the payload must be, each one value or a set of allowed ones; or a function that tells."""
 
 LIGHTEST: Final = 1e-9
+_SPRING: Final = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
+STATUS: Final = "metadata.instance_status"
+"""Where Spring Cloud's servers say whether they are to be called."""
+
 HEAVIEST: Final = 1e9
 """The bounds of weights other than 0. Within them a sum over any service keeps every weight's share."""
 
@@ -148,6 +159,8 @@ class Census:
 def payload_field(instance: ServiceInstance[Any], field: str) -> object:
     """Return the payload's *field*: a key of a mapping, an attribute of anything else; None where it has none.
 
+    What has dots, and is no field by itself, leads from one to the next.
+
     Raises:
         InvalidArgument: the payload is of a type whose attribute raises.
     """
@@ -159,7 +172,41 @@ def payload_field(instance: ServiceInstance[Any], field: str) -> object:
 
 
 def _field(payload: object, field: str) -> object:
-    return payload.get(field) if isinstance(payload, Mapping) else getattr(payload, field, None)
+    found = _part(payload, field)
+    if found is None and "." in field:
+        found = payload
+        for part in field.split("."):
+            found = _part(found, part)
+    return found
+
+
+def _part(payload: object, name: str) -> object:
+    return payload.get(name) if isinstance(payload, Mapping) else getattr(payload, name, None)
+
+
+def field_of(field: Field[P], instance: ServiceInstance[P], name: str) -> object:
+    """Return what *instance* has in *field*; None where it has none.
+
+    Raises:
+        InvalidArgument: reading it, or the function, raised; names *name* where it is a function.
+    """
+    if isinstance(field, str):
+        return payload_field(instance, field)
+    try:
+        return foreign.call(field, instance)
+    except foreign.ForeignError as failure:
+        raise InvalidArgument(name, None, f"of {instance.id}: the function raised {failure}") from failure.error
+
+
+def out_of_service(instance: ServiceInstance[Any]) -> bool:
+    """Return whether a server of Spring Cloud's says that it is not to be called, as Spring's own clients read it.
+
+    Blank is up, and case does not matter.
+    """
+    if instance.payload_class != _SPRING:
+        return False
+    status = payload_field(instance, STATUS)
+    return status is not None and str(status).strip().upper() not in {"", "UP"}
 
 
 def weight_of(weight: Weight[P], instance: ServiceInstance[P]) -> float:
@@ -170,14 +217,7 @@ def weight_of(weight: Weight[P], instance: ServiceInstance[P]) -> float:
             raised.
     """
     name = weight if isinstance(weight, str) else "weight"
-    value: object
-    if isinstance(weight, str):
-        value = payload_field(instance, weight)
-    else:
-        try:
-            value = foreign.call(weight, instance)
-        except foreign.ForeignError as failure:
-            raise InvalidArgument(name, None, f"of {instance.id}: the function raised {failure}") from failure.error
+    value = field_of(weight, instance, name)
     check_number(name, value, at_least=0, at_most=HEAVIEST, of=instance.id)
     assert isinstance(value, int | float)
     if 0 < value < LIGHTEST:
@@ -244,6 +284,12 @@ def check_name(field: str, value: object) -> None:
     """Raise :class:`InvalidArgument` unless *value* is a string with something in it."""
     if not isinstance(value, str) or not value:
         raise InvalidArgument(field, value, "must be a string, and not an empty one")
+
+
+def check_field(field: str, value: object) -> None:
+    """Raise :class:`InvalidArgument` unless *value* names a payload's field or is a function."""
+    if not (isinstance(value, str) and value) and not callable(value):
+        raise InvalidArgument(field, value, "must be the name of a payload's field, or a function of an instance")
 
 
 def check_count(field: str, value: object) -> None:

@@ -23,7 +23,7 @@ from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, S
 
 from ._ejection import Ejection, Outliers
 from ._keys import key_bytes
-from ._members import Census, Filter, Loads, Member, Traits, check_number, filter_of, place_of
+from ._members import STATUS, Census, Filter, Loads, Member, Traits, check_number, filter_of, out_of_service, place_of
 from ._strategies import (
     NOBODY,
     Draw,
@@ -88,6 +88,7 @@ class _Outside(enum.Enum):
     """Why an instance is not admitted; the values are :class:`NoInstances`'s."""
 
     DISABLED = "disabled"
+    OUT_OF_SERVICE = "out of service"
     FILTERED = "filtered out"
     REFUSED = "refused"
     SUSPECT = "suspect"
@@ -110,7 +111,8 @@ class Picker(Generic[P]):
     Args:
         snapshot: the instances at first.
         strategy: how to choose, or its name.
-        where: which instances are admitted; all enabled ones unless given.
+        where: which instances are admitted; unless given all that are enabled and, if they are Spring Cloud's, in
+            service.
         ejection: when those that fail are set aside; never unless given. The share that remains is one of the confirmed
             instances, and one of the suspects.
         suspects: whether they are picked ``"last"``, ``"never"``, or as if they were none (``"equal"``).
@@ -157,6 +159,7 @@ class Picker(Generic[P]):
         if ejection is not None:
             self._outliers = (Outliers(ejection, draw), Outliers(ejection, draw, failures=_FAILURES_OF_SUSPECTS))
         self._filters = where is not None
+        self._asks_status = isinstance(where, Mapping) and STATUS in where  # then it says itself which may be picked
         self._census = Census()
         self._suspect_census = Census()
         self._members: dict[str, Member[P]] = {}
@@ -226,6 +229,8 @@ class Picker(Generic[P]):
         try:
             if not instance.enabled:
                 return _Outside.DISABLED
+            if not self._asks_status and out_of_service(instance):
+                return _Outside.OUT_OF_SERVICE
             if not foreign.call(self._accepts, instance):
                 return _Outside.FILTERED
             asked = "strategy"

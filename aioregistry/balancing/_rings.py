@@ -18,9 +18,8 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from aioregistry._model import ServiceInstance
 
 from ._keys import points, probes
-from ._members import Census, Member, Traits, Weight, weight_of
+from ._members import Census, Member, Traits, Weight, check_field, weight_of
 from ._strategies import NOBODY, Draw, Pool
-from ._weighted import check_weight
 
 __all__ = ["Ring"]
 
@@ -51,7 +50,7 @@ class Ring(Generic[P]):
 
     def __init__(self, weight: Weight[P] | None = None) -> None:
         if weight is not None:
-            check_weight(weight)
+            check_field("weight", weight)
         self._weight = weight
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final, Generic, TypeVar
 
-from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 
-from ._members import Census, Member, Traits, Weight, weight_of
+from ._members import Census, Member, Traits, Weight, check_field, weight_of
 from ._strategies import NOBODY, Draw, Pool
 
-__all__ = ["Weighted", "check_weight"]
+__all__ = ["Weighted"]
 
 P = TypeVar("P")
 
 _FIRST_ROOM: Final = 16  # a power of two
-
-
-def check_weight(weight: object) -> None:
-    """Raise :class:`InvalidArgument` unless *weight* names a payload's field or is a function."""
-    if not (isinstance(weight, str) and weight) and not callable(weight):
-        raise InvalidArgument("weight", weight, "must be the name of a payload's field, or a function of an instance")
 
 
 class Weighted(Generic[P]):
@@ -38,7 +31,7 @@ class Weighted(Generic[P]):
     keyed = False
 
     def __init__(self, weight: Weight[P]) -> None:
-        check_weight(weight)
+        check_field("weight", weight)
         self._weight = weight
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:

@@ -8,7 +8,7 @@ from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 
 from ._keys import share
-from ._members import Census, Member, Traits, check_count, check_name, check_number, payload_field
+from ._members import Census, Field, Member, Traits, check_count, check_field, check_name, check_number, field_of
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy, check_strategy
 
 __all__ = ["OwnZone"]
@@ -27,7 +27,8 @@ class OwnZone(Generic[P]):
     Args:
         zone: one's own, as the payload says it.
         strategy: how to choose within the zone, and among the others.
-        field: the payload's field that holds the zone; an instance without it is in no zone.
+        field: the payload's field that holds the zone (``metadata.zone`` is one in another), or a function of the
+            instance; an instance that has none is in no zone.
         at_least: instances that the zone needs to carry all picks.
         healthy: share of the zone's instances, disabled and filtered ones not counted, that must not be set aside for
             the zone to carry all picks; from 0 (spill only where nobody is left) to 1.
@@ -39,11 +40,11 @@ class OwnZone(Generic[P]):
     __slots__ = ("_at_least", "_field", "_healthy", "strategy", "zone")
 
     def __init__(
-        self, zone: str, strategy: Strategy[P], *, field: str = "zone", at_least: int = 1, healthy: float = 0.7
+        self, zone: str, strategy: Strategy[P], *, field: Field[P] = "zone", at_least: int = 1, healthy: float = 0.7
     ) -> None:
         check_name("zone", zone)
         _check_zoneless(strategy)
-        check_name("field", field)
+        check_field("field", field)
         check_count("at_least", at_least)
         check_number("healthy", healthy, at_least=0, at_most=1)
         self.zone: str = zone
@@ -59,7 +60,7 @@ class OwnZone(Generic[P]):
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
         """Return what the inner strategy goes by, and whether *instance* is local."""
-        return Traits(self.strategy.traits(instance).weight, payload_field(instance, self._field) == self.zone)
+        return Traits(self.strategy.traits(instance).weight, field_of(self._field, instance, "field") == self.zone)
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:
         """Return an empty pool."""

@@ -110,6 +110,64 @@ def test_a_filter_that_raises_lets_nothing_through() -> None:
     assert "KeyError" in str(chosen.refused["a"])
 
 
+# ---------------------------------------------------------------- Spring Cloud's status
+
+SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
+
+
+def spring(id: str, status: object, payload_class: str | None = SPRING) -> Entry[Any]:
+    payload = {"id": "application-1", "name": "chat", "metadata": {} if status is None else {"instance_status": status}}
+    written = ServiceInstance(
+        "chat", id=id, address="10.0.0.7", port=7000, payload=payload, payload_class=payload_class
+    )
+    return Entry(written, 1, 1, 1, 0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "picked_too"),
+    [
+        (None, True),
+        ("UP", True),
+        ("up", True),
+        ("Up ", True),
+        ("", True),
+        ("  ", True),
+        ("OUT_OF_SERVICE", False),
+        ("out_of_service", False),
+        ("DOWN", False),
+        ("STARTING", False),
+        ("nonsense", False),
+        (0, False),
+    ],
+)
+def test_a_server_of_springs_that_says_it_is_not_up_is_not_picked(status: object, picked_too: bool) -> None:
+    chosen = picker("a", "round-robin")
+    chosen.apply(Added(spring("b", status), 2), 0.0)
+    assert set(picked(chosen, 10)) == ({"a", "b"} if picked_too else {"a"})
+    remove(chosen, "a")
+    if not picked_too:
+        error = nothing(chosen)
+        assert (error.reason, error.counts) == ("out of service", {"out of service": 1})
+        assert repr(chosen) == "<Picker chat RoundRobin(): 0 admitted, 1 out of service>"
+        chosen.apply(Updated(spring("b", "UP"), spring("b", status), 3), 0.0)
+        assert set(picked(chosen, 3)) == {"b"}
+
+
+def test_what_others_call_a_status_is_their_own_affair() -> None:
+    chosen = picker("a", "round-robin")
+    chosen.apply(Added(spring("b", "OUT_OF_SERVICE", payload_class=None), 2), 0.0)
+    chosen.apply(Added(spring("c", "OUT_OF_SERVICE", payload_class="org.example.Other"), 2), 0.0)
+    assert set(picked(chosen, 10)) == {"a", "b", "c"}
+
+
+def test_a_filter_may_say_itself_which_status_is_picked() -> None:
+    wanted = {"metadata.instance_status": {"UP", "OUT_OF_SERVICE"}}
+    chosen = picker([], "round-robin", where=wanted)
+    for id, status in (("a", "UP"), ("b", "OUT_OF_SERVICE"), ("c", "DOWN")):
+        chosen.apply(Added(spring(id, status), 2), 0.0)
+    assert set(picked(chosen, 10)) == {"a", "b"}
+
+
 # ---------------------------------------------------------------- strategies by name
 
 

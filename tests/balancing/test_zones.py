@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,6 +73,67 @@ def test_an_instance_may_move_and_one_without_a_zone_is_elsewhere() -> None:
     assert set(picked(chosen, 10)) == {"y"}
 
 
+class Metadata(msgspec.Struct, frozen=True):
+    zone: str
+
+
+class Payload(msgspec.Struct, frozen=True):
+    metadata: Metadata
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["metadata.zone", lambda each: each.payload["metadata"]["zone"], "a.b.c.d"],
+    ids=["path", "function", "deep path"],
+)
+def test_the_zone_may_lie_deeper(field: Any) -> None:
+    payloads = {
+        id: {"metadata": {"zone": zone}, "a": {"b": {"c": {"d": zone}}}}
+        for id, zone in (("x", "a"), ("y", "b"), ("z", "b"))
+    }
+    chosen = picker(payloads, OwnZone("a", RoundRobin(), field=field))
+    assert set(picked(chosen, 20)) == {"x"}
+    remove(chosen, "x")
+    assert set(picked(chosen, 20)) == {"y", "z"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "local"),
+    [
+        (Payload(Metadata("a")), True),
+        ({"metadata.zone": "a", "metadata": {"zone": "b"}}, True),  # what has the whole name comes first
+        ({"metadata": {"zone": "b"}}, False),
+        ({"metadata": None}, False),
+        ({"metadata": "zone"}, False),
+        ({"metadata": ["zone"]}, False),
+        ({}, False),
+        (None, False),
+        ("text", False),
+    ],
+)
+def test_what_has_no_zone_where_it_is_looked_for_is_elsewhere(payload: Any, local: bool) -> None:
+    chosen = picker({"x": payload, "y": {"metadata": {"zone": "b"}}}, OwnZone("a", RoundRobin(), field="metadata.zone"))
+    assert (set(picked(chosen, 20)) == {"x"}) is local
+
+
+def test_a_function_that_raises_refuses_the_instance() -> None:
+    payloads = {"x": {"metadata": {"zone": "a"}}, "y": {}, "z": {"metadata": {"zone": "b"}}}
+    zone = OwnZone[Any]("a", RoundRobin(), field=lambda each: each.payload["metadata"]["zone"])
+    chosen = picker(payloads, zone)
+    assert set(picked(chosen, 20)) == {"x"}
+    assert list(chosen.refused) == ["y"]
+    assert chosen.refused["y"].field == "field"
+
+
+def test_weights_and_filters_lie_deeper_too() -> None:
+    payloads = {
+        id: {"metadata": {"weight": weight, "tier": tier}}
+        for id, weight, tier in (("x", 1, "gold"), ("y", 3, "gold"), ("z", 9, "tin"))
+    }
+    chosen = picker(payloads, Weighted("metadata.weight"), where={"metadata.tier": "gold"})
+    check_proportions(Counter(picked(chosen, 4000)), {"x": 1.0, "y": 3.0})
+
+
 def test_weights_hold_within_the_zone() -> None:
     payloads = {id: {"zone": "a", "weight": weight} for id, weight in (("p", 1), ("q", 3))} | {
         "r": {"zone": "b", "weight": 9}
@@ -107,6 +169,7 @@ def test_keys_that_spill_are_always_the_same_ones(local: int, at_least: int) -> 
         ("strategy", ("a", OwnZone("b", RoundRobin())), {}),
         ("strategy", ("a", Sticky(OwnZone("b", RoundRobin()))), {}),
         ("field", ("a", RoundRobin()), {"field": ""}),
+        ("field", ("a", RoundRobin()), {"field": ("metadata", "zone")}),
         ("at_least", ("a", RoundRobin()), {"at_least": 0}),
         ("at_least", ("a", RoundRobin()), {"at_least": 1.5}),
         ("healthy", ("a", RoundRobin()), {"healthy": 1.1}),
