@@ -1,42 +1,29 @@
-"""What is registered and discovered: instances, snapshots, changes; and the JSON of an instance, as Apache Curator's.
-
-The document of an instance is what Curator's ``JsonInstanceSerializer`` writes (as of Curator 5.4), so that Java
-services with Curator or Spring Cloud ZooKeeper read what is written here, and the other way round::
-
-    {"name": "chat", "id": "10.0.0.7:7000", "address": "10.0.0.7", "port": 7000, "sslPort": null,
-     "payload": {"zone": "eu-1"}, "registrationTimeUTC": 1763680000000, "serviceType": "DYNAMIC", "uriSpec": null}
-
-* Nulls are written. ``enabled`` is written only when it is false, and ``sessionTimeoutMs``, which is none of Curator's,
-  only when it is known: readers older than CURATOR-275 (2.11.1, 3.2.1) refuse documents with a field they do not know.
-  Absent, the one means true, the other that nobody knows.
-* Jackson marks a payload's class as ``{"@class": "java.util.HashMap", ...}`` or ``["java.util.ArrayList", [...]]``. The
-  class is kept in ``payload_class``, written back, and no part of ``payload``. A list is always written in the second
-  form (as an ArrayList unless told otherwise), without which Jackson cannot read it.
-* Fields that are not known here are kept in ``extra`` and written back.
-"""
+"""What is registered and discovered: instances, snapshots, changes."""
 
 from __future__ import annotations
 
 import enum
-import math
-import re
-from collections.abc import Iterator, Mapping, ValuesView
+from collections.abc import Callable, Iterator, Mapping, ValuesView
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, overload
 
 import msgspec
 
-from . import _foreign as foreign
-from ._errors import InvalidArgument, InvalidInstance, session_name
-from ._paths import check_segment
+from ._addresses import check_address
+from ._errors import InvalidArgument, session_name
+from ._frozen import FrozenDict, freeze
+from ._java import MARK, check_class, class_for
+from ._paths import check_name, check_segment
+from ._payload import check_payload_type, convert, fresh_json, plain
 
 __all__ = [
+    "DOCUMENT_NAMES",
     "Added",
+    "AsWritten",
     "Change",
     "Difference",
+    "Draft",
     "Entry",
-    "FrozenDict",
-    "FrozenList",
     "Invalid",
     "Removed",
     "Resynced",
@@ -46,8 +33,6 @@ __all__ = [
     "Suspicion",
     "Updated",
     "check_payload_type",
-    "decode",
-    "encode",
     "with_payload_type",
 ]
 
@@ -56,100 +41,49 @@ Q = TypeVar("Q")
 
 
 class ServiceType(enum.Enum):
-    """Curator's kinds of instances; what is registered here is DYNAMIC, the others are read."""
+    """Curator's kinds of instances, in its order; what is registered here is DYNAMIC, the others are read."""
 
     DYNAMIC = "DYNAMIC"
-    DYNAMIC_SEQUENTIAL = "DYNAMIC_SEQUENTIAL"
     STATIC = "STATIC"
     PERMANENT = "PERMANENT"
-
-
-# ---------------------------------------------------------------- frozen JSON
-
-
-def _refuse(self: object, *_: object, **__: object) -> NoReturn:
-    raise TypeError(f"{type(self).__name__} is shared and cannot be changed: make a copy with dict() or list()")
-
-
-class FrozenDict(dict[str, Any]):
-    """A JSON object that cannot be changed: everybody who looks at an instance is given the same one."""
-
-    __slots__ = ()
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]:
-        return type(self), (dict(self),)  # pickle's default fills an empty one item by item
-
-
-class FrozenList(list[Any]):
-    """A JSON array that cannot be changed; equal to a list of the same items."""
-
-    __slots__ = ()
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
-    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
-
-    def __reduce__(self) -> tuple[type[Self], tuple[list[Any]]]:
-        return type(self), (list(self),)
-
-
-_CONTAINERS: Final = frozenset((dict, list))
-
-
-# Whoever compares, shows or pickles what is nested deeper than Python's stack reaches fails, and so would a view. Far
-# more than anybody nests, and a tenth of what Jackson bears (StreamReadConstraints.DEFAULT_MAX_DEPTH, 1000).
-_MAX_DEPTH: Final = 100
-_TOO_DEEP: Final = f"it is nested deeper than {_MAX_DEPTH} levels"
-
-
-def _freeze(value: Any, levels: int = _MAX_DEPTH) -> Any:
-    """Return *value*, fresh from a decoder, with its containers frozen; what *value* was is used up.
-
-    Raises:
-        ValueError: it is nested deeper than *levels*.
-    """
-    if type(value) is dict:
-        if not levels:
-            raise ValueError(_TOO_DEEP)
-        for key, item in value.items():
-            if type(item) in _CONTAINERS:
-                value[key] = _freeze(item, levels - 1)  # in the place of another: the iteration does not mind
-        return FrozenDict(value)
-    if type(value) is list:
-        if not levels:
-            raise ValueError(_TOO_DEEP)
-        for item in value:
-            if type(item) in _CONTAINERS:
-                return FrozenList([_freeze(item, levels - 1) for item in value])
-        return FrozenList(value)
-    return value
-
-
-def _json(field: str, value: Any) -> Any:
-    """Return *value* as fresh builtin JSON values; raises :class:`InvalidArgument` where it has no such form."""
-    try:
-        plain = msgspec.to_builtins(value, str_keys=True)
-        _check_json(plain, _MAX_DEPTH)
-        return msgspec.json.decode(msgspec.json.encode(plain))  # what a consumer will see: no tuples, say
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise InvalidArgument(field, value, f"cannot be written as JSON: {error}") from error
-
-
-def _check_json(plain: Any, levels: int) -> None:
-    # msgspec writes nan and the infinities as null: a consumer would see something else than what was registered.
-    if isinstance(plain, float) and not math.isfinite(plain):
-        raise ValueError("a number is not finite")
-    if isinstance(plain, dict | list | tuple):
-        if not levels:
-            raise ValueError(_TOO_DEEP)
-        for item in plain.values() if isinstance(plain, dict) else plain:
-            _check_json(item, levels - 1)
+    DYNAMIC_SEQUENTIAL = "DYNAMIC_SEQUENTIAL"
 
 
 # ---------------------------------------------------------------- the instance
 
 
+DOCUMENT_NAMES: Final[dict[str, str]] = {
+    "name": "name",
+    "id": "id",
+    "address": "address",
+    "port": "port",
+    "ssl_port": "sslPort",
+    "payload": "payload",
+    "registration_time_ms": "registrationTimeUTC",
+    "service_type": "serviceType",
+    "uri_spec": "uriSpec",
+    "enabled": "enabled",
+    "session_timeout_ms": "sessionTimeoutMs",
+}
+"""What each field of an instance is called in its document."""
+
+
+class AsWritten(NamedTuple):
+    """A member of a document that another writer wrote otherwise than it would be written here.
+
+    It is written back as it was while the instance's attributes are what it was read as.
+    """
+
+    name: str
+    read_as: Mapping[str, Any]
+    """Attributes of the instance, and their values."""
+    text: bytes | None
+    """JSON; None: the member was not there."""
+
+
 class _Fields(Generic[P]):
     __slots__ = (
+        "_as_written",
         "address",
         "enabled",
         "extra",
@@ -178,14 +112,16 @@ class _Fields(Generic[P]):
     session_timeout_ms: int | None
     payload_class: str | None
     extra: Mapping[str, Any]
+    _as_written: tuple[AsWritten, ...]
 
 
-class _Draft(_Fields[P]):
+class Draft(_Fields[P]):
     """An instance before it is frozen: filled by plain assignments, which cost a fifth of ``object.__setattr__``."""
 
     __slots__ = ()
 
     def frozen(self) -> ServiceInstance[P]:
+        """Make this object an instance: nothing is checked, and nothing can be set any more."""
         self.__class__ = ServiceInstance  # type: ignore[assignment]
         return self  # type: ignore[return-value]
 
@@ -198,7 +134,7 @@ class ServiceInstance(_Fields[P]):
     that of the identity.
 
     Args:
-        name: the service; a path segment.
+        name: the service; a path segment, or several with slashes between, as Curator takes them.
         id: the instance within the service; a path segment. Without it ``address:port``, so that a restarted process
             replaces its ghost; workers that share a port need ids of their own (``address:port#worker``).
         address: host name or IP address at which consumers reach the instance.
@@ -275,38 +211,51 @@ class ServiceInstance(_Fields[P]):
         payload_class: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        _check_address(address)
-        _check_port("port", port)
-        _check_port("ssl_port", ssl_port)
-        _check_type("enabled", enabled, bool)
-        _check_type("service_type", service_type, ServiceType)
-        _check_milliseconds("registration_time_ms", registration_time_ms, _MAX_TIME)
-        _check_milliseconds("session_timeout_ms", session_timeout_ms, _MAX_TIMEOUT)
         fields = {
-            "name": check_segment("name", name),
-            "id": check_segment("id", _default_id(address, port, ssl_port) if id is None else id),
+            "name": name,
+            "id": _default_id(address, port, ssl_port) if id is None else id,
             "address": address,
             "port": port,
             "ssl_port": ssl_port,
-            "payload": _checked_payload(payload),
+            "payload": payload,
             "enabled": enabled,
             "service_type": service_type,
-            "uri_spec": _checked_uri_spec(uri_spec),
+            "uri_spec": uri_spec,
             "registration_time_ms": registration_time_ms,
             "session_timeout_ms": session_timeout_ms,
-            "payload_class": _checked_class(payload_class),
-            "extra": _checked_extra(extra),
+            "extra": extra,
         }
         for field, value in fields.items():
-            object.__setattr__(self, field, value)
+            object.__setattr__(self, field, _CHECKS[field](field, value))
+        object.__setattr__(self, "payload_class", check_class(payload_class, plain(self.payload)))
+        object.__setattr__(self, "_as_written", ())
 
     def replace(self, **fields: Any) -> ServiceInstance[Any]:
-        """Return a copy with *fields* replaced, checked like a new one. The id stays, also when address or port change.
+        """Return a copy with *fields* replaced; those that differ are checked like a new instance's, and no others.
+
+        The id stays, also when address or port change. A payload of another shape (a list for an object, say), or none,
+        drops a ``payload_class`` that Java could not read it as, unless one is given with it.
 
         Raises:
             InvalidArgument: naming the field and its value.
         """
-        return ServiceInstance(**{field: getattr(self, field) for field in _Fields.__slots__} | fields)
+        for field in fields:
+            if field not in _PUBLIC_FIELDS:
+                raise TypeError(f"a ServiceInstance has no field {field!r}")
+        values = {field: getattr(self, field) for field in _Fields.__slots__}
+        if "id" in fields and fields["id"] is None:
+            place = (fields.get(field, values[field]) for field in ("address", "port", "ssl_port"))
+            fields["id"] = _default_id(*place)
+        draft: Draft[Any] = Draft()
+        for field, old in values.items():
+            changed = field in fields and field in _CHECKS and not _is_unchanged(fields[field], old)
+            setattr(draft, field, _CHECKS[field](field, fields[field]) if changed else old)
+        if "payload_class" in fields:
+            if not _is_unchanged(fields["payload_class"], self.payload_class) or draft.payload is not self.payload:
+                draft.payload_class = check_class(fields["payload_class"], plain(draft.payload))
+        elif self.payload_class is not None and draft.payload is not self.payload:
+            draft.payload_class = class_for(self.payload_class, plain(self.payload), plain(draft.payload))
+        return draft.frozen()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a ServiceInstance is frozen: use replace({name}=...)")
@@ -361,7 +310,7 @@ _SHOWN: Final[dict[str, object]] = {
 
 
 def _restored(*values: Any) -> ServiceInstance[Any]:
-    draft: _Draft[Any] = _Draft()
+    draft: Draft[Any] = Draft()
     for field, value in zip(_Fields.__slots__, values, strict=True):
         setattr(draft, field, value)
     return draft.frozen()
@@ -369,208 +318,124 @@ def _restored(*values: Any) -> ServiceInstance[Any]:
 
 # ---------------------------------------------------------------- checks of the constructor
 
+_MAX_PORT: Final = 65535
+_MAX_TIME: Final = 2**63 - 1  # a Java long
+_MAX_TIMEOUT: Final = 2**31 - 1  # the protocol's int
+_NO_EXTRA: Final = FrozenDict()
+_UNCHANGED: Final = (str, int, bool, type(None), ServiceType)
 
-def _check_type(field: str, value: object, expected: type) -> None:
+
+def _is_unchanged(new: Any, old: Any) -> bool:
+    """Whether both are one and the same; equal texts and numbers too, but no code of a payload's is run."""
+    return new is old or (type(new) is type(old) and isinstance(new, _UNCHANGED) and new == old)
+
+
+def _check_type(field: str, value: object, expected: type) -> Any:
     if not isinstance(value, expected):
         raise InvalidArgument(field, value, f"must be {expected.__name__}, not {type(value).__name__}")
+    return value
 
 
-def _check_address(address: object) -> None:
-    if address is None:
-        return
-    _check_type("address", address, str)
-    if not address or any(character.isspace() or not character.isprintable() for character in str(address)):
-        raise InvalidArgument("address", address, "must be a host name or an IP address")
+def _checked_address(field: str, address: object) -> str | None:
+    return None if address is None else check_address(field, address)
 
 
-def _check_port(field: str, port: object) -> None:
+def _checked_port(field: str, port: Any) -> int | None:
     if port is None:
-        return
+        return None
     if not isinstance(port, int) or isinstance(port, bool):
         raise InvalidArgument(field, port, f"must be int, not {type(port).__name__}")
     if not 0 <= port <= _MAX_PORT:
         raise InvalidArgument(field, port, f"must be within 0..{_MAX_PORT}")
+    return port
 
 
-def _check_milliseconds(field: str, value: object, most: int) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise InvalidArgument(field, value, f"must be milliseconds, an int within 0..{most}, or None")
+def _milliseconds(most: int) -> Callable[[str, Any], int | None]:
+    def checked(field: str, value: Any) -> int | None:
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+            raise InvalidArgument(field, value, f"must be milliseconds, an int within 0..{most}, or None")
+        return value
+
+    return checked
 
 
 def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> str:
+    # Of what is wrong in itself no id is made: it is told as what it is.
+    _checked_address("address", address)
+    _checked_port("port", port)
+    _checked_port("ssl_port", ssl_port)
     port = ssl_port if port is None else port
     if address is None or port is None:
         raise InvalidArgument("id", None, "is needed where there is no address and port to make it of")
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _checked_payload(payload: Any) -> Any:
-    plain = _json("payload", payload)
-    if isinstance(plain, dict) and _CLASS in plain:
-        raise InvalidArgument("payload", payload, f"the Java class is given as payload_class, not as {_CLASS!r}")
-    return _freeze(plain) if isinstance(payload, Mapping | list | tuple | set | frozenset) else payload
+def _checked_payload(field: str, payload: Any) -> Any:
+    json = fresh_json(field, payload)
+    if isinstance(json, dict) and MARK in json:
+        raise InvalidArgument(field, payload, f"the Java class is given as payload_class, not as {MARK!r}")
+    return freeze(json) if isinstance(payload, Mapping | list | tuple | set | frozenset) else payload
 
 
-def _checked_uri_spec(uri_spec: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _checked_uri_spec(field: str, uri_spec: Any) -> Mapping[str, Any] | None:
     if uri_spec is None:
         return None
-    try:
-        msgspec.convert(uri_spec, _UriSpec)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument("uri_spec", uri_spec, str(error)) from error
-    frozen: FrozenDict = _freeze(_json("uri_spec", uri_spec))
+    parts = uri_spec.get("parts") if isinstance(uri_spec, Mapping) else None
+    if not isinstance(parts, list | tuple):
+        raise InvalidArgument(field, uri_spec, "must be a mapping with a list of parts")
+    for index, part in enumerate(parts):
+        if (
+            not isinstance(part, Mapping)
+            or not isinstance(part.get("value"), str)
+            or not isinstance(part.get("variable", False), bool)
+        ):
+            raise InvalidArgument(
+                field, uri_spec, f"parts[{index}] must have value, a str, and may have variable, a bool"
+            )
+    frozen: FrozenDict = freeze(fresh_json(field, uri_spec))
     return frozen
 
 
-def _checked_class(payload_class: str | None) -> str | None:
-    if payload_class is None:
-        return None
-    _check_type("payload_class", payload_class, str)
-    if not _JAVA_CLASS.fullmatch(payload_class):
-        raise InvalidArgument("payload_class", payload_class, "must be the full name of a Java class")
-    return payload_class
-
-
-def _checked_extra(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _checked_extra(field: str, extra: Any) -> Mapping[str, Any]:
     if not extra:
         return _NO_EXTRA
-    _check_type("extra", extra, Mapping)
-    if known := _DOCUMENT_FIELDS & extra.keys():
-        raise InvalidArgument("extra", extra, f"{', '.join(sorted(known))}: no unknown field")
-    frozen: FrozenDict = _freeze(_json("extra", extra))
+    _check_type(field, extra, Mapping)
+    if known := set(DOCUMENT_NAMES.values()) & extra.keys():
+        raise InvalidArgument(field, extra, f"{', '.join(sorted(known))}: no unknown field")
+    frozen: FrozenDict = freeze(fresh_json(field, extra))
     return frozen
 
 
-# ---------------------------------------------------------------- the document
-
-_MAX_PORT: Final = 65535
-_MAX_TIME: Final = 2**63 - 1  # a Java long
-_MAX_TIMEOUT: Final = 2**31 - 1  # the protocol's int
-_CLASS: Final = "@class"
-_JAVA_LIST: Final = "java.util.ArrayList"
-_JAVA_CLASS: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_][\w$]*")
-_NO_EXTRA: Final = FrozenDict()
-
-_Port = Annotated[int, msgspec.Meta(ge=0, le=_MAX_PORT)]
-_Timeout = Annotated[int, msgspec.Meta(ge=0, le=_MAX_TIMEOUT)]
-
-
-class _UriPart(msgspec.Struct):
-    value: str
-    variable: bool = False
+_CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "name": check_name,
+    "id": check_segment,
+    "address": _checked_address,
+    "port": _checked_port,
+    "ssl_port": _checked_port,
+    "payload": _checked_payload,
+    "enabled": lambda field, value: _check_type(field, value, bool),
+    "service_type": lambda field, value: _check_type(field, value, ServiceType),
+    "uri_spec": _checked_uri_spec,
+    "registration_time_ms": _milliseconds(_MAX_TIME),
+    "session_timeout_ms": _milliseconds(_MAX_TIMEOUT),
+    "extra": _checked_extra,
+}
+_PUBLIC_FIELDS: Final = frozenset({*_CHECKS, "payload_class"})
 
 
-class _UriSpec(msgspec.Struct):
-    parts: list[_UriPart]
-
-
-class _Document(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"):
-    name: str
-    id: str
-    address: str | None
-    port: _Port | None = None
-    ssl_port: _Port | None = None
-    payload: Any = None
-    registration_time_ms: int | None = msgspec.field(default=0, name="registrationTimeUTC")
-    service_type: ServiceType | None = ServiceType.DYNAMIC  # null is what Curator makes of an unset one
-    uri_spec: dict[str, Any] | None = None
-    enabled: bool = True
-    session_timeout_ms: _Timeout | None = None
-
-
-_DOCUMENT_FIELDS: Final = frozenset(_Document.__struct_encode_fields__)
-_decode_document = msgspec.json.Decoder(_Document).decode
-_encode_json = msgspec.json.Encoder().encode
-
-
-def encode(instance: ServiceInstance[Any]) -> bytes:
-    """Return the document of *instance*."""
-    document = {
-        "name": instance.name,
-        "id": instance.id,
-        "address": instance.address,
-        "port": instance.port,
-        "sslPort": instance.ssl_port,
-        "payload": _with_class(instance.payload, instance.payload_class),
-        "registrationTimeUTC": instance.registration_time_ms or 0,  # a Java long: there is no null
-        "serviceType": instance.service_type.value,
-        "uriSpec": instance.uri_spec,
-    }
-    if not instance.enabled:
-        document["enabled"] = False
-    if instance.session_timeout_ms:
-        document["sessionTimeoutMs"] = instance.session_timeout_ms
-    return _encode_json({**document, **instance.extra})
-
-
-def decode(data: bytes, *, name: str | None = None, id: str | None = None) -> ServiceInstance[Any]:
-    """Return the instance that the document *data* describes; its payload as JSON, see :func:`with_payload_type`.
-
-    The node's place is the identity: a document that names another service or id than *name* and *id* (where given) is
-    refused, because a consumer could not tell which of two nodes describes the instance.
-
-    Raises:
-        InvalidInstance: with the reason.
-    """
-    try:
-        document = _decode_document(data)
-        extra: Mapping[str, Any] = _NO_EXTRA
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        document, extra = _decode_leniently(data)
-    if name is not None and document.name != name:
-        raise InvalidInstance(f"name is {document.name!r}, but the node belongs to service {name!r}")
-    if id is not None and document.id != id:
-        raise InvalidInstance(f"id is {document.id!r}, but the node is {id!r}")
-    draft: _Draft[Any] = _Draft()
-    # The caller's strings where there are any, so that thousands of instances share one name.
-    draft.name = name or document.name
-    draft.id = id or document.id
-    draft.address = document.address
-    draft.port = document.port
-    draft.ssl_port = document.ssl_port
-    draft.enabled = document.enabled
-    draft.service_type = document.service_type or ServiceType.DYNAMIC
-    draft.registration_time_ms = document.registration_time_ms or None
-    draft.session_timeout_ms = _shared(document.session_timeout_ms)
-    payload = document.payload
-    try:
-        draft.uri_spec = None if document.uri_spec is None else _freeze(document.uri_spec)
-        if type(payload) in _CONTAINERS:
-            draft.payload, draft.payload_class = _without_class(payload)
-        else:
-            draft.payload, draft.payload_class = payload, None
-    except ValueError as error:
-        raise InvalidInstance(str(error)) from error
-    draft.extra = extra
-    return draft.frozen()
-
-
-_shared_timeouts: Final[dict[int, int]] = {}
-_MOST_SHARED: Final = 64
-
-
-def _shared(timeout_ms: int | None) -> int | None:
-    """Return one object for equal numbers: a service knows a few timeouts, and a hundred thousand instances."""
-    if not timeout_ms or len(_shared_timeouts) == _MOST_SHARED:
-        return _shared_timeouts.get(timeout_ms, timeout_ms) if timeout_ms else None
-    return _shared_timeouts.setdefault(timeout_ms, timeout_ms)
+# ---------------------------------------------------------------- two steps
 
 
 def with_payload_type(instance: ServiceInstance[Any], payload_type: type[Q]) -> ServiceInstance[Q]:
-    """Return *instance* with its payload converted from JSON to *payload_type*, any type that msgspec converts to.
+    """Return *instance* with its payload converted from JSON to *payload_type*, see :func:`check_payload_type`.
 
     Raises:
         InvalidInstance: the payload does not fit; says where.
     """
-    try:
-        payload = foreign.call(msgspec.convert, instance.payload, payload_type, str_keys=True)
-    except foreign.ForeignError as failure:  # a type of the caller's has code of its own
-        error = failure.error
-        said = error if isinstance(error, msgspec.ValidationError | RecursionError) else f"its type raised {failure}"
-        raise InvalidInstance(f"payload: {said}") from error
-    draft: _Draft[Any] = _Draft()
+    draft: Draft[Any] = Draft()
+    draft.payload = convert(instance.payload, payload_type)
     draft.name = instance.name
     draft.id = instance.id
     draft.address = instance.address
@@ -581,52 +446,10 @@ def with_payload_type(instance: ServiceInstance[Any], payload_type: type[Q]) -> 
     draft.uri_spec = instance.uri_spec
     draft.registration_time_ms = instance.registration_time_ms
     draft.session_timeout_ms = instance.session_timeout_ms
-    draft.payload = payload
     draft.payload_class = instance.payload_class
     draft.extra = instance.extra
+    draft._as_written = instance._as_written
     return draft.frozen()
-
-
-def check_payload_type(payload_type: Any) -> Any:
-    """Return *payload_type* if msgspec can convert to it; raises :class:`InvalidArgument`."""
-    try:
-        msgspec.json.Decoder(payload_type)
-    except TypeError as error:
-        raise InvalidArgument("payload_type", payload_type, str(error)) from error
-    return payload_type
-
-
-def _decode_leniently(data: bytes) -> tuple[_Document, FrozenDict]:
-    """Decode a document that may have unknown fields; raises :class:`InvalidInstance` for whatever else is wrong."""
-    try:
-        fields = msgspec.json.decode(data)
-        if not isinstance(fields, dict):
-            raise InvalidInstance(f"a service instance is a JSON object, not {type(fields).__name__}")
-        extra = {field: fields.pop(field) for field in [*fields] if field not in _DOCUMENT_FIELDS}  # in their order
-        return msgspec.convert(fields, _Document), _freeze(extra)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise InvalidInstance(str(error)) from error
-
-
-def _with_class(payload: Any, payload_class: str | None) -> Any:
-    plain = msgspec.to_builtins(payload, str_keys=True)
-    if isinstance(plain, dict) and _CLASS not in plain:
-        return {_CLASS: payload_class, **plain} if payload_class else plain
-    if isinstance(plain, dict | list | tuple):  # a map may have come in a list's form, with a mark of its own
-        return [payload_class or _JAVA_LIST, plain]
-    return [payload_class, plain] if payload_class else plain
-
-
-def _without_class(payload: dict[str, Any] | list[Any]) -> tuple[Any, str | None]:
-    if type(payload) is dict:
-        payload_class = payload.pop(_CLASS, None)
-        if payload_class is not None and not (isinstance(payload_class, str) and _JAVA_CLASS.fullmatch(payload_class)):
-            raise ValueError(f"payload: {_CLASS} is {payload_class!r}, which is no Java class")
-        return _freeze(payload), payload_class
-    match payload:
-        case [str(payload_class), value] if _JAVA_CLASS.fullmatch(payload_class):
-            return _freeze(value), None if payload_class == _JAVA_LIST else payload_class
-    return _freeze(payload), None
 
 
 # ---------------------------------------------------------------- what is discovered

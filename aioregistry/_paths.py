@@ -6,7 +6,7 @@ import re
 
 from ._errors import InvalidArgument
 
-__all__ = ["check_path", "check_segment"]
+__all__ = ["check_name", "check_path", "check_segment", "place_of"]
 
 # What the server's PathUtils.validatePath refuses. It looks at UTF-16 units, so that whatever lies beyond the BMP, two
 # surrogates there, is refused as well.
@@ -22,6 +22,24 @@ def check_segment(field: str, value: object) -> str:
     if bad := _NOT_IN_SEGMENTS.search(value):
         raise InvalidArgument(field, value, f"a path segment cannot contain {bad.group()!r}")
     return value
+
+
+def check_name(field: str, value: object) -> str:
+    """Return *value* if it can be the name of a service: segments of a path, with slashes between, before and behind.
+
+    Curator takes such names as paths below its base path, and Spring's documentation gives some of them.
+    """
+    if isinstance(value, str) and "/" in value:
+        for segment in value.strip("/").split("/"):
+            if segment in ("", ".", "..") or _NOT_IN_SEGMENTS.search(segment):
+                raise InvalidArgument(field, value, f"{segment!r} is no path segment that ZooKeeper allows")
+        return value
+    return check_segment(field, value)
+
+
+def place_of(name: str) -> str:
+    """Return where the service *name* is kept below the base path: slashes before and behind make no difference."""
+    return name.strip("/")
 
 
 def check_path(field: str, path: object) -> str:

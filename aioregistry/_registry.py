@@ -25,7 +25,7 @@ from ._errors import (
 )
 from ._handles import Handle, check_seconds, finished
 from ._model import ServiceInstance
-from ._paths import check_path, check_segment
+from ._paths import check_name, check_path, place_of
 from ._protocol import OPEN_ACL, Create2, Exists
 from ._registration import OnConflict, OnDisplaced, Registration, Withdrawals
 from ._runtime import Runtime, SystemRuntime
@@ -264,11 +264,11 @@ class Registry(Handle):
             withdrawals=self._withdrawals,
             marked=self._marked,
         )
-        self._registrations[instance.name, instance.id] = registration
+        self._registrations[place_of(instance.name), instance.id] = registration
         return registration
 
     def _require_free(self, instance: ServiceInstance[Any]) -> None:
-        present = self._registrations.get((instance.name, instance.id))
+        present = self._registrations.get((place_of(instance.name), instance.id))
         if present is not None and not present._over:
             raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
 
@@ -313,13 +313,13 @@ class Registry(Handle):
                 with where there is no connection; entered, the view is synced or shows those, as suspects.
 
         Raises:
-            InvalidArgument: the name is no path segment, the guard is none, or no file can be kept there; at once.
+            InvalidArgument: the name is no path, the guard is none, or no file can be kept there; at once.
                 Entering raises it for a file of another service, base path or version.
             UsageError: the registry is not entered.
         """
         self._check()
         guard = self._guard if isinstance(guard, _Unset) else guard
-        view = self._discovery.view(check_segment("name", name), payload_type=payload_type, guard=guard, keep=keep)
+        view = self._discovery.view(check_name("name", name), payload_type=payload_type, guard=guard, keep=keep)
         self._views[id(view)] = view
         return view
 

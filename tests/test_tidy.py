@@ -36,7 +36,14 @@ ROOMS: dict[str, set[str]] = {
     "incidents": set(),
     "incident_log": {"incidents", "runtime"},
     "paths": {"errors"},
-    "model": {"foreign", "errors", "paths", "msgspec"},
+    # What an instance is made of and read from: what its address may be, JSON that cannot be changed, the classes of
+    # Java's payloads, payloads of callers' types. pydantic is imported where such a type of the caller's is.
+    "addresses": {"errors"},
+    "frozen": set(),
+    "java": {"errors"},
+    "payload": {"foreign", "errors", "frozen", "msgspec", "pydantic"},
+    "model": {"errors", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
+    "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
     # Written by registrations, believed by views.
     "markers": {"protocol"},
     "protocol": {"errors", "aiozk.protocol"},
@@ -59,6 +66,7 @@ ROOMS: dict[str, set[str]] = {
             "protocol",
             "session",
             "model",
+            "document",
         ),
         "anyio",
     },
@@ -77,6 +85,7 @@ ROOMS: dict[str, set[str]] = {
         "protocol",
         "session",
         "model",
+        "document",
         "balancing",
         "anyio",
         "msgspec",
@@ -90,10 +99,10 @@ ROOMS: dict[str, set[str]] = {
     "testing": {"server", "errors", "session", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
-        *("errors", "model", "paths", "balancing", ""),
+        *("errors", "addresses", "model", "paths", "balancing", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
-    "cli": {"server", "errors", "model", "registration", ""},  # what is refused is refused before any wait
+    "cli": {"server", "errors", "model", "document", "registration", ""},  # what is refused is refused before any wait
     "__main__": {"cli"},
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .._model import ServiceInstance, encode
+from .._document import encode
+from .._model import ServiceInstance
 
 
 def document(instance: ServiceInstance[Any]) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
+from aioregistry._document import decode, encode, names_itself
 from aioregistry._errors import InvalidInstance
-from aioregistry._model import Entry, decode, encode
+from aioregistry._model import Entry
 
 __all__ = ["VERSION", "Damaged", "Foreign", "Kept", "from_bytes", "to_bytes"]
 
@@ -69,7 +70,7 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True):
     instances: int
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     owner: int
     czxid: int
     mzxid: int
@@ -77,6 +78,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     created: float
     modified: float
     instance: msgspec.Raw
+    id: str = ""
+    """Of the node, where its document has another (DYNAMIC_SEQUENTIAL), or none."""
 
 
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -125,9 +128,11 @@ def _digest(title: bytes, body: bytes) -> bytes:
 
 
 def _line(entry: Entry[Any]) -> bytes:
-    document = msgspec.Raw(encode(entry.instance))
+    instance = entry.instance
+    document = msgspec.Raw(encode(instance))
+    id = "" if names_itself(instance) else instance.id
     return _encode_line(
-        _Line(entry.owner, entry.czxid, entry.mzxid, entry.version, entry.created, entry.modified, document)
+        _Line(entry.owner, entry.czxid, entry.mzxid, entry.version, entry.created, entry.modified, document, id)
     )
 
 
@@ -151,7 +156,7 @@ def _kept(body: bytes, service: str, base_path: str) -> Kept:
 def _entry(service: str, line: bytes, number: int) -> Entry[Any]:
     try:
         node = _decode_line(line)
-        instance = decode(bytes(node.instance), name=service)
+        instance = decode(bytes(node.instance), name=service, id=node.id or None)
     except InvalidInstance as error:
         raise Damaged(f"its checksum matches, and line {number} holds no instance: {error}") from error
     except _UNREADABLE as error:

@@ -32,8 +32,9 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from aioregistry._document import decode
 from aioregistry._errors import InvalidInstance, NoNode, PoisonRequest, ServerError
-from aioregistry._model import Added, Difference, Entry, Invalid, Removed, Updated, decode
+from aioregistry._model import Added, Difference, Entry, Invalid, Removed, Updated
 from aioregistry._protocol import EventKind, Stat
 
 __all__ = ["SERVICE", "FindService", "ListNames", "Mirror", "News", "Pace", "Question", "ReadNodes"]
@@ -381,11 +382,12 @@ class Mirror:
             self._show(name, node, zxid)
 
     def _decoded(self, name: str, data: bytes, stat: Stat) -> _Node:
-        czxid, mzxid, ctime, mtime, version, _, _, owner, _, _, _ = stat
+        czxid, mzxid, ctime, mtime, version, _, _, owner, _, children, _ = stat
         try:
             instance = decode(data, name=self.name, id=name)
         except InvalidInstance as error:
-            return Invalid(name, error.reason, owner, czxid, mzxid)
+            reason = error.reason if data or not children else f"{error.reason}: is {self.name}/{name} a service?"
+            return Invalid(name, reason, owner, czxid, mzxid)
         created = ctime / 1000
         if mzxid == czxid:  # never changed: sharing what is equal saves 56 bytes an instance
             return Entry(instance, owner, czxid, czxid, version, created, created)

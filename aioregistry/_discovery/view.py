@@ -36,7 +36,7 @@ from aioregistry._model import (
     Updated,
     check_payload_type,
 )
-from aioregistry._paths import check_segment
+from aioregistry._paths import check_name, place_of
 from aioregistry._session import Session, SessionState
 from aioregistry._streams import Source, Stream
 
@@ -139,6 +139,7 @@ class Discovery:
 
     def acquire(self, name: str) -> Follower:
         """Return the follower of a service, for a view; each is to be released."""
+        name = place_of(name)
         follower = self._followers.get(name)
         if follower is None or follower.ended is not None:
             path = f"{self._base_path}/{name}"
@@ -188,7 +189,7 @@ class View(Handle, Generic[P]):
 
     Args:
         discovery: whose session is used.
-        name: the service; a path segment.
+        name: the service; a path segment, or several with slashes between.
         payload_type: what payloads are converted to, any type that msgspec converts JSON to; frozen JSON unless given.
         guard: which removals are held back; none unless given.
         keep: path of the file; its directory is there and may be written to. Nothing is kept unless given.
@@ -211,7 +212,7 @@ class View(Handle, Generic[P]):
         guard: Guard | None = None,
         keep: KeptAt | None = None,
     ) -> None:
-        self.name: str = check_segment("name", name)
+        self.name: str = check_name("name", name)
         if guard is not None and not isinstance(guard, Guard):
             raise InvalidArgument("guard", guard, "give a Guard, or None")
         self._guard = guard

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 import anyio
 
 from aioregistry import _foreign as foreign
+from aioregistry._document import encode
 from aioregistry._errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
 from aioregistry._handles import Handle, check_seconds, finished
-from aioregistry._model import ServiceInstance, ServiceType, encode
-from aioregistry._paths import check_path
+from aioregistry._model import ServiceInstance, ServiceType
+from aioregistry._paths import check_path, place_of
 from aioregistry._protocol import OPEN_ACL
 from aioregistry._streams import Source, Stream
 
@@ -144,7 +145,7 @@ class Registration(Handle, Generic[P]):
             instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
         instance = instance.replace(session_timeout_ms=_timeout_ms(session))
         acl = OPEN_ACL if acl is None else tuple(acl)
-        target = target_of(check_path("base_path", base_path or "/"), instance.name, instance.id, acl, chroot)
+        target = target_of(check_path("base_path", base_path or "/"), place_of(instance.name), instance.id, acl, chroot)
         if not marked:
             target = target._replace(marker=None)
         _checked_document(instance, target, session.max_request)

@@ -7,11 +7,11 @@ caller's own table (``services={"chat": "Chat.v2"}``).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from aioregistry._addresses import problem_of
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 
@@ -25,7 +25,6 @@ URL_FIELDS: Final = ("scheme", "host", "port")
 # Underscores are no part of host names (RFC 1123), but of many services' names, and no resolver is asked.
 _PART = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _LABEL: Final = re.compile(rf"{_PART}(\.{_PART})*")
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PORT_FIELDS: Final = {"http": "port", "ws": "port", "https": "ssl_port", "wss": "ssl_port"}
 
@@ -88,8 +87,10 @@ def endpoint_of(instance: ServiceInstance[Any], scheme: str) -> Endpoint:
     """
     field = _PORT_FIELDS[scheme]
     port = instance.ssl_port if field == "ssl_port" else instance.port
-    if instance.address is None or not _is_address(instance.address):
-        raise InvalidArgument("address", instance.address, f"{instance.name}/{instance.id} cannot be reached by that")
+    problem = "it has none" if instance.address is None else problem_of(instance.address)
+    if instance.address is None or problem is not None:
+        problem = f"{instance.name}/{instance.id} cannot be reached by that: {problem}"
+        raise InvalidArgument("address", instance.address, problem)
     if not port:
         raise InvalidArgument(field, port, f"{instance.name}/{instance.id} cannot be reached by {scheme}")
     return Endpoint(instance.address, port)
@@ -117,20 +118,6 @@ def led_back(location: str, instance: ServiceInstance[Any], host: str) -> str | 
         return None
     credentials, at, _ = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{credentials}{at}{host}").geturl()
-
-
-def _is_address(address: str) -> bool:
-    """Whether it is a host name or an IP address, which nothing looked at when it was published."""
-    if _NAME.fullmatch(address):
-        return True
-    try:
-        if ":" in address:
-            ipaddress.ip_address(address)
-            return True
-        # As getaddrinfo does, whose UnicodeError no client expects.
-        return not address.isascii() and _NAME.fullmatch(address.encode("idna").decode("ascii")) is not None
-    except ValueError:
-        return False
 
 
 def _canonical(host: str) -> str:

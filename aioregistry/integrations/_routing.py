@@ -28,7 +28,7 @@ from aioregistry import (
     Weighted,
 )
 from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
-from aioregistry._paths import check_segment
+from aioregistry._paths import check_name
 from aioregistry.balancing import strategy_of
 
 from ._hosts import Endpoint, check_label, endpoint_of, label_of
@@ -427,7 +427,7 @@ def _checked_services(services: object, registry: Registry | None) -> dict[str, 
         if isinstance(service, str):
             if registry is None:
                 raise InvalidArgument(field, service, "without a registry, give a balancer")
-            check_segment(field, service)
+            check_name(field, service)
         elif not isinstance(service, Balancer):
             raise InvalidArgument(field, service, "give a balancer, or the service's name")
     return dict(services)

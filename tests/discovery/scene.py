@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from aioregistry._discovery import Discovery, Strategy, View
+from aioregistry._document import encode
 from aioregistry._errors import ConnectionLost, NoAuth, NoNode, RegistryError, UnsupportedServer
-from aioregistry._model import ServiceInstance, encode
+from aioregistry._model import ServiceInstance
 from aioregistry._protocol import (
     AclEntry,
     AddWatch,

@@ -28,8 +28,8 @@ from aioregistry import (
 )
 from aioregistry._discovery import Discovery, View
 from aioregistry._discovery.balancer import Balancer
+from aioregistry._document import encode
 from aioregistry._errors import AuthenticationFailed
-from aioregistry._model import encode
 from tests.discovery.scene import DiscoverySession, Service, chat, discovery
 from tests.support.fake_session import RandomRuntime, quiet
 from tests.support.model_tree import ModelTree

@@ -21,8 +21,9 @@ from hypothesis.stateful import (
 )
 
 from aioregistry._discovery.mirror import SERVICE, FindService, ListNames, Mirror, News, Pace, Question, ReadNodes
+from aioregistry._document import encode
 from aioregistry._errors import NoAuth, NoNode
-from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, ServiceInstance, Snapshot, Updated, encode
+from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, ServiceInstance, Snapshot, Updated
 from aioregistry._protocol import EventKind, Stat
 from tests.support.checkers import OrderedConsumer, check_converged
 

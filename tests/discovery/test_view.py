@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from aioregistry._discovery import Changes, Discovery, View, follower, view
+from aioregistry._document import encode
 from aioregistry._errors import (
     AuthenticationFailed,
     HandleClosed,
@@ -27,7 +28,7 @@ from aioregistry._errors import (
     UnsupportedServer,
     UsageError,
 )
-from aioregistry._model import Added, Entry, Invalid, Resynced, encode
+from aioregistry._model import Added, Entry, Invalid, Resynced
 from aioregistry._protocol import GetChildren2, GetData, MultiReadData, Sync
 from aioregistry._streams import Stream
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument, ServiceInstance
+from aioregistry._document import decode
 from aioregistry.integrations._hosts import check_label, endpoint_of, is_registry_host, label_of, led_back
 
 
@@ -87,7 +89,11 @@ def test_the_scheme_decides_about_the_port(scheme: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("instance", "scheme", "problem"),
     [
-        (ServiceInstance("chat", id="a", port=80), "http", "address=None: chat/a cannot be reached by that"),
+        (
+            ServiceInstance("chat", id="a", port=80),
+            "http",
+            "address=None: chat/a cannot be reached by that: it has none",
+        ),
         (
             ServiceInstance("chat", id="a", address="x", port=80),
             "https",
@@ -111,8 +117,9 @@ def test_an_address(address: str) -> None:
     "address", ["a/b", "a?b", "a@b", "a:80", "[::1]", "a..b", ".", "a" * 64, "%00", "ä..b", "ä" * 64]
 )
 def test_what_is_no_address(address: str) -> None:
+    unusable = decode(json.dumps({"name": "chat", "id": "a", "address": address, "port": 80}).encode())
     with pytest.raises(InvalidArgument, match=f"^address={re.escape(repr(address))}: chat/a cannot be reached"):
-        endpoint_of(ServiceInstance("chat", id="a", address=address, port=80), "http")
+        endpoint_of(unusable, "http")
 
 
 HERE = ServiceInstance("chat", id="a", address="Host.example", port=8080, ssl_port=443)

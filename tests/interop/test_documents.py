@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry._model import decode, encode
+from aioregistry._document import decode, encode
 from tests.interop.curator import SPRING, CuratorFailed, CuratorPeer
 from tests.interop.samples import PAYLOADS, SPRING_PAYLOAD, URI_SPEC, chat, java
 from tests.support.judge import Judge

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from aioregistry._model import ServiceInstance, decode
+from aioregistry._document import decode
+from aioregistry._model import ServiceInstance
 from aioregistry._registration import Registration, Status
 from tests.support.cancelling import CANCELLERS, Canceller
 from tests.support.checkers import check_withdrawn

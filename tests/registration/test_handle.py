@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from aioregistry._document import decode
 from aioregistry._errors import (
     HandleClosed,
     InvalidArgument,
@@ -16,7 +17,7 @@ from aioregistry._errors import (
     SessionFailed,
     UsageError,
 )
-from aioregistry._model import ServiceInstance, ServiceType, decode
+from aioregistry._model import ServiceInstance, ServiceType
 from aioregistry._protocol import Sync
 from aioregistry._registration import Registration, Status
 from tests.support.fake_session import FakeRuntime, FakeSession, Fate, quiet, until

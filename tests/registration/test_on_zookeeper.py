@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from aiozk.protocol.acl import ACL
 
+from aioregistry._document import decode
 from aioregistry._errors import NodeNotEphemeral, RegistrationConflict, RegistrationDisplaced, RegistrationError
-from aioregistry._model import ServiceInstance, decode
+from aioregistry._model import ServiceInstance
 from aioregistry._protocol import Create2, GetData, Multi, SetData, Sync
 from aioregistry._registration import Registration, Status
 from aioregistry._runtime import SystemRuntime

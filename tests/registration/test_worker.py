@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aioregistry._document import decode
 from aioregistry._errors import (
     ChrootMissing,
     InvalidACL,
@@ -27,7 +28,7 @@ from aioregistry._errors import (
     Throttled,
     Unimplemented,
 )
-from aioregistry._model import ServiceInstance, decode
+from aioregistry._model import ServiceInstance
 from aioregistry._protocol import Create, Create2, CreateContainer, Delete, GetData, Message, Multi, SetData, Sync
 from aioregistry._registration import Registration, Status, Withdrawals, worker
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from aioregistry import ServiceInstance
-from aioregistry._model import encode
+from aioregistry._document import encode
 from aioregistry.server._codes import Opcode
 from tests.simulation.process import BASE, Process, Stage
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aioregistry import Removed, Resynced, Status
-from aioregistry._model import encode
+from aioregistry._document import encode
 from aioregistry.server._history import OWN, Transaction
 from aioregistry.server._tree import Created, DataChanged, Deleted
 from tests.simulation.engine import Engine

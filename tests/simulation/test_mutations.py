@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from aioregistry import SessionState, Status
-from aioregistry import _model as model
+from aioregistry import _document as document
 from aioregistry._discovery import guard, mirror, view
 from aioregistry._discovery.follower import Follower
 from aioregistry._discovery.mirror import Mirror
@@ -204,10 +204,9 @@ def every_session_is_new(patch: Patch) -> None:
 
 
 def garbage_ends_the_following(patch: Patch) -> None:
-
     def decode_or_die(data: bytes, **names: Any) -> Any:
         try:
-            return model.decode(data, **names)
+            return document.decode(data, **names)
         except Exception as error:
             raise RuntimeError("garbage") from error
 
