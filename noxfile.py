@@ -180,6 +180,13 @@ def outages(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def plots(session: nox.Session) -> None:
+    """Draw what `outages` measures: docs/plots."""
+    install(session, "plot")
+    session.run("python", "-m", "benchmarks.plots", *session.posargs)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Write the lock files anew, on the newest versions that pyproject.toml admits."""
     session.install("uv")

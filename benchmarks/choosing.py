@@ -106,20 +106,23 @@ class Calls:
         servers: by id.
         rate: calls a second of all consumers together.
         attempts: for each call, each at another instance.
+
+    Attributes:
+        failed: of each call so far, whether it did.
     """
 
     def __init__(self, draw: random.Random, servers: Mapping[str, Server], rate: float, attempts: int = 1) -> None:
         self._draw = draw
         self._servers = servers
-        self._rate = rate
+        self.rate = rate
+        self.failed: list[bool] = []
         self._attempts = attempts
-        self._failed: list[bool] = []
         self._by_second: dict[int, Counter[str]] = {}
 
     def run(self, consumers: Sequence[Consumer], seconds: float, start: float = 0.0) -> None:
-        for number in range(round(seconds * self._rate)):
-            now = start + number / self._rate
-            self._failed.append(not self._call(self._draw.choice(consumers), now))
+        for number in range(round(seconds * self.rate)):
+            now = start + number / self.rate
+            self.failed.append(not self._call(self._draw.choice(consumers), now))
 
     def _call(self, consumer: Consumer, now: float) -> bool:
         tried: set[str] = set()
@@ -138,9 +141,9 @@ class Calls:
         return False
 
     def outcome(self) -> Outcome:
-        share = self._rate / len(self._servers)
+        share = self.rate / len(self._servers)
         busiest = max(max(counts.values()) for counts in self._by_second.values())
-        return Outcome(fmean(self._failed), busiest / share)
+        return Outcome(fmean(self.failed), busiest / share)
 
 
 # ---------------------------------------------------------------- scenarios: seed and whether the rule holds → outcome
@@ -148,7 +151,10 @@ class Calls:
 
 def comeback(seed: int, with_rule: bool, strategy: Strategy[Any] | str = "round-robin") -> Outcome:
     """A hundred that live are suspect; they come back over 8 s, and each takes three times its share of calls."""
-    draw = random.Random(seed)
+    return comeback_of(random.Random(seed), with_rule, strategy).outcome()
+
+
+def comeback_of(draw: random.Random, with_rule: bool, strategy: Strategy[Any] | str) -> Calls:
     ids, rate = names(100), 2000.0
     calls = Calls(draw, {id: Server(3 * rate / len(ids)) for id in ids}, rate)
     listed = snapshot(entry(id) for id in ids)
@@ -163,7 +169,7 @@ def comeback(seed: int, with_rule: bool, strategy: Strategy[Any] | str = "round-
         now = time
         for consumer in consumers if id else ():
             consumer.picker.apply(Updated(entry(id), entry(id, suspect=True), 3), now)
-    return calls.outcome()
+    return calls
 
 
 def all_dead(seed: int, with_rule: bool) -> Outcome:

@@ -41,6 +41,7 @@ LOCKS: Final[Mapping[str, Contents]] = {
     "lint": Contents(True, ("lint",)),
     "test": Contents(True, ("test",)),
     "run": Contents(True),
+    "plot": Contents(True, ("plot", "test")),
     "package": Contents(False, ("package",)),
     "nox": Contents(False, ("nox",)),
 }

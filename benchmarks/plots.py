@@ -1,0 +1,76 @@
+"""Draws what `nox -s outages` measures, as SVG files: `python -m benchmarks.plots [--seeds N] --out docs/plots`."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+import matplotlib as mpl
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "aioregistry"  # the same figures give the same file
+
+from matplotlib import pyplot as plt  # noqa: E402 - after the choice of what draws
+
+from .choosing import Calls, comeback_of  # noqa: E402
+from .outages import CONSUMERS, TROUBLES, Tally, measured  # noqa: E402
+
+COLOURS: Final = ("#b3b3b3", "#4c78a8", "#54a24b")
+
+
+def draw_comeback(seeds: Sequence[int], out: Path) -> None:
+    """Failed calls by the second while a hundred suspects come back, with and without panic."""
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for label, with_rule, colour in (("suspects last", False, COLOURS[0]), ("panic=0.5", True, COLOURS[1])):
+        runs = [by_second(comeback_of(random.Random(seed), with_rule, "round-robin")) for seed in seeds]
+        axes.plot([100 * fmean(values) for values in zip(*runs, strict=True)], label=label, color=colour, linewidth=2)
+    axes.set(xlabel="seconds since the first came back", ylabel="failed calls, %", ylim=(-2, 100))
+    axes.set_title("100 live instances are suspect and come back over 8 s")
+    axes.legend(frameon=False)
+    save(figure, out / "comeback.svg")
+
+
+def by_second(calls: Calls) -> list[float]:
+    size = round(calls.rate)
+    return [fmean(calls.failed[start : start + size]) for start in range(0, len(calls.failed), size)]
+
+
+def draw_outages(found: Mapping[str, Mapping[str, list[Tally]]], out: Path) -> None:
+    """Of the picks those that reached an instance, by trouble and consumer."""
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    for place, (name, colour) in enumerate(zip(CONSUMERS, COLOURS, strict=True)):
+        shares = [100 * fmean(tally.share for tally in by_consumer[name]) for by_consumer in found.values()]
+        axes.barh([row - 0.27 * (1 - place) for row in range(len(shares))], shares, 0.25, label=name, color=colour)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.set(xlabel="picks that reached an instance, %", xlim=(0, 100))
+    figure.legend(loc="outside lower center", ncols=len(CONSUMERS), frameon=False)
+    save(figure, out / "outages.svg")
+
+
+def save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    # Lines of what it writes end with blanks.
+    path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each")
+    parser.add_argument("--out", type=Path, default=Path("docs/plots"), help="the folder of the files")
+    options = parser.parse_args()
+    seeds = range(options.seeds)
+    draw_comeback(seeds, options.out)
+    draw_outages({name: measured(trouble, seeds) for name, trouble in TROUBLES.items()}, options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
