@@ -30,8 +30,8 @@ __all__ = ["ClientState", "RegistryClient", "RequestLost", "SharedSession", "Unl
 class RegistryClient(ZKClient):
     """An ``aiozk.ZKClient`` whose session is the registry's.
 
-    Its verbs (``create``, ``get``, ``set_data``, ``begin_transaction`` …) and recipes (``client.recipes.Lock`` …) work
-    as in aiozk, with these differences:
+    Its verbs (``create``, ``get``, ``set_data``, ``begin_transaction`` …) and recipes (``client.recipes.Counter`` …)
+    work as in aiozk, with these differences:
 
     - A write whose answer was lost with the connection raises :class:`RequestLost` instead of being sent again, which
       could apply it twice: look, or call what may be repeated (a lock's ``release()``, an election's ``resign()``)
@@ -40,6 +40,9 @@ class RegistryClient(ZKClient):
       after their last child.
     - Waiting ends when the session is closed or fails: every verb, ``session.ensure_safe_state()`` and
       ``session.state.wait_for(…)`` then raise ``aiozk.exc.InvalidClientState``, chained to what it failed with.
+
+    aiozk's locks, leases and elections do not notice that the session has expired: their holder goes on as the owner of
+    what another process owns by then.
 
     Every other error is ``aiozk.exc``'s for the server's code, chained to ours. A request larger than the servers'
     jute.maxbuffer raises :class:`~aioregistry._errors.RequestTooLarge` before it is sent. No verb has a deadline of its

@@ -69,6 +69,15 @@ class ZooKeeper:
         """What clients take, with a chroot where the test has only a part of a server."""
         return self.address
 
+    def new_part(self) -> str:
+        """Make an empty part of this server, under a chroot of its own, and return the connect string of that.
+
+        So tests that share a server do not see each other's services.
+        """
+        chroot = f"/part-{uuid.uuid4().hex}"
+        run_on_network(_make(self.connect_string, chroot))
+        return self.connect_string + chroot
+
     # ------------------------------------------------------------------ what may happen to sessions and connections
 
     def expire(self, session_id: int) -> None:
@@ -273,9 +282,9 @@ def _not_here(control: str) -> UsageError:
     return UsageError(f"{control}() needs the embedded server: a real ZooKeeper cannot be told to")
 
 
-async def _make(address: str, chroot: str) -> None:
-    async with aioregistry.connect(address + chroot, connect_timeout=COMMAND_TIMEOUT / 2):
-        pass  # connecting makes it
+async def _make(servers: str, chroot: str) -> None:
+    async with aioregistry.connect(servers, connect_timeout=COMMAND_TIMEOUT / 2) as registry:
+        await registry.client.create(chroot)
 
 
 async def _remove(address: str, chroot: str) -> None:

@@ -1,14 +1,14 @@
-"""The pytest plugin: ``zookeeper``, ``zookeeper_ensemble`` and ``registry``.
+"""The pytest plugin: ``zookeeper``, ``zookeeper_ensemble``, ``registry``, and variants for a module or a session.
 
 Loaded in every pytest run where aioregistry is installed, so nothing is imported before a fixture is asked for. The
-servers are synchronous fixtures, on a thread of their own; ``registry`` lives on the test's event loop, whoever runs
-it: pytest-asyncio in either mode, or anyio's plugin.
+servers are synchronous fixtures, on a thread of their own; the registries live on the test's event loop, whoever runs
+it and whatever its scope: pytest-asyncio in either mode, or anyio's plugin.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from ._servers import ZooKeeper, ZooKeeperEnsemble
 
-__all__ = ["pytest_addoption", "pytest_configure", "registry", "zookeeper", "zookeeper_ensemble"]
+__all__ = [
+    "module_registry",
+    "module_zookeeper",
+    "pytest_addoption",
+    "pytest_configure",
+    "registry",
+    "session_registry",
+    "session_zookeeper",
+    "zookeeper",
+    "zookeeper_ensemble",
+]
 
 OPTION = "--aioregistry-zookeeper"
 MARKER = "zookeeper"
@@ -46,13 +56,31 @@ def _options(request: pytest.FixtureRequest) -> dict[str, Any]:
     return dict(marker.kwargs)
 
 
-@pytest.fixture
-def zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
-    """A ZooKeeper of the test's own: the embedded server, or a part of the one given by the option."""
+def _server(request: pytest.FixtureRequest) -> ZooKeeper:
     from ._servers import RealZooKeeper, ZooKeeper
 
     real = request.config.getoption(OPTION)
-    with RealZooKeeper(real) if real else ZooKeeper(**_options(request)) as server:
+    return RealZooKeeper(real) if real else ZooKeeper(**_options(request))
+
+
+@pytest.fixture
+def zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
+    """A ZooKeeper of the test's own: the embedded server, or a part of the one given by the option."""
+    with _server(request) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
+    """A ZooKeeper that the tests of a module share; the module's marker gives its options."""
+    with _server(request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def session_zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
+    """A ZooKeeper that all tests share."""
+    with _server(request) as server:
         yield server
 
 
@@ -66,26 +94,75 @@ def zookeeper_ensemble(request: pytest.FixtureRequest) -> Iterator[ZooKeeperEnse
 
 
 @pytest.fixture
-def registry(request: pytest.FixtureRequest) -> Registry:
+def registry(request: pytest.FixtureRequest, zookeeper: ZooKeeper) -> Registry:
     """A registry on the test's ZooKeeper, connected on the test's event loop."""
-    # Each of the two plugins leaves the other's fixtures alone; a synchronous fixture can ask for either.
-    by = "anyio" if "anyio_backend" in request.fixturenames else "asyncio"
-    try:
-        connected: Registry = request.getfixturevalue(f"_registry_by_{by}")
-    except pytest.FixtureLookupError:
-        pytest.fail(
-            "`registry` needs a plugin for asynchronous tests: install pytest-asyncio, or mark the test `anyio`"
-        )
-    return connected
+    return _connected(request, "registry", zookeeper.connect_string)
 
 
 @pytest.fixture
-async def _registry_by_anyio(zookeeper: ZooKeeper) -> AsyncIterator[Registry]:
-    import aioregistry
+def module_registry(request: pytest.FixtureRequest, module_zookeeper: ZooKeeper) -> Registry:
+    """A registry on an empty part of the module's ZooKeeper, the test's own, connected on the test's event loop."""
+    return _connected(request, "module_registry", module_zookeeper.new_part())
 
-    async with aioregistry.connect(zookeeper.connect_string) as connected:
-        yield connected
 
+@pytest.fixture
+def session_registry(request: pytest.FixtureRequest, session_zookeeper: ZooKeeper) -> Registry:
+    """A registry on an empty part of the session's ZooKeeper, the test's own, connected on the test's event loop."""
+    return _connected(request, "session_registry", session_zookeeper.new_part())
+
+
+# ---------------------------------------------------------------- on whose loop
+
+_REGISTRIES: Final = ("registry", "module_registry", "session_registry")
+_SERVERS: Final = pytest.StashKey[dict[str, str]]()
+"""Of a test: what its registries connect to."""
+
+_ASYNCIO_LOOPS: Final = ("function", "class", "module", "package", "session")
+
+
+def _connected(request: pytest.FixtureRequest, name: str, servers: str) -> Registry:
+    """Return the registry *name*, connected by a fixture on the loop that the test runs on."""
+    request.node.stash.setdefault(_SERVERS, {})[name] = servers
+    try:
+        connected: Registry = request.getfixturevalue(f"_{name}_{_loop_of(request.node)}")
+    except pytest.FixtureLookupError:
+        pytest.fail(f"`{name}` needs a plugin for asynchronous tests: install pytest-asyncio, or mark the test `anyio`")
+    return connected
+
+
+def _loop_of(test: pytest.Item) -> str:
+    """Return the name of the loop that *test* runs on.
+
+    pytest-asyncio runs what is marked `asyncio`, and marks every asynchronous test in its mode `auto`, those that are
+    marked `anyio` too.
+    """
+    marker = test.get_closest_marker("asyncio")
+    if marker is None and "anyio_backend" in getattr(test, "fixturenames", ()):
+        return "by_anyio"
+    scope = None if marker is None else marker.kwargs.get("loop_scope") or marker.kwargs.get("scope")
+    return f"by_asyncio_{scope or _default_scope(test.config)}"
+
+
+def _default_scope(config: pytest.Config) -> str:
+    try:
+        return str(config.getini("asyncio_default_test_loop_scope") or "function")
+    except (KeyError, ValueError):  # no pytest-asyncio
+        return "function"
+
+
+def _by_anyio(name: str) -> Any:
+    @pytest.fixture(name=f"_{name}_by_anyio")
+    async def fixture(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
+        import aioregistry
+
+        async with aioregistry.connect(request.node.stash[_SERVERS][name]) as connected:
+            yield connected
+
+    return fixture
+
+
+for _name in _REGISTRIES:
+    globals()[f"_{_name}_by_anyio"] = _by_anyio(_name)
 
 try:
     import pytest_asyncio
@@ -93,9 +170,21 @@ except ImportError:
     pass
 else:
 
-    @pytest_asyncio.fixture
-    async def _registry_by_asyncio(zookeeper: ZooKeeper) -> AsyncIterator[Registry]:
-        import aioregistry
+    def _by_asyncio(name: str, scope: Any) -> Any:
+        # Not asynchronous itself: anyio's plugin would run it, where both are there. pytest-asyncio sets the loop.
+        @pytest_asyncio.fixture(name=f"_{name}_by_asyncio_{scope}", loop_scope=scope)  # type: ignore[type-var]
+        def fixture(request: pytest.FixtureRequest) -> Iterator[Registry]:
+            import asyncio
 
-        async with aioregistry.connect(zookeeper.connect_string) as connected:
+            import aioregistry
+
+            loop = asyncio.get_event_loop()
+            connected = loop.run_until_complete(aioregistry.connect(request.node.stash[_SERVERS][name]).__aenter__())
             yield connected
+            loop.run_until_complete(connected.aclose())
+
+        return fixture
+
+    for _name in _REGISTRIES:
+        for _scope in _ASYNCIO_LOOPS:
+            globals()[f"_{_name}_by_asyncio_{_scope}"] = _by_asyncio(_name, _scope)

@@ -389,6 +389,34 @@ async def test_what_is_not_there_and_who_may_not(chat: Chat) -> None:
     assert await status("GET", chat.where.replace("/where", "/ready")) == 200
 
 
+@pytest.mark.parametrize("host", ["rebound.example:8080", "rebound.example", "127.0.0.1.rebound.example", "[::1", ""])
+async def test_a_name_that_leads_here_opens_nothing(chat: Chat, host: str) -> None:
+    """DNS rebinding: a page of another site asks for its own name, which is this machine's address now."""
+    async with chat.http.get(chat.where, params={"room": "lobby"}) as answer:
+        server = (await answer.json())["url"].replace("ws:", "http:", 1)
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    for method, url in (
+        ("GET", f"{chat.page}rooms/lobby"),
+        ("GET", chat.page),
+        ("POST", f"{chat.page}stage/servers"),
+        ("POST", f"{chat.page}stage/servers/chat-1/kill"),
+        ("GET", server),
+        ("GET", f"{chat.where}?room=lobby"),
+    ):
+        async with chat.http.request(method, url, headers=headers) as answer:
+            assert answer.status in (400, 403), url
+
+
+async def test_no_page_speaks_to_a_chat_server(chat: Chat) -> None:
+    async with chat.http.get(chat.where, params={"room": "lobby"}) as answer:
+        server = (await answer.json())["url"]
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await chat.http.ws_connect(server, origin=chat.page.rstrip("/"))
+    assert refused.value.status == 403
+    async with chat.http.ws_connect(f"{chat.page}rooms/lobby", origin=chat.page.rstrip("/")):
+        pass  # through the gateway, it does
+
+
 async def test_a_page_is_one_person(chat: Chat) -> None:
     url = f"{chat.page}rooms/attic"
     async with people(chat.http, Ada=url) as (ada,), chat.http.ws_connect(url) as crowd:

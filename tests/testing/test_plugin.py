@@ -67,6 +67,147 @@ def test_a_users_first_tests(pytester: pytest.Pytester, runner: tuple[list[str],
     run(pytester, *arguments).assert_outcomes(passed=2)
 
 
+LISTED_ALONE = """
+async def listed_alone(registry):
+    assert await registry.services() == []  # nothing of another test's
+    async with registry.register(ServiceInstance("chat", address="10.0.0.7", port=7000)):
+        async with registry.discover("chat") as chat:
+            assert list(chat.snapshot) == ["10.0.0.7:7000"]
+"""
+
+LOOPS = """
+import asyncio
+import pytest
+import pytest_asyncio
+from aioregistry import ServiceInstance
+
+loops = {{}}  # by the name of what shares one, for they are compared by identity
+{listed_alone}
+
+async def on_loop_of(shared, registry):
+    loop = asyncio.get_running_loop()
+    assert loops.setdefault(shared, loop) is loop
+    await listed_alone(registry)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def users(registry):
+    async with registry.discover("users") as view:
+        yield view
+
+
+@pytest.mark.asyncio(loop_scope="session")
+class TestOnTheSessions:
+    async def test_one(self, registry, users):
+        await on_loop_of("session", registry)
+        assert len(await users.sync()) == 0
+
+    async def test_two(self, registry, session_registry, module_registry):
+        for each in (registry, session_registry, module_registry):
+            await on_loop_of("session", each)
+
+
+@pytest.mark.asyncio(loop_scope="package")
+async def test_on_the_packages(registry):
+    await on_loop_of("package", registry)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_on_the_modules(registry, module_registry):
+    await on_loop_of("module", registry)
+    await on_loop_of("module", module_registry)
+
+
+@pytest.mark.asyncio(loop_scope="class")
+class TestOnTheClasss:
+    async def test_one(self, registry):
+        await on_loop_of("class", registry)
+
+    @pytest.mark.parametrize("n", [1, 2])
+    async def test_two(self, registry, session_registry, n):
+        await on_loop_of("class", registry)
+        await on_loop_of("class", session_registry)
+
+    @pytest.mark.asyncio(loop_scope="function")
+    async def test_on_its_own(self, registry):
+        assert asyncio.get_running_loop() not in loops.values()
+        await listed_alone(registry)
+
+
+@pytest.mark.asyncio
+async def test_on_the_default(registry, module_registry):
+    await on_loop_of({default!r}, registry)
+    await on_loop_of({default!r}, module_registry)
+
+
+@pytest.mark.anyio
+{marked_for_both}async def test_by_whoever_runs_it(registry, session_registry):
+    await listed_alone(registry)
+    await listed_alone(session_registry)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "default", "shared"),
+    [("auto", "function", "nothing"), ("strict", "class", "nothing"), ("auto", "session", "session")],
+)
+def test_it_is_on_the_loop_that_the_test_runs_on(
+    pytester: pytest.Pytester, mode: str, default: str, shared: str
+) -> None:
+    pytester.makeconftest(ANYIO_BACKEND)
+    pytester.makepyfile(LOOPS.format(listed_alone=LISTED_ALONE, default=shared, marked_for_both=""))
+    modes = ("-o", f"asyncio_mode={mode}", "-o", f"asyncio_default_test_loop_scope={default}")
+    run(pytester, *modes).assert_outcomes(passed=10)
+
+
+def test_a_test_that_is_marked_for_both_plugins(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(ANYIO_BACKEND)
+    both = '@pytest.mark.asyncio(loop_scope="module")\n'
+    pytester.makepyfile(LOOPS.format(listed_alone=LISTED_ALONE, default="nothing", marked_for_both=both))
+    run(pytester, "-o", "asyncio_mode=strict", "-k", "whoever").assert_outcomes(passed=1, deselected=9)
+
+
+SHARED = """
+import aioregistry
+import pytest
+from aioregistry import ServiceInstance
+
+pytestmark = [{mark}, pytest.mark.zookeeper(version="3.5")]
+seen = []
+{listed_alone}
+
+async def test_one(module_registry, module_zookeeper, session_registry):
+    seen.append(module_zookeeper)
+    await listed_alone(module_registry)
+    await listed_alone(session_registry)
+    await session_registry.client.create("/left behind")
+    await module_registry.register(ServiceInstance("chat", id="left behind"))
+
+
+async def test_two(module_registry, module_zookeeper, session_registry, session_zookeeper, zookeeper):
+    assert seen == [module_zookeeper]
+    assert len({{module_zookeeper.port, session_zookeeper.port, zookeeper.port}}) == 3
+    await listed_alone(module_registry)
+    assert await session_registry.client.get_children("/") == []
+    # Everybody's parts are there for who looks at the whole server.
+    async with aioregistry.connect(session_zookeeper.connect_string) as whole:
+        assert len([each for each in await whole.client.get_children("/") if each.startswith("part-")]) == 2
+"""
+
+
+@pytest.mark.parametrize("by", ["asyncio-strict", "anyio"])
+def test_servers_that_tests_share(pytester: pytest.Pytester, by: str) -> None:
+    arguments, mark = RUNNERS[by]
+    pytester.makeconftest(ANYIO_BACKEND)
+    pytester.makepyfile(SHARED.format(mark=mark.removeprefix("@"), listed_alone=LISTED_ALONE))
+    run(pytester, *arguments).assert_outcomes(passed=2)
+
+
+def test_a_real_server_that_tests_share(pytester: pytest.Pytester, zookeeper: ZooKeeperServer) -> None:
+    pytester.makepyfile(SHARED.format(mark="pytest.mark.asyncio", listed_alone=LISTED_ALONE))
+    run(pytester, *AUTO, f"--aioregistry-zookeeper={zookeeper.address}").assert_outcomes(passed=2)
+
+
 def test_synchronous_tests_have_it_too(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -1,14 +1,16 @@
-"""Serves the page, to nobody but itself."""
+"""Serves the page, and refuses every other."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 HERE = Path(__file__).parent
 FILES = {"/": "page.html", "/page.js": "page.js", "/style.css": "style.css"}
+NAMES = {"127.0.0.1", "localhost"}  # this machine's: nobody else can have them lead anywhere
 POLICY = {"Content-Security-Policy": "default-src 'self'; img-src data:", "Cache-Control": "no-cache"}
 
 
@@ -26,8 +28,22 @@ async def show(request: web.Request) -> web.FileResponse:
 async def only_our_pages(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Refuse what pages of other sites ask for: browsers let them open WebSockets to anywhere, but say who they are."""
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2] != request.host:
+    """Refuse what pages of other sites ask for: browsers let them open WebSockets to anywhere, but say who they are.
+
+    Whoever owns a name can have it lead to this machine (DNS rebinding): a page from there names the same host twice.
+    So the host that was asked for has to be one of ours.
+    """
+    host, origin = request.host, request.headers.get("Origin")
+    if name_of(host) not in NAMES:
+        raise web.HTTPForbidden(text=f"{host} is not served here")
+    if origin is not None and origin.partition("://")[2] != host:
         raise web.HTTPForbidden(text=f"not for {origin}")
     return await handler(request)
+
+
+def name_of(host: str) -> str | None:
+    """Return the name in a Host header, None where there is none: ``localhost:8080`` asks for localhost."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

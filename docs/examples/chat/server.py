@@ -13,6 +13,7 @@ from aiohttp import web
 from aioregistry.integrations.aiohttp import Membership, member, readiness, run_app
 
 from .line import Line, accepted
+from .page import only_our_pages
 from .room import Room
 from .wire import ROOM, SERVICE, UP, Hello, Say, Up
 
@@ -67,7 +68,7 @@ def server_app(name: str, zookeeper: str, port: int, session_timeout: float) -> 
     membership = Membership(
         zookeeper, SERVICE, id=name, address="127.0.0.1", port=port, drain=LEAVING, session_timeout=session_timeout
     )
-    app = web.Application()
+    app = web.Application(middlewares=[only_our_pages])  # of which there are none here: for apps and gateways
     app.cleanup_ctx.append(member(membership))
     app.router.add_get(ROOM, ChatServer(name).enter)
     app.router.add_get("/ready", readiness)

@@ -14,11 +14,13 @@ from urllib.parse import quote
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from aioregistry import NoInstances, Ring
 from aioregistry.integrations.fastapi import Membership, lifespan, readiness
 from aioregistry.integrations.uvicorn import Server
 
+from .page import NAMES
 from .wire import SERVICE
 
 
@@ -35,6 +37,8 @@ def where_app(zookeeper: str, port: int) -> FastAPI:
         yield
 
     app = FastAPI(title="Where is my chat room?", lifespan=lifespan(member, balanced))
+    # A page of another site may have a name of its own lead here, and would read the answers then.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*NAMES, "where.registry"])
     app.add_api_route("/ready", readiness)
 
     @app.get("/where")
