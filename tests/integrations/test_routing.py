@@ -65,7 +65,7 @@ def by(registry: Any, **options: Any) -> httpx.AsyncClient:
 
 
 @pytest.mark.parametrize("client", [RegistryMiddleware, RegistryTransport])
-@pytest.mark.parametrize("name", ["", "Chat/v2", ".."])
+@pytest.mark.parametrize("name", ["", "Chat//v2", ".."])
 async def test_a_name_of_no_service_is_told_at_once(
     client: Any, name: str, zookeeper: ZooKeeperServer, chroot: str
 ) -> None:
