@@ -683,6 +683,8 @@ class Removed(msgspec.Struct, Generic[P], frozen=True):
 
     entry: Entry[P]
     zxid: int
+    invalid: Invalid | None = None
+    """Why the node shows no instance any more; None where it is gone."""
 
     @property
     def id(self) -> str:
@@ -696,6 +698,25 @@ class Removed(msgspec.Struct, Generic[P], frozen=True):
 
     def __repr__(self) -> str:
         return f"<Removed {self.instance!r}, zxid {self.zxid:#x}>"
+
+
+class Invalidated(msgspec.Struct, frozen=True):
+    """A node shows no instance, and did not before, or for another reason; ``snapshot.invalid`` has it.
+
+    For those who ask for it, see ``View.changes``. Of an instance whose node was spoiled comes a :class:`Removed`,
+    whose ``invalid`` is set, and then this.
+    """
+
+    invalid: Invalid
+    zxid: int
+
+    @property
+    def id(self) -> str:
+        """The node's name, which would be the instance's id."""
+        return self.invalid.id
+
+    def __repr__(self) -> str:
+        return f"<Invalidated {self.id!r}: {self.invalid.reason}, zxid {self.zxid:#x}>"
 
 
 class Resynced(msgspec.Struct, Generic[P], frozen=True):

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import aioregistry
-from aioregistry import Added, Change, Entry, Guard, Removed, Resynced, Snapshot, Updated
+from aioregistry import Added, Change, Entry, Guard, Invalid, Invalidated, Removed, Resynced, Snapshot, Updated
 
 from .output import Output
 from .process import DONE, cancel_this_task
-from .text import described, document
+from .text import described, document, printable
 
 KINDS: dict[type, str] = {Added: "added", Updated: "updated", Removed: "removed", Resynced: "resynced"}
 
@@ -27,28 +27,38 @@ async def watch(arguments: argparse.Namespace) -> int:
             arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
         ) as registry,
         registry.discover(arguments.name, guard=Guard() if arguments.guard else None) as view,
-        view.changes() as changes,
+        view.changes(invalid=True) as changes,
     ):
-        for line in lines(changes.start):
+        for line in lines(arguments.name, view.snapshot):
             await output.line(line)
         async for change in changes:
-            for line in lines(change):
+            for line in lines(arguments.name, change):
                 await output.line(line)
     return DONE
 
 
-def _json_lines(news: Snapshot[Any] | Change[Any]) -> Iterator[str]:
+def _json_lines(name: str, news: Snapshot[Any] | Change[Any] | Invalidated) -> Iterator[str]:
     match news:
         case Snapshot():
             yield _json("snapshot", news.as_of, instances=_documents(news))
+            yield from (_json_invalid(name, invalid, news.as_of) for invalid in news.invalid.values())
         case Resynced():
             yield _json("resynced", news.zxid, instances=_documents(news.snapshot))
+            yield from (_json_invalid(name, invalid, news.zxid) for invalid in news.snapshot.invalid.values())
+        case Invalidated():
+            yield _json_invalid(name, news.invalid, news.zxid)
+        case Removed() if news.invalid is not None:
+            return  # its node is there; why it shows no instance comes next
         case _:
             yield _json(KINDS[type(news)], news.zxid, instance=_document(news.entry))
 
 
 def _json(kind: str, zxid: int, **rest: object) -> str:
     return json.dumps({"kind": kind, "zxid": zxid, **rest})
+
+
+def _json_invalid(name: str, invalid: Invalid, zxid: int) -> str:
+    return _json("invalid", zxid, instance={"name": name, "id": invalid.id}, reason=invalid.reason)
 
 
 def _documents(snapshot: Snapshot[Any]) -> list[dict[str, Any]]:
@@ -60,17 +70,27 @@ def _document(entry: Entry[Any]) -> dict[str, Any]:
     return fields if entry.suspicion is None else fields | {"suspect": True}
 
 
-def _lines(news: Snapshot[Any] | Change[Any]) -> Iterator[str]:
+def _lines(name: str, news: Snapshot[Any] | Change[Any] | Invalidated) -> Iterator[str]:
     match news:
         case Snapshot():
             yield f"{news.name}: {len(news.confirmed)} listed"
             yield from (f"          {_described(news.entries[id])}" for id in news)
+            yield from map(_invalid, news.invalid.values())
         case Resynced():
             yield f"resynced  {len(news.snapshot.confirmed)} listed"
             for change in news.changes:
-                yield from _lines(change)
+                yield from _lines(name, change)
+            yield from map(_invalid, news.snapshot.invalid.values())
+        case Invalidated():
+            yield _invalid(news.invalid)
+        case Removed() if news.invalid is not None:
+            return
         case _:
             yield f"{KINDS[type(news)]:8}  {_described(news.entry)}"
+
+
+def _invalid(invalid: Invalid) -> str:
+    return f"invalid   {printable(f'{invalid.id}  {invalid.reason}')}"
 
 
 def _described(entry: Entry[Any]) -> str:

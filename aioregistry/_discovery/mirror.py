@@ -410,7 +410,7 @@ class Mirror:
             return
         if before is not None:
             del self.entries[name]
-            self._changes.append(Removed(before, zxid))
+            self._changes.append(Removed(before, zxid, node))
         if node is None:
             self.invalid.pop(name, None)
         else:

@@ -29,6 +29,7 @@ from aioregistry._model import (
     Difference,
     Entry,
     Invalid,
+    Invalidated,
     Removed,
     Resynced,
     Snapshot,
@@ -226,7 +227,7 @@ class View(Handle, Generic[P]):
         self._misfits: dict[str, Invalid] = {}
         self._latest: Snapshot[P] | None = None
         self._snapshots: Source[Any] = Source()
-        self._changes: Source[Change[P]] = Source()
+        self._changes: Source[Any] = Source()
         self._balancers: weakref.WeakValueDictionary[int, Balancer[P]] = weakref.WeakValueDictionary()
         self._keeper: Keeper | None = None if keep is None else self._keeper_at(keep)
         # What the process before kept, and its instances as suspects; until everything was read.
@@ -303,15 +304,25 @@ class View(Handle, Generic[P]):
         self._snapshots.attach(stream)
         return stream
 
-    def changes(self) -> Changes[P]:
+    @overload
+    def changes(self) -> Changes[P]: ...
+    @overload
+    def changes(self, *, invalid: bool) -> Stream[Change[P] | Invalidated]: ...
+    def changes(self, *, invalid: bool = False) -> Any:
         """Return a stream of the changes after its ``start``, a snapshot; applied to one snapshot they give the next.
 
         A takeover is at most one Updated. After a reconnect comes one :class:`Resynced` with the true differences; so
         it does for a consumer that lags by more than 1024 changes, in their stead. Ends when the view is closed; raises
         what ended the session.
+
+        Args:
+            invalid: whether an :class:`Invalidated` comes, too, for each node that shows no instance and did not
+                before, or for another reason. After a :class:`Resynced` its snapshot has them.
         """
         self._check()
-        stream = Changes(self)
+        if not isinstance(invalid, bool):
+            raise InvalidArgument("invalid", invalid, "give True or False")
+        stream = Changes(self, invalid=invalid)
         self._changes.attach(stream)
         return stream
 
@@ -508,7 +519,8 @@ class View(Handle, Generic[P]):
             changes = self._converted(news.changes) if self._typed else news.changes
         if self._custody is not None:
             changes = self._custody.take(changes, news, listed=len(self._entries), misfits=self._misfits)
-        self._show(changes, resynced=news.resynced)
+        misfits = [self._misfits[change.id] for change in news.changes if change.id in self._misfits]
+        self._show(changes, resynced=news.resynced, invalid=(*news.invalid, *misfits))
 
     def departed(self, id: str, czxid: int) -> None:
         """The node of *id* that was created by *czxid* is withdrawn."""
@@ -549,7 +561,7 @@ class View(Handle, Generic[P]):
             self._show(changes, resynced=False)
         return bool(changes)
 
-    def _show(self, changes: tuple[Difference[P], ...], *, resynced: bool) -> None:
+    def _show(self, changes: tuple[Difference[P], ...], *, resynced: bool, invalid: Iterable[Invalid] = ()) -> None:
         self._latest = None
         for balancer in list(self._balancers.values()):
             self._tell(balancer, changes)
@@ -558,6 +570,8 @@ class View(Handle, Generic[P]):
         else:
             for change in changes:
                 self._changes.offer(change)
+            for node in invalid:
+                self._changes.offer(Invalidated(node, self._as_of()))
         self._snapshots.offer(None)
         self._to_be_kept()
 
@@ -639,7 +653,8 @@ class View(Handle, Generic[P]):
                 self._entries[change.id] = after
                 converted.append(Added(after, change.zxid) if before is None else Updated(after, before, change.zxid))
             elif before is not None:
-                converted.append(Removed(before, change.zxid))
+                node = change.invalid if isinstance(change, Removed) else self._misfits.get(change.id)
+                converted.append(Removed(before, change.zxid, node))
         return tuple(converted)
 
     def _convert(self, entry: Entry[Any]) -> Entry[P] | None:
@@ -684,8 +699,9 @@ class Changes(Stream[Change[P]]):
     remembered, as far as they changed; when it comes back it gets the differences between those and the present ones.
     """
 
-    def __init__(self, view: View[P]) -> None:
+    def __init__(self, view: View[P], *, invalid: bool = False) -> None:
         super().__init__(CHANGES_KEPT)
+        self._invalid = invalid
         self.start: Snapshot[P] = view._current()
         self._view = view
         self._believed: dict[str, Entry[P] | None] | None = None
@@ -698,8 +714,8 @@ class Changes(Stream[Change[P]]):
     def _ready(self) -> bool:
         return self._believed is not None or super()._ready()
 
-    def _offer(self, item: Change[P]) -> None:
-        if self._ended:
+    def _offer(self, item: Change[P] | Invalidated) -> None:
+        if self._ended or (isinstance(item, Invalidated) and not self._invalid):
             return
         if self._believed is None and len(self._items) == CHANGES_KEPT:
             self._believed = {}
@@ -707,11 +723,13 @@ class Changes(Stream[Change[P]]):
                 self._miss(missed)
             self._items.clear()
         if self._believed is None:
-            super()._offer(item)
+            super()._offer(item)  # type: ignore[arg-type]  # by its type an Invalidated is only in the stream of who asks
         else:
             self._miss(item)
 
-    def _miss(self, change: Change[P]) -> None:
+    def _miss(self, change: Change[P] | Invalidated) -> None:
+        if isinstance(change, Invalidated):
+            return  # the snapshot that is given in its stead has it
         for each in change.changes if isinstance(change, Resynced) else (change,):
             believed = self._believed
             assert believed is not None

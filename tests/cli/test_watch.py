@@ -114,6 +114,35 @@ async def test_lines_for_people(zookeeper: ZooKeeperServer, judge: Judge, chroot
         assert await command.line() == 'removed   a  10.0.0.7:7000  {"zone": "é"}'
 
 
+async def test_nodes_that_show_no_instance_are_told_with_the_reason(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    service = f"{chroot}/services/chat"
+    await judge.make(f"{service}/a", instance("a"))
+    await judge.make(f"{service}/bad", b"oops")
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
+    async with Command("watch", "chat", *servers) as lines, Command("watch", "chat", "--json", *servers) as command:
+        snapshot, invalid = await objects(command, 2)
+        assert [each["id"] for each in snapshot["instances"]] == ["a"]
+        assert list(invalid) == ["kind", "zxid", "instance", "reason"]
+        assert (invalid["kind"], invalid["instance"]) == ("invalid", {"name": "chat", "id": "bad"})
+        assert invalid["reason"]
+        for expected in ("chat: 1 listed", "          a  10.0.0.7:7000", "invalid   bad  "):
+            assert (await lines.line()).startswith(expected)
+
+        await judge.make(f"{service}/worse", b"oops")
+        await judge.set_data(f"{service}/a", b"spoiled")
+        assert [(each["kind"], each["instance"]["id"]) for each in await objects(command, 2)] == [
+            ("invalid", "worse"),
+            ("invalid", "a"),
+        ]
+        assert (await lines.line()).startswith("invalid   worse  ")
+        assert (await lines.line()).startswith("invalid   a  ")
+        await judge.set_data(f"{service}/a", instance("a"))
+        (added,) = await objects(command, 1)
+        assert (added["kind"], added["instance"]["id"]) == ("added", "a")
+
+
 async def test_a_reader_that_has_enough_ends_it(zookeeper: ZooKeeperServer, chroot: str) -> None:
     async with Command("watch", "chat", "--zookeeper", f"{zookeeper.address}{chroot}") as command:
         await command.line()

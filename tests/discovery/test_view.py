@@ -501,6 +501,35 @@ async def test_syncing_looks_at_what_could_not_be_read(
         assert (await view.sync(DEADLINE)).keys() == {"secret"}
 
 
+async def test_nodes_that_are_no_instances_are_told_to_those_who_ask(found: Discovery, service: Service) -> None:
+    service.add("good", {"zone": "eu-1"})
+    async with (
+        found.view("chat", payload_type=Meta) as typed,
+        found.view("chat") as view,
+        view.changes(invalid=True) as asked,
+        typed.changes(invalid=True) as asked_typed,
+        view.changes() as not_asked,
+    ):
+        service.add("bad", data=b"{")
+        await quiet()
+        service.set("bad", data=b"[")
+        await quiet()
+        service.set("good", "misfit")
+        await quiet()
+        service.set("good", data=b"not any more")
+        await quiet()
+        expected = [("Invalidated", "bad"), ("Invalidated", "bad")]
+        spoiled = [("Removed", "good"), ("Invalidated", "good")]
+        seen = [taken(stream) for stream in (asked, asked_typed, not_asked)]  # type: ignore[arg-type]
+        assert told(seen[0]) == [*expected, ("Updated", "good"), *spoiled]
+        assert told(seen[1]) == [*expected, *spoiled, ("Invalidated", "good")]
+        assert told(seen[2]) == [("Updated", "good"), ("Removed", "good")]
+        assert seen[0][-1].invalid == seen[0][-2].invalid == view.snapshot.invalid["good"]
+        assert seen[1][2].invalid.reason.startswith("payload")
+        with pytest.raises(InvalidArgument):
+            view.changes(invalid="yes")  # type: ignore[call-overload]
+
+
 async def hide(session: DiscoverySession, change: Callable[[], None]) -> None:
     """Let something happen of which the server tells nobody."""
     session.hidden = True
