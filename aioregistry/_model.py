@@ -25,6 +25,7 @@ __all__ = [
     "Draft",
     "Entry",
     "Invalid",
+    "Invalidated",
     "Removed",
     "Resynced",
     "ServiceInstance",

@@ -11,6 +11,7 @@ import anyio
 
 from aioregistry._errors import HandleClosed, InvalidArgument, NoInstances, RegistryError, RequestTimeout, UsageError
 from aioregistry._handles import check_seconds
+from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Difference, ServiceInstance
 from aioregistry._session import Session
 from aioregistry.balancing import NOBODY, Ejection, Filter, Member, OfSuspects, Picker, Strategy, Subset
@@ -53,6 +54,7 @@ class Balancer(Generic[P]):
         self._session = session
         self._now = runtime.monotonic
         self._ended: RegistryError | None = None
+        self._repeated = IncidentLog(log)
         self._naps: dict[anyio.CancelScope, None] = {}  # of those that wait for an instance
         self._picker = Picker(
             view.snapshot,
@@ -159,17 +161,20 @@ class Balancer(Generic[P]):
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes: the view was closed, or *error* ended its session."""
         self._ended = HandleClosed(f"{self._view._title()} was closed") if error is None else error
+        self._repeated.close()
 
     def _tell_of_panic(self) -> None:
         name, panic = self._view.name, self._picker.in_panic
         if panic:
-            log.warning("%s: too few instances are confirmed: suspects are picked like all others", name)
+            text = "%s: too few instances are confirmed: suspects are picked like all others"
+            self._repeated.tell("panic", logging.WARNING, text, name)
         else:
-            log.info("%s: enough instances are confirmed: suspects are picked last again", name)
+            text = "%s: enough instances are confirmed: suspects are picked last again"
+            self._repeated.tell("panic", logging.INFO, text, name)
         self._session.emit("discovery.panic", service=name, panic=panic)
 
     def _refused(self, id: str, error: InvalidArgument) -> None:
-        log.warning("%s/%s is never picked: %s", self._view.name, id, error)
+        self._repeated.tell("refused", logging.WARNING, "%s/%s is never picked: %s", self._view.name, id, error)
         self._session.emit("discovery.refused", service=self._view.name, id=id, reason=str(error))
 
     def _dismiss(self, member: Member[P], since: float) -> None:
@@ -187,7 +192,10 @@ class Balancer(Generic[P]):
         if self._picker.in_panic != before:  # the first report of all
             self._tell_of_panic()
         if seconds is not None:
-            log.info("%s/%s failed and is set aside for %.1f s", self._view.name, member.id, seconds)
+            self._repeated.tell(
+                *("set aside", logging.INFO, "%s/%s failed and is set aside for %.1f s"),
+                *(self._view.name, member.id, seconds),
+            )
             self._session.emit("discovery.set_aside", service=self._view.name, id=member.id, seconds=seconds)
         if good:
             self._wake()

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Difference, Entry, Removed
 from aioregistry._session import Session
 
@@ -49,6 +50,7 @@ class Custody(Generic[P]):
         self._session = session
         self._mirror = mirror
         self._suspects: Suspects[P] = Suspects(guard, as_of, view.subsets)
+        self._repeated = IncidentLog(log)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
 
@@ -114,6 +116,7 @@ class Custody(Generic[P]):
         """Nothing more comes."""
         self._suspects.wake = None
         self._set_timer()
+        self._repeated.close()
 
     # ------------------------------------------------------------------ the outside
 
@@ -133,12 +136,22 @@ class Custody(Generic[P]):
         if held:
             reason = _reason(held[0])
             named = _named([entry.instance.id for entry in held])
-            log.warning("%s: %d held back, for %s: %s", self._name, len(held), reason, named)
+            self._repeated.tell(
+                ("held", reason), logging.WARNING, "%s: %d held back, for %s: %s", self._name, len(held), reason, named
+            )
         for entry in held:
             self._session.emit("discovery.held", service=self._name, id=entry.instance.id, reason=_reason(entry))
         for why in dict.fromkeys(release.why for release in released):
             ids = [release.id for release in released if release.why == why]
-            log.info("%s: %d suspect no more, %s: %s", self._name, len(ids), why, _named(ids))
+            self._repeated.tell(
+                ("released", why),
+                logging.INFO,
+                "%s: %d suspect no more, %s: %s",
+                self._name,
+                len(ids),
+                why,
+                _named(ids),
+            )
         for release in released:
             self._session.emit("discovery.released", service=self._name, id=release.id, why=release.why)
 

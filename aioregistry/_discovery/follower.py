@@ -328,7 +328,7 @@ class Follower:
 
     def _start_over(self, error: BaseException) -> None:
         """Ask for everything anew after a rest, unless there is a new connection before."""
-        log.info("%s is read anew: %s", self.path, error)
+        self._repeated.tell("anew", logging.INFO, "%s is read anew: %s", self.path, error)
         self._let_go()
         self.note_freshness()
         self._rest = self._session.runtime.uniform(RETRY / 2, RETRY)

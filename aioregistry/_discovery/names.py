@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from aioregistry._errors import NoAuth, NoNode, RegistryError, ServerError, SessionClosed
+from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import Exists, GetChildren, WatchedEvent
 from aioregistry._session import Session
 from aioregistry._streams import Source, Stream
@@ -24,6 +25,7 @@ class ServiceNames:
         self._session = session
         self._path = path
         self._names: tuple[str, ...] | None = None
+        self._repeated = IncidentLog(log)
         self._source: Source[tuple[str, ...]] = Source()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -73,6 +75,7 @@ class ServiceNames:
         source, self._source = self._source, Source()
         self._task = self._names = None
         source.close(error)
+        self._repeated.close()
 
     async def _follow(self) -> None:
         stop_observing = self._session.observe(self._wake.set)  # watches are gone with a session: look again
@@ -85,7 +88,7 @@ class ServiceNames:
                 except NoAuth:
                     raise
                 except ServerError as error:  # overloaded, say
-                    log.info("%s is listed again in a while: %s", self._path, error)
+                    self._repeated.tell("again", logging.INFO, "%s is listed again in a while: %s", self._path, error)
                     await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
                     continue
                 if names != self._names:

@@ -22,6 +22,7 @@ from aioregistry._errors import (
     UsageError,
 )
 from aioregistry._handles import Handle, check_seconds, finished
+from aioregistry._incident_log import IncidentLog
 from aioregistry._markers import root_of
 from aioregistry._model import (
     Added,
@@ -225,6 +226,7 @@ class View(Handle, Generic[P]):
         # Of an untyped view the mirror's own; of a typed one converted, and what does not fit aside.
         self._entries: dict[str, Entry[P]] = {}
         self._misfits: dict[str, Invalid] = {}
+        self._repeated = IncidentLog(log)
         self._latest: Snapshot[P] | None = None
         self._snapshots: Source[Any] = Source()
         self._changes: Source[Any] = Source()
@@ -586,6 +588,7 @@ class View(Handle, Generic[P]):
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes."""
+        self._repeated.close()
         if self._custody is not None:
             self._custody.close()
         for balancer in list(self._balancers.values()):
@@ -662,7 +665,9 @@ class View(Handle, Generic[P]):
         try:
             return entry.with_payload_type(self._payload_type)
         except InvalidInstance as error:
-            log.warning("the payload of %s/%s does not fit: %s", self.name, id, error.reason)
+            self._repeated.tell(
+                "misfit", logging.WARNING, "the payload of %s/%s does not fit: %s", self.name, id, error.reason
+            )
             self._misfits[id] = Invalid(id, error.reason, entry.owner, entry.czxid, entry.mzxid)
             return None
 

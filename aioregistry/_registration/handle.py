@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OnConflict", "OnDisplaced", "Registration", "Status"]
 
-_log = logging.getLogger("aioregistry.registration")
-
 P = TypeVar("P")
 T = TypeVar("T")
 
@@ -350,7 +348,8 @@ class Registration(Handle, Generic[P]):
             data = foreign.call(encode, instance)
         except foreign.ForeignError as failure:  # the payload was changed since it was given
             self._unpublishable = True
-            _log.warning("%s: what the servers grant is not published: %s", self.path, failure)
+            text = "%s: what the servers grant is not published: %s"
+            self._withdrawals.repeated.tell("unpublished", logging.WARNING, text, self.path, failure)
             return
         self._instance = instance
         worker.publish(data)
@@ -372,7 +371,7 @@ class Registration(Handle, Generic[P]):
 
     def _tell(self, status: Status) -> None:
         self._told, self._told_at = status, self._session.runtime.monotonic()
-        _log.info("%r", self)
+        self._withdrawals.repeated.tell(("status", status.value), logging.INFO, "%r", self)
         self._session.emit("registration.status", path=self.path, status=status.value, owner=self.owner)
         self._statuses.offer(status)
         if status is Status.PRESUMED_GONE and self._worker is not None:

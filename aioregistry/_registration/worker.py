@@ -39,6 +39,7 @@ from aioregistry._errors import (
     Unimplemented,
     session_name,
 )
+from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import CreateContainer, EventKind, GetData, Message, MultiReply, Reply, Sync, WatchedEvent
 from aioregistry._session.states import ENDED
 
@@ -108,6 +109,8 @@ class Withdrawals:
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
         self._marker_root: MarkerRoot | None = None
+        self.repeated = IncidentLog(_log)
+        """What many registrations may say at once."""
 
     def marker_root(self, session: Session) -> MarkerRoot:
         """Return what makes the root of the markers, the same for all registrations of *session*."""
@@ -131,6 +134,7 @@ class Withdrawals:
         tasks = [worker.task for worker in self._workers.values() if worker.task is not None]
         if tasks:
             await asyncio.wait(tasks)
+        self.repeated.close()
 
     def patience(self, timeout: float, session: Session) -> float:
         """Return how many of *timeout* seconds are left to wait for an answer of servers that may be silent.
@@ -209,6 +213,7 @@ class Worker:
         self._reading: asyncio.Future[Any] | None = None
         self._marked = target.marker is not None
         self._marker_root = withdrawals.marker_root(session)
+        self._repeated = withdrawals.repeated
         self._failures = 0
         self._waiting_for = 0
         """The session that has the id and was told of; 0: none."""
@@ -470,7 +475,8 @@ class Worker:
 
     def _take_over(self, sight: Observation) -> Message[Any]:
         node = _there(sight)
-        _log.info("%s: taking over from session %s", self._target.path, session_name(node.owner))
+        owner = session_name(node.owner)
+        self._repeated.tell("takeover", logging.INFO, "%s: taking over from session %s", self._target.path, owner)
         self._session.emit("registration.takeover", path=self._target.path, owner=node.owner)
         self._writes()
         self._sent = self._desired
@@ -489,16 +495,16 @@ class Worker:
         if owner == self._waiting_for:
             return
         self._waiting_for = owner
-        _log.warning(
-            "%s: session %s has this id; it is listed here when that node goes", self._target.path, session_name(owner)
-        )
+        text = "%s: session %s has this id; it is listed here when that node goes"
+        self._repeated.tell("waiting", logging.WARNING, text, self._target.path, session_name(owner))
         if self.displaced is not None:
             self.displaced = RegistrationDisplaced(self._target.path, owner)
             self._changed()
 
     def _yield(self, sight: Observation) -> None:
         displaced = RegistrationDisplaced(self._target.path, _there(sight).owner)
-        _log.warning("%s%s", displaced, "; it is listed again when that node goes" if self._standby else "")
+        then = "; it is listed again when that node goes" if self._standby else ""
+        self._repeated.tell("displaced", logging.WARNING, "%s%s", displaced, then)
         self.displaced, self._waiting_for = displaced, displaced.owner
         if not self._standby:
             self._end(displaced)
@@ -537,11 +543,12 @@ class Worker:
         if what in _TRUSTING and self._failures <= FREE_ATTEMPTS:
             return None
         pause = self._pause()
-        _log.log(
-            logging.WARNING if self._failures == 1 else logging.DEBUG,
-            "%s%s: %s; looking again in %.2f s",
-            *(self._target.path, " cannot be withdrawn" if self._leaving else "", error, pause),
-        )
+        text = "%s%s: %s; looking again in %.2f s"
+        told = (self._target.path, " cannot be withdrawn" if self._leaving else "", error, pause)
+        if self._failures == 1:
+            self._repeated.tell("failed", logging.WARNING, text, *told)
+        else:
+            _log.debug(text, *told)
         return pause
 
     def _refused(self, error: RegistryError) -> bool:

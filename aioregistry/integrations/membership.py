@@ -614,7 +614,8 @@ class _Term:
             except NoAddress as error:
                 if settings.wait:
                     raise
-                _log.warning("%s is not registered yet: %s", self._service, error)
+                if str(error) != str(self.failure):  # once for each reason
+                    _log.warning("%s is not registered yet: %s", self._service, error)
                 self.failure = error
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

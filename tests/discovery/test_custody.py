@@ -288,6 +288,27 @@ async def test_a_consumer_that_lags_gets_the_true_differences(
         assert sorted(chat.snapshot.suspects) == IDS[2:8]
 
 
+async def test_a_mass_departure_that_trickles_is_few_lines(
+    found: Discovery, service: Service, session: DiscoverySession, caplog: pytest.LogCaptureFixture
+) -> None:
+    many = [f"m{number}" for number in range(60)]
+    service.fill(many)
+    with caplog.at_level(logging.INFO, "aioregistry.discovery"):
+        async with found.view("chat", guard=LONG) as view:
+            await expire_all_while_away(service, session)
+            for id in [*IDS, *many]:
+                service.add(id)
+                await quiet()
+            for id in many:
+                service.remove(id)
+                await quiet()
+            assert len(view.snapshot.suspects) == len(many)
+    for word in ("held back", "suspect no more"):
+        lines = [record.getMessage() for record in caplog.records if word in record.getMessage()]
+        assert 2 <= len(lines) <= 10, lines  # the first, counts at most once a second, the summary
+    assert len(events(session, "discovery.held")) == len(IDS) + 2 * len(many)
+
+
 # ---------------------------------------------------------------- markers
 
 

@@ -530,6 +530,23 @@ async def test_nodes_that_are_no_instances_are_told_to_those_who_ask(found: Disc
             view.changes(invalid="yes")  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("payload_type", [Any, Meta])
+async def test_a_node_that_is_spoiled_again_and_again_is_few_lines(
+    found: Discovery,
+    service: Service,
+    session: DiscoverySession,
+    caplog: pytest.LogCaptureFixture,
+    payload_type: Any,
+) -> None:
+    async with found.view("chat", payload_type=payload_type):
+        service.add("bad", data=b"0")
+        for number in range(100):
+            await quiet()
+            service.set("bad", number, data=None if payload_type is Meta else b"%d" % number)
+        await quiet()
+    assert 2 <= len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 10
+
+
 async def hide(session: DiscoverySession, change: Callable[[], None]) -> None:
     """Let something happen of which the server tells nobody."""
     session.hidden = True
