@@ -447,9 +447,10 @@ def _on_accepted(machine: Machine, event: Accepted) -> Step:
 
 def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, sent: float) -> Step:
     said: tuple[Command, ...] = ()
-    if machine.state is SessionState.SUSPENDED and session_id != machine.session_id:
-        # What was announced before was a read-only server's invention: this is another session.
-        machine, said = _announced(machine, SessionState.EXPIRED)
+    if session_id != machine.session_id:
+        # Servers other than Apache's grant another session instead of refusing ours (ClickHouse Keeper), which may live
+        # on there until it times out. Where there was none, what was announced was a read-only server's invention.
+        machine, said = _left(machine)
     primed = machine._replace(
         phase=Phase.PRIMING,
         session_id=session_id,
@@ -475,22 +476,33 @@ def _on_refused(machine: Machine, event: Refused) -> Step:
 
 
 def _ended(machine: Machine) -> Step:
-    """The session is no more: forget it, and say so where it was known."""
-    dropped = (Drop(machine.connection),)
+    """A server says that the session is no more."""
+    dropped = Drop(machine.connection)
+    machine, said = _left(machine)
+    return _offline(machine, failures=0), (dropped, *said)
+
+
+def _left(machine: Machine, *, lost_history: bool = False) -> Step:
+    """Leave the session behind, however it ended: forget it, keep its id, and say so where it was known.
+
+    In a new history (*lost_history*) ids of sessions are given anew: only the last can have been in a copy of it.
+    """
     said: tuple[Command, ...] = ()
+    ended = machine.session_id
     if machine.state is SessionState.SUSPENDED:  # else it was never announced, or as expired already
         machine, said = _announced(machine, SessionState.EXPIRED)
-    forgotten = _offline(
-        machine,
+    if lost_history:
+        # zxid 0: to the watches everything is news, since nothing of the new history is known.
+        machine = machine._replace(last_zxid=0, history=machine.history + 1, earlier_ids=())
+    left = machine._replace(
         session_id=0,
         password=bytes(16),
         evidence=float("-inf"),
-        earlier_ids=(*machine.earlier_ids, machine.session_id)[-_EARLIER_IDS_KEPT:],
+        earlier_ids=(*machine.earlier_ids, *([ended] if ended else []))[-_EARLIER_IDS_KEPT:],
         silent=0,
-        failures=0,
         **_UNSUSPICIOUS,
     )
-    return forgotten, (*dropped, *said)
+    return left, said
 
 
 def _on_silently_closed(machine: Machine, event: Lost) -> Step:
@@ -550,33 +562,16 @@ def _on_probed(machine: Machine, event: Probed) -> Step:
 def _put_back(machine: Machine, event: Probed) -> Step:
     """The ensemble was put back to a copy that has our session in it: what that owns there is a ghost's."""
     found: tuple[Command, ...] = (RollBack(machine.last_zxid, event.zxid, proven=True),)
-    said: tuple[Command, ...] = ()
-    if machine.state is SessionState.SUSPENDED:
-        machine, said = _announced(machine, SessionState.EXPIRED)
-    forgotten = _offline(
-        machine,
-        session_id=0,
-        password=bytes(16),
-        evidence=float("-inf"),
-        last_zxid=0,
-        history=machine.history + 1,
-        earlier_ids=(machine.session_id,),
-        silent=0,
-        failures=0,
-        **_UNSUSPICIOUS,
-    )
-    return forgotten, (*found, Drop(event.connection), *said)
+    machine, said = _left(machine, lost_history=True)
+    return _offline(machine, failures=0), (*found, Drop(event.connection), *said)
 
 
 def _rolled_back(machine: Machine, event: Probed, *, proven: bool) -> Step:
     found: tuple[Command, ...] = (RollBack(machine.last_zxid, event.zxid, proven),)
-    if machine.state is SessionState.SUSPENDED:
-        machine, said = _announced(machine, SessionState.EXPIRED)
-        found += said
-    # zxid 0: to the watches everything is news, since nothing of the new history is known.
-    started = machine._replace(last_zxid=0, history=machine.history + 1, earlier_ids=(), evidence=float("-inf"))
-    primed, commands = _taken(started, *machine.probe, event.sent)
-    return primed._replace(last_zxid=event.zxid), (*found, *commands)
+    probe = machine.probe
+    left, said = _left(machine, lost_history=True)
+    primed, commands = _taken(left._replace(earlier_ids=()), *probe, event.sent)
+    return primed._replace(last_zxid=event.zxid), (*found, *said, *commands)
 
 
 # ---- priming and serving

@@ -629,6 +629,12 @@ class Session:
         else:
             what = "accepted the session, and has not answered since"
             self._attempts.begin(str(connection.endpoint), what, self.runtime.wall())
+            offered = self._machine.session_id
+            if offered and self._machine.phase is Phase.HANDSHAKING and reply.session_id != offered:
+                log.warning(
+                    "%s granted session %s instead of refusing or resuming ours, %s, which may own nodes until it ends",
+                    connection.endpoint, session_name(reply.session_id), session_name(offered),
+                )  # fmt: skip
             self._step(
                 Accepted(
                     connection.number, reply.session_id, reply.password, reply.timeout_ms / 1000, reply.read_only, sent

@@ -98,13 +98,15 @@ def events(machine: Machine) -> Iterator[Event]:
     """What may happen to *machine*, with few but telling values."""
     number = machine.connection
     offered = machine.phase is Phase.HANDSHAKING or machine.question is Question.RECOGNISE
-    granted = machine.session_id if machine.session_id and offered else fresh_id(machine)
+    granted = [machine.session_id if machine.session_id and offered else fresh_id(machine)]
+    if machine.session_id and offered and not machine.earlier_ids:
+        granted.append(fresh_id(machine))  # some servers grant another one to whoever offers one
     for kind in PRODUCIBLE[machine.phase] | ALWAYS:
         if kind is Dialed:
             yield Dialed(1)
         elif kind is Accepted:
-            for read_only, sent in product((False, True), (0.0, 100.0)):
-                yield Accepted(number, granted, b"password", TIMEOUT, read_only, sent)
+            for id, read_only, sent in product(granted, (False, True), (0.0, 100.0)):
+                yield Accepted(number, id, b"password", TIMEOUT, read_only, sent)
         elif kind is Refused:
             yield from (Refused(number, read_only) for read_only in (False, True))
         elif kind is Probed:
@@ -242,6 +244,10 @@ class TestTheSession:
             if isinstance(event, Refused):
                 assert before.phase is Phase.HANDSHAKING or before.question is Question.RECOGNISE
                 assert not event.read_only
+            elif isinstance(event, Accepted):
+                assert before.phase is Phase.HANDSHAKING
+                assert not event.read_only
+                assert after.session_id == event.session_id
             else:
                 assert isinstance(event, Probed)
                 (found,) = [command for command in commands if isinstance(command, RollBack)]
@@ -249,12 +255,20 @@ class TestTheSession:
                 assert found.proven or event.now - before.behind_since >= 1.5 * TIMEOUT
 
     def test_it_is_forgotten_when_it_ended(self, steps: Steps) -> None:
+        met = set()
         for before, event, after, _ in steps:
-            if isinstance(event, Refused) and before.session_id and not after.session_id:
+            if before.session_id in (0, after.session_id) or isinstance(event, Probed):
+                continue
+            met.add(type(event))
+            assert before.session_id in after.earlier_ids
+            assert after.last_zxid == before.last_zxid
+            if isinstance(event, Refused):
                 assert after.password == NO_SESSION
                 assert after.evidence == float("-inf")
-                assert before.session_id in after.earlier_ids
-                assert after.last_zxid == before.last_zxid
+            else:
+                assert isinstance(event, Accepted)
+                assert after.evidence == event.sent
+        assert met == {Refused, Accepted}
 
     def test_expired_is_told_of_the_one_that_ended(self, steps: Steps) -> None:
         for before, _, _, commands in steps:

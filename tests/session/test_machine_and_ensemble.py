@@ -67,6 +67,7 @@ class Manner(enum.Enum):
     HANGS = enum.auto()
     CUT_OFF = enum.auto()  # from its leader: answers what it can alone
     ALONE = enum.auto()  # serves reads without a quorum
+    REPLACES = enum.auto()  # the session of whoever offers one, which lives on, by another; as ClickHouse Keeper does
 
 
 @dataclass
@@ -147,6 +148,7 @@ class Ensemble:
         self.quorum = True
         self.now = 0.0
         self.invented: set[int] = set()
+        self.replaced: set[int] = set()
         self._ids = 0
 
     def commit(self) -> int:
@@ -204,7 +206,9 @@ class Ensemble:
             self._alone(link, asked)
         elif asked.last_zxid > server.zxid:
             self.hang_up(link)
-        elif asked.session_id == 0:
+        elif asked.session_id == 0 or server.manner is Manner.REPLACES:
+            if asked.session_id:
+                self.replaced.add(asked.session_id)
             server.zxid = self.commit()
             link.session_id = self.next_id()
             password = bytes([link.session_id % 256])
@@ -324,6 +328,9 @@ class World(RuleBasedStateMachine):
     def happen(self, event: Event) -> None:
         before = self.learned()
         self.machine, commands = step(before, event)
+        left = before.session_id != self.machine.session_id and before.session_id != 0
+        if left and before.history == self.machine.history and before.session_id not in self.machine.earlier_ids:
+            raise Violated("Owned", f"session {before.session_id} was left and is not remembered as ours")
         for command in commands:
             self.carry_out(before, command)
 
@@ -357,7 +364,8 @@ class World(RuleBasedStateMachine):
         assert told.session_id == before.session_id
         lost = self.granted[told.session_id] != self.ensemble.history
         presumed = bool(self.rollbacks) and not self.rollbacks[-1].proven
-        if told.session_id in self.ensemble.sessions and not lost and not presumed:
+        replaced = told.session_id in self.ensemble.replaced
+        if told.session_id in self.ensemble.sessions and not lost and not presumed and not replaced:
             raise Violated("Legal", f"session {told.session_id} is told expired, and alive")
 
     def rolled_back(self, before: Machine, found: RollBack) -> None:
@@ -579,7 +587,7 @@ class World(RuleBasedStateMachine):
             return
         self.heal()
         ensemble, held, rollbacks_before = self.ensemble, self.learned(), len(self.rollbacks)
-        alive = held.session_id in ensemble.sessions
+        alive = held.session_id in ensemble.sessions and held.session_id not in ensemble.replaced
         self.settle()
         machine, rollbacks = self.machine, self.rollbacks[rollbacks_before:]
         assert machine.phase is Phase.SERVING
@@ -655,6 +663,11 @@ def takes_a_loss_for_the_end(machine: Machine, event: Lost) -> Any:
     )
 
 
+def forgets_what_was_replaced(machine: Machine, event: Accepted) -> Any:
+    after, commands = module._on_accepted(machine, event)
+    return after._replace(earlier_ids=machine.earlier_ids), commands
+
+
 def never_probes(machine: Machine, event: RoundFailed) -> Any:
     return machine._replace(failures=machine.failures + 1), ()
 
@@ -668,7 +681,7 @@ def never_believes_a_probe(machine: Machine, event: Probed) -> Any:
 
 
 DEFECTS: dict[tuple[Phase, type[Any]], list[Any]] = {
-    (Phase.HANDSHAKING, Accepted): [accepts_anybodys_session],
+    (Phase.HANDSHAKING, Accepted): [accepts_anybodys_session, forgets_what_was_replaced],
     (Phase.HANDSHAKING, Lost): [takes_a_loss_for_the_end],
     (Phase.OFFLINE, RoundFailed): [never_probes],
     (Phase.PROBING, Probed): [believes_any_probe, never_believes_a_probe],

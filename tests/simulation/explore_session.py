@@ -80,6 +80,7 @@ def twin(world: World) -> World:
     ensemble.servers = [shallow(server) for server in ensemble.servers]
     ensemble.sessions = {id: shallow(session) for id, session in ensemble.sessions.items()}
     ensemble.invented = set(ensemble.invented)
+    ensemble.replaced = set(ensemble.replaced)
     other.links = {number: shallow(link) for number, link in world.links.items()}
     for link in other.links.values():
         link.to_server, link.to_client = link.to_server.copy(), link.to_client.copy()
@@ -240,7 +241,7 @@ class _Shown:
         world = self.world
         heard = self.since(world.contact[id]) if id in world.contact else None
         granted = self.present(world.granted[id]) if id in world.granted else None
-        return heard, granted, id in world.offered, id in world.ended_by_hand
+        return heard, granted, id in world.offered, id in world.ended_by_hand, id in world.ensemble.replaced
 
     def link(self, link: Link) -> Hashable:
         ends: list[Hashable] = []

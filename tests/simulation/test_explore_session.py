@@ -5,10 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable
 from itertools import chain
+from types import MappingProxyType
 
 import pytest
 
-from tests.session.test_machine_and_ensemble import DatesByArrival, LearnsFromEverybody, World
+from aioregistry._session import machine as module
+from aioregistry._session.machine import Accepted, Phase
+from tests.session.test_machine_and_ensemble import (
+    DatesByArrival,
+    LearnsFromEverybody,
+    Manner,
+    World,
+    forgets_what_was_replaced,
+)
 from tests.simulation.explore_session import OneSession, key, twin, what_goes_well, what_goes_wrong
 from tests.simulation.search import Move, search
 
@@ -27,6 +36,28 @@ def test_a_wrong_habit_is_found(world: type[World], guarantee: str) -> None:
     found = search(OneSession(1, world), faults=1, seconds=60.0)
     assert str(found.violation).startswith(guarantee), found.violation
     assert len(found.story) == 8  # the shortest there is
+
+
+class Replacing(World):
+    """Among servers that grant another session to whoever offers one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for server in self.ensemble.servers:
+            server.manner = Manner.REPLACES
+
+
+def test_sessions_that_are_replaced_without_a_refusal_violate_nothing() -> None:
+    found = search(OneSession(CONNECTIONS, Replacing), faults=1, seconds=60.0)
+    assert found.violation is None, found.story
+    assert found.closed
+
+
+def test_a_session_that_was_replaced_and_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = (Phase.HANDSHAKING, Accepted)
+    monkeypatch.setattr(module, "_TABLE", MappingProxyType({**module._TABLE, place: forgets_what_was_replaced}))
+    found = search(OneSession(CONNECTIONS, Replacing), faults=1, seconds=60.0)
+    assert str(found.violation).startswith("Owned"), found.violation
 
 
 def moves(world: World) -> list[Move[World]]:

@@ -1,0 +1,45 @@
+"""Servers that grant a new session to whoever offers an old one, which lives on; as ClickHouse Keeper does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aioregistry
+from aioregistry import SessionState, Status
+from tests.integration.scene import DEADLINE, instance_of, until
+from tests.support.frames import Frame, FrameProxy
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer
+
+T = 6.0
+
+
+def forgetful(frame: Frame) -> bytes:
+    """The handshake without its session and password."""
+    if frame.up and frame.opcode == frame.xid == 0 and len(frame.body) >= 44:
+        return frame.body[:16] + bytes(8) + frame.body[24:28] + bytes(16) + frame.body[44:]
+    return frame.body
+
+
+async def test_what_the_replaced_session_owns_is_taken_over(own_zookeeper: ZooKeeperServer) -> None:
+    async with (
+        Judge(own_zookeeper.address) as judge,
+        FrameProxy((own_zookeeper.host, own_zookeeper.port), forgetful) as frames,
+        aioregistry.connect(frames.address, session_timeout=T) as registry,
+        registry.register(instance_of("chat")) as registration,
+        registry.discover("chat") as view,
+    ):
+        session, mine = registry.session, [registry.session.id]
+        for _ in range(3):
+            states = session.states()
+            frames.cut()
+            async with asyncio.timeout(DEADLINE):
+                seen = [await anext(states) for _ in range(3)]
+            assert seen == [SessionState.SUSPENDED, SessionState.EXPIRED, SessionState.CONNECTED]
+            await until(lambda: registration.status is Status.LIVE)
+            assert session.id not in mine
+            assert session.earlier_ids == tuple(mine)
+            mine.append(session.id)
+            assert await judge.owner(registration.path) == session.id
+            assert set(await view.sync(DEADLINE)) == {"a"}
+    assert registration.withdrawn
