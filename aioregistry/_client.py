@@ -52,7 +52,7 @@ class RegistryClient(ZKClient):
     Args:
         session: the session to use. It is shared: ephemeral nodes made here live until it ends, and ``close()`` of the
             client leaves it alone.
-        chroot: the path that every path of the client is under; it is expected to be there.
+        chroot: the path that every path of the client is under; it is expected to be there (a registration makes it).
         default_acl: the ACL of nodes created without one.
     """
 
@@ -63,7 +63,7 @@ class RegistryClient(ZKClient):
 
     async def start(self) -> None:
         """Wait until the session is connected. Raises ``aiozk.exc.InvalidClientState`` when it ended."""
-        # aiozk's also makes the chroot, as a container: that is the registry's part, which may have been told not to.
+        # aiozk's also makes the chroot, as a container: here only a registration does.
         await self.session.start()
 
 

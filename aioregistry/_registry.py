@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
+import logging
 import ssl
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -19,14 +19,13 @@ from ._errors import (
     ConnectionLost,
     ConnectTimeout,
     InvalidArgument,
-    NodeExists,
     NoNode,
     SessionFailed,
 )
 from ._handles import Handle, check_seconds, finished
 from ._model import ServiceInstance
 from ._paths import check_name, check_path, place_of
-from ._protocol import OPEN_ACL, Create2, Exists
+from ._protocol import OPEN_ACL, Exists
 from ._registration import OnConflict, OnDisplaced, Registration, Withdrawals
 from ._runtime import Runtime, SystemRuntime
 from ._session import Session, parse_hosts
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Registry", "connect"]
 
 P = TypeVar("P")
+
+log = logging.getLogger("aioregistry.registry")
 
 DEFAULT_SESSION_TIMEOUT = 10.0
 """Seconds; aiozk's and kazoo's default, and within what a server with the usual tick of 2 s grants (4 to 40 s)."""
@@ -92,7 +93,9 @@ def connect(
             given.
         wait: False enters at once and connects when there is a server, however long that takes.
         base_path: the path under which services are kept, below the chroot.
-        create_chroot: False refuses a chroot that is not there instead of creating it.
+        create_chroot: a registration makes a chroot that is not there; False refuses it instead, on entering and on
+            registering. Whoever only reads makes nothing: a missing chroot is told at WARNING, and is empty until
+            somebody makes it.
         auth: credentials as pairs of scheme and secret, such as ``("digest", "user:password")``, given on every
             connection.
         acl: the ACL of every node that is created; everybody may do everything unless given.
@@ -340,6 +343,8 @@ class Registry(Handle):
 
     async def _open(self) -> None:
         self._session.start()
+        if self._chroot and not self._wait:
+            self._look_for_chroot_later()
         # anyio loads its backend when it is first asked for anything, which takes 20 ms: now, while the connection is
         # made, and not when a process that has to end withdraws.
         anyio.CancelScope()
@@ -361,33 +366,46 @@ class Registry(Handle):
         await session.wait_connected(self._connect_timeout)
         try:
             async with asyncio.timeout_at(until):
-                # Again after a lost connection: what is there already does no harm.
-                while not await self._has_chroot():
+                while not await self._looked_for_chroot():
                     await session.wait_connected()
         except TimeoutError:
-            why = f"accepted a session; chroot={self._chroot!r} was not found or made in time"
+            why = f"accepted a session; chroot={self._chroot!r} was not looked for in time"
             raise ConnectTimeout(str(session.hosts), self._connect_timeout, {str(session.server): why}) from None
 
-    async def _has_chroot(self) -> bool:
-        """Return whether the chroot is there, made if need be; False for a connection that was lost meanwhile."""
-        if not self._chroot:
-            return True
+    async def _looked_for_chroot(self) -> bool:
+        """Look for the chroot and tell where it is missing; return False for a connection that was lost meanwhile."""
         try:
-            try:
+            if self._chroot:
                 await self._session.request(Exists(self._chroot))
-            except NoNode:
-                if not self._create_chroot:
-                    raise ChrootMissing(self._chroot) from None
-                await self._create_each(self._chroot)
+        except NoNode:
+            if not self._create_chroot:
+                raise ChrootMissing(self._chroot) from None
+            self._tell_of_missing_chroot()
         except ConnectionLost:
             return False
         return True
 
-    async def _create_each(self, path: str) -> None:
-        parts = path.split("/")
-        for depth in range(2, len(parts) + 1):
-            with contextlib.suppress(NodeExists):
-                await self._session.request(Create2("/".join(parts[:depth]), b"", self._acl))
+    def _look_for_chroot_later(self) -> None:
+        """Look for the chroot when there is a connection, for those that do not wait for one."""
+
+        def look() -> None:
+            if self._session.connected:
+                _ = self._session.submit(Exists(self._chroot), answered)
+
+        def answered(answer: asyncio.Future[Any]) -> None:
+            error = answer.exception()
+            if isinstance(error, NoNode):
+                self._tell_of_missing_chroot()
+            if error is None or isinstance(error, NoNode):
+                stop()
+
+        stop = self._session.observe(look)
+
+    def _tell_of_missing_chroot(self) -> None:
+        made = (
+            "a registration makes it" if self._create_chroot else "create_chroot=False leaves it to others to make it"
+        )
+        log.warning("chroot=%r does not exist: it is empty for whoever reads; %s", self._chroot, made)
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()

@@ -35,6 +35,7 @@ def run(command: Coroutine[Any, Any, int]) -> int:
     """Run *command* to its end, or to a signal that asks to end, which cancels it; return the exit code."""
     # A command speaks by its own lines; without a handler Python prints the library's warnings between them.
     logging.getLogger("aioregistry").addHandler(logging.NullHandler())
+    logging.getLogger("aioregistry.registry").addHandler(_told_on_stderr())  # what else nobody would say
     try:
         return asyncio.run(_until_signalled(command))
     except BrokenPipeError:
@@ -48,6 +49,12 @@ def run(command: Coroutine[Any, Any, int]) -> int:
         return _fail(FAILED, error)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _told_on_stderr() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("aioregistry: warning: %(message)s"))
+    return handler
 
 
 async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:

@@ -159,7 +159,7 @@ def _one_server(address: str) -> tuple[str, int]:
         servers, chroot = parse_hosts(address)
     except InvalidArgument as error:
         raise InvalidArgument("address", error.value, error.reason) from None
-    if len(servers) != 1 or chroot:
+    if len(servers) != 1 or chroot or not address.rstrip().endswith(f":{servers[0][1]}"):
         raise InvalidArgument("address", address, "give one server as host:port")
     return servers[0]
 

@@ -54,6 +54,16 @@ async def test_instances(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) 
         assert second.split()[:5] == ["bad", "-", "0x0", "-", "invalid"]
 
 
+async def test_a_typing_error_in_the_chroot_is_told_and_not_created(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    code, stdout, stderr = await outcome("list", "--zookeeper", f"{zookeeper.address}{chroot}/typo")
+    assert (code, stdout) == (0, "")
+    (line,) = stderr.splitlines()
+    assert f"chroot='{chroot}/typo' does not exist" in line
+    assert await judge.node(f"{chroot}/typo") is None
+
+
 async def test_nobody_there(zookeeper: ZooKeeperServer, chroot: str) -> None:
     servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
     assert await outcome("list", *servers) == (0, "", "")

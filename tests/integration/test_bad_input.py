@@ -43,7 +43,7 @@ from tests.support import wire
 from tests.support.checkers import check_contained, check_converged, check_owned
 from tests.support.judge import Judge
 from tests.support.wire import Operation
-from tests.support.zookeeper import RELEASE, ZooKeeperServer
+from tests.support.zookeeper import ZooKeeperServer
 
 LONG = 60.0
 """Seconds: the timeout of sessions, which none of this is to end."""
@@ -167,25 +167,44 @@ async def test_hosts_that_nobody_answers_at(bystander: Bystander, servers: str, 
     check_contained(told=[str(caught.value)], names=names, lost=await bystander.lost())
 
 
-async def test_a_chroot_is_made_or_missed(zookeeper: ZooKeeperServer, judge: Judge, bystander: Bystander) -> None:
+async def test_a_chroot_is_made_by_a_registration_or_missed(
+    zookeeper: ZooKeeperServer, judge: Judge, bystander: Bystander, caplog: pytest.LogCaptureFixture
+) -> None:
     chroot = f"{bystander.registry.base_path}/deep/down"
     missing = aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG, create_chroot=False)
     with pytest.raises(ChrootMissing) as caught:
         _ = await missing
     check_contained(told=[str(caught.value)], names=[f"chroot={chroot!r}"], lost=await bystander.lost())
     assert await judge.node(chroot) is None
-    async with aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG):
+    caplog.clear()
+    async with (
+        aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=LONG) as registry,
+        registry.discover("chat") as view,
+    ):
+        assert (list(view.snapshot), await registry.services()) == ([], [])
+        told = [record.getMessage() for record in caplog.records if record.name == "aioregistry.registry"]
+        check_contained(told=told, names=[f"chroot={chroot!r}"])
+        assert await judge.node(chroot) is None
+        async with registry.register(instance()):
+            await view.wait_for(lambda snapshot: len(snapshot) == 1, timeout=LONG)
         assert await judge.node(chroot) is not None
 
 
-async def test_a_chroot_is_made_though_replies_get_lost(proxy: ZooKeeperProxy, judge: Judge, chroot: str) -> None:
-    losses = [proxy.lose_next_reply(opcode) for opcode in (wire.EXISTS, wire.CREATE2)]
-    if RELEASE < (3, 6):
-        # The first connection ends with a question that is unknown, and with a read that was sent behind it.
-        losses[0] = proxy.lose_next_reply(wire.EXISTS)
-    async with aioregistry.connect(f"{proxy.address}{chroot}/deep/down", session_timeout=LONG) as registry:
-        assert all(loss.happened for loss in losses)
-        assert await judge.node(registry.base_path.removesuffix("/services")) is not None
+async def test_a_missing_chroot_is_told_to_whoever_does_not_wait(
+    proxy: ZooKeeperProxy, judge: Judge, chroot: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    missing = f"{chroot}/typo"
+    proxy.lose_next_reply(wire.EXISTS)
+    async with aioregistry.connect(f"{proxy.address}{missing}", session_timeout=LONG, wait=False) as registry:
+        async with asyncio.timeout(LONG):
+            while not (told := [each.getMessage() for each in caplog.records if each.name == "aioregistry.registry"]):
+                await asyncio.sleep(0.01)
+        check_contained(told=told, names=[f"chroot={missing!r}"])
+        assert await registry.services() == []
+        proxy.cut()
+        assert await registry.services() == []
+    assert [each.name for each in caplog.records].count("aioregistry.registry") == 1
+    assert await judge.node(missing) is None
 
 
 async def test_a_chroot_that_is_not_found_in_time(proxy: ZooKeeperProxy, bystander: Bystander) -> None:

@@ -38,9 +38,10 @@ async def exists(server: ZooKeeper, path: str) -> bool:
 
 
 async def test_data_is_kept_lost_and_restored(server: ZooKeeper) -> None:
-    async with aioregistry.connect(f"{server.address}/kept"):
+    async with aioregistry.connect(server.address) as registry:
+        await registry.client.create("/kept")
         before = server.backup()
-    async with aioregistry.connect(f"{server.address}/later"):
+        await registry.client.create("/later")
         address = server.address
         server.stop()
         server.start()
