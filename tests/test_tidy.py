@@ -102,7 +102,15 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "addresses", "model", "paths", "balancing", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
-    "cli": {"server", "errors", "model", "document", "registration", ""},  # what is refused is refused before any wait
+    "cli": {
+        "server",
+        "errors",
+        "paths",
+        "model",
+        "document",
+        "registration",
+        "",
+    },  # what is refused is refused before any wait
     "__main__": {"cli"},
 }
 

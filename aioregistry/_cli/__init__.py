@@ -12,13 +12,24 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import __version__
 
 __all__ = ["main"]
 
 DEFAULT_SERVERS = "127.0.0.1:2181"
+MAX_PORT = 65535
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong on one line that does a terminal no harm: whoever calls chose the words that it repeats."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and *message*, exit code 2."""
+        from .text import printable
+
+        super().error(printable(message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="aioregistry", description="A service registry on Apache ZooKeeper: who is there, and staying there."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -119,7 +130,7 @@ def _add_server(commands: Commands) -> None:
         "its address when it listens. Nothing is kept when it ends.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=2181, help="0 for any free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=2181, help="0 for any free one (default: %(default)s)")
     parser.add_argument(
         "--version", choices=["3.5", "3.8", "3.9"], default="3.8", help="the release to behave like (%(default)s)"
     )
@@ -149,6 +160,12 @@ def _add_session_timeout(parser: argparse.ArgumentParser, default: float) -> Non
         default=default,
         help="how long ZooKeeper waits for a silent client (default: %(default)s; the server has bounds of its own)",
     )
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, which is a number within 0..{MAX_PORT}")
+    return int(text)
 
 
 def _json(text: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,53 +11,64 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aioregistry
-from aioregistry import Entry, Invalid, Registry, RequestTimeout, Snapshot
+from aioregistry import Entry, Invalid, Registry, RegistryError, RequestTimeout, Snapshot
 from aioregistry._errors import session_name
+from aioregistry._paths import check_name
 
 from .process import DONE
-from .text import document, place, printable
+from .text import document, payload_of, place, printable, to_json
 
 
 async def list_(arguments: argparse.Namespace) -> int:
     """Print what is there now and end."""
+    if arguments.name is not None:
+        check_name("name", arguments.name)  # before anything is waited for
     async with aioregistry.connect(
         arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
     ) as registry:
         try:
             async with asyncio.timeout(arguments.session_timeout):
-                text = await _text(registry, arguments.name, arguments.json)
+                text = await _text(registry, arguments)
         except TimeoutError:
             raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
     # Only now: a pager that stands still holds up nothing any more.
-    sys.stdout.write(text)
+    sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
     sys.stdout.flush()
     return DONE
 
 
-async def _text(registry: Registry, name: str | None, as_json: bool) -> str:
-    return await (_services(registry, as_json) if name is None else _instances(registry, name, as_json))
+async def _text(registry: Registry, arguments: argparse.Namespace) -> str:
+    if arguments.name is None:
+        return await _services(registry, arguments.json)
+    return await _instances(registry, arguments.base_path, arguments.name, arguments.json)
 
 
 async def _services(registry: Registry, as_json: bool) -> str:
     names = await registry.services()
-    return _array({"name": name} for name in names) if as_json else "".join(f"{name}\n" for name in names)
+    return _array({"name": name} for name in names) if as_json else "".join(f"{printable(name)}\n" for name in names)
 
 
-async def _instances(registry: Registry, name: str, as_json: bool) -> str:
+async def _instances(registry: Registry, base_path: str, name: str, as_json: bool) -> str:
     async with registry.discover(name, guard=None) as view:
         snapshot = view.snapshot
+    if not snapshot and not snapshot.invalid:
+        path = f"{base_path.rstrip('/')}/{name.strip('/')}"
+        if not await registry.client.exists(path):
+            raise RegistryError(
+                f"there is no service {name!r} below {base_path}: aioregistry list shows those there are"
+            )
     return _array(_objects(snapshot)) if as_json else _table(_rows(snapshot))
 
 
 def _array(objects: Iterable[dict[str, Any]]) -> str:
-    return json.dumps(list(objects), indent=2) + "\n"
+    return to_json(list(objects), indent=2) + "\n"
 
 
 def _objects(snapshot: Snapshot[Any]) -> Iterator[dict[str, Any]]:
     for id in snapshot:
         entry = snapshot.entries[id]
-        created = datetime.fromtimestamp(entry.created, UTC).isoformat(timespec="milliseconds")
-        yield {**document(entry.instance), "owner": session_name(entry.owner), "created": created, "invalid": None}
+        owner, created = session_name(entry.owner), _moment(entry.created)
+        yield {**document(entry.instance), "owner": owner, "created": created, "invalid": None}
     for invalid in snapshot.invalid.values():
         yield {"id": invalid.id, "owner": session_name(invalid.owner), "created": None, "invalid": invalid.reason}
 
@@ -74,12 +84,20 @@ def _rows(snapshot: Snapshot[Any]) -> Iterator[tuple[str, ...]]:
 def _row(entry: Entry[Any]) -> tuple[str, ...]:
     instance = entry.instance
     state = "listed" if instance.enabled else "draining"
-    payload = json.dumps(document(instance)["payload"], ensure_ascii=False)
-    return instance.id, place(instance), session_name(entry.owner), _age(time.time() - entry.created), state, payload
+    age = "?" if _moment(entry.created) is None else _age(time.time() - entry.created)
+    return instance.id, place(instance), session_name(entry.owner), age, state, payload_of(instance)
 
 
 def _invalid_row(invalid: Invalid) -> tuple[str, ...]:
     return invalid.id, "-", session_name(invalid.owner), "-", "invalid", invalid.reason
+
+
+def _moment(seconds: float) -> str | None:
+    """Return a time as text; None where it is none that a calendar has: it is whatever the server says."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _age(seconds: float) -> str:

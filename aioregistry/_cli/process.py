@@ -18,6 +18,7 @@ from .._errors import (
     RegistrationDisplaced,
     RegistryError,
 )
+from .text import printable
 
 DONE, FAILED, USAGE, DISPLACED = range(4)
 
@@ -91,7 +92,7 @@ def cancel_this_task() -> Callable[[], object]:
 
 def _fail(code: int, error: Exception) -> int:
     advice = next((f" ({text})" for kind, text in ADVICE.items() if isinstance(error, kind)), "")
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = printable(" ".join(str(error).split())) or type(error).__name__
     with contextlib.suppress(OSError):  # a terminal that went away; the exit code tells
         print(f"aioregistry: {line}{advice}", file=sys.stderr)
     return code

@@ -14,6 +14,7 @@ from aioregistry._registration.reach import check_reachable, only_here
 
 from .output import Output
 from .process import DONE, cancel_this_task
+from .text import printable
 
 
 async def register(arguments: argparse.Namespace) -> int:
@@ -60,7 +61,7 @@ async def _tell_statuses(registration: Registration[Any], output: Output) -> Non
     async for status in registration.statuses():
         displaced = registration.displaced if status is Status.DISPLACED else None
         reason = "" if displaced is None else f" by session {session_name(displaced.owner)}"
-        await output.line(f"{instance.name}/{instance.id} {status.name}{reason}")
+        await output.line(printable(f"{instance.name}/{instance.id} {status.name}{reason}"))
     cause = await registration.wait_closed()
     if cause is not None:
         raise cause

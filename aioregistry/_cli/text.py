@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+import re
+from typing import Any, Final
 
 from .._document import encode
 from .._model import ServiceInstance
@@ -21,8 +23,13 @@ def described(instance: ServiceInstance[Any]) -> str:
     if not instance.enabled:
         parts.append("draining")
     if instance.payload is not None:
-        parts.append(json.dumps(document(instance)["payload"], ensure_ascii=False))
+        parts.append(payload_of(instance))
     return printable("  ".join(parts))
+
+
+def payload_of(instance: ServiceInstance[Any]) -> str:
+    """Return the payload of *instance* as JSON for people, in their alphabets; to be made :func:`printable`."""
+    return json.dumps(_finite(document(instance)["payload"]), ensure_ascii=False)
 
 
 def place(instance: ServiceInstance[Any]) -> str:
@@ -34,5 +41,34 @@ def place(instance: ServiceInstance[Any]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return *text* without what moves a cursor: anybody may write a node, and a terminal obeys what it is shown."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    """Return *text* with escapes for what moves a cursor, turns a line around, breaks it, or is not seen.
+
+    Anybody may write a node or name a service, and a terminal obeys what it is shown.
+    """
+    return "".join(c if c.isprintable() and not _UNSEEN.match(c) else _escaped(c) for c in text)
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return *value* as JSON that does a terminal no harm: in ASCII, without control characters.
+
+    Numbers that JSON has no form for are text, as Jackson writes them: ``"Infinity"``.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+# Printable to Python, and nothing to the eye: fillers, joiners and selectors of variants, and a blank of Braille.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U0001d159\U000e0100-\U000e01ef]"
+)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import aioregistry
 from aioregistry import Added, Change, Entry, Guard, Invalid, Invalidated, Removed, Resynced, Snapshot, Updated
+from aioregistry._paths import check_name
 
 from .output import Output
 from .process import DONE, cancel_this_task
-from .text import described, document, printable
+from .text import described, document, printable, to_json
 
 KINDS: dict[type, str] = {Added: "added", Updated: "updated", Removed: "removed", Resynced: "resynced"}
 
 
 async def watch(arguments: argparse.Namespace) -> int:
     """Print the present state of a service and every change, until cancelled or until nobody reads."""
+    check_name("name", arguments.name)  # before anything is waited for
     lines = _json_lines if arguments.json else _lines
     async with (
         Output(sys.stdout, cancel_this_task()) as output,
@@ -54,7 +55,7 @@ def _json_lines(name: str, news: Snapshot[Any] | Change[Any] | Invalidated) -> I
 
 
 def _json(kind: str, zxid: int, **rest: object) -> str:
-    return json.dumps({"kind": kind, "zxid": zxid, **rest})
+    return to_json({"kind": kind, "zxid": zxid, **rest})
 
 
 def _json_invalid(name: str, invalid: Invalid, zxid: int) -> str:
@@ -73,7 +74,7 @@ def _document(entry: Entry[Any]) -> dict[str, Any]:
 def _lines(name: str, news: Snapshot[Any] | Change[Any] | Invalidated) -> Iterator[str]:
     match news:
         case Snapshot():
-            yield f"{news.name}: {len(news.confirmed)} listed"
+            yield f"{printable(news.name)}: {len(news.confirmed)} listed"
             yield from (f"          {_described(news.entries[id])}" for id in news)
             yield from map(_invalid, news.invalid.values())
         case Resynced():
@@ -94,5 +95,5 @@ def _invalid(invalid: Invalid) -> str:
 
 
 def _described(entry: Entry[Any]) -> str:
-    doubt = "" if entry.suspicion is None else f"  suspect: {entry.suspicion.reason}"
+    doubt = "" if entry.suspicion is None else f"  suspect: {printable(entry.suspicion.reason)}"
     return f"{described(entry.instance)}{doubt}"

@@ -40,6 +40,8 @@ class Settings:
         for name in ("tick_time", "container_check_interval", "max_buffer"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(name, getattr(self, name), "must be positive")
+        if not 0 <= self.port <= 65535:
+            raise InvalidArgument("port", self.port, "must be within 0..65535")
         if not 0 <= self.server_id <= 254:
             raise InvalidArgument("server_id", self.server_id, "must be within 0..254")
         if self.min_timeout_ms > self.max_timeout_ms:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from aioregistry._cli.list_ import _age
+from aioregistry import Entry, Snapshot
+from aioregistry._cli.list_ import _age, _objects, _rows
+from aioregistry._cli.text import document, payload_of, to_json
+from aioregistry._document import decode
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.cli.command import Command, outcome
 from tests.cli.test_watch import FIELDS, instance
@@ -64,10 +68,14 @@ async def test_a_typing_error_in_the_chroot_is_told_and_not_created(
     assert await judge.node(f"{chroot}/typo") is None
 
 
-async def test_nobody_there(zookeeper: ZooKeeperServer, chroot: str) -> None:
+async def test_nobody_there(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
     assert await outcome("list", *servers) == (0, "", "")
     assert await outcome("list", "--json", *servers) == (0, "[]\n", "")
+    advice = "there is no service 'chat' below /services: aioregistry list shows those there are"
+    assert await outcome("list", "chat", "--json", *servers) == (1, "", f"aioregistry: {advice}\n")
+    assert await outcome("list", "chat", *servers) == (1, "", f"aioregistry: {advice}\n")
+    await judge.make(f"{chroot}/services/chat")
     assert await outcome("list", "chat", "--json", *servers) == (0, "[]\n", "")
     assert await outcome("list", "chat", *servers) == (0, "ID  ADDRESS  OWNER  AGE  STATE  PAYLOAD\n", "")
 
@@ -76,7 +84,10 @@ async def test_a_server_that_never_answers(proxy: ZooKeeperProxy, chroot: str) -
     for _ in range(100):  # more often than it is asked
         proxy.lose_next_reply(GET_CHILDREN)
     servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "1")
-    assert await outcome("list", *servers) == (1, "", "aioregistry: no answer within --session-timeout 1 s\n")
+    code, stdout, stderr = await outcome("list", *servers)
+    assert (code, stdout) == (1, "")
+    assert "GetChildren" in stderr or "no answer within --session-timeout 1 s" in stderr
+    assert stderr.count("\n") == 1
 
 
 async def test_what_is_listed_does_not_move_the_cursor(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
@@ -84,6 +95,62 @@ async def test_what_is_listed_does_not_move_the_cursor(zookeeper: ZooKeeperServe
     code, stdout, _ = await outcome("list", "chat", "--zookeeper", f"{zookeeper.address}{chroot}")
     assert code == 0
     assert all(line.isprintable() for line in stdout.splitlines())
+
+
+# Turns the line around, hides a part of it, breaks it, is not seen; a name that is fine is shown as it is.
+HARMFUL = ["pay\u202etset", "a\u200bb", "c\u2066d", "e\u2028f", "g\u3164h", "i\u00a0j", "k\u00adl", "m\ufe0fn"]
+
+
+def is_harmless(text: str) -> bool:
+    kinds = {unicodedata.category(character) for character in text if character != "\n"}
+    return not kinds & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} and not set(text) & set("\u3164\u00a0\ufe0f")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+async def test_what_is_printed_does_a_terminal_no_harm(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, options: tuple[str, ...]
+) -> None:
+    for name in (*HARMFUL, "ümläut"):
+        await judge.make(f"{chroot}/services/{name}")
+        await judge.make(f"{chroot}/services/chat/{name}", instance(name, {name: name}, address=name))
+        await judge.make(f"{chroot}/services/chat/bad {name}", name.encode())
+    await judge.make(f"{chroot}/services/chat/del", instance("del", "\x7f"))
+    await judge.make(
+        f"{chroot}/services/chat/half", instance("half", None).replace(b'"payload": null', b'"payload": "\\ud800"')
+    )
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
+    for arguments in (("list",), ("list", "chat"), ("list", HARMFUL[0]), ("list", "no\u202esuch")):
+        _, stdout, stderr = await outcome(*arguments, *options, *servers)
+        assert is_harmless(stdout + stderr)
+        assert "Traceback" not in stderr
+    code, stdout, _ = await outcome("list", *options, *servers)
+    names = [each["name"] for each in json.loads(stdout)] if options else stdout.splitlines()
+    assert code == 0
+    assert len(names) == len(HARMFUL) + 2
+    assert {"chat", "ümläut"} <= set(names)
+
+
+@pytest.mark.parametrize("arguments", [("no\u202esuch",), ("list", "a\u2028b\x1b/.."), ("watch", "\u202e\x1b")])
+async def test_what_is_refused_is_told_without_harm(arguments: tuple[str, ...]) -> None:
+    code, stdout, stderr = await outcome(*arguments)
+    assert (code, stdout) == (2, "")
+    assert is_harmless(stderr)
+
+
+@pytest.mark.parametrize("ctime", [-(2**63), -1, 0, 2**53, 2**63 - 1])
+def test_a_time_of_the_servers_may_be_any(ctime: int) -> None:
+    made = Entry(decode(instance("a", None)), 7, 1, 1, 0, ctime / 1000, ctime / 1000)
+    snapshot = Snapshot("chat", {"a": made}, {}, as_of=1)
+    (shown,) = _objects(snapshot)
+    assert shown["created"] is None or datetime.fromisoformat(shown["created"]).timestamp() == ctime / 1000
+    assert len(list(_rows(snapshot))) == 2
+
+
+def test_numbers_beyond_a_floats_range_are_text() -> None:
+    beyond = decode(instance("a", None).replace(b'"payload": null', b'"payload": [1e999, -1e999, {"a": 1e999}]'))
+    expected = ["Infinity", "-Infinity", {"a": "Infinity"}]
+    assert json.loads(to_json(document(beyond)))["payload"] == expected
+    assert json.loads(payload_of(beyond)) == expected
 
 
 @pytest.mark.parametrize(

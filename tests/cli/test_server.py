@@ -38,7 +38,8 @@ async def test_a_port_that_is_taken() -> None:
     assert f"127.0.0.1:{port} cannot be listened on: " in stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("arguments", [("--version", "3.4"), ("--port", "x")])
+@pytest.mark.parametrize("arguments", [("--version", "3.4"), ("--port", "x"), ("--port", "99999"), ("--port=-1",)])
 async def test_usage(arguments: tuple[str, ...]) -> None:
-    code, stdout, _ = await outcome("server", *arguments)
+    code, stdout, stderr = await outcome("server", *arguments)
     assert (code, stdout) == (2, "")
+    assert arguments[-1].removeprefix("--port=") in stderr.splitlines()[-1]
