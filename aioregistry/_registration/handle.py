@@ -317,6 +317,11 @@ class Registration(Handle, Generic[P]):
             await finished(asyncio.get_running_loop().create_task(self._close(), name=f"withdraw {self._title()}"))
             raise
 
+    def _leave(self) -> None:
+        """Begin to withdraw as far as that is quick; closing is to follow."""
+        if self._worker is not None:
+            self._worker.leave()
+
     async def _close(self) -> None:
         assert self._worker is not None, "only what was opened is closed"
         timeout = self._session.timeout / 3 if self._close_timeout is None else self._close_timeout

@@ -40,12 +40,24 @@ from aioregistry._errors import (
     session_name,
 )
 from aioregistry._incident_log import IncidentLog
-from aioregistry._protocol import CreateContainer, EventKind, GetData, Message, MultiReply, Reply, Sync, WatchedEvent
+from aioregistry._protocol import (
+    CreateContainer,
+    Delete,
+    EventKind,
+    GetData,
+    Message,
+    Multi,
+    MultiReply,
+    Reply,
+    Sync,
+    WatchedEvent,
+)
 from aioregistry._session.states import ENDED
 
 from .marker_root import MarkerRoot
 from .plan import Action, Desired, Goal, Node, plan
 from .remedies import Remedy, remedy
+from .together import Together
 from .transactions import Target, ancestors, change, creation, parent_creation, takeover, withdrawal
 
 if TYPE_CHECKING:
@@ -108,9 +120,18 @@ class Withdrawals:
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
+        self._closing: dict[Worker, float] = {}
+        """Those that are being withdrawn, and since when (boot clock), the earliest first."""
         self._marker_root: MarkerRoot | None = None
         self.repeated = IncidentLog(_log)
         """What many registrations may say at once."""
+        self._together: Together | None = None
+
+    def together(self, session: Session) -> Together:
+        """Return what sends withdrawals of *session*."""
+        if self._together is None:
+            self._together = Together(session)
+        return self._together
 
     def marker_root(self, session: Session) -> MarkerRoot:
         """Return what makes the root of the markers, the same for all registrations of *session*."""
@@ -124,9 +145,14 @@ class Withdrawals:
         self._workers[path] = worker
         return former
 
-    def end(self, path: str, worker: Worker) -> None:
-        """Nothing is left of *worker*'s."""
-        if self._workers.get(path) is worker:
+    def closing(self, worker: Worker, now: float) -> None:
+        """*worker* withdraws from *now* on (boot clock)."""
+        self._closing[worker] = now
+
+    def end(self, path: str, worker: Worker, *, gone: bool) -> None:
+        """*worker* has ended; *gone*: nothing is left of it."""
+        self._closing.pop(worker, None)
+        if gone and self._workers.get(path) is worker:
             del self._workers[path]
 
     async def over(self) -> None:
@@ -141,8 +167,9 @@ class Withdrawals:
 
         One silence costs one bound, however many are closed in it: who was closed before has waited already.
         """
-        now = session.runtime.boot()
-        waited = max((now - worker.closed_at for worker in self._workers.values()), default=0.0)
+        if not self._closing:
+            return timeout
+        waited = session.runtime.boot() - next(iter(self._closing.values()))
         silent = waited > 0.0 and session.evidence_age() >= waited
         return max(timeout - waited, 0.0) if silent else timeout
 
@@ -179,8 +206,6 @@ class Worker:
         self.cause: Exception | None = None
         """Why it ended, where it did not end by being closed."""
         self.closing = False
-        self.closed_at = float("inf")
-        """When the closing began (boot clock)."""
         self.task: asyncio.Task[None] | None = None
 
         self._session = session
@@ -211,6 +236,8 @@ class Worker:
         self._stale = False
         """Something happened to the node since it was last read."""
         self._reading: asyncio.Future[Any] | None = None
+        self._answer: asyncio.Future[Any] | None = None
+        """That of a withdrawal which was sent before the task came to it."""
         self._marked = target.marker is not None
         self._marker_root = withdrawals.marker_root(session)
         self._repeated = withdrawals.repeated
@@ -286,6 +313,18 @@ class Worker:
             return HandleClosed(f"the registration of {self._target.path} is closed")
         return SessionClosed(f"the session that {self._target.path} was registered in is closed")
 
+    def leave(self) -> None:
+        """Begin to withdraw, if that needs no look; :meth:`close` is to follow.
+
+        Of ten thousand that close at once the tasks alone take seconds: by then the withdrawals are on their way.
+        """
+        sight, session = self._sight, self._session
+        if self._leaving or sight is None or not session.connected or session.read_only or self._claim is None:
+            return
+        self.closing = True
+        if self._planned(sight) is Action.WITHDRAW:
+            self._answer = self._withdrawals.together(session).submit(self._withdraw(sight))
+
     async def close(self, timeout: float) -> None:
         """Withdraw, and end; return after *timeout* seconds at most.
 
@@ -293,7 +332,9 @@ class Worker:
         another worker takes it over.
         """
         patience = self._withdrawals.patience(timeout, self._session)
-        self.closing, self.closed_at = True, self._session.runtime.boot()
+        self.closing = True
+        if not self._finished:
+            self._withdrawals.closing(self, self._session.runtime.boot())
         self._woken.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -370,12 +411,16 @@ class Worker:
         """Do the next thing; return the seconds to rest after it, if any."""
         sight = self._sight or self._foregone()
         action = None if sight is None else self._planned(sight)
-        message = Sync(self._target.path) if sight is None or action is None else _PREPARE[action](self, sight)
-        if message is None:
-            self._failures = 0
-            return self._session.runtime.uniform(PERIOD / 2, PERIOD)
         try:
-            error = await self._exchange(action, message)
+            if self._answer is not None or action is Action.WITHDRAW:
+                action = Action.WITHDRAW
+                error = await self._withdrawn_by_now(sight)
+            else:
+                message = Sync(self._target.path) if sight is None or action is None else _PREPARE[action](self, sight)
+                if message is None:
+                    self._failures = 0
+                    return self._session.runtime.uniform(PERIOD / 2, PERIOD)
+                error = await self._exchange(action, message)
         except (ServerError, PoisonRequest) as unreadable:
             error = unreadable
         return None if error is None else await self._remedied(action, error)
@@ -430,6 +475,28 @@ class Worker:
             self._saw(Observation(node, zxid))
         return error
 
+    async def _withdrawn_by_now(self, sight: Observation | None) -> _Refusal | None:
+        """Withdraw what is seen, perhaps with others, unless that was begun; return what it failed with.
+
+        Its success says all that a look behind it would: that the node, ours by the version, is gone.
+        """
+        answer, self._answer = self._answer, None
+        if answer is None:
+            assert sight is not None, "what is withdrawn was seen"
+            answer = self._withdrawals.together(self._session).submit(self._withdraw(sight))
+        self._sight, self._reading, self._stale = None, None, False
+        try:
+            await asyncio.wait([answer])
+        except asyncio.CancelledError:
+            answer.cancel()  # what was not sent yet is not sent any more
+            raise
+        error = _error_of(answer)
+        if error is None:
+            self._saw(Observation(None, answer.result().zxid))
+        elif remedy(Action.WITHDRAW, error) in (Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER) and not self._stale:
+            self._sight = sight  # it is the marker that was refused, and nothing of the transaction was applied
+        return error
+
     def _saw(self, sight: Observation) -> None:
         session, node = self._session, sight.node
         self._sight = sight
@@ -482,7 +549,7 @@ class Worker:
         self._sent = self._desired
         return takeover(self._target, self._sent.data, node.version)
 
-    def _withdraw(self, sight: Observation) -> Message[Any]:
+    def _withdraw(self, sight: Observation) -> Multi | Delete:
         node = _there(sight)
         return withdrawal(self._target, node.version, node.czxid, marked=self._marked)
 
@@ -603,7 +670,7 @@ class Worker:
     # ------------------------------------------------------------------ the end
 
     def _surely_gone(self) -> bool:
-        return self._writer == 0
+        return self._writer in (0, self._session.closed_id)
 
     def _release(self, error: Exception | None, *, up_to: int) -> None:
         """Tell those who wait for a revision up to that number."""
@@ -652,8 +719,7 @@ class Worker:
             cause.__cause__ = defect
             self._stop(cause)
         self._stop(None)
-        if self._surely_gone():
-            self._withdrawals.end(self._target.path, self)
+        self._withdrawals.end(self._target.path, self, gone=self._surely_gone())
 
 
 _PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | None]]] = MappingProxyType(
@@ -666,7 +732,6 @@ _PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | N
         Action.YIELD: Worker._yield,
         Action.REFUSE_CONFLICT: Worker._refuse_conflict,
         Action.REFUSE_OBSTACLE: Worker._refuse_obstacle,
-        Action.WITHDRAW: Worker._withdraw,
         Action.FINISH: Worker._finish,
     }
 )

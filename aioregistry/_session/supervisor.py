@@ -143,6 +143,8 @@ class Session:
         self.hosts = hosts
         self.max_request = max_request
         self.failure: RegistryError | None = None
+        self.closed_id = 0
+        """The session that a server has said to have closed as it was asked to, with all that it owned; 0: none."""
         self.watches: SessionWatches = SessionWatches(self)
         self._auth, self._tls, self._hook = tuple(auth), tls, hook
         self._machine = Machine(timeout, allow_read_only)
@@ -515,7 +517,13 @@ class Session:
             self._watched.disconnected()
 
     def _close_session(self, command: CloseSession) -> None:
-        _ = self._dialed[command.connection].submit(CloseSessionMessage())
+        closed = self._machine.session_id if self._machine.phase is Phase.CLOSING else 0  # else it is a probe's
+
+        def answered(answer: asyncio.Future[Reply[Any]]) -> None:
+            if closed and not answer.cancelled() and answer.exception() is None:
+                self.closed_id = closed
+
+        _ = self._dialed[command.connection].submit(CloseSessionMessage(), answered)
 
     def _prime_later(self, command: Prime) -> None:
         self._news_since = command.relative_zxid  # the task does it, by the machine's phase

@@ -37,8 +37,6 @@ class Place:
         self.session.connect()
         self.withdrawals = Withdrawals()
         self.handles: list[Registration[Any]] = []
-        self.told: list[Registration[Any]] = []
-        """Those that say that they were withdrawn."""
         self.tasks: list[asyncio.Future[Any]] = []
 
     @property
@@ -66,13 +64,9 @@ class Place:
 
     def check(self) -> None:
         sessions = [*self.session.earlier_ids, self.session.id]
-        told = [handle for handle in self.handles if handle.withdrawn]
-        if self.open is None and self.handles:  # else the node is wanted
-            # The last must be right from now on; another one when it says so first: a later one may have been listed.
-            for handle in {handle for handle in told if handle not in self.told} | {self.handles[-1]}:
-                if handle.withdrawn is not None:
-                    check_withdrawn(withdrawn=handle.withdrawn, sessions=sessions, owner=self.owner)
-        self.told = told
+        # A former one may have said so truly before the last one was listed.
+        if self.open is None and self.handles and self.handles[-1].withdrawn is not None:
+            check_withdrawn(withdrawn=self.handles[-1].withdrawn, sessions=sessions, owner=self.owner)
 
     async def over(self) -> None:
         """Everybody has closed, and ZooKeeper is well: nothing is left."""

@@ -109,6 +109,7 @@ class FakeSession:
         self.max_request = 0xFFFFF
         self.server = Endpoint("zk", 2181, "127.0.0.1")
         self.failure: RegistryError | None = None
+        self.closed_id = 0
         self.watches = FakeWatches()
         self.observers: list[Callable[[], None]] = []
         self.known: dict[int, bool] = {}
@@ -240,11 +241,13 @@ class FakeSession:
         self._move(SessionState.EXPIRED)
 
     def close(self) -> None:
-        """End the session, as its owner does."""
-        if self.connected:
+        """End the session, as its owner does; only who is connected hears that it was done."""
+        connected = self.connected
+        if connected:
             self.disconnect()
         self.tree.end_session(self.id)
         self._move(SessionState.CLOSED)
+        self.closed_id = self.id if connected else 0
 
     def fail(self, failure: RegistryError) -> None:
         """End the session by an error."""
