@@ -58,6 +58,10 @@ LARGEST: Final = 256 * 2**20
 """Bytes of the largest file that is read: some 600,000 instances, more than ZooKeeper lists in one answer."""
 
 _LOCK_POLL = 0.01  # seconds
+_MOST_LINKS = 40
+"""Linux follows as many."""
+_ONLY_A_PATH = getattr(os, "O_PATH", os.O_RDONLY)
+"""Where there is no such mode, a directory on the way must be readable."""
 _NEW = ".new"
 _ASIDE = (".damaged", *(f".damaged.{number}" for number in range(2, 10)))
 _LONGEST_SUFFIX = len(_ASIDE[-1])
@@ -70,14 +74,15 @@ def checked_path(keep: object) -> Path:
     """Return the absolute path of the file that *keep* leads to, links followed.
 
     Raises:
-        InvalidArgument: it is no path, or no file can be kept there.
+        InvalidArgument: it is no path, no file can be kept there, or it leads over a link of another user, who is not
+            root: in a directory for everybody he would decide which file is replaced.
     """
     if not isinstance(keep, str | os.PathLike) or not isinstance(given := os.fspath(keep), str):
         raise InvalidArgument("keep", keep, f"give the path of a file, not {type(keep).__name__}")
     try:
         os.fsencode(given)
-        path = Path(os.path.realpath(given))
-        why = "is empty" if not given else _unfit(path)
+        path, foreign = _followed(given)
+        why = "is empty" if not given else foreign or _unfit(path)
     except ValueError as error:
         raise InvalidArgument("keep", keep, "is no path of a file: no path has a null or half a character") from error
     except OSError as error:
@@ -85,6 +90,37 @@ def checked_path(keep: object) -> Path:
     if why is not None:
         raise InvalidArgument("keep", keep, why)
     return path
+
+
+def _followed(given: str) -> tuple[Path, str | None]:
+    """Return where *given* leads, and why it is not to be gone: a link on the way that another user owns."""
+    here = Path("/")
+    rest = str(Path.cwd() / given).split("/")[::-1]
+    links = 0
+    while rest:
+        part = rest.pop()
+        if part == "..":
+            here = here.parent
+        if part in ("", ".", ".."):
+            continue
+        there = here / part
+        try:
+            found = there.lstat()
+        except OSError:  # what is not there is no link
+            here = there
+            continue
+        if not stat.S_ISLNK(found.st_mode):
+            here = there
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, "too many links", given)
+        if found.st_uid not in (os.geteuid(), 0):
+            return there, f"leads over {str(there)!r}, a link of another user, uid {found.st_uid}"
+        target = str(there.readlink())
+        here = Path("/") if target.startswith("/") else here
+        rest += target.split("/")[::-1]
+    return here, None
 
 
 def _unfit(path: Path) -> str | None:
@@ -109,13 +145,16 @@ def _unfit(path: Path) -> str | None:
 class KeptFile:
     """A file that is replaced as a whole, for its owner only. Every call may block, and raises OSError.
 
+    No link is followed: whatever has become one since the path was checked is an error.
+
     Args:
         path: absolute, without links; see :func:`checked_path`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._new = _beside(path, _NEW)
+        self._name = path.name
+        self._new = path.name + _NEW
         self._found: os.stat_result | None = None
 
     def read(self) -> bytes | None:
@@ -126,8 +165,10 @@ class KeptFile:
                 decide whom this process calls.
         """
         # A pipe in the place of the file would have the opening wait for its writer.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            with self._directory() as directory:
+                descriptor = os.open(self._name, flags, dir_fd=directory)
         except FileNotFoundError:
             return None
         with os.fdopen(descriptor, "rb") as file:
@@ -144,60 +185,80 @@ class KeptFile:
 
     def write(self, data: bytes) -> None:
         """Put *data* in the place of what the file holds, on the disk when this returns."""
-        with self._turn() as descriptor:
+        with self._turn() as (directory, descriptor):
             try:
                 os.fchmod(descriptor, 0o600)  # the umask may have taken even the owner's rights
                 os.ftruncate(descriptor, 0)
                 with open(descriptor, "wb", closefd=False) as file:
                     file.write(data)
                 os.fsync(descriptor)
-                self._new.replace(self.path)
+                os.replace(self._new, self._name, src_dir_fd=directory, dst_dir_fd=directory)
             except OSError:
                 with contextlib.suppress(OSError):
-                    self._new.unlink()  # a full disk gets its space back
+                    os.unlink(self._new, dir_fd=directory)  # a full disk gets its space back
                 raise
-        self._sync_directory()
+            _sync(directory)
 
     def set_aside(self) -> Path | None:
         """Rename the file that was read, and return its new path; nine are kept, the last is replaced by a tenth.
 
         Return None where it is not there any more: a process that keeps the same file has found the same.
         """
-        if self._found is None or not _is_at(self._found, self.path):
-            return None
-        places = [_beside(self.path, suffix) for suffix in _ASIDE]
-        aside = next((place for place in places if not os.path.lexists(place)), places[-1])
-        self.path.replace(aside)
-        return aside
+        with self._directory() as directory:
+            if self._found is None or not _is_at(self._found, self._name, directory):
+                return None
+            places = [self._name + suffix for suffix in _ASIDE]
+            aside = next((place for place in places if _entry(place, directory) is None), places[-1])
+            os.replace(self._name, aside, src_dir_fd=directory, dst_dir_fd=directory)
+        return self.path.with_name(aside)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[int]:
-        """Hold the place beside the file, open for writing; nobody else writes there meanwhile."""
-        while True:
-            descriptor = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                _check_own(descriptor, self._new)
-                _lock(descriptor)
-                # Who held the lock before has moved what it was on into the place of the file, or removed it.
-                if _is_at(os.fstat(descriptor), self._new):
-                    yield descriptor
-                    return
-            finally:
-                os.close(descriptor)
-
-    def _sync_directory(self) -> None:
-        # The new state is in place; what a crash of the system could undo is the move, which some file systems cannot
-        # be asked to sync.
-        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _directory(self) -> Iterator[int]:
+        """Open the directory of the file, following no link on the way: one may have been put there since."""
+        flags = _ONLY_A_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open("/", flags)
         try:
-            with contextlib.suppress(OSError):
-                os.fsync(descriptor)
+            for part in self.path.parts[1:-1]:
+                above, descriptor = descriptor, os.open(part, flags, dir_fd=descriptor)
+                os.close(above)
+            yield descriptor
+        except OSError as error:
+            if isinstance(error.filename, str):  # inside the directory
+                error.filename = str(self.path.parent / error.filename)
+            raise
         finally:
             os.close(descriptor)
 
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[tuple[int, int]]:
+        """Hold the place beside the file, open for writing; nobody else writes there meanwhile.
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
+        Gives the open directory, and the place.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with self._directory() as directory:
+            while True:
+                descriptor = os.open(self._new, flags, 0o600, dir_fd=directory)
+                try:
+                    _check_own(descriptor, self.path.with_name(self._new))
+                    _lock(descriptor)
+                    # Who held the lock before has moved what it was on into the place of the file, or removed it.
+                    if _is_at(os.fstat(descriptor), self._new, directory):
+                        yield directory, descriptor
+                        return
+                finally:
+                    os.close(descriptor)
+
+
+def _sync(directory: int) -> None:
+    # The new state is in place; what a crash of the system could undo is the move, which some file systems cannot be
+    # asked to sync.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _check_own(descriptor: int, path: Path) -> None:
@@ -221,11 +282,16 @@ def _lock(descriptor: int) -> None:
             return
 
 
-def _is_at(found: os.stat_result, path: Path) -> bool:
+def _is_at(found: os.stat_result, name: str, directory: int) -> bool:
+    there = _entry(name, directory)
+    return there is not None and os.path.samestat(found, there)
+
+
+def _entry(name: str, directory: int) -> os.stat_result | None:
     try:
-        return os.path.samestat(found, path.lstat())
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        return False
+        return None
 
 
 # ---------------------------------------------------------------- the keeper

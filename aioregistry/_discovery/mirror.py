@@ -334,9 +334,9 @@ class Mirror:
         if not self.synced:
             return
         differing = {*self.entries, *self.invalid} ^ set(names)
-        for name in differing:
-            if name not in self._due and name not in self._asked and name not in self._again:
-                self._found_by_a_look(name, None)
+        pending = (self._due, self._asked, self._again)
+        for name in [name for name in sorted(differing) if not any(name in keys for keys in pending)]:
+            self._found_by_a_look(name, None)
 
     def _compare_tally(self, stat: Stat) -> None:
         """Look at everything where more came or went than events told of: a node may have been replaced unseen."""

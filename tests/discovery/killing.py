@@ -26,7 +26,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "restrict": (os, "fchmod"),
     "empty": (os, "ftruncate"),
     "sync": (os, "fsync"),
-    "move": (Path, "replace"),
+    "move": (os, "replace"),
 }
 WRITERS, TIMES = 3, 20
 
@@ -52,11 +52,13 @@ def killed_at(step: str, when: Literal["before", "after"], file: KeptFile) -> No
     place, name = STEPS[step]
     original = getattr(place, name)
 
-    def fatal(*args: Any, **kwargs: Any) -> None:
+    def fatal(*args: Any, **kwargs: Any) -> Any:
+        if step == "open" and not args[1] & os.O_CREAT:
+            return original(*args, **kwargs)  # a directory
         if when == "before":
             die()
         original(*args, **kwargs)
-        die()
+        return die()
 
     setattr(place, name, fatal)
     file.write(NEW)

@@ -86,6 +86,105 @@ def test_what_a_link_leads_to_is_kept(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["link", "there"]
 
 
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can plant another user's link")
+
+
+@root_only
+@pytest.mark.parametrize("where", ["the file", "a directory", "behind a link of ours", "with nothing behind it"])
+def test_a_link_of_another_user_is_refused(tmp_path: Path, where: str) -> None:
+    home, shared = tmp_path / "home", tmp_path / "shared"
+    home.mkdir()
+    shared.mkdir()
+    shared.chmod(0o1777)
+    victim, planted = home / ".bashrc", shared / "planted"
+    victim.write_text("my settings")
+    match where:
+        case "the file" | "behind a link of ours":
+            planted.symlink_to(victim)
+        case "a directory":
+            planted.symlink_to(home)
+        case _:
+            planted.symlink_to(home / "absent")
+    os.chown(planted, NOBODY, NOBODY, follow_symlinks=False)
+    ours = tmp_path / "ours"
+    ours.symlink_to(planted)
+    keep = {"a directory": planted / ".bashrc", "behind a link of ours": ours}.get(where, planted)
+    with pytest.raises(InvalidArgument, match=f"a link of another user, uid {NOBODY}") as raised:
+        checked_path(keep)
+    assert str(planted) in str(raised.value)
+    assert names_in(home) == [".bashrc"]
+
+
+@root_only
+def test_a_link_of_roots_is_followed_by_everybody() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o777)
+        (Path(place) / "link").symlink_to(Path(place) / "chat.kept")
+        with as_somebody_else():
+            assert checked_path(Path(place) / "link").name == "chat.kept"
+
+
+def test_links_in_a_circle_are_no_path(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(InvalidArgument, match="is no path of a file"):
+        checked_path(tmp_path / "a")
+
+
+@pytest.mark.parametrize("what", ["the file", "the directory"])
+def test_a_link_that_was_put_there_since_is_not_followed(tmp_path: Path, what: str) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    directory = tmp_path / "there"
+    directory.mkdir()
+    file = KeptFile(checked_path(directory / "chat.kept"))
+    (victim / "chat.kept").write_bytes(b"mine")
+    if what == "the file":
+        (directory / "chat.kept").symlink_to(victim / "chat.kept")
+    else:
+        directory.rmdir()
+        directory.symlink_to(victim)
+    with pytest.raises(OSError):  # noqa: PT011 - systems word and number it differently
+        file.read()
+    if what == "the file":
+        file.write(b"state")  # in the place of the link
+        assert file.read() == b"state"
+    else:
+        with pytest.raises(OSError):  # noqa: PT011
+            file.write(b"state")
+    assert (victim / "chat.kept").read_bytes() == b"mine"
+    assert names_in(victim) == ["chat.kept"]
+
+
+@pytest.mark.parametrize("what", ["a hard link", "a pipe", "a directory", "a link"])
+@pytest.mark.parametrize("where", ["", ".new", ".damaged"])
+def test_what_is_planted_in_a_place_costs_nothing_but_the_keeping(tmp_path: Path, what: str, where: str) -> None:
+    victim, planted = tmp_path / "victim", tmp_path / "there" / f"chat.kept{where}"
+    victim.write_bytes(b"mine")
+    planted.parent.mkdir()
+    file = KeptFile(planted.with_name("chat.kept"))
+    if where == ".damaged":
+        file.write(b"damaged")
+        file.read()
+    match what:
+        case "a hard link":
+            planted.hardlink_to(victim)
+        case "a pipe":
+            os.mkfifo(planted)
+        case "a directory":
+            planted.mkdir()
+        case _:
+            planted.symlink_to(victim)
+    with contextlib.suppress(OSError):
+        file.read()
+    with contextlib.suppress(OSError):
+        file.set_aside()
+    with contextlib.suppress(OSError):
+        file.write(b"state")
+    assert victim.read_bytes() == b"mine"
+    assert names_in(tmp_path) == ["there", "victim"]
+
+
 @pytest.mark.parametrize("keep", [None, 7, True, b"chat.kept", ["chat.kept"], object()])
 def test_what_is_no_path_is_refused(keep: Any) -> None:
     with pytest.raises(InvalidArgument, match="give the path of a file") as raised:
@@ -191,7 +290,7 @@ def test_it_is_on_the_disk_before_it_is_in_place_and_then_the_move_is_too(
     file: KeptFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, replace = os.fsync, os.replace
 
     def spied_fsync(descriptor: int) -> None:
         asked.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
@@ -199,12 +298,12 @@ def test_it_is_on_the_disk_before_it_is_in_place_and_then_the_move_is_too(
         if asked[-1] == "directory":
             raise OSError(errno.EINVAL, "as some file systems answer")
 
-    def spied_replace(self: Path, target: Path) -> Path:
+    def spied_replace(*args: Any, **kwargs: Any) -> None:
         asked.append("move")
-        return replace(self, target)
+        replace(*args, **kwargs)
 
     monkeypatch.setattr(os, "fsync", spied_fsync)
-    monkeypatch.setattr(Path, "replace", spied_replace)
+    monkeypatch.setattr(os, "replace", spied_replace)
     file.write(b"state")
     assert asked == ["file", "move", "directory"]
     assert path.read_bytes() == b"state"
@@ -328,7 +427,7 @@ def test_a_writer_takes_its_turn(file: KeptFile, path: Path) -> None:
         file.write(data)
         turns.append(data)
 
-    with file._turn() as descriptor:
+    with file._turn() as (_, descriptor):
         second = threading.Thread(target=write, args=(b"second",))
         second.start()
         os.write(descriptor, b"first")

@@ -204,3 +204,23 @@ def test_a_file_of_another_is_told_from_a_damaged_one(data: bytes, field: str, f
         read(data)
     assert (raised.value.field, raised.value.found, raised.value.wanted) == (field, found, wanted)
     assert str(raised.value) == f"holds a snapshot of {field}={found!r}, not of {wanted!r}"
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_field_that_nobody_wrote_is_damage(line: int) -> None:
+    lines = lines_of(to_bytes(TWO))
+    fields = json.loads(lines[line])
+    assert read(resealed(lines)) == TWO
+    lines[line] = json.dumps(fields | {"more": 1}).encode()
+    with pytest.raises(Damaged):
+        read(resealed(lines))
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_what_is_nested_too_deep_is_damage_and_no_error_of_the_interpreter(line: int) -> None:
+    lines = lines_of(to_bytes(TWO))
+    deep = b"[" * 100_000 + b"]" * 100_000
+    lines[line] = b'{"service":' + deep + b"}" if line == 0 else lines[1].replace(b'[1,"\xc3\xbc",null]', deep)
+    assert deep in lines[line]
+    with pytest.raises(Damaged):
+        read(resealed(lines))

@@ -248,6 +248,116 @@ def test_a_bad_node_takes_nothing_but_its_own_place() -> None:
     assert mirror.invalid == {}
 
 
+def test_a_document_of_another_service_is_invalid() -> None:
+    mail = encode(ServiceInstance("mail", id="a", address="10.0.0.7"))
+    mirror = synced({"a": (mail, stat(3))})
+    assert mirror.entries == {}
+    assert "mail" in mirror.invalid["a"].reason
+
+
+def test_a_node_that_came_and_went_unseen_is_no_news() -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    mirror.event(EventKind.CREATED, "b")
+    read(mirror, NoNode("/services/chat/b"), zxid=12)
+    assert mirror.take_news() is None
+    assert mirror.as_of == 12
+
+
+# ---------------------------------------------------------------- what no event told
+
+
+def audit(mirror: Mirror, sample: int, names: Iterable[str], zxid: int, **parent: int) -> None:
+    """Look, and be answered with the list."""
+    mirror.audit(sample)
+    assert isinstance(mirror.ask(100), ListNames)
+    mirror.listed(list(names), zxid, stat(1)._replace(**parent))
+
+
+def missed(mirror: Mirror) -> tuple[str, ...]:
+    news = mirror.take_news()
+    return () if news is None else news.missed
+
+
+def test_a_list_that_differs_has_everything_read() -> None:
+    mirror = synced({name: (document(name), stat(3)) for name in "abc"})
+    audit(mirror, 0, "abd", 12)
+    assert missed(mirror) == ("c", "d")
+    assert isinstance(mirror.ask(100), ListNames)
+    question = mirror.ask(100)
+    assert isinstance(question, ReadNodes)
+    assert sorted(question.names) == ["a", "b", "c", "d"]
+
+
+def test_what_an_event_is_about_to_tell_was_not_missed() -> None:
+    mirror = synced({name: (document(name), stat(3)) for name in "ab"})
+    mirror.event(EventKind.DELETED, "a")
+    mirror.event(EventKind.CREATED, "c")
+    audit(mirror, 5, "bc", 12)
+    assert missed(mirror) == ()
+    mirror.event(EventKind.DATA_CHANGED, "b")  # while it is being read
+    question = mirror.ask(100)
+    assert isinstance(question, ReadNodes)
+    nodes: dict[str, Any] = {"a": NoNode("a"), "b": (document("b", 1), stat(3, 11)), "c": (document("c"), stat(12))}
+    mirror.observed(question, [nodes[name] for name in question.names], 12)
+    assert missed(mirror) == ()
+
+
+def test_an_audit_reads_every_node_in_turn() -> None:
+    mirror = synced({name: (document(name), stat(3)) for name in "abcdefg"})
+    seen: list[str] = []
+    for number in range(7):
+        audit(mirror, 2, "abcdefg", 12 + number)
+        question = mirror.ask(100)
+        assert isinstance(question, ReadNodes)
+        assert len(question.names) <= 2
+        seen += question.names
+        mirror.observed(question, [(document(name), stat(3)) for name in question.names], 12 + number)
+        assert mirror.ask(100) is None
+    assert sorted(seen[:7]) == list("abcdefg")
+    assert mirror.take_news() is None
+
+
+def test_a_change_found_by_an_audit_was_missed_and_has_everything_read() -> None:
+    mirror = synced({name: (document(name), stat(3)) for name in "ab"})
+    audit(mirror, 1, "ab", 12)
+    read_one(mirror, (document("a", 2), stat(3, 11)), zxid=12)
+    assert missed(mirror) == ("a",)
+    assert isinstance(mirror.ask(100), ListNames)
+    question = mirror.ask(100)
+    assert isinstance(question, ReadNodes)
+    assert sorted(question.names) == ["a", "b"]
+
+
+def test_no_event_is_due_for_what_may_not_be_read() -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    audit(mirror, 1, "a", 12)
+    read_one(mirror, NoAuth("a"), zxid=12)
+    assert missed(mirror) == ()
+    assert mirror.unreadable() == ["a"]
+
+
+def test_more_comings_and_goings_than_were_told_have_everything_read_once() -> None:
+    """A server that counts otherwise is believed to do so, when everything turned out to be as it was known."""
+    mirror = synced({name: (document(name), stat(3)) for name in "ab"})
+    audit(mirror, 0, "ab", 12, cversion=2)
+    assert mirror.ask(100) is None  # to begin with
+    mirror.event(EventKind.DELETED, "a")
+    mirror.event(EventKind.CREATED, "a")
+    read(mirror, (document("a"), stat(13)), zxid=13)
+    audit(mirror, 0, "ab", 13, cversion=4)
+    assert mirror.ask(100) is None
+    audit(mirror, 0, "ab", 14, cversion=6)
+    assert isinstance(mirror.ask(100), ListNames)
+    mirror.listed(["a", "b"], 14, stat(1)._replace(cversion=6))
+    question = mirror.ask(100)
+    assert isinstance(question, ReadNodes)
+    assert sorted(question.names) == ["a", "b"]
+    mirror.observed(question, [(document(name), stat(13 if name == "a" else 3)) for name in question.names], 14)
+    for number in range(3):
+        audit(mirror, 0, "ab", 15 + number, cversion=8 + number)
+        assert mirror.ask(100) is None
+
+
 def test_a_document_of_another_id_is_invalid() -> None:
     mirror = synced({"a": (document("b"), stat(3))})
     assert "node is 'a'" in mirror.invalid["a"].reason
