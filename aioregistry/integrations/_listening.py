@@ -47,6 +47,8 @@ class Socket(NamedTuple):
     host: str
     port: int
     listening: bool
+    exclusive: bool = True
+    """Whether nobody else can listen on its port: several may bind one with SO_REUSEADDR, and one of them listen."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -170,7 +172,9 @@ def _bound(descriptor: int, number: int) -> Socket | None:
         if shared.family not in (socket.AF_INET, socket.AF_INET6):
             return None
         host, port = shared.getsockname()[:2]
-        return Socket(number, host, port, listening) if port and (listening or not _connected(shared)) else None
+        exclusive = listening or not shared.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        bound = port and (listening or not _connected(shared))
+        return Socket(number, host, port, listening, exclusive) if bound else None
 
 
 def _connected(shared: socket.socket) -> bool:
@@ -188,10 +192,10 @@ def judged(sockets: Iterable[Socket], address: str | None, ports: Iterable[int],
         sockets: those of this process.
         address: an IP address or a host name; None compares ports only.
         ports: 1 to 65535 each.
-        phase: of the server; once it listens, only sockets that do so count, and where those are Unix sockets only,
-            something else leads to them.
+        phase: of the server. While it starts, a bound socket counts where nobody else can listen on its port. Once it
+            listens, only sockets that do so count; where those are Unix sockets only, something else leads to them.
     """
-    counted = list(sockets) if phase is Phase.STARTING else listening(sockets)
+    counted = [each for each in sockets if each.listening or (phase is Phase.STARTING and each.exclusive)]
     known = phase is Phase.STARTING or tcp(counted)
     judgements = [Judgement(DECISIONS[holder(counted, address, port), phase], port) for port in ports if known]
     return max(judgements, default=Judgement(Decision.LIST, 0), key=lambda each: _GRAVITY[each.decision])

@@ -151,6 +151,23 @@ def test_the_worst_of_two_ports_decides(listener: socket.socket, port: int) -> N
         assert judged(own_sockets(), HERE, [bound.number], Phase.LISTENING).decision is Decision.REFUSE
 
 
+def test_two_may_bind_a_port_and_one_of_them_listens() -> None:
+    """As two `uvicorn --workers` do that start at once: the second one's workers are about to fail."""
+    with socket.socket() as ours, socket.socket() as theirs:
+        for each in (ours, theirs):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ours.bind((HERE, 0))
+        theirs.bind(ours.getsockname())
+        port = port_of(ours)
+        mine = [each for each in own_sockets() if each.port == port][:1]
+        assert judged(mine, HERE, [port], Phase.STARTING).decision is Decision.LIST
+        theirs.listen()
+        assert judged(mine, HERE, [port], Phase.STARTING).decision is Decision.WAIT
+    with socket.socket() as exclusive:
+        exclusive.bind((HERE, 0))
+        assert judged(own_sockets(), HERE, [port_of(exclusive)], Phase.STARTING).decision is Decision.LIST
+
+
 # ---------------------------------------------------------------- a membership, in this process
 
 
