@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 import logging
 import os
-import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from aioregistry import InvalidArgument, RegistryError
+from aioregistry._addresses import problem_of
 
 __all__ = ["AIOREGISTRY_ADDRESS", "POD_IP_VARIABLES", "NoAddress", "advertised_address", "configured_address"]
 
@@ -30,8 +30,6 @@ DEFAULT_TIMEOUT: Final = 5.0
 
 _ZOOKEEPER_PORT: Final = 2181
 _LOCAL_NAMES: Final = ("localhost", "localhost.localdomain")
-# RFC 1123, with the underscore that container platforms put into names.
-_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 
 _WAY_OUT: Final = f"give address=, or set {AIOREGISTRY_ADDRESS}"
 
@@ -106,23 +104,20 @@ def _configured(address: object, environment: Mapping[str, str] | None) -> Itera
 
 
 def _checked_address(field: str, value: object) -> str:
-    if isinstance(value, str) and _NAME.fullmatch(value) and not _is_number(value):
-        return value
-    return _checked_ip(field, value, "an IP address or a host name")
+    problem = problem_of(value) if isinstance(value, str) else "it is no text"
+    if problem is not None:
+        raise InvalidArgument(field, value, f"give an IP address or a host name: {problem}")
+    assert isinstance(value, str), "what is no text was refused"
+    return value if _ip(value) is None else _checked_ip(field, value)
 
 
-def _checked_ip(field: str, value: object, expected: str = "an IP address") -> str:
-    address = _ip(value) if isinstance(value, str) else None
-    if address is None:
-        raise InvalidArgument(field, value, f"give {expected}")
+def _checked_ip(field: str, value: str) -> str:
+    address = _ip(value)
+    if address is None or problem_of(value) is not None:
+        raise InvalidArgument(field, value, "give an IP address")
     if address.is_unspecified or address.is_multicast:
         raise InvalidArgument(field, value, "is no address of one machine: give one that consumers can connect to")
     return str(address)
-
-
-def _is_number(name: str) -> bool:
-    """Whether a resolver takes it for an IPv4 address, also where it is a bad one ("10.0.0.256")."""
-    return name.rstrip(".").rpartition(".")[2].isdigit()
 
 
 def _check_timeout(timeout: object) -> None:

@@ -18,6 +18,7 @@ import logging
 import math
 import multiprocessing
 import os
+import signal
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -67,6 +68,9 @@ _COMPARED_WITHIN: Final = 10.0
 
 _ALL_OPEN_WITHIN: Final = 2.0
 """Seconds from a process's first socket to its last."""
+
+_TOLD_WITHIN: Final = 0.1
+"""Seconds after which it is noticed that uvicorn is to end; uvicorn looks as often."""
 
 _WAITING: Final = "ZooKeeper has not answered yet"
 
@@ -157,7 +161,7 @@ class Membership:
         ready_in_outage: whether a server that was listed once stays ready while ZooKeeper does not answer. With False a
             gateway that asks for readiness loses all servers at once when ZooKeeper fails.
         wait: True enters when the server is listed and the views are synced, that of its own service with the server in
-            it, and raises where there is no ZooKeeper.
+            it, and raises where there is no ZooKeeper, or where uvicorn is told to end meanwhile.
         check_port: False asks nothing of the system about *address* and *port*: for a process that is listed on behalf
             of another, or whose port something else leads to (a proxy, a published port).
         session_timeout: seconds; this and what follows as of :func:`aioregistry.connect`.
@@ -330,9 +334,9 @@ class Membership:
     # ------------------------------------------------------------------ entering and leaving
 
     async def __aenter__(self) -> Self:
-        term = await self._begin()
+        await self._begin()
         try:
-            await term.announce()
+            await self.announce()
         except BaseException:
             await self._end()
             raise
@@ -354,8 +358,9 @@ class Membership:
             UsageError: the membership is not entered.
             RegistrationError: with ``wait``, why the server will not be listed.
             NoAddress: with ``wait``, there is no address to advertise.
+            NotYet: with ``wait``, uvicorn was told to end meanwhile.
         """
-        await self._entered().announce()
+        await self._unless_told_to_end(self._entered().announce())
 
     async def drain(self) -> None:
         """Tell consumers to send nothing new (``enabled=False``), give them the time, and withdraw.
@@ -375,11 +380,25 @@ class Membership:
             raise UsageError("Membership runs on asyncio: no asyncio event loop is running in this thread") from None
         term = self._term = _Term(self._settings, hosting.get())
         try:
-            await term.begin()
+            await self._unless_told_to_end(term.begin())
         except BaseException:
             await self._end()
             raise
         return term
+
+    async def _unless_told_to_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await *work*, which may wait for ZooKeeper; raises NotYet where uvicorn is told to end meanwhile.
+
+        On a signal uvicorn only notes that it is to end: it looks again when the startup is over.
+        """
+        with anyio.CancelScope() as scope:
+            watching = _task(_cancelled_when_told_to_end(scope), "watch uvicorn")
+            try:
+                await work
+            finally:
+                watching.cancel()
+        if scope.cancelled_caught:
+            raise NotYet(f"uvicorn was told to end before {self._service!r} was listed: {_WAITING}")
 
     async def _end(self) -> None:
         term = self._entered()
@@ -983,3 +1002,15 @@ def _noted(task: asyncio.Task[Any]) -> None:
 
 async def _done(work: Awaitable[object]) -> None:
     await work
+
+
+async def _cancelled_when_told_to_end(scope: anyio.CancelScope) -> None:
+    while not _told_to_end():  # noqa: ASYNC110 - uvicorn sets a flag and tells nobody
+        await asyncio.sleep(_TOLD_WITHIN)
+    scope.cancel()
+
+
+def _told_to_end() -> bool:
+    """Whether the uvicorn server of this process, which handles SIGTERM by a method of its own, was told to end."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", False) is True

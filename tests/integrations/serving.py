@@ -40,6 +40,7 @@ def member() -> Membership:
         drain=float(os.environ.get("DRAIN", "2")),
         wait=os.environ.get("WAIT") == "yes",
         session_timeout=60,
+        connect_timeout=float(os.environ.get("CONNECT_TIMEOUT", "60")),
     )
 
 

@@ -464,7 +464,7 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
     ("options", "field", "value"),
     [
         ({"servers": "zk:port"}, "servers", "zk:port"),
-        ({"service": "a/b"}, "name", "a/b"),
+        ({"service": "a//b"}, "name", "a//b"),
         ({"port": 0}, "port", 0),
         ({"port": None}, "port", None),
         ({"port": "8000"}, "port", "8000"),
@@ -478,7 +478,7 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
         ({"workers": 2}, "workers", 2),
         ({"discover": "users"}, "discover", "users"),
         ({"discover": None}, "discover", None),
-        ({"discover": ["a/b"]}, "discover", "a/b"),
+        ({"discover": ["a//b"]}, "discover", "a//b"),
         ({"discover": [7]}, "discover", 7),
         ({"discover": [["users"]]}, "discover", ["users"]),
         ({"discover": {"users": 7}}, "discover['users']", 7),

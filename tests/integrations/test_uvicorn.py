@@ -19,6 +19,7 @@ from aioregistry.integrations.membership import Membership, NotYet
 from aioregistry.integrations.starlette import lifespan
 from aioregistry.integrations.uvicorn import Server, run
 from aioregistry.testing._ports import ReservedPort
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integrations.load import TIMEOUT, Load, ServerProcess
 from tests.integrations.serving import SERVICE
 
@@ -113,6 +114,21 @@ def workers(servers: str, mode: str) -> ServerProcess:
         *("--workers", "2"),
         ZOOKEEPER=servers, FRAMEWORK="starlette", WORKERS=mode, DRAIN="0.2",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [("--workers", "2"), ()])
+async def test_told_to_end_while_it_waits_for_zookeeper(proxy: ZooKeeperProxy, arguments: tuple[str, ...]) -> None:
+    proxy.silence()
+    async with ServerProcess(
+        *("-m", "uvicorn", "--factory", "tests.integrations.serving:app", "--host", "127.0.0.1", "--port", "PORT"),
+        *arguments,
+        ZOOKEEPER=proxy.address, FRAMEWORK="starlette", WAIT="yes", CONNECT_TIMEOUT="3600",
+    ) as server:  # fmt: skip
+        async with asyncio.timeout(TIMEOUT):
+            while proxy.open_connections < (2 if arguments else 1):
+                await asyncio.sleep(0.01)
+        server.send(signal.SIGTERM)
+        await server.exit_code()  # or nobody would be there to wait for it
 
 
 async def test_it_is_listed_when_it_listens_and_listens_until_it_is_withdrawn(servers: str, view: View[Any]) -> None:
