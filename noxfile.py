@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import re
+import shlex
 import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +25,17 @@ nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
+# Most tests wait for a server more than they compute: files side by side, each worker with a ZooKeeper of its own.
+IN_PARALLEL = ("-n", "2", "--dist", "loadfile")
+
 # Debian package → the command or file that shows that it is there
 ZOOKEEPER = {
-    "openjdk-17-jre-headless": "java",
+    "default-jre-headless": "java",
     "libzookeeper-java": "/usr/share/java/zookeeper.jar",
     "libslf4j-java": "/usr/share/java/slf4j-simple.jar",
 }
 CURATOR = {
-    "openjdk-17-jdk-headless": "javac",
+    "default-jdk-headless": "javac",
     "libcurator-discovery-java": "/usr/share/java/curator-x-discovery.jar",
     "libcurator-recipes-java": "/usr/share/java/curator-recipes.jar",  # for its ServiceCache
 }
@@ -80,8 +89,7 @@ def tests(session: nox.Session) -> None:
 
 def cover(session: nox.Session) -> None:
     session.run("coverage", "erase")
-    # Most tests wait for a server more than they compute: files side by side, each worker with a ZooKeeper of its own.
-    session.run("coverage", "run", "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -129,7 +137,7 @@ def releases(session: nox.Session, release: str) -> None:
     provide(session, ZOOKEEPER | CHROMIUM)
     install(session, "test")
     environment = zookeeper_of(session, release)
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env=environment)
+    session.run("pytest", *IN_PARALLEL, *session.posargs, env=environment)
 
 
 @nox.session(default=False)
@@ -212,6 +220,140 @@ def oldest(session: nox.Session) -> None:
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     look(session)
     cover(session)
+
+
+@nox.session(default=False)
+def package(session: nox.Session) -> None:
+    """Wheel and source distribution in dist/: checked, the tests of the one, a smoke test of the other."""
+    provide(session, ZOOKEEPER | CHROMIUM)
+    session.install("--require-hashes", "-r", "locks/package.txt")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--no-isolation")
+    (wheel,), (archive,) = Path("dist").glob("*.whl"), Path("dist").glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(archive))
+    session.run("check-wheel-contents", str(wheel))
+    with tempfile.TemporaryDirectory() as scratch:  # far from the checkout, and from git
+        try_wheel(session, wheel.resolve(), Path(scratch))
+        try_sources(session, archive.resolve(), Path(scratch))
+
+
+def try_wheel(session: nox.Session, wheel: Path, scratch: Path) -> None:
+    """Run the smoke test with each extra alone, with none, and with all, on the locked versions."""
+    version = wheel.name.split("-")[1]
+    smoke = shutil.copy("tools/smoke.py", scratch)
+    constraints = scratch / "constraints.txt"
+    constraints.write_text(re.sub(r" \\\n +--hash=\S+", "", Path("locks/test.txt").read_text()))
+    extras = sorted(PYPROJECT["project"]["optional-dependencies"])
+    for number, chosen in enumerate([[], *([extra] for extra in extras), extras]):
+        python = venv(session, scratch / f"venv-{number}")
+        wanted = f"{wheel}[{','.join(chosen)}]"
+        session.run(python, "-m", "pip", "install", "-q", "-c", str(constraints), wanted, external=True)
+        session.run(python, "-I", str(smoke), version, *chosen, external=True)
+
+
+def try_sources(session: nox.Session, archive: Path, scratch: Path) -> None:
+    with tarfile.open(archive) as members:
+        members.extractall(scratch, filter="data")
+    python = venv(session, scratch / "venv-sources")
+    with session.chdir(scratch / archive.name.removesuffix(".tar.gz")):
+        session.run(python, "-m", "pip", "install", "-q", "--require-hashes", "-r", "locks/test.txt", external=True)
+        session.run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "-e", ".", external=True)
+        session.run(python, "-m", "pytest", *IN_PARALLEL, *session.posargs, external=True)
+
+
+def venv(session: nox.Session, place: Path) -> str:
+    """Make a virtual environment beside the session's own, and return its Python."""
+    session.run("python", "-m", "venv", str(place))
+    return str(place / "bin" / "python")
+
+
+@nox.session(default=False)
+def stress(session: nox.Session) -> None:
+    """The default tests five times, each in another order, while all processors are kept busy."""
+    provide(session, ZOOKEEPER | CHROMIUM)
+    install(session, "test")
+    for _ in range(5):
+        seed = random.SystemRandom().randrange(10**6)
+        with busy_processors():
+            session.run(
+                *("pytest", *IN_PARALLEL, f"--random-order-seed={seed}", "-o", "faulthandler_timeout=1200"),
+                *session.posargs,
+            )
+
+
+@contextlib.contextmanager
+def busy_processors() -> Iterator[None]:
+    """Something to do for every processor, which ends with this process, however that ends."""
+    program = f"import os\nwhile os.getppid() == {os.getpid()}:\n    sum(range(100_000))"
+    busy = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+# Debian's suite → its Python
+SUITES = {"trixie": "3.13", "forky": "3.14"}
+IN_ROOT = ["python3", "python3-venv", "ca-certificates", "git", "util-linux", *ZOOKEEPER, *CHROMIUM]
+
+
+@nox.session(default=False, venv_backend="none")
+@nox.parametrize("suite", [nox.param(suite, id=python) for suite, python in SUITES.items()])
+def pythons(session: nox.Session, suite: str) -> None:
+    """The default test run on newer Pythons, each in a folder with the Debian that brings it, JDK and ZooKeeper."""
+    if os.geteuid() != 0:
+        session.error("folders with another Debian are made and entered by root")
+    provide(session, {"debootstrap": "debootstrap"})
+    root = root_of(session, suite)
+    inside(session, root, "test -e /venv || python3 -m venv /venv")
+    inside(session, root, "/venv/bin/pip install -q --require-hashes -r locks/test.txt")
+    inside(session, root, "/venv/bin/pip install -q --no-deps --no-build-isolation -e .")
+    inside(session, root, shlex.join(["/venv/bin/python", "-m", "pytest", *IN_PARALLEL, *session.posargs]))
+
+
+def root_of(session: nox.Session, suite: str) -> Path:
+    """A folder with the *suite* of Debian and the packages that the tests need; it is made once."""
+    root = Path(session.cache_dir, suite).resolve()
+    if not root.exists():
+        scripts = Path("/usr/share/debootstrap/scripts")
+        # An older debootstrap has no script of its own for a newer suite: they are all the same.
+        script = next(script for script in (scripts / suite, scripts / "sid") if script.exists())
+        scratch = root.with_name(f"{suite}.unfinished")
+        shutil.rmtree(scratch, ignore_errors=True)
+        session.run("debootstrap", "--variant=minbase", suite, str(scratch), "", str(script), external=True)
+        inside(session, scratch, "apt-get update -qq")
+        inside(session, scratch, f"apt-get install -y -qq --no-install-recommends {' '.join(IN_ROOT)}")
+        scratch.rename(root)
+    return root
+
+
+def inside(session: nox.Session, root: Path, command: str) -> None:
+    """Run a shell's *command* in the folder as the root of all, where this checkout is /src.
+
+    Names are looked up, and certificates checked, as outside; pip's cache is shared. Mounts end with the command.
+    """
+    cache = Path.home() / ".cache" / "pip"
+    binds = {Path.cwd(): root / "src", Path("/dev"): root / "dev", cache: root / "root/.cache/pip"}
+    for source, target in binds.items():
+        source.mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
+    for file in (Path("/etc/resolv.conf"), Path("/etc/hosts"), Path("/etc/ssl/certs/ca-certificates.crt")):
+        if file.exists():
+            (root / file.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, root / file.relative_to("/"))
+    lines = [
+        f"mount -t proc proc {shlex.quote(str(root / 'proc'))}",
+        *(f"mount --rbind {shlex.quote(str(a))} {shlex.quote(str(b))}" for a, b in binds.items()),
+        f"exec chroot {shlex.quote(str(root))} sh -c {shlex.quote(f'cd /src && {command}')}",
+    ]
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    session.run(
+        *("unshare", "--mount", "--propagation", "private", "sh", "-ec", "\n".join(lines)),
+        env={"PATH": path, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", "PYTHONDONTWRITEBYTECODE": "1"},
+        external=True,
+    )
 
 
 def install(session: nox.Session, lock: str) -> None:

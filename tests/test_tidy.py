@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -369,12 +370,27 @@ def is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def tracked(*patterns: str) -> Sources:
+    listed = git_lists(*patterns) if (ROOT / ".git").exists() else unpacked(ROOT, *patterns)
+    return {path: (ROOT / path).read_text(encoding="utf-8") for path in sorted(listed) if (ROOT / path).is_file()}
+
+
+def git_lists(*patterns: str) -> list[str]:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    paths = sorted(path for path in listed.split("\0") if path and (ROOT / path).is_file())
-    return {path: (ROOT / path).read_text(encoding="utf-8") for path in paths}
+    return listed.split("\0")[:-1]
+
+
+def unpacked(root: Path, *patterns: str) -> list[str]:
+    """The files of a source distribution: all but those that running it leaves in hidden folders and caches."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    kept = [path for path in paths if not any(left_behind(part) for part in path.parts)]
+    return [str(path) for path in kept if not patterns or any(fnmatch(str(path), pattern) for pattern in patterns)]
+
+
+def left_behind(part: str) -> bool:
+    return (part.startswith(".") and part != ".ci") or part == "__pycache__"
 
 
 @pytest.fixture(scope="module")
@@ -547,3 +563,11 @@ def test_an_unread_option_is_found(text: str) -> None:
 def test_a_stub_reads_nothing() -> None:
     stub = 'def f(timeout=1):\n    """What."""\n    raise NotImplementedError\ndef g(a, b=1):\n    return b'
     assert list(unread_options({"aioregistry/a.py": stub})) == []
+
+
+def test_a_source_distribution_is_looked_at_without_git(tmp_path: Path) -> None:
+    for path in (".ci/run", ".nox/x.py", "aioregistry/a/b.py", "aioregistry/__pycache__/b.pyc", "docs/a.md"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert sorted(unpacked(tmp_path)) == [".ci/run", "aioregistry/a/b.py", "docs/a.md"]
+    assert unpacked(tmp_path, "aioregistry/*.py") == ["aioregistry/a/b.py"]

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-PACKAGES = "openjdk-17-jdk-headless libcurator-discovery-java libcurator-recipes-java libzookeeper-java libslf4j-java"
+PACKAGES = "default-jdk-headless libcurator-discovery-java libcurator-recipes-java libzookeeper-java libslf4j-java"
 # What our own sources use, the logger, and jute, which nobody names; the rest is named in the jars' manifests.
 JARS = tuple(
     Path("/usr/share/java", f"{name}.jar")

@@ -29,7 +29,7 @@ from typing import Self
 from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import Direction, Link, TcpProxy
 
-PACKAGES = "openjdk-17-jre-headless libzookeeper-java libslf4j-java"
+PACKAGES = "default-jre-headless libzookeeper-java libslf4j-java"
 ELSEWHERE = os.environ.get("AIOREGISTRY_ZOOKEEPER_JARS")
 """Where the jars of another release are, all that it needs but slf4j's (`nox -s releases` fetches some); Debian's if
 unset."""
