@@ -238,7 +238,10 @@ class Follower:
             self._to_sync = loop.create_task(self._sync(after), name=f"aioregistry syncs {self.path}")
             # Counts as retrieved: whoever waited may have been cancelled.
             self._to_sync.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._to_sync)
+        syncing = self._to_sync
+        # Not asyncio.shield: since Python 3.14 it reports what fails after whoever waited was cancelled.
+        await asyncio.wait([syncing])
+        syncing.result()
 
     async def _sync(self, after: asyncio.Task[None] | None) -> None:
         if after is not None and not after.done():

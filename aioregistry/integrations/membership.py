@@ -566,7 +566,7 @@ class _Term:
             self._openings[name] = _task(_done(view), f"view {name}")
         if settings.wait:
             for opening in self._openings.values():
-                await asyncio.shield(opening)
+                await _outcome(opening)
 
     async def announce(self) -> None:
         self._wanted = True
@@ -575,7 +575,7 @@ class _Term:
         self.register_if_wanted()
         # A server that says when it listens serves meanwhile, and must not be held up.
         if self._settings.wait and self._host is None and self._registering is not None:
-            await asyncio.shield(self._registering)
+            await _outcome(self._registering)
             if self.registration is not None:  # else it waits until this process listens, which it can do only now
                 await self._until_listed()
 
@@ -587,7 +587,7 @@ class _Term:
     async def _register(self) -> None:
         try:
             for opening in self._openings.values():  # who is listed can be asked for what it takes the views for
-                await asyncio.shield(opening)
+                await _outcome(opening)
             address = await self._address()
         except RegistryError as error:
             self.failure = error
@@ -787,7 +787,7 @@ class _Term:
             self._draining = _task(self._drain(), f"drain {self._service}")
         # Who leaves because an anyio scope was cancelled is cancelled again at every await.
         with anyio.CancelScope(shield=True):
-            await asyncio.shield(self._draining)
+            await _outcome(self._draining)
 
     async def hurry(self) -> None:
         """Drain without waiting for consumers, any longer or at all."""
@@ -998,6 +998,13 @@ def _task(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
 def _noted(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("%s: %s", task.get_name(), error)
+
+
+async def _outcome(task: asyncio.Task[T]) -> T:
+    """What *task* returns or raises; cancelling the wait leaves it alone."""
+    # Not asyncio.shield: since Python 3.14 it reports what fails after whoever waited was cancelled.
+    await asyncio.wait([task])
+    return task.result()
 
 
 async def _done(work: Awaitable[object]) -> None:
