@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from aiozk import ZKClient, exc
+from aiozk import exc
 from aiozk.protocol.acl import ACL
 from aiozk.protocol.create import Create2Request, CreateRequest
 from aiozk.protocol.request import Request
@@ -19,6 +19,7 @@ from aiozk.protocol.response import response_xref
 from aiozk.protocol.transaction import MultiHeader, TransactionRequest, TransactionResponse
 from aiozk.states import States
 
+from ._aiozk_types import ZKClient
 from ._errors import ConnectionLost, ProtocolError, ServerError, UnknownServerError, server_error
 from ._protocol import OPEN_ACL, WRITE_OPCODES, CreateContainer, Message, MultiRead, WatchedEvent
 from ._protocol.jute import read_int
@@ -59,7 +60,7 @@ class RegistryClient(ZKClient):
     def __init__(self, session: Session, chroot: str = "", *, default_acl: Sequence[ACL] = OPEN_ACL) -> None:
         # It makes a session of aiozk's too, which does nothing before it is started; nobody will.
         super().__init__(str(session.hosts), chroot, default_acl=list(default_acl))
-        self.session = SharedSession(session)
+        self.session: SharedSession = SharedSession(session)
 
     async def start(self) -> None:
         """Wait until the session is connected. Raises ``aiozk.exc.InvalidClientState`` when it ended."""
@@ -110,7 +111,7 @@ class SharedSession:
     """What aiozk's client and recipes take for their session, on one of ours."""
 
     def __init__(self, session: Session) -> None:
-        self.state = ClientState(session)
+        self.state: ClientState = ClientState(session)
         self._session = session
         self._watches: dict[tuple[int, str, Callable[[str], object]], Watch] = {}
 
@@ -241,7 +242,7 @@ class ClientState:
     def __eq__(self, state: object) -> bool:
         return self.current_state == state
 
-    __hash__ = None  # type: ignore[assignment]  # equal to a string that changes
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # equal to a string that changes
 
     def __repr__(self) -> str:
         return f"<ClientState {self.current_state}>"

@@ -17,12 +17,11 @@ from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from aiozk.protocol.acl import ACL
 from aiozk.protocol.create import Create2Response
-from aiozk.protocol.part import Part
 from aiozk.protocol.primitives import Bool, Buffer, Int, Long, Primitive, UString, Vector
-from aiozk.protocol.request import Request
 from aiozk.protocol.response import Response
 from aiozk.protocol.transaction import TransactionResponse
 
+from aioregistry._aiozk_types import Part, Request
 from aioregistry._errors import ProtocolError, ServerError, TransactionAborted, server_error, session_name
 from aioregistry._protocol.jute import (
     BOOL,
@@ -126,7 +125,7 @@ class Message(Request, Generic[T_co]):
         # Never NotImplemented: Part's __ne__ negates the answer.
         return type(other) is type(self) and bool(Part.__eq__(self, other))
 
-    __hash__ = None  # type: ignore[assignment]  # mutable, like aiozk's
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # mutable, like aiozk's
 
     def __repr__(self) -> str:
         return str(self)

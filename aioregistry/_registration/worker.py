@@ -201,11 +201,11 @@ class Worker:
         self.held: Held | None = None
         self.displaced: RegistrationDisplaced | None = None
         """Set while in standby, and for ever after a displacement without."""
-        self.ended = False
+        self.ended: bool = False
         """Whoever waited was told; a withdrawal may go on."""
         self.cause: Exception | None = None
         """Why it ended, where it did not end by being closed."""
-        self.closing = False
+        self.closing: bool = False
         self.task: asyncio.Task[None] | None = None
 
         self._session = session

@@ -287,7 +287,8 @@ class Member(Endpoint):
 
     def join(self, history: History) -> None:
         """Serve what is committed by now, and what will be."""
-        self.tree, self.zxid = history.tree.copy(), history.zxid
+        self.tree: Tree = history.tree.copy()
+        self.zxid: int = history.zxid
         self._serving = True
 
     def leave(self) -> None:

@@ -15,6 +15,7 @@ from aioregistry.server._endpoint import Decide, Endpoint
 from aioregistry.server._history import Backup, History, Transaction
 from aioregistry.server._sessions import Session
 from aioregistry.server._settings import Settings
+from aioregistry.server._tree import Tree
 
 __all__ = ["Data", "ZooKeeperServer"]
 
@@ -109,7 +110,8 @@ class ZooKeeperServer(Endpoint):
             case Backup():
                 self._backup = data
         self._history = History.of_backup(self._backup, settings=self.settings, deliver=self.deliver)
-        self.tree, self.zxid = self._history.tree, self._history.zxid
+        self.tree: Tree = self._history.tree
+        self.zxid: int = self._history.zxid
         self._history.start()
         try:
             await self.come_up(listen=listen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from aiozk.protocol import AUTHED_UNRESTRICTED, UNRESTRICTED_ACCESS, CreateRequest
 
@@ -114,8 +114,8 @@ CONVERSATIONS: dict[str, Conversation] = {
         "multi_read_data": MultiReadData("/t", ["é", "absent", "m", "protected", "null"]),
         "multi_read_root": MultiReadData("/", ["t", "zookeeper"]),
         "multi_read_empty": MultiReadData("/t", []),
-        "multi_read_exists": MultiRead([GetData("/t/é"), Exists("/t")]),
-        "multi_read_create": MultiRead([GetData("/t/é"), Create("/t/x", b"")]),
+        "multi_read_exists": MultiRead([GetData("/t/é"), cast(Any, Exists("/t"))]),
+        "multi_read_create": MultiRead([GetData("/t/é"), cast(Any, Create("/t/x", b""))]),
         "create_ttl": CreateTTL("/t/ttl", b"", ttl_ms=60_000),
         "close": CloseSession(),
     },

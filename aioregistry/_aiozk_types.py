@@ -1,0 +1,9 @@
+"""aiozk's classes that ours derive from; the stub beside says their types, of which aiozk has none."""
+
+from __future__ import annotations
+
+from aiozk import ZKClient as ZKClient
+from aiozk.protocol.part import Part as Part
+from aiozk.protocol.request import Request as Request
+
+__all__ = ["Part", "Request", "ZKClient"]
