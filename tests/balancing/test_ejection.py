@@ -132,9 +132,10 @@ def test_the_first_return_is_the_first_whoever_was_forgotten() -> None:
     found = outliers(failures=1, jitter=0, remaining=0)
     for number in range(400):
         found.failed(f"n{number:03d}", 0.0, float((number * 7919) % 400), 400)
-    for number in range(0, 400, 3):
-        found.forget(f"n{number:03d}")
-        assert found.next_return() == min(found.out.values())
+    for number in range(400):
+        if number % 7 != 3:
+            found.forget(f"n{number:03d}")
+            assert found.next_return() == min(found.out.values())
 
 
 def test_a_call_from_before_the_pause_counts_no_more() -> None:

@@ -62,6 +62,31 @@ def test_round_robin_starves_nobody_whatever_changes(steps: list[tuple[str, str]
             assert max(waiting.values()) < 12
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_shares_are_even_among_those_that_stay(seed: int) -> None:
+    """Each has one turn in a lap, whoever comes and goes: between two turns of one, another has two at most."""
+    order = random.Random(seed)
+    pool = RoundRobin().pool(order.random, Census())
+    members = {id: Member(instance(id), Traits(), Load()) for id in "abcdefgh"}
+    since: dict[str, Counter[str]] = {}  # for each that is there, the turns of others since its own
+    for _ in range(300):
+        id = order.choice("abcdefgh")
+        if order.random() < 0.6 and since:
+            turn = chosen(pool).id
+            since[turn] = Counter()
+            for counts in since.values():
+                counts[turn] += 1
+                assert counts[turn] <= 2
+        elif id not in since:
+            pool.add(members[id])
+            since[id] = Counter()
+        else:
+            pool.discard(members[id])
+            del since[id]
+            for counts in since.values():
+                del counts[id]
+
+
 def test_processes_do_not_go_round_in_step() -> None:
     draws = [random.Random(seed).random for seed in range(40)]
     starts = {Picker(snapshot(TEN), "round-robin", draw=draw).pick(None, 0.0).id for draw in draws}

@@ -91,6 +91,18 @@ def test_a_place_that_is_free_is_used_again() -> None:
     assert len(pool._sums) == 32  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("scale", [2, 9])
+def test_rounding_leads_to_nobody_who_is_not_there(scale: float) -> None:
+    """A draw just below 1 of sums that were rounded may leave a rest where nobody is: one in 300 of these do."""
+    order = random.Random(5)
+    instances = [instance(f"n{number}") for number in range(36)]
+    for _ in range(1500):
+        pool = Weighted("weight").pool(lambda: math.nextafter(1, 0), Census())
+        for each in instances[: order.randrange(1, 36)]:
+            pool.add(Member(each, Traits(10 ** order.uniform(-scale, scale)), Load()))
+        assert pool.choose(None) is not None
+
+
 @pytest.mark.parametrize("drawn", [0.0, 0.5, math.nextafter(1, 0)])
 def test_the_ends_of_a_draw_choose_somebody(drawn: float) -> None:
     pool = Weighted("weight").pool(lambda: drawn, Census())
