@@ -19,6 +19,7 @@ from aioregistry._runtime import Endpoint
 
 from .attempts import AttemptOutcome
 from .connection import Connection
+from .patience import patience
 
 __all__ = ["Dialer", "explained"]
 
@@ -115,7 +116,7 @@ class Dialer:
 
     async def _attempt(self, endpoint: Endpoint) -> Connection | None:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with patience(self._timeout):
                 return await self._dial(endpoint)
         except TimeoutError:
             self._failed(endpoint, AttemptOutcome.SILENT, f"no connection within {self._timeout:.3g} s")

@@ -8,6 +8,7 @@ resolving, dialing, priming, heartbeats.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import itertools
 import logging
@@ -93,6 +94,7 @@ from .machine import (
 )
 from .names import Names
 from .outage import Outage
+from .patience import TURNS, patience
 from .states import ENDED, SERVING, SessionState
 from .watches import Watches
 
@@ -723,18 +725,19 @@ class Session:
         """Shake hands, and probe where that is what the connection is for, until it is taken or given up."""
         self._dialed[connection.number] = connection
         self._step(Dialed(connection.number))
-        began = asyncio.get_running_loop().time()
-        patience = handshake_deadline(self._unanswered, connection.took, seconds)
-        if await self._outlasts({Phase.HANDSHAKING, Phase.ASKING}, began + patience):
+        longest = handshake_deadline(self._unanswered, connection.took, seconds)
+        if await self._outlasts({Phase.HANDSHAKING, Phase.ASKING}, longest):
             self._unanswered += 1
-            self._leave(connection, f"did not answer the handshake within {patience:.3g} s")
-        elif await self._outlasts({Phase.PROBING}, began + seconds):
+            self._leave(connection, f"did not answer the handshake within {longest:.3g} s")
+        elif await self._outlasts({Phase.PROBING}, seconds):
             self._leave(connection, f"did not answer the probe within {seconds:.3g} s")
 
-    async def _outlasts(self, phases: Container[Phase], until: float) -> bool:
-        """Wait for another phase than these; return whether *until* came first (the loop's time)."""
-        while self._machine.phase in phases and (left := until - asyncio.get_running_loop().time()) > 0:
-            await self._phase_change(left)
+    async def _outlasts(self, phases: Container[Phase], seconds: float) -> bool:
+        """Wait for another phase than these; return whether *seconds* were over first."""
+        with contextlib.suppress(TimeoutError):
+            async with patience(max(seconds, 0.0)):
+                while self._machine.phase in phases:
+                    await self._phase_change()
         return self._machine.phase in phases
 
     def _leave(self, connection: Connection, why: str, outcome: AttemptOutcome = AttemptOutcome.SILENT) -> None:
@@ -781,7 +784,7 @@ class Session:
         connection.isolate(self._isolation, self._poison_found)
         deadline = self.timeout / HEARTBEATS_PER_TIMEOUT
         try:
-            async with asyncio.timeout(deadline):
+            async with patience(deadline):
                 await self._authenticate(connection)
                 await self._learn(connection)
                 await self._restore_watches(connection)
@@ -870,14 +873,19 @@ class Session:
 
     async def _beat(self, connection: Connection, interval: float) -> None:
         """Ask the quorum for a sign of life, and leave the server when none has come for two intervals."""
+        sent = self.runtime.boot()
         beat: asyncio.Future[Any] = connection.submit(Sync("/"))
-        patience, stalled = interval, False
-        # An answer may be an error that proves nothing, and a write's may come first.
-        while patience > 0 and self._serves(connection) and self.evidence_age() >= interval:
+        heard, turn = 0.0, interval / TURNS
+        # An answer may be an error that proves nothing, and a write's may come first. What the loop was late does not
+        # count: silence is what was listened to.
+        while heard < interval - turn / 2 and self._serves(connection) and self.evidence_age() >= interval:
             answer = None if beat.done() else beat
-            stalled = await self._measured(self._phase_change(patience, answer), patience)
-            patience = 2 * interval - self.evidence_age()
-        if not stalled and self._serves(connection) and self.evidence_age() >= interval:
+            before = self.runtime.monotonic()
+            await self._measured(self._phase_change(turn, answer), turn)
+            heard += min(self.runtime.monotonic() - before, turn)
+            if connection.evidence >= sent:  # though it may be old by now: then it is asked again
+                return
+        if self._serves(connection) and self.evidence_age() >= interval:
             self._repeated.tell(
                 *("no answer", logging.WARNING, "%s has not answered a sync for %.3g s: leaving it"),
                 *(connection.endpoint, interval),
@@ -885,20 +893,16 @@ class Session:
             connection.silent("nothing was answered any more")
             self._leave(connection, f"did not answer a sync within {interval:.3g} s")
 
-    async def _measured(self, waiting: Any, planned: float) -> bool:
-        """Await something that takes *planned* seconds at most; return whether the loop was blocked for long meanwhile.
-
-        After a stall the silence may be our own: the answer is given another chance before the server is blamed.
-        """
+    async def _measured(self, waiting: Any, planned: float) -> None:
+        """Await something that takes *planned* seconds at most; tell where the loop was blocked for long meanwhile."""
         before = self.runtime.boot()
         await waiting
         late = self.runtime.boot() - before - planned
         if late < self.timeout / 10:
-            return False
+            return
         why = "the event loop was blocked, or the system slept, for %.3g s; heartbeats stopped meanwhile"
         self._repeated.tell("stall", logging.WARNING, why, late)
         self.emit("session.stall", seconds=late, timeout=self.timeout)
-        return True
 
     async def _endure_read_only(self, connection: Connection, interval: float) -> None:
         """Read from a server without quorum for one timeout, then look for a better one."""

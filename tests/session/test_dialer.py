@@ -162,7 +162,7 @@ class TestAddressesThatChange:
     @simulated
     async def test_one_that_is_none_any_more_is_given_up(self, world: World) -> None:
         addresses = Addresses(world, old=1.0, older=1.0)
-        addresses.delays["new"] = 2.0
+        addresses.delays["new"] = TIMEOUT + 0.1
         waiting = asyncio.ensure_future(addresses.dialer.next())
         await asyncio.sleep(0.1)
         addresses.dialer.offer([endpoint("new")])

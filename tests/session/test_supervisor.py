@@ -41,6 +41,7 @@ from aioregistry._session import Session, SessionState, parse_hosts
 from aioregistry._session.attempts import AttemptOutcome
 from aioregistry._session.backoff import PATIENCE
 from aioregistry._session.names import HEAD_START
+from aioregistry._session.patience import TURNS
 from tests.session import scripted_server as script
 from tests.session.scripted_server import Ensemble, Server
 from tests.session.simulation import LATENCY, World, simulate, simulated
@@ -1071,15 +1072,48 @@ class TestStalls:
         await client.end()
 
     @simulated
-    async def test_a_server_that_is_silent_is_left_a_third_of_the_timeout_after_one(self, world: World) -> None:
+    async def test_a_server_that_is_silent_is_left_after_as_much_listening_as_without_one(self, world: World) -> None:
         client = await client_of(world).connected()
         client.servers[0].silent = True
-        await asyncio.sleep(T / 2)
+        await asyncio.sleep(T / 2)  # it was asked at a third
         world.block(T)
         moment = world.loop.now
         await client.until(SUSPENDED)
-        assert client.at(SUSPENDED) - moment == pytest.approx(T / 3, abs=0.01)
+        assert client.at(SUSPENDED) - moment == pytest.approx(T / 6, abs=T / 3 / TURNS)
         client.servers[0].silent = False
+        await client.end()
+
+    @pytest.mark.parametrize("seconds", [0.05, 0.3, 0.9, T / 10, T / 4])
+    @simulated
+    async def test_a_loop_with_too_much_to_do_leaves_no_server(self, seconds: float, world: World) -> None:
+        """Each turn takes so long: whatever was asked is sent late, and the answer is read late."""
+        client = await client_of(world, 3).connected()
+
+        def work() -> None:
+            world.block(seconds)
+            if world.loop.now < 30 * T:
+                world.loop.call_later(0.001, work)
+
+        work()
+        await asyncio.sleep(30 * T)
+        assert client.names == [CONNECTED]
+        assert client.session.generation == 1
+        await client.end()
+
+    @pytest.mark.parametrize("seconds", [0.3, 0.9])
+    @simulated
+    async def test_a_loop_with_too_much_to_do_connects_at_the_first_attempt(self, seconds: float, world: World) -> None:
+        client = client_of(world, 3)
+
+        def work() -> None:
+            world.block(seconds)
+            if not client.session.connected and world.loop.now < 30 * T:
+                world.loop.call_later(0.001, work)
+
+        client.session.start()
+        work()
+        await client.session.wait_connected(30 * T)
+        assert sum(len(server.handshakes) for server in client.servers) == 1
         await client.end()
 
     @simulated
