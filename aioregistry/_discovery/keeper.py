@@ -137,9 +137,17 @@ def _unfit(path: Path) -> str | None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
             return "is there, and no file"
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        # An outage on a read-only mount: what can be read is worth more than what cannot be written later, of which
+        # the keeper warns.
+        if _may(os.R_OK, path):
+            return None
+    if not _may(os.W_OK | os.X_OK, directory):
         return f"the directory {str(directory)!r} cannot be written to"
     return None
+
+
+def _may(mode: int, path: Path) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 class KeptFile:

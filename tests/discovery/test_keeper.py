@@ -250,6 +250,25 @@ def test_a_directory_that_may_not_be_written_is_refused(directory: str) -> None:
         closed.chmod(0o700)
 
 
+def test_a_file_that_can_be_read_is_enough() -> None:
+    """As on a read-only mount: refusing it would stop a start in the very outage that the file is for."""
+    with tempfile.TemporaryDirectory() as place:  # not pytest's, where nobody else can look
+        Path(place).chmod(0o755)
+        closed = Path(place, "closed")
+        closed.mkdir()
+        kept = closed / "chat.kept"
+        kept.write_bytes(b"as it was")
+        kept.chmod(0o644)
+        closed.chmod(0o555)
+        with as_somebody_else():
+            path = checked_path(kept)
+            assert KeptFile(path).read() == b"as it was"
+            with pytest.raises(PermissionError):
+                KeptFile(path).write(b"anew")
+        assert kept.read_bytes() == b"as it was"
+        closed.chmod(0o700)
+
+
 # ---------------------------------------------------------------- the file
 
 
