@@ -8,6 +8,7 @@ it and whatever its scope: pytest-asyncio in either mode, or anyio's plugin.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -137,10 +138,11 @@ def _loop_of(test: pytest.Item) -> str:
     marked `anyio` too.
     """
     marker = test.get_closest_marker("asyncio")
-    if marker is None and "anyio_backend" in getattr(test, "fixturenames", ()):
+    for_anyio = "anyio_backend" in getattr(test, "fixturenames", ())
+    if marker is None and for_anyio:
         return "by_anyio"
     scope = None if marker is None else marker.kwargs.get("loop_scope") or marker.kwargs.get("scope")
-    return f"by_asyncio_{scope or _default_scope(test.config)}"
+    return f"by_{'both' if for_anyio else 'asyncio'}_{scope or _default_scope(test.config)}"
 
 
 def _default_scope(config: pytest.Config) -> str:
@@ -171,8 +173,18 @@ except ImportError:
 else:
 
     def _by_asyncio(name: str, scope: Any) -> Any:
-        # Not asynchronous itself: anyio's plugin would run it, where both are there. pytest-asyncio sets the loop.
-        @pytest_asyncio.fixture(name=f"_{name}_by_asyncio_{scope}", loop_scope=scope)  # type: ignore[type-var]
+        @pytest_asyncio.fixture(name=f"_{name}_by_asyncio_{scope}", loop_scope=scope)
+        async def fixture(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
+            import aioregistry
+
+            async with aioregistry.connect(request.node.stash[_SERVERS][name]) as connected:
+                yield connected
+
+        return fixture
+
+    def _by_both(name: str, scope: Any) -> Any:
+        # Not asynchronous itself: anyio's plugin would run it on a loop of its own. pytest-asyncio sets the test's.
+        @pytest_asyncio.fixture(name=f"_{name}_by_both_{scope}", loop_scope=scope)  # type: ignore[type-var]
         def fixture(request: pytest.FixtureRequest) -> Iterator[Registry]:
             import asyncio
 
@@ -185,6 +197,8 @@ else:
 
         return fixture
 
-    for _name in _REGISTRIES:
-        for _scope in _ASYNCIO_LOOPS:
-            globals()[f"_{_name}_by_asyncio_{_scope}"] = _by_asyncio(_name, _scope)
+    if "loop_scope" in signature(pytest_asyncio.fixture).parameters:  # from 0.24 on
+        for _name in _REGISTRIES:
+            for _scope in _ASYNCIO_LOOPS:
+                globals()[f"_{_name}_by_asyncio_{_scope}"] = _by_asyncio(_name, _scope)
+                globals()[f"_{_name}_by_both_{_scope}"] = _by_both(_name, _scope)
