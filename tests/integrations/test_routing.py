@@ -164,6 +164,26 @@ async def test_what_is_asked_for_now_is_never_left(
         assert list(followed) == ["anybody"]
 
 
+@pytest.mark.parametrize("manner", [Manner.BEGINS_ITS_ANSWER, Manner.CUTS_ITS_ANSWER])
+async def test_an_answer_may_end_after_its_service_was_left(
+    zookeeper: ZooKeeperServer, chroot: str, monkeypatch: pytest.MonkeyPatch, manner: Manner
+) -> None:
+    monkeypatch.setattr(routing, "MOST_VIEWS", 1)
+    async with service(zookeeper, chroot, manner) as chat, by(chat.registry) as session:
+        async with session.stream("GET", "http://chat.registry/") as answer:
+            followed = session._transport._router._followed  # type: ignore[attr-defined]
+            view = followed["chat"].opening.result()[0]
+            with pytest.raises(httpx.ConnectError):
+                await session.get("http://nobody.registry/")
+            await until(lambda: view._is_closed)
+            if manner is Manner.CUTS_ITS_ANSWER:
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await answer.aread()
+        assert list(followed) == ["nobody"]
+        async with session.stream("GET", "http://chat.registry/") as answer:
+            assert answer.status_code == 200
+
+
 async def test_a_service_that_cannot_be_read_is_tried_again(
     zookeeper: ZooKeeperServer, chroot: str, judge: Judge
 ) -> None:
