@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from aioregistry import ServiceInstance
 from aioregistry._document import encode
+from aioregistry._markers import marker_name, marker_prefix
+from aioregistry.server import _acl as access
 from aioregistry.server._codes import Opcode
 from tests.simulation.process import BASE, Process, Stage
 
@@ -345,6 +347,49 @@ async def _strangers(world: World, fault: Fault) -> None:
     world.operator_note(f"the strangers leave {service}")
 
 
+CLOSED: Final = (access.Rule(access.ALL - access.READ, "world", "anyone"),)
+
+
+async def _close(world: World, fault: Fault) -> None:
+    """A node may not be read for a while, and something happens to it meanwhile, of which nobody is told."""
+    service = world.service(fault.target)
+    path = f"{BASE}/{service}/closed-{fault.target}"
+    instance = ServiceInstance(service, address="10.0.0.9", id=f"closed-{fault.target}", payload=0)
+    if not world.servers.create(path, encode(instance)):
+        return
+    await asyncio.sleep(fault.duration * fault.dice)
+    if not world.servers.set_acl(path, CLOSED):
+        return
+    what = ("deleted", "changed", "replaced", "left alone")[fault.target % 4]
+    world.operator_note(f"{path} is closed and {what}")
+    if what in ("deleted", "replaced"):
+        world.servers.delete(path)
+    if what == "replaced":
+        world.servers.create(path, encode(instance))
+    elif what == "changed":
+        world.servers.set_data(path, encode(instance.replace(payload=1)))
+    await asyncio.sleep(fault.duration)
+    if world.servers.set_acl(path, access.OPEN):
+        world.operator_note(f"{path} is open")
+
+
+async def _forge(world: World, fault: Fault) -> None:
+    """A stranger writes what withdrawals write, but for the withdrawal, of whomever he has seen."""
+    service = world.service(fault.target)
+    world.operator_note(f"a stranger forges withdrawals from {service} for {fault.duration:.2f} s")
+    seen: dict[str, int] = {}
+    for _ in range(int(fault.duration) + 1):
+        for id in world.servers.children(f"{BASE}/{service}"):
+            node = world.servers.node(f"{BASE}/{service}/{id}")
+            if node is not None:
+                seen[id] = node.created
+        for id, czxid in seen.items():
+            marker = f"{BASE}-withdrawn/{marker_name(marker_prefix(service, id), czxid)}"
+            if world.servers.create(marker, b""):
+                world.servers.delete(marker)
+        await asyncio.sleep(1.0)
+
+
 FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
     {
         "cut": _cut,
@@ -376,6 +421,8 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "litter": _litter,
         "flood": _flood,
         "strangers": _strangers,
+        "close": _close,
+        "forge": _forge,
     }
 )
 """What each kind does; it is over when the coroutine is."""

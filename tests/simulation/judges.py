@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from aioregistry import Removed, Resynced, Status
 from aioregistry._document import encode
+from aioregistry.server import _acl as access
 from aioregistry.server._history import OWN, Transaction
 from aioregistry.server._tree import Created, DataChanged, Deleted
 from tests.simulation.engine import Engine
@@ -82,6 +83,8 @@ class Judges:
         self.limits = 0
         """How often the limit of the fence was seen (docs/guarantees.md)."""
         self._records: dict[str, Record] = {}
+        self._withdrawn: set[str] = set()
+        """The paths of nodes that were ever withdrawn, with a marker."""
         self._of_session: dict[int, Process] = {}
         self._disrupted = 0.0
 
@@ -98,6 +101,10 @@ class Judges:
         if process.stage is Stage.KILLED:
             return
         shown = " ".join(f"{key}={_shown(value)}" for key, value in fields.items())
+        if event == "discovery.released" and fields["why"] == "withdrawn":
+            path = f"{BASE}/{fields['service']}/{fields['id']}"
+            if path not in self._withdrawn:
+                self.violated(Violated("Guarded", f"{process.name}: {path} was let go, and never withdrawn"))
         self.timeline.note(process.name, f"{event} {shown}")
         if event != "session.state":
             return
@@ -143,6 +150,8 @@ class Judges:
         for change in transaction.changes:
             if isinstance(change, Created | Deleted | DataChanged) and change.path.startswith(f"{BASE}/"):
                 paths.setdefault(change.path, []).append(change)
+        if any(change.path.startswith(f"{BASE}-withdrawn/") for change in transaction.changes if _has_path(change)):
+            self._withdrawn |= {path for path, changes in paths.items() if isinstance(changes[-1], Deleted)}
         for path, changes in paths.items():
             self._changed(path, changes, transaction, writer, fences.get(path))
 
@@ -324,7 +333,8 @@ class Judges:
             for name in self.servers.children(path):
                 node = self.servers.node(f"{path}/{name}")
                 assert node is not None
-                held[name] = (node.created, node.mzxid)
+                readable = access.permits(node.acl, access.READ, ())
+                held[name] = (node.created, node.mzxid) if readable else (0, 0)
             snapshot = followed.view.snapshot
             listed = snapshot.confirmed.entries
             seen: dict[str, object] = {id: (entry.czxid, entry.mzxid) for id, entry in listed.items()}
@@ -413,6 +423,10 @@ def _lives(process: Process) -> bool:
 
 def _document(held: Held) -> bytes:
     return encode(held.registration.instance)
+
+
+def _has_path(change: object) -> bool:
+    return isinstance(change, Created | Deleted | DataChanged)
 
 
 def _shown(value: object) -> str:

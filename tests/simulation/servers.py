@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from aioregistry.server import Ensemble
-from aioregistry.server._acl import OPEN
+from aioregistry.server._acl import ACL, OPEN
 from aioregistry.server._codes import Opcode
 from aioregistry.server._ensemble import Member
 from aioregistry.server._history import OWN, Backup, History, Transaction
 from aioregistry.server._server import Data
-from aioregistry.server._tree import Caller, Create, Delete, Node, Operation, SetData
+from aioregistry.server._tree import Caller, Create, Delete, Node, Operation, SetACL, SetData
 from tests.simulation.engine import Machine
 from tests.simulation.network import Listener, Network
 
@@ -126,6 +126,9 @@ class Servers:
 
     def set_data(self, path: str, data: bytes) -> bool:
         return self._write(SetData(path, data, -1))
+
+    def set_acl(self, path: str, acl: ACL) -> bool:
+        return self._write(SetACL(path, acl, -1))
 
     def delete(self, path: str) -> bool:
         return self._write(Delete(path, -1))

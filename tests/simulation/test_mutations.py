@@ -12,8 +12,10 @@ import pytest
 from aioregistry import SessionState, Status
 from aioregistry import _document as document
 from aioregistry._discovery import guard, mirror, view
+from aioregistry._discovery.departures import Departures
 from aioregistry._discovery.follower import Follower
 from aioregistry._discovery.mirror import Mirror
+from aioregistry._markers import read_marker
 from aioregistry._protocol import Delete, EventKind, Exists, Multi
 from aioregistry._registration import plan as plans
 from aioregistry._registration import worker
@@ -164,6 +166,20 @@ def suspect_for_ever(patch: Patch) -> None:
     patch.setattr(guard.Suspects, "due", lambda self, zxid, now: guard.Verdict(()))
 
 
+def markers_believed_by_themselves(patch: Patch) -> None:
+    def event(self: Departures, event: Any) -> None:
+        root, _, text = event.path.rpartition("/")
+        marker = read_marker(text) if root == self._root else None
+        if marker is not None:
+            self._told(*marker)
+
+    patch.setattr(Departures, "_event", event)
+
+
+def no_audit(patch: Patch) -> None:
+    patch.setattr(Mirror, "audit", lambda self, limit: None)
+
+
 def suspect_while_listed(patch: Patch) -> None:
     patch.setattr(guard.Suspects, "_come_back", lambda self, change, released: change)
 
@@ -236,6 +252,8 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Honest", live_while_suspended, with_faults("partition")),
         Mistake("Honest", fresh_by_connection, with_faults("partition")),
         Mistake("Guarded", suspect_for_ever, with_faults("strangers")),
+        Mistake("Guarded", markers_believed_by_themselves, with_faults("forge", "strangers", every=2.0)),
+        Mistake("Converged", no_audit, with_faults("close", versions=("3.8", "3.9"))),
         Mistake("Ordered", suspect_while_listed, with_faults("expire", "wipe", "partition")),
         Mistake("Bounded", unbounded_queue, with_faults("flood", every=15.0, paces=(80.0,))),
         Mistake("Published", retry_that_ends, with_faults("restart", every=20.0)),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from aioregistry._discovery.follower import AUDIT
 from aioregistry.server._server import Data
 from tests.simulation.engine import Engine, Machine, NothingWillHappen, TooBusy
 from tests.simulation.faults import FAULTS, Fault, drawn, living, strike
@@ -200,7 +201,7 @@ class World:
         for process in self.judges.processes:
             process.changes_nothing = True
         self.timeline.note("world", "no more faults")
-        until = self.engine.now + SETTLING * max(self.profile.timeouts)
+        until = self.engine.now + max(SETTLING * max(self.profile.timeouts), AUDIT + SETTLING)
         while self.engine.now < until and not self.judges.violations:
             await asyncio.sleep(self.profile.sampling)
 

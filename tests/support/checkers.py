@@ -239,6 +239,9 @@ class OrderedConsumer:
             raise Violated("Ordered", f"{change!r} does not follow what was told before of {id}: {known!r}")
         if kind == "Removed":
             del self.entries[id]
+            if getattr(change, "invalid", None) is not None and not change.invalid.czxid:
+                # It may not be read, of which there is no event; when it may be read again it is what it was.
+                self._newest[id] = min(self._newest.get(id, 0), change.entry.mzxid - 1)
             return
         if kind == "Updated" and change.previous_entry != known:
             raise Violated("Ordered", f"{change!r} claims to follow {change.previous_entry!r}, told was {known!r}")
