@@ -267,7 +267,8 @@ class Registry(Handle):
             wait=wait,
             close_timeout=self._close_timeout if close_timeout is None else close_timeout,
             acl=self._acl,
-            chroot="" if self._create_chroot else self._chroot,
+            chroot=self._chroot,
+            create_chroot=self._create_chroot,
             withdrawals=self._withdrawals,
             marked=self._marked,
         )

@@ -107,7 +107,8 @@ class Registration(Handle, Generic[P]):
         close_timeout: seconds that closing may take; a third of the session timeout unless given.
         acl: of the node and of parents that have to be created; must let this session read, write and delete.
             Anybody may do everything unless given.
-        chroot: a node above the services that is not made where it is missing; empty: every parent is.
+        chroot: a node above the services, or empty.
+        create_chroot: whether the chroot is made where it is missing, as every other parent is.
         withdrawals: those of the session, shared by all its registrations.
         marked: whether a withdrawal may leave a trace beside the base path, by which it can be told from an expiry.
 
@@ -127,6 +128,7 @@ class Registration(Handle, Generic[P]):
         close_timeout: float | None = None,
         acl: Sequence[Any] | None = None,
         chroot: str = "",
+        create_chroot: bool = False,
         withdrawals: Withdrawals | None = None,
         marked: bool = True,
     ) -> None:
@@ -143,7 +145,8 @@ class Registration(Handle, Generic[P]):
             instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
         instance = instance.replace(session_timeout_ms=_timeout_ms(session))
         acl = OPEN_ACL if acl is None else tuple(acl)
-        target = target_of(check_path("base_path", base_path or "/"), place_of(instance.name), instance.id, acl, chroot)
+        base_path, place = check_path("base_path", base_path or "/"), place_of(instance.name)
+        target = target_of(base_path, place, instance.id, acl, chroot, create_chroot=create_chroot)
         if not marked:
             target = target._replace(marker=None)
         _checked_document(instance, target, session.max_request)

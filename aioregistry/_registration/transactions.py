@@ -25,21 +25,25 @@ __all__ = [
 class Target(NamedTuple):
     """Where a registration writes, and with which ACL.
 
-    ``marker`` is None where there is no place for it. ``chroot`` is not made where it is missing; empty: everything is.
+    ``marker`` is None where there is no place for it. ``chroot`` is a node above, or empty; it is made
+    where it is missing if ``create_chroot``.
     """
 
     path: str
     acl: Sequence[Any]
     marker: str | None
     chroot: str = ""
+    create_chroot: bool = False
 
 
-def target_of(base_path: str, name: str, id: str, acl: Sequence[Any], chroot: str = "") -> Target:
+def target_of(
+    base_path: str, name: str, id: str, acl: Sequence[Any], chroot: str = "", *, create_chroot: bool = False
+) -> Target:
     """Return the node of instance *id* of service *name*, and the beginning of the marker that it is withdrawn with."""
     services = base_path.rstrip("/")
     root = root_of(services)
     marker = None if root is None else f"{root}/{marker_prefix(name, id)}"
-    return Target(f"{services}/{name}/{id}", acl, marker, chroot)
+    return Target(f"{services}/{name}/{id}", acl, marker, chroot, create_chroot)
 
 
 def ancestors(path: str) -> list[str]:

@@ -36,12 +36,10 @@ from aioregistry._errors import (
     ServerError,
     SessionClosed,
     SessionFailed,
-    Unimplemented,
     session_name,
 )
 from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import (
-    CreateContainer,
     Delete,
     EventKind,
     GetData,
@@ -55,10 +53,11 @@ from aioregistry._protocol import (
 from aioregistry._session.states import ENDED
 
 from .marker_root import MarkerRoot
+from .parents import Parents
 from .plan import Action, Desired, Goal, Node, plan
 from .remedies import Remedy, remedy
 from .together import Together
-from .transactions import Target, ancestors, change, creation, parent_creation, takeover, withdrawal
+from .transactions import Target, change, creation, takeover, withdrawal
 
 if TYPE_CHECKING:
     from aioregistry._session import Session
@@ -126,6 +125,7 @@ class Withdrawals:
         self.repeated = IncidentLog(_log)
         """What many registrations may say at once."""
         self._together: Together | None = None
+        self.parents = Parents()
 
     def together(self, session: Session) -> Together:
         """Return what sends withdrawals of *session*."""
@@ -241,6 +241,7 @@ class Worker:
         self._marked = target.marker is not None
         self._marker_root = withdrawals.marker_root(session)
         self._repeated = withdrawals.repeated
+        self._parents, self._parent = withdrawals.parents, target.path.rpartition("/")[0]
         self._failures = 0
         self._waiting_for = 0
         """The session that has the id and was told of; 0: none."""
@@ -399,12 +400,17 @@ class Worker:
 
     async def _settle(self) -> float | None:
         """Plan, act and look until nothing is left to do; return how many seconds to rest, None: until woken."""
+        begun = self._leaving or self._claim is not None
+        if not begun and not self._parents.begin(self._parent, self, self._woken.set):
+            return None  # somebody else finds out about the service's node
         try:
             while not self._finished and self._session.connected and not self._session.read_only:
                 if (pause := await self._step()) is not None:
                     return pause
         except (ConnectionLost, SessionClosed, SessionFailed):
             pass  # what was written may have been applied or not: the next connect looks
+        finally:
+            self._parents.end(self._parent, self)
         return None
 
     async def _step(self) -> float | None:
@@ -426,17 +432,20 @@ class Worker:
         return None if error is None else await self._remedied(action, error)
 
     def _planned(self, sight: Observation) -> Action:
-        assert self._claim is not None, "the first look makes the claim"
+        claim = 0 if self._claim is None else self._claim  # only what is absent is planned for without one
         session = self._session
         desired = Desired(Goal.WITHDRAWN if self._leaving else self._goal, self._desired.data)
-        return plan(desired, sight.node, session.id, session.earlier_ids, self._claim)
+        return plan(desired, sight.node, session.id, session.earlier_ids, claim)
 
     def _foregone(self) -> Observation | None:
-        """What needs no look: the session that owned our node has ended, so that it is gone, or about to go.
+        """What needs no look: a node that was never there, or of a session that has ended, so that it is about to go.
 
-        To create it at once saves a round trip; where it is still there, or somebody else's, NodeExists says so.
+        To create it at once saves a round trip; where it is still there, or somebody else's, NodeExists says so. The
+        first registration of a service looks, which tells whether its parents and the root of the markers are there.
         """
         held = self.held
+        if not self._leaving and self._claim is None and self._writer == 0 and self._parents.known(self._parent):
+            return Observation(None, 0)
         if self._leaving or held is None or held.owner not in self._session.earlier_ids:
             return None
         self.held = None
@@ -456,6 +465,7 @@ class Worker:
             self._marker_root.look(self._target)
         elif action in (Action.CREATE, Action.TAKE_OVER):
             self._marker_root.make(self._target)
+        known = session.last_zxid
         answer = session.submit(message)
         reading = self._reading = session.submit(GetData(self._target.path, watch=True))
         try:
@@ -465,9 +475,13 @@ class Worker:
             answer.cancel()
             raise
         # Replies come in order, and a lost connection takes them all: what was asked first is answered by now.
+        if self._claim is None and action is Action.CREATE:
+            self._claim = _claim_of(answer, known)
         error = _error_of(answer)
         node, zxid = _node_read(reading)
         trusted = error is None or remedy(action, error) in _TRUSTING
+        if node is not None:
+            self._parents.seen(self._parent)
         if trusted and self._claim is None:
             # Also by a sight that an event has overtaken since: who came in between is newer, and no ghost.
             self._claim = zxid
@@ -597,7 +611,8 @@ class Worker:
         what = remedy(action, error)
         if what is Remedy.MAKE_PARENTS:
             try:
-                await self._make_parents(str(self._target.marker) if action is Action.WITHDRAW else self._target.path)
+                path = str(self._target.marker) if action is Action.WITHDRAW else self._target.path
+                await self._parents.make(self._session, self._target, path)
             except (ServerError, PoisonRequest, ChrootMissing) as obstacle:
                 error = obstacle
                 what = Remedy.OMIT_MARKER if action is Action.WITHDRAW else remedy(None, obstacle)
@@ -638,34 +653,6 @@ class Worker:
     def _pause(self) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
         return self._session.runtime.uniform(0.0, longest)
-
-    async def _make_parents(self, path: str) -> None:
-        """Create what is missing above *path*; raises what stands in the way.
-
-        The nearest first: where many registrations find a new service's node missing, one makes it and the others ask
-        but once.
-        """
-        missing: list[str] = []
-        for parent in reversed(ancestors(path)):
-            if parent == self._target.chroot:
-                raise ChrootMissing(parent)
-            try:
-                await self._make_parent(parent)
-            except NoNode:
-                missing.append(parent)
-            else:
-                break
-        for parent in reversed(missing):
-            await self._make_parent(parent)
-
-    async def _make_parent(self, path: str) -> None:
-        session = self._session
-        with contextlib.suppress(NodeExists):
-            if session.supports(CreateContainer.opcode) is not False:
-                with contextlib.suppress(Unimplemented, PoisonRequest):
-                    await session.submit(parent_creation(self._target, path, container=True))
-                    return
-            await session.submit(parent_creation(self._target, path, container=False))
 
     # ------------------------------------------------------------------ the end
 
@@ -738,6 +725,22 @@ _PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | N
 
 _TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER})
 """Where the quorum answered, so that what was read behind it is planned from."""
+
+
+def _claim_of(creation: asyncio.Future[Reply[Any]], known: int) -> int | None:
+    """Return the claim of whoever created its node without having looked; *known*: the quorum's zxid before.
+
+    Who takes the node from us between our creation and the read behind it is newer, and no ghost.
+    """
+    error = creation.exception()
+    if error is None:
+        _, stat = creation.result().value
+        return int(stat.czxid)
+    if isinstance(error, NodeExists | NoNode):
+        return error.zxid
+    # It may have been applied. Whoever came since this session is there is newer: to yield to a ghost costs its
+    # timeout, to take the node from a newer claimant would be a fight.
+    return known or None if isinstance(error, ConnectionLost) else None
 
 
 def _error_of(answer: asyncio.Future[Reply[Any]]) -> _Refusal | None:

@@ -66,6 +66,8 @@ class Claimant:
         self.data = name.encode()
         self.claim: int | None = None
         self.claims = 0
+        self.known = tree.zxid
+        """The quorum's zxid, as far as this process has heard of it."""
         self.sight: tuple[Node | None, int] | None = None
         self.sent: Sent | None = None
         self.held = False
@@ -86,6 +88,12 @@ class Claimant:
         self.sight = (read(self.tree), changes)
         if self.claim is None or not self.habits.keeps_claim:
             self._claim()
+
+    def create_at_once(self, changes: int) -> None:
+        """Create the node without having looked, as where the service is known to be there."""
+        if self.claim is None and self.sent is None and self.goal is not Goal.WITHDRAWN:
+            self.sight = (None, changes)
+            self.sent = Sent(Action.CREATE, creation(TARGET, self.data), changes)
 
     def plan(self) -> None:
         """Plan from what was seen, and send what follows."""
@@ -124,9 +132,16 @@ class Claimant:
     def deliver(self, fate: Fate, changes: Callable[[], int]) -> None:
         """Let what was sent be applied or not, and answered or not."""
         sent, self.sent, self.sight, self.held = self.sent, None, None, False
-        if sent is None or fate is Fate.REQUEST_LOST:
+        if sent is None:
+            return
+        unclaimed = self.claim is None
+        if unclaimed and fate is not Fate.ANSWERED:
+            self._claim(self.known)
+        if fate is Fate.REQUEST_LOST:
             return
         error = applied(self.tree, self.session_id, sent.message)
+        if unclaimed and fate is Fate.ANSWERED:
+            self._claim(self.tree.zxid)  # that of the node, or of the failure
         if isinstance(error, NoNode) and sent.action is Action.CREATE:
             make_parents(self.tree, self.session_id, PATH)
         if isinstance(error, NoNode) and sent.action is Action.WITHDRAW and error.path != PATH:
@@ -142,8 +157,8 @@ class Claimant:
         self.session_id = self.tree.open_session()
         self.sent, self.sight, self.held = None, None, False
 
-    def _claim(self) -> None:
-        self.claim = self.tree.zxid
+    def _claim(self, zxid: int | None = None) -> None:
+        self.claim = self.tree.zxid if zxid is None else zxid
         self.claims += 1
 
 
@@ -268,6 +283,11 @@ class World(RuleBasedStateMachine):
             self.check_end(claimant)
             if claimant.sent is None:
                 return
+
+    @rule(index=st.integers(0, 9))
+    def creates_at_once(self, index: int) -> None:
+        if (claimant := self.some(index)) is not None:
+            claimant.create_at_once(self.count())
 
     @rule(index=st.integers(0, 9), looks=st.booleans())
     def sends(self, index: int, looks: bool) -> None:

@@ -118,6 +118,42 @@ def test_every_error_has_a_remedy(action: Action | None, error: type[errors.Serv
         assert remedy(action, TransactionAborted(index, error("/a"))) in Remedy
 
 
+TRIED_AGAIN = (
+    "APIError DataInconsistency NewConfigNoQuorum NotReadOnly OperationTimeout ReconfigInProgress RolledBack "
+    "RuntimeInconsistency ServerConnectionLoss ServerSessionExpired SessionMoved SystemFault Throttled "
+    "UnknownServerError UnknownSession"
+)
+REFUSED = (
+    "AuthFailed BadArguments ChrootMissing EphemeralOnLocalSession InvalidACL InvalidCallback MarshallingError NoAuth "
+    "NoChildrenForEphemerals NoWatcher NotEmpty PoisonRequest QuotaExceeded ReconfigDisabled RequestTooLarge "
+    "SessionClosedRequireSASL Unimplemented"
+)
+OVERTAKEN = "BadVersion NoNode NodeExists"
+WRITTEN_DOWN = {
+    **dict.fromkeys(TRIED_AGAIN.split(), Remedy.OBSERVE_LATER),
+    **dict.fromkeys(REFUSED.split(), Remedy.REFUSED),
+    **dict.fromkeys(OVERTAKEN.split(), Remedy.PLAN_AGAIN),
+}
+"""The whole table once more: a row that is another one would be an endless retry, an end where a retry helps, or trust
+in a server without quorum."""
+
+
+def test_each_error_has_the_remedy_that_is_written_down() -> None:
+    assert {error.__name__: found for error, found in REMEDIES.items()} == WRITTEN_DOWN
+
+
+@pytest.mark.parametrize("error", SERVER_ERRORS, ids=lambda error: error.__name__)
+def test_each_action_has_the_remedy_that_is_written_down(error: type[errors.ServerError]) -> None:
+    usual = WRITTEN_DOWN[error.__name__]
+    missing = error is NoNode
+    marker = Remedy.MAKE_PARENTS if missing else usual if usual is Remedy.OBSERVE_LATER else Remedy.OMIT_MARKER
+    for action in (None, *Action):
+        assert remedy(action, error("/a")) is (Remedy.MAKE_PARENTS if missing and action is Action.CREATE else usual)
+        for index in range(4):
+            expected = marker if action is Action.WITHDRAW and index < 2 else usual
+            assert remedy(action, TransactionAborted(index, error("/a"))) is expected
+
+
 def test_a_missing_error_raises() -> None:
     with pytest.raises(KeyError):
         remedy(None, errors.RegistryError())

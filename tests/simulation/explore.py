@@ -83,6 +83,8 @@ class Scene:
             if claimant.sent is None:
                 yield f"{claimant.name} looks", lambda scene, n=number: scene.look(n)  # type: ignore[misc]
                 yield f"{claimant.name} plans", lambda scene, n=number: scene.plan(n)  # type: ignore[misc]
+                if claimant.claim is None:
+                    yield f"{claimant.name} creates at once", lambda scene, n=number: scene.create_at_once(n)  # type: ignore[misc]
             elif not self._beyond_the_fence(claimant):
                 yield self._delivery(number, Fate.ANSWERED)
 
@@ -123,6 +125,9 @@ class Scene:
         claimant = self.claimants[number]
         node = None if claimant.sight is None else claimant.sight[0]
         claimant.held = claimant.held and node is not None and node.owner == claimant.session_id
+
+    def create_at_once(self, number: int) -> None:
+        self.claimants[number].create_at_once(self.changes)
 
     def plan(self, number: int) -> None:
         self.claimants[number].plan()

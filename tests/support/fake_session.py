@@ -125,6 +125,7 @@ class FakeSession:
         self.silent = False
 
         self._evidence = float("-inf")
+        self._last_zxid = 0
         self._armed: dict[str, None] = {}
         self._outgoing: list[tuple[Message[Any], asyncio.Future[Reply[Any]], float]] = []
         self._pending: list[asyncio.Future[Reply[Any]]] = []
@@ -139,6 +140,10 @@ class FakeSession:
 
     def evidence_age(self) -> float:
         return self.runtime.boot() - self._evidence
+
+    @property
+    def last_zxid(self) -> int:
+        return self._last_zxid
 
     @property
     def presumed_expired(self) -> bool:
@@ -193,6 +198,7 @@ class FakeSession:
         if not read_only:
             if new:
                 self.id = self.tree.open_session()
+            self._last_zxid = self.tree.zxid
             self._evidence = self.runtime.boot()
         self.generation += 1
         self._move(SessionState.CONNECTED if new else SessionState.RECONNECTED)
@@ -318,6 +324,7 @@ class FakeSession:
             else:
                 future, outcome = delivery
                 self._pending.remove(future)
+                self._last_zxid = max(self._last_zxid, outcome.zxid if isinstance(outcome, Reply | ServerError) else 0)
                 settle(future, outcome)
 
 
