@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from . import _foreign as foreign
 
 __all__ = [
+    "TRANSIENT",
     "APIError",
     "AuthFailed",
     "AuthenticationFailed",
@@ -635,6 +636,10 @@ class TransactionAborted(ServerError):
     def __str__(self) -> str:
         return f"transaction aborted by operation {self.index}: {self.cause}"
 
+
+TRANSIENT: Final = (Throttled, OperationTimeout, ServerConnectionLoss)
+"""Errors that say nothing but that the server could not do it just then. Of these only Throttled says of a write that
+it was not executed (ZOOKEEPER-3683: ask again)."""
 
 _NOT_BY_CODE = {UnknownServerError, TransactionAborted}
 _BY_CODE: dict[int, type[ServerError]] = {

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aioregistry._errors import NoAuth, NoNode, PoisonRequest
+from aioregistry._errors import TRANSIENT, NoAuth, NoNode, PoisonRequest
 from aioregistry._protocol import Exists, GetChildren2, GetData, MultiRead, MultiReadData, WatchedEvent
-from aioregistry._session import Session, Watch
+from aioregistry._session import Session, Watch, throttled_patience, throttled_pause
 
 from .mirror import FindService, ListNames, Mirror, Observation, Pace, Question, ReadNodes
 
@@ -48,6 +48,10 @@ class Reader:
         self._under_way: deque[tuple[Question, asyncio.Future[Any]]] = deque()
         self._nodes_under_way = 0
         self._one_by_one = False
+        # The server could not answer: how often in a row, since when, and when it is asked on.
+        self._throttled = 0
+        self._throttled_since = 0.0
+        self._pause: asyncio.TimerHandle | None = None
         self._listeners: dict[str, Watch] = {}
 
     @property
@@ -63,7 +67,7 @@ class Reader:
     def ask(self) -> None:
         """Send what the mirror wants to know, as far as the window reaches."""
         mirror, pace = self._mirror, self._pace
-        while self._nodes_under_way < pace.window:
+        while self._pause is None and self._nodes_under_way < pace.window:
             question = mirror.ask(1 if self._one_by_one else pace.batch)
             if question is None:
                 return
@@ -76,6 +80,10 @@ class Reader:
             question, future = under_way.popleft()
             if isinstance(question, ReadNodes):
                 self._nodes_under_way -= len(question.names)
+            if isinstance(future.exception(), TRANSIENT) and self._bears_with(question):
+                continue
+            self._throttled = 0
+            if isinstance(question, ReadNodes):
                 refusal = self._take_nodes(question, future)
             else:
                 refusal = self._take_names(question, future)
@@ -83,12 +91,33 @@ class Reader:
                 return refusal
         return None
 
+    def _bears_with(self, question: Question) -> bool:
+        """Ask *question* again after a pause; return False where the server has answered so for too long."""
+        loop, session = asyncio.get_running_loop(), self._session
+        if not self._throttled:
+            self._throttled_since = loop.time()
+        elif loop.time() - self._throttled_since >= throttled_patience(session.timeout):
+            return False
+        self._throttled += 1
+        self._mirror.refused(question)
+        if self._pause is None:
+            pause = throttled_pause(self._throttled, session.timeout, session.runtime.uniform)
+            self._pause = loop.call_later(pause, self._ask_on)
+        return True
+
+    def _ask_on(self) -> None:
+        self._pause = None
+        self._answered()
+
     def let_go(self) -> None:
         """Nothing of what is under way will be answered, and the watches that were left are gone."""
         if any(isinstance(question, ReadNodes) and len(question.names) > 1 for question, _ in self._under_way):
             self._pace.refused()  # an answer too large for what lies between looks like a lost connection
         self._under_way.clear()
-        self._nodes_under_way = 0
+        self._nodes_under_way = self._throttled = 0
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         # What comes next is read anew, with new watches: the session need not restore these.
         for listener in self._listeners.values():
             listener.close()

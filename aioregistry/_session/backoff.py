@@ -14,13 +14,19 @@ from collections.abc import Callable, Sequence
 __all__ = [
     "CAP",
     "FIRST",
+    "LONGEST_THROTTLED",
     "PATIENCE",
     "attempt_deadline",
     "handshake_deadline",
     "lookup_deadline",
     "may_look_up",
     "retry_delay",
+    "throttled_patience",
+    "throttled_pause",
 ]
+
+LONGEST_THROTTLED = 1.0
+"""Seconds until a request that was dropped by an overloaded server is sent again, at most."""
 
 FIRST = 0.05
 """Seconds that the second retry waits at most; doubled each time."""
@@ -43,6 +49,21 @@ def retry_delay(failures: int, timeout: float, draw: Callable[[float, float], fl
     # Doubling is bounded before it is computed: failures counts for ever.
     ceiling = min(CAP, timeout / 12, FIRST * 2 ** min(failures - 1, 10))
     return draw(0.0, ceiling)
+
+
+def throttled_pause(attempts: int, timeout: float, draw: Callable[[float, float], float]) -> float:
+    """Return the seconds until a request is sent again that an overloaded server has dropped *attempts* times.
+
+    Never less than half of what it may be: the server is asked less, not more, while it says that it has too much to
+    do. At most a twelfth of the *timeout*, so that several fit into the patience with a heartbeat.
+    """
+    ceiling = min(LONGEST_THROTTLED, timeout / 12, FIRST * 2 ** min(attempts, 10))
+    return draw(ceiling / 2, ceiling)
+
+
+def throttled_patience(timeout: float) -> float:
+    """Return the seconds for which a request that is dropped again and again is repeated: as for a heartbeat."""
+    return timeout * 2 / 3
 
 
 def lookup_deadline(timeout: float) -> float:

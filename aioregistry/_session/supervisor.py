@@ -14,12 +14,14 @@ import itertools
 import logging
 import ssl
 from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar, overload
 
 from aiozk.protocol.request import Request
 
 from aioregistry import _foreign as foreign
 from aioregistry._errors import (
+    TRANSIENT,
     AuthenticationFailed,
     AuthFailed,
     ConnectionLost,
@@ -32,6 +34,7 @@ from aioregistry._errors import (
     SessionClosedRequireSASL,
     SessionFailed,
     SessionMoved,
+    Throttled,
     Unimplemented,
     UnsupportedServer,
     UsageError,
@@ -61,7 +64,7 @@ from aioregistry._runtime import Endpoint, Runtime, running_loop
 from aioregistry._streams import Source, Stream
 
 from .attempts import Attempt, AttemptOutcome, Attempts, told
-from .backoff import attempt_deadline, handshake_deadline, retry_delay
+from .backoff import attempt_deadline, handshake_deadline, retry_delay, throttled_patience, throttled_pause
 from .connection import Answered, Connection, fail
 from .dialer import Dialer
 from .hosts import Hosts
@@ -320,17 +323,41 @@ class Session:
     @overload
     async def request(self, message: Request) -> Reply[Any]: ...
     async def request(self, message: Any) -> Reply[Any]:
-        """Send a request and wait for its reply; raises what :meth:`submit`'s future fails with."""
-        return await self.submit(message)
+        """Send a request and wait for its reply; raises what :meth:`submit`'s future fails with.
+
+        One that an overloaded server dropped unprocessed is sent again, for two thirds of the session timeout.
+        """
+        return await self._persist(lambda: self.submit(message), (Throttled,))
 
     async def read(self, message: Message[T]) -> Reply[T]:
-        """Send a read, again on every next connection, until it is answered; the caller sets the deadline."""
+        """Send a read, again on every next connection, until it is answered; the caller sets the deadline.
+
+        It is also sent again where the server could not answer just then, for two thirds of the session timeout.
+        """
         while True:
             await self.wait_connected()
             try:
-                return await self.submit(message)
+                return await self._persist(lambda: self.submit(message), TRANSIENT)
             except ConnectionLost:
                 continue
+
+    async def _persist(
+        self,
+        send: Callable[[], asyncio.Future[Reply[T]]],
+        errors: tuple[type[RegistryError], ...],
+        patience: float | None = None,
+    ) -> Reply[T]:
+        """Send again after *errors*, which prove nothing, until the *patience* is over; raises the last one then."""
+        loop = asyncio.get_running_loop()
+        until, attempts = loop.time() + (throttled_patience(self.timeout) if patience is None else patience), 0
+        while True:
+            try:
+                return await send()
+            except errors:
+                if loop.time() >= until:
+                    raise
+            attempts += 1
+            await asyncio.sleep(throttled_pause(attempts, self.timeout, self.runtime.uniform))
 
     def _unavailable(self) -> RegistryError:
         if self._machine.state is SessionState.FAILED:
@@ -659,6 +686,11 @@ class Session:
             self.failure = AuthenticationFailed(request.scheme, str(connection.endpoint))
             self._step(CredentialsRefused(connection.number))
             return
+        if isinstance(error, Throttled):
+            self._repeated.tell(
+                *("throttled", logging.WARNING, "%s is overloaded and drops requests; they are sent again in a while"),
+                connection.endpoint,
+            )
         if isinstance(error, SessionMoved):
             self._leave(connection, "said that the session has moved to another server", AttemptOutcome.FAILED)
             return
@@ -808,6 +840,11 @@ class Session:
         self._note(connection.endpoint, AttemptOutcome.ACCEPTED, "accepted the session")
         self._step(Primed(connection.number))
 
+    @property
+    def _priming_patience(self) -> float:
+        # Over before that with the connection is, so that what the server said is told.
+        return self.timeout / HEARTBEATS_PER_TIMEOUT / 2
+
     async def _authenticate(self, connection: Connection) -> None:
         for answer in [connection.submit(Auth(scheme, secret)) for scheme, secret in self._auth]:
             await answer
@@ -821,7 +858,8 @@ class Session:
             self._knows.pop(server, None)
         if self.supports(MultiRead.opcode) is None:
             try:
-                await connection.submit(MultiRead([GetData("/")]))
+                asking = partial(connection.submit, MultiRead([GetData("/")]))
+                await self._persist(asking, TRANSIENT, self._priming_patience)
             except PoisonRequest as error:
                 if connection.closed:
                     raise
@@ -839,9 +877,12 @@ class Session:
         limit = self._isolation.limit
         most = self.max_request if limit is None else min(self.max_request, limit // 2)
         requests = self._watched.restore(self._news_since, recursive=recursive, max_request=most)
-        for answer in [connection.submit(request) for request in requests]:
+        for request, answer in [(request, connection.submit(request)) for request in requests]:
             try:
-                await answer
+                try:
+                    await answer
+                except TRANSIENT:
+                    await self._persist(partial(connection.submit, request), TRANSIENT, self._priming_patience)
             except PoisonRequest as error:
                 if connection.closed:
                     raise
@@ -875,23 +916,29 @@ class Session:
         """Ask the quorum for a sign of life, and leave the server when none has come for two intervals."""
         sent = self.runtime.boot()
         beat: asyncio.Future[Any] = connection.submit(Sync("/"))
-        heard, turn = 0.0, interval / TURNS
+        heard, turn, refusals, error = 0.0, interval / TURNS, 0, ""
         # An answer may be an error that proves nothing, and a write's may come first. What the loop was late does not
         # count: silence is what was listened to.
         while heard < interval - turn / 2 and self._serves(connection) and self.evidence_age() >= interval:
-            answer = None if beat.done() else beat
             before = self.runtime.monotonic()
-            await self._measured(self._phase_change(turn, answer), turn)
+            if beat.done():
+                refusals, error = refusals + 1, str(beat.exception())
+                await self._measured(self._phase_change(turn), turn)
+                if self._serves(connection):
+                    beat = connection.submit(Sync("/"))
+            else:
+                await self._measured(self._phase_change(turn, beat), turn)
             heard += min(self.runtime.monotonic() - before, turn)
             if connection.evidence >= sent:  # though it may be old by now: then it is asked again
                 return
         if self._serves(connection) and self.evidence_age() >= interval:
-            self._repeated.tell(
-                *("no answer", logging.WARNING, "%s has not answered a sync for %.3g s: leaving it"),
-                *(connection.endpoint, interval),
-            )
-            connection.silent("nothing was answered any more")
-            self._leave(connection, f"did not answer a sync within {interval:.3g} s")
+            if refusals:
+                why = f"answered no sync within {interval:.3g} s but with an error, the last: {error}"
+            else:
+                why = f"did not answer a sync within {interval:.3g} s"
+                connection.silent("nothing was answered any more")
+            self._repeated.tell("no answer", logging.WARNING, "%s %s: leaving it", connection.endpoint, why)
+            self._leave(connection, why)
 
     async def _measured(self, waiting: Any, planned: float) -> None:
         """Await something that takes *planned* seconds at most; tell where the loop was blocked for long meanwhile."""
@@ -987,7 +1034,7 @@ class TreeWatch(Watch):
             if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
                 raise UnsupportedServer(f"{session.server} has no recursive watches")
             try:
-                await session.submit(AddWatch(self._path))
+                await session._persist(lambda: session.submit(AddWatch(self._path)), TRANSIENT)
             except (Unimplemented, MarshallingError, PoisonRequest) as error:
                 raise UnsupportedServer(f"{session.server} has no recursive watches") from error
 

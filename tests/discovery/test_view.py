@@ -23,6 +23,7 @@ from aioregistry._errors import (
     RequestTimeout,
     ServerError,
     SessionFailed,
+    SystemFault,
     Throttled,
     Unimplemented,
     UnsupportedServer,
@@ -350,7 +351,14 @@ async def test_a_server_that_refuses_is_asked_again(
             Throttled(message.path) if isinstance(message, GetData) and next(refusals, False) else None
         )
         service.set("a", 1)
-        await until(lambda: view.fresh and view.snapshot["a"].payload == 1)
+        await until(lambda: view.snapshot["a"].payload == 1)
+        assert told(taken(changes)) == [("Updated", "a")]
+        refusals = iter([True])
+        session.fate = lambda message: (
+            SystemFault(message.path) if isinstance(message, GetData) and next(refusals, False) else None
+        )
+        service.set("a", 2)
+        await until(lambda: view.fresh and view.snapshot["a"].payload == 2)
         [resynced] = taken(changes)
         assert told(list(resynced.changes)) == [("Updated", "a")]
 
