@@ -372,7 +372,10 @@ def is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def tracked(*patterns: str) -> Sources:
-    listed = git_lists(*patterns) if (ROOT / ".git").exists() else unpacked(ROOT, *patterns)
+    try:
+        listed = git_lists(*patterns)
+    except (FileNotFoundError, subprocess.CalledProcessError):  # a source distribution, or a place without git
+        listed = unpacked(ROOT, *patterns)
     return {path: (ROOT / path).read_text(encoding="utf-8") for path in sorted(listed) if (ROOT / path).is_file()}
 
 
