@@ -13,7 +13,7 @@ from aioregistry._document import encode
 from aioregistry._markers import marker_name, marker_prefix
 from aioregistry.server import _acl as access
 from aioregistry.server._codes import Opcode
-from tests.simulation.process import BASE, Process, Stage
+from tests.simulation.process import BASE, Names, Process, Stage
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -124,6 +124,20 @@ async def _hang(world: World, fault: Fault) -> None:
     listener.hangs = True
     await asyncio.sleep(fault.duration)
     listener.hangs = False
+
+
+async def _names_away(world: World, fault: Fault) -> None:
+    """A name server that fails, hangs or is empty, while connections are lost."""
+    process = world.process(fault.target)
+    away = (Names.FAIL, Names.HANG, Names.EMPTY)[int(fault.dice * 3) % 3]
+    world.note(process, f"look-ups {away.name} for {fault.duration:.2f} s; connections cut: {_reset(world, process)}")
+    process.names = away
+    await asyncio.sleep(fault.duration)
+    process.names = Names.ANSWERED
+
+
+def _reset(world: World, process: Process) -> int:
+    return world.network.reset(process.name)
 
 
 # ---------------------------------------------------------------- the servers
@@ -423,6 +437,7 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "strangers": _strangers,
         "close": _close,
         "forge": _forge,
+        "names away": _names_away,
     }
 )
 """What each kind does; it is over when the coroutine is."""

@@ -115,6 +115,15 @@ class Evidence(Tap):
             self._process.evidence = max(self._process.evidence, self._greeting)
 
 
+class Names(enum.Enum):
+    """What becomes of a look-up."""
+
+    ANSWERED = enum.auto()
+    FAIL = enum.auto()
+    HANG = enum.auto()
+    EMPTY = enum.auto()
+
+
 class MachineRuntime(Runtime):
     """The outside of a process: its machine and the network."""
 
@@ -139,6 +148,13 @@ class MachineRuntime(Runtime):
         self._draw.shuffle(items)
 
     async def resolve(self, host: str, port: int) -> list[Endpoint]:
+        match self._process.names:
+            case Names.FAIL:
+                raise OSError(-3, "no name server answers")
+            case Names.HANG:
+                await asyncio.get_running_loop().create_future()
+            case Names.EMPTY:
+                return []
         return [Endpoint(host, port, host)]
 
     async def connect(
@@ -271,6 +287,7 @@ class Process:
         self.held: list[Held] = []
         self.followed: list[Followed] = []
         self.stage = Stage.UP
+        self.names = Names.ANSWERED
         self.killed_at = 0.0
         self.stood_still = False
         """Its machine did, while it left."""

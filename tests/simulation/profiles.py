@@ -43,6 +43,20 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
         "histories": Profile(
             every=15.0, weights={**dict.fromkeys(ALL_KINDS, 1), "restart": 8, "wipe": 8, "roll back": 12}
         ),
+        # The name server is away while everything else happens.
+        "names": Profile(
+            length=60.0,
+            every=3.0,
+            weights={
+                "names away": 8,
+                "cut": 4,
+                "refuse": 2,
+                "member down": 2,
+                "change leader": 2,
+                "kill": 1,
+                "sleep": 1,
+            },
+        ),
         # Members that lag, are cut off, and lead in turns.
         "ensemble": Profile(
             every=2.0,

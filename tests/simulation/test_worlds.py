@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ async def digests(profile: str, hash_seed: int) -> list[str]:
     return told.decode().splitlines()
 
 
-@pytest.mark.parametrize("profile", ["short", "short twins"])
+@pytest.mark.parametrize("profile", ["short", "short twins", "names"])
 async def test_nothing_is_violated_and_the_same_seed_replays_the_same_trace(profile: str) -> None:
     one, other = await asyncio.gather(digests(profile, 1), digests(profile, 2))
 
@@ -53,6 +54,17 @@ def test_who_came_while_another_looked_is_no_ghost_to_him() -> None:
     assert outcome.violation is None, outcome.told()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_name_server_that_is_away_ends_no_session(seed: int) -> None:
+    """Connections are lost while look-ups fail, hang or are empty for longer than a session lives."""
+    world = World(seed, replace(PROFILES["names"], weights={"names away": 1}))
+    outcome = world.run()
+
+    assert outcome.violation is None, outcome.told()
+    assert any("names away" in fault.kind and fault.duration > 10.0 for fault in world.faults)
+    assert [line for line in outcome.lines if "expired" in line] == []
+
+
 def test_different_seeds_are_different_worlds() -> None:
     assert World(1, PROFILES["short"]).faults != World(2, PROFILES["short"]).faults
 
@@ -60,4 +72,4 @@ def test_different_seeds_are_different_worlds() -> None:
 def test_every_kind_of_fault_is_drawn() -> None:
     drawn = {fault.kind for seed in range(40) for fault in World(seed, PROFILES["short"]).faults}
 
-    assert drawn == set(FAULTS) - {"flood"}
+    assert drawn == set(FAULTS) - {"flood", "names away"}

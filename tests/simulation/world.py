@@ -25,8 +25,8 @@ from tests.support.checkers import Violated
 SETTLING: Final = 4.0
 """Session timeouts from the last fault to the quiet end: a roll-back that cannot be proven takes one and a half."""
 
-ALL_KINDS: Final = dict.fromkeys(FAULTS, 2) | {"wipe": 1, "roll back": 1, "cut": 4, "flood": 0}
-"""A flood takes a second to compute."""
+ALL_KINDS: Final = dict.fromkeys(FAULTS, 2) | {"wipe": 1, "roll back": 1, "cut": 4, "flood": 0, "names away": 0}
+"""A flood takes a second to compute; names that are away have worlds of their own."""
 
 
 @dataclass(frozen=True)
