@@ -264,8 +264,8 @@ class _Errand:
     def judge(self, error: Exception) -> Verdict:
         if self._is_stale(error):
             return Verdict.INNOCENT
-        if self._trail.connecting and isinstance(error, ValueError | OverflowError):
-            return Verdict.UNSENT  # an address that nobody can look up, a port that is none
+        if self._trail.connecting and isinstance(error, OSError | ValueError | OverflowError):
+            return Verdict.UNSENT  # an address that nobody can look up, a port that is none, what TLS raised as it is
         return _judged(self._http, error)
 
     def _is_stale(self, error: Exception) -> bool:
