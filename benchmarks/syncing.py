@@ -33,11 +33,11 @@ SHORTENED: Final = 10.0
 Ask = Callable[[], Awaitable[object]]
 
 
-async def missed(judge: Judge, path: str, name: str, ask: Ask, rounds: int) -> None:
+async def missed(writer: wire.Wire, path: str, name: str, ask: Ask, rounds: int) -> None:
     """Print how often this way of asking did not show what had been acknowledged, and how long it took."""
     behind, took = 0, []
     for number in range(rounds):
-        await judge.set_data(path, document("a", number))
+        await writer.set_data(path, document("a", number))
         began = time.perf_counter()
         seen = await ask()
         took.append(time.perf_counter() - began)
@@ -84,7 +84,11 @@ async def main(rounds: int) -> None:
             aioregistry.connect(leader.address, base_path=base, guard=None) as registry,
         ):
             await judge.make(path, document("a"))
-            async with registry.discover("chat") as view, await wire.connect(leader.address) as plain:
+            async with (
+                registry.discover("chat") as view,
+                await wire.connect(leader.address) as plain,
+                await wire.connect(written_at.address) as writer,
+            ):
 
                 async def synced() -> object:
                     return (await view.sync())["a"].payload
@@ -94,8 +98,8 @@ async def main(rounds: int) -> None:
                     await plain.reply(sync)
                     return json.loads((await plain.reply(read)).body.buffer())["payload"]
 
-                await missed(judge, path, "view.sync()", synced, rounds)
-                await missed(judge, path, "ZooKeeper's sync and a read", zookeepers, rounds)
+                await missed(writer, path, "view.sync()", synced, rounds)
+                await missed(writer, path, "ZooKeeper's sync and a read", zookeepers, rounds)
             for number in range(NODES):
                 await judge.make(f"{base}/many/n{number}", document(f"n{number}"))
         await audits(written_at.address, base)
