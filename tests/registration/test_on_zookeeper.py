@@ -118,7 +118,7 @@ async def test_parents_that_are_reaped(judge: Judge, chroot: str, new_session: N
     for _ in range(2):
         async with registration(session, chroot) as registered:
             await check(judge, session, registered)
-        await judge.children_until(chroot, lambda names: names == [], timeout=DEADLINE)
+        await judge.children_until(chroot, lambda names: names == ["services-withdrawn"], timeout=DEADLINE)
 
 
 async def test_an_expiry_while_the_parents_are_reaped(
