@@ -69,6 +69,7 @@ class Endpoint:
         self._by_session: dict[int, Connection] = {}
         self._faults: dict[int, deque[_Fault]] = {}
         self._refusing = False
+        self._disowned: set[int] = set()
         self._running = False
         self._received_before = 0  # by connections that have ended
         self._sent_before = 0
@@ -163,6 +164,14 @@ class Endpoint:
         """Drop new connections as soon as they are made, or do so no longer. Those that are there stay."""
         self._refusing = refuse
 
+    def disown(self, session_id: int) -> None:
+        """Call a session expired and commit nothing, as a leader does by its own clock when it has lost its quorum.
+
+        Its connection ends, and whoever offers it here is told that it is no more; it lives on with its nodes.
+        """
+        self._disowned.add(session_id)
+        self.drop(session_id)
+
     def delay(self, opcode: int, seconds: float) -> None:
         """Hold the next request of this kind, and those behind it on its connection, before it is looked at."""
         self._faults.setdefault(opcode, deque()).append(_Fault(delay=seconds))
@@ -234,7 +243,7 @@ class Endpoint:
         earlier = self._by_session.get(request.session_id)
         if earlier is not None:
             earlier.abort()
-        if request.password != password_of(request.session_id):
+        if request.password != password_of(request.session_id) or request.session_id in self._disowned:
             self._refuse_session(connection, request)
             return
         self.revalidate(request.session_id, connection.timeout_ms, partial(self._revalidated, connection, request))

@@ -151,3 +151,39 @@ async def test_a_member_that_is_cut_off_is_left() -> None:
             await scene.put_right()
 
         await play(",".join(follower.address for follower in ensemble.followers), act)
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.3], ids=["up to date", "a leader that applies late"])
+async def test_a_leader_that_calls_a_session_expired_and_never_commits_it(lag: float) -> None:
+    """Told of an expiry, a registration does not say that it was withdrawn before a session of a quorum has looked."""
+    async with (
+        Ensemble(tick_time=2.0) as ensemble,
+        aioregistry.connect(ensemble.connect_string) as consumer,
+        consumer.discover("chat", guard=None) as view,
+        aioregistry.connect(ensemble.connect_string, close_timeout=TIMEOUT) as owner,
+    ):
+        registration = await owner.register(ME, close_timeout=0.05)
+        await view.wait_for(lambda snapshot: len(snapshot) == 1, timeout=TIMEOUT)
+        former = owner.session.id
+
+        def nobody_answers() -> None:
+            if former in owner.session.earlier_ids:
+                for member in ensemble.members:
+                    member.refuse_connections(not closed)
+
+        closed = False
+        forget = owner.session.observe(nobody_answers)
+        ensemble.leader.lag(lag)
+        for member in ensemble.members:
+            member.disown(former)
+        await until(lambda: former in owner.session.earlier_ids)
+        await registration.aclose()
+        assert registration.withdrawn is False
+        assert await view.sync(TIMEOUT)  # it is listed, and its session lives
+        closed = True
+        forget()
+        for member in ensemble.members:
+            member.refuse_connections(False)
+        await until(lambda: registration.withdrawn is True)
+        await view.sync(TIMEOUT)
+        assert len(view.snapshot) == 0
