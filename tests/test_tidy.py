@@ -119,7 +119,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
 PURE_MODULES = {
-    *("attempts", "incidents", "isolation", "markers", "outage", "states", "machine"),
+    *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
     *("plan", "reach", "mirror", "guard", "kept"),
     *("tree", "acl", "sessions", "profiles"),
 }

@@ -65,6 +65,7 @@ from aioregistry._streams import Source, Stream
 
 from .attempts import Attempt, AttemptOutcome, Attempts, told
 from .backoff import attempt_deadline, handshake_deadline, retry_delay, throttled_patience, throttled_pause
+from .bounds import granted, paced
 from .connection import Answered, Connection, fail
 from .dialer import Dialer
 from .hosts import Hosts
@@ -666,17 +667,20 @@ class Session:
         else:
             what = "accepted the session, and has not answered since"
             self._attempts.begin(str(connection.endpoint), what, self.runtime.wall())
+            told, asked = reply.timeout_ms / 1000, self._machine.requested_timeout
+            timeout = granted(told, asked)
+            if timeout != told:
+                self._repeated.tell(
+                    *("granted", logging.WARNING, "%s granted a session timeout of %g s: %g s is reckoned with"),
+                    *(connection.endpoint, told, timeout),
+                )
             offered = self._machine.session_id
             if offered and self._machine.phase is Phase.HANDSHAKING and reply.session_id != offered:
                 log.warning(
                     "%s granted session %s instead of refusing or resuming ours, %s, which may own nodes until it ends",
                     connection.endpoint, session_name(reply.session_id), session_name(offered),
                 )  # fmt: skip
-            self._step(
-                Accepted(
-                    connection.number, reply.session_id, reply.password, reply.timeout_ms / 1000, reply.read_only, sent
-                )
-            )
+            self._step(Accepted(connection.number, reply.session_id, reply.password, timeout, reply.read_only, sent))
 
     def _answered(self, connection: Connection, request: Any, error: RegistryError | None) -> None:
         opcode = request.opcode
@@ -719,7 +723,8 @@ class Session:
         if self._machine.silent_rounds != 1:  # else it is one more question of the round before
             # From when the round before began: who waited for an answer in vain has waited, and a handshake that is
             # under way when the network comes back is answered at once.
-            pause = retry_delay(self._machine.failures, self.timeout, self.runtime.uniform)
+            pacing = paced(self.timeout, self._machine.requested_timeout)
+            pause = retry_delay(self._machine.failures, pacing, self.runtime.uniform)
             await self._phase_change(max(pause - (loop.time() - self._round_began), 0.0))
             self._round_began = loop.time()
         question = self._question()

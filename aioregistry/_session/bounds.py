@@ -1,0 +1,33 @@
+"""Numbers that a server gives, and what is made of those that cannot be meant. Pure.
+
+A number from the wire is never used as it came where a wrong one would do harm. What has no place here is bounded where
+it is read: lengths and counts by the bytes that are there (``_protocol/jute.py``), frames by ``_MAX_FRAME``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["LONGEST_GRANTED", "PACED", "SHORTEST_GRANTED", "granted", "paced"]
+
+SHORTEST_GRANTED: Final = 0.2
+"""Seconds. A server grants two ticks at least, and none ticks every few milliseconds: heartbeats at a third of less are
+a busy loop, and no connection is made in a fifth of it. A shorter one that was asked for is taken as it is."""
+
+LONGEST_GRANTED: Final = 600.0
+"""Seconds. For so long a view may claim to be fresh without a word from the quorum. To count with less than was granted
+costs heartbeats and nothing else. A longer one that was asked for is taken as it is."""
+
+PACED: Final = 1.5
+"""Seconds. Pauses between rounds of connecting are a twelfth of the timeout at most: of a timeout below this they would
+be no pauses, and a server that grants little and hangs up would be asked hundreds of times a second."""
+
+
+def granted(seconds: float, requested: float) -> float:
+    """Return the session timeout to count with, where *requested* seconds were asked for and *seconds* granted."""
+    return min(max(seconds, min(SHORTEST_GRANTED, requested)), max(LONGEST_GRANTED, requested))
+
+
+def paced(timeout: float, requested: float) -> float:
+    """Return the timeout by which pauses between rounds are reckoned."""
+    return max(timeout, min(PACED, requested))

@@ -1,0 +1,53 @@
+"""Numbers that a server gives: what is made of those that cannot be meant."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioregistry._session import SessionState
+from aioregistry._session.bounds import LONGEST_GRANTED, PACED, SHORTEST_GRANTED, granted, paced
+from tests.session.simulation import World, simulated
+from tests.session.test_supervisor import T, client_of
+
+
+@given(st.floats(0.001, 2**31 / 1000), st.floats(0.001, 3600.0))
+def test_what_is_granted_is_bounded(seconds: float, requested: float) -> None:
+    taken = granted(seconds, requested)
+    assert min(SHORTEST_GRANTED, requested) <= taken <= max(LONGEST_GRANTED, requested)
+    if SHORTEST_GRANTED <= seconds <= LONGEST_GRANTED:
+        assert taken == seconds
+    assert granted(requested, requested) == requested
+
+
+@given(st.floats(0.001, 600.0), st.floats(0.001, 600.0))
+def test_pauses_go_by_enough(timeout: float, requested: float) -> None:
+    assert paced(timeout, requested) == max(timeout, min(PACED, requested))
+
+
+@pytest.mark.parametrize(("told", "taken"), [(0.001, SHORTEST_GRANTED), (2**31 / 1000 - 0.001, LONGEST_GRANTED)])
+@simulated
+async def test_a_session_reckons_with_what_can_be_meant(told: float, taken: float, world: World) -> None:
+    client = client_of(world)
+    client.servers[0].timeout = told
+    await client.connected()
+    assert client.session.timeout == taken
+    await client.end()
+
+
+@simulated
+async def test_a_server_that_grants_next_to_nothing_and_hangs_up_is_not_asked_in_a_hurry(world: World) -> None:
+    client = client_of(world)
+    server = client.servers[0]
+    server.timeout = 0.001
+    await client.connected()
+    server.closes = True
+    server.close_all()
+    await client.until(SessionState.SUSPENDED)
+    before = len(server.handshakes)
+    await asyncio.sleep(T)
+    assert len(server.handshakes) - before <= 20 * T
+    await client.end()
