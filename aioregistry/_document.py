@@ -290,7 +290,7 @@ def _unicode(value: Any, levels: int = MAX_DEPTH) -> Any:
         TooDeep: it is nested deeper than *levels*.
     """
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if _HALF_PAIR.search(value) else value
+        return _HALF_PAIR.sub("\ufffd", value)
     if not isinstance(value, list | dict):
         return value
     if not levels:

@@ -156,10 +156,14 @@ _PRIMITIVES: Final[dict[str, Callable[[Any], bool]]] = {
     "Z": _is_bool,
 }
 
+_UUID: Final = re.compile("-".join(f"[0-9A-Fa-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
+
 _SCALARS: Final[dict[str, Callable[[Any], bool]]] = {
     **{f"java.lang.{name}": _is_integer(bits) for name, bits in _INTEGERS.items()},
     "java.math.BigInteger": lambda value: isinstance(value, int) and not isinstance(value, bool),
     **dict.fromkeys(("java.lang.Double", "java.lang.Float", "java.math.BigDecimal"), _is_number),
+    "java.util.Date": _is_integer(62),
+    "java.util.UUID": lambda value: isinstance(value, str) and _UUID.fullmatch(value) is not None,
     "java.lang.Boolean": _is_bool,
     "java.lang.String": _is_text,
     "java.lang.Object": lambda _: True,

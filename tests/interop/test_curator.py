@@ -119,3 +119,36 @@ class TestBothWays:
         async with registry.register(chat(extra={"weight": 3})), registry.discover("chat") as view:
             await curator.ask("follow", name="chat", ids=["10.0.0.7:7000"])
             assert view.snapshot["10.0.0.7:7000"].extra == {"weight": 3}
+
+    @pytest.mark.parametrize("name", ["/a/b/anotherservice", "a/b"])
+    async def test_a_name_with_slashes_is_one_service_to_both(
+        self, registry: Registry, curator: CuratorPeer, name: str
+    ) -> None:
+        mine = ServiceInstance(name, id="python-1", address="10.0.0.7", port=7000)
+        async with registry.register(mine), registry.discover(name) as view:
+            await curator.ask("register", instance=java(name=name))
+            await view.wait_for(lambda snapshot: set(snapshot) == {"python-1", "java-1"}, timeout=DEADLINE)
+            assert not view.snapshot.invalid
+            assert {each.name for each in view.snapshot.values()} == {name}
+            assert {each["id"] for each in await curator.ask("list", name=name)} == {"python-1", "java-1"}
+            assert await curator.ask("names") == await registry.services() == ["a"]
+
+    async def test_a_sequential_instance_has_its_nodes_name(self, registry: Registry, curator: CuratorPeer) -> None:
+        for _ in range(2):
+            await curator.ask("register", instance=java(id="node", serviceType="DYNAMIC_SEQUENTIAL", port=8000))
+        async with registry.discover("chat") as view:
+            assert not view.snapshot.invalid
+            assert all(id.startswith("node00000000") and instance.id == id for id, instance in view.snapshot.items())
+            assert {instance.port for instance in view.snapshot.values()} == {8000}
+            assert [each["id"] for each in await curator.ask("list", name="chat")] == ["node"] * len(view.snapshot)
+            assert view.snapshot
+
+    async def test_curators_query_survives_what_an_update_writes(
+        self, registry: Registry, curator: CuratorPeer
+    ) -> None:
+        mine = chat(payload={"a": 1}, payload_class="java.util.TreeMap")
+        async with registry.register(mine) as registration:
+            for payload in (None, [1, None], "text", {"b": None}, 5):
+                await registration.update(payload=payload)
+                (seen,) = await curator.ask("list", name="chat")
+                assert seen["payload"] == payload

@@ -38,6 +38,11 @@ public final class CuratorPeer<T> {
     private static final long DEADLINE_SECONDS = 20;
     private static final ObjectMapper JSON = new ObjectMapper();
 
+    /** A class of one's own, without a package. */
+    public static final class Point {
+        public int x;
+    }
+
     private final JsonInstanceSerializer<T> serializer;
     private final ServiceDiscovery<T> discovery;
     private final Map<String, ServiceCache<T>> caches = new HashMap<>();
@@ -99,7 +104,7 @@ public final class CuratorPeer<T> {
             case "follow":
                 return shown(followed(command.get("name").asText(), JSON.convertValue(command.get("ids"), TreeSet.class)));
             case "decode":
-                return shown(serializer.deserialize(command.get("document").asText().getBytes(StandardCharsets.UTF_8)));
+                return shown(serializer.deserialize(command.get("document").binaryValue()));
             default:
                 throw new IllegalArgumentException(command.toString());
         }

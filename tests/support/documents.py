@@ -1,0 +1,199 @@
+"""Documents as others write them, and what Curator 5.4 reads them as; tests/interop has it read each."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, NamedTuple
+
+PLAIN: Final[dict[str, Any]] = {
+    "name": "chat",
+    "id": "a",
+    "address": "10.0.0.7",
+    "port": 7000,
+    "sslPort": None,
+    "payload": None,
+    "registrationTimeUTC": 1763680000000,
+    "serviceType": "DYNAMIC",
+    "uriSpec": None,
+}
+
+
+def written(raw: dict[str, str] | None = None, *, without: str = "", **fields: Any) -> bytes:
+    """A document of Curator's with other *fields*, and members with the text *raw*; *without* one of its own."""
+    members = {key: json.dumps(value) for key, value in (PLAIN | fields).items() if key != without} | (raw or {})
+    return b"{%s}" % ",".join(f'"{key}":{text}' for key, text in members.items()).encode("utf-8", "surrogatepass")
+
+
+class Read(NamedTuple):
+    """A document, and what of it Curator reads otherwise than in `PLAIN`."""
+
+    document: bytes
+    curator: dict[str, Any]
+    ours: dict[str, Any] = {}  # noqa: RUF012 - attributes of an instance where they are not what Curator says
+
+
+SCHEME = [{"value": "scheme", "variable": True}, {"value": "://x", "variable": False}]
+
+READ: Final[dict[str, Read]] = {
+    # ports
+    **{
+        f"{field} {text}": Read(written({field: text}), {field: port}, {} if port in range(65536) else {field: None})
+        for field in ("port", "sslPort")
+        for text, port in [
+            ("-1", -1),
+            ("0", 0),
+            ("65536", 65536),
+            ("2147483647", 2**31 - 1),
+            ("-2147483648", -(2**31)),
+            ("8080.0", 8080),
+            ("8080.9", 8080),
+            ("8.08e3", 8080),
+            ("-0.5", 0),
+            ("-0", 0),
+            ('"8080"', 8080),
+            ('" 8080\\n"', 8080),
+            ('"+8080"', 8080),
+            ('"08080"', 8080),
+            ('"-1"', -1),
+        ]
+    },
+    **{f"port {text}": Read(written({"port": text}), {"port": None}) for text in ('""', '"  "', '"null"', "null")},
+    # times
+    **{
+        f"time {text}": Read(written({"registrationTimeUTC": text}), {"registrationTimeUTC": time})
+        for text, time in [
+            ("-1", -1),
+            ("1456326281.161", 1456326281),
+            ('"1456326281161"', 1456326281161),
+            ("1.456326281161E12", 1456326281161),
+            ("9007199254740993", 2**53 + 1),
+        ]
+    },
+    **{
+        f"time {text}": Read(
+            written({"registrationTimeUTC": text}), {"registrationTimeUTC": 0}, {"registrationTimeUTC": None}
+        )
+        for text in ("null", "0", '""', "-0.9")
+    },
+    # enabled
+    **{
+        f"enabled {text}": Read(written({"enabled": text}), {"enabled": enabled})
+        for text, enabled in [
+            ("true", True),
+            ("false", False),
+            ("null", False),
+            ("1", True),
+            ("2", True),
+            ("-1", True),
+            ("0", False),
+            ('"true"', True),
+            ('"True"', True),
+            ('" TRUE "', True),
+            ('"false"', False),
+            ('""', False),
+            ('"null"', False),
+        ]
+    },
+    # texts
+    **{
+        f"{field} {text}": Read(written({field: text}), {field: value})
+        for field in ("name", "id", "address")
+        for text, value in [("7", "7"), ("1.50", "1.50"), ("1e5", "1e5"), ("true", "true"), ('"a\\/b"', "a/b")]
+        if (field, value) != ("id", "a/b")
+    },
+    "id missing": Read(written(without="id"), {"id": ""}, {"id": "a"}),
+    "id null": Read(written(id=None), {"id": None}, {"id": "a"}),
+    "id empty": Read(written(id=""), {"id": ""}, {"id": "a"}),
+    "address missing": Read(written(without="address"), {"address": None}),
+    "address empty": Read(written(address=""), {"address": ""}),
+    "address blank": Read(written(address="my host"), {"address": "my host"}),
+    # kinds
+    **{
+        f"type {text}": Read(written({"serviceType": text}), {"serviceType": kind})
+        for text, kind in [
+            ("0", "DYNAMIC"),
+            ("1", "STATIC"),
+            ("2", "PERMANENT"),
+            ("3", "DYNAMIC_SEQUENTIAL"),
+            ('"1"', "STATIC"),
+            ('" STATIC "', "STATIC"),
+        ]
+    },
+    "type null": Read(written(serviceType=None), {"serviceType": "null"}, {"serviceType": "DYNAMIC"}),
+    # templates of URIs
+    "uri text": Read(written(uriSpec="{ scheme }://x"), {"uri": "http://x"}, {"uriSpec": {"parts": SCHEME}}),
+    "uri plain text": Read(
+        written(uriSpec="x"), {"uri": "x"}, {"uriSpec": {"parts": [{"value": "x", "variable": False}]}}
+    ),
+    "uri empty text": Read(written(uriSpec=""), {"uri": ""}, {"uriSpec": {"parts": []}}),
+    "uri empty": Read(written(uriSpec={}), {"uri": ""}, {"uriSpec": {"parts": []}}),
+    "uri parts": Read(
+        written(uriSpec={"parts": [{"value": "scheme", "variable": "true"}, {"value": "://x"}], "more": 1}),
+        {"uri": "http://x"},
+        {"uriSpec": {"parts": SCHEME}},
+    ),
+    # another writer's
+    **{
+        f"timeout {text}": Read(written({"sessionTimeoutMs": text}), {})
+        for text in ('"10 s"', "0", "-1", "1.5", "null", "[1]", '{"a":1}', "2147483648", "true")
+    },
+    "unknown": Read(written(weight=3, tags=["a", {"b": None}]), {}),
+    "unknown and beyond a float": Read(written({"weight": "1e999"}), {}),
+    # bytes
+    "mark": Read(b"\xef\xbb\xbf" + written(), {}),
+    **{
+        kind: Read(written(address="Köln").decode().encode(kind), {"address": "Köln"})
+        for kind in ("utf-16", "utf-16-le")
+    },
+    **{kind: Read(written().decode().encode(kind), {}) for kind in ("utf-16-be", "utf-32", "utf-32-be", "utf-32-le")},
+    "zero behind": Read(written() + b"\0", {}),
+    "line behind": Read(b" \n" + written() + b"\r\n", {}),
+    "more behind": Read(written() + b"} x", {}),
+    "a second behind": Read(written() + written(port=1), {}),
+    "twice": Read(written()[:-1] + b',"port":1}', {"port": 1}),
+    "on lines": Read(json.dumps(PLAIN | {"weight": [1, {"a": 2}]}, indent=2).encode(), {}),
+}
+
+REFUSED: Final[dict[str, tuple[bytes, str]]] = {
+    "nothing": (b"", "the node is empty"),
+    "space": (b" \n", "the node is empty"),
+    "zeros": (b"\0\0", "the node is empty"),
+    "null": (b"null", "it is null, not a JSON object"),
+    "list": (b"[1]", "it is a list, not a JSON object"),
+    "text": (b'"h1:80"', "it is text, not a JSON object"),
+    "number": (b"8080", "it is a number, not a JSON object"),
+    "plain text": (b"10.0.0.1", "not JSON at byte 4: '.' is unexpected"),
+    "half": (written()[:-9], "it ends too early"),
+    "half a text": (b'{"name":"chat', "not JSON at byte 8: it ends too early"),
+    "Latin-1": ('{"name":"grün"}'.encode("latin-1"), "not UTF-8 at byte 11"),
+    "comment": (b"/* */" + written(), "not JSON at byte 0: '/' is unexpected"),
+    "single quotes": (b"{'name':'chat'}", 'not JSON at byte 1: "\'" is unexpected'),
+    "trailing comma": (written()[:-1] + b",}", "'}' is unexpected"),
+    "control character": (written({"address": '"a\tb"'}), "'\\t' is unexpected"),
+    "NaN": (written({"weight": "NaN"}), "not JSON: NaN is no number in JSON"),
+    "leading zero": (written({"port": "0080"}), "not JSON"),
+    "wrong escape": (written({"address": '"\\x41"'}), "not JSON"),
+    "port in words": (written(port="http"), "port is 'http', not a whole number of 32 bits"),
+    "port as a float in text": (written(port="8080.0"), "port is '8080.0', not a whole number of 32 bits"),
+    "port too large": (written(port=2**31), "port is 2147483648, not a whole number of 32 bits"),
+    "port infinite": (written({"port": "1e999"}), "port is inf, not a whole number of 32 bits"),
+    "port true": (written(port=True), "port is True, not a whole number of 32 bits"),
+    "port in a list": (written(port=[8080]), "port is [8080], not a whole number of 32 bits"),
+    "time too large": (written(registrationTimeUTC=2**63), "not a whole number of 64 bits"),
+    "enabled in words": (written(enabled="yes"), "enabled is 'yes', not true or false"),
+    "enabled as a float": (written(enabled=1.0), "enabled is 1.0, not true or false"),
+    "enabled one in text": (written(enabled="1"), "enabled is '1', not true or false"),
+    "id in a list": (written(id=["a"]), "id is ['a'], not text"),
+    "address as an object": (written(address={}), "address is {}, not text"),
+    "unknown kind": (written(serviceType="ETERNAL"), "serviceType is 'ETERNAL', not one of DYNAMIC, STATIC"),
+    "kind in lower case": (written(serviceType="dynamic"), "serviceType is 'dynamic', not one of"),
+    "kind empty": (written(serviceType=""), "serviceType is '', not one of"),
+    "kind 4": (written(serviceType=4), "serviceType is 4, not one of"),
+    "uri a number": (written(uriSpec=7), "uriSpec is 7, not an object with parts"),
+    "uri parts null": (written(uriSpec={"parts": None}), "uriSpec.parts is None, not a list"),
+    "uri part text": (written(uriSpec={"parts": ["a"]}), "uriSpec.parts[0] is 'a', not an object"),
+    "uri unclosed": (written(uriSpec="{scheme"), "uriSpec is '{scheme', not a template"),
+    "uri nested": (written(uriSpec="{a{b}}"), "uriSpec is '{a{b}}', not a template"),
+    "payload too deep": (written({"payload": "[" * 1500 + "]" * 1500}), "nested deeper than 100 levels"),
+}
+"""What Curator refuses too, and the reason here."""

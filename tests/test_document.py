@@ -1,0 +1,245 @@
+"""What Curator reads is read, and written back as it was; what is no instance says why."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+from aioregistry._document import decode, encode
+from aioregistry._errors import InvalidArgument, InvalidInstance
+from aioregistry._model import DOCUMENT_NAMES, ServiceInstance, ServiceType
+from tests.support.documents import PLAIN, READ, REFUSED, Read, written
+
+ATTRIBUTES = {field: attribute for attribute, field in DOCUMENT_NAMES.items()}
+
+
+def text_of(document: bytes) -> str:
+    """The document in its encoding, without what precedes and follows the object."""
+    encoding = json.detect_encoding(document)
+    return document.decode(encoding).strip("\ufeff \r\n\0")
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ)
+def test_what_curator_reads_is_read_to_the_same(read: Read) -> None:
+    wanted = PLAIN | {"enabled": True} | {key: each for key, each in read.curator.items() if key != "uri"} | read.ours
+    instance = decode(read.document, name=wanted["name"], id=wanted["id"])
+    shown = {field: getattr(instance, ATTRIBUTES[field]) for field in wanted}
+    assert shown | {"serviceType": instance.service_type.value} == wanted
+    assert instance.session_timeout_ms is None
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ)
+def test_what_is_repaired_is_written_back_as_it_was(read: Read) -> None:
+    before, _ = json.JSONDecoder().raw_decode(text_of(read.document))
+    instance = decode(read.document, id="a" if "id" in read.ours else None)
+    for each in (
+        instance,
+        instance.replace(),
+        pickle.loads(pickle.dumps(instance)),
+        instance.replace(payload={"a": 1}),
+    ):
+        after = json.loads(encode(each))
+        unchanged = set(PLAIN | before) - {"payload"}
+        assert {key: repr(after.get(key)) for key in unchanged} == {key: repr(before.get(key)) for key in unchanged}
+        assert ("id" in after, "address" in after) == ("id" in before, "address" in before)
+    assert b"\n" not in encode(instance)  # kept snapshots have a line for each
+    again = decode(encode(instance), name=instance.name, id=instance.id)
+    assert again == instance
+    assert again.registration_time_ms == instance.registration_time_ms
+    drained = instance.replace(enabled=False)
+    assert not decode(encode(drained), name=instance.name, id=instance.id).enabled
+    assert drained.replace(enabled=instance.enabled) == instance
+
+
+@pytest.mark.parametrize(("document", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_curator_refuses_says_why(document: bytes, reason: str) -> None:
+    with pytest.raises(InvalidInstance) as raised:
+        decode(document, name="chat", id="a")
+    assert reason in raised.value.reason
+
+
+@pytest.mark.parametrize("document", [b"{}", written(without="name"), written(name=None), written(name="")])
+def test_what_has_no_name_is_no_instance(document: bytes) -> None:
+    # Curator reads these, with a name that is empty or null, and fails when it is asked to write them.
+    with pytest.raises(InvalidInstance, match="no Curator service instance: it has no `name`"):
+        decode(document, name="chat", id="a")
+
+
+def test_a_changed_field_is_written_as_it_is_now() -> None:
+    instance = decode(written({"port": '"8080"', "sslPort": "-1", "registrationTimeUTC": '"5"'}))
+    changed = json.loads(encode(instance.replace(port=1, registration_time_ms=6)))
+    assert (changed["port"], changed["sslPort"], changed["registrationTimeUTC"]) == (1, -1, 6)
+    assert json.loads(encode(instance.replace(port=1).replace(port=8080)))["port"] == "8080"
+
+
+@pytest.mark.parametrize("field", ["port", "ssl_port", "address", "uri_spec", "registration_time_ms"])
+def test_a_field_that_is_changed_to_what_is_wrong_is_refused(field: str) -> None:
+    wrong: dict[str, Any] = {"address": "my other host", "uri_spec": {}}
+    instance = decode(written(port=-1, sslPort=-1, address="my host", uriSpec={}, registrationTimeUTC=-1))
+    with pytest.raises(InvalidArgument) as raised:
+        instance.replace(**{field: wrong.get(field, -5)})
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize("name", ["/a/b", "a/b", "/a/b/", "/x/a/b"])
+def test_a_name_with_slashes_is_the_place_of_its_node(name: str) -> None:
+    document = written(name=name)
+    assert decode(document, name="a/b").name == ("a/b" if name == "/x/a/b" else name)
+    assert json.loads(encode(decode(document, name="a/b")))["name"] == name
+    for other in ("b/a", "xa/b", "a"):
+        with pytest.raises(InvalidInstance, match="name is "):
+            decode(document, name=other)
+
+
+@pytest.mark.parametrize("suffix", ["0000000000", "0000000017", "2147483647", "-2147483648", "-000000007"])
+def test_a_sequential_instance_has_its_nodes_name(suffix: str) -> None:
+    document = written(serviceType="DYNAMIC_SEQUENTIAL")
+    instance = decode(document, name="chat", id=f"a{suffix}")
+    assert instance.id == f"a{suffix}"
+    assert json.loads(encode(instance))["id"] == "a"
+    moved = instance.replace(service_type=ServiceType.DYNAMIC)
+    assert json.loads(encode(moved))["id"] == f"a{suffix}"  # else nobody could read it at its node
+
+
+@pytest.mark.parametrize("id", ["b", "a1", "a00000000017", "b0000000000", "a0000000000x", "0000000000"])
+@pytest.mark.parametrize("kind", ["DYNAMIC", "DYNAMIC_SEQUENTIAL"])
+def test_any_other_id_than_the_nodes_is_refused(id: str, kind: str) -> None:
+    with pytest.raises(InvalidInstance, match="id is 'a', but the node is"):
+        decode(written(serviceType=kind), name="chat", id=id)
+
+
+def test_halves_of_surrogate_pairs_are_shown_as_unknown_and_written_back() -> None:
+    document = written({"payload": '{"a":"\\ud800","b":"\\ud83d\\ude00"}', "weight": '"\\udc00"'})
+    instance = decode(document)
+    assert instance.payload == {"a": "\ufffd", "b": "😀"}
+    assert instance.extra == {"weight": "\ufffd"}
+    assert json.loads(encode(instance)) == json.loads(document)
+    assert json.loads(encode(instance.replace(payload=None)))["payload"] is None
+
+
+def test_an_infinite_number_is_read_as_java_reads_it_and_written_back() -> None:
+    instance = decode(written({"payload": "[1e999]", "weight": "-1e999"}))
+    assert instance.payload == [float("inf")]
+    assert b'"weight":-1e999' in encode(instance)
+    assert b'"payload":[1e999]' in encode(instance)
+
+
+# ---------------------------------------------------------------- Java's classes
+
+CONTAINERS: dict[str, tuple[Any, Any, str | None]] = {
+    "array of texts": (["[Ljava.lang.String;", ["a", "b"]], ["a", "b"], "[Ljava.lang.String;"),
+    "array of ints": (["[I", [1, 2]], [1, 2], "[I"),
+    "array of arrays": (["[[J", [[1], [2]]], [[1], [2]], "[[J"),
+    "bytes": (["[B", "AQI="], "AQI=", "[B"),
+    "characters": (["[C", "ab"], "ab", "[C"),
+    "enum set": (["java.util.EnumSet<com.acme.Day>", ["MONDAY"]], ["MONDAY"], "java.util.EnumSet<com.acme.Day>"),
+    "enum map": (
+        {"@class": "java.util.EnumMap<com.acme.Day,java.lang.Object>", "MONDAY": 1},
+        {"MONDAY": 1},
+        "java.util.EnumMap<com.acme.Day,java.lang.Object>",
+    ),
+    "no package": ({"@class": "Peek$Point", "x": 1}, {"x": 1}, "Peek$Point"),
+    "no package and flat": ({"@class": "Point", "x": 1}, {"x": 1}, "Point"),
+    "unmodifiable": (
+        ["java.util.Collections$UnmodifiableRandomAccessList", [1]],
+        [1],
+        "java.util.Collections$UnmodifiableRandomAccessList",
+    ),
+    "enum": (["com.acme.Day", "MONDAY"], "MONDAY", "com.acme.Day"),
+    "UUID": (
+        ["java.util.UUID", "123e4567-e89b-12d3-a456-426614174000"],
+        "123e4567-e89b-12d3-a456-426614174000",
+        "java.util.UUID",
+    ),
+    "map in a list": (["java.util.HashMap", {"a": 1}], {"a": 1}, "java.util.HashMap"),
+    "null class": ({"@class": None, "a": 1}, {"a": 1}, None),
+}
+LISTS: list[list[Any]] = [
+    ["db1.example.com", "db2.example.com"],
+    ["a", "b"],
+    ["RED", "BLUE"],
+    ["10.0.0.7", "10.0.0.8"],
+    ["db1.example.com:80", ["x"]],
+    ["java.util.ArrayList"],
+    [1, 2],
+    [],
+]
+
+
+@pytest.mark.parametrize(("payload", "value", "java_class"), CONTAINERS.values(), ids=CONTAINERS)
+def test_javas_containers_keep_their_class_and_go_back_unchanged(
+    payload: Any, value: Any, java_class: str | None
+) -> None:
+    instance = decode(written(payload=payload))
+    assert (instance.payload, instance.payload_class) == (value, java_class)
+    for each in (instance, instance.replace(enabled=False), pickle.loads(pickle.dumps(instance))):
+        assert json.loads(encode(each))["payload"] == payload
+
+
+@pytest.mark.parametrize("payload", LISTS)
+def test_a_list_is_no_class_and_its_second(payload: list[Any]) -> None:
+    instance = decode(written(payload=payload))
+    assert (instance.payload, instance.payload_class) == (payload, None)
+    assert json.loads(encode(instance))["payload"] == ["java.util.ArrayList", payload]  # which Java can read
+
+
+# class, payload, another payload → the class that remains with it
+CHANGES: list[tuple[str, Any, Any, bool]] = [
+    ("java.util.TreeMap", {"a": 1}, {"b": 2}, True),
+    ("java.util.TreeMap", {"a": 1}, None, False),
+    ("java.util.TreeMap", {"a": 1}, [1], False),
+    ("java.util.TreeMap", {"a": 1}, "a", False),
+    ("java.util.concurrent.ConcurrentHashMap", {"a": 1}, {"a": None}, False),
+    ("java.util.Properties", {"a": "b"}, {"a": {}}, False),
+    ("java.util.LinkedList", [1], ["a", None], True),
+    ("java.util.LinkedList", [1], {"a": 1}, False),
+    ("java.util.TreeSet", [1], [1, "a"], False),
+    ("java.util.TreeSet", [1], [{}], False),
+    ("[I", [1], [2, 3], True),
+    ("[I", [1], ["a"], False),
+    ("[I", [1], [2**31], False),
+    ("[B", "AQI=", "no base 64", False),
+    ("[Ljava.lang.Long;", [1], [None, 2], True),
+    ("[Ljava.lang.Long;", [1], ["a"], False),
+    ("java.lang.Long", 5, 6, True),
+    ("java.lang.Long", 5, "x", False),
+    ("java.lang.Long", 5, 2**63, False),
+    ("java.lang.Integer", 5, True, False),
+    ("com.acme.Meta", {"a": 1}, {"a": 2}, True),
+    ("com.acme.Meta", {"a": 1}, [1], False),
+    ("java.util.EnumSet<com.acme.Day>", ["MONDAY"], ["FRIDAY"], False),
+]
+
+
+@pytest.mark.parametrize(("java_class", "before", "after", "remains"), CHANGES)
+def test_a_class_that_does_not_fit_the_new_payload_is_dropped(
+    java_class: str, before: Any, after: Any, remains: bool
+) -> None:
+    instance = ServiceInstance("chat", id="a", payload=before, payload_class=java_class)
+    changed = instance.replace(payload=after)
+    assert changed.payload_class == (java_class if remains else None)
+    read = decode(encode(changed))
+    assert (read.payload, read.payload_class) == (after, changed.payload_class)
+
+
+@pytest.mark.parametrize(
+    ("java_class", "payload"),
+    [
+        ("java.util.HashMap", [1]),
+        ("java.util.HashMap", 5),
+        ("java.util.ArrayList", {"a": 1}),
+        ("[I", {}),
+        ("[I", ["a"]),
+    ],
+)
+def test_a_class_that_java_cannot_make_of_the_payload_is_refused(java_class: str, payload: Any) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        ServiceInstance("chat", id="a", payload=payload, payload_class=java_class)
+    assert (raised.value.field, raised.value.value) == ("payload_class", java_class)
+
+
+def test_null_has_no_class() -> None:
+    assert ServiceInstance("chat", id="a", payload_class="java.util.HashMap").payload_class is None
