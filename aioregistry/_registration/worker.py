@@ -243,6 +243,7 @@ class Worker:
         self._repeated = withdrawals.repeated
         self._parents, self._parent = withdrawals.parents, target.path.rpartition("/")[0]
         self._failures = 0
+        self._overtaken = 0
         self._waiting_for = 0
         """The session that has the id and was told of; 0: none."""
 
@@ -424,7 +425,7 @@ class Worker:
             else:
                 message = Sync(self._target.path) if sight is None or action is None else _PREPARE[action](self, sight)
                 if message is None:
-                    self._failures = 0
+                    self._failures = self._overtaken = 0
                     return self._session.runtime.uniform(PERIOD / 2, PERIOD)
                 error = await self._exchange(action, message)
         except (ServerError, PoisonRequest) as unreadable:
@@ -622,7 +623,9 @@ class Worker:
             self._marked = False
         if what is Remedy.REFUSED and self._refused(error):
             return None
-        if what in _TRUSTING and self._failures <= FREE_ATTEMPTS:
+        # Counted for themselves: after a long refusal the way to the node is made without another pause.
+        self._overtaken = self._overtaken + 1 if what in _TRUSTING else 0
+        if 0 < self._overtaken <= FREE_ATTEMPTS:
             return None
         pause = self._pause()
         text = "%s%s: %s; looking again in %.2f s"

@@ -771,6 +771,29 @@ async def test_a_refusal_after_an_expiry_is_tried_again(
     await registered.wait_live(5)
 
 
+async def test_a_long_refusal_is_followed_by_one_pause_only(
+    tree: ModelTree, session: FakeSession, registered: Registration[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the service has gone meanwhile, and has to be made first."""
+    pauses = 0
+
+    def draw(low: float, high: float) -> float:
+        nonlocal pauses
+        pauses += 1
+        return 0.0
+
+    monkeypatch.setattr(session.runtime, "uniform", draw)
+    session.fate = lambda message: NoAuth(PATH) if isinstance(message, Create2) else None
+    session.expire()
+    session.connect()
+    await until(lambda: pauses > 20)
+    tree.apply(tree.open_session(), Delete("/services/chat"))
+    refused = pauses
+    session.fate = lambda message: None
+    await registered.wait_live(5)
+    assert pauses <= refused + 1
+
+
 async def test_a_lost_race_is_run_again_without_spinning(tree: ModelTree, session: FakeSession) -> None:
     """Somebody is always quicker: the first attempts go at once, the later ones pause."""
     rival = tree.open_session()
