@@ -6,6 +6,7 @@ take the ensemble, which is put right again before the next one gets it.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -66,17 +67,14 @@ def proxy(zookeeper: ZooKeeperServer) -> Iterator[ZooKeeperProxy]:
 def start_zookeeper() -> Iterator[StartZooKeeper]:
     """A function that starts a server of the test's own: `await start_zookeeper(tick_time_ms=2000)`, with the fields
     of Settings."""
-    servers = []
+    with contextlib.ExitStack() as servers:  # each is closed, whatever becomes of another
 
-    async def start(**settings: object) -> ZooKeeperServer:
-        server = ZooKeeperServer(Settings(**settings))  # type: ignore[arg-type]
-        servers.append(server)
-        await server.start()
-        return server
+        async def start(**settings: object) -> ZooKeeperServer:
+            server = servers.enter_context(ZooKeeperServer(Settings(**settings)))  # type: ignore[arg-type]
+            await server.start()
+            return server
 
-    yield start
-    for server in servers:
-        server.close()
+        yield start
 
 
 @pytest.fixture
