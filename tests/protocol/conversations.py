@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from aiozk.protocol import AUTHED_UNRESTRICTED, UNRESTRICTED_ACCESS, CreateRequest
+from aiozk.protocol.acl import ACL
 
 from aioregistry._protocol import (
     AddWatch,
@@ -21,6 +22,7 @@ from aioregistry._protocol import (
     CreateTTL,
     Delete,
     Exists,
+    GetAcl,
     GetAllChildrenNumber,
     GetChildren,
     GetChildren2,
@@ -41,6 +43,8 @@ from aioregistry._protocol import (
 )
 
 CONNECT = Connect(last_zxid=0, timeout_ms=10_000)
+
+READ_ONLY = ACL.make(scheme="ip", id="127.0.0.2", read=True)
 
 
 class OldConnect(Connect):
@@ -124,6 +128,13 @@ CONVERSATIONS: dict[str, Conversation] = {
         "create_ttl": CreateTTL("/ttl", b"soon gone", ttl_ms=60_000),
         "get_data_ttl": GetData("/ttl"),
         "multi_ttl": Multi([Delete("/ttl"), CreateTTL("/ttl", b"", ttl_ms=1_000)]),
+        "close": CloseSession(),
+    },
+    "acl": {
+        "connect": CONNECT,
+        "create": Create("/t", b"", acl=[UNRESTRICTED_ACCESS, READ_ONLY]),
+        "get_acl": GetAcl("/t"),
+        "get_acl_absent": GetAcl("/t/absent"),
         "close": CloseSession(),
     },
     "old_client": {"connect": OldConnect(last_zxid=0, timeout_ms=10_000), "close": CloseSession()},

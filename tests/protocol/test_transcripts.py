@@ -27,6 +27,7 @@ from aioregistry._errors import (
 )
 from aioregistry._protocol import (
     NOTIFICATION_XID,
+    AclEntry,
     ClientInfo,
     Connect,
     ConnectReply,
@@ -115,12 +116,17 @@ def test_aiozk_decodes_the_reply_to_the_same(name: str, step: str) -> None:
 
 
 def with_nulls_as_empty(value: Any) -> Any:
-    """aiozk says None where ours say empty, () where ours say None, and only the path of a Create2 without its Stat."""
+    """aiozk says None where ours say empty, () where ours say None, and only the path of a Create2 without its Stat.
+
+    Of an entry of an ACL it makes two levels.
+    """
     match value:
         case None | () | 0 | b"":
             return ()
         case (str() as path, None):
             return path
+        case (int() as permissions, (str() as scheme, str() as id)):
+            return (permissions, scheme, id)
         case tuple():
             return tuple(map(with_nulls_as_empty, value))
     return value
@@ -234,6 +240,13 @@ def test_reading() -> None:
     assert set(names) >= {"é", "null", "ephemeral", "protected"}
     assert everything("get_children2").value[0] == names
     assert everything("get_children2").value[1].num_children == len(names)
+
+
+def test_reading_an_acl() -> None:
+    entries, stat = exchanges("acl")["get_acl"].value
+    assert entries == [AclEntry(31, "world", "anyone"), AclEntry(1, "ip", "127.0.0.2")]
+    assert stat.aversion == 0
+    assert isinstance(exchanges("acl")["get_acl_absent"].error, NoNode)
 
 
 def test_writing() -> None:
