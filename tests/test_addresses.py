@@ -1,0 +1,47 @@
+"""One grammar for addresses: what passes it is taken by the clients' URL classes, and means the same to all."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import yarl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioregistry import InvalidArgument, ServiceInstance
+from aioregistry._addresses import problem_of
+
+GOOD = ["a", "10.0.0.7", "::1", "fe80::1%eth0", "::ffff:1.2.3.4", "node-7.example.", "node_7", "mün.example"]
+GOOD += ["xn--bcher-kva.example", "日本.jp", "localhost.", "a" * 63, "1a"]
+BAD = ["", ".", "a..b", "a b", "10.0.0.07", "1.2.3.999", "1.2.3.4.", "8080", "1.2.3", "0x7f.1", "a.1", "[::1]", "1:2"]
+BAD += ["::1%", "::1%]:80#", "::1%\r\nX: y", "::1%a~b", "fe80::1%25eth0", "ａ.com", "☃.invalid", "xn--n3h.invalid"]
+BAD += [
+    "xn--a",
+    "straße.de",
+    "a\u200db.com",
+    "e\u0301.com",
+    "日本。jp",
+    "a" * 64,
+    ".".join(["a" * 60] * 5),
+    "a/b",
+    "a@b",
+]
+
+
+@pytest.mark.parametrize("address", GOOD)
+def test_a_good_address_is_published(address: str) -> None:
+    assert ServiceInstance("chat", address=address, port=80).address == address
+
+
+@pytest.mark.parametrize("address", BAD)
+def test_a_bad_address_is_refused(address: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        ServiceInstance("chat", id="a", address=address, port=80)
+    assert (raised.value.field, raised.value.value) == ("address", address)
+
+
+@given(st.text(max_size=12) | st.from_regex(r"[0-9a-fA-F:.x%\w-]{1,20}", fullmatch=True) | st.ip_addresses().map(str))
+def test_what_passes_is_taken_by_the_clients(address: str) -> None:
+    if problem_of(address) is None:
+        assert httpx.URL("http://x/").copy_with(host=address).host
+        assert yarl.URL("http://x/").with_host(address).host
