@@ -46,13 +46,26 @@ class Handle:
     Their constructors call this one's last, when every argument was found good.
     """
 
+    _made = False
     _phase = _Phase.CLOSED  # until it is made: one whose arguments were refused has nothing to warn of
     _loop: asyncio.AbstractEventLoop | None = None
     _pid = 0
     _closed_by: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:
+        self._made = True
         self._phase = _Phase.NEW
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Whoever shows the variables of a traceback meets one whose constructor has refused an argument.
+        whole = cls.__dict__.get("__repr__")
+        if whole is not None:
+
+            def shown(self: Handle) -> str:
+                return whole(self) if self._made else f"<{cls.__name__}, not made>"
+
+            cls.__repr__ = shown  # type: ignore[method-assign, assignment]
 
     async def _open(self) -> None:
         """Open; on an exception, cancellation included, whatever was begun must have been undone by the subclass."""

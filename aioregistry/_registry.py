@@ -120,24 +120,27 @@ def connect(
     Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
     :class:`ChrootMissing`. Cancelling it leaves nothing behind.
     """
-    return Registry(
-        servers,
-        session_timeout=session_timeout,
-        connect_timeout=connect_timeout,
-        close_timeout=close_timeout,
-        wait=wait,
-        base_path=base_path,
-        create_chroot=create_chroot,
-        auth=auth,
-        acl=acl,
-        tls=tls,
-        allow_read_only=allow_read_only,
-        max_request=max_request,
-        watches=watches,
-        guard=guard,
-        on_event=on_event,
-        runtime=runtime,
-    )
+    try:
+        return Registry(
+            servers,
+            session_timeout=session_timeout,
+            connect_timeout=connect_timeout,
+            close_timeout=close_timeout,
+            wait=wait,
+            base_path=base_path,
+            create_chroot=create_chroot,
+            auth=auth,
+            acl=acl,
+            tls=tls,
+            allow_read_only=allow_read_only,
+            max_request=max_request,
+            watches=watches,
+            guard=guard,
+            on_event=on_event,
+            runtime=runtime,
+        )
+    finally:
+        auth = ()  # frames of a traceback keep their variables
 
 
 class Registry(Handle):
@@ -166,6 +169,10 @@ class Registry(Handle):
         on_event: Callable[[str, dict[str, object]], None] | None,
         runtime: Runtime | None,
     ) -> None:
+        try:
+            credentials = _Credentials(_checked_credentials(auth))
+        finally:
+            auth = ()  # frames of a traceback keep their variables
         hosts = parse_hosts(servers)
         check_seconds("session_timeout", session_timeout, at_most=_LONGEST_SESSION)
         for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
@@ -192,7 +199,7 @@ class Registry(Handle):
             hosts,
             timeout=session_timeout,
             runtime=runtime or SystemRuntime(),
-            auth=_checked_credentials(auth),
+            auth=credentials,
             tls=tls,
             allow_read_only=allow_read_only,
             max_request=max_request,
@@ -450,19 +457,41 @@ def _check_optional(field: str, value: object, expected: type) -> None:
         raise InvalidArgument(field, value, f"give a {expected.__name__}, or None")
 
 
+class _Credentials(tuple[tuple[str, bytes], ...]):
+    """Which the variables of a traceback may hold."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} credentials>"
+
+
 def _checked_credentials(auth: object) -> list[tuple[str, bytes]]:
-    if isinstance(auth, (str, bytes)) or not isinstance(auth, Iterable):
-        raise InvalidArgument("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
-    return [_checked_credential(f"auth[{index}]", credential) for index, credential in enumerate(auth)]
+    # Frames of a traceback keep their variables: none may keep a secret that was refused.
+    checked: list[tuple[str, bytes]] = []
+    each: object = None
+    try:
+        if isinstance(auth, (str, bytes)) or not isinstance(auth, Iterable):
+            raise InvalidArgument("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
+        for index, each in enumerate(auth):
+            credential = _credential(each)
+            if credential is None:
+                why = "give a pair of scheme and secret, each a str (the secret may be bytes)"
+                checked.clear()
+                raise InvalidArgument(f"auth[{index}]", _HIDDEN, why)
+            checked.append(credential)
+        return checked
+    finally:
+        credential = auth = each = None
 
 
-def _checked_credential(field: str, credential: object) -> tuple[str, bytes]:
-    match credential:
+def _credential(given: object) -> tuple[str, bytes] | None:
+    match given:
         case (str(scheme), str(secret)) if scheme and _is_text(scheme) and _is_text(secret):
             return scheme, secret.encode()
         case (str(scheme), bytes(secret)) if scheme and _is_text(scheme):
             return scheme, secret
-    raise InvalidArgument(field, _HIDDEN, "give a pair of scheme and secret, each a str (the secret may be bytes)")
+    return None
 
 
 def _is_text(text: str) -> bool:

@@ -204,7 +204,8 @@ class Balancer(Generic[P]):
             self._view._note_failure(member.id, error, since)
 
     def __repr__(self) -> str:
-        return f"<Balancer of {self._picker!r}>"
+        picker = getattr(self, "_picker", None)  # none where an argument was refused
+        return "<Balancer, not made>" if picker is None else f"<Balancer of {picker!r}>"
 
 
 def _checked_ids(ids: object) -> frozenset[str]:
