@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 import aioregistry
-from aioregistry import Entry, Invalid, Registry, Resynced, Updated, View
+from aioregistry import Entry, Invalid, Registry, Resynced, Status, Updated, View
 from aioregistry._discovery import Changes, Strategy, view
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
@@ -172,7 +172,7 @@ async def test_a_takeover_is_one_update(
         update = await following(changes)
         assert isinstance(update, Updated)
         assert (update.previous_entry.owner, update.entry.owner) == (publisher.session.id, second.owner)
-        assert await first.wait_closed() is not None
+        await until(lambda: first.status is Status.DISPLACED)
         assert not changes._ready()
 
 
