@@ -17,6 +17,7 @@ PYPROJECT: dict[str, Any] = {
         "lint": [{"include-group": "test"}, {"include-group": "nox"}, "ruff>=1"],
         "nox": ["nox>=1"],
         "package": ["build>=1"],
+        "plot": ["matplotlib>=3"],
     },
 }
 TESTED = ["anyio>=4", "editables>=0.3", "hatchling>=1", "msgspec>=1", "pytest>=8"]

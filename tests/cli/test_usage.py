@@ -66,7 +66,7 @@ async def test_what_argparse_refuses(arguments: tuple[str, ...], named: str) -> 
     [
         ((*REGISTER[:-1], "70000"), "port=70000"),
         ((*REGISTER, "--id", "a/b"), "id='a/b'"),
-        (("register", "a/b", *REGISTER[2:]), "name='a/b'"),
+        (("register", "a//b", *REGISTER[2:]), "name='a//b'"),
         (("watch", "chat", "--zookeeper", "zk1:2181,,zk2:2181"), "zk1:2181,,zk2:2181"),
         (("watch", "chat", "--zookeeper", "zk1:99999"), "99999"),
         (("list", "--zookeeper", ""), "servers=''"),
