@@ -8,6 +8,7 @@ sets the recursive watch, and looks at the clock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +27,7 @@ from aioregistry._errors import (
     Throttled,
     UnsupportedServer,
 )
+from aioregistry._handles import finished
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Invalid
 from aioregistry._protocol import EventKind, WatchedEvent
@@ -123,6 +125,7 @@ class Follower:
         # Syncs: one under way, and one that begins after it.
         self._syncing: asyncio.Task[None] | None = None
         self._to_sync: asyncio.Task[None] | None = None
+        self._callers: dict[asyncio.Task[None], int] = {}  # how many wait for each
         self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self._pump)
         self._consumers: dict[int, weakref.ref[Consumer]] = {}
         self._waiting: list[asyncio.Future[None]] = []
@@ -230,8 +233,9 @@ class Follower:
     async def sync(self) -> None:
         """Wait until the mirror is as new as the quorum was when this was called; raises what ended the following.
 
-        Also NoAuth, where the service may not be listed. Many callers share one: who comes while one is under way waits
-        for the next.
+        Also NoAuth, where the service may not be listed. Many callers share one: a caller that comes while one is under
+        way waits for the next. The work goes on for as long as a caller waits for it, and has ended when the last one
+        that was cancelled returns.
         """
         if self._to_sync is None:
             after, loop = self._syncing, asyncio.get_running_loop()
@@ -239,9 +243,27 @@ class Follower:
             # Counts as retrieved: whoever waited may have been cancelled.
             self._to_sync.add_done_callback(lambda task: task.cancelled() or task.exception())
         syncing = self._to_sync
-        # Not asyncio.shield: since Python 3.14 it reports what fails after whoever waited was cancelled.
-        await asyncio.wait([syncing])
+        self._callers[syncing] = self._callers.get(syncing, 0) + 1
+        try:
+            # Not asyncio.shield: since Python 3.14 it reports what fails after whoever waited was cancelled.
+            await asyncio.wait([syncing])
+        except asyncio.CancelledError:
+            if self._callers[syncing] == 1:
+                await self._give_up(syncing)
+            raise
+        finally:
+            self._callers[syncing] -= 1
+            if not self._callers[syncing]:
+                del self._callers[syncing]
         syncing.result()
+
+    async def _give_up(self, syncing: asyncio.Task[None]) -> None:
+        """End the sync that nobody else waits for."""
+        if self._to_sync is syncing:  # it has not begun, and the next caller must not wait for what is cancelled
+            self._to_sync = None
+        syncing.cancel()
+        with contextlib.suppress(asyncio.CancelledError, RegistryError):  # the caller raises its own cancellation
+            await finished(syncing)
 
     async def _sync(self, after: asyncio.Task[None] | None) -> None:
         if after is not None and not after.done():

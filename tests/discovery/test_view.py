@@ -695,6 +695,33 @@ async def test_who_gives_up_syncing_takes_nobody_with_it(
         assert (await patient).keys() == set()
 
 
+def syncing_tasks() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("aioregistry syncs")]
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+async def test_a_sync_ends_with_the_last_one_who_gives_up(
+    found: Discovery, service: Service, session: DiscoverySession, under_way: bool
+) -> None:
+    async with found.view("chat") as view:
+        session.fate = lambda message: Fate.UNANSWERED if message.writes else None
+        waiting = [asyncio.ensure_future(view.sync()) for _ in range(2)]
+        await quiet()
+        if under_way:  # these wait for the one after it
+            waiting += [asyncio.ensure_future(view.sync()) for _ in range(2)]
+            await quiet()
+        for left in reversed(range(len(waiting))):
+            waiting[left].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting[left]
+            assert len(syncing_tasks()) == (left + 1) // 2
+        session.fate = lambda message: None
+        session.disconnect()
+        session.connect()
+        service.add("a")
+        assert (await view.sync(DEADLINE)).keys() == {"a"}
+
+
 async def test_a_view_that_is_closed_while_somebody_syncs_leaves_nothing(
     found: Discovery, service: Service, session: DiscoverySession
 ) -> None:
@@ -708,7 +735,7 @@ async def test_a_view_that_is_closed_while_somebody_syncs_leaves_nothing(
     for each in syncing:
         with pytest.raises(RegistryError):
             await each
-    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("aioregistry syncs")] == []
+    assert syncing_tasks() == []
 
 
 async def test_a_server_that_is_overloaded_is_asked_again_for_the_barrier(
