@@ -74,7 +74,7 @@ ROOMS: dict[str, set[str]] = {
         "anyio",
     },
     # Raises InvalidArgument and NoInstances.
-    "balancing": {"foreign", "errors", "model"},
+    "balancing": {"foreign", "errors", "addresses", "model"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
         "foreign",

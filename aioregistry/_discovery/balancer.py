@@ -34,8 +34,9 @@ class Balancer(Generic[P]):
     It needs no closing: it ends with its view, and one that is dropped costs nothing. While the registry is away it
     goes on with the last known instances, as the view does.
 
-    An instance whose weight is none (negative, no number) or for which a function of the caller's fails is refused: it
-    is never picked, is logged, told to the hook as ``discovery.refused``, and nothing else suffers from it.
+    An instance whose weight is none (negative, no number), whose address nobody can connect to (10.0.0.07, ``a b``), or
+    for which a function of the caller's fails is refused: it is never picked, is logged, told to the hook as
+    ``discovery.refused``, and nothing else suffers from it. One that publishes no address at all is picked.
     """
 
     def __init__(

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aioregistry import _foreign as foreign
+from aioregistry._addresses import problem_of
 from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, Snapshot, Updated
 
@@ -68,6 +69,9 @@ OfSuspects: TypeAlias = Literal["last", "never", "equal"]
 
 _OF_SUSPECTS: Final = ("last", "never", "equal")
 
+_ADDRESS: Final = "address"
+"""The field that a refusal for an address names: the document is wrong then, and not the picker's arguments."""
+
 _FIRST, _LAST = 0, 1
 """The ranks: a pool is picked from while those before it are empty."""
 
@@ -105,8 +109,9 @@ class Subset(NamedTuple, Generic[P]):
 class Picker(Generic[P]):
     """Chooses among the instances of a service. Pure: time and chance are given, nothing waits.
 
-    An instance whose weight is none, or at which a function of the caller's fails, is refused: it is never picked, and
-    nothing else suffers from it.
+    An instance whose weight is none, whose address is none (``aioregistry/_addresses.py``), or at which a function of
+    the caller's fails, is refused: it is never picked, and nothing else suffers from it. One that publishes no address
+    is picked: how it is reached is then the caller's to know.
 
     Args:
         snapshot: the instances at first.
@@ -125,8 +130,8 @@ class Picker(Generic[P]):
         in_panic: whether suspects are picked now because too few are confirmed.
 
     Raises:
-        InvalidArgument: an argument is wrong; or instances were refused and no other is admitted: then it is the
-            arguments that do not fit this service.
+        InvalidArgument: an argument is wrong; or instances were refused, not for their addresses, and no other is
+            admitted: then it is the arguments that do not fit this service.
     """
 
     def __init__(
@@ -171,8 +176,9 @@ class Picker(Generic[P]):
         for entry in snapshot.entries.values():
             self._put(entry)
         self._look_for_panic()
-        if self.refused and not self._members:
-            raise next(iter(self.refused.values()))
+        misfits = (error for error in self.refused.values() if error.field != _ADDRESS)
+        if not self._members and (misfit := next(misfits, None)) is not None:
+            raise misfit
 
     # ------------------------------------------------------------------ changes in
 
@@ -233,6 +239,9 @@ class Picker(Generic[P]):
                 return _Outside.OUT_OF_SERVICE
             if not foreign.call(self._accepts, instance):
                 return _Outside.FILTERED
+            address = instance.address
+            if address is not None and (problem := problem_of(address)) is not None:
+                return InvalidArgument(_ADDRESS, address, f"of {instance.id}: nobody can connect to it: {problem}")
             asked = "strategy"
             traits = foreign.call(self.strategy.traits, instance)
         except foreign.ForeignError as failure:  # of a comparison or a strategy of the caller's: no view ends with it

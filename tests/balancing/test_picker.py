@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
@@ -13,8 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from aioregistry._document import decode
 from aioregistry._errors import InvalidArgument, NoInstances
-from aioregistry._model import Added, Entry, Removed, Resynced, ServiceInstance, Updated
+from aioregistry._model import Added, Entry, Removed, Resynced, ServiceInstance, Snapshot, Updated
 from aioregistry.balancing import (
     STRATEGIES,
     Ejection,
@@ -108,6 +110,42 @@ def test_a_filter_that_raises_lets_nothing_through() -> None:
     chosen = picker({"a": {}, "b": {"zone": 1}}, "round-robin", where=lambda each: each.payload["zone"] == 1)
     assert set(picked(chosen, 5)) == {"b"}
     assert "KeyError" in str(chosen.refused["a"])
+
+
+# ---------------------------------------------------------------- addresses
+
+
+def at(id: str, address: str | None) -> Entry[Any]:
+    read = decode(json.dumps({"name": "chat", "id": id, "address": address, "port": 7000}).encode(), name="chat", id=id)
+    return Entry(read, 1, 1, 1, 0, 0.0, 0.0)
+
+
+def among(*entries: Entry[Any]) -> Picker[Any]:
+    listed = Snapshot("chat", {each.instance.id: each for each in entries}, {}, as_of=1)
+    return Picker(listed, "round-robin", draw=random.Random(5).random)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.07", "1.2.3.999", "a b", "::1%\r\nX: y", "::1%]:80#", "\u2603.invalid"])
+def test_what_nobody_can_connect_to_is_refused(address: str) -> None:
+    chosen = among(at("a", address), at("b", "10.0.0.7"))
+    assert set(picked(chosen, 5)) == {"b"}
+    assert (chosen.refused["a"].field, chosen.refused["a"].value) == ("address", address)
+    assert chosen.apply(Updated(at("b", address), at("b", "10.0.0.7"), 2), 0.0) == [chosen.refused["b"]]
+    with pytest.raises(NoInstances) as raised:
+        chosen.pick(None, 0.0)
+    assert raised.value.counts == {"refused": 2}
+    chosen.apply(Updated(at("a", "10.0.0.7"), at("a", address), 3), 0.0)
+    assert set(picked(chosen, 5)) == {"a"}
+    assert set(chosen.refused) == {"b"}
+
+
+def test_an_address_is_not_blamed_on_the_arguments() -> None:
+    with pytest.raises(NoInstances):
+        among(at("a", "10.0.0.07")).pick(None, 0.0)
+
+
+def test_without_an_address_an_instance_is_picked() -> None:
+    assert picked(among(at("a", None)), 1) == ["a"]
 
 
 # ---------------------------------------------------------------- Spring Cloud's status

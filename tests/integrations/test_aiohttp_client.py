@@ -479,7 +479,8 @@ def URL_OF(name: str) -> yarl.URL:  # noqa: N802 - in the place of the constant
 async def test_an_address_that_no_url_can_have_counts_as_unreachable(
     scene: Make, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioregistry.integrations._hosts.problem_of", lambda _: None)  # were it taken for one
+    for room in ("balancing._picker", "integrations._hosts"):
+        monkeypatch.setattr(f"aioregistry.{room}.problem_of", lambda _: None)  # were it taken for one
 
     class Nowhere(aiohttp.ThreadedResolver):
         async def resolve(self, host: str, *arguments: Any, **options: Any) -> Any:
