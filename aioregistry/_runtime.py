@@ -147,6 +147,9 @@ def _look_up_in_daemon_thread(host: str, port: int) -> asyncio.Future[list[Endpo
         except UnicodeError as failure:
             error = OSError(f"{host!r} is no host name")
             error.__cause__ = failure
+        except Exception as failure:  # noqa: BLE001 - a thread that ends without an answer leaves the look-up hanging
+            error = OSError(f"the look-up of {host!r} failed: {type(failure).__name__}")
+            error.__cause__ = failure
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
             loop.call_soon_threadsafe(settle, list(dict.fromkeys(endpoints)), error)
 

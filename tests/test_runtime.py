@@ -103,7 +103,9 @@ class TestResolving:
         assert names.asked == ["zk", "zk"]
 
     @pytest.mark.parametrize(
-        "error", [socket.gaierror(socket.EAI_NONAME, "what glibc says"), UnicodeError("label too long")], ids=repr
+        "error",
+        [socket.gaierror(socket.EAI_NONAME, "what glibc says"), UnicodeError("label too long"), MemoryError()],
+        ids=repr,
     )
     async def test_a_name_that_is_none(self, runtime: SystemRuntime, names: SlowNames, error: Exception) -> None:
         names.error = error

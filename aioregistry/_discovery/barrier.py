@@ -79,7 +79,8 @@ class Barrier:
         session = self._session
         if self._told != session.generation:
             self._told = session.generation
-            log.warning("%s passes no barrier: %s; sync() shows what it holds, which may be old", session.server, why)
+            where = session.server or session.hosts
+            log.warning("%s passes no barrier: %s; sync() shows what it holds, which may be old", where, why)
         _ = session.submit(Sync("/"), self._synced)
 
     def _synced(self, answer: asyncio.Future[Any]) -> None:

@@ -36,6 +36,7 @@ from aioregistry._errors import (
     ServerError,
     SessionClosed,
     SessionFailed,
+    Throttled,
     session_name,
 )
 from aioregistry._incident_log import IncidentLog
@@ -50,6 +51,7 @@ from aioregistry._protocol import (
     Sync,
     WatchedEvent,
 )
+from aioregistry._session import throttled_pause
 from aioregistry._session.states import ENDED
 
 from .marker_root import MarkerRoot
@@ -74,6 +76,10 @@ of it."""
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
 """Seconds: the bounds of a pause with full jitter, which doubles from the one to the other."""
+
+SOON: Final = 10
+"""How many failures in a row are followed by short pauses where an overloaded server dropped the request. Then
+pauses are as long as after any other error: thousands of registrations must not keep such a server busy."""
 
 FREE_ATTEMPTS: Final = 4
 """How many plans in a row may be overtaken by others before the next pauses: losing a race costs nothing, spinning
@@ -627,7 +633,7 @@ class Worker:
         self._overtaken = self._overtaken + 1 if what in _TRUSTING else 0
         if 0 < self._overtaken <= FREE_ATTEMPTS:
             return None
-        pause = self._pause()
+        pause = self._pause(error)
         text = "%s%s: %s; looking again in %.2f s"
         told = (self._target.path, " cannot be withdrawn" if self._leaving else "", error, pause)
         if self._failures == 1:
@@ -653,9 +659,14 @@ class Worker:
         refusal.__cause__ = error
         return refusal
 
-    def _pause(self) -> float:
+    def _pause(self, error: RegistryError) -> float:
+        session = self._session
+        if isinstance(error, Throttled) and self._failures <= SOON:
+            # As for every other request that is dropped: one that waited longer than the server was overloaded would
+            # leave the node listed, or not listed, for that time.
+            return throttled_pause(self._failures, session.timeout, session.runtime.uniform)
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
-        return self._session.runtime.uniform(0.0, longest)
+        return session.runtime.uniform(0.0, longest)
 
     # ------------------------------------------------------------------ the end
 

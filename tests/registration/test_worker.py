@@ -31,6 +31,7 @@ from aioregistry._errors import (
 from aioregistry._model import ServiceInstance
 from aioregistry._protocol import Create, Create2, CreateContainer, Delete, GetData, Message, Multi, SetData, Sync
 from aioregistry._registration import Registration, Status, Withdrawals, worker
+from aioregistry._session.backoff import LONGEST_THROTTLED
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
 from tests.support.fake_session import FakeRuntime, FakeSession, Fate, RandomRuntime, quiet, until
 from tests.support.model_tree import CONTAINER_OWNER, ModelTree
@@ -731,6 +732,23 @@ async def test_pauses_grow_and_are_bounded(session: FakeSession, monkeypatch: py
     await (await entering).aclose()
     assert drawn[:3] == [0.1, 0.2, 0.4]
     assert drawn[19] == worker.LONGEST_PAUSE
+
+
+async def test_a_server_that_is_overloaded_for_a_moment_is_asked_again_soon(
+    tree: ModelTree, session: FakeSession, registered: Registration[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+
+    def draw(low: float, high: float) -> float:
+        drawn.append(high)
+        return 0.0
+
+    monkeypatch.setattr(session.runtime, "uniform", draw)
+    session.fate = lambda message: Throttled(PATH) if len(drawn) < worker.SOON else None
+    await registered.aclose()
+    assert registered.withdrawn
+    assert tree.nodes.get(PATH) is None
+    assert max(drawn[: worker.SOON]) <= LONGEST_THROTTLED
 
 
 @pytest.mark.parametrize("error", [NoAuth, InvalidACL, QuotaExceeded])
