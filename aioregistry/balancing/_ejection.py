@@ -114,10 +114,11 @@ class Outliers:
 
     Attributes:
         out: until when each may not be picked, on the clock of whoever calls: set aside, or probed by a call.
-        probation: who has returned and has not answered yet.
+        probation: those that have returned and have not answered yet.
+        probed: those of them, out meanwhile, that a call probes now.
     """
 
-    __slots__ = ("_draw", "_due", "_failures", "_probed", "_records", "_rule", "out", "probation")
+    __slots__ = ("_draw", "_due", "_failures", "_records", "_rule", "out", "probation", "probed")
 
     def __init__(self, rule: Ejection, draw: Draw, *, failures: int | None = None) -> None:
         self._rule = rule
@@ -125,14 +126,14 @@ class Outliers:
         self._draw = draw
         self._records: dict[str, _Record] = {}
         self._due: list[tuple[float, str]] = []  # a heap; what was released early stays in it for a while
-        self._probed: set[str] = set()  # of those that are out
+        self.probed: set[str] = set()  # of those that are out
         self.out: dict[str, float] = {}
         self.probation: set[str] = set()
 
     @property
     def aside(self) -> dict[str, float]:
         """Who is set aside, and until when."""
-        return {id: until for id, until in self.out.items() if id not in self._probed}
+        return {id: until for id, until in self.out.items() if id not in self.probed}
 
     def picked(self, id: str, now: float, total: int) -> bool:
         """*id*, of *total*, which has returned, was picked; return whether it may not be picked for now.
@@ -141,7 +142,7 @@ class Outliers:
         """
         if len(self.out) >= self._rule.spared(total):
             return False
-        self._probed.add(id)
+        self.probed.add(id)
         self._leave(id, now + self._records[id].pause)
         return True
 
@@ -168,7 +169,7 @@ class Outliers:
         room = id in self.out or len(self.out) < self._rule.spared(total)
         if record.failures < self._failures or not room:
             return None
-        self._probed.discard(id)
+        self.probed.discard(id)
         self.probation.discard(id)
         record.pause = self._rule.duration(record.pauses, self._draw)
         record.pauses += 1
@@ -179,7 +180,7 @@ class Outliers:
     def _heard(self, id: str, since: float) -> _Record | None:
         """The record of *id*, unless the call began before its last pause was over: for that it has paid."""
         record = self._records.get(id)
-        aside = id in self.out and id not in self._probed
+        aside = id in self.out and id not in self.probed
         return None if record is None or aside or since < record.until else record
 
     def _leave(self, id: str, until: float) -> None:
@@ -188,7 +189,7 @@ class Outliers:
         self._trim()
 
     def _release(self, id: str) -> bool:
-        self._probed.discard(id)
+        self.probed.discard(id)
         return self.out.pop(id, None) is not None
 
     def _trim(self) -> None:
@@ -214,7 +215,7 @@ class Outliers:
         back = []
         while (due := self.next_return()) is not None and (due <= now or len(self.out) > self._rule.spared(total)):
             _, id = heappop(self._due)
-            if id not in self._probed:
+            if id not in self.probed:
                 record = self._records[id]
                 record.until = min(due, now)
                 record.failures = self._failures - 1

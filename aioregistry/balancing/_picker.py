@@ -405,7 +405,8 @@ class Picker(Generic[P]):
     def pick(self, key: str | bytes | None, now: float, exclude: frozenset[str] = NOBODY) -> Member[P]:
         """Return the member that the strategy chooses at *now*, for *key* if it takes one.
 
-        Where all of a rank are in *exclude*, the next rank has its turn; those that are set aside have none.
+        Where all of a rank are in *exclude*, the next rank has its turn; those that are set aside have none. Where
+        *exclude* leaves nothing else, the call shares an instance with the call that probes it.
 
         Raises:
             InvalidArgument: *key* is neither str nor bytes, is missing, or is given to a strategy that takes none.
@@ -422,11 +423,27 @@ class Picker(Generic[P]):
                 if outliers and member.id in outliers[member.suspect].probation:
                     self._probe(member, now)
                 return member
+        if exclude and outliers and (member := self._shared_probe(hashed, exclude)) is not None:
+            return member
         raise self._nothing(now) from next(iter(self.refused.values()), None)
 
     def _probe(self, member: Member[P], now: float) -> None:
         if self._outliers[member.suspect].picked(member.id, now, self._number(member.suspect)):
             self._pools[member.rank].discard(member)
+
+    def _shared_probe(self, hashed: bytes | None, exclude: frozenset[str]) -> Member[P] | None:
+        """Return what the strategy chooses among the instances that a call probes now; the probes go on.
+
+        To refuse the call would fail it for certain. The instance may be well by now, and the call was tried elsewhere.
+        """
+        probed = [self._members[id] for outliers in self._outliers for id in sorted(outliers.probed - exclude)]
+        for member in probed:
+            self._pool(member.rank).add(member)
+        chosen = (pool.choose(hashed, exclude) for pool in self._pools.values() if len(pool)) if probed else ()
+        found = next((member for member in chosen if member is not None), None)
+        for member in probed:
+            self._pools[member.rank].discard(member)
+        return found
 
     def next_return(self) -> float | None:
         """Return when the first of those set aside, or probed, may be picked again; None where none is."""

@@ -419,6 +419,30 @@ def test_whoever_is_set_aside_is_not_another() -> None:
     assert caught.value.returns_in == 4.0
 
 
+@pytest.mark.parametrize(
+    "strategy", [RoundRobin(), LeastOutstanding(), Weighted(lambda _: 1.0), Ring(), Sticky(RoundRobin())], ids=repr
+)
+@pytest.mark.parametrize("good", [True, False])
+def test_a_retry_that_has_nobody_else_shares_the_probe(strategy: Any, good: bool) -> None:
+    """Of two, one is probed and the other fails: its retries go where the probe is, and count as one."""
+    chosen = picker("ab", strategy, ejection=Ejection(failures=1, jitter=0))
+    key = "room" if strategy.keyed else None
+    for id in ("a", "b"):  # the last that is left stays
+        chosen.report(chosen._members[id], False, 0.0, 0.0)
+    probed = chosen.pick(key, 6.0, frozenset("b"))
+    assert (probed.id, chosen.out) == ("a", {"a"})
+    assert {chosen.pick(key, 6.0).id for _ in range(5)} == {"b"}  # a first attempt does not
+    assert [chosen.pick(key, 6.0, frozenset("b")) for _ in range(3)] == [probed] * 3
+    with pytest.raises(NoInstances):
+        chosen.pick(key, 6.0, frozenset("ab"))
+    chosen.report(probed, good, 6.0, 7.0)
+    assert chosen.out == (set() if good else {"a"})
+    if not good:
+        with pytest.raises(NoInstances) as caught:
+            chosen.pick(key, 7.0, frozenset("b"))  # set aside again: not for retries either
+        assert caught.value.returns_in == 10.0
+
+
 # ---------------------------------------------------------------- nothing to pick
 
 
@@ -517,7 +541,79 @@ STRATEGIES_TO_TRY = [
     OwnZone("ours", Ring("weight")),
     Sticky(OwnZone("ours", LeastOutstanding(), healthy=1.0)),
 ]
-RULE = Ejection(failures=2, pause=4, longest=16, jitter=0.5, remaining=0.4)
+RULE = Ejection(failures=2, pause=4, longest=16, jitter=0, remaining=0.4)
+
+
+class Failures:
+    """What is known of one instance that failed."""
+
+    def __init__(self) -> None:
+        self.number = self.pauses = 0
+        self.pause = 0.0
+        self.ended = -math.inf
+        self.until: float | None = None  # while it may not be picked
+        self.probed = self.on_probation = False
+
+
+class Apart:
+    """Which instances are set aside, or probed, by the rule as the docs tell it; slow and plain.
+
+    Args:
+        threshold: failures in a row.
+    """
+
+    def __init__(self, threshold: int) -> None:
+        self.threshold = threshold
+        self.of: dict[str, Failures] = {}
+
+    @property
+    def out(self) -> dict[str, Failures]:
+        return {id: each for id, each in self.of.items() if each.until is not None}
+
+    @property
+    def probed(self) -> set[str]:
+        return {id for id, each in self.out.items() if each.probed}
+
+    def spared(self, total: int) -> int:
+        return total - math.ceil(0.4 * total)
+
+    def pass_time(self, now: float, total: int) -> None:
+        while self.out:
+            until, id = min((each.until or 0.0, id) for id, each in self.out.items())
+            if until > now and len(self.out) <= self.spared(total):
+                return
+            each = self.of[id]
+            if not each.probed:
+                each.ended, each.number, each.on_probation = min(until, now), self.threshold - 1, True
+            each.until, each.probed = None, False
+
+    def picked(self, id: str, now: float, total: int) -> None:
+        each = self.of.get(id)
+        if each and each.on_probation and each.until is None and len(self.out) < self.spared(total):
+            each.until, each.probed = now + each.pause, True
+
+    def is_late(self, id: str, since: float) -> bool:
+        each = self.of[id]
+        return (each.until is not None and not each.probed) or since < each.ended
+
+    def succeeded(self, id: str, since: float) -> None:
+        if id in self.of and not self.is_late(id, since):
+            del self.of[id]
+
+    def said_nothing(self, id: str, since: float) -> None:
+        if id in self.of and not self.is_late(id, since):
+            self.of[id].until, self.of[id].probed = None, False
+
+    def failed(self, id: str, since: float, now: float, total: int) -> None:
+        each = self.of.setdefault(id, Failures())
+        if self.is_late(id, since):
+            return
+        each.number += 1
+        if each.number >= self.threshold and (id in self.out or len(self.out) < self.spared(total)):
+            each.pause = min(16.0, 4.0 * 2**each.pauses)
+            each.pauses += 1
+            each.ended = each.until = now + each.pause
+            each.probed = each.on_probation = False
 
 
 class Picking(RuleBasedStateMachine):
@@ -528,7 +624,9 @@ class Picking(RuleBasedStateMachine):
         self.now = 0.0
         self.entries: dict[str, Entry[Any]] = {}
         self.panic = self.reported = False
-        self.outstanding: list[tuple[Member[Any], float]] = []
+        self.outstanding: list[tuple[Member[Any], float, int]] = []
+        self.apart = {False: Apart(2), True: Apart(1)}  # by whether they are suspect
+        self.lives: Counter[str] = Counter()  # how often each was not admitted: a later one is another
         self.weighs = "weight" in repr(strategy)
         self.strategy = strategy
         self.picker = Picker(
@@ -545,13 +643,47 @@ class Picking(RuleBasedStateMachine):
         before = self.entries.get(id)
         self.entries[id] = after
         self.picker.apply(Added(after, 1) if before is None else Updated(after, before, 1), self.now)
-        self.look_for_panic()
+        if not self.is_admitted(after):
+            self.lives[id] += 1
+        if not self.is_admitted(after) or (before and (before.suspicion is None) is suspect):
+            self.forget(id)
+        self.changed()
 
     @rule(id=st.sampled_from(IDS))
     def remove(self, id: str) -> None:
         if id in self.entries:
             self.picker.apply(Removed(self.entries.pop(id), 1), self.now)
-            self.look_for_panic()
+            self.lives[id] += 1
+            self.forget(id)
+            self.changed()
+
+    def forget(self, id: str) -> None:
+        for apart in self.apart.values():
+            apart.of.pop(id, None)
+
+    def changed(self) -> None:
+        self.look_for_panic()
+        self.pass_time()
+
+    def pass_time(self) -> None:
+        for suspect, apart in self.apart.items():
+            apart.pass_time(self.now, self.number(suspect))
+
+    def number(self, suspect: bool) -> int:
+        return sum(each is suspect for each in self.admitted().values())
+
+    def out(self) -> set[str]:
+        return {id for apart in self.apart.values() for id in apart.out}
+
+    def chose(self, member: Member[Any]) -> None:
+        self.apart[member.suspect].picked(member.id, self.now, self.number(member.suspect))
+        self.outstanding.append((member, self.now, self.lives[member.id]))
+
+    def apart_of(self, member: Member[Any], life: int) -> Apart | None:
+        admitted = self.admitted()
+        if member.id not in admitted or self.lives[member.id] != life:
+            return None
+        return self.apart[admitted[member.id]]
 
     def look_for_panic(self) -> None:
         admitted = self.admitted()
@@ -565,10 +697,17 @@ class Picking(RuleBasedStateMachine):
     @rule(good=st.booleans(), which=st.integers(0, 5))
     def report(self, good: bool, which: int) -> None:
         if self.outstanding:
-            member, since = self.outstanding.pop(which % len(self.outstanding))
+            member, since, life = self.outstanding.pop(which % len(self.outstanding))
             self.picker.report(member, good, since, self.now)
             self.reported = True
             self.look_for_panic()
+            apart = self.apart_of(member, life)
+            if apart is not None:
+                self.pass_time()
+                if good:
+                    apart.succeeded(member.id, since)
+                else:
+                    apart.failed(member.id, since, self.now, self.number(member.suspect))
 
     @rule(key=st.text(max_size=3), times=st.integers(1, 4))
     def pick(self, key: str, times: int) -> None:
@@ -583,15 +722,19 @@ class Picking(RuleBasedStateMachine):
             member = self.picker.pick(given, self.now)
             assert member.id in best
             assert member.instance is self.entries[member.id].instance
+            self.chose(member)
             if self.strategy.keyed and not self.is_probed(member):
                 assert self.picker.pick(given, self.now) is member
-            self.outstanding.append((member, self.now))
 
     @rule(key=st.text(max_size=3), tried=st.frozensets(st.sampled_from([*IDS, "nobody"])))
     def pick_another(self, key: str, tried: frozenset[str]) -> None:
         """Whoever is not excluded is found, in whatever zone or rank, and as fast: the exclusion leaves no trace."""
         given = key if self.strategy.keyed else None
         left = {id: rank for id, rank in self.in_turn().items() if id not in tried}
+        if tried and not left:  # it shares what another call probes
+            admitted = self.admitted()
+            probed = {id for apart in self.apart.values() for id in apart.probed} - tried
+            left = {id: admitted[id] and not self.panic for id in probed}
         if not left:
             with pytest.raises(NoInstances) as caught:
                 self.picker.pick(given, self.now, tried)
@@ -599,23 +742,27 @@ class Picking(RuleBasedStateMachine):
             return
         member = self.picker.pick(given, self.now, tried)
         assert left[member.id] == min(left.values())
+        self.chose(member)
         if self.strategy.keyed and not self.is_probed(member):
             assert self.picker.pick(given, self.now, tried) is member
-        self.outstanding.append((member, self.now))
 
     @rule(which=st.integers(0, 5))
     def say_nothing(self, which: int) -> None:
         if self.outstanding:
-            member, since = self.outstanding.pop(which % len(self.outstanding))
+            member, since, life = self.outstanding.pop(which % len(self.outstanding))
             self.picker.dismiss(member, since)
+            apart = self.apart_of(member, life)
+            if apart is not None:
+                apart.said_nothing(member.id, since)
 
     def is_probed(self, member: Member[Any]) -> bool:
-        return member.id in self.picker.out
+        return member.id in self.out()
 
     def in_turn(self) -> dict[str, bool]:
         """Whether they come last, those that may be picked now."""
-        self.picker.apply(Resynced((), snapshot([])), self.now)  # time passes
-        return {id: suspect and not self.panic for id, suspect in self.admitted().items() if id not in self.picker.out}
+        self.pass_time()
+        out = self.out()
+        return {id: suspect and not self.panic for id, suspect in self.admitted().items() if id not in out}
 
     def admitted(self) -> dict[str, bool]:
         """Whether they are suspect, those that may be picked at all."""
@@ -634,7 +781,10 @@ class Picking(RuleBasedStateMachine):
     @invariant()
     def never_fewer_than_the_floor(self) -> None:
         admitted = self.admitted()
-        assert self.picker.out <= admitted.keys()
+        assert self.picker.out == self.out() <= admitted.keys()
+        assert self.picker.aside == {
+            id: each.until for apart in self.apart.values() for id, each in apart.out.items() if not each.probed
+        }
         for kind in (False, True):
             those = {id for id, suspect in admitted.items() if suspect is kind}
             assert len(those - self.picker.out) >= math.ceil(RULE.remaining * len(those))

@@ -344,10 +344,17 @@ async def test_what_is_no_collection_of_ids_is_refused(view: View[Any], service:
 async def test_a_report_after_the_end_is_harmless(found: Discovery, service: Service) -> None:
     service.add("a")
     async with found.view("chat") as view:
-        pick = view.balancer(ejection=Ejection(failures=1)).pick()
-    with pick:
+        service.add("b")
+        await quiet()
+        balancer = view.balancer(ejection=Ejection(failures=1))
+        ended, failed = balancer.pick(), balancer.pick()
+    with ended:
         pass
-    service.remove("a")
+    with pytest.raises(ConnectionError), failed:
+        raise ConnectionError
+    assert list(balancer.set_aside) == [failed.id]
+    ended.failed()  # the first report counts
+    assert list(balancer.set_aside) == [failed.id]
 
 
 # ---------------------------------------------------------------- waiting
