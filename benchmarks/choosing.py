@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -210,6 +211,53 @@ def retry_by_weight(seed: int, with_rule: bool) -> Outcome:
     return calls.outcome()
 
 
+def black_hole(seed: int, with_rule: bool) -> Outcome:
+    """One of three swallows packets. Two requests a second have 3 s each, for three attempts one after the other.
+
+    With the rule an attempt may take its share of the time that is left, and one that the deadline ends counts against
+    the instance. Without, the first attempt has all of the time, and its end is reported as a cancellation: nothing.
+    """
+    draw = random.Random(seed)
+    ids, total, attempts = names(3), 3.0, 3
+    picker = Picker(snapshot(map(entry, ids)), "round-robin", ejection=Ejection(), draw=draw.random)
+    failed: list[bool] = []
+    by_second: dict[int, Counter[str]] = {}
+    # What happens at a moment: a request's next attempt, or the end of the one that waits for a connection.
+    agenda: list[tuple[float, int, _Request, Member[Any] | None]]
+    agenda = [(number / 2, number, _Request(number / 2 + total), None) for number in range(1200)]
+    heapify(agenda)
+    while agenda:
+        now, number, request, waited = heappop(agenda)
+        if waited is not None:
+            if with_rule:
+                picker.report(waited, False, request.since, now)
+            else:
+                picker.dismiss(waited, request.since)
+            request.tried |= {waited.id}
+        left = attempts - len(request.tried)
+        if not left or now >= request.until:
+            failed.append(True)
+            continue
+        member = picker.pick(None, now, request.tried)
+        by_second.setdefault(int(now), Counter())[member.id] += 1
+        if member.id == ids[0]:
+            share = (request.until - now) / left if with_rule else request.until - now
+            request.since = now
+            heappush(agenda, (now + share, number, request, member))
+            continue
+        picker.report(member, True, now, now)
+        failed.append(False)
+    busiest = max(max(counts.values()) for counts in by_second.values())
+    return Outcome(fmean(failed), busiest / (2.0 / len(ids)))
+
+
+@dataclass
+class _Request:
+    until: float
+    since: float = 0.0
+    tried: frozenset[str] = frozenset()
+
+
 def lockstep(seed: int, with_rule: bool) -> Outcome:
     """A rolling restart of 20 before 1,000 consumers, which then pick in rounds. Without: each draws anew (chance)."""
     draw = random.Random(seed)
@@ -287,6 +335,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
         "40 suspects are dead, 5 new instances": all_dead,
         "own zone dead, 10 elsewhere": retry_beyond_the_zone,
         "weight 99 dead, weight 1 well": retry_by_weight,
+        "one of 3 swallows packets": black_hole,
         "rolling restart before 1,000 consumers": lockstep,
         "one of 20 dead, 2 calls a second": low_traffic,
         "one of four disabled and enabled": outstanding,

@@ -9,6 +9,7 @@ from benchmarks.choosing import (
     Outcome,
     Scenario,
     all_dead,
+    black_hole,
     comeback,
     lockstep,
     measured,
@@ -36,6 +37,11 @@ def test_the_dead_are_found_out_soon() -> None:
 def test_a_retry_finds_another(scenario: Scenario) -> None:
     assert scenario(1, False).failed > 0.9
     assert scenario(1, True).failed == 0
+
+
+def test_an_instance_that_swallows_packets_fails_no_request() -> None:
+    assert black_hole(1, False).failed > 0.3
+    assert black_hole(1, True).failed == 0
 
 
 def test_consumers_do_not_go_in_step() -> None:
