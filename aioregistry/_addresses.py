@@ -16,12 +16,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from ._errors import InvalidArgument
 
-__all__ = ["check_address", "problem_of"]
+__all__ = ["IPAddress", "check_address", "ip_address", "only_here", "problem_of"]
 
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_LOCAL_NAMES: Final = ("localhost", "localhost.localdomain")
 _MAX_NAME: Final = 253
 _MAX_PART: Final = 63
 _ASCII_PART: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -46,6 +50,30 @@ def check_address(field: str, address: object) -> str:
     if problem is not None:
         raise InvalidArgument(field, address, f"must be a host name or an IP address: {problem}")
     return address
+
+
+def ip_address(text: str) -> IPAddress | None:
+    """Return the IP address that *text* is, an IPv4 address where it is written as an IPv6 one; None for a name."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def only_here(address: str, servers: Iterable[str]) -> bool:
+    """Return whether *address* is this machine's own, while a server of the ensemble is on another machine.
+
+    A name, of an address or a server, is taken for another machine's unless it is one of ``localhost`` (RFC 6761).
+    """
+    return _is_loopback(address) and not all(_is_loopback(server) for server in servers)
+
+
+def _is_loopback(host: str) -> bool:
+    address = ip_address(host)
+    name = host.lower().rstrip(".")
+    return address.is_loopback if address is not None else name in _LOCAL_NAMES or name.endswith(".localhost")
 
 
 def problem_of(address: str) -> str | None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument, ServiceInstance
-from aioregistry._addresses import problem_of
+from aioregistry._addresses import only_here, problem_of
 
 GOOD = ["a", "10.0.0.7", "::1", "fe80::1%eth0", "::ffff:1.2.3.4", "node-7.example.", "node_7", "mün.example"]
 GOOD += ["xn--bcher-kva.example", "日本.jp", "localhost.", "a" * 63, "1a"]
@@ -45,3 +45,23 @@ def test_what_passes_is_taken_by_the_clients(address: str) -> None:
     if problem_of(address) is None:
         assert httpx.URL("http://x/").copy_with(host=address).host
         assert yarl.URL("http://x/").with_host(address).host
+
+
+@pytest.mark.parametrize(
+    ("address", "servers", "expected"),
+    [
+        ("127.0.0.1", ["zk1"], True),
+        ("127.8.0.1", ["10.0.0.1"], True),
+        ("::1", ["zk1"], True),
+        ("::ffff:127.0.0.1", ["zk1"], True),
+        ("localhost", ["localhost", "zk1"], True),
+        ("LocalHost.", ["zk1"], True),
+        ("chat.localhost", ["zk1"], True),
+        ("127.0.0.1", ["127.0.0.1"], False),
+        ("127.0.0.1", ["localhost", "::1"], False),
+        ("10.0.0.7", ["zk1"], False),
+        ("chat", ["localhost"], False),
+    ],
+)
+def test_only_on_this_machine(address: str, servers: list[str], expected: bool) -> None:
+    assert only_here(address, servers) is expected

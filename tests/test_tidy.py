@@ -61,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
         *(
             "foreign",
             "errors",
+            "addresses",
             "streams",
             "handles",
             "incident_log",
@@ -108,6 +109,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         "server",
         "errors",
+        "addresses",
         "paths",
         "model",
         "document",

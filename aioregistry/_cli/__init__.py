@@ -75,6 +75,12 @@ def _add_register(commands: Commands) -> None:
         help="when a newer claimant takes the id: wait until it goes and be listed again, or stop with exit code 3 "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--connect-timeout",
+        metavar="SECONDS",
+        type=float,
+        help="end with exit code 1 when ZooKeeper was not reached by then (default: wait as long as it takes)",
+    )
     _add_common(parser, session_timeout=10)
     parser.set_defaults(run=_run_register)
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import aioregistry
 from aioregistry import Entry, Invalid, Registry, RegistryError, RequestTimeout, Snapshot
 from aioregistry._errors import session_name
 from aioregistry._paths import check_name
 
+from .outages import connected
+from .output import Output
 from .process import DONE
 from .text import document, payload_of, place, printable, to_json
 
@@ -23,9 +24,7 @@ async def list_(arguments: argparse.Namespace) -> int:
     """Print what is there now and end."""
     if arguments.name is not None:
         check_name("name", arguments.name)  # before anything is waited for
-    async with aioregistry.connect(
-        arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
-    ) as registry:
+    async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
         try:
             async with asyncio.timeout(arguments.session_timeout):
                 text = await _text(registry, arguments)

@@ -7,11 +7,12 @@ import asyncio
 import sys
 from typing import Any
 
-import aioregistry
 from aioregistry import Registration, RegistrationError, ServiceInstance, Status
+from aioregistry._addresses import only_here
 from aioregistry._errors import session_name
-from aioregistry._registration.reach import check_reachable, only_here
+from aioregistry._registration.reach import check_reachable
 
+from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
 from .text import printable
@@ -20,8 +21,10 @@ from .text import printable
 async def register(arguments: argparse.Namespace) -> int:
     """Keep an instance registered until cancelled; a line on stderr per status.
 
-    Raises RegistrationDisplaced when a newer claimant took the id and the command is to stop then, and
-    RegistrationError when the instance could not be withdrawn in time.
+    It waits for ZooKeeper as long as it takes, unless it was told for how long.
+
+    Raises ConnectTimeout when ZooKeeper was not reached by then, RegistrationDisplaced when a newer claimant took the
+    id and the command is to stop then, and RegistrationError when the instance could not be withdrawn in time.
     """
     instance = ServiceInstance(
         arguments.name,
@@ -35,8 +38,8 @@ async def register(arguments: argparse.Namespace) -> int:
     try:
         async with (
             Output(sys.stderr, cancel_this_task()) as output,
-            aioregistry.connect(
-                arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
+            connected(
+                arguments, output, wait=arguments.connect_timeout is not None, connect_timeout=arguments.connect_timeout
             ) as registry,
         ):
             servers = [host for host, _ in registry.session.hosts.servers]

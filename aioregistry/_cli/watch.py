@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import aioregistry
 from aioregistry import Added, Change, Entry, Guard, Invalid, Invalidated, Removed, Resynced, Snapshot, Updated
 from aioregistry._paths import check_name
 
+from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
 from .text import described, document, printable, to_json
@@ -24,9 +24,8 @@ async def watch(arguments: argparse.Namespace) -> int:
     lines = _json_lines if arguments.json else _lines
     async with (
         Output(sys.stdout, cancel_this_task()) as output,
-        aioregistry.connect(
-            arguments.zookeeper, session_timeout=arguments.session_timeout, base_path=arguments.base_path
-        ) as registry,
+        Output(sys.stderr, lambda: None) as errors,
+        connected(arguments, errors) as registry,
         registry.discover(arguments.name, guard=Guard() if arguments.guard else None) as view,
         view.changes(invalid=True) as changes,
     ):

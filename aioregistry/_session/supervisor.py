@@ -634,9 +634,13 @@ class Session:
         self._outage_timer = asyncio.get_running_loop().call_at(outage.due, self._tell_of, outage)
 
     def _tell_of(self, outage: Outage) -> None:
+        first = not outage.told
         lasted = outage.tell(asyncio.get_running_loop().time())
         self._wait_to_tell(outage)
-        log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, told(self._attempts.words()))
+        reason = told(self._attempts.words())
+        log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason)
+        if first:
+            self.emit("session.outage", seconds=lasted, reason=reason)
 
     def _outage_is_over(self, state: SessionState, session: str) -> None:
         self._silence()
@@ -649,6 +653,7 @@ class Session:
         if outage.told:
             outage.told = False
             log.info(line, *words)
+            self.emit("session.outage_over", seconds=lasted, server=str(self.server))
         else:
             self._repeated.tell(state, logging.INFO, line, *words)
 

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from aioregistry import InvalidArgument, RegistryError
-from aioregistry._addresses import problem_of
+from aioregistry._addresses import IPAddress, ip_address, only_here, problem_of
 
 __all__ = ["AIOREGISTRY_ADDRESS", "POD_IP_VARIABLES", "NoAddress", "advertised_address", "configured_address"]
 
@@ -29,11 +29,8 @@ DEFAULT_TIMEOUT: Final = 5.0
 """Seconds; what a resolver gives its first name server (resolv.conf(5))."""
 
 _ZOOKEEPER_PORT: Final = 2181
-_LOCAL_NAMES: Final = ("localhost", "localhost.localdomain")
 
 _WAY_OUT: Final = f"give address=, or set {AIOREGISTRY_ADDRESS}"
-
-_IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _log = logging.getLogger("aioregistry.integrations")
 
@@ -108,11 +105,11 @@ def _checked_address(field: str, value: object) -> str:
     if problem is not None:
         raise InvalidArgument(field, value, f"give an IP address or a host name: {problem}")
     assert isinstance(value, str), "what is no text was refused"
-    return value if _ip(value) is None else _checked_ip(field, value)
+    return value if ip_address(value) is None else _checked_ip(field, value)
 
 
 def _checked_ip(field: str, value: str) -> str:
-    address = _ip(value)
+    address = ip_address(value)
     if address is None or problem_of(value) is not None:
         raise InvalidArgument(field, value, "give an IP address")
     if address.is_unspecified or address.is_multicast:
@@ -128,7 +125,7 @@ def _check_timeout(timeout: object) -> None:
 # ---------------------------------------------------------------- what the system knows
 
 
-async def _interfaces(hosts: list[tuple[str, int]], timeout: float) -> list[_IPAddress]:
+async def _interfaces(hosts: list[tuple[str, int]], timeout: float) -> list[IPAddress]:
     """Return this machine's addresses towards the hosts, those whose names are found within *timeout* seconds."""
     lookups = [asyncio.create_task(_towards(*host), name=f"address towards {host[0]}") for host in hosts]
     try:
@@ -139,7 +136,7 @@ async def _interfaces(hosts: list[tuple[str, int]], timeout: float) -> list[_IPA
     return [address for lookup in lookups if lookup in done for address in lookup.result()]
 
 
-async def _towards(host: str, port: int) -> list[_IPAddress]:
+async def _towards(host: str, port: int) -> list[IPAddress]:
     """Return this machine's addresses from which *host* is reached, one for each of the host's."""
     found = []
     for family, peer in await _looked_up(host, port):
@@ -183,7 +180,7 @@ def _hosts(servers: object) -> list[tuple[str, int]]:
 
 
 def _host(part: str) -> tuple[str, int]:
-    if _ip(part) is not None:
+    if ip_address(part) is not None:
         return part, _ZOOKEEPER_PORT
     try:
         split = urlsplit(f"//{part}")
@@ -195,21 +192,8 @@ def _host(part: str) -> tuple[str, int]:
     return host, port or _ZOOKEEPER_PORT
 
 
-def _ip(text: str) -> _IPAddress | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
-
-
-def _is_loopback(host: str) -> bool:
-    address = _ip(host)
-    name = host.lower().rstrip(".")
-    return address.is_loopback if address is not None else name in _LOCAL_NAMES or name.endswith(".localhost")
-
-
 def _warn_of_loopback(hosts: list[tuple[str, int]], chosen: str, source: str) -> None:
-    if _is_loopback(chosen) and not all(_is_loopback(host) for host, _ in hosts):
+    if only_here(chosen, [host for host, _ in hosts]):
         _log.warning(
             "advertising %s (from %s), but ZooKeeper is at %s: nobody on another machine can reach this process; %s",
             *(chosen, source, _names(hosts), _WAY_OUT),

@@ -142,14 +142,67 @@ async def test_a_persistent_node_in_the_way(zookeeper: ZooKeeperServer, judge: J
     assert node.data == b"mine"
 
 
-async def test_no_zookeeper() -> None:
+async def test_no_zookeeper_in_time() -> None:
     with ReservedPort() as port:
-        servers = f"127.0.0.1:{port.number}"
-        code, stdout, stderr = await outcome(*INSTANCE, "--zookeeper", servers, "--session-timeout", "0.5")
+        servers = ("--zookeeper", f"127.0.0.1:{port.number}", "--session-timeout", "0.3")
+        code, stdout, stderr = await outcome(*INSTANCE, *servers, "--connect-timeout", "0.5")
     assert (code, stdout) == (1, "")
     (line,) = stderr.splitlines()
-    assert servers in line
+    assert f"127.0.0.1:{port.number}" in line
     assert "--zookeeper" in line
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "soon"])
+async def test_a_connect_timeout_that_is_none(seconds: str) -> None:
+    code, stdout, stderr = await outcome(*INSTANCE, f"--connect-timeout={seconds}")
+    assert (code, stdout) == (2, "")
+    assert seconds in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+
+
+async def test_zookeeper_comes_later(proxy: ZooKeeperProxy, judge: Judge, chroot: str) -> None:
+    """It waits for longer than the session timeout, says why, and is listed when there is a server."""
+    proxy.refuse()
+    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "0.9")
+    async with Command(*INSTANCE, *servers) as command:
+        assert await command.error_line() == "chat/a REGISTERING"
+        why = await command.error_line()
+        assert why.startswith("aioregistry: warning: no connection to ZooKeeper for ")
+        assert f"{proxy.address}: the connection was refused" in why
+        with pytest.raises(TimeoutError):  # no deadline ends it, and it says that once
+            async with asyncio.timeout(3.0):
+                await command.error_line()
+        proxy.accept()
+        told = await command.error_lines_until("LIVE")
+        assert told[0].startswith(f"aioregistry: connected to ZooKeeper at {proxy.address} after ")
+        assert told[-1] == "chat/a LIVE"
+        assert len(told) == 2
+        assert await judge.owner(chroot + NODE)
+        command.send(signal.SIGTERM)
+        assert await command.end() == (0, "", "")
+
+
+@pytest.mark.parametrize("fault", ["refuse", "silence"])
+async def test_told_to_stop_while_it_waits_for_zookeeper(proxy: ZooKeeperProxy, chroot: str, fault: str) -> None:
+    getattr(proxy, fault)()
+    async with Command(*INSTANCE, "--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "90") as command:
+        assert await command.error_line() == "chat/a REGISTERING"
+        command.send(signal.SIGTERM)
+        assert await command.end() == (0, "", "")  # by a deadline that is shorter than a third of the session timeout
+
+
+async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(proxy: ZooKeeperProxy, chroot: str) -> None:
+    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "4")
+    async with Command(*INSTANCE, *servers) as command:
+        await command.error_lines_until("LIVE")
+        proxy.refuse()
+        proxy.cut()
+        assert (await command.error_lines_until("no connection"))[-1].startswith("aioregistry: warning: ")
+        proxy.accept()
+        assert (await command.error_lines_until("connected to"))[-1].startswith("aioregistry: connected to ZooKeeper")
+        await command.error_lines_until("LIVE")
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
 
 
 async def test_told_to_stop_while_zookeeper_is_away(proxy: ZooKeeperProxy, chroot: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from aioregistry import InvalidArgument, ServiceInstance
-from aioregistry._registration.reach import check_reachable, only_here
+from aioregistry._registration.reach import check_reachable
 
 
 def instance(**fields: Any) -> ServiceInstance[Any]:
@@ -59,23 +59,3 @@ def test_no_port_but_one_of_tls_that_is_none() -> None:
 )
 def test_somebody_may(fields: dict[str, Any]) -> None:
     check_reachable(instance(**fields))
-
-
-@pytest.mark.parametrize(
-    ("address", "servers", "expected"),
-    [
-        ("127.0.0.1", ["zk1"], True),
-        ("127.8.0.1", ["10.0.0.1"], True),
-        ("::1", ["zk1"], True),
-        ("::ffff:127.0.0.1", ["zk1"], True),
-        ("localhost", ["localhost", "zk1"], True),
-        ("LocalHost.", ["zk1"], True),
-        ("chat.localhost", ["zk1"], True),
-        ("127.0.0.1", ["127.0.0.1"], False),
-        ("127.0.0.1", ["localhost", "::1"], False),
-        ("10.0.0.7", ["zk1"], False),
-        ("chat", ["localhost"], False),
-    ],
-)
-def test_only_on_this_machine(address: str, servers: list[str], expected: bool) -> None:
-    assert only_here(address, servers) is expected

@@ -1,0 +1,74 @@
+"""A command's registry, whose outages are lines on standard error: one when it is certain, one when it is over."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import AsyncIterator
+
+import aioregistry
+from aioregistry import Registry
+
+from .output import Output
+from .text import printable
+
+__all__ = ["connected"]
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    arguments: argparse.Namespace, output: Output, *, wait: bool = True, connect_timeout: float | None = None
+) -> AsyncIterator[Registry]:
+    """Give the registry that *arguments* name, and tell of its outages on *output* until the body ends.
+
+    Nothing is told while it is waited for: where a command gives up, its last line says why.
+
+    Args:
+        arguments: of the command line.
+        output: standard error.
+        wait: give it when a server has accepted the session; else at once.
+        connect_timeout: seconds for that; the session timeout unless given.
+
+    Raises what :func:`aioregistry.connect` and entering it raise.
+    """
+    outages = _Outages(output)
+    async with aioregistry.connect(
+        arguments.zookeeper,
+        session_timeout=arguments.session_timeout,
+        base_path=arguments.base_path,
+        wait=wait,
+        connect_timeout=connect_timeout,
+        on_event=outages.on_event,
+    ) as registry:
+        outages.telling = True
+        try:
+            yield registry
+        finally:
+            outages.telling = False
+
+
+class _Outages:
+    """Tells of the outages of a registry whose ``on_event`` is :meth:`on_event`.
+
+    Args:
+        output: standard error, which holds up nothing: a terminal that stands still must not stop heartbeats.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self.telling = self._told = False
+
+    def on_event(self, name: str, fields: dict[str, object]) -> None:
+        """Write the line for an event of the session, where it has one."""
+        if not self.telling:
+            return
+        if name == "session.outage":
+            self._told = True
+            self._put(f"warning: no connection to ZooKeeper for {fields['seconds']:.1f} s: {fields['reason']}")
+        elif name == "session.outage_over" and self._told:
+            self._told = False
+            self._put(f"connected to ZooKeeper at {fields['server']} after {fields['seconds']:.1f} s without it")
+
+    def _put(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # standard error is gone: whoever needs it finds that out by itself
+            _ = self._output.put(printable(f"aioregistry: {line}"))
