@@ -370,6 +370,62 @@ def is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return True
 
 
+def words_of_others(tests: Sources, ours: Sources) -> Iterator[str]:
+    """Texts of errors and logs that tests ask for and that neither *ours* nor the test itself writes.
+
+    What Python, the operating system or another package writes changes with its releases. Only runs of words are
+    looked for: numbers, names and punctuation are values of which the text is made. A value that is a word too may
+    stand at either end of a run.
+    """
+    written = "\0".join(str(node.value) for text in ours.values() for node in texts(ast.parse(text)))
+    for path, text in tests.items():
+        tree = ast.parse(text, path)
+        asked = set(asked_for(tree))
+        own = [str(node.value) for node in texts(tree) if node not in asked]
+        known = "\0".join([written, *own]).lower()
+        for node in sorted(asked, key=lambda node: node.lineno):
+            if not is_known(str(node.value), known):
+                yield f"{path}:{node.lineno}: {node.value!r} is not a text of ours"
+
+
+def texts(tree: ast.AST) -> Iterator[ast.Constant]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node
+
+
+def asked_for(tree: ast.AST) -> Iterator[ast.Constant]:
+    """The texts of `match=…`, and those that are compared with `str(…)`, a log's text or a record's message."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(keywords=keywords):
+                for keyword in keywords:
+                    if keyword.arg == "match":
+                        yield from texts(keyword.value)
+            case ast.Compare(left=left, comparators=others):
+                if any(is_message(side) for side in (left, *others)):
+                    for side in (left, *others):
+                        if isinstance(side, ast.Constant | ast.JoinedStr):
+                            yield from texts(side)
+
+
+def is_message(node: ast.expr) -> bool:
+    match node:
+        case ast.Call(func=ast.Name(id="str")) | ast.Call(func=ast.Attribute(attr="getMessage")):
+            return True
+        case ast.Attribute(value=ast.Name(id="caplog"), attr="text") | ast.Attribute(attr="message"):
+            return True
+    return False
+
+
+def is_known(text: str, known: str) -> bool:
+    """Whether each long run of words in *text* is in *known*, and one at least where there are only runs of two."""
+    plain_text, word = text.replace("\\", "").lower(), r"\b[a-z]+(?:'[a-z]+)?\b"
+    runs = [run.split(" ") for run in re.findall(rf"{word}(?: {word})+", plain_text)]
+    found = [any(" ".join(part) in known for part in (run, run[1:], run[:-1], run[1:-1]) if part[1:]) for run in runs]
+    return not runs or (any(found) and all(one for one, run in zip(found, runs, strict=True) if len(run) > 2))
+
+
 # ---------------------------------------------------------------- held against the repository
 
 
@@ -458,6 +514,12 @@ def test_names_say_something(everything: Sources) -> None:
 
 def test_every_option_is_read(package: Sources) -> None:
     assert list(unread_options(package)) == []
+
+
+def test_tests_ask_for_our_own_words() -> None:
+    sources = tracked("*.py")
+    tests = {path: text for path, text in sources.items() if PurePosixPath(path).name.startswith("test_")}
+    assert list(words_of_others(tests, {path: text for path, text in sources.items() if path not in tests})) == []
 
 
 # ---------------------------------------------------------------- every check can fail
@@ -570,6 +632,41 @@ def test_an_unread_option_is_found(text: str) -> None:
 def test_a_stub_reads_nothing() -> None:
     stub = 'def f(timeout=1):\n    """What."""\n    raise NotImplementedError\ndef g(a, b=1):\n    return b'
     assert list(unread_options({"aioregistry/a.py": stub})) == []
+
+
+OURS = {"aioregistry/a.py": 'raise ConfigError(f"{name}={value!r} is no port of a server: the port is missing")'}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "with pytest.raises(OSError, match='already in use'): ...",
+        "with pytest.raises(InvalidInstance, match=r'^Expected `int`, got `str`: object missing required field'): ...",
+        "with pytest.raises(ConfigError, match=f'port={x} is no port of a server: unable to get local issuer'): ...",
+        "assert 'Invalid UTF-8 encoded string' in str(raised.value)",
+        "assert str(error) == 'maximum recursion depth exceeded'",
+        "assert 'exception was never retrieved' in caplog.text",
+        "assert caplog.records[0].getMessage() == 'Task was destroyed but it is pending'",
+        "assert any(record.message == 'socket send raised exception' for record in caplog.records)",
+    ],
+)
+def test_the_words_of_others_are_found(text: str) -> None:
+    assert list(words_of_others({"tests/test_a.py": text}, OURS))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "with pytest.raises(ConfigError, match=r'^port=None is no port of a server'): ...",
+        "with pytest.raises(ConfigError, match=f'port={x} is no port'): ...",
+        "with pytest.raises(OSError, match='EADDRINUSE'): ...",
+        "error = OSError('no disk left')\nwith pytest.raises(OSError, match='no disk left'): ...",
+        "assert 'the port is missing' in caplog.text",
+        "assert 'already in use' in words",
+    ],
+)
+def test_words_of_ours_are_not_found(text: str) -> None:
+    assert list(words_of_others({"tests/test_a.py": text}, OURS)) == []
 
 
 def test_a_source_distribution_is_looked_at_without_git(tmp_path: Path) -> None:

@@ -405,7 +405,7 @@ def test_whoever_was_not_tried_is_found_at_once(strategy: Any, key: str) -> None
         tried.append(chosen.pick(key if strategy.keyed else None, 0.0, frozenset(tried)).id)
     assert sorted(tried) == ["doubted", "far", "farther", "near"]
     assert tried[-1] == "doubted"
-    with pytest.raises(NoInstances, match="all 4 are excluded") as caught:
+    with pytest.raises(NoInstances, match="can be picked: all 4 are excluded") as caught:
         chosen.pick(key if strategy.keyed else None, 0.0, frozenset(tried))
     assert (caught.value.reason, caught.value.returns_in) == ("excluded", None)
 
