@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 import aioregistry
+import aioregistry.balancing
 from aioregistry import InvalidArgument
+from aioregistry.integrations.membership import Membership
 
 REFUSED: list[dict[str, Any]] = [
     {"auth": [("digest", "S3CRET", 1)]},
@@ -34,3 +36,8 @@ def test_what_a_refused_registry_leaves_in_a_traceback(options: dict[str, Any]) 
         trace = trace.tb_next
     assert len(shown) > 3
     assert not [text for text in shown if "S3CRET" in text]
+
+
+def test_what_a_refused_picker_or_membership_shows() -> None:
+    for kind in (aioregistry.balancing.Picker, Membership):
+        assert repr(kind.__new__(kind)) == f"<{kind.__name__}, not made>"

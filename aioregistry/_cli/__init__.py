@@ -177,8 +177,12 @@ def _port(text: str) -> int:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON from character {error.pos + 1} on") from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} has a number that is too long") from None
+    except RecursionError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is nested too deep") from None
 
 
 def _run_register(arguments: argparse.Namespace) -> int:

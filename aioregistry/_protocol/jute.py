@@ -40,6 +40,13 @@ def read_buffer(body: bytes, at: int) -> tuple[bytes, int]:
     return body[at : at + length], at + length
 
 
+def malformation(error: Exception) -> str:
+    """Say what is wrong with bytes whose reading raised *error*, in words that no other Python changes."""
+    if isinstance(error, UnicodeDecodeError):
+        return "a text in it is no UTF-8"
+    return "it is cut short, or promises more than it holds"
+
+
 def read_string(body: bytes, at: int) -> tuple[str, int]:
     """A UTF-8 string; null reads as empty."""
     (length,) = _unpack_int(body, at)

@@ -28,6 +28,7 @@ from aioregistry._protocol.jute import (
     HEADER,
     INT,
     LONG,
+    malformation,
     read_buffer,
     read_count,
     read_int,
@@ -105,7 +106,7 @@ class Message(Request, Generic[T_co]):
         try:
             value, end = self.read_reply(body, at)
         except (struct.error, UnicodeDecodeError) as error:
-            raise ProtocolError(f"malformed reply to {self.subject}: {error}") from error
+            raise ProtocolError(f"malformed reply to {self.subject}: {malformation(error)}") from error
         if end != len(body):
             raise ProtocolError(f"the reply to {self.subject} has {len(body) - at} bytes, its content takes {end - at}")
         return value

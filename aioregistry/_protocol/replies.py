@@ -9,7 +9,7 @@ from aiozk.protocol.request import Request
 from aiozk.protocol.response import response_xref
 
 from aioregistry._errors import ProtocolError, SessionMoved, server_error
-from aioregistry._protocol.jute import HEADER, read_string
+from aioregistry._protocol.jute import HEADER, malformation, read_string
 from aioregistry._protocol.messages import Message, Multi
 from aioregistry._protocol.records import EventKind, Reply, WatchedEvent
 
@@ -51,7 +51,7 @@ def decode_event(frame: bytes) -> WatchedEvent:
         _, zxid, _, kind, state = _EVENT.unpack_from(frame)
         path, at = read_string(frame, _EVENT.size)
     except (struct.error, UnicodeDecodeError) as error:
-        raise ProtocolError(f"malformed event: {error}") from error
+        raise ProtocolError(f"malformed event: {malformation(error)}") from error
     if at != len(frame):
         raise ProtocolError(f"an event of {len(frame)} bytes has content for {at}")
     if kind not in _KINDS:
@@ -96,4 +96,4 @@ def _decode_with_aiozk(request: Any, body: bytes) -> Any:
     try:
         return response_xref[request.opcode].deserialize(body)
     except (struct.error, ValueError, LookupError) as error:
-        raise ProtocolError(f"malformed reply to {name}: {error}") from error
+        raise ProtocolError(f"malformed reply to {name}: {malformation(error)}") from error

@@ -475,6 +475,8 @@ class Picker(Generic[P]):
         return NoInstances(self.service, counts, None if due is None else due - now)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_pools"):
+            return "<Picker, not made>"  # an argument was refused
         outside = "".join(f", {number} {reason.value}" for reason, number in self._reasons.items() if number)
         aside = f", {len(self.aside)} set aside" if self.aside else ""
         return f"<Picker {self.service} {self.strategy!r}: {len(self._members)} admitted{aside}{outside}>"

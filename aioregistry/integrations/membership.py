@@ -413,6 +413,8 @@ class Membership:
         return self._term
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_settings"):
+            return "<Membership, not made>"  # an argument was refused
         if self._term is None:
             return f"<Membership {self._service} not entered>"
         readiness = self._term.readiness()
