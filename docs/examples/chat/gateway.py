@@ -44,6 +44,7 @@ class Gateway:
         # Who is killed answers nobody, which shows here long before its session ends.
         self.balancer = view.balancer(Ring(), ejection=Ejection(failures=2, pause=PAUSE, jitter=0))
         self._aside: set[str] = set()
+        self._returned: set[str] = set()  # tried by one room until it answers
         self._tasks: set[asyncio.Task[None]] = set()
         self._follower = self.start(self._follow())
 
@@ -58,21 +59,31 @@ class Gateway:
         """Move the rooms that are not where they belong: of n servers that stay, one that comes takes 1/(n+1)."""
         for route in self.routes.values():
             with contextlib.suppress(NoInstances):  # better where it is than nowhere
-                route.move(self.balancer.pick(route.room.name).id)
+                # The pick itself, not its id: the one pick that probes a server has to tell how that went.
+                route.move(self.balancer.pick(route.room.name))
 
     def failed(self, server: str) -> None:
         """Note that *server* does not answer, which its pick has reported: it may be set aside for that."""
         pause = self.balancer.set_aside.get(server)
         if pause is not None and server not in self._aside:
             self._aside.add(server)
+            self._returned.discard(server)
             self._tell("aside", f"{server} is set aside.")
             _ = self.start(self._take_back(server, pause + 0.1))
+
+    def answered(self, server: str) -> None:
+        """Note that *server* answers: where it was set aside, all its rooms go back to it."""
+        if server in self._returned:
+            self._returned.remove(server)
+            self._rebalance()
 
     async def _take_back(self, server: str, pause: float) -> None:
         """Ask whose the rooms are, once a pause is over: of that no change tells."""
         await asyncio.sleep(pause)
         self._aside.remove(server)
+        self._returned &= self.view.snapshot.keys()
         if server in self.view.snapshot:
+            self._returned.add(server)
             self._tell("back", f"{server} is tried again.")
             self._rebalance()
 

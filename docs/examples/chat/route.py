@@ -85,11 +85,13 @@ class Route:
 
     # ------------------------------------------------------------------ to servers
 
-    def move(self, server: str) -> None:
+    def move(self, pick: Pick[object]) -> None:
         """Move to where the room belongs now, unless it is there."""
-        if self.target not in (None, server):
+        if self.target != pick.id:
             self.end()
-            self._begin()
+            self._begin(pick)
+        elif self.link is not None:
+            pick.succeeded()  # it answers this room
 
     def close(self) -> None:
         """Close the lines to all pages."""
@@ -101,25 +103,32 @@ class Route:
         self._task.cancel()
         self.target = self.link = None
 
-    def _begin(self) -> None:
-        self._task = self._gateway.start(self._keep_linked())
+    def _begin(self, pick: Pick[object] | None = None) -> None:
+        self.target = None if pick is None else pick.id
+        self._task = self._gateway.start(self._keep_linked(pick))
 
-    async def _keep_linked(self) -> None:
+    async def _keep_linked(self, first: Pick[object] | None) -> None:
         while True:
-            pick, socket = await self._connect()
+            pick, socket = await self._connect(first)
+            first = None
             async with Line(socket, DOWN) as link:
                 self._arrive(pick.id, link)
+                self._gateway.answered(pick.id)
                 async for told in link.received():
                     self._take(told)
             self.link = None
             self.happened("lost", f"The connection to {pick.id} broke.")
             self.tell_servers()
 
-    async def _connect(self) -> tuple[Pick[object], aiohttp.ClientWebSocketResponse]:
-        """Connect to the server that has the room. Who does not answer is reported, so that another is picked."""
+    async def _connect(self, first: Pick[object] | None) -> tuple[Pick[object], aiohttp.ClientWebSocketResponse]:
+        """Connect to the server that has the room, by *first* if given.
+
+        A server that does not answer is reported, so that another is picked.
+        """
         refused = False
         while True:
-            pick = await self._pick()
+            pick = await self._pick() if first is None else first
+            first = None
             at = pick.instance
             self.target = pick.id
             try:
