@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp import web
 
 import aioregistry
-from aioregistry import Ejection, NoInstances, Ring, View
+from aioregistry import Ejection, Guard, NoInstances, Ring, View
 
 from .line import Line, accepted
 from .news import news, state
@@ -136,7 +136,8 @@ async def routing(app: web.Application) -> AsyncIterator[None]:
     """Run the gateway for as long as the application runs."""
     async with (
         aioregistry.connect(app[ZOOKEEPER]) as registry,
-        registry.discover(SERVICE) as view,
+        # Servers that crashed are held for as long as their sessions lasted, so that pages soon hear that none is left.
+        registry.discover(SERVICE, guard=Guard(hold=1.0)) as view,
         aiohttp.ClientSession() as http,
     ):
         app[GATEWAY] = gateway = Gateway(view, http)
