@@ -65,7 +65,7 @@ class Handle:
             def shown(self: Handle) -> str:
                 return whole(self) if self._made else f"<{cls.__name__}, not made>"
 
-            cls.__repr__ = shown  # type: ignore[method-assign, assignment]
+            type.__setattr__(cls, "__repr__", shown)  # to type checkers the class keeps the method that it declares
 
     async def _open(self) -> None:
         """Open; on an exception, cancellation included, whatever was begun must have been undone by the subclass."""

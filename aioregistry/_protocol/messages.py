@@ -463,7 +463,7 @@ class Delete(_Silent):
 
     opcode = 2
     writes = True
-    parts = (("path", UString), ("version", Int))
+    parts: ClassVar[Layout] = (("path", UString), ("version", Int))
     path: str
 
     def __init__(self, path: str, version: int = ANY_VERSION) -> None:

@@ -128,10 +128,10 @@ class Withdrawals:
         self._closing: dict[Worker, float] = {}
         """Those that are being withdrawn, and since when (boot clock), the earliest first."""
         self._marker_root: MarkerRoot | None = None
-        self.repeated = IncidentLog(_log)
+        self.repeated: IncidentLog = IncidentLog(_log)
         """What many registrations may say at once."""
         self._together: Together | None = None
-        self.parents = Parents()
+        self.parents: Parents = Parents()
 
     def together(self, session: Session) -> Together:
         """Return what sends withdrawals of *session*."""

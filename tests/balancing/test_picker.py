@@ -420,7 +420,9 @@ def test_whoever_is_set_aside_is_not_another() -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy", [RoundRobin(), LeastOutstanding(), Weighted(lambda _: 1.0), Ring(), Sticky(RoundRobin())], ids=repr
+    "strategy",
+    [RoundRobin(), LeastOutstanding(), Weighted(lambda _: 1.0), Ring(), Sticky(RoundRobin())],
+    ids=lambda strategy: type(strategy).__name__,
 )
 @pytest.mark.parametrize("good", [True, False])
 def test_a_retry_that_has_nobody_else_shares_the_probe(strategy: Any, good: bool) -> None:
