@@ -11,9 +11,9 @@ import pytest
 from aioregistry._document import decode, encode
 from aioregistry._errors import InvalidArgument, InvalidInstance
 from aioregistry._model import DOCUMENT_NAMES, ServiceInstance, ServiceType
-from tests.support.documents import PLAIN, READ, REFUSED, Read, written
+from tests.support.documents import PLAIN, READ, REFUSED, STRICTER, WRITERS, Read, written
 
-ATTRIBUTES = {field: attribute for attribute, field in DOCUMENT_NAMES.items()}
+ATTRIBUTES = {field: attribute for attribute, field in DOCUMENT_NAMES.items()} | {"payloadClass": "payload_class"}
 
 
 def text_of(document: bytes) -> str:
@@ -33,7 +33,8 @@ def test_what_curator_reads_is_read_to_the_same(read: Read) -> None:
 
 @pytest.mark.parametrize("read", READ.values(), ids=READ)
 def test_what_is_repaired_is_written_back_as_it_was(read: Read) -> None:
-    before, _ = json.JSONDecoder().raw_decode(text_of(read.document))
+    written_as, _ = json.JSONDecoder().raw_decode(text_of(read.document))
+    before = {"serviceType": "DYNAMIC", "registrationTimeUTC": 0} | written_as  # Curator's own, where they are absent
     instance = decode(read.document, id="a" if "id" in read.ours else None)
     for each in (
         instance,
@@ -54,6 +55,13 @@ def test_what_is_repaired_is_written_back_as_it_was(read: Read) -> None:
     assert drained.replace(enabled=instance.enabled) == instance
 
 
+@pytest.mark.parametrize("read", WRITERS.values(), ids=WRITERS)
+def test_what_a_program_wrote_keeps_its_payload_and_class(read: Read) -> None:
+    before, after = json.loads(read.document), json.loads(encode(decode(read.document).replace(enabled=False)))
+    assert after | before | {"enabled": False} == after
+    assert after["payload"] == before["payload"]
+
+
 @pytest.mark.parametrize(("document", "reason"), REFUSED.values(), ids=REFUSED)
 def test_what_curator_refuses_says_why(document: bytes, reason: str) -> None:
     with pytest.raises(InvalidInstance) as raised:
@@ -61,11 +69,11 @@ def test_what_curator_refuses_says_why(document: bytes, reason: str) -> None:
     assert reason in raised.value.reason
 
 
-@pytest.mark.parametrize("document", [b"{}", written(without="name"), written(name=None), written(name="")])
-def test_what_has_no_name_is_no_instance(document: bytes) -> None:
-    # Curator reads these, with a name that is empty or null, and fails when it is asked to write them.
-    with pytest.raises(InvalidInstance, match="no Curator service instance: it has no `name`"):
+@pytest.mark.parametrize(("document", "reason"), STRICTER.values(), ids=STRICTER)
+def test_what_is_refused_although_curator_reads_it_says_why(document: bytes, reason: str) -> None:
+    with pytest.raises(InvalidInstance) as raised:
         decode(document, name="chat", id="a")
+    assert reason in raised.value.reason
 
 
 def test_a_changed_field_is_written_as_it_is_now() -> None:

@@ -12,7 +12,7 @@ import pytest
 from aioregistry._document import decode, encode
 from tests.interop.curator import SPRING, CuratorFailed, CuratorPeer
 from tests.interop.samples import PAYLOADS, SPRING_PAYLOAD, URI_SPEC, chat, java
-from tests.support.documents import PLAIN, READ, REFUSED, written
+from tests.support.documents import PLAIN, READ, REFUSED, STRICTER, written
 from tests.support.judge import Judge
 from tests.test_document import CONTAINERS
 
@@ -115,6 +115,17 @@ async def test_curator_refuses_what_is_said_that_it_refuses(curator: CuratorPeer
             await read_by(curator, document)
             read.append(name)
     assert read == []
+
+
+async def test_curator_reads_what_is_refused_here(curator: CuratorPeer) -> None:
+    """docs/compatibility.md says why each is refused."""
+    refused = {}
+    for name, (document, _) in STRICTER.items():
+        try:
+            await read_by(curator, document)
+        except CuratorFailed as error:
+            refused[name] = str(error)
+    assert refused == {}
 
 
 JAVA = {name: payload for name, (payload, _, _) in CONTAINERS.items() if "acme" not in json.dumps(payload)}

@@ -34,7 +34,113 @@ class Read(NamedTuple):
 
 SCHEME = [{"value": "scheme", "variable": True}, {"value": "://x", "variable": False}]
 
+
+def _by(
+    curator: dict[str, Any],
+    payload_class: str | None = None,
+    *,
+    without: tuple[str, ...] = (),
+    seen: dict[str, Any] | None = None,
+    ours: dict[str, Any] | None = None,
+    read_as: str | None = None,
+) -> Read:
+    """The document of a program that writes these fields, its payload with the class; *without* some of Curator's.
+
+    A payload without a class is *read_as* what Jackson takes for it; *seen* is what Curator makes of other fields.
+    """
+    document = {key: value for key, value in (PLAIN | curator).items() if key not in without}
+    if payload_class:
+        document["payload"] = {"@class": payload_class, **curator["payload"]}
+    java_class = payload_class or read_as
+    curators = curator | ({"payloadClass": java_class} if java_class else {}) | (seen or {})
+    here = (ours or {}) | ({"payloadClass": None} if read_as else {})
+    return Read(json.dumps(document, separators=(",", ":")).encode(), curators, here)
+
+
+UUID = "0f0e7c5a-3f0b-4d7e-9a51-6d1f6b1d2c3e"
+ADDRESS_AND_PORT = {
+    "parts": [
+        {"value": "scheme", "variable": True},
+        {"value": "://", "variable": False},
+        {"value": "address", "variable": True},
+        {"value": ":", "variable": False},
+        {"value": "port", "variable": True},
+    ]
+}
+_DUBBO = {
+    "dubbo.endpoints": '[{"port":20880,"protocol":"dubbo"}]',
+    "dubbo.metadata.revision": "1",
+    "dubbo.metadata.storage-type": "local",
+    "timestamp": "1763680000000",
+}
+
+WRITERS: Final[dict[str, Read]] = {
+    # Nine fields: 2.0 to 2.11, 3.0 to 3.2, and 4.0 to 5.9 unless they are told to write `enabled`
+    "Curator": _by({"id": UUID}),
+    "Curator 2.12, 2.13 and 3.3": _by({"id": UUID, "enabled": True}),
+    "Curator told to write enabled": _by({"id": UUID, "enabled": False}),
+    "Curator's REST server": _by(
+        {"id": UUID, "payload": "From Test", "serviceType": "STATIC"}, read_as="java.lang.String"
+    ),
+    "Spring Cloud Zookeeper": _by(
+        {
+            "id": UUID,
+            "address": "chat-1.local",
+            "payload": {"id": "application-1", "name": "chat", "metadata": {"instance_status": "UP"}},
+            "uriSpec": ADDRESS_AND_PORT,
+        },
+        "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance",
+        seen={"uri": "http://chat-1.local:7000"},
+    ),
+    "Druid without TLS": _by({"name": "druid:broker", "id": UUID, "port": 8082, "sslPort": -1}, ours={"sslPort": None}),
+    "Druid with TLS alone": _by({"name": "druid:broker", "id": UUID, "port": -1, "sslPort": 8282}, ours={"port": None}),
+    "Dubbo": _by(
+        {
+            "id": "10.0.0.7:20880",
+            "port": 20880,
+            "payload": {"id": "10.0.0.7:20880", "name": "chat", "metadata": _DUBBO},
+        },
+        "org.apache.dubbo.registry.zookeeper.ZookeeperInstance",
+    ),
+    "Dubbo 2.7": _by(
+        {"id": "10.0.0.7:20880", "port": 20880, "payload": {"id": None, "name": "chat", "metadata": {}}},
+        "org.apache.dubbo.registry.zookeeper.ZookeeperInstance",
+    ),
+    # Go leaves zeros out: it writes no registration time, and knows of no type, sslPort and uriSpec
+    "Dubbo-go": _by(
+        {
+            "id": "10.0.0.7:20000",
+            "port": 20000,
+            "payload": {"id": "10.0.0.7:20000", "metadata": _DUBBO, "name": "chat"},
+            "registrationTimeUTC": 0,
+        },
+        without=("sslPort", "registrationTimeUTC", "serviceType", "uriSpec"),
+        ours={"registrationTimeUTC": None},
+        read_as="java.util.LinkedHashMap",
+    ),
+    "GBIF": _by(
+        {
+            "id": UUID,
+            "payload": {
+                "groupId": "org.gbif.chat",
+                "artifactId": "chat",
+                "version": "1.0",
+                "serviceConfiguration": {"httpPort": 7000, "httpAdminPort": -1, "host": "a", "stopSecret": None},
+                "status": "RUNNING",
+                "name": "chat",
+                "externalUrl": "http://a:7000/",
+                "fullName": "chat-1.0",
+            },
+            "uriSpec": {"parts": [{"value": "http://a:7000/", "variable": False}]},
+        },
+        "org.gbif.ws.discovery.conf.ServiceDetails",
+        seen={"uri": "http://a:7000/"},
+    ),
+}
+"""What programs write, by the fields in their sources; docs/compatibility.md says which."""
+
 READ: Final[dict[str, Read]] = {
+    **WRITERS,
     # ports
     **{
         f"{field} {text}": Read(written({field: text}), {field: port}, {} if port in range(65536) else {field: None})
@@ -155,6 +261,12 @@ READ: Final[dict[str, Read]] = {
 }
 
 REFUSED: Final[dict[str, tuple[bytes, str]]] = {
+    # What else is written where instances are looked for
+    "Drill's protocol buffer": (
+        b"\n$" + UUID.encode() + b"\x10\x80\xb0\xcb\xd2\xa93\x1a\x05\n\x01a\x10\x01",
+        "not UTF-8 at byte 39",
+    ),
+    "apisix-seed's list of nodes": (b'[{"host":"10.0.0.7","port":80,"weight":1}]', "it is a list, not a JSON object"),
     "nothing": (b"", "the node is empty"),
     "space": (b" \n", "the node is empty"),
     "zeros": (b"\0\0", "the node is empty"),
@@ -197,3 +309,15 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
     "payload too deep": (written({"payload": "[" * 1500 + "]" * 1500}), "nested deeper than 100 levels"),
 }
 """What Curator refuses too, and the reason here."""
+
+STRICTER: Final[dict[str, tuple[bytes, str]]] = {
+    "name missing": (written(without="name"), "no Curator service instance: it has no `name`"),
+    "name null": (written(name=None), "no Curator service instance: it has no `name`"),
+    "name empty": (written(name=""), "no Curator service instance: it has no `name`"),
+    "nothing in it": (b"{}", "no Curator service instance: it has no `name`"),
+    "another service": (written(name="pay"), "name is 'pay', but the node belongs to service 'chat'"),
+    "another id": (written(id="b"), "id is 'b', but the node is 'a'"),
+    "payload deep": (written({"payload": '{"a":' * 200 + "1" + "}" * 200}), "nested deeper than 100 levels"),
+    "two bytes for one": (written(address="?").replace(b"?", b"\xc0\xb1"), "not UTF-8"),
+}
+"""What Curator reads, and is refused here with this reason."""
