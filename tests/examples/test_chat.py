@@ -446,6 +446,8 @@ async def test_a_server_that_is_told_to_stop_gives_its_rooms_away_first(chat: Ch
         await ada.get_by_role("button", name=f"stop {server}").click()
         await expect(ada.locator("[data-what=moved]")).to_be_visible()
         await say(ada, "after")
+        # The page hears of the move and of the servers one after the other.
+        await expect(ada.locator("#servers [aria-current]")).not_to_have_attribute("data-server", server)
         await expect(ada.locator("#messages small")).to_have_text([f"✓ {server}", f"✓ {await server_shown(ada)}"])
         await expect(ada.locator("[data-what=unlisted]")).to_be_visible()
         told = await events(ada)

@@ -640,7 +640,7 @@ def test_a_refused_one_can_be_shown(options: dict[str, Any]) -> None:
         if trace.tb_frame.f_code.co_filename == module.__file__:
             shown += [repr(value) for value in trace.tb_frame.f_locals.values()]
         trace = trace.tb_next
-    assert "<Membership api not entered>" in shown
+    assert "<Membership, not made>" in shown
     assert not any("secret" in text for text in shown)
 
 
