@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aioregistry import _document as model
 from aioregistry._document import decode, encode
+from aioregistry._document import scalars as coercion
 from aioregistry._errors import InvalidArgument, InvalidInstance
 from aioregistry._frozen import FrozenDict, FrozenList
 from aioregistry._model import (
@@ -284,7 +284,7 @@ def test_instances_share_the_timeout_that_they_have_in_common() -> None:
     assert first.session_timeout_ms is second.session_timeout_ms
     for timeout_ms in range(1000, 2000):  # anybody may write a node: what is shared is bounded
         assert decode(written(sessionTimeoutMs=timeout_ms)).session_timeout_ms == timeout_ms
-    assert len(model._shared_timeouts) <= 64
+    assert len(coercion._shared_timeouts) <= 64
 
 
 def test_the_time_of_registration_is_no_part_of_the_data() -> None:

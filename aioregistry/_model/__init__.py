@@ -1,0 +1,30 @@
+"""What is registered and discovered: instances, snapshots, changes."""
+
+from __future__ import annotations
+
+from aioregistry._payload import check_payload_type
+
+from .changes import Added, Change, Difference, Invalidated, Removed, Resynced, Updated
+from .instance import DOCUMENT_NAMES, AsWritten, Draft, ServiceInstance, ServiceType, with_payload_type
+from .snapshot import Entry, Invalid, Snapshot, Suspicion
+
+__all__ = [
+    "DOCUMENT_NAMES",
+    "Added",
+    "AsWritten",
+    "Change",
+    "Difference",
+    "Draft",
+    "Entry",
+    "Invalid",
+    "Invalidated",
+    "Removed",
+    "Resynced",
+    "ServiceInstance",
+    "ServiceType",
+    "Snapshot",
+    "Suspicion",
+    "Updated",
+    "check_payload_type",
+    "with_payload_type",
+]

@@ -1,0 +1,141 @@
+"""What changed in a service, from one snapshot to the next."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from aioregistry._errors import session_name
+
+from .instance import ServiceInstance
+from .snapshot import Entry, Invalid, Snapshot
+
+__all__ = ["Added", "Change", "Difference", "Invalidated", "Removed", "Resynced", "Updated"]
+
+P = TypeVar("P")
+
+
+class Added(msgspec.Struct, Generic[P], frozen=True):
+    """An instance came. ``zxid`` is that of the observation, as in every change."""
+
+    entry: Entry[P]
+    zxid: int
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self.entry.instance.id
+
+    @property
+    def instance(self) -> ServiceInstance[P]:
+        """The instance that came."""
+        return self.entry.instance
+
+    def __repr__(self) -> str:
+        return f"<Added {self.instance!r}, zxid {self.zxid:#x}>"
+
+
+class Updated(msgspec.Struct, Generic[P], frozen=True):
+    """An instance's node was changed or replaced (by another owner, say); its data may be what it was."""
+
+    entry: Entry[P]
+    previous_entry: Entry[P]
+    zxid: int
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self.entry.instance.id
+
+    @property
+    def instance(self) -> ServiceInstance[P]:
+        """The instance as it is now."""
+        return self.entry.instance
+
+    @property
+    def previous(self) -> ServiceInstance[P]:
+        """The instance as it was."""
+        return self.previous_entry.instance
+
+    def __repr__(self) -> str:
+        return f"<Updated {self.instance!r}, owner {session_name(self.entry.owner)}, zxid {self.zxid:#x}>"
+
+
+class Removed(msgspec.Struct, Generic[P], frozen=True):
+    """An instance went: its node is gone, or shows no instance any more."""
+
+    entry: Entry[P]
+    zxid: int
+    invalid: Invalid | None = None
+    """Why the node shows no instance any more; None where it is gone."""
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self.entry.instance.id
+
+    @property
+    def instance(self) -> ServiceInstance[P]:
+        """The instance as it was last."""
+        return self.entry.instance
+
+    def __repr__(self) -> str:
+        return f"<Removed {self.instance!r}, zxid {self.zxid:#x}>"
+
+
+class Invalidated(msgspec.Struct, frozen=True):
+    """A node shows no instance, and did not before, or for another reason; ``snapshot.invalid`` has it.
+
+    For those who ask for it, see ``View.changes``. Of an instance whose node was spoiled comes a :class:`Removed`,
+    whose ``invalid`` is set, and then this.
+    """
+
+    invalid: Invalid
+    zxid: int
+
+    @property
+    def id(self) -> str:
+        """The node's name, which would be the instance's id."""
+        return self.invalid.id
+
+    def __repr__(self) -> str:
+        return f"<Invalidated {self.id!r}: {self.invalid.reason}, zxid {self.zxid:#x}>"
+
+
+class Resynced(msgspec.Struct, Generic[P], frozen=True):
+    """The view was behind and is not any more: after a reconnect, or because this consumer was too slow.
+
+    ``changes`` are the true differences since what the consumer got last, one for each id at most; empty if there are
+    none, which says that what came and went meanwhile is not to be had any more.
+    """
+
+    changes: tuple[Added[P] | Updated[P] | Removed[P], ...]
+    snapshot: Snapshot[P]
+
+    @property
+    def zxid(self) -> int:
+        """The zxid of the latest observation included."""
+        return self.snapshot.as_of
+
+    @property
+    def added(self) -> tuple[ServiceInstance[P], ...]:
+        """The instances that came."""
+        return tuple(change.instance for change in self.changes if isinstance(change, Added))
+
+    @property
+    def updated(self) -> tuple[ServiceInstance[P], ...]:
+        """The instances that changed, as they are now."""
+        return tuple(change.instance for change in self.changes if isinstance(change, Updated))
+
+    @property
+    def removed(self) -> tuple[ServiceInstance[P], ...]:
+        """The instances that went, as they were last."""
+        return tuple(change.instance for change in self.changes if isinstance(change, Removed))
+
+    def __repr__(self) -> str:
+        return f"<Resynced {list(self.changes)!r}, now {self.snapshot!r}>"
+
+
+Difference: TypeAlias = Added[P] | Updated[P] | Removed[P]
+Change: TypeAlias = Added[P] | Updated[P] | Removed[P] | Resynced[P]
