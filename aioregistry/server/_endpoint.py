@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
+from aioregistry._errors import InvalidArgument
 from aioregistry._reasons import reason_of
 from aioregistry.server import _acl as access
 from aioregistry.server import _fourletter as fourletter
@@ -32,6 +33,11 @@ from aioregistry.server._watches import Watches
 
 BACKLOG: Final = 1024
 """Connections that may wait to be accepted: thousands may come at once."""
+
+THROTTLED: Final = -127
+"""The answer of a server that has too much to do: not executed."""
+
+_NEVER_THROTTLED = frozenset({Opcode.PING, Opcode.CLOSE_SESSION})
 
 _HEAD = struct.Struct(">ii")
 
@@ -70,6 +76,9 @@ class Endpoint:
         self._faults: dict[int, deque[_Fault]] = {}
         self._refusing = False
         self._disowned: set[int] = set()
+        self._replacing = False
+        self._throttling = False
+        self._granted_ms: int | None = None
         self._running = False
         self._received_before = 0  # by connections that have ended
         self._sent_before = 0
@@ -172,6 +181,30 @@ class Endpoint:
         self._disowned.add(session_id)
         self.drop(session_id)
 
+    def replace_sessions(self, replace: bool = True) -> None:
+        """Grant a fresh session to whoever offers one, as ClickHouse Keeper does, or do so no longer.
+
+        The one that was offered lives on with its nodes until its timeout.
+        """
+        self._replacing = replace
+
+    def throttle(self, throttle: bool = True) -> None:
+        """Answer every request with -127 and do nothing else about it, or do so no longer.
+
+        As with Apache's, heartbeats and the closing of sessions are never throttled.
+        """
+        self._throttling = throttle
+
+    def grant(self, seconds: float | None) -> None:
+        """Tell clients this session timeout in the place of what they get; None for the truth.
+
+        Raises:
+            InvalidArgument: no server can say so in 32 bits of milliseconds, or it would say that there is no session.
+        """
+        if seconds is not None and not 1 <= round(seconds * 1000) < 2**31:
+            raise InvalidArgument("seconds", seconds, "must be within 0.001..2147483.647")
+        self._granted_ms = None if seconds is None else round(seconds * 1000)
+
     def delay(self, opcode: int, seconds: float) -> None:
         """Hold the next request of this kind, and those behind it on its connection, before it is looked at."""
         self._faults.setdefault(opcode, deque()).append(_Fault(delay=seconds))
@@ -235,7 +268,7 @@ class Endpoint:
         connection.timeout_ms = self.settings.negotiate(request.timeout_ms)
         connection.established_ms = int(self.settings.clock() * 1000)
         connection.wait()
-        if request.session_id == 0:
+        if request.session_id == 0 or self._replacing:
             decide = partial(History.create_session, timeout_ms=connection.timeout_ms, owner=self)
             self.propose(decide, partial(self._created, connection))
             return
@@ -270,7 +303,7 @@ class Endpoint:
         connection.send(
             requests.connected(
                 connection.connect_request,
-                timeout_ms=connection.timeout_ms,
+                timeout_ms=self._granted_ms or connection.timeout_ms,
                 session_id=session_id,
                 password=password_of(session_id),
             )
@@ -291,6 +324,9 @@ class Endpoint:
             return
         xid, opcode = _HEAD.unpack_from(frame)
         connection.last_xid, connection.last_opcode = xid, opcode
+        if self._throttling and opcode not in _NEVER_THROTTLED:
+            connection.reply(requests.reply(xid, self.zxid, THROTTLED))
+            return
         if self._faults and self._faults.get(opcode):
             self._disturb(self._faults[opcode].popleft(), connection, xid, opcode, frame)
         else:

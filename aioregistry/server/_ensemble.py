@@ -211,6 +211,7 @@ class Member(Endpoint):
         super().__init__(settings)
         self._ensemble = ensemble
         self._lag = 0.0
+        self._waits_for_syncs = True
         self._serving = False
         self.is_cut_off: bool = False
         self._notice: asyncio.TimerHandle | None = None
@@ -222,9 +223,16 @@ class Member(Endpoint):
 
     # ------------------------------------------------------------ controls
 
-    def lag(self, seconds: float) -> None:
-        """Apply what is committed from now on so much later; 0 for at once."""
+    def lag(self, seconds: float, *, syncs: bool = True) -> None:
+        """Apply what is committed from now on so much later; 0 for at once.
+
+        Args:
+            seconds: how much later.
+            syncs: whether a sync waits for what is still to be applied. A leader's does not always: it takes a sync for
+                a read, and may answer before it has applied what a follower has answered already.
+        """
         self._lag = seconds
+        self._waits_for_syncs = syncs
 
     def cut_off(self) -> None:
         """Part this member from all others. Its clients reach it, and it answers what it can: pings and stale reads.
@@ -367,7 +375,7 @@ class Member(Endpoint):
         self.receive(partial(done, transaction))
 
     def catch_up(self, done: Callable[[], None]) -> None:
-        self._send(partial(self.receive, done))
+        self._send(partial(self.receive, done) if self._waits_for_syncs else done)
 
     def touch(self, connection: Connection) -> None:
         if self._ensemble.reaches_quorum(self):

@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from aioregistry import ServiceInstance
+from aioregistry import RequestTimeout, ServiceInstance
 from aioregistry._document import encode
 from aioregistry._markers import marker_name, marker_prefix
 from aioregistry.server import _acl as access
 from aioregistry.server._codes import Opcode
-from tests.simulation.process import BASE, Names, Process, Stage
+from tests.simulation.process import BASE, Claim, Followed, Held, Names, Process, Stage
 
 if TYPE_CHECKING:
+    from aioregistry.server._ensemble import Member
     from tests.simulation.world import World
 
 
@@ -404,6 +405,186 @@ async def _forge(world: World, fault: Fault) -> None:
         await asyncio.sleep(1.0)
 
 
+# ---------------------------------------------------------------- the outside: servers of other makes and states
+
+
+def _members(world: World, fault: Fault) -> list[Member]:
+    """One of them, or all."""
+    members = world.servers.ensemble.members
+    return [members[fault.target % len(members)]] if fault.dice < 0.3 else members
+
+
+LIMIT: Final = 8192
+"""Bytes of a request that servers take where one process has longer ones."""
+
+
+async def _poison(world: World, fault: Fault) -> None:
+    """The servers take no long requests from now on, and one process has one."""
+    process = world.process(fault.target)
+    for member in world.servers.ensemble.members:
+        member.max_buffer = LIMIT
+    claim = Claim(world.service(fault.target), f"large-{fault.target}")
+    if any(held.claim == claim for held in process.held):
+        return
+    world.note(process, f"registers more than the {LIMIT} bytes that the servers take")
+    process.go(_register(process, claim, {"by": process.name, "much": "x" * 2 * LIMIT}))
+
+
+async def _register(process: Process, claim: Claim, payload: object) -> None:
+    await process.register(claim, payload)
+
+
+async def _replace(world: World, fault: Fault) -> None:
+    """A fresh session in the place of the one that is offered, which lives on."""
+    process = world.process(fault.target)
+    for member in world.servers.ensemble.members:
+        member.replace_sessions()
+    world.servers_note(f"every session that is offered is replaced for {fault.duration:.2f} s")
+    world.note(process, f"connections cut: {_reset(world, process)}")
+    await asyncio.sleep(fault.duration)
+    for member in world.servers.ensemble.members:
+        member.replace_sessions(False)
+
+
+async def _throttle(world: World, fault: Fault) -> None:
+    members = _members(world, fault)
+    world.servers_note(f"{len(members)} throttle for {fault.duration:.2f} s")
+    for member in members:
+        member.throttle()
+    await asyncio.sleep(fault.duration)
+    for member in members:
+        member.throttle(False)
+
+
+ABSURD: Final = (0.001, 0.05, 86400.0, (2**31 - 1) / 1000)
+"""Seconds."""
+
+
+async def _grant(world: World, fault: Fault) -> None:
+    """Clients are told session timeouts that cannot be meant, until an administrator restarts the servers."""
+    seconds = ABSURD[fault.target % len(ABSURD)]
+    members = world.servers.ensemble.members
+    world.servers_note(f"clients are told a timeout of {seconds:g} s for {fault.duration:.2f} s")
+    for member in members:
+        member.grant(seconds)
+    process = world.process(fault.target)
+    world.note(process, f"connections cut: {_reset(world, process)}")
+    await asyncio.sleep(fault.duration)
+    for member in members:
+        member.grant(None)
+        member.drop()
+
+
+async def _disown(world: World, fault: Fault) -> None:
+    """A leader without a quorum calls a session expired, which is never committed; some leave at that very moment."""
+    process = world.process(fault.target)
+    if not process.sessions:
+        return
+    session = process.sessions[-1]
+    world.note(process, f"its session {session:#x} is called expired, which is not committed")
+    for member in world.servers.ensemble.members:
+        member.disown(session)
+    if fault.dice < 0.5:
+        return
+    held = next((each for each in process.held if not each.told), None)
+    if held is not None:
+        await asyncio.sleep(fault.dice * 0.5)
+        await _again(world, fault._replace(duration=min(fault.duration, 3.0)))
+
+
+async def _lead_late(world: World, fault: Fault) -> None:
+    """The leader applies later than the others, and says that it is up to date; a view on whatever server syncs."""
+    ensemble = world.servers.ensemble
+    if not world.servers.can_write():
+        return
+    leader, seconds = ensemble.leader, 0.02 + fault.dice
+    world.servers_note(f"the leader applies {seconds:.2f} s later than it answers, for {fault.duration:.2f} s")
+    leader.lag(seconds, syncs=False)
+    over = world.engine.now + fault.duration
+    number = 0
+    while world.engine.now < over:
+        number += 1
+        await _write_and_sync(world, fault, number)
+        await asyncio.sleep(1.0)
+    leader.lag(0.0)
+
+
+async def _write_and_sync(world: World, fault: Fault, number: int) -> None:
+    process = world.process(fault.target + number)
+    if not process.followed or process.machine.stands_still:
+        return
+    followed = process.followed[fault.target % len(process.followed)]
+    path = f"{BASE}/{followed.service}/synced-{fault.target}-{number}"
+    instance = ServiceInstance(followed.service, address="10.0.0.9", id=path.rpartition("/")[2])
+    if not world.servers.create(path, encode(instance)):
+        return
+    node = world.servers.node(path)
+    assert node is not None
+    over: asyncio.Future[None] = world.machine.create_future()
+    process.go(_sync(world, process, followed, path, node.created, over))
+    await asyncio.wait([over], timeout=10.0)
+    world.servers.delete(path)
+
+
+async def _sync(
+    world: World, process: Process, followed: Followed, path: str, czxid: int, over: asyncio.Future[None]
+) -> None:
+    try:
+        await followed.view.sync(timeout=5.0)
+        world.judges.synced(followed, path, czxid, process.name)
+    except RequestTimeout:
+        pass  # it promises nothing
+    finally:
+        world.machine.call_soon(_finish, over)
+
+
+def _finish(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
+
+
+async def _again(world: World, fault: Fault) -> None:
+    """Registrations are closed, registered again and closed, while the servers are away."""
+    process = world.process(fault.target)
+    held = next((each for each in process.held if not each.told), None)
+    if held is None or process.machine.stands_still:
+        return
+    world.note(process, f"nothing to the servers for {fault.duration:.2f} s, and {held.name} is closed")
+    ways = [(process.name, name) for name in world.servers.names]
+    for way in ways:
+        world.network.block(*way)
+    done: asyncio.Future[None] = world.machine.create_future()
+    closed: list[Held] = []
+    process.go(_close_and_register(world, process, held, fault, closed, done))
+    await asyncio.sleep(fault.duration)
+    for way in ways:
+        world.network.unblock(*way)
+    world.note(process, "the servers are there again")
+    await asyncio.wait([done], timeout=60.0)
+    for _ in range(5):
+        for each in closed:
+            world.judges.says_withdrawn(each)
+        await asyncio.sleep(1.0)
+
+
+async def _close_and_register(
+    world: World, process: Process, held: Held, fault: Fault, closed: list[Held], done: asyncio.Future[None]
+) -> None:
+    try:
+        for left in range(int(fault.dice * 100) % 4, -1, -1):
+            await process.unregister(held)
+            closed.append(held)
+            world.judges.says_withdrawn(held)
+            if left:
+                held = await process.register(held.claim, {"by": process.name, "left": left})
+                await asyncio.sleep(process.draw.uniform(0.0, fault.duration / 2))
+    finally:
+        world.machine.call_soon(_finish, done)
+
+
+OUTSIDE: Final = ("poison", "replace", "throttle", "grant", "disown", "lead late", "again")
+"""What servers of other makes, or in other states, do; they have worlds of their own."""
+
 FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
     {
         "cut": _cut,
@@ -438,6 +619,13 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "close": _close,
         "forge": _forge,
         "names away": _names_away,
+        "poison": _poison,
+        "replace": _replace,
+        "throttle": _throttle,
+        "grant": _grant,
+        "disown": _disown,
+        "lead late": _lead_late,
+        "again": _again,
     }
 )
 """What each kind does; it is over when the coroutine is."""

@@ -239,6 +239,24 @@ class Judges:
         )
         self._judge(judgement, held.name)
 
+    def says_withdrawn(self, held: Held) -> None:
+        """A registration was closed while its process stays: what it says of its node, now and later."""
+        if held.registration.withdrawn is not True or any(
+            other.claim == held.claim and not other.told for other in held.process.held
+        ):
+            return  # it promises nothing, or there is one to whom the node belongs
+        node = self.servers.node(held.claim.path)
+        owner = None if node is None else node.owner
+        self._judge(partial(check_withdrawn, withdrawn=True, sessions=held.process.sessions, owner=owner), held.name)
+
+    def synced(self, followed: Followed, path: str, czxid: int, who: str) -> None:
+        """A sync that began after *path* was made has returned."""
+        id = path.rpartition("/")[2]
+        node = self.servers.node(path)
+        seen = followed.view.snapshot.entries.get(id)
+        if node is not None and node.created == czxid and (seen is None or seen.czxid != czxid):
+            self.violated(Violated("Converged", f"{who}: sync() missed {path} of {czxid:#x}, written before it began"))
+
     # ------------------------------------------------------------ while it goes on
 
     def sample(self) -> None:
@@ -372,7 +390,9 @@ class Judges:
         process = self._of_session.get(session)
         if process is None:
             return None
-        return next((held.name for held in process.held if held.claim.path == path), None)
+        # One that was closed may have a successor, which the node is.
+        held = [each for each in process.held if each.claim.path == path]
+        return next((each.name for each in (*(one for one in held if not one.closed), *held)), None)
 
     def _lives(self, claimant: str) -> bool:
         return any(held.name == claimant and not held.told for process in self._living() for held in process.held)

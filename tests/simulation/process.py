@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 import aioregistry
-from aioregistry import Guard, Registration, RegistrationDisplaced, Resynced, ServiceInstance, Status, View
+from aioregistry import (
+    Guard,
+    HandleClosed,
+    Registration,
+    RegistrationDisplaced,
+    Resynced,
+    ServiceInstance,
+    Status,
+    View,
+)
 from aioregistry._discovery.view import CHANGES_KEPT, Changes
 from aioregistry._runtime import Endpoint, Runtime
 from tests.simulation.engine import Machine
@@ -328,7 +337,8 @@ class Process:
             if self._tasks:
                 await asyncio.wait(self._tasks)
         took = self.machine.boot() - began
-        for held in self.held:
+        closing = [held for held in self.held if not held.closed]
+        for held in closing:
             held.closed = True
             if self.stage is Stage.LEAVING:
                 self._hooks.closed(held, took, timeout)
@@ -355,14 +365,25 @@ class Process:
     # ------------------------------------------------------------ registrations
 
     async def _keep_registered(self, claim: Claim) -> None:
-        instance = ServiceInstance(claim.service, address="10.0.0.1", id=claim.id, payload={"by": self.name, "n": 0})
+        held = await self.register(claim, {"by": self.name, "n": 0})
+        if self.part.updates is not None:
+            await self._update(held, self.part.updates)
+
+    async def register(self, claim: Claim, payload: object) -> Held:
+        """Register once, without waiting for it to be listed."""
+        instance = ServiceInstance(claim.service, address="10.0.0.1", id=claim.id, payload=payload)
         registration = self.registry.register(instance, wait=False, on_displaced=claim.on_displaced)
         _ = await registration
         held = Held(claim, self, registration, self._hooks.number())
         self.held.append(held)
         self._hooks.note(self.name, f"registers {claim.path} as {held.name}, {claim.on_displaced}")
-        if self.part.updates is not None:
-            await self._update(held, self.part.updates)
+        return held
+
+    async def unregister(self, held: Held) -> None:
+        """Close a registration, within its time or not."""
+        held.closed = True
+        await held.registration.aclose()
+        self._hooks.note(self.name, f"closed {held.name}, withdrawn={held.registration.withdrawn}")
 
     async def _update(self, held: Held, longest: float) -> None:
         number = 0
@@ -375,6 +396,10 @@ class Process:
                 await held.registration.update(payload={"by": self.name, "n": number})
             except RegistrationDisplaced:
                 await asyncio.sleep(longest)
+            except HandleClosed:
+                if not held.closed:
+                    raise
+                return
 
     # ------------------------------------------------------------ views
 

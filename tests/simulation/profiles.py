@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from tests.simulation.faults import OUTSIDE
 from tests.simulation.world import ALL_KINDS, DEFAULT, Profile
 
 TWINS: Final = {"twin": 6, "rush": 2, "kill": 3, "leave": 3, "expire": 2, "partition": 2, "sleep": 1, "delete": 1}
@@ -41,7 +42,14 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
         "slow consumers": Profile(every=30.0, weights={"flood": 1}, processes=(2, 4), paces=(60.0, 0.0), services=1),
         # Servers that come and go with other data.
         "histories": Profile(
-            every=15.0, weights={**dict.fromkeys(ALL_KINDS, 1), "restart": 8, "wipe": 8, "roll back": 12}
+            every=15.0,
+            weights={
+                **dict.fromkeys(ALL_KINDS, 1),
+                **dict.fromkeys(OUTSIDE, 0),
+                "restart": 8,
+                "wipe": 8,
+                "roll back": 12,
+            },
         ),
         # The name server is away while everything else happens.
         "names": Profile(
@@ -56,6 +64,25 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                 "kill": 1,
                 "sleep": 1,
             },
+        ),
+        # Servers of other makes and in other states, while other things happen as well.
+        "outside": Profile(
+            length=60.0,
+            every=3.0,
+            weights={
+                **dict.fromkeys(OUTSIDE, 4),
+                "names away": 2,
+                "cut": 2,
+                "close": 2,
+                "forge": 2,
+                "kill": 1,
+                "leave": 2,
+                "twin": 1,
+                "change leader": 1,
+                "member down": 1,
+                "partition": 1,
+            },
+            sizes=(1, 3),
         ),
         # Members that lag, are cut off, and lead in turns.
         "ensemble": Profile(

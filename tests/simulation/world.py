@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from aioregistry._discovery.follower import AUDIT
 from aioregistry.server._server import Data
 from tests.simulation.engine import Engine, Machine, NothingWillHappen, TooBusy
-from tests.simulation.faults import FAULTS, Fault, drawn, living, strike
+from tests.simulation.faults import FAULTS, OUTSIDE, Fault, drawn, living, strike
 from tests.simulation.judges import Judges
 from tests.simulation.network import Network
 from tests.simulation.process import Claim, Hooks, Part, Process, Stage
@@ -25,8 +25,10 @@ from tests.support.checkers import Violated
 SETTLING: Final = 4.0
 """Session timeouts from the last fault to the quiet end: a roll-back that cannot be proven takes one and a half."""
 
-ALL_KINDS: Final = dict.fromkeys(FAULTS, 2) | {"wipe": 1, "roll back": 1, "cut": 4, "flood": 0, "names away": 0}
-"""A flood takes a second to compute; names that are away have worlds of their own."""
+APART: Final = {"flood": 0, "names away": 0, **dict.fromkeys(OUTSIDE, 0)}
+"""A flood takes a second to compute; names that are away and other servers' ways have worlds of their own."""
+
+ALL_KINDS: Final = dict.fromkeys(FAULTS, 2) | {"wipe": 1, "roll back": 1, "cut": 4} | APART
 
 
 @dataclass(frozen=True)
