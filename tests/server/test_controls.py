@@ -15,6 +15,7 @@ from tests.support.reasons import by_code
 from tests.support.wire import CREATED, DELETED, EPHEMERAL, Wire
 
 CONNECTION_LOSS = -4
+THROTTLED = -127
 
 
 class TestRestarting:
@@ -283,3 +284,51 @@ async def test_connections_of_a_simulation() -> None:
 def test_it_shows_what_it_is() -> None:
     assert repr(ZooKeeperServer(port=2181)) == "<ZooKeeperServer 127.0.0.1:2181 down>"
     assert ZooKeeperServer("::1", 2181).address == "[::1]:2181"
+
+
+class TestOtherServersWays:
+    async def test_an_offered_session_is_replaced_and_lives_on(
+        self, server: ZooKeeperServer, client: Wire, connect: Connect
+    ) -> None:
+        await client.create("/a", flags=EPHEMERAL)
+        server.replace_sessions()
+        fresh = await connect(server.address, session_id=client.session_id, password=client.password)
+        assert fresh.session_id not in (0, client.session_id)
+        assert await fresh.exists("/a") is not None
+        server.replace_sessions(False)
+        again = await connect(server.address, session_id=client.session_id, password=client.password)
+        assert again.session_id == client.session_id
+
+    async def test_everything_but_heartbeats_and_goodbyes_is_throttled(
+        self, server: ZooKeeperServer, client: Wire, other: Wire
+    ) -> None:
+        server.throttle()
+        for operation in (wire.create("/a"), wire.get_data("/"), wire.sync("/"), wire.multi([])):
+            assert (await client.reply(client.send(operation))).error == THROTTLED
+        await client.ping()
+        await other.close()
+        server.throttle(False)
+        assert await client.exists("/a") is None  # it was not applied
+        assert [session.id for session in server.live_sessions()] == [client.session_id]
+
+    @pytest.mark.parametrize("seconds", [0.001, 86400.0, (2**31 - 1) / 1000])
+    async def test_an_absurd_timeout_is_told_and_not_meant(
+        self, server: ZooKeeperServer, client: Wire, connect: Connect, seconds: float
+    ) -> None:
+        server.grant(seconds)
+        told = await connect(server.address)
+        assert told.timeout_ms == round(seconds * 1000)
+        assert {session.timeout_ms for session in server.live_sessions()} == {client.timeout_ms}
+        server.grant(None)
+        assert (await connect(server.address)).timeout_ms == client.timeout_ms
+
+    @pytest.mark.parametrize("seconds", [0.0, -1.0, 0.0001, 2**31 / 1000])
+    async def test_a_timeout_that_no_server_can_tell(self, server: ZooKeeperServer, seconds: float) -> None:
+        with pytest.raises(InvalidArgument, check=lambda error: error.field == "seconds"):
+            server.grant(seconds)
+
+    async def test_the_longest_request_may_change(self, server: ZooKeeperServer, client: Wire) -> None:
+        await client.create("/a", bytes(9000))
+        server.max_buffer = 8192
+        client.send(wire.create("/b", bytes(9000)))
+        await client.closed()

@@ -137,6 +137,15 @@ class TestLagging:
         await writer.create("/b")
         assert [(await reader.event()).path, (await reader.event()).path] == ["/a", "/b"]
 
+    async def test_a_leader_may_take_a_sync_for_a_read(self, patient: Ensemble, connect: Connect) -> None:
+        reader, writer = await connect(patient.leader.address), await connect(patient.followers[0].address)
+        patient.leader.lag(60.0, syncs=False)
+        await writer.create("/a")
+        await reader.sync()
+        assert await reader.exists("/a") is None
+        patient.leader.lag(60.0)
+        assert await silent(reader, reader.send(wire.sync("/")))
+
 
 class TestCutOff:
     async def test_it_answers_pings_and_stale_reads_only(self, patient: Ensemble, connect: Connect) -> None:

@@ -570,14 +570,17 @@ async def _again(world: World, fault: Fault) -> None:
 async def _close_and_register(
     world: World, process: Process, held: Held, fault: Fault, closed: list[Held], done: asyncio.Future[None]
 ) -> None:
+    changes = int(fault.dice * 100)
     try:
-        for left in range(int(fault.dice * 100) % 4, -1, -1):
+        for left in range(changes % 3, -1, -1):
             await process.unregister(held)
             closed.append(held)
             world.judges.says_withdrawn(held)
-            if left:
+            if any(other.claim == held.claim and not other.closed for other in process.held):
+                return  # another fault has registered it again
+            if left or changes % 2:
                 held = await process.register(held.claim, {"by": process.name, "left": left})
-                await asyncio.sleep(process.draw.uniform(0.0, fault.duration / 2))
+                await asyncio.sleep(process.draw.uniform(0.0, 1.0))
     finally:
         world.machine.call_soon(_finish, done)
 

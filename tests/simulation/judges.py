@@ -281,6 +281,10 @@ class Judges:
         for held in process.held:
             claims[held.name] = live = held.registration.status is Status.LIVE
             self._has_its_node(held, live=live, timeout=timeout)
+            displaced = held.registration.displaced
+            if displaced is not None and displaced.owner in process.sessions:
+                what = f"{held.name} was displaced by {displaced.owner:#x}, which was its own process' session"
+                self.violated(Violated("Published", what))
         for followed in process.followed:
             claims[f"{process.name} of {followed.service}"] = followed.view.fresh
         for who, claimed in claims.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -11,19 +12,21 @@ import pytest
 
 from aioregistry import SessionState, Status
 from aioregistry import _document as document
-from aioregistry._discovery import guard, mirror, view
+from aioregistry._discovery import barrier, guard, mirror, view
 from aioregistry._discovery.departures import Departures
 from aioregistry._discovery.follower import Follower
 from aioregistry._discovery.mirror import Mirror
+from aioregistry._errors import Throttled
 from aioregistry._markers import read_marker
-from aioregistry._protocol import Delete, EventKind, Exists, Multi
+from aioregistry._protocol import Delete, EventKind, Exists, Multi, Sync
 from aioregistry._registration import plan as plans
-from aioregistry._registration import worker
+from aioregistry._registration import remedies, worker
 from aioregistry._registration.handle import Registration
 from aioregistry._registration.plan import PLANS, Action, Goal, Sight
+from aioregistry._registration.remedies import REMEDIES, Remedy
 from aioregistry._registration.transactions import creation
 from aioregistry._registration.worker import Worker
-from aioregistry._session import backoff, connection, machine, supervisor
+from aioregistry._session import backoff, connection, isolation, machine, supervisor
 from tests.simulation.process import MachineRuntime
 from tests.simulation.profiles import TWINS
 from tests.simulation.world import Profile, World
@@ -230,6 +233,53 @@ def garbage_ends_the_following(patch: Patch) -> None:
     patch.setattr(mirror, "decode", decode_or_die)
 
 
+def nothing_is_convicted(patch: Patch) -> None:
+    patch.setattr(isolation.Isolation, "died", lambda self, *told, **how: {})
+
+
+def replaced_session_forgotten(patch: Patch) -> None:
+    left = machine._left
+
+    def left_and_forgotten(value: Any, *, lost_history: bool = False) -> Any:
+        known = value.earlier_ids
+        value, commands = left(value, lost_history=lost_history)
+        return value._replace(earlier_ids=() if lost_history else known), commands
+
+    patch.setattr(machine, "_left", left_and_forgotten)
+
+
+def throttled_means_refused(patch: Patch) -> None:
+    patch.setattr(remedies, "REMEDIES", MappingProxyType({**REMEDIES, Throttled: Remedy.REFUSED}))
+
+
+def numbers_as_they_come(patch: Patch) -> None:
+    patch.setattr(supervisor, "granted", lambda told, asked: told)
+    patch.setattr(supervisor, "paced", lambda timeout, asked: timeout)
+
+
+def gone_with_its_session(patch: Patch) -> None:
+    surely_gone = Worker._surely_gone
+
+    def gone_if_expired(self: Worker) -> bool:
+        return surely_gone(self) or self._writer in self._session.earlier_ids
+
+    patch.setattr(Worker, "_surely_gone", gone_if_expired)
+
+
+def sync_in_place_of_the_barrier(patch: Patch) -> None:
+    patch.setattr(barrier, "_MUST_FAIL", Sync("/"))
+
+
+def nothing_handed_over(patch: Patch) -> None:
+    hand_over = Worker.hand_over
+
+    def hand_over_nothing(self: Worker) -> Any:
+        hand_over(self)
+        return 0, deque()
+
+    patch.setattr(Worker, "hand_over", hand_over_nothing)
+
+
 @dataclass(frozen=True)
 class Mistake:
     guarantee: str
@@ -262,6 +312,13 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Withdrawn", withdrawn_without_looking, with_faults("leave", "partition")),
         Mistake("Legal", every_session_is_new, with_faults("cut")),
         Mistake("Contained", garbage_ends_the_following, with_faults("litter", "overwrite")),
+        Mistake("Published", nothing_is_convicted, with_faults("poison", every=15.0)),
+        Mistake("Published", replaced_session_forgotten, with_faults("replace")),
+        Mistake("Contained", throttled_means_refused, with_faults("throttle", "delete")),
+        Mistake("Bounded", numbers_as_they_come, with_faults("grant")),
+        Mistake("Withdrawn", gone_with_its_session, with_faults("disown", sizes=(1,))),
+        Mistake("Converged", sync_in_place_of_the_barrier, with_faults("lead late", sizes=(3,))),
+        Mistake("Withdrawn", nothing_handed_over, with_faults("again", sizes=(1,))),
     )
 }
 

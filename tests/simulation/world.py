@@ -25,6 +25,9 @@ from tests.support.checkers import Violated
 SETTLING: Final = 4.0
 """Session timeouts from the last fault to the quiet end: a roll-back that cannot be proven takes one and a half."""
 
+TURNS_TO_END: Final = 1_000_000
+"""Callbacks in which a world that went round in circles is put away."""
+
 APART: Final = {"flood": 0, "names away": 0, **dict.fromkeys(OUTSIDE, 0)}
 """A flood takes a second to compute; names that are away and other servers' ways have worlds of their own."""
 
@@ -141,6 +144,9 @@ class World:
                 self.engine.run(self.machine, self._whole())
             except (NothingWillHappen, TooBusy) as stuck:
                 self.judges.violated(Violated("Bounded", f"{type(stuck).__name__} {stuck}"))
+                self.engine.most_turns += TURNS_TO_END
+                with contextlib.suppress(NothingWillHappen, TooBusy):
+                    self.engine.run(self.machine, self._give_up())
         violations = self.judges.violations
         return Outcome(
             self.seed,
@@ -164,6 +170,15 @@ class World:
             sampling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sampling
+        await self._end()
+
+    async def _give_up(self) -> None:
+        """Leave nothing behind that the next world, or a test's end, would hear of."""
+        rest = asyncio.all_tasks(self.machine) - {asyncio.current_task()} - self._going_on.keys()
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)
         await self._end()
 
     async def _begin(self) -> None:
