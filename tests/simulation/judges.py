@@ -242,9 +242,9 @@ class Judges:
     def says_withdrawn(self, held: Held) -> None:
         """A registration was closed while its process stays: what it says of its node, now and later."""
         if held.registration.withdrawn is not True or any(
-            other.claim == held.claim and not other.told for other in held.process.held
+            other.claim == held.claim and other.number > held.number for other in held.process.held
         ):
-            return  # it promises nothing, or there is one to whom the node belongs
+            return  # it promises nothing, or it has a successor, who answers for the node
         node = self.servers.node(held.claim.path)
         owner = None if node is None else node.owner
         self._judge(partial(check_withdrawn, withdrawn=True, sessions=held.process.sessions, owner=owner), held.name)

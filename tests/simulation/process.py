@@ -37,6 +37,7 @@ GUARDS: Final = {"s1": Guard(hold=8.0, longest=12.0)}
 # (create, delete, setData, setACL, sync, check, multi, create2, the containers', the TTLs' …), and error codes that a
 # server gives by itself.
 _QUORUM: Final = frozenset({1, 2, 5, 7, 9, 13, 14, 15, 16, 19, 20, 21})
+_DELETE: Final = 2
 _GET_DATA: Final = 4
 _OWN_ERRORS: Final = frozenset({-5, -6, -8, -112, -118, -119, -127})
 _HEAD: Final = struct.Struct(">iii")
@@ -68,10 +69,10 @@ class Evidence(Tap):
         self._process = process
         self._greeting: float | None = None
         self._greeted = False
-        self._asked: dict[int, float] = {}
+        self._asked: dict[int, tuple[float, int]] = {}
         self._reads: dict[int, str] = {}
-        self._last_error = (0, 0)
-        """The last reply's xid and error."""
+        self._agreed = 0
+        """The xid of the last reply, of a registration, that the quorum has agreed on."""
 
     def sent(self, data: bytes) -> None:
         now = self._machine.boot()
@@ -82,7 +83,7 @@ class Evidence(Tap):
         while at < len(data):
             length, xid, opcode = _HEAD.unpack_from(data, at)
             if opcode in _QUORUM:
-                self._asked[xid] = now
+                self._asked[xid] = now, opcode
             elif opcode == _GET_DATA:
                 (size,) = struct.unpack_from(">i", data, at + 12)
                 self._reads[xid] = data[at + 16 : at + 16 + size].decode()
@@ -96,20 +97,23 @@ class Evidence(Tap):
                 (length,) = struct.unpack_from(">i", data, at)
             else:
                 length, xid, zxid, error = _REPLY.unpack_from(data, at)
-                sent = self._asked.pop(xid, None)
+                sent, opcode = self._asked.pop(xid, (None, 0))
                 if sent is not None and error not in _OWN_ERRORS:
                     self._process.evidence = max(self._process.evidence, sent)
+                    if opcode != _DELETE:
+                        self._agreed = xid
                 self._read(xid, zxid, b"" if error else data[at + _REPLY.size : at + 4 + length])
-                if xid > 0:
-                    self._last_error = (xid, error)
             at += 4 + length
 
     def _read(self, xid: int, zxid: int, found: bytes) -> None:
-        """A read behind a sync is as new as the quorum; the first of a node is what a claim goes by."""
+        """A read right behind what the quorum agreed on is as new as that; the first of a node is what a claim goes by.
+
+        Reads of views come behind other reads, or behind a barrier, which is a deletion.
+        """
         path = self._reads.pop(xid, None)
         if path is None:
             return
-        if self._last_error == (xid - 1, 0):
+        if self._agreed == xid - 1:
             self._process.first_sights.setdefault(path, zxid)
         if found:
             (size,) = _SIZE.unpack_from(found)
@@ -372,6 +376,7 @@ class Process:
     async def register(self, claim: Claim, payload: object) -> Held:
         """Register once, without waiting for it to be listed."""
         instance = ServiceInstance(claim.service, address="10.0.0.1", id=claim.id, payload=payload)
+        self.first_sights.pop(claim.path, None)  # it is another claim than that of who was closed before
         registration = self.registry.register(instance, wait=False, on_displaced=claim.on_displaced)
         _ = await registration
         held = Held(claim, self, registration, self._hooks.number())
