@@ -9,6 +9,7 @@ import pytest
 
 import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance, Status, View
+from aioregistry._registration.worker import SESSIONS_KEPT
 from aioregistry.server import Ensemble, ZooKeeperServer
 
 TIMEOUT = 20.0
@@ -187,3 +188,21 @@ async def test_a_leader_that_calls_a_session_expired_and_never_commits_it(lag: f
         await until(lambda: registration.withdrawn is True)
         await view.sync(TIMEOUT)
         assert len(view.snapshot) == 0
+
+
+async def test_many_sessions_that_wrote_nothing_do_not_hide_the_one_that_did() -> None:
+    """A server that is overloaded, and replaces sessions, grants one after the other and lets the first live on."""
+    async with ZooKeeperServer() as server, aioregistry.connect(server.address) as owner:
+        registration = await owner.register(ME)
+        first = owner.session.id
+        server.replace_sessions()
+        server.grant(0.2)  # so that it connects again soon
+        server.throttle()
+        server.drop()
+        await until(lambda: len(server.live_sessions()) > 2 * SESSIONS_KEPT)
+        server.throttle(False)
+        await until(lambda: registration.status in (Status.LIVE, Status.DISPLACED))
+        assert registration.status is Status.LIVE
+        assert owner.session.id != first
+        (owned,) = (node.owner for path, node in server.tree.nodes.items() if path.endswith(ME.id))
+        assert owned == owner.session.id
