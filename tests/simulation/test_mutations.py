@@ -245,7 +245,14 @@ def replaced_session_forgotten(patch: Patch) -> None:
         value, commands = left(value, lost_history=lost_history)
         return value._replace(earlier_ids=() if lost_history else known), commands
 
+    planned = Worker._planned
+
+    def planned_and_forgotten(self: Worker, sight: Any) -> Action:
+        self._written_here.clear()  # a registration knows by itself, too
+        return planned(self, sight)
+
     patch.setattr(machine, "_left", left_and_forgotten)
+    patch.setattr(Worker, "_planned", planned_and_forgotten)
 
 
 def throttled_means_refused(patch: Patch) -> None:
