@@ -35,8 +35,8 @@ from aioregistry.integrations.aiohttp import (
 from aioregistry.integrations.membership import Hosting, hosting
 from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integrations.aiohttp_serving import SERVICE
-from tests.integrations.load import ROOT, TIMEOUT, ServerProcess
+from tests.frameworks.aiohttp_serving import SERVICE
+from tests.frameworks.load import ROOT, TIMEOUT, ServerProcess
 
 URL = f"http://{SERVICE}.registry/work"
 CONSUMERS = 3  # of each kind and method
@@ -55,7 +55,7 @@ async def seen(observer: Registry) -> AsyncIterator[View[Any]]:
 
 
 def serving(servers: str, server: str, loop: str, **environment: str) -> ServerProcess:
-    arguments = ("-W", "error", "-m", "tests.integrations.aiohttp_serving", server, loop)
+    arguments = ("-W", "error", "-m", "tests.frameworks.aiohttp_serving", server, loop)
     return ServerProcess(*arguments, ZOOKEEPER=servers, **environment)
 
 

@@ -1,4 +1,4 @@
-"""A server on aiohttp, as its own process: `python -m tests.integrations.aiohttp_serving SERVER LOOP`."""
+"""A server on aiohttp, as its own process: `python -m tests.frameworks.aiohttp_serving SERVER LOOP`."""
 
 from __future__ import annotations
 

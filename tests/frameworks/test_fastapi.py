@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, WebSocket
 from aioregistry import Registry, ServiceInstance, View
 from aioregistry.integrations.fastapi import Membership, lifespan, membership, readiness, registry, view
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integrations.load import TIMEOUT, served
+from tests.frameworks.load import TIMEOUT, served
 
 
 class User(msgspec.Struct):

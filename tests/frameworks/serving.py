@@ -1,5 +1,5 @@
-"""A server of a service, as its own process: `python -m tests.integrations.serving SERVER LOOP`, or
-`uvicorn --factory tests.integrations.serving:app`; what it is a member of comes by the environment.
+"""A server of a service, as its own process: `python -m tests.frameworks.serving SERVER LOOP`, or
+`uvicorn --factory tests.frameworks.serving:app`; what it is a member of comes by the environment.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ from aioregistry.integrations.membership import Hosting, Membership, Readiness, 
 from aioregistry.integrations.starlette import lifespan
 from aioregistry.integrations.uvicorn import Server, run
 from aioregistry.testing._ports import ReservedPort
-from tests.integrations.load import ROOT, TIMEOUT
-from tests.integrations.serving import SERVICE
+from tests.frameworks.load import ROOT, TIMEOUT
+from tests.frameworks.serving import SERVICE
 
 HERE = "127.0.0.1"
 ELSEWHERE = "192.0.2.7"  # of no machine (RFC 5737)
@@ -449,7 +449,7 @@ async def process(servers: str, *arguments: str, fd: str = "", **environment: st
         await started.communicate()
 
 
-UVICORN = ("-m", "uvicorn", "--factory", "tests.integrations.serving:app")
+UVICORN = ("-m", "uvicorn", "--factory", "tests.frameworks.serving:app")
 
 
 def by_uvicorn(port: int) -> tuple[str, ...]:
@@ -461,8 +461,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...] | None, dict[str, str]]] = {
     "uvicorn, wait": (None, {"WAIT": "yes"}),
     "uvicorn, slow": (None, {"STARTUP": "0.5"}),
     "uvicorn, slow, wait": (None, {"STARTUP": "0.5", "WAIT": "yes"}),
-    "aiohttp": (("-m", "tests.integrations.aiohttp_serving", "plain", "asyncio"), {}),
-    "aiohttp, drained": (("-m", "tests.integrations.aiohttp_serving", "drained", "asyncio"), {}),
+    "aiohttp": (("-m", "tests.frameworks.aiohttp_serving", "plain", "asyncio"), {}),
+    "aiohttp, drained": (("-m", "tests.frameworks.aiohttp_serving", "drained", "asyncio"), {}),
 }
 
 
@@ -528,7 +528,7 @@ async def test_a_unix_socket_behind_a_proxy(
 
 async def test_run_ends_where_nobody_listens_on_the_port(servers: str, view: View[Any], port: int) -> None:
     with ReservedPort() as other:
-        arguments = ("-m", "tests.integrations.serving", "drained", "asyncio")
+        arguments = ("-m", "tests.frameworks.serving", "drained", "asyncio")
         async with process(servers, *arguments, PORT=str(other.number), PUBLISHED=str(port)) as serving:
             assert serving.stderr is not None
             told = (await serving.stderr.read()).decode().splitlines()

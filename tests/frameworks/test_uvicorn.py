@@ -20,8 +20,8 @@ from aioregistry.integrations.starlette import lifespan
 from aioregistry.integrations.uvicorn import Server, run
 from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integrations.load import TIMEOUT, Load, ServerProcess
-from tests.integrations.serving import SERVICE
+from tests.frameworks.load import TIMEOUT, Load, ServerProcess
+from tests.frameworks.serving import SERVICE
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def view(servers: str) -> AsyncIterator[View[Any]]:
 
 def serving(servers: str, framework: str, *arguments: str, **environment: str) -> ServerProcess:
     return ServerProcess(
-        *("-W", "error", "-m", "tests.integrations.serving", *arguments),
+        *("-W", "error", "-m", "tests.frameworks.serving", *arguments),
         ZOOKEEPER=servers, FRAMEWORK=framework, **environment,
     )  # fmt: skip
 
@@ -110,7 +110,7 @@ async def test_one_worker_is_listed_for_all(servers: str, view: View[Any]) -> No
 
 def workers(servers: str, mode: str) -> ServerProcess:
     return ServerProcess(
-        *("-m", "uvicorn", "--factory", "tests.integrations.serving:app", "--host", "127.0.0.1", "--port", "PORT"),
+        *("-m", "uvicorn", "--factory", "tests.frameworks.serving:app", "--host", "127.0.0.1", "--port", "PORT"),
         *("--workers", "2"),
         ZOOKEEPER=servers, FRAMEWORK="starlette", WORKERS=mode, DRAIN="0.2",
     )  # fmt: skip
@@ -120,7 +120,7 @@ def workers(servers: str, mode: str) -> ServerProcess:
 async def test_told_to_end_while_it_waits_for_zookeeper(proxy: ZooKeeperProxy, arguments: tuple[str, ...]) -> None:
     proxy.silence()
     async with ServerProcess(
-        *("-m", "uvicorn", "--factory", "tests.integrations.serving:app", "--host", "127.0.0.1", "--port", "PORT"),
+        *("-m", "uvicorn", "--factory", "tests.frameworks.serving:app", "--host", "127.0.0.1", "--port", "PORT"),
         *arguments,
         ZOOKEEPER=proxy.address, FRAMEWORK="starlette", WAIT="yes", CONNECT_TIMEOUT="3600",
     ) as server:  # fmt: skip
@@ -187,4 +187,4 @@ def test_a_server_that_says_nothing_and_never_started_is_one_too(monkeypatch: py
 @pytest.mark.parametrize(("option", "value"), [("workers", 2), ("reload", True)])
 def test_processes_of_uvicorns_own_are_refused(option: str, value: object) -> None:
     with pytest.raises(InvalidArgument, match=f"{option}={value}"):
-        run("tests.integrations.serving:app", **{option: value})
+        run("tests.frameworks.serving:app", **{option: value})

@@ -23,7 +23,7 @@ from aioregistry.integrations.aiohttp import (
     _check_pools,
     member,
 )
-from tests.integrations.peers import Manner, Peer, black_hole, service, until
+from tests.frameworks.peers import Manner, Peer, black_hole, service, until
 from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from aioregistry import Registry
-from tests.integrations.load import ROOT, TIMEOUT, ServerProcess
+from tests.frameworks.load import ROOT, TIMEOUT, ServerProcess
 
 APPLICATION = re.compile(r"^```python\n((?:(?!^```).)*^    run\(app,(?:(?!^```).)*)^```$", re.MULTILINE | re.DOTALL)
 

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 from aioregistry import InvalidArgument, Registry, ServiceInstance, UsageError
 from aioregistry.integrations.starlette import Membership, lifespan, membership, readiness, registry, view
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integrations.load import TIMEOUT, served
+from tests.frameworks.load import TIMEOUT, served
 
 
 async def users(request: Request) -> JSONResponse:

@@ -20,7 +20,7 @@ from aioregistry.integrations._lanes import MOST_NAMES, Lanes, name_of
 from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
-from tests.integrations.peers import Manner, Peer, service, until
+from tests.frameworks.peers import Manner, Peer, service, until
 from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import AUTHORITY, TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer

@@ -19,7 +19,7 @@ from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.integrations.httpx import RegistryTransport
 from aioregistry.integrations.httpx2 import RegistryTransport as RegistryTransport2
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integrations.peers import Manner, Peer, service, until
+from tests.frameworks.peers import Manner, Peer, service, until
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
