@@ -426,6 +426,7 @@ class Registry(Handle):
         # The end of the session takes what could not be withdrawn in time: a withdrawal too, once it is answered. So it
         # has its third of the time, also where a busy process has used up the rest.
         patience = whole * 2 / 3
+        self._discovery.close_by(deadline)
         # Whoever is entering a handle is told by the end of the session.
         registrations = [handle for handle in self._registrations.values() if handle._is_open]
         for number, registration in enumerate(registrations):

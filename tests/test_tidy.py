@@ -35,6 +35,8 @@ ROOMS: dict[str, set[str]] = {
     "handles": {"errors", "runtime", "anyio"},
     # What can repeat is logged in one way by all rooms.
     "incidents": set(),
+    # Numbers of peers are bounded in one place.
+    "bounds": set(),
     "incident_log": {"incidents", "runtime"},
     "paths": {"errors"},
     # What an instance is made of and read from: what its address may be, JSON that cannot be changed, the classes of
@@ -53,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
     # own requests too: those of the verbs and recipes of `registry.client`.
     "session": {
-        *("foreign", "errors", "reasons", "streams", "incident_log", "paths", "protocol", "runtime"),
+        *("bounds", "foreign", "errors", "reasons", "streams", "incident_log", "paths", "protocol", "runtime"),
         *("anyio", "aiozk.protocol"),
     },
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
@@ -78,6 +80,7 @@ ROOMS: dict[str, set[str]] = {
     "balancing": {"foreign", "errors", "addresses", "model"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
+        "bounds",
         "foreign",
         "errors",
         "reasons",

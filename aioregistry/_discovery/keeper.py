@@ -356,19 +356,20 @@ class Keeper:
         if self._writing is None and self._resting is None:
             self._write()
 
-    async def aclose(self) -> None:
-        """Write the last state, if there was any, within three seconds."""
+    async def aclose(self, patience: float = LAST_WRITE) -> None:
+        """Write the last state, if there was any, within *patience* seconds, and three at most."""
         self._closing = True
         if self._resting is not None:
             self._resting.cancel()
         if self._began is None:
             return
-        with anyio.move_on_after(LAST_WRITE) as scope:
+        patience = min(max(patience, 0.0), LAST_WRITE)
+        with anyio.move_on_after(patience) as scope:
             await self._written_what_is_under_way()
             self._write()
             await self._written_what_is_under_way()
         if scope.cancelled_caught:
-            self._failed("was not written", TimeoutError(f"the disk did not answer within {LAST_WRITE:g} s"))
+            self._failed("was not written", TimeoutError(f"the disk did not answer within {patience:.3g} s"))
 
     async def _written_what_is_under_way(self) -> None:
         if self._writing is not None:

@@ -158,7 +158,7 @@ def _entry(service: str, line: bytes, number: int) -> Entry[Any]:
         node = _decode_line(line)
         instance = decode(bytes(node.instance), name=service, id=node.id or None)
     except InvalidInstance as error:
-        raise Damaged(f"its checksum matches, and line {number} holds no instance: {error}") from error
+        raise Damaged(f"its checksum matches, and line {number} holds no instance") from error
     except _UNREADABLE as error:
         raise Damaged(f"its checksum matches, and line {number} holds no entry of a snapshot") from error
     return Entry(instance, node.owner, node.czxid, node.mzxid, node.version, node.created, node.modified)

@@ -32,6 +32,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from aioregistry._bounds import moment
 from aioregistry._document import decode
 from aioregistry._errors import InvalidInstance, NoNode, PoisonRequest, ServerError
 from aioregistry._model import Added, Difference, Entry, Invalid, Removed, Updated
@@ -388,10 +389,10 @@ class Mirror:
         except InvalidInstance as error:
             reason = error.reason if data or not children else f"{error.reason}: is {self.name}/{name} a service?"
             return Invalid(name, reason, owner, czxid, mzxid)
-        created = ctime / 1000
+        created = moment(ctime)
         if mzxid == czxid:  # never changed: sharing what is equal saves 56 bytes an instance
             return Entry(instance, owner, czxid, czxid, version, created, created)
-        return Entry(instance, owner, czxid, mzxid, version, created, mtime / 1000)
+        return Entry(instance, owner, czxid, mzxid, version, created, moment(mtime))
 
     def _show(self, name: str, node: _Node | None, zxid: int) -> None:
         if self.synced:
@@ -483,10 +484,10 @@ def _is_of(known: _Node, stat: Stat) -> bool:
     Within one history its zxids would do. A history that was lost and has overtaken what was seen of it cannot be told
     from one that went on, and there other nodes may have got the same: their owner or their time of birth differs.
     """
-    born = known.created if isinstance(known, Entry) else stat.ctime / 1000
+    born = known.created if isinstance(known, Entry) else moment(stat.ctime)
     return (known.mzxid, known.czxid, known.owner, born) == (
         stat.mzxid,
         stat.czxid,
         stat.ephemeral_owner,
-        stat.ctime / 1000,
+        moment(stat.ctime),
     )

@@ -99,6 +99,7 @@ class Discovery:
         self._strategy = strategy
         self._barrier = Barrier(session)
         self._names: ServiceNames | None = None
+        self._closes_by = math.inf
         self._followers: dict[str, Follower] = {}
         self._kept_at: weakref.WeakValueDictionary[os.PathLike[str], View[Any]] = weakref.WeakValueDictionary()
 
@@ -130,6 +131,14 @@ class Discovery:
     def watch_services(self) -> Stream[tuple[str, ...]]:
         """Return a stream of the sorted names of all services: the present ones first, latest wins."""
         return self._service_names().stream()
+
+    def close_by(self, deadline: float) -> None:
+        """Let views that are closed from now on take no longer than until *deadline*, by the loop's clock."""
+        self._closes_by = deadline
+
+    def patience(self) -> float:
+        """Return how many seconds a view that is closed now may take."""
+        return self._closes_by - asyncio.get_running_loop().time()
 
     async def aclose(self) -> None:
         """End every view's streams, and follow nothing any more."""
@@ -499,7 +508,7 @@ class View(Handle, Generic[P]):
         follower.detach(self)
         self.end(None)
         if self._keeper is not None:
-            await self._keeper.aclose()
+            await self._keeper.aclose(self._discovery.patience())
         await self._released(follower)
 
     async def _released(self, follower: Follower) -> None:

@@ -14,7 +14,10 @@ from aiozk.protocol.request import Request
 
 from aioregistry import _foreign as foreign
 from aioregistry._errors import (
+    BadVersion,
     ConnectionLost,
+    NoAuth,
+    NoNode,
     PoisonRequest,
     ProtocolError,
     RegistryError,
@@ -28,6 +31,7 @@ from aioregistry._protocol import (
     WRITE_OPCODES,
     Connect,
     ConnectReply,
+    Delete,
     Exists,
     FrameDecoder,
     Reply,
@@ -64,6 +68,10 @@ _EVIDENT = WRITE_OPCODES | {Sync.opcode}
 # Errors that a server gives by itself, without asking its leader: unimplemented, marshalling, bad arguments,
 # throttled, session expired or moved, not read-only.
 _LOCAL_ERRORS = frozenset({-5, -6, -8, -112, -118, -119, -127})
+
+# In the place of a sync, on a server that hangs up on those: the quorum decides about it, too, and nothing changes.
+_BARRIER = Delete("/aioregistry-barrier", version=0x7FFF_FFFF)
+_PASSED = (NoNode, NoAuth, BadVersion)
 
 
 class _Pending(NamedTuple, Generic[T]):
@@ -178,6 +186,8 @@ class Connection(asyncio.Protocol):
             return future
         apart = False
         if self._isolation is not None and self._isolation.suspects:
+            if isinstance(request, Sync) and self._isolation.excludes(Sync.opcode, self._runtime.monotonic()):
+                return self._submit_barrier(future, request, answered)
             try:
                 apart = self._isolation.apart(Sent(request, len(payload)), self._runtime.monotonic())
             except PoisonRequest as error:
@@ -188,6 +198,26 @@ class Connection(asyncio.Protocol):
             self._release_held()
         else:
             self._queue(pending, payload)
+        return future
+
+    def _submit_barrier(
+        self, future: asyncio.Future[Reply[Any]], sync: Any, answered: Answered | None
+    ) -> asyncio.Future[Reply[Any]]:
+        """Answer *sync* by a write that must fail: it says as much, and heartbeats and observations go on."""
+
+        def passed(answer: asyncio.Future[Reply[Any]]) -> None:
+            error = answer.exception()
+            if future.done():  # whoever waited was cancelled
+                return
+            if isinstance(error, _PASSED):
+                future.set_result(Reply(error.zxid, sync.path))
+            else:
+                assert isinstance(error, RegistryError), "a write with this version succeeds nowhere"
+                fail(future, error)
+            if answered is not None:
+                answered(future)
+
+        _ = self.submit(_BARRIER, passed)
         return future
 
     def _queue(self, pending: _Pending[Any], payload: bytes) -> None:
@@ -410,7 +440,10 @@ class Connection(asyncio.Protocol):
         for number, pending in enumerate(chain(self._pending, *self._aside.values())):
             maybe_applied = number < sent and pending.request.opcode in WRITE_OPCODES
             if not pending.future.done():
-                cause = error or self._convicted.get(number) or self._lost(maybe_applied=maybe_applied)
+                convicted = self._convicted.get(number)
+                if isinstance(pending.request, Sync):
+                    convicted = None  # asked again it is answered, by a barrier
+                cause = error or convicted or self._lost(maybe_applied=maybe_applied)
                 fail(pending.future, cause, pending.answered)
         held, self._held = self._held, deque()
         for pending, _, _ in held:

@@ -107,6 +107,11 @@ class Isolation:
         """Whether an operation was convicted, and none of it was answered since."""
         return opcode in self._operations
 
+    def excludes(self, opcode: int, now: float) -> bool:
+        """Return whether no request of an operation is to be sent at *now*, for one that was convicted."""
+        _, conviction = self._operations.get(opcode, (0, None))
+        return conviction is not None and now < conviction.until
+
     def apart(self, sent: Sent, now: float) -> bool:
         """Return whether the request is to be sent apart from others; raises PoisonRequest where it is not to be sent.
 

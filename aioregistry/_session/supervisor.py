@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar, overload
 from aiozk.protocol.request import Request
 
 from aioregistry import _foreign as foreign
+from aioregistry._bounds import granted, paced
 from aioregistry._errors import (
     TRANSIENT,
     AuthenticationFailed,
@@ -65,7 +66,6 @@ from aioregistry._streams import Source, Stream
 
 from .attempts import Attempt, AttemptOutcome, Attempts, told
 from .backoff import attempt_deadline, handshake_deadline, retry_delay, throttled_patience, throttled_pause
-from .bounds import granted, paced
 from .connection import Answered, Connection, fail
 from .dialer import Dialer
 from .hosts import Hosts

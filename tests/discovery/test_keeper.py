@@ -643,6 +643,16 @@ async def test_a_disk_that_does_not_answer_holds_up_closing_for_a_moment_only(
     await until(lambda: scene.kept == ["a"], seconds=DEADLINE)
 
 
+async def test_closing_takes_no_longer_than_its_caller_has(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    scene.start()
+    await until(lambda: gate.writing, seconds=DEADLINE)
+    await scene.keeper.aclose(0.02)
+    assert scene.failures == ["the disk did not answer within 0.02 s"]
+    gate.open.set()
+    await until(lambda: not gate.writing, seconds=DEADLINE)
+
+
 async def test_what_cannot_be_written_is_one_warning_and_tried_with_the_next_change(
     scene: Scene, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -178,8 +178,8 @@ HEAD, ONE = lines_of(to_bytes(kept(chat("a"))))
         (resealed([HEAD, b"nonsense"]), "line 3 holds no entry"),
         (resealed([HEAD, b""]), "line 3 holds no entry"),
         (resealed([HEAD, ONE.replace(b'"owner":', b'"lender":')]), "line 3 holds no entry"),
-        (resealed([HEAD, ONE.replace(b'"name":"chat"', b'"name":"mail"')]), "'mail'"),
-        (resealed([HEAD, ONE.replace(b'"port":7000', b'"port":2147483648')]), "line 3 holds no instance: .*port"),
+        (resealed([HEAD, ONE.replace(b'"name":"chat"', b'"name":"mail"')]), "line 3 holds no instance$"),
+        (resealed([HEAD, ONE.replace(b'"port":7000', b'"port":2147483648')]), "line 3 holds no instance$"),
         (resealed([HEAD, ONE.replace(b'"payload":null', b'"payload":"\xff"')]), "line 3 holds no"),
     ],
 )

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from aioregistry._bounds import LATEST
 from aioregistry._discovery.mirror import SERVICE, FindService, ListNames, Mirror, News, Pace, Question, ReadNodes
 from aioregistry._document import encode
 from aioregistry._errors import NoAuth, NoNode
@@ -145,6 +146,16 @@ def test_a_node_of_another_history_has_another_owner_or_was_born_at_another_time
     news = resync(mirror, {"a": (document("a", payload="new"), other)}, zxid=12)
     assert [(type(change), change.instance.payload) for change in news.changes] == [(Updated, "new")]
     assert mirror.entries["a"].owner == other.ephemeral_owner
+
+
+@pytest.mark.parametrize(("given", "taken"), [(-1, 0.0), (-(2**63), 0.0), (2**63 - 1, LATEST), (1500, 1.5)])
+def test_times_of_nodes_are_those_of_a_calendar(given: int, taken: float) -> None:
+    seen = stat(3)._replace(ctime=given, mtime=given, mzxid=4)
+    mirror = synced({"a": (document("a"), seen)})
+    assert (mirror.entries["a"].created, mirror.entries["a"].modified) == (taken, taken)
+    mirror.event(EventKind.DATA_CHANGED, "a")
+    read(mirror, (document("a"), seen), zxid=12)
+    assert mirror.take_news() is None
 
 
 def test_versions_are_no_identity() -> None:

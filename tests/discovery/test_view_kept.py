@@ -7,6 +7,7 @@ import contextlib
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -607,3 +608,21 @@ async def test_where_nothing_can_be_kept_is_refused_at_once(keep: Any, found: Di
     with pytest.raises(InvalidArgument) as raised:
         _ = found.view("chat", keep=keep)
     assert (raised.value.field, raised.value.value) == ("keep", keep)
+
+
+async def test_a_disk_that_hangs_takes_no_more_than_closing_has(
+    found: Discovery, service: Service, session: DiscoverySession, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry's ``close_timeout`` is one bound for all that is closed."""
+    go_on = threading.Event()
+    monkeypatch.setattr(keeper.KeptFile, "write", lambda self, data: go_on.wait(60))
+    session.connect()
+    view = await found.view("chat", keep=path)
+    found.close_by(asyncio.get_running_loop().time() + 0.05)
+    try:
+        async with asyncio.timeout(keeper.LAST_WRITE / 2):
+            await view.aclose()
+    finally:
+        go_on.set()
+    reasons = [fields["reason"] for name, fields in session.emitted if name == "discovery.keep_failed"]
+    assert [str(reason).startswith("the disk did not answer within") for reason in reasons] == [True]

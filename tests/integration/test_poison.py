@@ -18,8 +18,8 @@ from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
 T = 6.0
-CREATE2, MULTI, CREATE_CONTAINER, ADD_WATCH, MULTI_READ, GET_DATA, SET_WATCHES, SET_WATCHES2, SET_DATA = (
-    *(15, 14, 19, 106, 22, 4, 101, 105, 5),
+CREATE2, MULTI, CREATE_CONTAINER, ADD_WATCH, MULTI_READ, GET_DATA, SET_WATCHES, SET_WATCHES2, SET_DATA, SYNC = (
+    *(15, 14, 19, 106, 22, 4, 101, 105, 5, 9),
 )
 
 
@@ -187,6 +187,28 @@ class TestServersThatHangUp:
             await registration.update(payload="news")
             await view.wait_for(lambda snapshot: snapshot["a"].payload == "news", timeout=DEADLINE)
             assert registry.session.generation < 30
+
+    async def test_on_sync(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
+        """A write that must fail says as much as a sync: heartbeats, registrations and views go on by that."""
+        async with (
+            aioregistry.connect(frames.address, session_timeout=3.0) as registry,
+            bystanders(registry) as well,
+        ):
+            frames.filter = refusing(SYNC)
+            async with asyncio.timeout(2 * DEADLINE):
+                generation = registry.session.generation
+                while registry.session.generation == generation or not well():  # the next heartbeat costs it
+                    await asyncio.sleep(0.01)
+                async with registry.register(instance_of("chat")) as registration, registry.discover("chat") as view:
+                    assert set(await view.sync()) == {"a"}
+                    assert registration.status is Status.LIVE
+                generation, age = registry.session.generation, 0.0
+                while registry.session.generation == generation and age < 4.0:  # seconds: of several heartbeats
+                    await asyncio.sleep(0.5)
+                    age += 0.5
+                    if registry.session.generation == generation:
+                        assert well(), registry.session
+                assert registry.session.generation < 12
 
     async def test_on_containers_and_markers(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
         frames.filter = refusing(CREATE_CONTAINER, MULTI)

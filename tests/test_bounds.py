@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioregistry._bounds import LONGEST_GRANTED, PACED, SHORTEST_GRANTED, granted, paced
 from aioregistry._session import SessionState
-from aioregistry._session.bounds import LONGEST_GRANTED, PACED, SHORTEST_GRANTED, granted, paced
 from tests.session.simulation import World, simulated
 from tests.session.test_supervisor import T, client_of
 

@@ -1,14 +1,15 @@
-"""Numbers that a server gives, and what is made of those that cannot be meant. Pure.
+"""Numbers that a server gives, and what is made of those that cannot be meant: one table for all rooms. Pure.
 
 A number from the wire is never used as it came where a wrong one would do harm. What has no place here is bounded where
-it is read: lengths and counts by the bytes that are there (``_protocol/jute.py``), frames by ``_MAX_FRAME``.
+it is read: lengths and counts by the bytes that are there (``_protocol/jute.py``), frames by ``_MAX_FRAME``,
+the numbers of documents by what Java's readers take (``_document/scalars.py``).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LONGEST_GRANTED", "PACED", "SHORTEST_GRANTED", "granted", "paced"]
+__all__ = ["LATEST", "LONGEST_GRANTED", "PACED", "SHORTEST_GRANTED", "granted", "moment", "paced"]
 
 SHORTEST_GRANTED: Final = 0.2
 """Seconds. A server grants two ticks at least, and none ticks every few milliseconds: heartbeats at a third of less are
@@ -22,6 +23,10 @@ PACED: Final = 1.5
 """Seconds. Pauses between rounds of connecting are a twelfth of the timeout at most: of a timeout below this they would
 be no pauses, and a server that grants little and hangs up would be asked hundreds of times a second."""
 
+LATEST: Final = 253_402_300_799.0
+"""Seconds since the epoch: the last of the year 9999, beyond which no calendar shows them. The times of a node come
+from the clock of whichever server led when it was written."""
+
 
 def granted(seconds: float, requested: float) -> float:
     """Return the session timeout to count with, where *requested* seconds were asked for and *seconds* granted."""
@@ -31,3 +36,8 @@ def granted(seconds: float, requested: float) -> float:
 def paced(timeout: float, requested: float) -> float:
     """Return the timeout by which pauses between rounds are reckoned."""
     return max(timeout, min(PACED, requested))
+
+
+def moment(milliseconds: int) -> float:
+    """Return a time that a server gives as seconds since the epoch: never before it, nor after :data:`LATEST`."""
+    return min(max(milliseconds, 0) / 1000, LATEST)
