@@ -15,10 +15,10 @@ Without a running loop it is raised at once.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
-__all__ = ["ForeignError", "call", "shown", "traced"]
+__all__ = ["ForeignError", "call", "shown", "traced", "wait"]
 
 A = ParamSpec("A")
 R = TypeVar("R")
@@ -40,6 +40,22 @@ def call(function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
     """
     try:
         return function(*args, **kwargs)
+    except BaseException as error:
+        ending = _ending(error)
+        if ending is not None:
+            _end_process(ending)
+        raise ForeignError(error) from error
+
+
+async def wait(function: Callable[[], Awaitable[R]]) -> R:
+    """Return what the async *function* returns; run in a task of its own, which nothing that it raises ends otherwise.
+
+    Raises:
+        ForeignError: it raised, anything, or what it returned cannot be awaited; chained to that. A cancelled task ends
+            so, too, when *function* ends by the cancellation.
+    """
+    try:
+        return await function()
     except BaseException as error:
         ending = _ending(error)
         if ending is not None:

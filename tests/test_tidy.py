@@ -58,6 +58,8 @@ ROOMS: dict[str, set[str]] = {
         *("bounds", "foreign", "errors", "reasons", "streams", "incident_log", "paths", "protocol", "runtime"),
         *("anyio", "aiozk.protocol"),
     },
+    # A check dials by addresses and look-ups as the session does, and says why it failed in the same words.
+    "health": {"foreign", "errors", "reasons", "runtime", "handles", "incident_log", "addresses"},
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {
         *(
@@ -125,7 +127,7 @@ ROOMS: dict[str, set[str]] = {
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
 PURE_MODULES = {
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
-    *("plan", "reach", "mirror", "guard", "kept"),
+    *("plan", "reach", "table", "mirror", "guard", "kept"),
     *("tree", "acl", "sessions", "profiles"),
 }
 PURE_ROOMS = {"balancing"}

@@ -337,3 +337,41 @@ def check_contained(
         raise Violated("Contained", f"{len(shown)} secrets are shown")
     if lost:
         raise Violated("Contained", f"lost by it: {lost!r}")
+
+
+# ---------------------------------------------------------------- Truthful
+
+
+def check_truthful(
+    *,
+    enabled: Sequence[tuple[float, bool]],
+    successes: Sequence[float],
+    until: float,
+    interval: float,
+    timeout: float,
+    fall: int,
+    publishing: float = 0.0,
+) -> None:
+    """What is published as enabled passed its check within ``interval`` × ``fall`` + ``timeout``.
+
+    Args:
+        enabled: what was published, and from when on, in order.
+        successes: when each run that passed was begun, in order.
+        until: the end of what was seen.
+        interval: of the check, in seconds.
+        timeout: of the check, in seconds.
+        fall: of the check.
+        publishing: seconds that it may take beside, from the result to the document.
+    """
+    bound = interval * fall + timeout + publishing
+    ends = [*(at for at, _ in enabled[1:]), until]
+    for (begin, published), end in zip(enabled, ends, strict=True):
+        if not published:
+            continue
+        last = begin - bound  # an interval begins with a success, or with the one that is to be found
+        passed = [at for at in successes if last <= at <= end]
+        if not passed or passed[0] > begin:
+            raise Violated("Truthful", f"enabled at {begin:.3f}, and no success within {bound:.3g} s before")
+        for before, after in itertools.pairwise([*passed, end]):
+            if after - before > bound:
+                raise Violated("Truthful", f"enabled until {after:.3f}, and the last success was at {before:.3f}")

@@ -1,0 +1,82 @@
+"""A check: what to ask, how often, for how long, and how many answers count."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from aioregistry._errors import InvalidArgument
+from aioregistry._handles import check_seconds
+
+from .table import STARTING, CheckState, Standing
+
+__all__ = ["Check", "CheckFailed"]
+
+Initial = Literal["failing", "passing"]
+
+
+class CheckFailed(Exception):
+    """A ready-made check failed; its text is the reason."""
+
+
+class Check:
+    """An async function that is called again and again to find out whether an instance is well.
+
+    A call fails that raises anything, returns False, or takes longer than *timeout*; every other one passes. One call
+    runs at a time. It is cancelled when its time is over, and one that goes on all the same counts as failed until it
+    ends. It runs on the loop of the registration: what blocks the loop belongs in a thread.
+
+    Args:
+        probe: an async function without arguments.
+        interval: seconds from the start of one call to the start of the next; up to a tenth less, at random.
+        timeout: seconds that a call may take.
+        rise: successes in a row after which a failing check passes; the very first success is enough by itself.
+        fall: failures in a row after which a passing check fails.
+        initial: what it counts as before its first result: ``"failing"``, or ``"passing"``.
+
+    Raises:
+        InvalidArgument: an argument is wrong; names it and its value.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[object]],
+        *,
+        interval: float = 5.0,
+        timeout: float = 1.0,
+        rise: int = 1,
+        fall: int = 3,
+        initial: Initial = "failing",
+    ) -> None:
+        if not callable(probe):
+            raise InvalidArgument("probe", probe, "give an async function without arguments")
+        check_seconds("interval", interval)
+        check_seconds("timeout", timeout)
+        _check_count("rise", rise)
+        _check_count("fall", fall)
+        if initial not in ("failing", "passing"):
+            raise InvalidArgument("initial", initial, "must be one of 'failing', 'passing'")
+        self.probe = probe
+        self.interval = float(interval)
+        self.timeout = float(timeout)
+        self.rise = rise
+        self.fall = fall
+        self.initial: Initial = initial
+
+    @property
+    def standing(self) -> Standing:
+        """What it counts as before its first result."""
+        return STARTING if self.initial == "failing" else Standing(CheckState.PASSING)
+
+    def describe(self) -> str:
+        """Return what is asked, as text."""
+        return str(getattr(self.probe, "__qualname__", type(self.probe).__name__))
+
+    def __repr__(self) -> str:
+        times = f"interval={self.interval:g} timeout={self.timeout:g} rise={self.rise} fall={self.fall}"
+        return f"<{type(self).__name__} {self.describe()} {times}>"
+
+
+def _check_count(field: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InvalidArgument(field, number, "give a number of results in a row, at least 1")

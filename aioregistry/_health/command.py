@@ -1,0 +1,125 @@
+"""A check that runs a program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aioregistry._errors import InvalidArgument
+from aioregistry._reasons import reason_of
+
+from .check import Check, CheckFailed, Initial
+
+__all__ = ["CommandCheck"]
+
+_OPERATORS: Final = frozenset("|&;<>()")
+
+
+class CommandCheck(Check):
+    """Passes when a program ends with exit code 0.
+
+    It runs without a shell and without input, in a process group of its own, and what it prints is dropped. When its
+    time is over the whole group is killed, and so is what it has left behind when it has ended.
+
+    Args:
+        command: the program and its arguments, as a sequence, or as a text that is split as a shell splits it.
+        interval: as for :class:`Check`.
+        timeout: as for :class:`Check`.
+        rise: as for :class:`Check`.
+        fall: as for :class:`Check`.
+        initial: as for :class:`Check`.
+
+    Raises:
+        InvalidArgument: an argument is wrong, or there is no such program; names it and its value.
+    """
+
+    def __init__(
+        self,
+        command: str | Sequence[str],
+        *,
+        interval: float = 5.0,
+        timeout: float = 1.0,
+        rise: int = 1,
+        fall: int = 3,
+        initial: Initial = "failing",
+    ) -> None:
+        super().__init__(self._run, interval=interval, timeout=timeout, rise=rise, fall=fall, initial=initial)
+        self._words = _words(command)
+        if shutil.which(self._words[0]) is None:
+            raise InvalidArgument("command", command, f"there is no program {self._words[0]!r}")
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        process = _started(self._words)
+        ended: asyncio.Future[int] = loop.create_future()
+        try:
+            threading.Thread(target=_wait, args=(process, ended), name="aioregistry-check", daemon=True).start()
+            code = await ended
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left; or somebody else's
+                os.killpg(process.pid, signal.SIGKILL)
+        if code < 0:
+            raise CheckFailed(f"{self._words[0]} was ended by {_signal_name(-code)}")
+        if code:
+            raise CheckFailed(f"{self._words[0]} ended with exit code {code}")
+
+    def describe(self) -> str:
+        """Return the command, as a shell would be given it."""
+        return shlex.join(self._words)
+
+
+def _started(words: list[str]) -> subprocess.Popen[bytes]:
+    # Not asyncio's: a cancellation while that starts a program kills the program and none of its children.
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CheckFailed(f"{words[0]} was not started: {reason_of(error)}") from error
+
+
+def _wait(process: subprocess.Popen[bytes], ended: asyncio.Future[int]) -> None:
+    code = process.wait()
+
+    def settle() -> None:
+        if not ended.done():
+            ended.set_result(code)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        ended.get_loop().call_soon_threadsafe(settle)
+
+
+def _words(command: object) -> list[str]:
+    words: list[Any]
+    if isinstance(command, str):
+        try:
+            words = shlex.split(command)
+            raw = list(shlex.shlex(command, punctuation_chars=True))
+        except ValueError:
+            raise InvalidArgument("command", command, "has a quotation without an end") from None
+        if any(set(word) <= _OPERATORS for word in raw):
+            raise InvalidArgument("command", command, "is run without a shell: give sh -c '…' for a line of one")
+    else:
+        words = list(command) if isinstance(command, Sequence) and not isinstance(command, bytes) else []
+    if not words or not all(isinstance(word, str) and "\0" not in word for word in words) or not words[0]:
+        raise InvalidArgument("command", command, "give a program and its arguments, as text")
+    return words
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,218 @@
+"""Runs the checks of one instance, a task each, and knows what they say together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from aioregistry import _foreign as foreign
+from aioregistry._errors import InvalidArgument
+from aioregistry._incident_log import IncidentLog
+from aioregistry._reasons import reason_of
+from aioregistry._runtime import Runtime
+
+from .check import Check, CheckFailed
+from .table import CheckState, Result, Standing, after, patience, pause
+
+__all__ = ["CheckStatus", "Checks", "Runner", "checked_checks"]
+
+log = logging.getLogger("aioregistry.health")
+
+Checks = Mapping[str, Check | Callable[[], Awaitable[object]]]
+
+_LONGEST_REASON: Final = 200
+_LONGEST_NAME: Final = 100
+_EARLY: Final = 0.001
+"""Seconds: a timer may be as early as the clock is coarse."""
+
+
+class CheckStatus(NamedTuple):
+    """What is known of one check."""
+
+    state: CheckState
+    since: float
+    """Seconds since the epoch: when it came into this state."""
+    reason: str | None
+    """Why its last run failed; None where that passed, or has not ended yet."""
+
+
+def checked_checks(checks: object) -> dict[str, Check]:
+    """Return *checks* with a :class:`Check` for each; raises InvalidArgument naming what is wrong."""
+    if not isinstance(checks, Mapping):
+        raise InvalidArgument("checks", checks, "give a dict of names to async functions or Checks")
+    found: dict[str, Check] = {}
+    for name, check in checks.items():
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+            raise InvalidArgument("checks", name, f"the name of a check is printable text, 1 to {_LONGEST_NAME} long")
+        if not isinstance(check, Check) and not callable(check):
+            raise InvalidArgument(f"checks[{name!r}]", check, "give an async function or a Check")
+        found[name] = check if isinstance(check, Check) else Check(check)
+    return found
+
+
+class Runner:
+    """Runs *checks* from :meth:`start` to :meth:`stop`.
+
+    Args:
+        checks: by name.
+        title: whose checks these are, for the log.
+        runtime: clocks and chance.
+        changed: called after each change of a state.
+        emit: called with the name and the fields of an event.
+    """
+
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        *,
+        title: str,
+        runtime: Runtime,
+        changed: Callable[[], object],
+        emit: Callable[..., object],
+    ) -> None:
+        self._title = title
+        self._runtime = runtime
+        self._changed = changed
+        self._emit = emit
+        self._repeated = IncidentLog(log)
+        self._followed = {name: _Followed(check, runtime) for name, check in checks.items()}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def passing(self) -> bool:
+        """Whether every check passes."""
+        return all(each.standing.state is CheckState.PASSING for each in self._followed.values())
+
+    @property
+    def statuses(self) -> Mapping[str, CheckStatus]:
+        """What is known of each check, by name."""
+        return MappingProxyType({name: each.status for name, each in self._followed.items()})
+
+    @property
+    def reason(self) -> str | None:
+        """Return why not every check passes, in a line; None where all do."""
+        failing = [name for name, each in self._followed.items() if each.standing.state is not CheckState.PASSING]
+        if not failing:
+            return None
+        return "; ".join(f"{name}: {self._followed[name].reason or 'has not passed yet'}" for name in failing)
+
+    def start(self) -> None:
+        """Begin to run them."""
+        loop = asyncio.get_running_loop()
+        for name, each in self._followed.items():
+            self._tasks.append(loop.create_task(self._follow(name, each), name=f"check {name} of {self._title}"))
+
+    def stop(self) -> None:
+        """Run none any more, and cancel those that run."""
+        for task in self._tasks:
+            task.cancel()
+        for each in self._followed.values():
+            each.cancel()
+        self._repeated.close()
+
+    async def over(self) -> None:
+        """Wait until the tasks have ended, after :meth:`stop`; not for a check that goes on though it was cancelled."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _follow(self, name: str, each: _Followed) -> None:
+        check, loop = each.check, asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            before = each.standing.state
+            await each.run(began)
+            if each.standing.state is not before or (each.first and before is CheckState.STARTING):
+                self._tell(name, each)
+            each.first = False
+            draw = self._runtime.uniform(0.0, 1.0)
+            await asyncio.sleep(pause(interval=check.interval, took=loop.time() - began, draw=draw))
+
+    def _tell(self, name: str, each: _Followed) -> None:
+        state = each.standing.state
+        if state is CheckState.PASSING:
+            self._repeated.tell((name, "passes"), logging.INFO, "%s: check %s passes", self._title, name)
+        else:
+            text = "%s: check %s fails, so that the instance is not enabled: %s"
+            self._repeated.tell((name, "fails"), logging.WARNING, text, self._title, name, each.reason)
+        self._emit("health.check", check=name, state=state.value, reason=each.reason)
+        self._changed()
+
+
+class _Followed:
+    """One check: where it stands, and the call that is under way."""
+
+    def __init__(self, check: Check, runtime: Runtime) -> None:
+        self.check = check
+        self.standing: Standing = check.standing
+        self.reason: str | None = None
+        self.first = True
+        self._runtime = runtime
+        self._since = runtime.wall()
+        self._passed: float | None = None
+        """When the last success was begun."""
+        self._call: asyncio.Task[object] | None = None
+
+    @property
+    def status(self) -> CheckStatus:
+        return CheckStatus(self.standing.state, self._since, self.reason)
+
+    def cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+    async def run(self, began: float) -> None:
+        """Call the check once, from the time *began* on, and take its result."""
+        check, loop = self.check, asyncio.get_running_loop()
+        if self._passed is None:
+            self._passed = began  # so that `initial="passing"` is believed for as long as a success
+        due = self._passed + patience(interval=check.interval, timeout=check.timeout, fall=check.fall)
+        limit = check.timeout
+        if self.standing.state is CheckState.PASSING and began < due:
+            limit = min(limit, due - began)
+        reason = await self._called(limit)
+        if reason is None:
+            self._passed, result = began, Result.PASSED
+        else:
+            result = Result.OVERDUE if loop.time() + _EARLY >= due else Result.FAILED
+        state = self.standing.state
+        self.reason = reason
+        self.standing = after(self.standing, result, rise=check.rise, fall=check.fall)
+        if self.standing.state is not state:
+            self._since = self._runtime.wall()
+
+    async def _called(self, limit: float) -> str | None:
+        """Call the check; return None when it passed, else why it failed."""
+        if self._call is not None and not self._call.done():
+            self._call.cancel()
+            return "it was cancelled when its time was over, and has not ended since"
+        self._call = asyncio.get_running_loop().create_task(foreign.wait(self.check.probe))
+        self._call.add_done_callback(lambda call: call.cancelled() or call.exception())  # also of one nobody waits for
+        await asyncio.wait([self._call], timeout=limit)
+        if not self._call.done():
+            self._call.cancel()
+            return f"no answer within {limit:.3g} s"
+        return _reason(self._call)
+
+
+def _reason(call: asyncio.Task[Any]) -> str | None:
+    if call.cancelled():
+        return "it was cancelled"
+    error = call.exception()
+    if error is None:
+        return "it returned False" if call.result() is False else None
+    if isinstance(error, foreign.ForeignError):
+        error = error.error
+    if isinstance(error, CheckFailed):
+        return _short(str(error))
+    try:
+        return _short(foreign.call(reason_of, error))
+    except foreign.ForeignError:
+        return type(error).__name__
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
