@@ -541,6 +541,7 @@ class Guarding(RuleBasedStateMachine):
         self.held_for: dict[str, float] = {}
         self.holds: dict[str, float] = {}
         self.withdrawn: set[str] = set()
+        self.refused: dict[str, bool] = {}  # who answered and refused again: whether another has answered since
 
     # ------------------------------------------------------------ what happens
 
@@ -576,11 +577,12 @@ class Guarding(RuleBasedStateMachine):
 
     @rule(ids=some_ids, answers=st.sampled_from(["other", "other", IDS[0]]))
     def refuse(self, ids: list[str], answers: str) -> None:
-        """Twice, with an answer of another instance in between: one that answered itself stays."""
+        """Twice, with an answer of another instance in between: one that answered itself stays, and refused once."""
         scene = self.scene
         before = set(scene.suspects.entries)
+        enough = {id for id in ids if self.refused.get(id)}
         for id in ids:
-            assert refused(scene, id, since=scene.now) == ()
+            assert bool(refused(scene, id, since=scene.now)) == (id in enough)
         scene.now += 0.01
         scene.suspects.answered(answers, scene.now)
         for id in before:
@@ -590,8 +592,10 @@ class Guarding(RuleBasedStateMachine):
             refused(scene, id, since=scene.now)
         for id in before:
             self.held_for[id] += 0.01 if scene.fresh else 0.0
-        assert set(scene.suspects.entries) == before - set(ids) | (before & {answers})
+        stays = (before - enough) & {answers}
+        assert set(scene.suspects.entries) == before - set(ids) | stays
         self.note_ends()
+        self.refused = dict.fromkeys(self.refused.keys() - {answers}, True) | dict.fromkeys(stays & set(ids), False)
 
     @precondition(lambda self: self.scene.fresh)
     @rule()
@@ -670,6 +674,7 @@ class Guarding(RuleBasedStateMachine):
 
     def note_ends(self) -> None:
         for id, why in self.scene.released:
+            self.refused.pop(id, None)
             if why != "came back":
                 self.counted.pop(id, None)
         self.scene.released.clear()
