@@ -138,7 +138,10 @@ def _add_server(commands: Commands) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=2181, help="0 for any free one (default: %(default)s)")
     parser.add_argument(
-        "--version", choices=["3.5", "3.8", "3.9"], default="3.8", help="the release to behave like (%(default)s)"
+        "--version",
+        choices=["3.5", "3.8", "3.9", "3.9.5"],
+        default="3.8",
+        help="the release to behave like (%(default)s)",
     )
     parser.set_defaults(run=_run_server)
 

@@ -349,6 +349,8 @@ class Endpoint:
         if opcode in self.profile.unknown or (read is None and opcode not in _OTHERS):
             connection.reply(requests.reply(xid, -1, Code.UNIMPLEMENTED))
             connection.finish()
+        elif opcode in self.profile.forbidden:
+            connection.close()
         elif read is not None:
             self._read(read, connection, xid, frame)
         else:

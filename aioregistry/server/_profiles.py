@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aioregistry.server._codes import Opcode
@@ -16,6 +16,7 @@ class Profile:
         release: as the four-letter words tell it.
         unknown: opcodes that came later, or are none for clients any more (a Check outside of a transaction, in 3.9);
             answered as unknown ones are.
+        forbidden: opcodes that only servers use; the connection of a client that sends one is closed without an answer.
         watches_combine: watches of different kinds on one path live side by side (ZOOKEEPER-4466); before, the latest
             replaces the others.
         watcher_types: the kinds that CheckWatches and RemoveWatches know: 1 children, 2 data, 3 any, then persistent
@@ -23,6 +24,7 @@ class Profile:
         events_have_zxid: ZOOKEEPER-4655.
         events_need_read: no events for nodes that their receiver may not read (CVE-2024-23944: from 3.8.4, and in
             the 3.8.0 that Debian ships).
+        missed_need_read: the same for what SetWatches tells of nodes that are there.
         multi_create2_has_stat: a Create2 in a transaction is answered as such (ZOOKEEPER-4026).
         exists_needs_read: Exists asks the ACL of a node that is there.
         foreign_watch_counts: CheckWatches finds whoever's watches on the path.
@@ -35,10 +37,12 @@ class Profile:
 
     release: str
     unknown: frozenset[int]
+    forbidden: frozenset[int]
     watches_combine: bool
     watcher_types: frozenset[int]
     events_have_zxid: bool
     events_need_read: bool
+    missed_need_read: bool
     multi_create2_has_stat: bool
     exists_needs_read: bool
     foreign_watch_counts: bool
@@ -59,14 +63,16 @@ _SINCE_3_6 = frozenset(
     }
 )
 
-PROFILES: Final = {
+_NEWEST: Final = {
     "3.5": Profile(
         release="3.5.9",
         unknown=_SINCE_3_6,
+        forbidden=frozenset(),
         watches_combine=False,
         watcher_types=frozenset({1, 2, 3}),
         events_have_zxid=False,
         events_need_read=False,
+        missed_need_read=False,
         multi_create2_has_stat=False,
         exists_needs_read=False,
         foreign_watch_counts=False,
@@ -78,10 +84,12 @@ PROFILES: Final = {
     "3.8": Profile(
         release="3.8.0",
         unknown=frozenset(),
+        forbidden=frozenset(),
         watches_combine=False,
         watcher_types=frozenset({1, 2, 3}),
         events_have_zxid=False,
         events_need_read=True,
+        missed_need_read=False,
         multi_create2_has_stat=False,
         exists_needs_read=False,
         foreign_watch_counts=True,
@@ -91,12 +99,14 @@ PROFILES: Final = {
         reads_first=False,
     ),
     "3.9": Profile(
-        release="3.9.5",
+        release="3.9.6",
         unknown=frozenset({Opcode.CHECK}),
+        forbidden=frozenset({Opcode.DELETE_CONTAINER}),
         watches_combine=True,
         watcher_types=frozenset({1, 2, 3, 4, 5}),
         events_have_zxid=True,
         events_need_read=True,
+        missed_need_read=True,
         multi_create2_has_stat=True,
         exists_needs_read=True,
         foreign_watch_counts=False,
@@ -106,3 +116,10 @@ PROFILES: Final = {
         reads_first=True,
     ),
 }
+
+PROFILES: Final = {
+    **_NEWEST,
+    # What 3.9.6 closed for security is open on servers that nobody has updated yet.
+    "3.9.5": replace(_NEWEST["3.9"], release="3.9.5", forbidden=frozenset(), missed_need_read=False),
+}
+"""By name: a release stands for its newest patch; the last patch before a difference has an entry of its own."""

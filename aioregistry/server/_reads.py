@@ -194,15 +194,21 @@ def _set_one_shots(endpoint: Endpoint, connection: Connection, asked: _OneShots)
     """Watches after a reconnect: what was missed is told at once, in place of the watch."""
     since, data, exist, children = asked
     nodes, watches = endpoint.tree.nodes, endpoint.watches
+
+    def missed(kind: EventKind, path: str, node: Node | None) -> None:
+        hidden = node is not None and not access.permits(node.acl, access.READ, connection.identities)
+        if not (hidden and endpoint.profile.missed_need_read):
+            connection.send(requests.event(-1, kind, path))  # no transaction is known to have made it
+
     for path in map(_some, data):
         node = nodes.get(path)
         if node is not None and node.mzxid <= since:
             watches.watch_data(path, connection)
         else:
-            _missed(connection, EventKind.DATA_CHANGED if node else EventKind.DELETED, path)
+            missed(EventKind.DATA_CHANGED if node else EventKind.DELETED, path, node)
     for path in map(_some, exist):
         if path in nodes:
-            _missed(connection, EventKind.CREATED, path)
+            missed(EventKind.CREATED, path, nodes[path])
         else:
             watches.watch_data(path, connection)
     for path in map(_some, children):
@@ -210,18 +216,13 @@ def _set_one_shots(endpoint: Endpoint, connection: Connection, asked: _OneShots)
         if node is not None and node.pzxid <= since:
             watches.watch_children(path, connection)
         else:
-            _missed(connection, EventKind.CHILDREN_CHANGED if node else EventKind.DELETED, path)
+            missed(EventKind.CHILDREN_CHANGED if node else EventKind.DELETED, path, node)
 
 
 def _some(path: str | None) -> str:
     if path is None:
         raise Malformed
     return path
-
-
-def _missed(connection: Connection, kind: EventKind, path: str) -> None:
-    # No transaction is known to have made this event, so no release tells a zxid, or asks the node's ACL.
-    connection.send(requests.event(-1, kind, path))
 
 
 READS: Final[dict[int, Callable[[Endpoint, Connection, bytes], bytes]]] = {

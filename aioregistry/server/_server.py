@@ -32,7 +32,8 @@ class ZooKeeperServer(Endpoint):
     Args:
         host: the address to listen on.
         port: 0 for a free one, which then stays the same over restarts.
-        version: the release to behave like: ``"3.5"`` (no recursive watches, no MultiRead), ``"3.8"`` or ``"3.9"``.
+        version: the release to behave like: ``"3.5"`` (no recursive watches, no MultiRead), ``"3.8"`` or ``"3.9"``;
+            ``"3.9.5"`` is 3.9 without what 3.9.6 changed.
         tick_time: seconds; sessions end on multiples of it.
         min_session_timeout: the least timeout that sessions get, seconds; None for two ticks.
         max_session_timeout: the greatest, seconds; None for twenty ticks.

@@ -23,8 +23,8 @@ from kazoo.protocol.states import KazooState
 from aioregistry.server import ZooKeeperServer
 from tests.conftest import StartZooKeeper
 from tests.server.foreign_suites import run_suite
-from tests.support.embedded import EmbeddedServer, embedded_server
-from tests.support.zookeeper import DEBIANS_JARS, JVM_OPTIONS, RELEASE
+from tests.support.embedded import EmbeddedServer, embedded_server, profile_of
+from tests.support.zookeeper import DEBIANS_JARS, JVM_OPTIONS, VERSION
 
 PATIENCE = 20.0
 SUITE_DEADLINE = 220.0
@@ -227,7 +227,7 @@ async def test_apaches_command_line_prints_the_same(start_zookeeper: StartZooKee
     """Down to the zxids: both servers are new."""
     real = await start_zookeeper(tick_time_ms=2000)
     expected = await command_line(real.address)
-    async with ZooKeeperServer(version=".".join(map(str, RELEASE))) as server:
+    async with ZooKeeperServer(version=profile_of(VERSION)) as server:
         assert await command_line(server.address) == expected
     answers, events, complaints = expected
     assert len(answers) > 70, answers

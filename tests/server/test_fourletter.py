@@ -19,7 +19,9 @@ async def test_how_it_is(server: ZooKeeperServer, word: str, answer: str) -> Non
     assert await ask(server, word) == answer
 
 
-@pytest.mark.parametrize(("version", "release"), [("3.5", "3.5.9"), ("3.8", "3.8.0"), ("3.9", "3.9.5")])
+@pytest.mark.parametrize(
+    ("version", "release"), [("3.5", "3.5.9"), ("3.8", "3.8.0"), ("3.9.5", "3.9.5"), ("3.9", "3.9.6")]
+)
 async def test_srvr_tells_the_release(version: str, release: str) -> None:
     async with ZooKeeperServer(version=version) as server:
         assert re.match(rf"Zookeeper version: {re.escape(release)}-.*\n", await ask(server, "srvr"))

@@ -129,6 +129,22 @@ class TestPermissions:
             expected = [(CHILDREN_CHANGED, "/")] if version == "3.9" else [(DELETED, "/a")] * seen
             assert await told(other) == expected
 
+    @pytest.mark.parametrize(("version", "seen"), [("3.5", True), ("3.8", True), ("3.9.5", True), ("3.9", False)])
+    async def test_what_was_missed_of_what_one_may_not_read(self, version: str, seen: bool) -> None:
+        """Since 3.9.6 only those hear of a node who may read it, as of any event; of one that is gone everybody."""
+        async with (
+            ZooKeeperServer(version=version) as server,
+            await wire.connect(server.address) as client,
+            await wire.connect(server.address) as other,
+        ):
+            await client.ask(auth("digest", "ada:secret"))
+            await client.create("/a")
+            await client.ask(set_acl("/a", (31, "auth", "")))
+            for watcher, hears in ((client, True), (other, seen)):
+                await watcher.ask(set_watches(0, ["/a", "/gone"], ["/a"], ["/a", "/gone"]))
+                hidden = [(CHANGED, "/a"), (CREATED, "/a"), (CHILDREN_CHANGED, "/a")] * hears
+                assert sorted(await told(watcher)) == sorted([*hidden, (DELETED, "/gone"), (DELETED, "/gone")])
+
 
 class TestReads:
     async def test_paths_that_are_none(self, client: Wire) -> None:

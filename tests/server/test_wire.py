@@ -289,6 +289,23 @@ class TestVersions:
             await client.add_watch("/")
             assert (await client.reply(client.send(wire.remove_watches("/", 5)))).error == error
 
+    @pytest.mark.parametrize(
+        ("version", "path", "is_done"),
+        [("3.5", b"/c", True), ("3.8", b"/c", True), ("3.9.5", b"\0\0\0\2/c", True), ("3.9", b"\0\0\0\2/c", False)],
+    )
+    async def test_a_client_that_deletes_a_container_loses_its_connection_from_3_9_6(
+        self, connect: Connect, version: str, path: bytes, is_done: bool
+    ) -> None:
+        async with ZooKeeperServer(version=version) as server:
+            client, another = await connect(server.address), await connect(server.address)
+            await client.ask(wire.create("/c", flags=wire.CONTAINER, opcode=wire.CREATE_CONTAINER))
+            xid = client.send(Operation(20, path))
+            if is_done:
+                assert (await client.reply(xid)).error == 0
+            else:
+                await client.closed()
+            assert (await another.exists("/c") is None) == is_done
+
 
 class TestContainers:
     async def test_they_are_swept(self, connect: Connect) -> None:

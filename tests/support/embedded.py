@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
 from aioregistry.server import ZooKeeperServer
+from aioregistry.server._profiles import PROFILES
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 PATIENCE = 20.0
+
+
+def profile_of(version: str) -> str:
+    """The name by which ours behaves like a real *version*: that of the first patch that is not older, or of the
+    release."""
+    numbers, release = _numbers(version), ".".join(version.split(".")[:2])
+    patches = {_numbers(name): name for name in PROFILES if name.startswith(f"{release}.")}
+    return next((patches[patch] for patch in sorted(patches) if patch >= numbers), release)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 class Served(Generic[S]):

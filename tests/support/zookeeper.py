@@ -41,16 +41,18 @@ DEBIANS_JARS = (*LOGGING, Path("/usr/share/java/zookeeper.jar"))
 JARS = (*LOGGING, *sorted(Path(ELSEWHERE).glob("*.jar"))) if ELSEWHERE else DEBIANS_JARS
 
 
-def _release_of(jars: tuple[Path, ...]) -> tuple[int, ...]:
+def _version_of(jars: tuple[Path, ...]) -> str:
     for jar in jars:
-        if found := re.search(r"zookeeper-(\d+)\.(\d+)\.\d+\.jar$", jar.resolve().name):
-            return tuple(map(int, found.groups()))
+        if found := re.search(r"zookeeper-(\d+\.\d+\.\d+)\.jar$", jar.resolve().name):
+            return found[1]
     return DEBIAN
 
 
-DEBIAN = (3, 8)
-RELEASE = _release_of(JARS)
+DEBIAN = "3.8.0"
+VERSION = _version_of(JARS)
 """That of the servers that tests get."""
+RELEASE = tuple(map(int, VERSION.split(".")[:2]))
+"""Without the patch."""
 
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 START_TIMEOUT = 60.0

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.server.differential.language import UNKNOWN, History
+from tests.server.differential.language import UNKNOWN, History, without_patch
 from tests.server.differential.player import Player
 from tests.server.differential.transcript import Entry, explain, first_difference
-from tests.support.embedded import embedded_server
+from tests.support.embedded import embedded_server, profile_of
 from tests.support.zookeeper import JVM_OPTIONS, Settings, ZooKeeperServer
 
 HISTORIES = int(os.environ.get("AIOREGISTRY_HISTORIES", "0"))
@@ -52,7 +52,7 @@ def real_server(timing: dict[str, float], **properties: str) -> Iterator[ZooKeep
 def player_on(host: str, port: int, release: str, prefix: str = "/h") -> Play:
     """Plays each history below a root of its own, and asks with care what the *release* does not know."""
     roots = (f"{prefix}{number:06}/root" for number in itertools.count())
-    return lambda history: Player((host, port), next(roots), UNKNOWN[release]).play(history)
+    return lambda history: Player((host, port), next(roots), UNKNOWN[without_patch(release)]).play(history)
 
 
 def told_apart(history: History, expected: list[Entry], found: list[Entry]) -> str | None:
@@ -97,8 +97,8 @@ def reference() -> Iterator[ZooKeeperServer]:
 
 @pytest.fixture(scope="session")
 def release(reference: ZooKeeperServer) -> str:
-    """The real server's, as far as ours can speak like it: "3.8"."""
-    return reference.version.rpartition(".")[0]
+    """The real server's, by the name that ours behaves like it by: "3.8"."""
+    return profile_of(reference.version)
 
 
 @pytest.fixture(scope="session")

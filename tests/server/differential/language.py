@@ -434,6 +434,11 @@ UNKNOWN = {
 """The opcodes above that a release answers as it answers those that nobody knows; a Check in a transaction is another
 matter."""
 
+
+def without_patch(release: str) -> str:
+    return ".".join(release.split(".")[:2])
+
+
 # ---------------------------------------------------------------- steps
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 
 from tests.server.differential.conftest import HISTORIES, PATIENT, Play, comparison, player_on, told_apart
 from tests.server.differential.histories import histories
-from tests.server.differential.language import UNKNOWN, History
+from tests.server.differential.language import UNKNOWN, History, without_patch
+from tests.support.embedded import profile_of
 from tests.support.zookeeper import ZooKeeperServer
 
 
@@ -24,7 +26,7 @@ def test_zookeeper_agrees_with_itself(on_reference: Play, reference: ZooKeeperSe
 
 
 def test_other_releases_are_told_apart(on_reference: Play, release: str) -> None:
-    for version in sorted(set(UNKNOWN) - {release}):
+    for version in sorted(set(UNKNOWN) - {without_patch(release)}):
         assert "They part at" in found_between(on_reference, release, version)
 
 
@@ -33,3 +35,11 @@ def found_between(on_reference: Play, release: str, version: str) -> str:
         searching = settings(max_examples=500, deadline=None, database=None, phases=[Phase.generate])
         found = find(histories(), lambda history: compare(history) is not None, settings=searching)
         return compare(found) or ""
+
+
+@pytest.mark.parametrize(
+    ("real", "name"),
+    [("3.5.9", "3.5"), ("3.8.0", "3.8"), ("3.9.3", "3.9.5"), ("3.9.5", "3.9.5"), ("3.9.6", "3.9"), ("3.9.10", "3.9")],
+)
+def test_a_real_version_is_compared_with_the_profile_of_its_patch(real: str, name: str) -> None:
+    assert profile_of(real) == name
