@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from aioregistry.server import _requests as requests
 from aioregistry.server._acl import Identity
 from aioregistry.server._codes import Malformed
 from aioregistry.server._requests import ConnectRequest
-
-if TYPE_CHECKING:
-    from aioregistry.server._endpoint import Endpoint
 
 _LENGTH = struct.Struct(">i")
 
@@ -34,11 +31,39 @@ OUT_LIMIT: Final = 1 << 18
 """Bytes of answers that are gathered for one write."""
 
 
+class Server(Protocol):
+    """What a connection needs of the server that it is one of."""
+
+    max_buffer: int
+    """Bytes of the longest request."""
+
+    def accept(self, connection: Connection) -> bool:
+        """Whether a new connection may stay."""
+
+    def release(self, connection: Connection) -> None:
+        """A connection serves its session no more."""
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has ended."""
+
+    def answer_word(self, connection: Connection, word: bytes) -> bool:
+        """Answer what may be a four-letter word, and return whether it was one."""
+
+    def open(self, connection: Connection, request: ConnectRequest) -> None:
+        """Give a connection a session, or refuse it."""
+
+    def handle(self, connection: Connection, frame: bytes) -> None:
+        """Take a connection's next request."""
+
+    def touch(self, connection: Connection) -> None:
+        """A connection's session was heard of."""
+
+
 class Connection(asyncio.Protocol):
     """The server's end of a connection."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()  # unread, or not yet whole
@@ -77,7 +102,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio's
         self.peer = transport.get_extra_info("peername")
-        if not self._endpoint.accept(self):
+        if not self._server.accept(self):
             self.abort()
             return
         self.identities = _identities(transport)
@@ -119,10 +144,10 @@ class Connection(asyncio.Protocol):
             if size - at < 4:
                 self._wanted = 4
                 break
-            if self.connect_request is None and self._endpoint.answer_word(self, data[at : at + 4]):
+            if self.connect_request is None and self._server.answer_word(self, data[at : at + 4]):
                 break
             (length,) = _LENGTH.unpack_from(data, at)
-            if not 0 <= length <= self._endpoint.max_buffer:
+            if not 0 <= length <= self._server.max_buffer:
                 self.abort()
                 break
             begin = at + 4
@@ -145,11 +170,11 @@ class Connection(asyncio.Protocol):
 
     def _touch(self) -> None:
         if self.session_id:
-            self._endpoint.touch(self)
+            self._server.touch(self)
 
     def _handle(self, frame: bytes) -> None:
         if self.connect_request is not None:
-            self._endpoint.handle(self, frame)
+            self._server.handle(self, frame)
             return
         try:
             request = requests.read_connect(frame)
@@ -159,7 +184,7 @@ class Connection(asyncio.Protocol):
         self.connect_request = request
         if self._timer is not None:
             self._timer.cancel()
-        self._endpoint.open(self, request)
+        self._server.open(self, request)
 
     def _go_on(self) -> None:
         if self.closed or self._reading or self._waiting or self._frozen or self._blocked:
@@ -180,7 +205,7 @@ class Connection(asyncio.Protocol):
             assert self._transport is not None
             self._transport.pause_reading()
 
-    # ------------------------------------------------------------ the endpoint's side
+    # ------------------------------------------------------------ the server's side
 
     def wait(self) -> None:
         """Read no further until `done`."""
@@ -263,7 +288,7 @@ class Connection(asyncio.Protocol):
         """End at once; of a frozen connection nobody hears that before it thaws."""
         if self._frozen:
             self._lost_while_frozen = True
-            self._endpoint.release(self)
+            self._server.release(self)
             return
         if self._transport is not None and not self.closed:
             self._forget()
@@ -277,7 +302,7 @@ class Connection(asyncio.Protocol):
             self.closed = True
             self._out.clear()
             self._buffer.clear()
-            self._endpoint.forget(self)
+            self._server.forget(self)
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer} session={self.session_id:#x}>"

@@ -1,57 +1,28 @@
-"""What clients connect to: an address, its connections, the replica that their reads see, the controls of tests."""
+"""A server as its clients see it: its connections, who of them has which session, and the controls of tests.
+
+What it is made of: a `Listener` (its address), a `Replica` (what reads see), a `Dispatcher` (requests).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import struct
-import weakref
 from abc import abstractmethod
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias
 
 from aioregistry._errors import InvalidArgument
-from aioregistry._reasons import reason_of
-from aioregistry.server import _acl as access
 from aioregistry.server import _fourletter as fourletter
 from aioregistry.server import _requests as requests
-from aioregistry.server._acl import Identity
-from aioregistry.server._codes import Code, Malformed, Opcode, Refused
 from aioregistry.server._connection import Connection
-from aioregistry.server._history import History, OperationFailed, Transaction
-from aioregistry.server._profiles import Profile
-from aioregistry.server._reads import BODY, READS, Incomplete
-from aioregistry.server._requests import ConnectRequest, Reader
+from aioregistry.server._dispatcher import Decide, Dispatcher
+from aioregistry.server._history import History, Transaction
+from aioregistry.server._listener import Listener
+from aioregistry.server._replica import Replica
+from aioregistry.server._requests import ConnectRequest
 from aioregistry.server._sessions import Session, password_of
 from aioregistry.server._settings import Settings
-from aioregistry.server._tree import Caller, Tree
-from aioregistry.server._watches import Watches
-
-BACKLOG: Final = 1024
-"""Connections that may wait to be accepted: thousands may come at once."""
-
-THROTTLED: Final = -127
-"""The answer of a server that has too much to do: not executed."""
-
-_NEVER_THROTTLED = frozenset({Opcode.PING, Opcode.CLOSE_SESSION})
-
-_HEAD = struct.Struct(">ii")
-
-Decide: TypeAlias = Callable[[History], Transaction]
-"""What a write does where transactions are made."""
-
-
-@dataclass(frozen=True)
-class _Fault:
-    """What a test wants to happen to the next request of a kind."""
-
-    delay: float = 0.0
-    code: int = Code.OK
-    lose_reply: bool = False
+from aioregistry.server._tree import Tree
 
 
 class Endpoint:
@@ -62,22 +33,16 @@ class Endpoint:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.profile: Profile = settings.profile
         self.max_buffer: int = settings.max_buffer
-        self.tree: Tree = Tree()
-        self.zxid: int = 0
-        self.watches: Watches[Connection] = Watches(self.profile)
+        self.replica: Replica = Replica(settings.profile)
         self.connections: dict[Connection, None] = {}
-        self._port = settings.port
-        self._listener: asyncio.Server | None = None
-        self._give_port_back: Callable[[], object] = lambda: None
+        self._listener = Listener(settings)
+        self._dispatcher = Dispatcher(settings, self.replica, self)
         self._clients: Counter[str | None] = Counter()  # connections by IP address
         self._by_session: dict[int, Connection] = {}
-        self._faults: dict[int, deque[_Fault]] = {}
         self._refusing = False
         self._disowned: set[int] = set()
         self._replacing = False
-        self._throttling = False
         self._granted_ms: int | None = None
         self._running = False
         self._received_before = 0  # by connections that have ended
@@ -92,12 +57,12 @@ class Endpoint:
     @property
     def port(self) -> int:
         """The port, 0 before the first start unless one was given; it stays the same over restarts."""
-        return self._port
+        return self._listener.port
 
     @property
     def address(self) -> str:
         """``host:port``."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return self._listener.address
 
     @property
     def running(self) -> bool:
@@ -126,29 +91,13 @@ class Endpoint:
     async def come_up(self, *, listen: bool) -> None:
         """Take connections: of sockets, or only of who calls ``protocol_factory``."""
         if listen:
-            loop = asyncio.get_running_loop()
-            try:
-                self._listener = await loop.create_server(
-                    self.protocol_factory, self.host, self._port, ssl=self.settings.ssl, backlog=BACKLOG
-                )
-            except OSError as error:
-                reason = f"{self.host}:{self._port} cannot be listened on: {reason_of(error)}"
-                raise OSError(error.errno, reason) from error
-            self._port = self._listener.sockets[0].getsockname()[1]
-            self._give_port_back()
+            await self._listener.open(self.protocol_factory)
         self._running = True
 
     def hang_up(self, *, keep_port: bool) -> None:
         """Take connections no more, and drop those that are there; nobody else gets the port if it is kept."""
         self._running = False
-        if self._listener is not None:
-            family = self._listener.sockets[0].family
-            self._listener.close()
-            self._listener = None
-            if keep_port:
-                self._give_port_back = weakref.finalize(self, os.close, _reserved(family, self.host, self._port))
-        if not keep_port:
-            self._give_port_back()
+        self._listener.close(keep_port=keep_port)
         self.drop()
         self.thaw()
 
@@ -193,7 +142,7 @@ class Endpoint:
 
         As with Apache's, heartbeats and the closing of sessions are never throttled.
         """
-        self._throttling = throttle
+        self._dispatcher.throttling = throttle
 
     def grant(self, seconds: float | None) -> None:
         """Tell clients this session timeout in the place of what they get; None for the truth.
@@ -207,15 +156,19 @@ class Endpoint:
 
     def delay(self, opcode: int, seconds: float) -> None:
         """Hold the next request of this kind, and those behind it on its connection, before it is looked at."""
-        self._faults.setdefault(opcode, deque()).append(_Fault(delay=seconds))
+        self._dispatcher.delay(opcode, seconds)
 
     def fail(self, opcode: int, code: int) -> None:
         """Answer the next request of this kind with an error code, and do nothing else about it."""
-        self._faults.setdefault(opcode, deque()).append(_Fault(code=code))
+        self._dispatcher.fail(opcode, code)
 
     def lose_reply(self, opcode: int) -> None:
         """Do what the next request of this kind asks for, and drop its connection in place of answering."""
-        self._faults.setdefault(opcode, deque()).append(_Fault(lose_reply=True))
+        self._dispatcher.lose_reply(opcode)
+
+    def forget_faults(self) -> None:
+        """Let nothing happen to requests to come that `delay`, `fail` or `lose_reply` asked for."""
+        self._dispatcher.forget_faults()
 
     def _chosen(self, session_id: int | None) -> list[Connection]:
         return [item for item in self.connections if session_id is None or item.session_id == session_id]
@@ -236,7 +189,7 @@ class Endpoint:
 
     def release(self, connection: Connection) -> None:
         """A connection serves its session no more."""
-        self.watches.forget(connection)
+        self.replica.watches.forget(connection)
         if self._by_session.get(connection.session_id) is connection:
             del self._by_session[connection.session_id]
 
@@ -315,190 +268,29 @@ class Endpoint:
             connection.send(requests.connected(request, timeout_ms=0, session_id=0, password=bytes(16)))
             connection.close()
 
-    # ------------------------------------------------------------ requests
-
     def handle(self, connection: Connection, frame: bytes) -> None:
         """Take a connection's next request."""
-        if len(frame) < BODY:
-            connection.abort()
-            return
-        xid, opcode = _HEAD.unpack_from(frame)
-        connection.last_xid, connection.last_opcode = xid, opcode
-        if self._throttling and opcode not in _NEVER_THROTTLED:
-            connection.reply(requests.reply(xid, self.zxid, THROTTLED))
-            return
-        if self._faults and self._faults.get(opcode):
-            self._disturb(self._faults[opcode].popleft(), connection, xid, opcode, frame)
-        else:
-            self._answer(connection, xid, opcode, frame)
-
-    def _disturb(self, fault: _Fault, connection: Connection, xid: int, opcode: int, frame: bytes) -> None:
-        if fault.code:
-            connection.reply(requests.reply(xid, self.zxid, fault.code))
-        elif fault.delay:
-            connection.wait()
-            loop = asyncio.get_running_loop()
-            answer = partial(self._answer, connection, xid, opcode, frame)
-            loop.call_later(fault.delay, connection.take_late, answer)
-        else:
-            connection.lose_next_reply()
-            self._answer(connection, xid, opcode, frame)
-
-    def _answer(self, connection: Connection, xid: int, opcode: int, frame: bytes) -> None:
-        read = READS.get(opcode)
-        if opcode in self.profile.unknown or (read is None and opcode not in _OTHERS):
-            connection.reply(requests.reply(xid, -1, Code.UNIMPLEMENTED))
-            connection.finish()
-        elif opcode in self.profile.forbidden:
-            connection.close()
-        elif read is not None:
-            self._read(read, connection, xid, frame)
-        else:
-            _OTHERS[opcode](self, connection, xid, opcode, frame)
-
-    def _read(
-        self, read: Callable[[Endpoint, Connection, bytes], bytes], connection: Connection, xid: int, frame: bytes
-    ) -> None:
-        code, body = Code.OK, b""
-        try:
-            body = read(self, connection, frame)
-        except Refused as refusal:
-            code = Code(refusal.code)
-        except Incomplete as failure:
-            code, body = Code.MARSHALLING_ERROR, failure.body
-        except (Malformed, struct.error):
-            code = Code.MARSHALLING_ERROR
-        connection.reply(requests.reply(xid, self.zxid, code, body))
-
-    # ------------------------------------------------------------ requests that are neither reads nor writes
-
-    def _ping(self, connection: Connection, _: int, __: int, ___: bytes) -> None:
-        connection.reply(requests.reply(requests.PING_XID, self.zxid, Code.OK))
-
-    def _auth(self, connection: Connection, xid: int, _: int, frame: bytes) -> None:
-        reader = Reader(frame, BODY)
-        try:
-            reader.number()
-            scheme, credentials = reader.string(), reader.buffer()
-        except (Malformed, struct.error):
-            connection.abort()
-            return
-        known = self._authenticate(connection, scheme, credentials)
-        connection.reply(requests.reply(xid, 0, Code.OK if known else Code.AUTH_FAILED))
-        if not known:
-            connection.close()
-
-    def _authenticate(self, connection: Connection, scheme: str | None, credentials: bytes | None) -> bool:
-        if scheme == "digest" and credentials is not None:
-            identity = Identity("digest", access.digest(credentials))
-            above = [Identity("super", "")] if identity.id == self.settings.super_digest else []
-            connection.identities = tuple(dict.fromkeys((*connection.identities, *above, identity)))
-            return True
-        # The others tell nothing that is not known since the connection was made.
-        return any(identity.scheme == scheme for identity in connection.identities if scheme != "digest")
-
-    def _sasl(self, connection: Connection, xid: int, _: int, frame: bytes) -> None:
-        try:
-            token = Reader(frame, BODY).buffer()
-        except (Malformed, struct.error):
-            token = None
-        if token is None:
-            connection.abort()
-            return
-        # As a server that is not configured for SASL: no token, which no mechanism can go on with.
-        connection.reply(requests.reply(xid, 0, Code.OK, requests.buffer(None)))
-
-    def _sync(self, connection: Connection, xid: int, _: int, frame: bytes) -> None:
-        connection.wait()
-        self.catch_up(partial(self._synced, connection, xid, frame))
-
-    def _synced(self, connection: Connection, xid: int, frame: bytes) -> None:
-        self._read(_sync_reply, connection, xid, frame)
-        connection.done()
-
-    # ------------------------------------------------------------ writes
-
-    def _write(self, connection: Connection, xid: int, opcode: int, frame: bytes) -> None:
-        caller = Caller(connection.session_id, connection.identities)
-        try:
-            operation = requests.read_write(frame, BODY, opcode, self.profile)
-        except (Malformed, struct.error):
-            if self.profile.reads_first:
-                self._unreadable(connection, xid)
-                return
-            decide: Decide = partial(History.fail, code=Code.MARSHALLING_ERROR)
-        else:
-            decide = partial(History.write, caller=caller, operation=operation, via=self)
-        self._propose(connection, xid, decide, partial(_written, opcode))
-
-    def _write_all(self, connection: Connection, xid: int, _: int, frame: bytes) -> None:
-        caller = Caller(connection.session_id, connection.identities)
-        try:
-            parsed = requests.read_operations(frame, BODY, self.profile)
-            operations = [requests.as_in_transactions(operation, self.profile) for operation in parsed]
-        except (Malformed, struct.error):
-            decide: Decide = partial(History.fail, code=Code.MARSHALLING_ERROR)
-            operations = []
-        else:
-            decide = partial(History.write_all, caller=caller, operations=operations, via=self)
-        self._propose(connection, xid, decide, partial(requests.several, operations))
-
-    def _reconfigure(self, connection: Connection, xid: int, __: int, frame: bytes) -> None:
-        reader = Reader(frame, BODY)
-        try:
-            _ = reader.string(), reader.string(), reader.string(), reader.long()
-        except (Malformed, struct.error):
-            self._unreadable(connection, xid)  # in any release
-            return
-        decide = partial(History.fail, code=Code.RECONFIG_DISABLED)
-        self._propose(connection, xid, decide, _nothing)
-
-    def _unreadable(self, connection: Connection, xid: int) -> None:
-        """Answer a write that was read before it got a zxid."""
-        connection.reply(requests.reply(xid, self.zxid, Code.MARSHALLING_ERROR))
-
-    def _propose(
-        self, connection: Connection, xid: int, decide: Decide, body: Callable[[Transaction], bytes | None]
-    ) -> None:
-        connection.wait()
-        self.propose(decide, partial(self._decided, connection, xid, body))
-
-    def _decided(
-        self, connection: Connection, xid: int, body: Callable[[Transaction], bytes | None], transaction: Transaction
-    ) -> None:
-        if transaction.code == Code.SESSION_MOVED:
-            connection.close()
-            return
-        content = body(transaction) if transaction.code == Code.OK else b""
-        if content is not None:
-            connection.reply(requests.reply(xid, self.zxid, transaction.code, content))
-        connection.done()
-
-    def _close_session(self, connection: Connection, xid: int, _: int, __: bytes) -> None:
-        connection.wait()
-        connection.leaving = True
-        decide = partial(History.end_session, session_id=connection.session_id)
-        self.propose(decide, partial(self._left, connection, xid))
-
-    def _left(self, connection: Connection, xid: int, transaction: Transaction) -> None:
-        if not connection.closed:
-            connection.reply(requests.reply(xid, transaction.zxid, Code.OK))
-            connection.close()
+        self._dispatcher.handle(connection, frame)
 
     # ------------------------------------------------------------ the replica
 
+    @property
+    def tree(self) -> Tree:
+        """What reads see here."""
+        return self.replica.tree
+
+    @property
+    def zxid(self) -> int:
+        """Of the last transaction that has reached this server."""
+        return self.replica.zxid
+
     def deliver(self, transaction: Transaction) -> None:
-        """A transaction has reached this server: tell of it who watches."""
-        self.zxid = transaction.zxid
+        """A transaction has been applied to the replica."""
         if transaction.ended is not None:
             connection = self._by_session.get(transaction.ended)
             if connection is not None and not connection.leaving:
                 connection.abort()
-        zxid = transaction.zxid if self.profile.events_have_zxid else -1
-        for change in transaction.changes:
-            for connection, kind, path, acl in self.watches.trigger(change):
-                if not self.profile.events_need_read or access.permits(acl, access.READ, connection.identities):
-                    connection.send(requests.event(zxid, kind, path))
+        self.replica.tell(transaction)
 
     # ------------------------------------------------------------ what the subclasses decide
 
@@ -531,44 +323,3 @@ class Endpoint:
     @abstractmethod
     def revalidate(self, session_id: int, timeout_ms: int, done: Callable[[bool], None]) -> None:
         """Take a session over from wherever it was connected; *done* is told whether it is alive."""
-
-
-def _reserved(family: int, host: str, port: int) -> int:
-    # Bound and not listening: whoever connects is refused, no client's own connection gets the port meanwhile, and
-    # servers that set SO_REUSEADDR, as asyncio's do, can share it.
-    holder = socket.socket(family)
-    try:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind((host, port))
-    except OSError:
-        holder.close()
-        raise
-    return holder.detach()
-
-
-def _sync_reply(_: Endpoint, __: Connection, frame: bytes) -> bytes:
-    return requests.string(Reader(frame, BODY).string())
-
-
-def _written(opcode: int, transaction: Transaction) -> bytes | None:
-    if opcode == Opcode.CHECK:
-        return None  # the real server fails to write the reply, for there is no Stat to put in
-    (result,) = transaction.results
-    assert not isinstance(result, OperationFailed)
-    return requests.written(opcode, result)
-
-
-def _nothing(_: Transaction) -> bytes:
-    return b""
-
-
-_OTHERS: dict[int, Callable[[Endpoint, Connection, int, int, bytes], None]] = {
-    Opcode.PING: Endpoint._ping,
-    Opcode.AUTH: Endpoint._auth,
-    Opcode.SASL: Endpoint._sasl,
-    Opcode.SYNC: Endpoint._sync,
-    Opcode.MULTI: Endpoint._write_all,
-    Opcode.RECONFIG: Endpoint._reconfigure,
-    Opcode.CLOSE_SESSION: Endpoint._close_session,
-    **dict.fromkeys(requests.WRITES, Endpoint._write),
-}

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from aioregistry._errors import InvalidArgument, UsageError
 from aioregistry.server._connection import Connection
-from aioregistry.server._endpoint import Decide, Endpoint
+from aioregistry.server._dispatcher import Decide
+from aioregistry.server._endpoint import Endpoint
 from aioregistry.server._history import Backup, History, Transaction
 from aioregistry.server._server import Data
 from aioregistry.server._sessions import Session
@@ -295,8 +296,7 @@ class Member(Endpoint):
 
     def join(self, history: History) -> None:
         """Serve what is committed by now, and what will be."""
-        self.tree: Tree = history.tree.copy()
-        self.zxid: int = history.zxid
+        self.replica.begin(history.tree.copy(), history.zxid)
         self._serving = True
 
     def leave(self) -> None:
@@ -321,7 +321,7 @@ class Member(Endpoint):
         self._read_inbox()
 
     def apply(self, transaction: Transaction) -> None:
-        self.tree.replay(transaction.changes)
+        self.replica.tree.replay(transaction.changes)
         self.deliver(transaction)
 
     def _read_inbox(self) -> None:

@@ -11,13 +11,13 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from aioregistry.server._codes import Opcode
-
-if TYPE_CHECKING:
-    from aioregistry.server._connection import Connection
-    from aioregistry.server._endpoint import Endpoint
+from aioregistry.server._connection import Connection
+from aioregistry.server._replica import Replica
+from aioregistry.server._sessions import Session
+from aioregistry.server._settings import Settings
 
 NOT_SERVING: Final = "This ZooKeeper instance is not currently serving requests\n"
 
@@ -25,28 +25,56 @@ BUILT: Final = "aioregistry, built on 2026-11-21 00:00 UTC"
 """Where Apache's servers tell their commit and date."""
 
 
-def answer(endpoint: Endpoint, word: bytes) -> str | None:
+class Server(Protocol):
+    """What the words ask a server for."""
+
+    settings: Settings
+    replica: Replica
+    connections: dict[Connection, None]
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def serving(self) -> bool: ...
+
+    @property
+    def mode(self) -> str: ...
+
+    @property
+    def received(self) -> int: ...
+
+    @property
+    def sent(self) -> int: ...
+
+    @staticmethod
+    def time() -> float: ...
+
+    def live_sessions(self) -> list[Session]: ...
+
+
+def answer(server: Server, word: bytes) -> str | None:
     """The answer to a word, or None where it is none."""
     if word in _ALWAYS:
-        return _ALWAYS[word](endpoint)
+        return _ALWAYS[word](server)
     if word in _SERVING:
-        return _SERVING[word](endpoint) if endpoint.serving else NOT_SERVING
+        return _SERVING[word](server) if server.serving else NOT_SERVING
     if word in _NOT_ALLOWED:
         return f"{word.decode()} is not executed because it is not in the whitelist.\n"
     return None
 
 
-def _ruok(_: Endpoint) -> str:
+def _ruok(_: Server) -> str:
     return "imok"
 
 
-def _isro(endpoint: Endpoint) -> str:
-    return "rw" if endpoint.serving else "null"
+def _isro(server: Server) -> str:
+    return "rw" if server.serving else "null"
 
 
-def _envi(endpoint: Endpoint) -> str:
+def _envi(server: Server) -> str:
     environment = {
-        "zookeeper.version": _version(endpoint),
+        "zookeeper.version": _version(server),
         "host.name": platform.node(),
         "python.version": platform.python_version(),
         "python.implementation": platform.python_implementation(),
@@ -59,24 +87,24 @@ def _envi(endpoint: Endpoint) -> str:
     return _lines(["Environment:", *(f"{name}={value}" for name, value in environment.items())])
 
 
-def _srvr(endpoint: Endpoint) -> str:
-    return _lines([f"Zookeeper version: {_version(endpoint)}", *_statistics(endpoint)])
+def _srvr(server: Server) -> str:
+    return _lines([f"Zookeeper version: {_version(server)}", *_statistics(server)])
 
 
-def _stat(endpoint: Endpoint) -> str:
-    clients = [_connection(endpoint, connection, brief=True) for connection in endpoint.connections]
-    return _lines([f"Zookeeper version: {_version(endpoint)}", "Clients:", *clients, "", *_statistics(endpoint)])
+def _stat(server: Server) -> str:
+    clients = [_connection(server, connection, brief=True) for connection in server.connections]
+    return _lines([f"Zookeeper version: {_version(server)}", "Clients:", *clients, "", *_statistics(server)])
 
 
-def _cons(endpoint: Endpoint) -> str:
-    return _lines([*(_connection(endpoint, connection, brief=False) for connection in endpoint.connections), ""])
+def _cons(server: Server) -> str:
+    return _lines([*(_connection(server, connection, brief=False) for connection in server.connections), ""])
 
 
-def _conf(endpoint: Endpoint) -> str:
-    settings = endpoint.settings
+def _conf(server: Server) -> str:
+    settings = server.settings
     configuration = {
-        "clientPort": -1 if settings.ssl else endpoint.port,
-        "secureClientPort": endpoint.port if settings.ssl else -1,
+        "clientPort": -1 if settings.ssl else server.port,
+        "secureClientPort": server.port if settings.ssl else -1,
         "dataDir": "",
         "dataDirSize": 0,
         "dataLogDir": "",
@@ -85,24 +113,24 @@ def _conf(endpoint: Endpoint) -> str:
         "maxClientCnxns": settings.max_connections_per_client,
         "minSessionTimeout": settings.min_timeout_ms,
         "maxSessionTimeout": settings.max_timeout_ms,
-        **({"clientPortListenBacklog": -1} if endpoint.profile.tells_more else {}),
+        **({"clientPortListenBacklog": -1} if server.settings.profile.tells_more else {}),
         "serverId": settings.server_id,
     }
     return _lines(f"{name}={value}" for name, value in configuration.items())
 
 
-def _dump(endpoint: Endpoint) -> str:
-    expiries = {session.id: session.expires for session in endpoint.live_sessions()}
+def _dump(server: Server) -> str:
+    expiries = {session.id: session.expires for session in server.live_sessions()}
     lines = ["SessionTracker dump:"]
-    lines += _sets(endpoint, "Session", [(tick, _hexadecimal(number)) for number, tick in expiries.items()])
-    ephemerals = endpoint.tree.ephemerals
+    lines += _sets(server, "Session", [(tick, _hexadecimal(number)) for number, tick in expiries.items()])
+    ephemerals = server.replica.tree.ephemerals
     lines += ("ephemeral nodes dump:", f"Sessions with Ephemerals ({len(ephemerals)}):")
     for owner, paths in ephemerals.items():
         lines += (f"{_hexadecimal(owner)}:", *(f"\t{path}" for path in paths))
-    now = int(endpoint.time() / endpoint.settings.tick_time)
+    now = int(server.time() / server.settings.tick_time)
     lines.append("Connections dump:")
     lines += _sets(
-        endpoint,
+        server,
         "Connections",
         [
             # Apache's servers end silent connections by a clock of their own, which runs with the sessions'.
@@ -110,50 +138,50 @@ def _dump(endpoint: Endpoint) -> str:
                 expiries.get(connection.session_id, now),
                 f"ip: /{_peer(connection)} sessionId: {_hexadecimal(connection.session_id)}",
             )
-            for connection in endpoint.connections
+            for connection in server.connections
         ],
     )
     return _lines(lines)
 
 
-def _sets(endpoint: Endpoint, kind: str, members: list[tuple[int, str]]) -> list[str]:
+def _sets(server: Server, kind: str, members: list[tuple[int, str]]) -> list[str]:
     """What ends at which tick."""
     by_tick: dict[int, list[str]] = {}
     for tick, member in members:
         by_tick.setdefault(tick, []).append(member)
     lines = [f"{kind} Sets ({len(by_tick)})/({len(members)}):"]
     for tick, together in sorted(by_tick.items()):
-        lines += (f"{len(together)} expire at {_date(endpoint, tick)}:", *(f"\t{member}" for member in together))
+        lines += (f"{len(together)} expire at {_date(server, tick)}:", *(f"\t{member}" for member in together))
     return lines
 
 
-def _mntr(endpoint: Endpoint) -> str:
-    tree = endpoint.tree
+def _mntr(server: Server) -> str:
+    tree = server.replica.tree
     metrics = {
-        "version": _version(endpoint),
-        "server_state": endpoint.mode,
-        "avg_latency": _average(endpoint),
+        "version": _version(server),
+        "server_state": server.mode,
+        "avg_latency": _average(server),
         "max_latency": 0,
         "min_latency": 0,
-        "packets_received": endpoint.received,
-        "packets_sent": endpoint.sent,
-        "num_alive_connections": len(endpoint.connections),
+        "packets_received": server.received,
+        "packets_sent": server.sent,
+        "num_alive_connections": len(server.connections),
         "outstanding_requests": 0,
         "znode_count": len(tree.nodes),
-        "watch_count": endpoint.watches.count,
+        "watch_count": server.replica.watches.count,
         "ephemerals_count": sum(map(len, tree.ephemerals.values())),
         "approximate_data_size": sum(
             len(path) + len(node.data or b"") for path, node in tree.nodes.items() if path != "/"
         ),
     }
-    if endpoint.profile.tells_more:
-        metrics |= {"global_sessions": len(endpoint.live_sessions()), "local_sessions": 0}
+    if server.settings.profile.tells_more:
+        metrics |= {"global_sessions": len(server.live_sessions()), "local_sessions": 0}
     return _lines(f"zk_{name}\t{value}" for name, value in metrics.items())
 
 
-_ALWAYS: dict[bytes, Callable[[Endpoint], str]] = {b"ruok": _ruok, b"isro": _isro, b"envi": _envi}
+_ALWAYS: dict[bytes, Callable[[Server], str]] = {b"ruok": _ruok, b"isro": _isro, b"envi": _envi}
 
-_SERVING: dict[bytes, Callable[[Endpoint], str]] = {
+_SERVING: dict[bytes, Callable[[Server], str]] = {
     b"srvr": _srvr,
     b"stat": _stat,
     b"mntr": _mntr,
@@ -191,24 +219,24 @@ _LAST: Final[dict[int, str]] = {
 """How a connection's last request is told (``FinalRequestProcessor``); others are "NA"."""
 
 
-def _statistics(endpoint: Endpoint) -> list[str]:
+def _statistics(server: Server) -> list[str]:
     return [
-        f"Latency min/avg/max: 0/{_average(endpoint)}/0",
-        f"Received: {endpoint.received}",
-        f"Sent: {endpoint.sent}",
-        f"Connections: {len(endpoint.connections)}",
+        f"Latency min/avg/max: 0/{_average(server)}/0",
+        f"Received: {server.received}",
+        f"Sent: {server.sent}",
+        f"Connections: {len(server.connections)}",
         "Outstanding: 0",
-        f"Zxid: {_hexadecimal(endpoint.zxid)}",
-        f"Mode: {endpoint.mode}",
-        f"Node count: {len(endpoint.tree.nodes)}",
+        f"Zxid: {_hexadecimal(server.replica.zxid)}",
+        f"Mode: {server.mode}",
+        f"Node count: {len(server.replica.tree.nodes)}",
     ]
 
 
-def _average(endpoint: Endpoint) -> str:
-    return "0.0" if endpoint.profile.tells_more else "0"
+def _average(server: Server) -> str:
+    return "0.0" if server.settings.profile.tells_more else "0"
 
 
-def _connection(endpoint: Endpoint, connection: Connection, *, brief: bool) -> str:
+def _connection(server: Server, connection: Connection, *, brief: bool) -> str:
     # Whoever asks by a word is read no more, and the word counts.
     asks = not connection.session_id
     text = f" /{_peer(connection)}[{0 if asks else 1}]("
@@ -218,7 +246,7 @@ def _connection(endpoint: Endpoint, connection: Connection, *, brief: bool) -> s
         text += (
             f",sid={_hexadecimal(connection.session_id)},lop={_LAST.get(last, 'NA')},"
             f"est={connection.established_ms},to={connection.timeout_ms},lcxid={_hexadecimal(connection.last_xid)},"
-            f"lzxid={_hexadecimal(endpoint.zxid)},lresp=0,llat=0,minlat=0,avglat=0,maxlat=0"
+            f"lzxid={_hexadecimal(server.replica.zxid)},lresp=0,llat=0,minlat=0,avglat=0,maxlat=0"
         )
     return f"{text})"
 
@@ -227,13 +255,13 @@ def _peer(connection: Connection) -> str:
     return ":".join(map(str, connection.peer[:2])) if isinstance(connection.peer, tuple) else str(connection.peer)
 
 
-def _version(endpoint: Endpoint) -> str:
-    return f"{endpoint.profile.release}-{BUILT}"
+def _version(server: Server) -> str:
+    return f"{server.settings.profile.release}-{BUILT}"
 
 
-def _date(endpoint: Endpoint, tick: int) -> str:
-    left = tick * endpoint.settings.tick_time - endpoint.time()
-    return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(endpoint.settings.clock() + left))
+def _date(server: Server, tick: int) -> str:
+    left = tick * server.settings.tick_time - server.time()
+    return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(server.settings.clock() + left))
 
 
 def _hexadecimal(number: int) -> str:

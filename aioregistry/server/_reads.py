@@ -7,18 +7,16 @@ request cannot be read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from aioregistry.server import _acl as access
 from aioregistry.server import _requests as requests
 from aioregistry.server._codes import Code, EventKind, Malformed, Opcode, Refused
+from aioregistry.server._connection import Connection
+from aioregistry.server._replica import Replica
 from aioregistry.server._requests import Read, Reader
 from aioregistry.server._tree import Node
 from aioregistry.server._watches import MODES, PERSISTENT, RECURSIVE
-
-if TYPE_CHECKING:
-    from aioregistry.server._connection import Connection
-    from aioregistry.server._endpoint import Endpoint
 
 BODY: Final = 8
 """Where in a frame a request's body begins, behind xid and opcode."""
@@ -32,8 +30,8 @@ class Incomplete(Malformed):
         self.body = body
 
 
-def _readable(endpoint: Endpoint, connection: Connection, path: str | None, permission: int = access.READ) -> Node:
-    node = endpoint.tree.read(path)
+def _readable(replica: Replica, connection: Connection, path: str | None, permission: int = access.READ) -> Node:
+    node = replica.tree.read(path)
     if not access.permits(node.acl, permission, connection.identities):
         raise Refused(Code.NO_AUTH)
     return node
@@ -47,74 +45,74 @@ def _path_and_watch(frame: bytes) -> tuple[str, bool]:
     return path, reader.flag()
 
 
-def get_data(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+def get_data(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     path, watch = _path_and_watch(frame)
-    node = _readable(endpoint, connection, path)
+    node = _readable(replica, connection, path)
     if watch:
-        endpoint.watches.watch_data(path, connection)
+        replica.watches.watch_data(path, connection)
     return node.packed or requests.data(node)
 
 
-def exists(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+def exists(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     path, watch = _path_and_watch(frame)
     if "\0" in path:
         raise Refused(Code.BAD_ARGUMENTS)
-    if endpoint.profile.exists_needs_read and path in endpoint.tree.nodes:
-        _readable(endpoint, connection, path)
+    if replica.profile.exists_needs_read and path in replica.tree.nodes:
+        _readable(replica, connection, path)
     if watch:
-        endpoint.watches.watch_data(path, connection)
-    return endpoint.tree.read(path).stat()
+        replica.watches.watch_data(path, connection)
+    return replica.tree.read(path).stat()
 
 
-def get_children(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
-    return requests.strings(list(_children(endpoint, connection, frame).children))
+def get_children(replica: Replica, connection: Connection, frame: bytes) -> bytes:
+    return requests.strings(list(_children(replica, connection, frame).children))
 
 
-def get_children2(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
-    node = _children(endpoint, connection, frame)
+def get_children2(replica: Replica, connection: Connection, frame: bytes) -> bytes:
+    node = _children(replica, connection, frame)
     return requests.strings(list(node.children)) + node.stat()
 
 
-def _children(endpoint: Endpoint, connection: Connection, frame: bytes) -> Node:
+def _children(replica: Replica, connection: Connection, frame: bytes) -> Node:
     path, watch = _path_and_watch(frame)
-    node = _readable(endpoint, connection, path)
+    node = _readable(replica, connection, path)
     if watch:
-        endpoint.watches.watch_children(path, connection)
+        replica.watches.watch_children(path, connection)
     return node
 
 
-def get_acl(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+def get_acl(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     path = requests.path_of(frame, BODY)
-    node = _readable(endpoint, connection, path, access.READ | access.ADMIN)
+    node = _readable(replica, connection, path, access.READ | access.ADMIN)
     may_see_digests = access.permits(node.acl, access.ADMIN, connection.identities)
     return requests.acl(node.acl if may_see_digests else access.masked(node.acl)) + node.stat()
 
 
-def get_all_children_number(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+def get_all_children_number(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     path = requests.path_of(frame, BODY)
-    _readable(endpoint, connection, path)
-    return requests.INT.pack(endpoint.tree.count_below(path))
+    _readable(replica, connection, path)
+    return requests.INT.pack(replica.tree.count_below(path))
 
 
-def get_ephemerals(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+def get_ephemerals(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     prefix = Reader(frame, BODY).string()
-    paths = endpoint.tree.ephemerals.get(connection.session_id, {})
+    paths = replica.tree.ephemerals.get(connection.session_id, {})
     if prefix is None or prefix.strip() in ("", "/"):
         return requests.strings(list(paths))
     return requests.strings([path for path in paths if path.startswith(prefix)])
 
 
-def who_am_i(_: Endpoint, connection: Connection, __: bytes) -> bytes:
+def who_am_i(_: Replica, connection: Connection, __: bytes) -> bytes:
     return requests.identities(connection.identities)
 
 
-def multi_read(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+def multi_read(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     parts: list[bytes] = []
-    for operation in requests.read_operations(frame, BODY, endpoint.profile):
+    for operation in requests.read_operations(frame, BODY, replica.profile):
         if not isinstance(operation, Read) or operation.path is None:
             raise Incomplete(requests.several_read(parts))
         try:
-            node = _readable(endpoint, connection, operation.path)
+            node = _readable(replica, connection, operation.path)
         except Refused as refusal:
             parts.append(requests.failure(refusal.code))
             continue
@@ -127,34 +125,34 @@ def multi_read(endpoint: Endpoint, connection: Connection, frame: bytes) -> byte
 # ---------------------------------------------------------------- watches
 
 
-def add_watch(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+def add_watch(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     reader = Reader(frame, BODY)
     path, mode = reader.string(), reader.number()
     if mode not in MODES:
         raise Malformed
     if path is not None:  # the real server keeps a watch on null, which nothing triggers
-        endpoint.watches.watch_always(path, connection, MODES[mode])
+        replica.watches.watch_always(path, connection, MODES[mode])
     return requests.INT.pack(Code.OK)
 
 
-def check_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
-    path, kind = _path_and_kind(endpoint, frame)
-    if not endpoint.watches.check(path, connection, kind):
+def check_watches(replica: Replica, connection: Connection, frame: bytes) -> bytes:
+    path, kind = _path_and_kind(replica, frame)
+    if not replica.watches.check(path, connection, kind):
         raise Refused(Code.NO_WATCHER)
     return b""
 
 
-def remove_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
-    path, kind = _path_and_kind(endpoint, frame)
-    if not endpoint.watches.remove(path, connection, kind):
+def remove_watches(replica: Replica, connection: Connection, frame: bytes) -> bytes:
+    path, kind = _path_and_kind(replica, frame)
+    if not replica.watches.remove(path, connection, kind):
         raise Refused(Code.NO_WATCHER)
     return b""
 
 
-def _path_and_kind(endpoint: Endpoint, frame: bytes) -> tuple[str, int]:
+def _path_and_kind(replica: Replica, frame: bytes) -> tuple[str, int]:
     reader = Reader(frame, BODY)
     path, kind = reader.string(), reader.number()
-    if kind not in endpoint.profile.watcher_types:
+    if kind not in replica.profile.watcher_types:
         raise Malformed
     if path is None:
         raise Refused(Code.NO_WATCHER)
@@ -172,32 +170,32 @@ class _OneShots(NamedTuple):
         return cls(reader.long(), reader.strings(), reader.strings(), reader.strings())
 
 
-def set_watches(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
-    _set_one_shots(endpoint, connection, _OneShots.read(Reader(frame, BODY)))
+def set_watches(replica: Replica, connection: Connection, frame: bytes) -> bytes:
+    _set_one_shots(replica, connection, _OneShots.read(Reader(frame, BODY)))
     return b""
 
 
-def set_watches2(endpoint: Endpoint, connection: Connection, frame: bytes) -> bytes:
+def set_watches2(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     reader = Reader(frame, BODY)
     one_shots = _OneShots.read(reader)
     # Read whole before anything is told: a request that is cut short does nothing.
     always = [(mode, reader.strings()) for mode in (PERSISTENT, RECURSIVE)]
-    _set_one_shots(endpoint, connection, one_shots)
+    _set_one_shots(replica, connection, one_shots)
     for mode, paths in always:
         for path in paths:
             if path is not None:  # as AddWatch
-                endpoint.watches.watch_always(path, connection, mode)
+                replica.watches.watch_always(path, connection, mode)
     return b""
 
 
-def _set_one_shots(endpoint: Endpoint, connection: Connection, asked: _OneShots) -> None:
+def _set_one_shots(replica: Replica, connection: Connection, asked: _OneShots) -> None:
     """Watches after a reconnect: what was missed is told at once, in place of the watch."""
     since, data, exist, children = asked
-    nodes, watches = endpoint.tree.nodes, endpoint.watches
+    nodes, watches = replica.tree.nodes, replica.watches
 
     def missed(kind: EventKind, path: str, node: Node | None) -> None:
         hidden = node is not None and not access.permits(node.acl, access.READ, connection.identities)
-        if not (hidden and endpoint.profile.missed_need_read):
+        if not (hidden and replica.profile.missed_need_read):
             connection.send(requests.event(-1, kind, path))  # no transaction is known to have made it
 
     for path in map(_some, data):
@@ -225,7 +223,7 @@ def _some(path: str | None) -> str:
     return path
 
 
-READS: Final[dict[int, Callable[[Endpoint, Connection, bytes], bytes]]] = {
+READS: Final[dict[int, Callable[[Replica, Connection, bytes], bytes]]] = {
     Opcode.GET_DATA: get_data,
     Opcode.EXISTS: exists,
     Opcode.GET_CHILDREN: get_children,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ssl as tls
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from aioregistry._errors import UsageError
 from aioregistry.server._connection import Connection
-from aioregistry.server._endpoint import Decide, Endpoint
+from aioregistry.server._dispatcher import Decide
+from aioregistry.server._endpoint import Endpoint
 from aioregistry.server._history import Backup, History, Transaction
 from aioregistry.server._sessions import Session
-from aioregistry.server._settings import Settings
-from aioregistry.server._tree import Tree
+from aioregistry.server._settings import Settings, with_parameters_of
 
 __all__ = ["Data", "ZooKeeperServer"]
 
@@ -50,42 +48,9 @@ class ZooKeeperServer(Endpoint):
         InvalidArgument: an option is out of its range.
     """
 
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        *,
-        version: str = "3.8",
-        tick_time: float = 2.0,
-        min_session_timeout: float | None = None,
-        max_session_timeout: float | None = None,
-        max_buffer: int = 0xFFFFF,
-        max_connections_per_client: int = 60,
-        container_check_interval: float = 60.0,
-        extended_types: bool = True,
-        ssl: tls.SSLContext | None = None,
-        super_digest: str | None = None,
-        server_id: int = 1,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__(
-            Settings(
-                host=host,
-                port=port,
-                version=version,
-                tick_time=tick_time,
-                min_session_timeout=min_session_timeout,
-                max_session_timeout=max_session_timeout,
-                max_buffer=max_buffer,
-                max_connections_per_client=max_connections_per_client,
-                container_check_interval=container_check_interval,
-                extended_types=extended_types,
-                ssl=ssl,
-                super_digest=super_digest,
-                server_id=server_id,
-                clock=clock,
-            )
-        )
+    @with_parameters_of(Settings)
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self._backup = self._empty()
         self._history: History | None = None
 
@@ -111,8 +76,7 @@ class ZooKeeperServer(Endpoint):
             case Backup():
                 self._backup = data
         self._history = History.of_backup(self._backup, settings=self.settings, deliver=self.deliver)
-        self.tree: Tree = self._history.tree
-        self.zxid: int = self._history.zxid
+        self.replica.begin(self._history.tree, self._history.zxid)
         self._history.start()
         try:
             await self.come_up(listen=listen)

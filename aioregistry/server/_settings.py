@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import ssl as tls
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from aioregistry._errors import InvalidArgument
 from aioregistry.server._profiles import PROFILES, Profile
 from aioregistry.server._tree import Tree
 
+P = ParamSpec("P")
+S = TypeVar("S")
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Settings:
     """The options of a server, checked; times in seconds.
 
@@ -21,6 +27,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 0
+    _: KW_ONLY
     version: str = "3.8"
     tick_time: float = 2.0
     min_session_timeout: float | None = None
@@ -75,3 +82,22 @@ class Settings:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def with_parameters_of(
+    settings: Callable[P, Settings],
+) -> Callable[[Callable[[S, Settings], None]], Callable[Concatenate[S, P], None]]:
+    """Let a constructor take what *settings* takes, and get the settings made of it: the parameters are said once."""
+
+    def decorated(construct: Callable[[S, Settings], None]) -> Callable[Concatenate[S, P], None]:
+        @functools.wraps(construct)
+        def construct_with_settings(self: S, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            construct(self, settings(*args, **kwargs))
+
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        signature = inspect.signature(settings)
+        told: Any = construct_with_settings
+        told.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])
+        return construct_with_settings
+
+    return decorated

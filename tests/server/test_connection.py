@@ -84,7 +84,7 @@ async def test_connections_leave_nothing_behind() -> None:
         protocol, _ = connected(server)
         protocol.data_received(CONVERSATION)
     assert not server.connections
-    assert server.watches.count == 0
+    assert server.replica.watches.count == 0
     for session in server.live_sessions():
         server.expire(session.id)
     await server.stop()

@@ -252,7 +252,7 @@ class TestVersions:
         ):
             client = await connect(any_version.address)
             reply = await client.reply(client.send(operation))
-            if any_version.profile.release.startswith("3.5"):
+            if any_version.settings.profile.release.startswith("3.5"):
                 assert reply.error == UNIMPLEMENTED
                 await client.closed()
             else:

@@ -98,7 +98,7 @@ class Servers:
     def calm(self) -> None:
         """Forget what was to happen to requests to come."""
         for member in self.ensemble.members:
-            member._faults.clear()
+            member.forget_faults()
 
     # ------------------------------------------------------------ what there is
 
