@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
 
-from aioregistry._document import decode, encode
+from aioregistry._document import decode, encode, reading, scalars
 from aioregistry._errors import InvalidArgument, InvalidInstance
-from aioregistry._model import DOCUMENT_NAMES, ServiceInstance, ServiceType
+from aioregistry._model import DOCUMENT_NAMES, FIELDS, STATUSES, InstanceStatus, ServiceInstance, ServiceType
 from tests.support.documents import PLAIN, READ, REFUSED, STRICTER, WRITERS, Read, written
 
 ATTRIBUTES = {field: attribute for attribute, field in DOCUMENT_NAMES.items()} | {"payloadClass": "payload_class"}
@@ -74,6 +75,47 @@ def test_what_is_refused_although_curator_reads_it_says_why(document: bytes, rea
     with pytest.raises(InvalidInstance) as raised:
         decode(document, name="chat", id="a")
     assert reason in raised.value.reason
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_status_says_why_an_instance_is_not_enabled(status: InstanceStatus) -> None:
+    disabled = ServiceInstance("chat", id="a", enabled=False, status=status)
+    document = json.loads(encode(disabled))
+    assert (document["enabled"], document["status"]) == (False, status)
+    assert decode(encode(disabled)).status == status
+    assert decode(encode(disabled)) == disabled == disabled.replace(status=None)
+    enabled = disabled.replace(enabled=True)
+    assert enabled.status is None
+    assert not {"enabled", "status"} & json.loads(encode(enabled)).keys()
+    with pytest.raises(InvalidArgument) as raised:
+        ServiceInstance("chat", id="a", status=status)
+    assert (raised.value.field, raised.value.value) == ("status", status)
+    with pytest.raises(InvalidArgument) as raised:
+        enabled.replace(status=status)
+    assert (raised.value.field, raised.value.value) == ("status", status)
+
+
+def test_a_status_that_was_meant_for_nothing_is_not_meant_for_what_comes_later() -> None:
+    """Beside `enabled: true` it was ignored: an instance that is disabled later is not therefore failing."""
+    instance = decode(written(status="failing", enabled=True))
+    assert json.loads(encode(instance))["status"] == "failing"
+    assert "status" not in json.loads(encode(instance.replace(enabled=False)))
+    ours = instance.replace(enabled=False, status="draining")
+    assert json.loads(encode(ours))["status"] == "draining"
+    others = decode(written(status="UP"))
+    assert json.loads(encode(others.replace(enabled=False, status="draining")))["status"] == "draining"
+
+
+def test_every_field_is_read_and_written_in_both_ways() -> None:
+    """The table of fields and what is written beside it: signatures, readers, the fast way."""
+    attributes = {field.attribute for field in FIELDS}
+    own = {"payload_class"}  # stands inside the payload
+    assert set(inspect.signature(ServiceInstance).parameters) == attributes | own
+    for overload in get_overloads(ServiceInstance.__init__):
+        assert set(inspect.signature(overload).parameters) - {"self", "payload"} == (attributes | own) - {"payload"}
+    assert set(reading._Document.__struct_fields__) == set(DOCUMENT_NAMES)
+    assert set(reading._Document.__struct_encode_fields__) == set(DOCUMENT_NAMES.values())
+    assert set(scalars.READERS) | {"id", "name", "payload"} == set(DOCUMENT_NAMES)
 
 
 def test_a_changed_field_is_written_as_it_is_now() -> None:

@@ -80,6 +80,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("payload", payload) for payload in (float("nan"), [float("inf")], {"a": {"b": (-float("inf"),)}})),
     ("payload", {"@class": "java.util.HashMap"}),
     *(("enabled", enabled) for enabled in (None, 1, "true")),
+    *(("status", status) for status in ("", "UP", 7, ["failing"], True)),
     *(("service_type", kind) for kind in (None, "DYNAMIC")),
     *(("uri_spec", spec) for spec in _BAD_SPECS),
     *(("registration_time_ms", time_ms) for time_ms in (-1, 1.0, True, "now")),

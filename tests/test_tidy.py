@@ -127,7 +127,7 @@ ROOMS: dict[str, set[str]] = {
 # Modules that get time, randomness and news as arguments; `balancing` as a whole.
 PURE_MODULES = {
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
-    *("plan", "reach", "table", "mirror", "guard", "kept"),
+    *("plan", "reach", "table", "votes", "mirror", "guard", "kept"),
     *("tree", "acl", "sessions", "profiles"),
 }
 PURE_ROOMS = {"balancing"}

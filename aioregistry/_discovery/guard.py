@@ -297,7 +297,8 @@ class Suspects(Generic[P]):
 
     def _explained(self, entry: Entry[P]) -> bool:
         instance = entry.instance
-        return self._markers.pop(instance.id, -1) >= entry.czxid or not instance.enabled
+        announced = not instance.enabled and instance.status != "failing"  # which says nothing of leaving
+        return self._markers.pop(instance.id, -1) >= entry.czxid or announced
 
     # ------------------------------------------------------------------ how many are too many
 

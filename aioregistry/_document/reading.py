@@ -11,7 +11,7 @@ import msgspec
 from aioregistry._errors import InvalidInstance
 from aioregistry._frozen import CONTAINERS, FrozenDict, TooDeep, freeze
 from aioregistry._java import unmarked
-from aioregistry._model import DOCUMENT_NAMES, AsWritten, Draft, ServiceInstance, ServiceType
+from aioregistry._model import DOCUMENT_NAMES, NO_EXTRA, AsWritten, Draft, InstanceStatus, ServiceInstance, ServiceType
 
 from .scalars import MAX_INT, MAX_LONG, MAX_PORT, MOST_SHARED, READERS, as_text, as_uri_spec, shared
 from .text import ABSENT, Member, encoded, is_exact, members_of, repaired
@@ -40,11 +40,11 @@ class _Document(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="ca
     service_type: ServiceType = ServiceType.DYNAMIC
     uri_spec: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    status: InstanceStatus | msgspec.UnsetType = msgspec.UNSET
     session_timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=MAX_INT)] | msgspec.UnsetType = msgspec.UNSET
 
 
 _decode_document = msgspec.json.Decoder(_Document).decode
-_NO_EXTRA: Final = FrozenDict()
 _ENABLED_WRITTEN: Final = (AsWritten("enabled", {"enabled": True}, b"true"),)
 
 
@@ -82,6 +82,9 @@ def _decode_fast(data: bytes, name: str | None, id: str | None) -> ServiceInstan
     draft.port = document.port
     draft.ssl_port = document.ssl_port
     draft.enabled = document.enabled is not False
+    draft.status = document.status or None
+    if draft.enabled and draft.status:
+        raise _Slow
     draft.service_type = document.service_type
     draft.registration_time_ms = document.registration_time_ms or None
     draft.session_timeout_ms = shared(document.session_timeout_ms or None)
@@ -93,7 +96,7 @@ def _decode_fast(data: bytes, name: str | None, id: str | None) -> ServiceInstan
         draft.payload, draft.payload_class = _without_class(payload)
     else:
         draft.payload, draft.payload_class = payload, None
-    draft.extra = _NO_EXTRA
+    draft.extra = NO_EXTRA
     draft._as_written = _ENABLED_WRITTEN if document.enabled is True else ()
     return draft.frozen()
 
@@ -142,6 +145,8 @@ def _decode_leniently(data: bytes, name: str | None, id: str | None) -> ServiceI
     for attribute, read in READERS.items():
         field = DOCUMENT_NAMES[attribute]
         setattr(draft, attribute, read(field, members.get(field, ABSENT)))
+    if draft.enabled:
+        draft.status = None
     given_id = as_text("id", members.get("id", ABSENT))
     draft.id = _id(given_id, id, draft.service_type)
     payload = members.get("payload", ABSENT).value
@@ -150,7 +155,7 @@ def _decode_leniently(data: bytes, name: str | None, id: str | None) -> ServiceI
     else:
         draft.payload, draft.payload_class = payload, None
     extra = {key: freeze(member.value) for key, member in members.items() if key not in _KNOWN}
-    draft.extra = FrozenDict(extra) if extra else _NO_EXTRA
+    draft.extra = FrozenDict(extra) if extra else NO_EXTRA
     draft._as_written = tuple(_remembered(draft, written, given_id))
     return draft.frozen()
 
@@ -161,11 +166,13 @@ def _remembered(draft: Draft[Any], written: dict[str, Member], given_id: str | N
     for attribute, field in DOCUMENT_NAMES.items():
         read_as = {attribute: getattr(draft, attribute)}
         if field not in written:
-            if field in _KEPTABSENT:
+            if field in _KEPT_ABSENT:
                 yield AsWritten(field, read_as, None)
             continue
         if field == "id" and given_id and given_id != draft.id:
             read_as["service_type"] = draft.service_type  # of no other type may it differ from its node's
+        if field == "status":
+            read_as["enabled"] = draft.enabled  # an instance that is enabled has none, whatever is written
         value, text = written[field]
         if not is_exact(value) or not (
             _is_same(by_itself.get(field, ABSENT), value) or _is_bare_list(draft, field, value)
@@ -187,7 +194,7 @@ def _is_same(ours: Any, theirs: Any) -> bool:
 
 
 # Readers make something of these where they are not there, and it is not what is written for it: an empty id.
-_KEPTABSENT: Final = frozenset({"id", "address"})
+_KEPT_ABSENT: Final = frozenset({"id", "address"})
 _KNOWN: Final = frozenset(DOCUMENT_NAMES.values())
 
 

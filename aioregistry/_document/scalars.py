@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 
 from aioregistry._errors import InvalidInstance
 from aioregistry._frozen import FrozenDict, freeze
-from aioregistry._model import ServiceType
+from aioregistry._model import STATUSES, InstanceStatus, ServiceType
 
 from .text import MAX_DIGITS, Member
 
@@ -90,6 +90,11 @@ def _enabled(field: str, member: Member) -> bool:
     return value != 0
 
 
+def _status(_: str, member: Member) -> InstanceStatus | None:
+    """Why an instance is not enabled; None where it says something else, for the field is not Curator's either."""
+    return next((status for status in STATUSES if member.value == status), None)
+
+
 def _service_type(field: str, member: Member) -> ServiceType:
     value = member.value
     if value is None:
@@ -155,6 +160,7 @@ READERS: Final[dict[str, Callable[[str, Member], Any]]] = {
     "port": _port,
     "ssl_port": _port,
     "enabled": _enabled,
+    "status": _status,
     "uri_spec": as_uri_spec,
     "registration_time_ms": _time,
     "session_timeout_ms": _timeout,

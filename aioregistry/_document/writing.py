@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from aioregistry._java import marked
-from aioregistry._model import Draft, ServiceInstance
+from aioregistry._model import FIELDS, Draft, ServiceInstance
 from aioregistry._payload import plain
 
 __all__ = ["encode", "encode_json", "fields_of", "names_itself"]
@@ -44,8 +44,11 @@ def fields_of(instance: Draft[Any] | ServiceInstance[Any]) -> dict[str, Any]:
         "serviceType": instance.service_type.value,
         "uriSpec": instance.uri_spec,
     }
-    if not instance.enabled:
-        document["enabled"] = False
-    if instance.session_timeout_ms:
-        document["sessionTimeoutMs"] = instance.session_timeout_ms
+    for field in _OPTIONAL:
+        value = getattr(instance, field.attribute)
+        if value != field.default:
+            document[str(field.name)] = value
     return document
+
+
+_OPTIONAL: Final = tuple(field for field in FIELDS if field.is_optional)

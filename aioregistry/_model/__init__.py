@@ -5,17 +5,22 @@ from __future__ import annotations
 from aioregistry._payload import check_payload_type
 
 from .changes import Added, Change, Difference, Invalidated, Removed, Resynced, Updated
-from .instance import DOCUMENT_NAMES, AsWritten, Draft, ServiceInstance, ServiceType, with_payload_type
+from .fields import DOCUMENT_NAMES, FIELDS, NO_EXTRA, STATUSES, InstanceStatus, ServiceType
+from .instance import AsWritten, Draft, ServiceInstance, with_payload_type
 from .snapshot import Entry, Invalid, Snapshot, Suspicion
 
 __all__ = [
     "DOCUMENT_NAMES",
+    "FIELDS",
+    "NO_EXTRA",
+    "STATUSES",
     "Added",
     "AsWritten",
     "Change",
     "Difference",
     "Draft",
     "Entry",
+    "InstanceStatus",
     "Invalid",
     "Invalidated",
     "Removed",

@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeVar, overload
 
-from aioregistry._addresses import check_address
 from aioregistry._errors import InvalidArgument
-from aioregistry._frozen import FrozenDict, freeze
-from aioregistry._java import MARK, check_class, class_for
-from aioregistry._paths import check_name, check_segment
-from aioregistry._payload import convert, fresh_json, plain
+from aioregistry._java import check_class, class_for
+from aioregistry._payload import convert, fresh_json
 
-__all__ = ["DOCUMENT_NAMES", "AsWritten", "Draft", "ServiceInstance", "ServiceType", "with_payload_type"]
+from .fields import FIELDS, InstanceStatus, ServiceType, check_port
+
+__all__ = ["AsWritten", "Draft", "ServiceInstance", "with_payload_type"]
 
 P = TypeVar("P")
 Q = TypeVar("Q")
-
-
-class ServiceType(enum.Enum):
-    """Curator's kinds of instances, in its order; what is registered here is DYNAMIC, the others are read."""
-
-    DYNAMIC = "DYNAMIC"
-    STATIC = "STATIC"
-    PERMANENT = "PERMANENT"
-    DYNAMIC_SEQUENTIAL = "DYNAMIC_SEQUENTIAL"
-
-
-# ---------------------------------------------------------------- the instance
-
-
-DOCUMENT_NAMES: Final[dict[str, str]] = {
-    "name": "name",
-    "id": "id",
-    "address": "address",
-    "port": "port",
-    "ssl_port": "sslPort",
-    "payload": "payload",
-    "registration_time_ms": "registrationTimeUTC",
-    "service_type": "serviceType",
-    "uri_spec": "uriSpec",
-    "enabled": "enabled",
-    "session_timeout_ms": "sessionTimeoutMs",
-}
-"""What each field of an instance is called in its document."""
 
 
 class AsWritten(NamedTuple):
@@ -61,22 +31,7 @@ class AsWritten(NamedTuple):
 
 
 class _Fields(Generic[P]):
-    __slots__ = (
-        "_as_written",
-        "address",
-        "enabled",
-        "extra",
-        "id",
-        "name",
-        "payload",
-        "payload_class",
-        "port",
-        "registration_time_ms",
-        "service_type",
-        "session_timeout_ms",
-        "ssl_port",
-        "uri_spec",
-    )
+    __slots__ = ("_as_written", "payload_class", *(field.attribute for field in FIELDS))
 
     name: str
     id: str
@@ -85,6 +40,7 @@ class _Fields(Generic[P]):
     ssl_port: int | None
     payload: P
     enabled: bool
+    status: InstanceStatus | None
     service_type: ServiceType
     uri_spec: Mapping[str, Any] | None
     registration_time_ms: int | None
@@ -108,9 +64,9 @@ class Draft(_Fields[P]):
 class ServiceInstance(_Fields[P]):
     """One instance of a service, frozen.
 
-    Two instances are equal when identity (name and id) and data are; ``registration_time_ms`` and
-    ``session_timeout_ms`` are no part of the data, so that what a consumer sees equals what was registered. The hash is
-    that of the identity.
+    Two instances are equal when identity (name and id) and data are; ``registration_time_ms``, ``session_timeout_ms``
+    and ``status`` are no part of the data, so that what a consumer sees equals what was registered. The hash is that of
+    the identity.
 
     Args:
         name: the service; a path segment, or several with slashes between, as Curator takes them.
@@ -121,7 +77,9 @@ class ServiceInstance(_Fields[P]):
         ssl_port: 0 to 65535, or None.
         payload: anything msgspec can write as JSON. Dicts, lists and other builtin containers are copied and frozen; an
             object of another type (a Struct, a dataclass) is kept as it is and should be frozen by its own type.
-        enabled: False while draining: listed, but not to be given new work.
+        enabled: False while it is not to be given new work, though it is listed.
+        status: why it is not enabled: ``"failing"`` its checks, ``"draining"``, or in ``"maintenance"``. None while it
+            is, and where its publisher does not tell.
         service_type: DYNAMIC for whatever is registered by this library.
         uri_spec: Curator's UriSpec as JSON, ``{"parts": [{"value": "scheme", "variable": true}, ...]}``, or None.
         registration_time_ms: milliseconds since the epoch; None until the instance is published.
@@ -148,6 +106,7 @@ class ServiceInstance(_Fields[P]):
         port: int | None = None,
         ssl_port: int | None = None,
         enabled: bool = True,
+        status: InstanceStatus | None = None,
         service_type: ServiceType = ServiceType.DYNAMIC,
         uri_spec: Mapping[str, Any] | None = None,
         registration_time_ms: int | None = None,
@@ -166,6 +125,7 @@ class ServiceInstance(_Fields[P]):
         port: int | None = None,
         ssl_port: int | None = None,
         enabled: bool = True,
+        status: InstanceStatus | None = None,
         service_type: ServiceType = ServiceType.DYNAMIC,
         uri_spec: Mapping[str, Any] | None = None,
         registration_time_ms: int | None = None,
@@ -183,6 +143,7 @@ class ServiceInstance(_Fields[P]):
         ssl_port: int | None = None,
         payload: Any = None,
         enabled: bool = True,
+        status: InstanceStatus | None = None,
         service_type: ServiceType = ServiceType.DYNAMIC,
         uri_spec: Mapping[str, Any] | None = None,
         registration_time_ms: int | None = None,
@@ -198,6 +159,7 @@ class ServiceInstance(_Fields[P]):
             "ssl_port": ssl_port,
             "payload": payload,
             "enabled": enabled,
+            "status": status,
             "service_type": service_type,
             "uri_spec": uri_spec,
             "registration_time_ms": registration_time_ms,
@@ -206,14 +168,16 @@ class ServiceInstance(_Fields[P]):
         }
         for field, value in fields.items():
             object.__setattr__(self, field, _CHECKS[field](field, value))
-        object.__setattr__(self, "payload_class", check_class(payload_class, plain(self.payload)))
+        object.__setattr__(self, "payload_class", _checked_class(payload_class, self.payload))
         object.__setattr__(self, "_as_written", ())
+        _check_status(self)
 
     def replace(self, **fields: Any) -> ServiceInstance[Any]:
         """Return a copy with *fields* replaced; those that differ are checked like a new instance's, and no others.
 
-        The id stays, also when address or port change. A payload of another shape (a list for an object, say), or none,
-        drops a ``payload_class`` that Java could not read it as, unless one is given with it.
+        The id stays, also when address or port change. With ``enabled=True`` the ``status`` goes. A payload of another
+        shape (a list for an object, say), or none, drops a ``payload_class`` that Java could not read it as, unless one
+        is given with it.
 
         Raises:
             InvalidArgument: naming the field and its value.
@@ -231,9 +195,13 @@ class ServiceInstance(_Fields[P]):
             setattr(draft, field, _CHECKS[field](field, fields[field]) if changed else old)
         if "payload_class" in fields:
             if not _is_unchanged(fields["payload_class"], self.payload_class) or draft.payload is not self.payload:
-                draft.payload_class = check_class(fields["payload_class"], plain(draft.payload))
+                draft.payload_class = _checked_class(fields["payload_class"], draft.payload)
         elif self.payload_class is not None and draft.payload is not self.payload:
-            draft.payload_class = class_for(self.payload_class, plain(self.payload), plain(draft.payload))
+            before, after = (fresh_json("payload", payload) for payload in (self.payload, draft.payload))
+            draft.payload_class = class_for(self.payload_class, before, after)
+        if draft.enabled and "status" not in fields:
+            draft.status = None
+        _check_status(draft)
         return draft.frozen()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -260,31 +228,10 @@ class ServiceInstance(_Fields[P]):
         return f"ServiceInstance({self.name!r}, id={self.id!r}{shown})"
 
 
-_COMPARED: Final = (
-    "id",
-    "name",
-    "address",
-    "port",
-    "payload",
-    "enabled",
-    "ssl_port",
-    "service_type",
-    "uri_spec",
-    "payload_class",
-    "extra",
-)
+_COMPARED: Final = (*(field.attribute for field in FIELDS if field.is_data), "payload_class")
 _SHOWN: Final[dict[str, object]] = {
-    "address": None,
-    "port": None,
-    "ssl_port": None,
-    "payload": None,
-    "enabled": True,
-    "service_type": ServiceType.DYNAMIC,
-    "uri_spec": None,
-    "registration_time_ms": None,
-    "session_timeout_ms": None,
+    **{field.attribute: field.default for field in FIELDS if field.attribute not in ("name", "id")},
     "payload_class": None,
-    "extra": FrozenDict(),
 }
 
 
@@ -295,12 +242,8 @@ def _restored(*values: Any) -> ServiceInstance[Any]:
     return draft.frozen()
 
 
-# ---------------------------------------------------------------- checks of the constructor
-
-_MAX_PORT: Final = 65535
-_MAX_TIME: Final = 2**63 - 1  # a Java long
-_MAX_TIMEOUT: Final = 2**31 - 1  # the protocol's int
-_NO_EXTRA: Final = FrozenDict()
+_CHECKS: Final = {field.attribute: field.check for field in FIELDS}
+_PUBLIC_FIELDS: Final = frozenset({*_CHECKS, "payload_class"})
 _UNCHANGED: Final = (str, int, bool, type(None), ServiceType)
 
 
@@ -309,99 +252,24 @@ def _is_unchanged(new: Any, old: Any) -> bool:
     return new is old or (type(new) is type(old) and isinstance(new, _UNCHANGED) and new == old)
 
 
-def _check_type(field: str, value: object, expected: type) -> Any:
-    if not isinstance(value, expected):
-        raise InvalidArgument(field, value, f"must be {expected.__name__}, not {type(value).__name__}")
-    return value
+def _checked_class(payload_class: object, payload: Any) -> str | None:
+    return None if payload_class is None else check_class(payload_class, fresh_json("payload", payload))
 
 
-def _checked_address(field: str, address: object) -> str | None:
-    return None if address is None else check_address(field, address)
-
-
-def _checked_port(field: str, port: Any) -> int | None:
-    if port is None:
-        return None
-    if not isinstance(port, int) or isinstance(port, bool):
-        raise InvalidArgument(field, port, f"must be int, not {type(port).__name__}")
-    if not 0 <= port <= _MAX_PORT:
-        raise InvalidArgument(field, port, f"must be within 0..{_MAX_PORT}")
-    return port
-
-
-def _milliseconds(most: int) -> Callable[[str, Any], int | None]:
-    def checked(field: str, value: Any) -> int | None:
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-            raise InvalidArgument(field, value, f"must be milliseconds, an int within 0..{most}, or None")
-        return value
-
-    return checked
+def _check_status(instance: _Fields[Any]) -> None:
+    if instance.status is not None and instance.enabled:
+        raise InvalidArgument("status", instance.status, "says why an instance is not enabled, and this one is")
 
 
 def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> str:
     # Of what is wrong in itself no id is made: it is told as what it is.
-    _checked_address("address", address)
-    _checked_port("port", port)
-    _checked_port("ssl_port", ssl_port)
+    _CHECKS["address"]("address", address)
+    check_port("port", port)
+    check_port("ssl_port", ssl_port)
     port = ssl_port if port is None else port
     if address is None or port is None:
         raise InvalidArgument("id", None, "is needed where there is no address and port to make it of")
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _checked_payload(field: str, payload: Any) -> Any:
-    json = fresh_json(field, payload)
-    if isinstance(json, dict) and MARK in json:
-        raise InvalidArgument(field, payload, f"the Java class is given as payload_class, not as {MARK!r}")
-    return freeze(json) if isinstance(payload, Mapping | list | tuple | set | frozenset) else payload
-
-
-def _checked_uri_spec(field: str, uri_spec: Any) -> Mapping[str, Any] | None:
-    if uri_spec is None:
-        return None
-    parts = uri_spec.get("parts") if isinstance(uri_spec, Mapping) else None
-    if not isinstance(parts, list | tuple):
-        raise InvalidArgument(field, uri_spec, "must be a mapping with a list of parts")
-    for index, part in enumerate(parts):
-        if (
-            not isinstance(part, Mapping)
-            or not isinstance(part.get("value"), str)
-            or not isinstance(part.get("variable", False), bool)
-        ):
-            raise InvalidArgument(
-                field, uri_spec, f"parts[{index}] must have value, a str, and may have variable, a bool"
-            )
-    frozen: FrozenDict = freeze(fresh_json(field, uri_spec))
-    return frozen
-
-
-def _checked_extra(field: str, extra: Any) -> Mapping[str, Any]:
-    if not extra:
-        return _NO_EXTRA
-    _check_type(field, extra, Mapping)
-    if known := set(DOCUMENT_NAMES.values()) & extra.keys():
-        raise InvalidArgument(field, extra, f"{', '.join(sorted(known))}: no unknown field")
-    frozen: FrozenDict = freeze(fresh_json(field, extra))
-    return frozen
-
-
-_CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "name": check_name,
-    "id": check_segment,
-    "address": _checked_address,
-    "port": _checked_port,
-    "ssl_port": _checked_port,
-    "payload": _checked_payload,
-    "enabled": lambda field, value: _check_type(field, value, bool),
-    "service_type": lambda field, value: _check_type(field, value, ServiceType),
-    "uri_spec": _checked_uri_spec,
-    "registration_time_ms": _milliseconds(_MAX_TIME),
-    "session_timeout_ms": _milliseconds(_MAX_TIMEOUT),
-    "extra": _checked_extra,
-}
-_PUBLIC_FIELDS: Final = frozenset({*_CHECKS, "payload_class"})
 
 
 # ---------------------------------------------------------------- two steps
@@ -413,19 +281,9 @@ def with_payload_type(instance: ServiceInstance[Any], payload_type: type[Q]) -> 
     Raises:
         InvalidInstance: the payload does not fit; says where.
     """
+    payload = convert(instance.payload, payload_type)
     draft: Draft[Any] = Draft()
-    draft.payload = convert(instance.payload, payload_type)
-    draft.name = instance.name
-    draft.id = instance.id
-    draft.address = instance.address
-    draft.port = instance.port
-    draft.ssl_port = instance.ssl_port
-    draft.enabled = instance.enabled
-    draft.service_type = instance.service_type
-    draft.uri_spec = instance.uri_spec
-    draft.registration_time_ms = instance.registration_time_ms
-    draft.session_timeout_ms = instance.session_timeout_ms
-    draft.payload_class = instance.payload_class
-    draft.extra = instance.extra
-    draft._as_written = instance._as_written
+    for field in _Fields.__slots__:
+        setattr(draft, field, getattr(instance, field))
+    draft.payload = payload
     return draft.frozen()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .handle import OnConflict, OnDisplaced, Registration, Status
+from .votes import Voter, status_of
 from .worker import Withdrawals
 
-__all__ = ["OnConflict", "OnDisplaced", "Registration", "Status", "Withdrawals"]
+__all__ = ["OnConflict", "OnDisplaced", "Registration", "Status", "Voter", "Withdrawals", "status_of"]

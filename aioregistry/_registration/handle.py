@@ -23,6 +23,7 @@ from aioregistry._streams import Source, Stream
 from .plan import Goal
 from .reach import check_reachable
 from .transactions import Target, takeover, target_of
+from .votes import STATUS_OF, Voter, status_of
 from .worker import Withdrawals, Worker
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ _GOALS: Final[Mapping[str, Goal]] = MappingProxyType(
 _STANDBY: Final[Mapping[str, bool]] = MappingProxyType({"stop": False, "standby": True})
 
 _TIMEOUT_ROOM: Final = len(',"sessionTimeoutMs":2147483647')  # bytes, for what is not known yet
+_STATUS_ROOM: Final = len(',"enabled":false,"status":"maintenance"')  # bytes, for what others may have to say
 
 _STATUSES_KEPT = 64
 _SHORTEST_RECHECK = 0.01  # seconds: the loop's clock may run a little ahead of the one that counts the system's sleep
@@ -96,7 +98,8 @@ class Registration(Handle, Generic[P]):
     Args:
         session: the session that owns the node.
         instance: what to list, of service type DYNAMIC. Its ``registration_time_ms`` is now, unless given; its
-            ``session_timeout_ms`` is what the servers grant, whatever is given.
+            ``session_timeout_ms`` is what the servers grant, and its ``status`` why it is not enabled, whatever is
+            given.
         base_path: absolute path of the services; the node is ``<base_path>/<name>/<id>``.
         on_conflict: when another session holds the id at first: ``"takeover"`` its node if it was created before
             us, ``"wait"`` until the session ends, or ``"fail"`` (which cannot tell a live owner from the ghost of a
@@ -143,7 +146,8 @@ class Registration(Handle, Generic[P]):
         standby = _choice("on_displaced", on_displaced, _STANDBY)
         if instance.registration_time_ms is None:
             instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
-        instance = instance.replace(session_timeout_ms=_timeout_ms(session))
+        against: frozenset[Voter] = frozenset() if instance.enabled else frozenset({"owner"})
+        instance = instance.replace(session_timeout_ms=_timeout_ms(session), status=status_of(against))
         acl = OPEN_ACL if acl is None else tuple(acl)
         base_path, place = check_path("base_path", base_path or "/"), place_of(instance.name)
         target = target_of(base_path, place, instance.id, acl, chroot, create_chroot=create_chroot)
@@ -152,6 +156,8 @@ class Registration(Handle, Generic[P]):
         _checked_document(instance, target, session.max_request)
         self._session = session
         self._instance = instance
+        self._against = against
+        """Who is against its being enabled."""
         self._target = target
         self._first_goal = first_goal
         self._standby = standby
@@ -171,7 +177,11 @@ class Registration(Handle, Generic[P]):
 
     @property
     def instance(self) -> ServiceInstance[P]:
-        """The instance as it is to be listed; what was listed last may be older while an update is under way."""
+        """The instance as it is to be listed; what was listed last may be older while an update is under way.
+
+        It is ``enabled`` only if everybody agrees: its owner (:meth:`update`), its checks, and operators. Otherwise its
+        ``status`` says why it is not.
+        """
         return self._instance
 
     @property
@@ -280,7 +290,8 @@ class Registration(Handle, Generic[P]):
 
         Args:
             payload: the new payload.
-            enabled: False to drain: listed, but not to be given new work.
+            enabled: False to drain: listed, but not to be given new work. True takes that back; the instance stays
+                disabled while its checks fail, in maintenance, and after :meth:`drain`.
 
         Raises:
             InvalidArgument: a field is wrong, or too large (RequestTooLarge); nothing is changed.
@@ -288,16 +299,61 @@ class Registration(Handle, Generic[P]):
                 again meanwhile.
             HandleClosed: it is closed.
         """
+        against = self._against
+        if not isinstance(enabled, _Unset):
+            if not isinstance(enabled, bool):
+                raise InvalidArgument("enabled", enabled, f"must be bool, not {type(enabled).__name__}")
+            against = _voted(against, "owner", up=enabled)
+        await self._change(against, **({} if payload is _UNSET else {"payload": payload}))
+
+    async def drain(self) -> None:
+        """Publish that the instance is to be given no new work, for good, and wait until that is listed.
+
+        Whatever :meth:`update` says later, it stays disabled, its ``status`` is ``"draining"``. Cancelling stops the
+        waiting, not the intent.
+
+        Raises:
+            RegistrationError: why the registration ended; or the server's refusal, which is tried again meanwhile.
+            HandleClosed: it is closed.
+        """
+        await self._change(_voted(self._against, "draining", up=False))
+
+    async def _change(self, against: frozenset[Voter], **fields: object) -> None:
+        """Replace *fields*, let *against* be those who are against its being enabled, and wait until that is listed."""
         worker = self._entered()
         if worker.ended:
             raise worker.ending()
         self._check()
-        fields = {"payload": payload, "enabled": enabled}
-        instance = self._instance.replace(**{field: value for field, value in fields.items() if value is not _UNSET})
+        instance = self._instance.replace(**fields, **_composed(against))
         data = _checked_document(instance, self._target, self._session.max_request)
-        self._instance = instance
+        self._instance, self._unpublishable = instance, False
+        self._agree(against)
         worker.publish(data)
         await worker.published()
+
+    def _vote(self, voter: Voter, *, up: bool) -> None:
+        """Let *voter* be for or against its being enabled from now on; what follows is published soon.
+
+        May be called before it is entered, and does nothing once it has ended.
+        """
+        if voter not in STATUS_OF:
+            raise InvalidArgument("voter", voter, f"must be one of {', '.join(map(repr, STATUS_OF))}")
+        against = _voted(self._against, voter, up=up)
+        if against == self._against or self._over:
+            return
+        if self._publish(**_composed(against)):
+            self._agree(against)
+
+    def _agree(self, against: frozenset[Voter]) -> None:
+        """*against* are those who are against its being enabled from now on."""
+        before, self._against = self._against, against
+        if status_of(before) == status_of(against):
+            return
+        enabled, status = self._instance.enabled, self._instance.status
+        text = "%s: it is enabled again" if enabled else "%s: it is not enabled: %s"
+        told = (self.path,) if enabled else (self.path, status)
+        self._withdrawals.repeated.tell(("enabled", str(status)), logging.INFO, text, *told)
+        self._session.emit("registration.enabled", path=self.path, enabled=enabled, status=status)
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -349,18 +405,25 @@ class Registration(Handle, Generic[P]):
         worker, timeout_ms = self._worker, _timeout_ms(self._session)
         if worker is None or worker.ended or timeout_ms in (None, self._instance.session_timeout_ms):
             return
+        self._publish(session_timeout_ms=timeout_ms)
+
+    def _publish(self, **fields: object) -> bool:
+        """Let the node say *fields* from now on; return False where its payload cannot be written any more."""
         if self._unpublishable:
-            return
+            return False
         try:
-            instance = foreign.call(self._instance.replace, session_timeout_ms=timeout_ms)
+            instance = foreign.call(self._instance.replace, **fields)
             data = foreign.call(encode, instance)
         except foreign.ForeignError as failure:  # the payload was changed since it was given
             self._unpublishable = True
-            text = "%s: what the servers grant is not published: %s"
-            self._withdrawals.repeated.tell("unpublished", logging.WARNING, text, self.path, failure)
-            return
+            text = "%s: %s cannot be published, for the payload cannot be written any more: %s"
+            told = (self.path, ", ".join(f"{field}={value!r}" for field, value in fields.items()), failure)
+            self._withdrawals.repeated.tell("unpublished", logging.WARNING, text, *told)
+            return False
         self._instance = instance
-        worker.publish(data)
+        if self._worker is not None:
+            self._worker.publish(data)
+        return True
 
     def _refresh(self) -> None:
         """Tell a changed status to whoever follows it; called after whatever may change it, time included."""
@@ -410,6 +473,15 @@ def _ended_as(cause: Exception | None) -> Status:
     return Status.DISPLACED if isinstance(cause, RegistrationDisplaced) else Status.FAILED
 
 
+def _voted(against: frozenset[Voter], voter: Voter, *, up: bool) -> frozenset[Voter]:
+    return against - {voter} if up else against | {voter}
+
+
+def _composed(against: frozenset[Voter]) -> dict[str, Any]:
+    """Return the fields that say whether an instance is enabled, where *against* are against it."""
+    return {"enabled": not against, "status": status_of(against)}
+
+
 def _choice(field: str, value: object, choices: Mapping[str, T]) -> T:
     if not isinstance(value, str) or value not in choices:
         raise InvalidArgument(field, value, f"must be one of {', '.join(map(repr, choices))}")
@@ -432,6 +504,8 @@ def _checked_document(instance: ServiceInstance[Any], target: Target, max_reques
     size = len(takeover(target, data, 0).serialize(0))  # the largest: it carries the data twice
     if instance.session_timeout_ms is None:
         size += 2 * _TIMEOUT_ROOM
+    if instance.enabled:
+        size += 2 * _STATUS_ROOM
     if size > max_request:
         raise RequestTooLarge("instance", size, max_request)
     return data

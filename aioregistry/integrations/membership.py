@@ -820,7 +820,7 @@ class _Term:
     async def _disabled(self, registration: Registration[Any]) -> bool:
         """Return whether consumers could be told to send nothing new."""
         with anyio.move_on_after(self._settings.drain), contextlib.suppress(RegistryError):
-            await registration.update(enabled=False)
+            await registration.drain()
             return True
         return False
 

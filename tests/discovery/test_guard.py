@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from aioregistry import Added, Entry, Guard, InvalidArgument, Removed, ServiceInstance, Updated
 from aioregistry._discovery.guard import Moment, Suspects, Verdict
-from aioregistry._model import Difference
+from aioregistry._model import Difference, InstanceStatus
 from tests.support.checkers import OrderedConsumer, check_guarded
 
 EPOCH = 1 << 32
@@ -62,8 +62,12 @@ def test_options_cannot_be_changed() -> None:
 # ---------------------------------------------------------------- a view in small
 
 
-def entry(id: str, czxid: int, *, timeout_ms: int | None = None, enabled: bool = True) -> Entry[Any]:
-    instance = ServiceInstance("chat", id=id, address="10.0.0.7", session_timeout_ms=timeout_ms, enabled=enabled)
+def entry(
+    id: str, czxid: int, *, timeout_ms: int | None = None, enabled: bool = True, status: InstanceStatus | None = None
+) -> Entry[Any]:
+    instance = ServiceInstance(
+        "chat", id=id, address="10.0.0.7", session_timeout_ms=timeout_ms, enabled=enabled, status=status
+    )
     return Entry(instance, 1, czxid, czxid, 0, 0.0, 0.0)
 
 
@@ -343,11 +347,19 @@ def test_a_deliberate_withdrawal_is_never_held() -> None:
     assert told(scene.withdraw(*IDS)) == [("Removed", id, False) for id in IDS]
 
 
-def test_who_was_disabled_had_said_so() -> None:
+@pytest.mark.parametrize("status", [None, "draining", "maintenance"])
+def test_who_was_disabled_had_said_so(status: InstanceStatus | None) -> None:
     scene = Scene(Guard(), IDS)
-    scene.come(*IDS, enabled=False)
+    scene.come(*IDS, enabled=False, status=status)
     scene.go(*IDS)
     assert scene.suspect == []
+
+
+def test_who_was_failing_had_not_said_that_it_leaves() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.come(*IDS, enabled=False, status="failing")
+    scene.go(*IDS)
+    assert scene.suspect == IDS
 
 
 def test_a_marker_of_another_node_explains_nothing() -> None:

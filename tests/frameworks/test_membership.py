@@ -540,6 +540,7 @@ NOT_TAKEN: dict[Any, dict[str, str]] = {
         "service_type": "what is registered is DYNAMIC",
         "registration_time_ms": "set when it is registered",
         "session_timeout_ms": "what the servers grant",
+        "status": "why it is not enabled, which the registration says",
     },
     Registry.register: {"self": "the registry", "instance": "made of the membership's own arguments"},
     Registry.discover: {"self": "the registry", "name": "in discover=", "payload_type": "in discover="},

@@ -243,6 +243,15 @@ READ: Final[dict[str, Read]] = {
         f"timeout {text}": Read(written({"sessionTimeoutMs": text}), {})
         for text in ('"10 s"', "0", "-1", "1.5", "null", "[1]", '{"a":1}', "2147483648", "true")
     },
+    **{
+        f"status {text} of one that is {'' if enabled else 'not '}enabled": Read(
+            written({"status": text, "enabled": str(enabled).lower()}),
+            {"enabled": enabled},
+            {} if enabled or text != '"failing"' else {"status": "failing"},
+        )
+        for text in ('"failing"', '"UP"', '"Failing "', '""', "null", "7", "true", "[1]", '{"a":1}')
+        for enabled in (True, False)
+    },
     "unknown": Read(written(weight=3, tags=["a", {"b": None}]), {}),
     "unknown and beyond a float": Read(written({"weight": "1e999"}), {}),
     # bytes
