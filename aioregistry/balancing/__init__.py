@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ._ejection import Ejection
 from ._members import Filter, Member, Weight
-from ._picker import STRATEGIES, OfSuspects, Picker, Subset, strategy_of
+from ._named import STRATEGIES, strategy_of
+from ._picker import OfSuspects, Picker, Subset
 from ._rings import Ring
 from ._sticky import Sticky
 from ._strategies import NOBODY, LeastOutstanding, Random, RoundRobin, Strategy

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aioregistry import _foreign as foreign
 from aioregistry._addresses import problem_of
@@ -25,44 +25,19 @@ from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, S
 from ._ejection import Ejection, Outliers
 from ._keys import key_bytes
 from ._members import STATUS, Census, Filter, Loads, Member, Traits, check_number, filter_of, out_of_service, place_of
+from ._named import strategy_of
+from ._panic import panics
 from ._strategies import (
     NOBODY,
     Draw,
-    LeastOutstanding,
     Pool,
-    Random,
     Remembering,
-    RoundRobin,
     Strategy,
-    check_strategy,
 )
 
-__all__ = ["STRATEGIES", "OfSuspects", "Picker", "Subset", "panics", "strategy_of"]
+__all__ = ["OfSuspects", "Picker", "Subset"]
 
 P = TypeVar("P")
-
-STRATEGIES: Final[Mapping[str, Callable[[], Strategy[Any]]]] = {
-    "least-outstanding": LeastOutstanding,
-    "random": Random,
-    "round-robin": RoundRobin,
-}
-"""The strategies that need no argument, by name."""
-
-
-def strategy_of(strategy: Strategy[P] | str) -> Strategy[P]:
-    """Return *strategy*, which may be given by name (see :data:`STRATEGIES`).
-
-    Raises:
-        InvalidArgument: it is no strategy, or not the name of one.
-    """
-    if not isinstance(strategy, str):
-        check_strategy("strategy", strategy)
-        return strategy
-    if strategy not in STRATEGIES:
-        known = ", ".join(map(repr, STRATEGIES))
-        raise InvalidArgument("strategy", strategy, f"must be one of {known}, or a strategy as Ring()")
-    return STRATEGIES[strategy]()
-
 
 OfSuspects: TypeAlias = Literal["last", "never", "equal"]
 """When suspects are picked."""
@@ -77,15 +52,6 @@ _FIRST, _LAST = 0, 1
 
 _FAILURES_OF_SUSPECTS: Final = 1
 """In a row, that set a suspect aside: what speaks for it is only that nobody knows better."""
-
-
-def panics(confirmed: int, known: int, panic: float, *, already: bool) -> bool:
-    """Return whether too few of the *known* instances are *confirmed*.
-
-    It begins a sixteenth of them later than it ends, so that one that comes and goes does not move all the others.
-    """
-    enough = panic * known
-    return confirmed < (enough if already else enough - known // 16)
 
 
 class _Outside(enum.Enum):

@@ -7,110 +7,34 @@ harm.
 from __future__ import annotations
 
 import asyncio
-import enum
-import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from aioregistry import (
-    Balancer,
-    Ejection,
-    LeastOutstanding,
-    OwnZone,
-    Pick,
-    Random,
-    Registry,
-    Ring,
-    RoundRobin,
-    Sticky,
-    View,
-    Weighted,
-)
+from aioregistry import Balancer, Ejection, Pick, Registry, View
 from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
-from aioregistry._paths import check_name
 from aioregistry.balancing import strategy_of
 
-from ._hosts import Endpoint, check_label, endpoint_of, label_of
+from ._arguments import (
+    Strategy,
+    check_count,
+    check_registry,
+    check_wait,
+    checked_methods,
+    checked_services,
+    checked_statuses,
+)
+from ._errand import Errand, Verdict
+from ._hosts import endpoint_of, label_of
 
-__all__ = [
-    "EJECTION",
-    "IDEMPOTENT",
-    "SAFE",
-    "Authority",
-    "Call",
-    "Errand",
-    "Router",
-    "Strategy",
-    "Verdict",
-    "check_authority",
-    "check_flag",
-]
+__all__ = ["Call", "Router"]
 
 R = TypeVar("R")
-
-SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
-"""The methods that change nothing (RFC 9110, section 9.2.1; QUERY: RFC 10008)."""
-
-IDEMPOTENT: Final = SAFE | {"PUT", "DELETE"}
-"""The methods that may be done twice, as long as nobody else writes in between (RFC 9110, section 9.2.2)."""
-
-EJECTION: Final = Ejection()
-"""When instances that fail are set aside, unless the caller says so."""
-
-Authority = Literal["service", "instance"]
-Strategy = LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | Weighted[Any] | str
 
 MOST_VIEWS: Final = 100
 """Services that are followed for the hosts of requests while nobody asks for them: URLs may come from outside."""
 
 _OPENING: Final = 10.0  # seconds until a view that nobody has a deadline for must be there; a session's usual timeout
-
-
-class Verdict(enum.Enum):
-    """What an error says about the instance and the request."""
-
-    UNSENT = "it could not be reached: the request is as if it had never been made"
-    BROKEN = "it failed before it answered: what it did is unknown"
-    FAILED = "it failed, and another would not help"
-    INNOCENT = "nothing is said about it"
-
-
-class Errand(Protocol[R]):
-    """One request, in the words of one framework."""
-
-    method: str
-    scheme: str
-    host: str
-    port: int | None
-    key: str | bytes | None
-
-    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> R:
-        """Send it to *endpoint* and return the response as soon as there is one; *attempts_left* counts this one."""
-
-    def judge(self, error: Exception) -> Verdict:
-        """What an error of `attempt` says."""
-
-    def overdue(self) -> bool:
-        """Whether a cancellation is that of the request's own deadline, not one from outside."""
-
-    def status(self, response: R) -> int:
-        """The status of the response."""
-
-    async def discard(self, response: R) -> None:
-        """Let go of a response that is not the one."""
-
-    def replayable(self) -> bool:
-        """Whether the body can be sent, again if it was sent in part."""
-
-    def patience(self) -> float | None:
-        """Seconds that finding an instance may take; None: nobody said."""
-
-    def refused(self, error: InvalidArgument) -> Exception:
-        """The framework's error for a URL that is no good."""
-
-    def unreachable(self, error: RegistryError) -> Exception:
-        """The framework's error for a host that does not lead anywhere."""
 
 
 class Call:
@@ -178,19 +102,19 @@ class Router(Generic[R]):
         statuses: Collection[int],
         wait: float | None,
     ) -> None:
-        _check_registry(registry)
-        _check_count("attempts", attempts)
-        _check_wait(wait)
+        check_registry(registry)
+        check_count("attempts", attempts)
+        check_wait(wait)
         if ejection is not None and not isinstance(ejection, Ejection):
             raise InvalidArgument("ejection", ejection, "give an Ejection, or None")
         self._registry = registry
         self._strategy = strategy_of(strategy)
         self._ejection = ejection
         self._attempts = attempts
-        self._repeat = _checked_methods(repeat)
-        self._statuses = _checked_statuses(statuses)
+        self._repeat = checked_methods(repeat)
+        self._statuses = checked_statuses(statuses)
         self._wait = wait
-        self._services = _checked_services(services, registry)
+        self._services = checked_services(services, registry)
         self._closed = False
         self._under_way: dict[Call, None] = {}
         self._followed: OrderedDict[str, _Followed] = OrderedDict()  # the one that was used last comes last
@@ -391,72 +315,3 @@ def _verdict(errand: Errand[Any], error: Exception) -> Verdict:
 
 def _least(*seconds: float | None) -> float | None:
     return min((some for some in seconds if some is not None), default=None)
-
-
-# ---------------------------------------------------------------- arguments
-
-
-def check_authority(authority: object) -> Authority:
-    """Return *authority*; raises InvalidArgument where it is none."""
-    if authority == "service" or authority == "instance":
-        return authority
-    raise InvalidArgument("authority", authority, 'is neither "service" nor "instance"')
-
-
-def check_flag(field: str, flag: object) -> bool:
-    """Return *flag*; raises InvalidArgument where it is none."""
-    if not isinstance(flag, bool):
-        raise InvalidArgument(field, flag, "give True or False")
-    return flag
-
-
-def _check_registry(registry: object) -> None:
-    if registry is not None and not isinstance(registry, Registry):
-        raise InvalidArgument("registry", registry, "give what connect() returns, or None")
-
-
-def _checked_services(services: object, registry: Registry | None) -> dict[str, Balancer[Any] | str]:
-    if services is None:
-        services = {}
-    if not isinstance(services, Mapping):
-        raise InvalidArgument("services", services, "give a mapping of hosts without .registry to balancers or names")
-    if registry is None and not services:
-        raise InvalidArgument("services", services, "without a registry, give the balancers")
-    for label, service in services.items():
-        field = f"services[{check_label('services', label)!r}]"
-        if isinstance(service, str):
-            if registry is None:
-                raise InvalidArgument(field, service, "without a registry, give a balancer")
-            check_name(field, service)
-        elif not isinstance(service, Balancer):
-            raise InvalidArgument(field, service, "give a balancer, or the service's name")
-    return dict(services)
-
-
-def _check_count(field: str, number: object) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InvalidArgument(field, number, "give a number of 1 or more")
-
-
-def _check_wait(wait: object) -> None:
-    number = isinstance(wait, int | float) and not isinstance(wait, bool)
-    if wait is not None and not (number and 0 < wait < math.inf):  # type: ignore[operator] # it is a number
-        raise InvalidArgument("wait", wait, "give a number of seconds above 0, or None")
-
-
-def _checked_methods(methods: object) -> frozenset[str]:
-    if isinstance(methods, str) or not isinstance(methods, Collection):
-        raise InvalidArgument("repeat", methods, 'give methods, as {"GET", "PUT"}')
-    for method in methods:
-        if not isinstance(method, str) or not method.isascii() or not method.isupper():
-            raise InvalidArgument("repeat", methods, f"{method!r} is no method")
-    return frozenset(methods)
-
-
-def _checked_statuses(statuses: object) -> frozenset[int]:
-    if not isinstance(statuses, Collection):
-        raise InvalidArgument("statuses", statuses, "give numbers, as {502, 503, 504}")
-    for status in statuses:
-        if not isinstance(status, int) or not 400 <= status <= 599:
-            raise InvalidArgument("statuses", statuses, f"{status!r} is no status of an error (400 to 599)")
-    return frozenset(statuses)

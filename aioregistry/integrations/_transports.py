@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from functools import partial
 from types import ModuleType, TracebackType
@@ -12,9 +11,13 @@ from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 from aioregistry import Balancer, Ejection, Registry, RequestTimeout
 from aioregistry._errors import InvalidArgument, RegistryError
 
+from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority, check_flag
+from ._errand import Verdict
 from ._hosts import Endpoint, is_registry_host, led_back
 from ._lanes import Lane, Lanes, another_like, name_of
-from ._routing import EJECTION, SAFE, Authority, Call, Router, Strategy, Verdict, check_authority, check_flag
+from ._patience import Patience
+from ._routing import Call, Router
+from ._trail import Reused, Trail, Unproved, judged
 
 __all__ = ["INSTANCE", "KEY", "Sender", "Transport"]
 
@@ -29,21 +32,6 @@ KEY: Final = "registry_key"
 INSTANCE: Final = "registry_instance"
 """The extension of a response that holds the instance it came from."""
 
-# What the packages' exceptions say, by their names; the first that applies, so that subclasses come before.
-_VERDICTS: Final = {
-    "ConnectError": Verdict.UNSENT,
-    "ConnectTimeout": Verdict.UNSENT,
-    "PoolTimeout": Verdict.INNOCENT,  # too many requests of our own
-    "ProxyError": Verdict.INNOCENT,
-    "LocalProtocolError": Verdict.INNOCENT,
-    "UnsupportedProtocol": Verdict.INNOCENT,
-    "TimeoutException": Verdict.FAILED,  # the time to answer is used up
-    "NetworkError": Verdict.BROKEN,
-    "RemoteProtocolError": Verdict.BROKEN,
-}
-
-
-_SHORTEST: Final = 0.001  # seconds; no time at all is no number of seconds to wait
 _MOST_IDLE: Final = 100  # connections to one instance that may all have been closed by it; httpx keeps 20
 
 
@@ -206,8 +194,8 @@ class _Errand:
         self._body = sender._body(request.stream)
         # What can be read over and over is left as it is, for transports that look.
         self._bytes = isinstance(request.stream, self._http.ByteStream)
-        self._patience = _Patience(request.extensions.get("timeout") or {})
-        self._trail = _Trail()
+        self._patience = Patience(request.extensions.get("timeout") or {})
+        self._trail = Trail()
 
     async def attempt(self, endpoint: Endpoint, attempts_left: int) -> Any:
         self._patience.spent("connect")  # finding the instance
@@ -215,7 +203,7 @@ class _Errand:
         for _ in range(_MOST_IDLE):
             try:
                 return await self._attempt(endpoint, attempts_left, only_fresh=only_fresh)
-            except _Reused:
+            except Reused:
                 continue  # one idle connection fewer
             except Exception as error:
                 # The peer closed a connection that was idle: as likely as not it is well (RFC 9112, section 9.3.1).
@@ -228,13 +216,13 @@ class _Errand:
     async def _attempt(self, endpoint: Endpoint, attempts_left: int, *, only_fresh: bool) -> Any:
         request = self._addressed(endpoint, self._patience.share(attempts_left))
         lane = self._lanes.enter(request)
-        request.extensions["trace"] = self._trail = _Trail(self._request, name_of(request), only_fresh=only_fresh)
+        request.extensions["trace"] = self._trail = Trail(self._request, name_of(request), only_fresh=only_fresh)
         phase = "read"
         try:
             response = await lane.transport.handle_async_request(request)
         except BaseException as error:
             lane.leave()
-            if isinstance(error, _Unproved):
+            if isinstance(error, Unproved):
                 raise self._http.ProxyError(str(error)) from error
             if isinstance(error, Exception) and self.judge(error) is Verdict.UNSENT:
                 phase = "connect"
@@ -266,11 +254,11 @@ class _Errand:
             return Verdict.INNOCENT
         if self._trail.connecting and isinstance(error, OSError | ValueError | OverflowError):
             return Verdict.UNSENT  # an address that nobody can look up, a port that is none, what TLS raised as it is
-        return _judged(self._http, error)
+        return judged(self._http, error)
 
     def _is_stale(self, error: Exception) -> bool:
         """Whether *error* says no more than that a connection was closed while nobody used it."""
-        return self._trail.reused and _judged(self._http, error) is Verdict.BROKEN
+        return self._trail.reused and judged(self._http, error) is Verdict.BROKEN
 
     def overdue(self) -> bool:
         return False  # both packages raise a timeout of theirs
@@ -301,36 +289,6 @@ class _Errand:
         kind = self._http.ConnectTimeout if isinstance(error, RequestTimeout) else self._http.ConnectError
         unreachable: Exception = kind(str(error))
         return unreachable
-
-
-class _Patience:
-    """The timeouts of one request, which its attempts share: together they take no longer than one may."""
-
-    def __init__(self, timeouts: Mapping[str, float | None]) -> None:
-        self._left = dict(timeouts)
-        self._since = time.monotonic()
-
-    def left(self, phase: str) -> float | None:
-        """Seconds; None has no end."""
-        seconds = self._left.get(phase)
-        return None if seconds is None else max(seconds - (time.monotonic() - self._since), _SHORTEST)
-
-    def spent(self, phase: str) -> None:
-        """The time since this was last called went into *phase*."""
-        now = time.monotonic()
-        seconds = self._left.get(phase)
-        if seconds is not None:
-            self._left[phase] = max(seconds - (now - self._since), 0.0)
-        self._since = now
-
-    def share(self, attempts: int) -> dict[str, float | None]:
-        """The timeouts of the next of *attempts*: one that cannot be reached leaves time for the others."""
-        connect = self._left.get("connect")
-        return self._left if connect is None else {**self._left, "connect": connect / attempts}
-
-    @property
-    def used_up(self) -> bool:
-        return self._left.get("read") == 0 or self._left.get("connect") == 0
 
 
 class _Body:
@@ -366,7 +324,7 @@ class _Answer:
                 yield part
         except Exception as error:
             if self._call is not None:
-                self._call.end(_judged(self._http, error), error)
+                self._call.end(judged(self._http, error), error)
             raise
         except asyncio.CancelledError:
             if self._call is not None:
@@ -389,63 +347,6 @@ class _Answer:
             if lane is not None:
                 lane.leave()
             self._good()  # it answered; whoever asked has had enough
-
-
-class _Reused(Exception):
-    """The connection is not a new one, as was asked for."""
-
-
-class _Unproved(Exception):
-    """The connection proved another name than the one that was asked for."""
-
-
-class _Trail:
-    """What an attempt does to a connection, as far as the transport tells by the extension ``trace``.
-
-    Both packages' own transports do, in the words of their httpcore; of others nothing is known.
-
-    Attributes:
-        connecting: it looks for a connection.
-        reused: it sent the request over a connection that was there before.
-        unsent: it could not hand over the head of the request, so that nobody has read all of that.
-    """
-
-    def __init__(self, request: Any = None, name: str | None = None, *, only_fresh: bool = False) -> None:
-        self.connecting = self.reused = self.unsent = False
-        self._connected = False
-        self._name = name
-        self._proved: str | None = None
-        self._only_fresh = only_fresh
-        self._next = None if request is None else request.extensions.get("trace")
-
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        _, _, what = event.partition(".")
-        if what in {"connect_tcp.started", "connect_unix_socket.started"}:
-            self.connecting = self._connected = True
-        elif what == "start_tls.started":
-            self._proved = info.get("server_hostname")
-        elif what == "send_request_headers.started" and getattr(info.get("request"), "method", b"") != b"CONNECT":
-            self._sends(event)
-        elif what == "send_request_headers.failed":
-            self.unsent = self.reused and type(info.get("exception")).__name__ == "WriteError"
-        if self._next is not None:
-            await self._next(event, info)
-
-    def _sends(self, event: str) -> None:
-        self.connecting, self.reused = False, not self._connected
-        # A connection of HTTP/2 that is broken has been closed: what is left is no less good than a new one.
-        if self.reused and self._only_fresh and event.startswith("http11."):
-            raise _Reused
-        # A tunnel of httpx's through a proxy does not heed which name it is to prove.
-        if self._connected and self._name is not None and self._proved not in {None, self._name}:
-            raise _Unproved(f"through this proxy, {self._proved} was proved instead of {self._name}")
-
-
-def _judged(http: ModuleType, error: Exception) -> Verdict:
-    for name, verdict in _VERDICTS.items():
-        if isinstance(error, getattr(http, name)):
-            return verdict
-    return Verdict.INNOCENT
 
 
 def _check_transport(transport: object, http: ModuleType) -> None:

@@ -5,8 +5,8 @@ For httpx2 there is :mod:`aioregistry.integrations.httpx2`, which is the same.
 
 from __future__ import annotations
 
+from ._arguments import IDEMPOTENT, SAFE
 from ._extras import extra
-from ._routing import IDEMPOTENT, SAFE
 from ._transports import INSTANCE, KEY, Transport
 
 with extra("httpx"):

@@ -31,7 +31,7 @@ from aioregistry.balancing import (
     Weighted,
 )
 from aioregistry.balancing._members import Traits
-from aioregistry.balancing._picker import panics
+from aioregistry.balancing._panic import panics
 from tests.balancing.service import add, entry, picked, picker, remove, snapshot, update
 
 IDS = [f"n{number}" for number in range(7)]

@@ -15,12 +15,12 @@ from aiohttp import web
 import aioregistry
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance, UsageError
 from aioregistry._model import Added, Entry
+from aioregistry.integrations._aiohttp_client import check_pools
 from aioregistry.integrations.aiohttp import (
     IDEMPOTENT,
     Membership,
     RegistryCookieJar,
     RegistryMiddleware,
-    _check_pools,
     member,
 )
 from tests.frameworks.peers import Manner, Peer, black_hole, service, until
@@ -188,8 +188,8 @@ def test_an_aiohttp_that_pools_by_address_only_is_refused() -> None:
         port: int | None
 
     with pytest.raises(UsageError):
-        _check_pools(Key)
-    _check_pools(aiohttp.client_reqrep.ConnectionKey)
+        check_pools(Key)
+    check_pools(aiohttp.client_reqrep.ConnectionKey)
 
 
 async def test_websockets(servers: str, port: int) -> None:

@@ -19,13 +19,13 @@ from aiohttp import web
 from aioregistry import InvalidArgument, Registry, Snapshot, UsageError, View
 from aioregistry.integrations import httpx as by_httpx
 from aioregistry.integrations import httpx2 as by_httpx2
+from aioregistry.integrations._aiohttp_server import Ending
 from aioregistry.integrations.aiohttp import (
     MEMBERSHIP,
     REGISTRY,
     AppRunner,
     Membership,
     RegistryMiddleware,
-    _Ending,
     member,
     readiness,
     registry,
@@ -250,7 +250,7 @@ def test_a_drain_that_fails_is_told_and_ends_all_the_same() -> None:
     told: list[Any] = []
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
-    ending = _Ending(loop, Host())
+    ending = Ending(loop, Host())
     ending.asked()
     with pytest.raises(web.GracefulExit):
         loop.run_forever()
@@ -296,7 +296,7 @@ def test_an_application_that_fails_while_it_is_drained() -> None:
     async def fail(app: web.Application) -> None:
         host = hosting.get()
         assert host is not None
-        ending = _Ending(asyncio.get_running_loop(), Host())
+        ending = Ending(asyncio.get_running_loop(), Host())
         for _ in range(3):
             ending.asked()
         await asyncio.sleep(0)

@@ -24,8 +24,8 @@ from aiohttp import web
 from starlette.applications import Starlette
 
 from aioregistry import InvalidArgument, Registry, View
+from aioregistry.integrations import _term as module
 from aioregistry.integrations import aiohttp as by_aiohttp
-from aioregistry.integrations import membership as module
 from aioregistry.integrations._listening import (
     DECISIONS,
     Decision,
@@ -39,7 +39,7 @@ from aioregistry.integrations._listening import (
     own_sockets,
     serves,
 )
-from aioregistry.integrations.membership import Hosting, Membership, Readiness, hosting
+from aioregistry.integrations.membership import Hosting, Membership, NotYet, Readiness, hosting
 from aioregistry.integrations.starlette import lifespan
 from aioregistry.integrations.uvicorn import Server, run
 from aioregistry.testing._ports import ReservedPort
@@ -213,7 +213,7 @@ async def test_a_port_of_another_process_is_not_claimed(
         await until(lambda: "another server" in str(entered.readiness().reason))
         assert entered.readiness()[:2] == (False, "starting")
         assert len(await view.sync()) == 0
-        with pytest.raises(module.NotYet) as raised:
+        with pytest.raises(NotYet) as raised:
             print(entered.registration)
         assert f"{HERE}:{port}" in str(raised.value)
         (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]

@@ -37,6 +37,7 @@ from aioregistry import (
     UsageError,
     View,
 )
+from aioregistry.integrations import _term
 from aioregistry.integrations import membership as module
 from aioregistry.integrations._advertised import NoAddress
 from aioregistry.integrations.membership import Hosting, Membership, NotYet, Readiness, hosting
@@ -384,7 +385,7 @@ async def test_the_address_is_found_when_it_can_be(
             raise failure
         return "10.0.0.8"
 
-    monkeypatch.setattr(module, "advertised_address", found)
+    monkeypatch.setattr(_term, "advertised_address", found)
     async with member(servers, address=None) as membership:
         await until(lambda: membership.readiness().reason == "no name server")
         with pytest.raises(NotYet, match="no name server"):

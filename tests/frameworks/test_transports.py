@@ -15,7 +15,7 @@ import pytest
 
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
 from aioregistry._model import Added, Entry
-from aioregistry.integrations import _transports as transports
+from aioregistry.integrations import _patience as patience
 from aioregistry.integrations._lanes import MOST_NAMES, Lanes, name_of
 from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
@@ -747,7 +747,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(transports, "time", clock)
+    monkeypatch.setattr(patience, "time", clock)
     return clock
 
 

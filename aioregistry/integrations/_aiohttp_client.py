@@ -1,0 +1,351 @@
+"""aiohttp's client: requests to `<service>.registry` find an instance."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+from weakref import WeakSet
+
+from aioregistry import Balancer, Ejection, InvalidArgument, Registry, RegistryError, RequestTimeout, UsageError
+
+from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority, check_flag
+from ._errand import Verdict
+from ._extras import extra
+from ._hosts import Endpoint, is_registry_host, led_back
+from ._routing import Call, Router
+
+with extra("aiohttp"):
+    import aiohttp
+    from aiohttp import hdrs
+    from multidict import CIMultiDict, CIMultiDictProxy
+
+__all__ = ["RegistryMiddleware", "check_pools"]
+
+_SHORTEST: Final = 0.001  # seconds; no time at all would be no end
+_MOST_IDLE: Final = 100  # connections to one instance that may all have been closed by it; aiohttp keeps as many in all
+
+# The first that applies: subclasses come before.
+_VERDICTS: Final[Mapping[type[Exception], Verdict]] = {
+    aiohttp.ClientProxyConnectionError: Verdict.INNOCENT,
+    aiohttp.ClientHttpProxyError: Verdict.INNOCENT,
+    aiohttp.ClientConnectorError: Verdict.UNSENT,
+    aiohttp.ServerFingerprintMismatch: Verdict.UNSENT,
+    aiohttp.ConnectionTimeoutError: Verdict.UNSENT,
+    TimeoutError: Verdict.FAILED,  # the time to answer is used up
+    aiohttp.ClientResponseError: Verdict.BROKEN,  # what came is no HTTP
+    aiohttp.ClientPayloadError: Verdict.BROKEN,
+    aiohttp.ServerConnectionError: Verdict.BROKEN,
+    OSError: Verdict.BROKEN,
+}
+
+
+class RegistryMiddleware:
+    """A client middleware that takes ``http://chat.registry/…`` to an instance of the service ``chat``.
+
+    For ``ClientSession(middlewares=[…])``, which does not close it: ``async with``, or :meth:`aclose`, does. Each
+    request is balanced and its outcome reported, and connections are pooled, limited and kept alive by instance. A
+    resolver could do neither: aiohttp asks it for new connections only, pools by host name, and tells it nothing. The
+    response's ``url`` is the one asked for, ``request_info.url`` that of the instance.
+
+    Args:
+        registry: in which services are looked up when a request first names them; their views are closed with this.
+            None leaves those that *services* gives.
+        services: by what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service
+            where that is no part of a host name (``{"chat": "Chat.v2"}``).
+        strategy: how balancers made for services of the registry choose.
+        ejection: when these set instances aside that fail; None never does.
+        attempts: how often a request is sent at most, each time to another instance.
+        repeat: the methods of which a request is repeated though the failed instance may have done it. A request that
+            certainly never arrived is repeated whatever its method.
+        statuses: of responses that count as a failure of the instance, as ``{502, 503, 504}``.
+        wait: seconds to wait for an instance where there is none; None does not wait.
+        authority: which name the instance is told in the Host header, and has to prove by TLS: "service" is the
+            request's, ``<service>.registry``; "instance" is the address that it publishes.
+        pass_others: whether requests to other hosts are sent as they are, or are refused.
+
+    Raises:
+        InvalidArgument: an argument is wrong; at once, naming it.
+        UsageError: aiohttp is older than 3.14, whose connections are not pooled by the name that TLS proved.
+    """
+
+    def __init__(
+        self,
+        registry: Registry | None = None,
+        *,
+        services: Mapping[str, Balancer[Any] | str] | None = None,
+        strategy: Strategy = "round-robin",
+        ejection: Ejection | None = EJECTION,
+        attempts: int = 3,
+        repeat: Collection[str] = SAFE,
+        statuses: Collection[int] = (),
+        wait: float | None = None,
+        authority: Authority = "service",
+        pass_others: bool = False,
+    ) -> None:
+        check_pools(aiohttp.client_reqrep.ConnectionKey)
+        self._authority = check_authority(authority)
+        self._pass_others = check_flag("pass_others", pass_others)
+        self._used: WeakSet[Any] = WeakSet()  # connections over which a request went
+        self._router: Router[aiohttp.ClientResponse] = Router(
+            registry,
+            services=services,
+            strategy=strategy,
+            ejection=ejection,
+            attempts=attempts,
+            repeat=repeat,
+            statuses=statuses,
+            wait=wait,
+        )
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send *request* by *handler* to an instance.
+
+        Raises what *handler* raises, and in the same words, with this library's error as the cause:
+        ``InvalidUrlClientError`` for a host that names no service, ``ClientConnectorDNSError`` where there is no
+        instance, ``ConnectionTimeoutError`` where there was none within *wait*.
+        """
+        return await self._send(None, request, handler)
+
+    def keyed(self, key: str | bytes) -> aiohttp.ClientMiddlewareType:
+        """Return this middleware for requests whose balancer chooses by *key*: ``get(url, middlewares=[m.keyed(k)])``.
+
+        A key that the balancer does not take makes the request raise :class:`InvalidArgument`.
+        """
+        return partial(self._send, key)
+
+    async def _send(
+        self, key: str | bytes | None, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if self._pass_others and not is_registry_host(request.host):
+            return await handler(request)
+        repeatable = self._router.repeats(request.method)
+        errand = _Errand(request, handler, key, self._authority, self._used, repeatable=repeatable)
+        response, call = await self._router.send(errand)
+        if self._authority == "instance":
+            _lead_back(response, call, request)
+        if response.connection is None:
+            call.good()  # all of it came with the headers
+        else:
+            response.connection.add_callback(partial(_ended, response.content, call, request))
+        return response
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the views that were opened for requests."""
+        await self._router.aclose()
+
+
+class _Errand:
+    """A request."""
+
+    def __init__(
+        self,
+        request: aiohttp.ClientRequest,
+        handler: aiohttp.ClientHandlerType,
+        key: str | bytes | None,
+        authority: Authority,
+        used: WeakSet[Any],
+        *,
+        repeatable: bool,
+    ) -> None:
+        url = request.url
+        self.method, self.scheme, self.host, self.key = request.method, url.scheme, request.host, key
+        self.port = None if url.is_default_port() else url.explicit_port
+        self._request = request
+        self._handler = handler
+        self._authority = authority
+        self._used = used
+        self._repeatable = repeatable
+        self._since = asyncio.get_running_loop().time()
+        self._sent = False
+        self._only_fresh = False  # whether only a new connection will do
+        self._limit: asyncio.Timeout | None = None
+        # Of the last attempt: whether it looked for a connection, had one that was there before, handed over nothing.
+        self._connecting = self._reused = self._unsent = False
+
+    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> aiohttp.ClientResponse:
+        self._only_fresh = False
+        for _ in range(_MOST_IDLE):
+            try:
+                return await self._attempt(endpoint, attempts_left)
+            except _Reused:
+                continue  # one idle connection fewer
+            except Exception as error:
+                # The peer closed a connection that was idle: as likely as not it is well (RFC 9112, section 9.3.1).
+                harmless = self._unsent or self._repeatable
+                if not self._is_stale(error) or self._only_fresh or not harmless or not self.replayable():
+                    raise
+                self._only_fresh = True
+        self._only_fresh = False
+        return await self._attempt(endpoint, attempts_left)
+
+    async def _attempt(self, endpoint: Endpoint, attempts_left: int) -> aiohttp.ClientResponse:
+        request: Any = self._request
+        before = request.url, request.headers[hdrs.HOST], request.server_hostname
+        self._reused = self._unsent = False
+        self._connecting = True
+        try:
+            self._address(endpoint)
+            async with asyncio.timeout(self._time_to_connect(attempts_left)) as self._limit:
+                request.send = partial(
+                    self._send, request.send
+                )  # what is called with the connection, once there is one
+                return await self._handler(request)
+        except TimeoutError as error:
+            if self._limit is None or not self._limit.expired():
+                self._note_sent(error)
+                raise
+            raise aiohttp.ConnectionTimeoutError(f"no connection to {request.url.authority} in time") from error
+        except Exception as error:
+            self._note_sent(error)
+            raise
+        finally:
+            self._limit = None
+            request.__dict__.pop("send", None)
+            # The session goes on with it, and so do middlewares around this one.
+            request.url, request.headers[hdrs.HOST], request.server_hostname = before
+
+    async def _send(
+        self, send: Callable[[Any], Awaitable[aiohttp.ClientResponse]], connection: Any
+    ) -> aiohttp.ClientResponse:
+        """Send the request over *connection*: it is there."""
+        self._connecting = False
+        assert self._limit is not None, "an attempt is under way"
+        self._limit.reschedule(None)
+        protocol = connection.protocol
+        self._reused = protocol in self._used
+        self._used.add(protocol)
+        if self._reused and (self._only_fresh or not protocol.is_connected()):
+            self._only_fresh = self._unsent = True
+            raise _Reused
+        try:
+            return await send(connection)
+        except ConnectionResetError:
+            self._unsent = self._reused  # its head was not handed over
+            raise
+
+    def _time_to_connect(self, attempts_left: int) -> float | None:
+        """Seconds; None has no end but the session's.
+
+        The time that is left is shared by the attempts that are, so that an instance which swallows packets leaves some
+        to the others. What a request says about its own timeouts is not told to middlewares.
+        """
+        total = self._request.session.timeout.total
+        # Where the session's own limit is reached, it is no instance that it waits for.
+        available = getattr(self._request.session.connector, "_available_connections", None)
+        if attempts_left == 1 or not total or (available is not None and available(self._request.connection_key) <= 0):
+            return None
+        elapsed = asyncio.get_running_loop().time() - self._since
+        return max(total - elapsed, _SHORTEST) / attempts_left
+
+    def _note_sent(self, error: Exception) -> None:
+        self._sent |= self.judge(error) is not Verdict.UNSENT and not self._unsent
+
+    def _address(self, endpoint: Endpoint) -> None:
+        request, asked = self._request, self._request.url
+        try:
+            request.url = asked.with_host(endpoint.address).with_port(endpoint.port)
+        except ValueError as error:  # UnicodeError is one
+            raise InvalidArgument("address", endpoint.address, f"no URL can have it: {error}") from error
+        if self._authority == "service":
+            if request.is_ssl():
+                request.server_hostname = request.server_hostname or self.host.removesuffix(".")
+        elif request.headers[hdrs.HOST] == asked.host_port_subcomponent:  # else the caller chose it
+            request.headers[hdrs.HOST] = request.url.host_port_subcomponent or endpoint.address
+
+    def judge(self, error: Exception) -> Verdict:
+        if self._is_stale(error):
+            return Verdict.INNOCENT
+        if self._connecting and isinstance(error, ValueError | OverflowError):
+            return Verdict.UNSENT  # an address that nobody can look up, a port that is none
+        return _judged(error)
+
+    def _is_stale(self, error: Exception) -> bool:
+        """Whether *error* says no more than that a connection was closed while nobody used it."""
+        return self._reused and _judged(error) is Verdict.BROKEN
+
+    def overdue(self) -> bool:
+        return _is_overdue(self._request)
+
+    def status(self, response: aiohttp.ClientResponse) -> int:
+        self._sent = True
+        return response.status
+
+    async def discard(self, response: aiohttp.ClientResponse) -> None:
+        response.release()
+
+    def replayable(self) -> bool:
+        return not self._sent or not self._request.body or isinstance(self._request.body, aiohttp.BytesPayload)
+
+    def patience(self) -> float | None:
+        return None  # the session's total timeout cancels whatever goes on
+
+    def refused(self, error: InvalidArgument) -> Exception:
+        return aiohttp.InvalidUrlClientError(self._request.url, str(error))
+
+    def unreachable(self, error: RegistryError) -> Exception:
+        if isinstance(error, RequestTimeout):
+            return aiohttp.ConnectionTimeoutError(str(error))
+        return aiohttp.ClientConnectorDNSError(self._request.connection_key, OSError(errno.EHOSTUNREACH, str(error)))
+
+
+def check_pools(key: type[object]) -> None:
+    """Raise UsageError where connections are not pooled by the name that TLS proved, as *key* has no place for it."""
+    # Up to 3.14.0 one service's request could go over a connection whose certificate was checked for another.
+    if not hasattr(key, "server_hostname"):
+        raise UsageError(f"aiohttp {aiohttp.__version__} pools connections by address only: 3.14.1 or newer is needed")
+
+
+def _judged(error: BaseException) -> Verdict:
+    return next((verdict for kind, verdict in _VERDICTS.items() if isinstance(error, kind)), Verdict.INNOCENT)
+
+
+def _is_overdue(request: aiohttp.ClientRequest) -> bool:
+    """Whether the time that the session, or the request, has in total is over: aiohttp cancels the task then."""
+    check = getattr(getattr(request, "_timer", None), "assert_timeout", None)
+    try:
+        if check is not None:
+            check()
+    except TimeoutError:
+        return True
+    return False
+
+
+def _ended(content: aiohttp.StreamReader, call: Call, request: aiohttp.ClientRequest) -> None:
+    """The response's connection is let go of."""
+    error = content.exception()
+    if not content.is_eof() and _is_overdue(request):
+        error = TimeoutError("the response took too long")
+    if isinstance(error, Exception) and _judged(error) is not Verdict.INNOCENT:
+        call.bad(error)
+    else:
+        call.good()
+
+
+def _lead_back(response: aiohttp.ClientResponse, call: Call, request: aiohttp.ClientRequest) -> None:
+    """Where the instance redirects to itself, by the Host that it was told, redirect to the service."""
+    location = response.headers.get(hdrs.LOCATION)
+    led = None if location is None else led_back(location, call.instance, request.host)
+    if led is not None:
+        headers = CIMultiDict(response.headers)
+        headers[hdrs.LOCATION] = led
+        response._headers = CIMultiDictProxy(headers)
+        response.__dict__.pop("headers", None)
+        getattr(response, "_cache", {}).pop("headers", None)  # what was read of it is kept
+
+
+class _Reused(Exception):
+    """The connection is not a new one, as was asked for; or is closed already."""

@@ -1,0 +1,207 @@
+"""aiohttp's server: an application that is registered for as long as it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+from aioregistry import InvalidArgument, Registry, UsageError, View
+
+from ._extras import extra
+from ._hosting import Hosting, hosting
+from .membership import Membership
+
+with extra("aiohttp"):
+    from aiohttp import hdrs, web
+
+__all__ = [
+    "MEMBERSHIP",
+    "REGISTRY",
+    "AppRunner",
+    "Ending",
+    "member",
+    "membership",
+    "readiness",
+    "registry",
+    "run_app",
+    "view",
+]
+
+MEMBERSHIP: Final = web.AppKey("aioregistry.membership", Membership)
+"""Where the application keeps its membership."""
+
+REGISTRY: Final = web.AppKey("aioregistry.registry", Registry)
+"""Where the application keeps the membership's registry."""
+
+
+def member(membership: Membership) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return a cleanup context in which the application is a member of its service.
+
+    What stands before it in ``app.cleanup_ctx`` is there when the server is listed, and until it is drained. aiohttp
+    stops to listen before it tells the application to end: under :func:`run_app`, or an :class:`AppRunner` of this
+    module, the server is drained before that. Under others it is drained while the requests that came in are finished,
+    and who connects meanwhile is refused.
+
+    Args:
+        membership: entered on startup, left on cleanup.
+
+    Raises:
+        InvalidArgument: it is no Membership; at once.
+    """
+    if not isinstance(membership, Membership):
+        raise InvalidArgument("membership", membership, "give a Membership")
+
+    async def drain(_: web.Application) -> None:
+        await membership.drain()
+
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        async with membership.connected():
+            app[MEMBERSHIP], app[REGISTRY] = membership, membership.registry
+            if not app.on_shutdown.frozen:  # that of a subapplication is
+                app.on_shutdown.append(drain)
+            await membership.announce()
+            yield
+
+    return run
+
+
+def membership(request: web.Request) -> Membership:
+    """Return the membership of the application, or of one that contains it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found: Membership | None = request.config_dict.get(MEMBERSHIP)
+    if found is None:
+        raise UsageError("the application is no member: app.cleanup_ctx.append(member(membership)) comes first")
+    return found
+
+
+def registry(request: web.Request) -> Registry:
+    """Return the registry of the application; raises as :func:`membership` does."""
+    return membership(request).registry
+
+
+def view(request: web.Request, name: str) -> View[Any]:
+    """Return the application's view of the service *name*.
+
+    Raises:
+        NotYet: ZooKeeper has not told who is there yet.
+        InvalidArgument: the membership does not discover *name*.
+        UsageError: as :func:`membership` does.
+    """
+    return membership(request).view(name)
+
+
+async def readiness(request: web.Request) -> web.Response:
+    """Answer whether the server is to be sent requests: 200 or 503, and why, as :meth:`Membership.readiness` says."""
+    state = membership(request).readiness()
+    headers = {hdrs.CACHE_CONTROL: "no-store"}
+    return web.json_response(state._asdict(), status=200 if state.ready else 503, headers=headers)
+
+
+class AppRunner(web.AppRunner):
+    """An :class:`aiohttp.web.AppRunner` for applications that are members of a service.
+
+    What the application enters is listed from :meth:`announce` on, to be called when the sites have started, and
+    drained by ``cleanup()`` before these are stopped.
+    """
+
+    __slots__ = ("_hosting",)
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._hosting = Hosting()
+
+    async def setup(self) -> None:
+        """Start the application, which is not listed yet."""
+        token = hosting.set(self._hosting)
+        try:
+            await super().setup()
+        finally:
+            hosting.reset(token)
+
+    def announce(self) -> None:
+        """The sites accept connections: the application is listed from now on.
+
+        Raises InvalidArgument where nobody listens on the port of a membership.
+        """
+        self._hosting.listen()
+
+    async def cleanup(self) -> None:
+        """Drain the memberships while requests are served, then stop the sites and end the application."""
+        try:
+            await self._hosting.drain()
+        finally:
+            await super().cleanup()
+
+
+def run_app(
+    app: web.Application | Awaitable[web.Application],
+    *,
+    print: Callable[..., None] | None = builtins.print,
+    handle_signals: bool = True,
+    loop: asyncio.AbstractEventLoop | None = None,
+    **options: Any,
+) -> None:
+    """Serve *app* as :func:`aiohttp.web.run_app` does; memberships are listed while it listens, and drained before.
+
+    On SIGTERM and SIGINT it serves on until they are drained, and ends as aiohttp does then. The second of these
+    signals withdraws them without the wait for consumers.
+
+    Args:
+        app: the application, or a coroutine that returns it.
+        print: told what it listens on.
+        handle_signals: whether the signals are heeded.
+        loop: the event loop to run on, and to close; a new one unless given.
+        **options: the others of aiohttp's.
+
+    Raises:
+        InvalidArgument: a membership says a port that nobody listens on once the server does.
+    """
+    loop = asyncio.new_event_loop() if loop is None else loop
+    host = Hosting()
+
+    def listening(*text: Any, **how: Any) -> None:
+        host.listen()
+        if print is not None:
+            print(*text, **how)
+
+    if handle_signals:
+        ending = Ending(loop, host)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ending.asked)
+    token = hosting.set(host)
+    try:
+        web.run_app(app, print=listening, handle_signals=False, loop=loop, **options)
+    finally:
+        hosting.reset(token)
+
+
+class Ending:
+    """What signals do: what they do by aiohttp, once the memberships are drained."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, host: Hosting) -> None:
+        self._loop = loop
+        self._host = host
+        self._draining: asyncio.Task[None] | None = None
+        self._hurrying: asyncio.Task[None] | None = None
+
+    def asked(self) -> None:
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._host.drain(), name="drain")
+            self._draining.add_done_callback(self._drained)
+        elif self._draining.done():
+            raise web.GracefulExit
+        elif self._hurrying is None:
+            self._hurrying = self._loop.create_task(self._host.withdraw(), name="withdraw")
+
+    def _drained(self, draining: asyncio.Task[None]) -> None:
+        if draining.cancelled():  # as what is left is, where the application failed meanwhile
+            return
+        if (error := draining.exception()) is not None:
+            self._loop.call_exception_handler({"message": "draining failed", "exception": error, "task": draining})
+        raise web.GracefulExit

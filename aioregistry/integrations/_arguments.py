@@ -1,0 +1,124 @@
+"""What the integrations of HTTP clients are given, checked, and what they have unless it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Literal
+
+from aioregistry import (
+    Balancer,
+    Ejection,
+    LeastOutstanding,
+    OwnZone,
+    Random,
+    Registry,
+    Ring,
+    RoundRobin,
+    Sticky,
+    Weighted,
+)
+from aioregistry._errors import InvalidArgument
+from aioregistry._paths import check_name
+
+from ._hosts import check_label
+
+__all__ = [
+    "EJECTION",
+    "IDEMPOTENT",
+    "SAFE",
+    "Authority",
+    "Strategy",
+    "check_authority",
+    "check_count",
+    "check_flag",
+    "check_registry",
+    "check_wait",
+    "checked_methods",
+    "checked_services",
+    "checked_statuses",
+]
+
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+"""The methods that change nothing (RFC 9110, section 9.2.1; QUERY: RFC 10008)."""
+
+IDEMPOTENT: Final = SAFE | {"PUT", "DELETE"}
+"""The methods that may be done twice, as long as nobody else writes in between (RFC 9110, section 9.2.2)."""
+
+EJECTION: Final = Ejection()
+"""When instances that fail are set aside, unless the caller says so."""
+
+Authority = Literal["service", "instance"]
+Strategy = LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | Weighted[Any] | str
+
+
+def check_authority(authority: object) -> Authority:
+    """Return *authority*; raises InvalidArgument where it is none."""
+    if authority == "service" or authority == "instance":
+        return authority
+    raise InvalidArgument("authority", authority, 'is neither "service" nor "instance"')
+
+
+def check_flag(field: str, flag: object) -> bool:
+    """Return *flag*; raises InvalidArgument where it is none."""
+    if not isinstance(flag, bool):
+        raise InvalidArgument(field, flag, "give True or False")
+    return flag
+
+
+def check_registry(registry: object) -> None:
+    """Raise InvalidArgument where *registry* is neither a registry nor None."""
+    if registry is not None and not isinstance(registry, Registry):
+        raise InvalidArgument("registry", registry, "give what connect() returns, or None")
+
+
+def checked_services(services: object, registry: Registry | None) -> dict[str, Balancer[Any] | str]:
+    """Return *services* as a dictionary; raises InvalidArgument where a host or what it leads to is none."""
+    if services is None:
+        services = {}
+    if not isinstance(services, Mapping):
+        raise InvalidArgument("services", services, "give a mapping of hosts without .registry to balancers or names")
+    if registry is None and not services:
+        raise InvalidArgument("services", services, "without a registry, give the balancers")
+    for label, service in services.items():
+        field = f"services[{check_label('services', label)!r}]"
+        if isinstance(service, str):
+            if registry is None:
+                raise InvalidArgument(field, service, "without a registry, give a balancer")
+            check_name(field, service)
+        elif not isinstance(service, Balancer):
+            raise InvalidArgument(field, service, "give a balancer, or the service's name")
+    return dict(services)
+
+
+def check_count(field: str, number: object) -> None:
+    """Raise InvalidArgument where *number* is no whole one of 1 or more."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise InvalidArgument(field, number, "give a number of 1 or more")
+
+
+def check_wait(wait: object) -> None:
+    """Raise InvalidArgument where *wait* is neither None nor a number of seconds above 0."""
+    number = isinstance(wait, int | float) and not isinstance(wait, bool)
+    if wait is not None and not (number and 0 < wait < math.inf):  # type: ignore[operator] # it is a number
+        raise InvalidArgument("wait", wait, "give a number of seconds above 0, or None")
+
+
+def checked_methods(methods: object) -> frozenset[str]:
+    """Return *methods*; raises InvalidArgument where one is none."""
+    if isinstance(methods, str) or not isinstance(methods, Collection):
+        raise InvalidArgument("repeat", methods, 'give methods, as {"GET", "PUT"}')
+    for method in methods:
+        if not isinstance(method, str) or not method.isascii() or not method.isupper():
+            raise InvalidArgument("repeat", methods, f"{method!r} is no method")
+    return frozenset(methods)
+
+
+def checked_statuses(statuses: object) -> frozenset[int]:
+    """Return *statuses*; raises InvalidArgument where one is none of an error."""
+    if not isinstance(statuses, Collection):
+        raise InvalidArgument("statuses", statuses, "give numbers, as {502, 503, 504}")
+    for status in statuses:
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            raise InvalidArgument("statuses", statuses, f"{status!r} is no status of an error (400 to 599)")
+    return frozenset(statuses)

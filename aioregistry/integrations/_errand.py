@@ -1,0 +1,61 @@
+"""One request of a client, in the words of its framework, and what an error says about the instance. Pure."""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol, TypeVar
+
+from aioregistry import RegistryError
+from aioregistry._errors import InvalidArgument
+
+from ._hosts import Endpoint
+
+__all__ = ["Errand", "Verdict"]
+
+R = TypeVar("R")
+
+
+class Verdict(enum.Enum):
+    """What an error says about the instance and the request."""
+
+    UNSENT = "it could not be reached: the request is as if it had never been made"
+    BROKEN = "it failed before it answered: what it did is unknown"
+    FAILED = "it failed, and another would not help"
+    INNOCENT = "nothing is said about it"
+
+
+class Errand(Protocol[R]):
+    """One request, in the words of one framework."""
+
+    method: str
+    scheme: str
+    host: str
+    port: int | None
+    key: str | bytes | None
+
+    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> R:
+        """Send it to *endpoint* and return the response as soon as there is one; *attempts_left* counts this one."""
+
+    def judge(self, error: Exception) -> Verdict:
+        """What an error of `attempt` says."""
+
+    def overdue(self) -> bool:
+        """Whether a cancellation is that of the request's own deadline, not one from outside."""
+
+    def status(self, response: R) -> int:
+        """The status of the response."""
+
+    async def discard(self, response: R) -> None:
+        """Let go of a response that is not the one."""
+
+    def replayable(self) -> bool:
+        """Whether the body can be sent, again if it was sent in part."""
+
+    def patience(self) -> float | None:
+        """Seconds that finding an instance may take; None: nobody said."""
+
+    def refused(self, error: InvalidArgument) -> Exception:
+        """The framework's error for a URL that is no good."""
+
+    def unreachable(self, error: RegistryError) -> Exception:
+        """The framework's error for a host that does not lead anywhere."""

@@ -1,0 +1,140 @@
+"""What a membership was made with, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from aioregistry import InvalidArgument, Registry, ServiceInstance
+from aioregistry._model import check_payload_type
+
+__all__ = [
+    "Hidden",
+    "KeptAt",
+    "Settings",
+    "check_connect",
+    "check_drain",
+    "check_flag",
+    "check_ports",
+    "checked_conflict",
+    "checked_displaced",
+    "checked_kept",
+    "checked_services",
+    "choice",
+]
+
+KeptAt: TypeAlias = str | os.PathLike[str]
+
+
+class Hidden:
+    """A secret that whoever shows variables, as error reporters do, does not show."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+class Settings(NamedTuple):
+    servers: str
+    place: tuple[str, str, str]
+    registry: Callable[[], Registry]
+    instance: ServiceInstance[Any]
+    address: str | None
+    id: str | None
+    shared: bool
+    on_conflict: Literal["takeover", "wait", "fail"]
+    on_displaced: Literal["stop", "standby"]
+    discover: Mapping[str, Any]
+    keep: Mapping[str, KeptAt]
+    drain: float
+    ready_in_outage: bool
+    wait: bool
+    check_port: bool
+
+
+def checked_services(discover: object) -> Mapping[str, Any]:
+    if isinstance(discover, (str, bytes)) or not isinstance(discover, Iterable):
+        raise InvalidArgument("discover", discover, "give names of services, or a mapping of names to payload types")
+    services = {}
+    for name in discover:
+        try:
+            services[ServiceInstance(name, id="any").name] = Any
+        except InvalidArgument as error:
+            raise InvalidArgument("discover", name, error.reason) from None
+    if isinstance(discover, Mapping):
+        services = {name: _checked_type(f"discover[{name!r}]", discover[name]) for name in services}
+    return MappingProxyType(services)
+
+
+def _checked_type(field: str, payload_type: Any) -> Any:
+    try:
+        return check_payload_type(payload_type)
+    except InvalidArgument as error:
+        raise InvalidArgument(field, payload_type, error.reason) from None
+
+
+def check_connect(registry: Callable[[], Registry]) -> None:
+    # One that is never entered is closed without an await, and then does not warn of having been forgotten.
+    with contextlib.suppress(StopIteration):
+        registry().aclose().send(None)
+
+
+def choice(field: str, value: Any, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise InvalidArgument(field, value, f"is none of {', '.join(map(repr, choices))}")
+    return value
+
+
+def check_ports(port: object, ssl_port: object) -> None:
+    for field, number in (("port", port), ("ssl_port", ssl_port)):
+        if number == 0 and number is not False:
+            raise InvalidArgument(field, number, "give the port that consumers connect to")
+    if port is None and ssl_port is None:
+        raise InvalidArgument("port", port, "give the port that consumers connect to")
+
+
+def checked_conflict(on_conflict: Any, shared: bool) -> Literal["takeover", "wait", "fail"]:
+    if on_conflict is None:
+        return "wait" if shared else "takeover"
+    if shared and on_conflict != "wait":
+        raise InvalidArgument("on_conflict", on_conflict, 'siblings with workers="one" stand by: give "wait"')
+    return choice("on_conflict", on_conflict, ("takeover", "wait", "fail"))  # type: ignore[no-any-return]
+
+
+def checked_displaced(on_displaced: Any, shared: bool) -> Literal["stop", "standby"]:
+    if shared and on_displaced == "stop":
+        raise InvalidArgument("on_displaced", on_displaced, 'siblings with workers="one" stand by: give "standby"')
+    return choice("on_displaced", on_displaced, ("stop", "standby"))  # type: ignore[no-any-return]
+
+
+def checked_kept(keep: object, services: Mapping[str, Any]) -> Mapping[str, KeptAt]:
+    if keep is None:
+        return {}
+    if not isinstance(keep, Mapping):
+        if len(services) != 1:
+            raise InvalidArgument("keep", keep, "give a mapping of the services that discover= names to files")
+        keep = dict.fromkeys(services, keep)
+    for name, path in keep.items():
+        if name not in services:
+            raise InvalidArgument("keep", name, "is none of the services that discover= names")
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidArgument("keep", path, "give the path of a file")
+    return MappingProxyType(dict(keep))
+
+
+def check_drain(seconds: object) -> None:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
+        raise InvalidArgument("drain", seconds, "give a number of seconds, 0 or more")
+
+
+def check_flag(field: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidArgument(field, value, "give True or False")

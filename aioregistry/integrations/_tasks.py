@@ -1,0 +1,37 @@
+"""Tasks of a membership, whose failures are always asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["awaited", "outcome", "spawn"]
+
+_log = logging.getLogger("aioregistry.integrations")
+
+T = TypeVar("T")
+
+
+def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task whose failure is also asked for where nobody waits for it."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    task.add_done_callback(_noted)
+    return task
+
+
+def _noted(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s: %s", task.get_name(), error)
+
+
+async def outcome(task: asyncio.Task[T]) -> T:
+    """What *task* returns or raises; cancelling the wait leaves it alone."""
+    # Not asyncio.shield: since Python 3.14 it reports what fails after whoever waited was cancelled.
+    await asyncio.wait([task])
+    return task.result()
+
+
+async def awaited(work: Awaitable[object]) -> None:
+    await work

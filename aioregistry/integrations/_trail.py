@@ -1,0 +1,82 @@
+"""What an attempt of httpx or httpx2 does to a connection, and what its error says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, Final
+
+from ._errand import Verdict
+
+__all__ = ["Reused", "Trail", "Unproved", "judged"]
+
+# What the packages' exceptions say, by their names; the first that applies, so that subclasses come before.
+_VERDICTS: Final = {
+    "ConnectError": Verdict.UNSENT,
+    "ConnectTimeout": Verdict.UNSENT,
+    "PoolTimeout": Verdict.INNOCENT,  # too many requests of our own
+    "ProxyError": Verdict.INNOCENT,
+    "LocalProtocolError": Verdict.INNOCENT,
+    "UnsupportedProtocol": Verdict.INNOCENT,
+    "TimeoutException": Verdict.FAILED,  # the time to answer is used up
+    "NetworkError": Verdict.BROKEN,
+    "RemoteProtocolError": Verdict.BROKEN,
+}
+
+
+class Reused(Exception):
+    """The connection is not a new one, as was asked for."""
+
+
+class Unproved(Exception):
+    """The connection proved another name than the one that was asked for."""
+
+
+class Trail:
+    """What an attempt does to a connection, as far as the transport tells by the extension ``trace``.
+
+    Both packages' own transports do, in the words of their httpcore; of others nothing is known.
+
+    Attributes:
+        connecting: it looks for a connection.
+        reused: it sent the request over a connection that was there before.
+        unsent: it could not hand over the head of the request, so that nobody has read all of that.
+    """
+
+    def __init__(self, request: Any = None, name: str | None = None, *, only_fresh: bool = False) -> None:
+        self.connecting = self.reused = self.unsent = False
+        self._connected = False
+        self._name = name
+        self._proved: str | None = None
+        self._only_fresh = only_fresh
+        self._next = None if request is None else request.extensions.get("trace")
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        _, _, what = event.partition(".")
+        if what in {"connect_tcp.started", "connect_unix_socket.started"}:
+            self.connecting = self._connected = True
+        elif what == "start_tls.started":
+            self._proved = info.get("server_hostname")
+        elif what == "send_request_headers.started" and getattr(info.get("request"), "method", b"") != b"CONNECT":
+            self._sends(event)
+        elif what == "send_request_headers.failed":
+            self.unsent = self.reused and type(info.get("exception")).__name__ == "WriteError"
+        if self._next is not None:
+            await self._next(event, info)
+
+    def _sends(self, event: str) -> None:
+        self.connecting, self.reused = False, not self._connected
+        # A connection of HTTP/2 that is broken has been closed: what is left is no less good than a new one.
+        if self.reused and self._only_fresh and event.startswith("http11."):
+            raise Reused
+        # A tunnel of httpx's through a proxy does not heed which name it is to prove.
+        if self._connected and self._name is not None and self._proved not in {None, self._name}:
+            raise Unproved(f"through this proxy, {self._proved} was proved instead of {self._name}")
+
+
+def judged(http: ModuleType, error: Exception) -> Verdict:
+    """Return what *error* of the package *http* says."""
+    for name, verdict in _VERDICTS.items():
+        if isinstance(error, getattr(http, name)):
+            return verdict
+    return Verdict.INNOCENT
