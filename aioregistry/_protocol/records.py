@@ -85,13 +85,6 @@ class ConnectReply(NamedTuple):
     read_only: bool
 
 
-class ClientInfo(NamedTuple):
-    """One identity of a connection, as ``WhoAmI`` tells it."""
-
-    auth_scheme: str
-    user: str
-
-
 class AddWatchMode(IntEnum):
     """The modes of AddWatch (``AddWatchMode``)."""
 

@@ -10,8 +10,9 @@ from aiozk.protocol.response import response_xref
 
 from aioregistry._errors import ProtocolError, SessionMoved, server_error
 from aioregistry._protocol.jute import HEADER, malformation, read_string
-from aioregistry._protocol.messages import Message, Multi
+from aioregistry._protocol.message import Message
 from aioregistry._protocol.records import EventKind, Reply, WatchedEvent
+from aioregistry._protocol.transactions import Multi
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from aioregistry import _protocol as p
 from aioregistry._errors import server_error
-from aioregistry._protocol.messages import ClientInfoPart
 from aioregistry._protocol.records import OPEN_ACL, STAT
 from tests.protocol.rendering import rendered, response
+from tests.support import messages as others
 
 ints = st.integers(-(2**31), 2**31 - 1)
 longs = st.integers(-(2**63), 2**63 - 1)
@@ -32,13 +32,11 @@ creations = st.one_of(
     st.builds(p.Create, paths, datas, acls, ints),
     st.builds(p.Create2, paths, datas, acls, ints),
     st.builds(p.CreateContainer, paths, datas, acls),
-    st.builds(p.CreateTTL, paths, datas, longs, acls),
 )
 operations = st.one_of(
     creations,
     st.builds(p.Delete, paths, ints),
     st.builds(p.SetData, paths, datas, ints),
-    st.builds(p.Check, paths, ints),
 )
 vectors = st.lists(paths, max_size=3)
 
@@ -48,7 +46,7 @@ for_each = settings(deadline=None, max_examples=25)
 MESSAGES: dict[type[p.Message[Any]], st.SearchStrategy[Any]] = {
     p.Connect: st.builds(p.Connect, longs, ints, longs, datas, st.booleans(), ints),
     p.Auth: st.builds(p.Auth, texts, datas),
-    p.Ping: st.builds(p.Ping),
+    others.Ping: st.builds(others.Ping),
     p.CloseSession: st.builds(p.CloseSession),
     p.GetData: st.builds(p.GetData, paths, st.booleans()),
     p.Exists: st.builds(p.Exists, paths, st.booleans()),
@@ -56,21 +54,21 @@ MESSAGES: dict[type[p.Message[Any]], st.SearchStrategy[Any]] = {
     p.GetChildren2: st.builds(p.GetChildren2, paths, st.booleans()),
     p.Sync: st.builds(p.Sync, paths),
     p.GetAcl: st.builds(p.GetAcl, paths),
-    p.GetAllChildrenNumber: st.builds(p.GetAllChildrenNumber, paths),
-    p.GetEphemerals: st.builds(p.GetEphemerals, paths),
-    p.WhoAmI: st.builds(p.WhoAmI),
+    others.GetAllChildrenNumber: st.builds(others.GetAllChildrenNumber, paths),
+    others.GetEphemerals: st.builds(others.GetEphemerals, paths),
+    others.WhoAmI: st.builds(others.WhoAmI),
     p.Create: st.builds(p.Create, paths, datas, acls, ints),
     p.Create2: st.builds(p.Create2, paths, datas, acls, ints),
     p.CreateContainer: st.builds(p.CreateContainer, paths, datas, acls),
-    p.CreateTTL: st.builds(p.CreateTTL, paths, datas, longs, acls),
+    others.CreateTTL: st.builds(others.CreateTTL, paths, datas, longs, acls),
     p.Delete: st.builds(p.Delete, paths, ints),
-    p.Check: st.builds(p.Check, paths, ints),
+    others.Check: st.builds(others.Check, paths, ints),
     p.SetData: st.builds(p.SetData, paths, datas, ints),
     p.Multi: st.builds(p.Multi, st.lists(operations, max_size=4)),
     p.MultiRead: st.builds(p.MultiRead, st.lists(reads, max_size=4)),
     p.MultiReadData: st.builds(p.MultiReadData, paths, names),
     p.AddWatch: st.builds(p.AddWatch, paths, st.sampled_from(p.AddWatchMode)),
-    p.CheckWatches: st.builds(p.CheckWatches, paths, st.sampled_from(p.WatcherType)),
+    others.CheckWatches: st.builds(others.CheckWatches, paths, st.sampled_from(p.WatcherType)),
     p.RemoveWatches: st.builds(p.RemoveWatches, paths, st.sampled_from(p.WatcherType)),
     p.SetWatches: st.builds(p.SetWatches, longs, vectors, vectors, vectors),
     p.SetWatches2: st.builds(p.SetWatches2, longs, vectors, vectors, vectors, vectors, vectors),
@@ -161,12 +159,12 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "acl": st.lists(st.builds(p.AclEntry, st.integers(0, 31), texts, texts), max_size=3),
     "total": ints,
     "none": st.just(0),
-    "identities": st.lists(st.builds(p.ClientInfo, texts, texts), max_size=3),
+    "identities": st.lists(st.builds(others.ClientInfo, texts, texts), max_size=3),
 }
 
 ANSWERS: dict[type[p.Message[Any]], list[str]] = {
     p.Auth: [],
-    p.Ping: [],
+    others.Ping: [],
     p.CloseSession: [],
     p.GetData: ["data", "stat"],
     p.Exists: ["stat"],
@@ -174,18 +172,18 @@ ANSWERS: dict[type[p.Message[Any]], list[str]] = {
     p.GetChildren2: ["names", "stat"],
     p.Sync: ["path"],
     p.GetAcl: ["acl", "stat"],
-    p.GetAllChildrenNumber: ["total"],
-    p.GetEphemerals: ["names"],
-    p.WhoAmI: ["identities"],
+    others.GetAllChildrenNumber: ["total"],
+    others.GetEphemerals: ["names"],
+    others.WhoAmI: ["identities"],
     p.Create: ["path"],
     p.Create2: ["path", "stat"],
     p.CreateContainer: ["path", "stat"],
-    p.CreateTTL: ["path", "stat"],
+    others.CreateTTL: ["path", "stat"],
     p.Delete: [],
-    p.Check: [],
+    others.Check: [],
     p.SetData: ["stat"],
     p.AddWatch: ["none"],
-    p.CheckWatches: [],
+    others.CheckWatches: [],
     p.RemoveWatches: [],
     p.SetWatches: [],
     p.SetWatches2: [],
@@ -208,6 +206,6 @@ def theirs(value: Any) -> Any:
             return AiozkStat.parse(STAT.pack(*value), 0)[0]
         case [p.AclEntry(), *_]:
             return [ACL(perms=permissions, id=ID(scheme=scheme, id=id)) for permissions, scheme, id in value]
-        case [p.ClientInfo(), *_]:
-            return [ClientInfoPart(auth_scheme=scheme, user=user) for scheme, user in value]
+        case [others.ClientInfo(), *_]:
+            return [others.ClientInfoPart(auth_scheme=scheme, user=user) for scheme, user in value]
     return value

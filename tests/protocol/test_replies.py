@@ -26,10 +26,8 @@ from aioregistry._protocol import (
     EventKind,
     GetChildren,
     GetData,
-    GetEphemerals,
     Message,
     Multi,
-    Ping,
     Reply,
     WatchedEvent,
     decode_event,
@@ -38,6 +36,7 @@ from aioregistry._protocol import (
 )
 from tests.protocol.examples import END, MESSAGES, for_each, header, ints, longs, paths, replies
 from tests.protocol.rendering import plain, rendered, response
+from tests.support.messages import GetEphemerals, Ping
 
 
 def framed(body: bytes, xid: int = 1, zxid: int = 7, error: int = 0) -> bytes:

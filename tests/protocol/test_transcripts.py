@@ -28,7 +28,6 @@ from aioregistry._errors import (
 from aioregistry._protocol import (
     NOTIFICATION_XID,
     AclEntry,
-    ClientInfo,
     Connect,
     ConnectReply,
     EventKind,
@@ -42,6 +41,7 @@ from tests.protocol.conversations import CONVERSATIONS
 from tests.protocol.examples import MESSAGES
 from tests.protocol.record import TRANSCRIPTS
 from tests.protocol.rendering import plain
+from tests.support.messages import ClientInfo
 
 
 class Exchange(NamedTuple):

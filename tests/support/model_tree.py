@@ -23,7 +23,6 @@ from aioregistry._errors import (
 )
 from aioregistry._protocol import (
     ANY_VERSION,
-    Check,
     Create,
     Create2,
     CreateContainer,
@@ -41,6 +40,7 @@ from aioregistry._protocol import (
     Stat,
     Sync,
 )
+from tests.support.messages import Check
 
 CONTAINER_OWNER = -(2**63)
 _INT = 2**32
