@@ -106,7 +106,7 @@ def plan(desired: Desired, observed: Node | None, session_id: int, earlier_ids: 
         desired: what the node is to become.
         observed: the node as it was read, None where there is none.
         session_id: of the present session.
-        earlier_ids: of sessions that this process owned earlier in the present history.
+        earlier_ids: of sessions that this process owned earlier.
         claim: zxid of the first observation in the present history.
     """
     return PLANS[classify(desired.data, observed, session_id, earlier_ids, claim)][desired.goal]

@@ -238,9 +238,10 @@ class Worker:
         earlier connection sent: it is refused once the session is on another (SessionMoved), or has ended.
         """
         self._written_as: deque[int] = deque(maxlen=SESSIONS_KEPT)
-        """The sessions under whose ids a node of ours may ever have been there, the last few."""
-        self._written_here: deque[int] = deque(maxlen=SESSIONS_KEPT)
-        """Those of them in the present history."""
+        """The sessions under whose ids a node of ours may ever have been there, the last few.
+
+        Of earlier histories too: the servers' disks, once wiped, may be restored afterwards, with our node on them.
+        """
         self._stale = False
         """Something happened to the node since it was last read."""
         self._reading: asyncio.Future[Any] | None = None
@@ -271,8 +272,6 @@ class Worker:
         """Begin."""
         if (former := self._withdrawals.begin(self._target.path, self)) is not None:
             self._writer, self._written_as = former.hand_over()
-            if former._history == self._history:
-                self._written_here = former._written_here.copy()
         watch = self._session.watches.listen(self._target.path, self._on_event)
         self._detach = [watch.close, self._session.observe(self._on_session)]
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"registration {self._target.path}")
@@ -371,7 +370,6 @@ class Worker:
         if session.history != self._history:
             # zxids of different histories cannot be compared, and the nodes seen there are not the ones here.
             self._history, self._claim, self.held = session.history, None, None
-            self._written_here.clear()
         if session.generation != self._generation:
             self._generation = session.generation
             self.look()
@@ -447,9 +445,9 @@ class Worker:
         claim = 0 if self._claim is None else self._claim  # only what is absent is planned for without one
         session = self._session
         desired = Desired(Goal.WITHDRAWN if self._leaving else self._goal, self._desired.data)
-        # The session keeps its last few ids only. Of a server that grants a new session each time, and lets the old
-        # ones live, they may all be of sessions that wrote nothing.
-        earlier_ids = (*session.earlier_ids, *self._written_here)
+        # The session keeps its last few ids only, those of the present history. Of a server that grants a new session
+        # each time, and lets the old ones live, they may all be of sessions that wrote nothing.
+        earlier_ids = (*session.earlier_ids, *self._written_as)
         return plan(desired, sight.node, session.id, earlier_ids, claim)
 
     def _foregone(self) -> Observation | None:
@@ -537,8 +535,7 @@ class Worker:
         self._changed()
 
     def _was_ours(self, owner: int) -> bool:
-        # A history that is rolled back brings back nodes of sessions that are forgotten with the newer one: they are
-        # taken for a ghost's, and to be withdrawn they are not.
+        # A history that is rolled back brings back nodes of sessions that the session forgot with the newer one.
         return owner in self._session.earlier_ids or owner in self._written_as
 
     def _saw_ours(self, node: Node) -> None:
@@ -562,9 +559,8 @@ class Worker:
 
     def _writes(self) -> None:
         self._writer = self._session.id
-        for written in (self._written_as, self._written_here):
-            if self._writer not in written:
-                written.append(self._writer)
+        if self._writer not in self._written_as:
+            self._written_as.append(self._writer)
 
     def _set(self, sight: Observation) -> Message[Any]:
         self._sent = self._desired

@@ -349,18 +349,17 @@ async def test_a_rollback_forgets_claim_and_sessions(tree: ModelTree, session: F
         assert isinstance(await registered.wait_closed(), RegistrationDisplaced)
 
 
-async def test_closing_says_that_what_a_rollback_brought_back_is_still_there(
-    tree: ModelTree, session: FakeSession
-) -> None:
-    """The node is of a session that was forgotten with the history: to this one a stranger's."""
+async def test_closing_withdraws_what_a_rollback_brought_back(tree: ModelTree, session: FakeSession) -> None:
+    """The node is of a session that was forgotten with the history, and that the registration wrote it with."""
     async with registration(session) as registered:
         brought_back = owner(tree)
         session.roll_back()
         closing = asyncio.ensure_future(registered.aclose())
         session.connect()
         await closing
-        assert owner(tree) == brought_back
-        assert registered.withdrawn is False
+        assert brought_back in tree.sessions
+        assert owner(tree) is None
+        assert registered.withdrawn is True
 
 
 async def test_a_read_only_server_is_left_alone(tree: ModelTree) -> None:

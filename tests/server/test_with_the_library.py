@@ -206,3 +206,24 @@ async def test_many_sessions_that_wrote_nothing_do_not_hide_the_one_that_did() -
         assert owner.session.id != first
         (owned,) = (node.owner for path, node in server.tree.nodes.items() if path.endswith(ME.id))
         assert owned == owner.session.id
+
+
+async def test_a_history_restored_after_another_was_begun_shows_a_registration_its_own_node() -> None:
+    """The wiped servers' history is left without a word of a loss, as the restored one is ahead of it."""
+    async with ZooKeeperServer() as server, aioregistry.connect(server.address) as owner:
+        registration = await owner.register(ME)
+        for number in range(100):
+            await registration.update(payload=number)
+        first, backup = owner.session.id, server.backup()
+        await server.stop()
+        await server.start("lost")
+        await until(lambda: registration.status is Status.LIVE and owner.session.id != first)
+        assert server.zxid < backup.zxid
+        second = owner.session.id
+        await server.stop()
+        await server.start(backup)
+        await until(lambda: registration.status is Status.DISPLACED or owner.session.id not in (0, second))
+        await until(lambda: registration.status in (Status.LIVE, Status.DISPLACED))
+        assert registration.status is Status.LIVE
+        (owned,) = (node.owner for path, node in server.tree.nodes.items() if path.endswith(ME.id))
+        assert owned == owner.session.id

@@ -248,7 +248,7 @@ def replaced_session_forgotten(patch: Patch) -> None:
     planned = Worker._planned
 
     def planned_and_forgotten(self: Worker, sight: Any) -> Action:
-        self._written_here.clear()  # a registration knows by itself, too
+        self._written_as.clear()  # a registration knows by itself, too
         return planned(self, sight)
 
     patch.setattr(machine, "_left", left_and_forgotten)
