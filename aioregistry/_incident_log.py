@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from ._concurrency import Alarm
 from ._incidents import Incident
 from ._runtime import running_loop
 
@@ -33,7 +33,7 @@ class IncidentLog:
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._told: dict[Hashable, _Told] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._due)
 
     def tell(self, kind: Hashable, level: int, message: str, *args: object) -> None:
         """Tell of one occurrence, with *message* and *args* as for :meth:`logging.Logger.log`.
@@ -56,13 +56,11 @@ class IncidentLog:
             told.incident.occurred(now)
             self._told[kind] = _Told(told.incident, max(level, told.level), message % args if args else message)
             self._report(kind, now)
-        self._set_timer(self._told[kind].incident.due)
+        self._alarm.set_no_later_than(self._told[kind].incident.due)
 
     def close(self) -> None:
         """End every incident, with a summary of each that repeated; may be called again."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         for kind in list(self._told):
             # Closing comes before the next report is due: what counts is what was counted, not the time.
             self._report(kind, float("-inf"), ending=True)
@@ -82,17 +80,9 @@ class IncidentLog:
             counts = report.new, report.total, report.seconds
             self._log.log(told.level, "%d more: %d within %.3g s so far, the last: %s", *counts, told.last)
 
-    def _set_timer(self, due: float) -> None:
-        if self._timer is not None:
-            if self._timer.when() <= due:
-                return
-            self._timer.cancel()
-        self._timer = running_loop().call_at(due, self._timed_out)
-
-    def _timed_out(self) -> None:
-        self._timer = None
+    def _due(self) -> None:
         now = running_loop().time()
         for kind in list(self._told):
             self._report(kind, now)
         if self._told:
-            self._set_timer(min(told.incident.due for told in self._told.values()))
+            self._alarm.set_no_later_than(min(told.incident.due for told in self._told.values()))

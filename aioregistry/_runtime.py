@@ -12,11 +12,11 @@ import ipaddress
 import random
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ._concurrency import in_daemon_thread
 from ._errors import UsageError
 
 __all__ = ["Endpoint", "Runtime", "SystemRuntime", "running_loop"]
@@ -108,7 +108,8 @@ class SystemRuntime(Runtime):
     async def resolve(self, host: str, port: int) -> list[Endpoint]:
         with contextlib.suppress(ValueError):
             return [Endpoint(host, port, str(ipaddress.ip_address(host)))]
-        return await _look_up_in_daemon_thread(host, port)
+        # Not loop.getaddrinfo: a name server that hangs must not hold up the end of the process.
+        return await in_daemon_thread(lambda: _look_up(host, port), name=f"aioregistry-resolve-{host}")
 
     async def connect(
         self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint, tls: ssl.SSLContext | None
@@ -122,36 +123,13 @@ class SystemRuntime(Runtime):
         return transport
 
 
-def _look_up_in_daemon_thread(host: str, port: int) -> asyncio.Future[list[Endpoint]]:
-    # loop.getaddrinfo runs in the default executor, whose threads are joined at exit: a name server that hangs then
-    # holds up the whole process although the look-up was cancelled long ago (measured: 6 s).
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[Endpoint]] = loop.create_future()
-
-    def settle(endpoints: list[Endpoint], error: OSError | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(endpoints)
-
-    def look_up() -> None:
-        endpoints: list[Endpoint] = []
-        error: OSError | None = None
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            endpoints = [Endpoint(host, port, str(entry[4][0])) for entry in found]
-        except OSError as failure:
-            error = failure
-        except UnicodeError as failure:
-            error = OSError(f"{host!r} is no host name")
-            error.__cause__ = failure
-        except Exception as failure:  # noqa: BLE001 - a thread that ends without an answer leaves the look-up hanging
-            error = OSError(f"the look-up of {host!r} failed: {type(failure).__name__}")
-            error.__cause__ = failure
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
-            loop.call_soon_threadsafe(settle, list(dict.fromkeys(endpoints)), error)
-
-    threading.Thread(target=look_up, name=f"aioregistry-resolve-{host}", daemon=True).start()
-    return answer
+def _look_up(host: str, port: int) -> list[Endpoint]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as failure:
+        raise OSError(f"{host!r} is no host name") from failure
+    except OSError:
+        raise
+    except Exception as failure:
+        raise OSError(f"the look-up of {host!r} failed: {type(failure).__name__}") from failure
+    return list(dict.fromkeys(Endpoint(host, port, str(entry[4][0])) for entry in found))

@@ -142,8 +142,7 @@ class TestIncidentLog:
     async def test_a_closed_one_leaves_no_timer(self, world: World) -> None:
         repeated = IncidentLog(log)
         repeated.tell("a", logging.WARNING, "a")
-        timer = repeated._timer
-        assert timer is not None
+        assert repeated._alarm.when is not None
         repeated.close()
         repeated.close()
-        assert timer.cancelled()
+        assert repeated._alarm.when is None

@@ -26,9 +26,11 @@ PACKAGE = "aioregistry"
 ROOMS: dict[str, set[str]] = {
     # Before everything: whoever calls code of others does so through it.
     "foreign": set(),
+    # How all rooms wait: news, timers, tasks with an owner, threads.
+    "concurrency": set(),
     "errors": {"foreign"},
     "reasons": {"foreign", "errors"},
-    "runtime": {"errors"},
+    "runtime": {"errors", "concurrency"},
     # Additions to the rooms first drawn (docs/internals.md): states, statuses, snapshots and changes share one stream,
     # the public context managers open and close in one way, and names and paths are checked by one rule.
     "streams": {"errors", "runtime"},
@@ -37,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "incidents": set(),
     # Numbers of peers are bounded in one place.
     "bounds": set(),
-    "incident_log": {"incidents", "runtime"},
+    "incident_log": {"concurrency", "incidents", "runtime"},
     "paths": {"errors"},
     # What an instance is made of and read from: what its address may be, JSON that cannot be changed, the classes of
     # Java's payloads, payloads of callers' types. pydantic is imported where such a type of the caller's is.
@@ -55,7 +57,8 @@ ROOMS: dict[str, set[str]] = {
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
     # own requests too: those of the verbs and recipes of `registry.client`.
     "session": {
-        *("bounds", "foreign", "errors", "reasons", "streams", "incident_log", "paths", "protocol", "runtime"),
+        *("bounds", "foreign", "concurrency", "errors", "reasons", "streams", "incident_log", "paths", "protocol"),
+        "runtime",
         *("anyio", "aiozk.protocol"),
     },
     # A check dials by addresses and look-ups as the session does, and says why it failed in the same words.
@@ -64,6 +67,7 @@ ROOMS: dict[str, set[str]] = {
     "registration": {
         *(
             "foreign",
+            "concurrency",
             "errors",
             "addresses",
             "streams",
@@ -84,6 +88,7 @@ ROOMS: dict[str, set[str]] = {
     "discovery": {
         "bounds",
         "foreign",
+        "concurrency",
         "errors",
         "reasons",
         "streams",
@@ -108,7 +113,7 @@ ROOMS: dict[str, set[str]] = {
     "testing": {"server", "errors", "session", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
-        *("errors", "addresses", "model", "paths", "balancing", ""),
+        *("concurrency", "errors", "addresses", "model", "paths", "balancing", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     "cli": {
@@ -132,7 +137,7 @@ PURE_MODULES = {
 }
 PURE_ROOMS = {"balancing"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
-IMPURE_ROOMS = {"runtime", "streams", "handles"}
+IMPURE_ROOMS = {"concurrency", "runtime", "streams", "handles"}
 
 # Nobody outside the package imports these; their modules may do without `__all__`, but where they have one it is true.
 INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "__main__"}

@@ -57,9 +57,14 @@ class Barrier:
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next.append(waiter)
+        waiter.add_done_callback(self._forget)
         if not self._under_way:
             self._begin()
         return waiter
+
+    def _forget(self, waiter: asyncio.Future[None]) -> None:
+        if waiter.cancelled() and waiter in self._next:
+            self._next.remove(waiter)
 
     def _begin(self) -> None:
         self._under_way, self._next = self._next, []

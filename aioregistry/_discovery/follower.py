@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
 from aioregistry import _foreign as foreign
+from aioregistry._concurrency import Alarm, Notifier
 from aioregistry._errors import (
     ConnectionLost,
     NoAuth,
@@ -128,7 +129,7 @@ class Follower:
         self._callers: dict[asyncio.Task[None], int] = {}  # how many wait for each
         self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self._pump)
         self._consumers: dict[int, weakref.ref[Consumer]] = {}
-        self._waiting: list[asyncio.Future[None]] = []
+        self._news = Notifier()
         self._generation = -1  # of the connection that the mirror is kept on
         self._tree: TreeWatch | None = None
         self._pump_scheduled = False
@@ -138,6 +139,7 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
         self._stop_observing: Callable[[], None] | None = None
         self._wake = asyncio.Event()
+        self._clock = Alarm(self._wake.set)
         self._rest = 0.0
         self._audit_at = 0.0
         self._defect: Exception | None = None
@@ -192,7 +194,7 @@ class Follower:
         for consumer in self._present_consumers():
             consumer.end(error)
         self._repeated.close()
-        self._notify()
+        self._news.notify()
 
     # ------------------------------------------------------------------ consumers
 
@@ -226,9 +228,7 @@ class Follower:
         while not condition():
             if self.ended is not None:
                 raise self.ended
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
+            await self._news.wait()
 
     async def sync(self) -> None:
         """Wait until the mirror is as new as the quorum was when this was called; raises what ended the following.
@@ -279,9 +279,9 @@ class Follower:
             raise self.refusal
         generation = self._generation
         passed = self._barrier.passed()
-        passed.add_done_callback(lambda _: self._notify())
-        await self.until(passed.done)
+        passed.add_done_callback(lambda _: self._news.notify())
         try:
+            await self.until(passed.done)
             passed.result()
         except Throttled:
             await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
@@ -289,6 +289,8 @@ class Follower:
         except (ConnectionLost, SessionMoved, ServerSessionExpired):
             await self.until(lambda: self._generation != generation)
             return False
+        finally:
+            passed.cancel()
 
         def gone() -> bool:
             return self._generation != generation or not mirror.synced
@@ -302,12 +304,6 @@ class Follower:
         await self.until(lambda: gone() or mirror.settled(mark))
         return not gone()
 
-    def _notify(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
     # ------------------------------------------------------------------ connections
 
     def _session_changed(self) -> None:
@@ -315,7 +311,7 @@ class Follower:
             self._let_go()
         self.note_freshness()
         self._wake.set()
-        self._notify()
+        self._news.notify()
 
     def _let_go(self) -> None:
         self._reader.let_go()
@@ -378,11 +374,11 @@ class Follower:
 
     async def _woken(self, at_latest: float) -> None:
         """Wait to be woken, at most so many seconds."""
-        timer = asyncio.get_running_loop().call_later(at_latest, self._wake.set)
+        self._clock.set_in(at_latest)
         try:
             await self._wake.wait()
         finally:
-            timer.cancel()
+            self._clock.cancel()
         self._wake.clear()
 
     def _until_the_clock_matters(self) -> float:
@@ -452,8 +448,7 @@ class Follower:
         except Exception as defect:  # noqa: BLE001 - raised by the task, which ends everything
             self._defect = defect
             self._wake.set()
-        if self._waiting:
-            self._notify()
+        self._news.notify()
 
     def _refused(self, error: BaseException) -> None:
         if isinstance(error, NoAuth | PoisonRequest):

@@ -14,11 +14,9 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import functools
 import logging
 import os
 import stat
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -27,6 +25,7 @@ from typing import Final, TypeVar
 
 import anyio
 
+from aioregistry._concurrency import Alarm, in_daemon_thread
 from aioregistry._errors import InvalidArgument
 from aioregistry._reasons import reason_of
 from aioregistry._session import Session
@@ -47,6 +46,8 @@ REST: Final = 9.0
 
 LAST_WRITE: Final = 3.0
 """Seconds that closing waits for the last state to be written; far more than a disk that works takes."""
+
+_THREAD: Final = "aioregistry-keep"
 
 LOAD: Final = 30.0
 """Seconds that entering waits for what was kept; far more than the largest file that is read takes."""
@@ -327,7 +328,7 @@ class Keeper:
         self._due = self._closing = self._failing = False
         self._began: float | None = None
         self._writing: asyncio.Future[None] | None = None
-        self._resting: asyncio.TimerHandle | None = None
+        self._resting = Alarm(self._rested)
 
     async def load(self) -> Kept | None:
         """Return what the file keeps; None, after a warning, where it cannot be used. Cancelling is harmless.
@@ -338,7 +339,7 @@ class Keeper:
             InvalidArgument: it is whole, and of another service, base path or version of the format.
         """
         try:
-            kept = await self._in_time(_in_thread(self._read), LOAD)
+            kept = await self._in_time(in_daemon_thread(self._read, name=_THREAD), LOAD)
         except Foreign as foreign:
             raise InvalidArgument("keep", str(self._file.path), str(foreign)) from None
         except Damaged as damaged:
@@ -353,14 +354,13 @@ class Keeper:
     def changed(self) -> None:
         """There is a state to keep; it is written as soon as may be."""
         self._due = True
-        if self._writing is None and self._resting is None:
+        if self._writing is None and self._resting.when is None:
             self._write()
 
     async def aclose(self, patience: float = LAST_WRITE) -> None:
         """Write the last state, if there was any, within *patience* seconds, and three at most."""
         self._closing = True
-        if self._resting is not None:
-            self._resting.cancel()
+        self._resting.cancel()
         if self._began is None:
             return
         patience = min(max(patience, 0.0), LAST_WRITE)
@@ -382,7 +382,7 @@ class Keeper:
         kept = state()
         self._due = False
         self._began = self._session.runtime.monotonic()
-        self._writing = _in_thread(lambda: self._file.write(to_bytes(kept)))
+        self._writing = in_daemon_thread(lambda: self._file.write(to_bytes(kept)), name=_THREAD)
         self._writing.add_done_callback(self._written)
 
     def _written(self, writing: asyncio.Future[None]) -> None:
@@ -397,10 +397,9 @@ class Keeper:
             self._failing = True
         if not self._closing:
             took = self._session.runtime.monotonic() - self._began
-            self._resting = asyncio.get_running_loop().call_later(max(PAUSE, took * REST), self._rested)
+            self._resting.set_in(max(PAUSE, took * REST))
 
     def _rested(self) -> None:
-        self._resting = None
         if self._due:
             self._write()
 
@@ -415,7 +414,7 @@ class Keeper:
 
     async def _set_aside(self, reason: str) -> None:
         try:
-            aside = await self._in_time(_in_thread(self._file.set_aside), LOAD)
+            aside = await self._in_time(in_daemon_thread(self._file.set_aside, name=_THREAD), LOAD)
         except OSError as error:
             self._failed(f"is damaged ({reason}) and could not be renamed", error)
             return
@@ -429,31 +428,3 @@ class Keeper:
         self._session.emit(
             "discovery.keep_failed", service=self._service, path=str(self._file.path), reason=reason_of(error)
         )
-
-
-def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    # A daemon: the threads of the loop's executor are joined at exit, and a disk that hangs would hold up the process.
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-    answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())  # counts as retrieved
-
-    def settle(outcome: Callable[[], None]) -> None:
-        if not answer.done():
-            outcome()
-
-    def run() -> None:
-        outcome: Callable[[], None]
-        try:
-            outcome = functools.partial(answer.set_result, work())
-        except Exception as error:  # noqa: BLE001 - raised by whoever waits
-            outcome = functools.partial(answer.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
-            loop.call_soon_threadsafe(settle, outcome)
-
-    try:
-        threading.Thread(target=run, name="aioregistry-keep", daemon=True).start()
-    except RuntimeError as error:  # as many as the system allows, or the interpreter ends
-        failure = OSError(errno.EAGAIN, "no thread can be started")
-        failure.__cause__ = error
-        answer.set_exception(failure)
-    return answer

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aioregistry._concurrency import Alarm
 from aioregistry._errors import TRANSIENT, NoAuth, NoNode, PoisonRequest
 from aioregistry._protocol import Exists, GetChildren2, GetData, MultiRead, MultiReadData, WatchedEvent
 from aioregistry._session import Session, Watch, throttled_patience, throttled_pause
@@ -51,7 +52,7 @@ class Reader:
         # The server could not answer: how often in a row, since when, and when it is asked on.
         self._throttled = 0
         self._throttled_since = 0.0
-        self._pause: asyncio.TimerHandle | None = None
+        self._pause = Alarm(self._answered)
         self._listeners: dict[str, Watch] = {}
 
     @property
@@ -67,7 +68,7 @@ class Reader:
     def ask(self) -> None:
         """Send what the mirror wants to know, as far as the window reaches."""
         mirror, pace = self._mirror, self._pace
-        while self._pause is None and self._nodes_under_way < pace.window:
+        while self._pause.when is None and self._nodes_under_way < pace.window:
             question = mirror.ask(1 if self._one_by_one else pace.batch)
             if question is None:
                 return
@@ -100,14 +101,9 @@ class Reader:
             return False
         self._throttled += 1
         self._mirror.refused(question)
-        if self._pause is None:
-            pause = throttled_pause(self._throttled, session.timeout, session.runtime.uniform)
-            self._pause = loop.call_later(pause, self._ask_on)
+        if self._pause.when is None:
+            self._pause.set_in(throttled_pause(self._throttled, session.timeout, session.runtime.uniform))
         return True
-
-    def _ask_on(self) -> None:
-        self._pause = None
-        self._answered()
 
     def let_go(self) -> None:
         """Nothing of what is under way will be answered, and the watches that were left are gone."""
@@ -115,9 +111,7 @@ class Reader:
             self._pace.refused()  # an answer too large for what lies between looks like a lost connection
         self._under_way.clear()
         self._nodes_under_way = self._throttled = 0
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+        self._pause.cancel()
         # What comes next is read anew, with new watches: the session need not restore these.
         for listener in self._listeners.values():
             listener.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 import anyio
 
 from aioregistry import _foreign as foreign
+from aioregistry._concurrency import Alarm
 from aioregistry._document import encode
 from aioregistry._errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
 from aioregistry._handles import Handle, check_seconds, finished
@@ -170,7 +171,7 @@ class Registration(Handle, Generic[P]):
         self._statuses: Source[Status] = Source()
         self._told = Status.REGISTERING
         self._told_at = session.runtime.monotonic()
-        self._recheck: asyncio.TimerHandle | None = None
+        self._recheck = Alarm(self._refresh)
         super().__init__()
 
     # ------------------------------------------------------------------ what is known
@@ -427,9 +428,7 @@ class Registration(Handle, Generic[P]):
 
     def _refresh(self) -> None:
         """Tell a changed status to whoever follows it; called after whatever may change it, time included."""
-        if self._recheck is not None:
-            self._recheck.cancel()
-            self._recheck = None
+        self._recheck.cancel()
         status = self.status
         if status is not self._told:
             self._tell(status)
@@ -437,8 +436,7 @@ class Registration(Handle, Generic[P]):
             self._statuses.close(self._worker.cause)
         if status in _RUNNING_OUT:
             left = self._session.timeout - self._session.evidence_age()
-            loop = asyncio.get_running_loop()
-            self._recheck = loop.call_later(max(left, _SHORTEST_RECHECK), self._refresh)
+            self._recheck.set_in(max(left, _SHORTEST_RECHECK))
 
     def _tell(self, status: Status) -> None:
         self._told, self._told_at = status, self._session.runtime.monotonic()

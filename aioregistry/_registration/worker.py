@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from aioregistry._concurrency import Alarm
 from aioregistry._errors import (
     ChrootMissing,
     ConnectionLost,
@@ -260,6 +261,7 @@ class Worker:
         self._was_listed = False
         self._first_listing = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._next_look = Alarm(self.look)
         self._over = asyncio.Event()
         self._left = asyncio.Event()
         """Nothing is to be waited for any more: it is withdrawn, or the server refuses that for now."""
@@ -401,12 +403,12 @@ class Worker:
 
     async def _rest(self, pause: float | None) -> None:
         """Wait until woken, or for *pause* seconds if given."""
-        timer = None if pause is None else asyncio.get_running_loop().call_later(pause, self.look)
+        if pause is not None:
+            self._next_look.set_in(pause)
         try:
             await self._woken.wait()
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._next_look.cancel()
 
     async def _settle(self) -> float | None:
         """Plan, act and look until nothing is left to do; return how many seconds to rest, None: until woken."""

@@ -12,8 +12,8 @@ import errno
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 
+from aioregistry._concurrency import Notifier
 from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint
 
@@ -53,7 +53,7 @@ class Dialer:
         self._tried: set[Endpoint] = set()
         self._dialing: dict[asyncio.Task[Connection | None], Endpoint] = {}
         self._given_up: dict[asyncio.Task[Connection | None], None] = {}
-        self._change: asyncio.Future[None] | None = None
+        self._news = Notifier()
 
     def offer(self, endpoints: Iterable[Endpoint]) -> None:
         """From now on the addresses are these: those not tried yet come up, what is none of them is given up."""
@@ -63,8 +63,7 @@ class Dialer:
             if endpoint not in wanted:
                 del self._dialing[task]
                 self._give_up(task)
-        if self._change is not None and not self._change.done():
-            self._change.set_result(None)
+        self._news.notify()
 
     async def next(self) -> Connection | None:
         """Return the next connection that is up, or None when every address was tried."""
@@ -73,14 +72,9 @@ class Dialer:
         while self._waiting or self._dialing:
             if self._waiting and loop.time() >= self._next_start:
                 self._start()
-            self._change = loop.create_future()
-            awaited: list[asyncio.Future[Any]] = [*self._dialing, self._change]
-            done, _ = await asyncio.wait(
-                awaited,
-                timeout=max(self._next_start - loop.time(), 0) if self._waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for task in [task for task in self._dialing if task in done]:
+            if not any(task.done() for task in self._dialing):
+                await self._news.wait(max(self._next_start - loop.time(), 0) if self._waiting else None)
+            for task in [task for task in self._dialing if task.done()]:
                 del self._dialing[task]
                 self._next_start = float("-inf")
                 connection = None if task.cancelled() else task.result()
@@ -103,6 +97,7 @@ class Dialer:
         self._next_start = loop.time() + self._stagger
         task = loop.create_task(self._attempt(endpoint), name=f"aioregistry dial {endpoint}")
         self._dialing[task] = endpoint
+        task.add_done_callback(lambda _: self._news.notify())
 
     def _give_up(self, task: asyncio.Task[Connection | None]) -> None:
         self._given_up[task] = None

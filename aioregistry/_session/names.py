@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from aioregistry._concurrency import Notifier
 from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint, Runtime
 
@@ -58,7 +59,7 @@ class Names:
         self._on_answer = on_answer
         self._lookups = 0
         self._until = float("-inf")
-        self._change: asyncio.Future[None] | None = None
+        self._answered = Notifier()
 
     def ask(self, timeout: float) -> None:
         """Begin a look-up of each name, but for those that have too many under way; *timeout* is the session's."""
@@ -101,11 +102,7 @@ class Names:
         return self._lookups - sum(len(name.running) for name in self._names.values())
 
     async def _wait(self, seconds: float, wanted: Callable[[_Name], bool]) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while any(map(wanted, self._names.values())) and (left := until - loop.time()) > 0:
-            self._change = loop.create_future()
-            await asyncio.wait([self._change], timeout=left)
+        await self._answered.until(lambda: not any(map(wanted, self._names.values())), seconds)
 
     def _look_up(self, server: tuple[str, int], name: _Name, now: float) -> None:
         number = self._lookups
@@ -132,8 +129,7 @@ class Names:
             self._attempts.resolved(_shown(server))
             if number > name.answered:  # one that hung and is answered in the end tells what was true before
                 name.known, name.answered = tuple(found), number
-        if self._change is not None and not self._change.done():
-            self._change.set_result(None)
+        self._answered.notify()
         self._on_answer()
 
     def _failed(self, server: tuple[str, int], why: str) -> None:

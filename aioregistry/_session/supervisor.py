@@ -21,6 +21,7 @@ from aiozk.protocol.request import Request
 
 from aioregistry import _foreign as foreign
 from aioregistry._bounds import granted, paced
+from aioregistry._concurrency import Alarm, Notifier, Supervised
 from aioregistry._errors import (
     TRANSIENT,
     AuthenticationFailed,
@@ -160,7 +161,7 @@ class Session:
         self._attempts = Attempts()
         self._outage: Outage | None = None
         """The present one, or the last."""
-        self._outage_timer: asyncio.TimerHandle | None = None
+        self._outage_alarm = Alarm(self._tell_of_outage)
         self._left = ""
         """What connection was lost last, and why."""
         self._dialer: Dialer | None = None
@@ -179,8 +180,8 @@ class Session:
         self._states: Source[SessionState] = Source()
         self._observers: dict[int, Callable[[], None]] = {}
         self._numbers = itertools.count()
-        self._phase_changes: list[asyncio.Future[None]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._phase_changes = Notifier()
+        self._task = Supervised(self._died)
 
     # ------------------------------------------------------------------ facts
 
@@ -376,7 +377,7 @@ class Session:
 
         It ends when the session is closed and raises what the session failed with; UsageError in another loop.
         """
-        if self._task is not None and self._task.get_loop() is not running_loop():
+        if self._task.loop not in (None, running_loop()):
             raise UsageError("the session belongs to another event loop or thread")
         stream: Stream[SessionState] = Stream(_STATES_KEPT)
         self._states.attach(stream)
@@ -417,14 +418,14 @@ class Session:
             if left is not None and left <= 0:
                 assert timeout is not None
                 raise ConnectTimeout(str(self.hosts), timeout, self._attempts.words())
-            await self._phase_change(left)
+            await self._phase_changes.wait(left)
 
     # ------------------------------------------------------------------ beginning and ending
 
     def start(self) -> None:
         """Begin to connect, in a task of this session's own."""
         self._outage_begins()
-        self._task = asyncio.get_running_loop().create_task(self._supervise(), name="aioregistry session")
+        self._task.start(self._supervise(), name="aioregistry session")
 
     async def close(self, timeout: float) -> None:
         """End the session: the server deletes its ephemeral nodes before it answers.
@@ -437,34 +438,34 @@ class Session:
         try:
             deadline = asyncio.get_running_loop().time() + timeout
             while self._machine.phase is Phase.CLOSING and (left := deadline - asyncio.get_running_loop().time()) > 0:
-                await self._phase_change(left)
+                await self._phase_changes.wait(left)
         finally:
             if self._machine.phase is Phase.CLOSING:
                 self._step(Overdue(self._machine.connection))
-            if self._task is not None:
-                self._task.cancel()
-                await asyncio.wait([self._task, *self._names.cancel()])
-            self._silence()
+            lookups = self._names.cancel()
+            await self._task.aclose()
+            if lookups:
+                await asyncio.wait(lookups)
+            self._outage_alarm.cancel()
             self._repeated.close()
 
     async def _supervise(self) -> None:
         try:
             while self._machine.phase is not Phase.ENDED:
                 await self._procedures[self._machine.phase](self)
-        except asyncio.CancelledError:
-            if self._machine.state not in ENDED:
-                self._fail(SessionFailed("the supervisor's task was cancelled from outside"))
-            raise
-        except BaseException as error:  # a defect here must reach every handle instead of a task nobody awaits
-            log.critical("the session's supervisor died", exc_info=True)
-            failure = SessionFailed(f"the supervisor died: {foreign.shown(error)}")
-            failure.__cause__ = error
-            self._fail(failure)
-            if not isinstance(error, Exception | BaseExceptionGroup):
-                raise
         finally:
-            self._silence()
+            self._outage_alarm.cancel()
             self._names.cancel()
+
+    def _died(self, error: BaseException) -> None:
+        """Let a defect reach every handle, instead of a task that nobody awaits."""
+        if isinstance(error, asyncio.CancelledError):
+            self._fail(SessionFailed("the supervisor's task was cancelled from outside"))
+            return
+        log.critical("the session's supervisor died", exc_info=error)
+        failure = SessionFailed(f"the supervisor died: {foreign.shown(error)}")
+        failure.__cause__ = error
+        self._fail(failure)
 
     def _fail(self, error: RegistryError) -> None:
         if self._machine.state not in ENDED:
@@ -489,37 +490,7 @@ class Session:
         for command in commands:
             self._carry_out[type(command)](self, command)
         if self._machine.phase is not before:
-            waiting, self._phase_changes = self._phase_changes, []
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
-
-    async def _phase_change(self, timeout: float | None = None, answer: asyncio.Future[Any] | None = None) -> None:
-        """Wait for the next change of phase, for *timeout* seconds at most, or until *answer* is there."""
-        loop = asyncio.get_running_loop()
-        change: asyncio.Future[None] = loop.create_future()
-
-        def enough() -> None:
-            if not change.done():
-                change.set_result(None)
-
-        def answered(_: asyncio.Future[Any]) -> None:
-            enough()
-
-        # Not asyncio.wait: this is what an idle session does all day.
-        self._phase_changes.append(change)
-        timer = None if timeout is None else loop.call_later(timeout, enough)
-        if answer is not None:
-            answer.add_done_callback(answered)
-        try:
-            await change
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if answer is not None:
-                answer.remove_done_callback(answered)
-            if change in self._phase_changes:
-                self._phase_changes.remove(change)
+            self._phase_changes.notify()
 
     # ------------------------------------------------------------------ commands
 
@@ -627,23 +598,21 @@ class Session:
         # A connection that did not last was no end of the outage before.
         if self._outage is None or self._machine.failures == 0:
             self._outage = Outage(asyncio.get_running_loop().time(), self.timeout)
-        self._wait_to_tell(self._outage)
+        self._outage_alarm.set_at(self._outage.due)
 
-    def _wait_to_tell(self, outage: Outage) -> None:
-        self._silence()
-        self._outage_timer = asyncio.get_running_loop().call_at(outage.due, self._tell_of, outage)
-
-    def _tell_of(self, outage: Outage) -> None:
+    def _tell_of_outage(self) -> None:
+        outage = self._outage
+        assert outage is not None
         first = not outage.told
         lasted = outage.tell(asyncio.get_running_loop().time())
-        self._wait_to_tell(outage)
+        self._outage_alarm.set_at(outage.due)
         reason = told(self._attempts.words())
         log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason)
         if first:
             self.emit("session.outage", seconds=lasted, reason=reason)
 
     def _outage_is_over(self, state: SessionState, session: str) -> None:
-        self._silence()
+        self._outage_alarm.cancel()
         self._attempts.over = True
         outage = self._outage
         assert outage is not None
@@ -656,11 +625,6 @@ class Session:
             self.emit("session.outage_over", seconds=lasted, server=str(self.server))
         else:
             self._repeated.tell(state, logging.INFO, line, *words)
-
-    def _silence(self) -> None:
-        if self._outage_timer is not None:
-            self._outage_timer.cancel()
-            self._outage_timer = None
 
     # ------------------------------------------------------------------ the connection's callbacks
 
@@ -730,7 +694,7 @@ class Session:
             # under way when the network comes back is answered at once.
             pacing = paced(self.timeout, self._machine.requested_timeout)
             pause = retry_delay(self._machine.failures, pacing, self.runtime.uniform)
-            await self._phase_change(max(pause - (loop.time() - self._round_began), 0.0))
+            await self._phase_changes.wait(max(pause - (loop.time() - self._round_began), 0.0))
             self._round_began = loop.time()
         question = self._question()
         if question is None:
@@ -779,7 +743,7 @@ class Session:
         with contextlib.suppress(TimeoutError):
             async with patience(max(seconds, 0.0)):
                 while self._machine.phase in phases:
-                    await self._phase_change()
+                    await self._phase_changes.wait()
         return self._machine.phase in phases
 
     def _leave(self, connection: Connection, why: str, outcome: AttemptOutcome = AttemptOutcome.SILENT) -> None:
@@ -915,7 +879,7 @@ class Session:
         while self._serves(connection):
             idle = interval - self.evidence_age()
             if idle > 0:
-                await self._measured(self._phase_change(idle), idle)
+                await self._measured(self._phase_changes.wait(idle), idle)
             else:
                 await self._beat(connection, interval)
 
@@ -933,11 +897,11 @@ class Session:
             before = self.runtime.monotonic()
             if beat.done():
                 refusals, error = refusals + 1, str(beat.exception())
-                await self._measured(self._phase_change(turn), turn)
+                await self._measured(self._phase_changes.wait(turn), turn)
                 if self._serves(connection):
                     beat = connection.submit(Sync("/"))
             else:
-                await self._measured(self._phase_change(turn, beat), turn)
+                await self._measured(self._phase_changes.wait(turn, answer=beat), turn)
             heard += min(self.runtime.monotonic() - before, turn)
             if connection.evidence >= sent:  # though it may be old by now: then it is asked again
                 return
@@ -964,14 +928,14 @@ class Session:
     async def _endure_read_only(self, connection: Connection, interval: float) -> None:
         """Read from a server without quorum for one timeout, then look for a better one."""
         for _ in range(HEARTBEATS_PER_TIMEOUT):
-            await self._phase_change(interval)
+            await self._phase_changes.wait(interval)
             if not self._serves(connection):
                 return
             _ = connection.submit(Exists("/"))  # any request keeps the connection
         self._leave(connection, "has no quorum", AttemptOutcome.NO_QUORUM)
 
     async def _wait(self) -> None:
-        await self._phase_change()
+        await self._phase_changes.wait()
 
     _procedures: ClassVar[dict[Phase, Callable[[Session], Any]]] = {
         Phase.OFFLINE: _connect_round,

@@ -8,13 +8,13 @@ import ipaddress
 import logging
 import os
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
 from aioregistry import InvalidArgument, RegistryError
 from aioregistry._addresses import IPAddress, ip_address, only_here, problem_of
+from aioregistry._concurrency import in_daemon_thread
 
 __all__ = ["AIOREGISTRY_ADDRESS", "POD_IP_VARIABLES", "NoAddress", "advertised_address", "configured_address"]
 
@@ -151,23 +151,13 @@ _Found = list[tuple[socket.AddressFamily, tuple[object, ...]]]
 
 
 async def _looked_up(host: str, port: int) -> _Found:
-    # Not loop.getaddrinfo: its threads are joined at exit, and a name server that hangs would hold that up.
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[_Found] = loop.create_future()
-
-    def settle(found: _Found) -> None:
-        if not answer.done():
-            answer.set_result(found)
-
-    def look_up() -> None:
-        found: _Found = []
+    def look_up() -> _Found:
         with contextlib.suppress(OSError, UnicodeError):
-            found = [(entry[0], entry[4]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)]
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
-            loop.call_soon_threadsafe(settle, found)
+            return [(entry[0], entry[4]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)]
+        return []
 
-    threading.Thread(target=look_up, name=f"aioregistry-resolve-{host}", daemon=True).start()
-    return await answer
+    # Not loop.getaddrinfo: a name server that hangs must not hold up the end of the process.
+    return await in_daemon_thread(look_up, name=f"aioregistry-resolve-{host}")
 
 
 # ---------------------------------------------------------------- the ensemble

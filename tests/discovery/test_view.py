@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
@@ -1236,3 +1237,26 @@ async def test_the_task_that_follows_names_cancelled_from_outside(found: Discove
     task.cancel()
     with pytest.raises(RegistryError, match="from outside"):
         await following(names)
+
+
+@pytest.mark.parametrize("away", ["disconnected", "silent"])
+async def test_syncs_that_are_given_up_in_an_outage_leave_nothing(
+    found: Discovery, session: DiscoverySession, service: Service, away: str
+) -> None:
+    def futures() -> int:
+        gc.collect()
+        return sum(isinstance(each, asyncio.Future) for each in gc.get_objects())
+
+    async with found.view("chat") as view:
+        if away == "disconnected":
+            session.disconnect()
+        session.silent = session.connected
+        before = futures()
+        for _ in range(300):
+            with pytest.raises(RequestTimeout):
+                await view.sync(timeout=0.0001)
+        assert futures() < before + 30
+        if session.connected:
+            session.disconnect()
+        session.connect()
+        await view.sync(DEADLINE)

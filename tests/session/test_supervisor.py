@@ -1420,7 +1420,7 @@ class TestWaiting:
             await waiting
         assert client.session.state is DISCONNECTED
         await client.end()
-        assert client.session._phase_changes == []
+        assert len(client.session._phase_changes) == 0
 
     @simulated
     async def test_ends_when_the_session_is_closed(self, world: World) -> None:
@@ -1814,6 +1814,11 @@ class TestClosing:
         simulate(scenario)
 
 
+def supervisor_of_the_session() -> asyncio.Task[Any]:
+    (supervisor,) = (task for task in asyncio.all_tasks() if task.get_name() == "aioregistry session")
+    return supervisor
+
+
 class TestFailing:
     async def failing(self, world: World) -> tuple[Client, list[asyncio.Future[Any]]]:
         client = await client_of(world).connected()
@@ -1864,8 +1869,7 @@ class TestFailing:
     @simulated
     async def test_by_cancelling_the_supervisor_from_outside(self, world: World) -> None:
         client, pending = await self.failing(world)
-        assert client.session._task is not None
-        client.session._task.cancel()
+        supervisor_of_the_session().cancel()
         await asyncio.sleep(0.1)
         await self.check(client, pending, type(None))
 
@@ -1876,9 +1880,10 @@ class TestFailing:
         SITUATIONS[situation](client)
         client.session.start()
         await asyncio.sleep(0.7)
-        assert client.session._task is not None
-        client.session._task.cancel()
-        await asyncio.wait([client.session._task])
+        supervisor = supervisor_of_the_session()
+        supervisor.cancel()
+        await asyncio.wait([supervisor])
+        await asyncio.sleep(0)
         assert client.session.state is FAILED
         await asyncio.sleep(2 * LATENCY)
 
