@@ -20,7 +20,7 @@ from typing import NamedTuple
 import nox
 
 nox.needs_version = ">=2025.10.16"
-nox.options.sessions = ["lint", "tests"]
+nox.options.sessions = ["lint", "docs", "tests"]
 nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -194,6 +194,13 @@ def plots(session: nox.Session) -> None:
     """Draw what `outages` measures: docs/plots."""
     install(session, "plot")
     session.run("python", "-m", "benchmarks.plots", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site in dist/site; a warning is an error, a link or an anchor that leads nowhere is one."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "dist/site", *session.posargs)
 
 
 @nox.session(default=False)

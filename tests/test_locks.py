@@ -18,6 +18,7 @@ PYPROJECT: dict[str, Any] = {
         "nox": ["nox>=1"],
         "package": ["build>=1"],
         "plot": ["matplotlib>=3"],
+        "docs": ["sphinx>=8"],
     },
 }
 TESTED = ["anyio>=4", "editables>=0.3", "hatchling>=1", "msgspec>=1", "pytest>=8"]
