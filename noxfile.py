@@ -40,6 +40,7 @@ CURATOR = {
     "libcurator-recipes-java": "/usr/share/java/curator-recipes.jar",  # for its ServiceCache
 }
 CHROMIUM = {"chromium": "chromium"}
+SHELLS = {"zsh": "zsh", "fish": "fish"}
 
 
 class Packed(NamedTuple):
@@ -171,6 +172,14 @@ def explore(session: nox.Session) -> None:
     """Every order of events for one session, and for several claimants of one id, within ten minutes each."""
     install(session, "test")
     session.run("python", "-m", "tests.simulation.explore", *session.posargs)
+
+
+@nox.session(default=False)
+def operations(session: nox.Session) -> None:
+    """What operators use beside aioregistry: the shells whose completion it writes."""
+    provide(session, ZOOKEEPER | SHELLS)
+    install(session, "test")
+    session.run("pytest", "-m", "operations", *session.posargs)
 
 
 @nox.session(default=False)

@@ -104,6 +104,10 @@ ROOMS: dict[str, set[str]] = {
         "anyio",
         "msgspec",
     },
+    # What a command line, the environment and a file say; the connect string is parsed in one way, that of `session`.
+    "settings": {"errors", "paths", "session"},
+    # A formatter for records; of the library it knows nothing.
+    "logs": set(),
     "client": {"*", "aiozk"},
     "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
     "": {"*"},
@@ -119,6 +123,9 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         "server",
         "errors",
+        "reasons",
+        "settings",
+        "logs",
         "addresses",
         "paths",
         "model",
@@ -129,13 +136,14 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-# Modules that get time, randomness and news as arguments; `balancing` as a whole.
+# Modules that get time, randomness and news as arguments; `balancing` and `settings` as a whole.
 PURE_MODULES = {
+    "selection",
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
     *("plan", "reach", "table", "votes", "mirror", "guard", "kept"),
     *("tree", "acl", "sessions", "profiles"),
 }
-PURE_ROOMS = {"balancing"}
+PURE_ROOMS = {"balancing", "settings"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 IMPURE_ROOMS = {"concurrency", "runtime", "streams", "handles"}
 
@@ -153,6 +161,7 @@ PUBLIC_MODULES = {
     *(f"{PACKAGE}.{room}" for room in ("balancing", "integrations", "server", "testing")),
     *INTEGRATIONS,
     f"{PACKAGE}.integrations.membership",
+    f"{PACKAGE}.logs",
     f"{PACKAGE}.testing.plugin",
 }
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Coroutine, Sequence
+from typing import Any, NoReturn, TypeAlias
 
 from .. import __version__
+from .options import LOGGING, PLACE, add_shared
 
 __all__ = ["main"]
 
-DEFAULT_SERVERS = "127.0.0.1:2181"
 MAX_PORT = 65535
 
 
@@ -35,9 +34,9 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (without the program's name; None: this process's) and return the exit code."""
     arguments = _parser().parse_args(argv)
-    run = arguments.run
-    exit_code: int = run(arguments)
-    return exit_code
+    from .process import run
+
+    return run(arguments.command, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,10 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_demo(commands)
     _add_server(commands)
+    _add_completion(commands, parser)
     return parser
 
 
-Commands = Any  # argparse's type of what add_subparsers() returns is private
+Running: TypeAlias = Coroutine[Any, Any, int]
+Commands: TypeAlias = Any  # argparse's type of what add_subparsers() returns is private
 
 
 def _add_register(commands: Commands) -> None:
@@ -81,8 +82,8 @@ def _add_register(commands: Commands) -> None:
         type=float,
         help="end with exit code 1 when ZooKeeper was not reached by then (default: wait as long as it takes)",
     )
-    _add_common(parser, session_timeout=10)
-    parser.set_defaults(run=_run_register)
+    add_shared(parser)
+    parser.set_defaults(command=_register)
 
 
 def _add_watch(commands: Commands) -> None:
@@ -98,8 +99,8 @@ def _add_watch(commands: Commands) -> None:
         action="store_true",
         help="show what consumers see, who hold removals back that go together unexplained (default: what is listed)",
     )
-    _add_common(parser, session_timeout=10)
-    parser.set_defaults(run=_run_watch)
+    add_shared(parser)
+    parser.set_defaults(command=_watch)
 
 
 def _add_list(commands: Commands) -> None:
@@ -110,8 +111,19 @@ def _add_list(commands: Commands) -> None:
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="the service (default: list the services)")
     parser.add_argument("--json", action="store_true", help="an array of JSON objects")
-    _add_common(parser, session_timeout=10)
-    parser.set_defaults(run=_run_list)
+    parser.add_argument(
+        "--where",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="only instances whose payload, or whose column, has this value: zone=eu-1, metadata.zone=eu-1, "
+        "state=invalid; KEY!=VALUE for any other; may be repeated",
+    )
+    parser.add_argument("--sort", metavar="KEY", help="by a column or a field of the payload (default: by id)")
+    parser.add_argument("--reverse", action="store_true", help="in the reverse order")
+    parser.add_argument("--watch", action="store_true", help="again after each change, until interrupted")
+    add_shared(parser)
+    parser.set_defaults(command=_list)
 
 
 def _add_demo(commands: Commands) -> None:
@@ -123,9 +135,8 @@ def _add_demo(commands: Commands) -> None:
         "chroot of its own and removes it at the end.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    _add_servers(parser, default=None)
-    _add_session_timeout(parser, default=4)
-    parser.set_defaults(run=_run_demo)
+    add_shared(parser, (*PLACE, *LOGGING), zookeeper=None, session_timeout=4.0)
+    parser.set_defaults(command=_demo)
 
 
 def _add_server(commands: Commands) -> None:
@@ -143,32 +154,19 @@ def _add_server(commands: Commands) -> None:
         default="3.8",
         help="the release to behave like (%(default)s)",
     )
-    parser.set_defaults(run=_run_server)
+    add_shared(parser, LOGGING)
+    parser.set_defaults(command=_server)
 
 
-def _add_common(parser: argparse.ArgumentParser, *, session_timeout: float) -> None:
-    _add_servers(parser)
-    _add_session_timeout(parser, session_timeout)
-    parser.add_argument("--base-path", metavar="PATH", default="/services", help="parent of the services (%(default)s)")
-
-
-def _add_servers(parser: argparse.ArgumentParser, default: str | None = DEFAULT_SERVERS) -> None:
-    parser.add_argument(
-        "--zookeeper",
-        metavar="HOSTS",
-        default=os.environ.get("AIOREGISTRY_ZOOKEEPER") or default,
-        help=f"HOST:PORT,HOST:PORT/CHROOT (default: $AIOREGISTRY_ZOOKEEPER, else {default or 'a server in memory'})",
+def _add_completion(commands: Commands, whole: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "completion",
+        help="what a shell needs to complete this command",
+        description="Print a script for a shell. bash and zsh: source <(aioregistry completion bash); fish: "
+        "aioregistry completion fish | source",
     )
-
-
-def _add_session_timeout(parser: argparse.ArgumentParser, default: float) -> None:
-    parser.add_argument(
-        "--session-timeout",
-        metavar="SECONDS",
-        type=float,
-        default=default,
-        help="how long ZooKeeper waits for a silent client (default: %(default)s; the server has bounds of its own)",
-    )
+    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
+    parser.set_defaults(command=_completion, parser=whole)
 
 
 def _port(text: str) -> int:
@@ -188,36 +186,37 @@ def _json(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"{text[:80]!r} is nested too deep") from None
 
 
-def _run_register(arguments: argparse.Namespace) -> int:
-    from .process import run
+def _register(arguments: argparse.Namespace) -> Running:
     from .register import register
 
-    return run(register(arguments))
+    return register(arguments)
 
 
-def _run_watch(arguments: argparse.Namespace) -> int:
-    from .process import run
+def _watch(arguments: argparse.Namespace) -> Running:
     from .watch import watch
 
-    return run(watch(arguments))
+    return watch(arguments)
 
 
-def _run_list(arguments: argparse.Namespace) -> int:
+def _list(arguments: argparse.Namespace) -> Running:
     from .list_ import list_
-    from .process import run
 
-    return run(list_(arguments))
+    return list_(arguments)
 
 
-def _run_demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace) -> Running:
     from .demo import demo
-    from .process import run
 
-    return run(demo(arguments))
+    return demo(arguments)
 
 
-def _run_server(arguments: argparse.Namespace) -> int:
-    from .process import run
+def _completion(arguments: argparse.Namespace) -> Running:
+    from .completion import completion
+
+    return completion(arguments)
+
+
+def _server(arguments: argparse.Namespace) -> Running:
     from .server import server
 
-    return run(server(arguments))
+    return server(arguments)

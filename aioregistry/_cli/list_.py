@@ -4,91 +4,190 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, NamedTuple, TypeVar
 
-from aioregistry import Entry, Invalid, Registry, RegistryError, RequestTimeout, Snapshot
+from aioregistry import Entry, Invalid, InvalidArgument, Registry, RegistryError, RequestTimeout, Snapshot, Stream
 from aioregistry._errors import session_name
 from aioregistry._paths import check_name
 
 from .outages import connected
 from .output import Output
-from .process import DONE
+from .process import DONE, cancel_this_task
+from .selection import Condition, condition, selected
 from .text import document, payload_of, place, printable, to_json
+
+T = TypeVar("T")
+
+HEAD: Final = ("ID", "ADDRESS", "OWNER", "AGE", "STATE", "PAYLOAD")
+CLEAR: Final = "\x1b[H\x1b[2J"  # cursor to the top left, and everything erased (ECMA-48)
+REDRAWN_EVERY: Final = 1.0  # second: no age on a terminal is wrong by more
+
+
+class Wanted(NamedTuple):
+    """What is to be shown.
+
+    Args:
+        conditions: that must hold for an instance.
+        sort: by what; None for the order of the ids.
+        reverse: whether the order is turned around.
+        as_json: whether as JSON.
+        in_lines: whether as one line, for a reader of many states.
+    """
+
+    conditions: Sequence[Condition]
+    sort: str | None
+    reverse: bool
+    as_json: bool
+    in_lines: bool
+
+
+# ---------------------------------------------------------------- the command
 
 
 async def list_(arguments: argparse.Namespace) -> int:
-    """Print what is there now and end."""
-    if arguments.name is not None:
-        check_name("name", arguments.name)  # before anything is waited for
+    """Print what is there now and end; with ``--watch`` print it again after each change, until cancelled."""
+    wanted = _wanted(arguments)  # before anything is waited for
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
-        try:
-            async with asyncio.timeout(arguments.session_timeout):
-                text = await _text(registry, arguments)
-        except TimeoutError:
-            raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
+        if arguments.watch:
+            await _watch(registry, arguments, wanted)
+            return DONE
+        text = await _in_time(_text(registry, arguments, wanted), arguments)
     # Only now: a pager that stands still holds up nothing any more.
     sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
     sys.stdout.flush()
     return DONE
 
 
-async def _text(registry: Registry, arguments: argparse.Namespace) -> str:
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    if arguments.name is not None:
+        check_name("name", arguments.name)
+    elif arguments.where:
+        raise InvalidArgument("where", arguments.where[0], "selects instances: give the NAME of their service")
+    elif arguments.sort not in (None, "name"):
+        raise InvalidArgument("sort", arguments.sort, "services have names only: give the NAME of a service")
+    conditions = [*map(condition, arguments.where)]
+    return Wanted(conditions, arguments.sort, arguments.reverse, arguments.json, arguments.watch)
+
+
+async def _in_time(answer: Awaitable[T], arguments: argparse.Namespace) -> T:
+    try:
+        async with asyncio.timeout(arguments.session_timeout):
+            return await answer
+    except TimeoutError:
+        raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
+
+
+async def _text(registry: Registry, arguments: argparse.Namespace, wanted: Wanted) -> str:
     if arguments.name is None:
-        return await _services(registry, arguments.json)
-    return await _instances(registry, arguments.base_path, arguments.name, arguments.json)
-
-
-async def _services(registry: Registry, as_json: bool) -> str:
-    names = await registry.services()
-    return _array({"name": name} for name in names) if as_json else "".join(f"{printable(name)}\n" for name in names)
-
-
-async def _instances(registry: Registry, base_path: str, name: str, as_json: bool) -> str:
-    async with registry.discover(name, guard=None) as view:
+        return _shown_services(await registry.services(), wanted)
+    async with registry.discover(arguments.name, guard=None) as view:
         snapshot = view.snapshot
-    if not snapshot and not snapshot.invalid:
-        path = f"{base_path.rstrip('/')}/{name.strip('/')}"
-        if not await registry.client.exists(path):
-            raise RegistryError(
-                f"there is no service {name!r} below {base_path}: aioregistry list shows those there are"
-            )
-    return _array(_objects(snapshot)) if as_json else _table(_rows(snapshot))
+    await _require(registry, arguments, snapshot)
+    return _shown(snapshot, wanted)
 
 
-def _array(objects: Iterable[dict[str, Any]]) -> str:
-    return to_json(list(objects), indent=2) + "\n"
+async def _require(registry: Registry, arguments: argparse.Namespace, snapshot: Snapshot[Any]) -> None:
+    """Raise RegistryError where there is no such service; one that is empty at the moment is there."""
+    if snapshot or snapshot.invalid:
+        return
+    name, base_path = arguments.name, arguments.base_path
+    if not await registry.client.exists(f"{base_path.rstrip('/')}/{name.strip('/')}"):
+        raise RegistryError(f"there is no service {name!r} below {base_path}: aioregistry list shows those there are")
 
 
-def _objects(snapshot: Snapshot[Any]) -> Iterator[dict[str, Any]]:
-    for id in snapshot:
-        entry = snapshot.entries[id]
-        owner, created = session_name(entry.owner), _moment(entry.created)
-        yield {**document(entry.instance), "owner": owner, "created": created, "invalid": None}
-    for invalid in snapshot.invalid.values():
-        yield {"id": invalid.id, "owner": session_name(invalid.owner), "created": None, "invalid": invalid.reason}
+# ---------------------------------------------------------------- again and again
 
 
-def _rows(snapshot: Snapshot[Any]) -> Iterator[tuple[str, ...]]:
-    yield "ID", "ADDRESS", "OWNER", "AGE", "STATE", "PAYLOAD"
+async def _watch(registry: Registry, arguments: argparse.Namespace, wanted: Wanted) -> None:
+    async with Output(sys.stdout, cancel_this_task()) as output, contextlib.AsyncExitStack() as stack:
+        if arguments.name is None:
+            names = await stack.enter_async_context(registry.watch_services())
+            await _follow(names, lambda news: _shown_services(news, wanted), output, wanted)
+            return
+        view = await _in_time(stack.enter_async_context(registry.discover(arguments.name, guard=None)), arguments)
+        await _in_time(_require(registry, arguments, view.snapshot), arguments)
+        snapshots = await stack.enter_async_context(view.snapshots())
+        await _follow(snapshots, lambda news: _shown(news, wanted), output, wanted)
+
+
+async def _follow(stream: Stream[T], shown: Callable[[T], str], output: Output, wanted: Wanted) -> None:
+    """Show what the *stream* says, from its first word to its end, whenever that looks otherwise than before."""
+    on_terminal = sys.stdout.isatty() and not wanted.as_json
+    before, news = None, await anext(stream, None)
+    while news is not None:
+        text = shown(news).removesuffix("\n")
+        if text != before:
+            gap = "" if before is None or wanted.as_json else "\n"
+            await output.line(f"{CLEAR if on_terminal else gap}{text}")
+            before = text
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REDRAWN_EVERY if on_terminal else None):
+                news = await anext(stream, None)
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def _shown_services(names: Iterable[str], wanted: Wanted) -> str:
+    listed = sorted(names, reverse=wanted.reverse)
+    if wanted.as_json:
+        return _array([{"name": name} for name in listed], wanted)
+    return "".join(f"{printable(name)}\n" for name in listed)
+
+
+def _shown(snapshot: Snapshot[Any], wanted: Wanted) -> str:
+    rows = selected(_rows(snapshot), wanted.conditions, wanted.sort, reverse=wanted.reverse)
+    if wanted.as_json:
+        return _array([row.fields for row in rows], wanted)
+    return _table([HEAD, *(row.cells for row in rows)])
+
+
+def _array(objects: Sequence[Mapping[str, Any]], wanted: Wanted) -> str:
+    return to_json([*objects], indent=None if wanted.in_lines else 2) + "\n"
+
+
+class Row(NamedTuple):
+    """An instance, or a node that shows none.
+
+    Args:
+        fields: those of its JSON.
+        state: what the column says.
+        cells: of the table.
+    """
+
+    fields: Mapping[str, Any]
+    state: str
+    cells: tuple[str, ...]
+
+    def get(self, column: str) -> Any:
+        """Return what is in a column, for conditions and for the order."""
+        return self.state if column == "state" else self.fields.get(column)
+
+
+def _rows(snapshot: Snapshot[Any]) -> Iterator[Row]:
     for id in snapshot:
         yield _row(snapshot.entries[id])
     for invalid in snapshot.invalid.values():
         yield _invalid_row(invalid)
 
 
-def _row(entry: Entry[Any]) -> tuple[str, ...]:
-    instance = entry.instance
+def _row(entry: Entry[Any]) -> Row:
+    instance, owner, created = entry.instance, session_name(entry.owner), _moment(entry.created)
     state = "listed" if instance.enabled else "draining"
-    age = "?" if _moment(entry.created) is None else _age(time.time() - entry.created)
-    return instance.id, place(instance), session_name(entry.owner), age, state, payload_of(instance)
+    age = "?" if created is None else _age(time.time() - entry.created)
+    fields = {**document(instance), "owner": owner, "created": created, "invalid": None}
+    return Row(fields, state, (instance.id, place(instance), owner, age, state, payload_of(instance)))
 
 
-def _invalid_row(invalid: Invalid) -> tuple[str, ...]:
-    return invalid.id, "-", session_name(invalid.owner), "-", "invalid", invalid.reason
+def _invalid_row(invalid: Invalid) -> Row:
+    owner = session_name(invalid.owner)
+    fields = {"id": invalid.id, "owner": owner, "created": None, "invalid": invalid.reason}
+    return Row(fields, "invalid", (invalid.id, "-", owner, "-", "invalid", invalid.reason))
 
 
 def _moment(seconds: float) -> str | None:

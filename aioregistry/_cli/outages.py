@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 import aioregistry
 from aioregistry import Registry
 
+from .logs import Format
+from .options import connection
 from .output import Output
-from .text import printable
 
 __all__ = ["connected"]
 
@@ -31,16 +33,14 @@ async def connected(
 
     Raises what :func:`aioregistry.connect` and entering it raise.
     """
-    outages = _Outages(output)
+    outages = _Outages(output, arguments.form)
     async with aioregistry.connect(
-        arguments.zookeeper,
-        session_timeout=arguments.session_timeout,
-        base_path=arguments.base_path,
+        **connection(arguments),
         wait=wait,
         connect_timeout=connect_timeout,
         on_event=outages.on_event,
     ) as registry:
-        outages.telling = True
+        outages.telling = not arguments.verbose  # else the log does
         try:
             yield registry
         finally:
@@ -52,10 +52,11 @@ class _Outages:
 
     Args:
         output: standard error, which holds up nothing: a terminal that stands still must not stop heartbeats.
+        form: makes its lines.
     """
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(self, output: Output, form: Format) -> None:
+        self._output, self._form = output, form
         self.telling = self._told = False
 
     def on_event(self, name: str, fields: dict[str, object]) -> None:
@@ -64,11 +65,13 @@ class _Outages:
             return
         if name == "session.outage":
             self._told = True
-            self._put(f"warning: no connection to ZooKeeper for {fields['seconds']:.1f} s: {fields['reason']}")
+            text = f"no connection to ZooKeeper for {fields['seconds']:.1f} s: {fields['reason']}"
+            self._put(self._form.said(text, logging.WARNING, event=name, seconds=fields["seconds"]))
         elif name == "session.outage_over" and self._told:
             self._told = False
-            self._put(f"connected to ZooKeeper at {fields['server']} after {fields['seconds']:.1f} s without it")
+            text = f"connected to ZooKeeper at {fields['server']} after {fields['seconds']:.1f} s without it"
+            self._put(self._form.said(text, event=name, seconds=fields["seconds"], server=fields["server"]))
 
     def _put(self, line: str) -> None:
         with contextlib.suppress(OSError):  # standard error is gone: whoever needs it finds that out by itself
-            _ = self._output.put(printable(f"aioregistry: {line}"))
+            _ = self._output.put(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -18,7 +19,7 @@ from .._errors import (
     RegistrationDisplaced,
     RegistryError,
 )
-from .text import printable
+from . import logs, options
 
 DONE, FAILED, USAGE, DISPLACED = range(4)
 
@@ -32,30 +33,41 @@ ADVICE: dict[type[Exception], str] = {
 }
 
 
-def run(command: Coroutine[Any, Any, int]) -> int:
-    """Run *command* to its end, or to a signal that asks to end, which cancels it; return the exit code."""
-    # A command speaks by its own lines; without a handler Python prints the library's warnings between them.
-    logging.getLogger("aioregistry").addHandler(logging.NullHandler())
-    logging.getLogger("aioregistry.registry").addHandler(_told_on_stderr())  # what else nobody would say
+def run(command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]], arguments: argparse.Namespace) -> int:
+    """Run *command* to its end, or to a signal that asks to end, which cancels it; return the exit code.
+
+    Args:
+        command: gets the arguments; its shared options have their values, and ``form`` makes its lines for stderr.
+        arguments: as parsed.
+    """
+    arguments.form = logs.Format(as_json=options.wants_json(arguments))
+    try:
+        options.apply(arguments)
+    except InvalidArgument as error:
+        return _fail(USAGE, error, arguments.form)
+    as_json = getattr(arguments, "log_format", "text") == "json"
+    arguments.form = logs.Format(as_json=as_json)
+    handler = logs.begin(getattr(arguments, "verbose", 0), as_json=as_json)
+    try:
+        return _ended(command(arguments), arguments.form)
+    finally:
+        logs.end(handler)
+
+
+def _ended(command: Coroutine[Any, Any, int], form: logs.Format) -> int:
     try:
         return asyncio.run(_until_signalled(command))
     except BrokenPipeError:
         _forget_stdout()
         return DONE
     except InvalidArgument as error:
-        return _fail(USAGE, error)
+        return _fail(USAGE, error, form)
     except RegistrationDisplaced as error:
-        return _fail(DISPLACED, error)
+        return _fail(DISPLACED, error, form)
     except (RegistryError, OSError) as error:
-        return _fail(FAILED, error)
+        return _fail(FAILED, error, form)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-
-
-def _told_on_stderr() -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("aioregistry: warning: %(message)s"))
-    return handler
 
 
 async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
@@ -90,11 +102,11 @@ def cancel_this_task() -> Callable[[], object]:
     return task.cancel
 
 
-def _fail(code: int, error: Exception) -> int:
+def _fail(code: int, error: Exception, form: logs.Format) -> int:
     advice = next((f" ({text})" for kind, text in ADVICE.items() if isinstance(error, kind)), "")
-    line = printable(" ".join(str(error).split())) or type(error).__name__
+    text = f"{' '.join(str(error).split()) or type(error).__name__}{advice}"
     with contextlib.suppress(OSError):  # a terminal that went away; the exit code tells
-        print(f"aioregistry: {line}{advice}", file=sys.stderr)
+        print(form.said(text, logging.ERROR, error=type(error).__name__), file=sys.stderr)
     return code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from typing import Any
 
@@ -12,10 +13,10 @@ from aioregistry._addresses import only_here
 from aioregistry._errors import session_name
 from aioregistry._registration.reach import check_reachable
 
+from .logs import Format
 from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
-from .text import printable
 
 
 async def register(arguments: argparse.Namespace) -> int:
@@ -44,13 +45,14 @@ async def register(arguments: argparse.Namespace) -> int:
         ):
             servers = [host for host, _ in registry.session.hosts.servers]
             if only_here(arguments.address, servers):
-                await output.line(
-                    f"aioregistry: warning: --address {arguments.address} is this machine's own, but ZooKeeper is at "
-                    f"{','.join(servers)}: nobody on another machine can connect to it"
+                text = (
+                    f"--address {arguments.address} is this machine's own, but ZooKeeper is at {','.join(servers)}: "
+                    "nobody on another machine can connect to it"
                 )
+                await output.line(arguments.form.said(text, logging.WARNING))
             # The statuses tell when it is listed. It is withdrawn by the registry's end, within one bound for both.
             registration = await registry.register(instance, wait=False, on_displaced=arguments.on_displaced)
-            await _tell_statuses(registration, output)
+            await _tell_statuses(registration, output, arguments.form)
     except asyncio.CancelledError:
         if registration is not None and registration.withdrawn is False:
             message = "not withdrawn in time: listed until ZooKeeper ends the session"
@@ -59,12 +61,13 @@ async def register(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-async def _tell_statuses(registration: Registration[Any], output: Output) -> None:
+async def _tell_statuses(registration: Registration[Any], output: Output, form: Format) -> None:
     instance = registration.instance
     async for status in registration.statuses():
         displaced = registration.displaced if status is Status.DISPLACED else None
         reason = "" if displaced is None else f" by session {session_name(displaced.owner)}"
-        await output.line(printable(f"{instance.name}/{instance.id} {status.name}{reason}"))
+        fields = {"service": instance.name, "id": instance.id, "path": registration.path, "status": status.value}
+        await output.line(form.bare(f"{instance.name}/{instance.id} {status.name}{reason}", **fields))
     cause = await registration.wait_closed()
     if cause is not None:
         raise cause

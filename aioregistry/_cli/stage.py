@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import json
+import os
 import signal
 import sys
 import time
@@ -143,7 +144,7 @@ class ChatServer:
         # Its standard error is how it speaks to us, and how it learns that we are gone however we went: its next line
         # finds nobody who reads.
         self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=_environment()
         )
         self._listener = asyncio.create_task(self._listen(self._process))
         return self._log.tell(self.name, "started", f"starts as process {self._process.pid}", self.name)
@@ -229,6 +230,11 @@ class Gateway:
                 moved[user] = wanted
         self.routes |= moved
         return moved
+
+
+def _environment() -> dict[str, str]:
+    # What the command is given says it all: settings of the user's are for another ensemble, and change its lines.
+    return {name: value for name, value in os.environ.items() if not name.startswith("AIOREGISTRY_")}
 
 
 def _weight(user: str, server: str) -> bytes:

@@ -26,7 +26,7 @@ class Command:
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self._arguments = arguments
-        self._environment = {name: value for name, value in os.environ.items() if name != "AIOREGISTRY_ZOOKEEPER"}
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("AIOREGISTRY_")}
         self._environment |= environment
         self._process: Process
 

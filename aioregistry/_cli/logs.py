@@ -1,0 +1,135 @@
+"""What a command says on standard error: the library's log, and lines of its own, as text or as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import sys
+import threading
+from typing import Final
+
+from ..logs import JsonFormatter
+from .text import printable
+
+__all__ = ["Format", "begin", "end"]
+
+LEVELS: Final = {1: logging.INFO, 2: logging.DEBUG}
+"""By how often ``-v`` was given."""
+
+_BEFORE: Final = {logging.WARNING: "warning: "}
+
+MOST_LINES: Final = 10_000
+PATIENCE: Final = 1.0  # seconds that the end of a command waits for a terminal to take the last lines
+
+
+class Format:
+    """Makes the lines of standard error.
+
+    Args:
+        as_json: one object a line, else text for people.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._formatter = JsonFormatter() if as_json else logging.Formatter("%(message)s")
+
+    def said(self, text: str, level: int = logging.INFO, **fields: object) -> str:
+        """Return a line of the command's own, about itself.
+
+        Args:
+            text: what people read.
+            level: of :mod:`logging`.
+            fields: what the object has besides.
+        """
+        if not self.as_json:
+            return printable(f"aioregistry: {_BEFORE.get(level, '')}{text}")
+        return self._object(text, level, fields)
+
+    def bare(self, text: str, **fields: object) -> str:
+        """Return a line that is a result of the command: as :meth:`said`, without its name before the text."""
+        return self._object(text, logging.INFO, fields) if self.as_json else printable(text)
+
+    def _object(self, text: str, level: int, fields: dict[str, object]) -> str:
+        record = logging.makeLogRecord(
+            {
+                "name": "aioregistry.cli",
+                "levelno": level,
+                "levelname": logging.getLevelName(level),
+                "msg": text,
+                **fields,
+            }
+        )
+        return self._formatter.format(record)
+
+    def logged(self, record: logging.LogRecord) -> str:
+        """Return the lines for a *record* of the library's log."""
+        text = self._formatter.format(record)
+        if self.as_json:
+            return text
+        lines = text.splitlines() or [""]
+        return "\n".join(printable(f"aioregistry: {record.levelname.lower()}: {line}") for line in lines)
+
+
+class _Stderr(logging.Handler):
+    """Writes records from a thread of its own: a terminal that stands still must not stop heartbeats."""
+
+    def __init__(self, form: Format) -> None:
+        super().__init__()
+        self._form = form
+        self._lines: queue.Queue[bytes | None] = queue.Queue(MOST_LINES)
+        self._lost = 0
+        self._writer = threading.Thread(target=self._write, name="aioregistry-log", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue *record*; it is lost, and counted, where nobody takes 10,000 lines."""
+        try:
+            if self._lost:
+                self._lines.put_nowait(
+                    f"{self._form.said(f'{self._lost} lines of the log are lost', logging.WARNING)}\n".encode()
+                )
+                self._lost = 0
+            self._lines.put_nowait(f"{self._form.logged(record)}\n".encode())
+        except queue.Full:
+            self._lost += 1
+        except Exception:  # noqa: BLE001 # as logging's own handlers do
+            self.handleError(record)
+
+    def finish(self) -> None:
+        """Wait for the last lines, for a second."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+            self._writer.join(PATIENCE)
+
+    def _write(self) -> None:
+        descriptor = sys.stderr.fileno()
+        while (line := self._lines.get()) is not None:
+            with contextlib.suppress(OSError):  # standard error is gone: the command itself finds that out
+                while line:
+                    line = line[os.write(descriptor, line) :]
+
+
+def begin(verbose: int, *, as_json: bool) -> _Stderr:
+    """Have the library's log written to standard error, from the level that *verbose* asks for; returns its handler.
+
+    Without ``-v`` a command speaks by its own lines, and of the log it shows only what nobody else would say.
+    """
+    handler = _Stderr(Format(as_json=as_json))
+    library = logging.getLogger("aioregistry")
+    if verbose:
+        library.addHandler(handler)
+        library.setLevel(LEVELS[verbose])
+    else:
+        # Without a handler Python prints warnings between the command's lines.
+        library.addHandler(logging.NullHandler())
+        logging.getLogger("aioregistry.registry").addHandler(handler)
+    return handler
+
+
+def end(handler: _Stderr) -> None:
+    """End what :func:`begin` began."""
+    for name in ("aioregistry", "aioregistry.registry"):
+        logging.getLogger(name).removeHandler(handler)
+    handler.finish()

@@ -1,0 +1,95 @@
+"""Which instances `aioregistry list` shows, and in which order (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from .._errors import InvalidArgument
+
+__all__ = ["COLUMNS", "Condition", "Row", "condition", "selected"]
+
+COLUMNS: Final = ("name", "id", "address", "port", "owner", "created", "state", "enabled", "invalid")
+
+
+class Row(Protocol):
+    """What can be selected and sorted."""
+
+    def get(self, column: str) -> Any:
+        """Return what is in *column*, one of :data:`COLUMNS` or ``"payload"``; None where nothing is."""
+
+
+R = TypeVar("R", bound=Row)
+
+
+class Condition(NamedTuple):
+    """What ``--where zone=eu-1`` says.
+
+    Args:
+        key: a column, or a path into the payload.
+        value: text.
+        equal: whether it must be that value, or must be another.
+    """
+
+    key: str
+    value: str
+    equal: bool
+
+    def holds(self, row: Row) -> bool:
+        """Return whether it holds for *row*; one without such a value has none that is equal."""
+        found = _looked_up(row, self.key)
+        return (found is not None and _text(found) == self.value) is self.equal
+
+
+def condition(text: str) -> Condition:
+    """Return the condition that *text* says: ``KEY=VALUE`` or ``KEY!=VALUE``. Raises InvalidArgument."""
+    key, equals, value = text.partition("=")
+    equal = not key.endswith("!")
+    key = key.removesuffix("!").strip()
+    if not equals or not key:
+        raise InvalidArgument("where", text, "give KEY=VALUE or KEY!=VALUE, such as zone=eu-1")
+    return Condition(key, value.strip(), equal)
+
+
+def selected(rows: Iterable[R], conditions: Sequence[Condition], sort: str | None, *, reverse: bool = False) -> list[R]:
+    """Return the *rows* for which every condition holds, sorted by the key *sort* where there is one.
+
+    Numbers are compared as numbers and stand before texts; a row without such a value stands last, also in reverse.
+    """
+    found = [row for row in rows if all(each.holds(row) for each in conditions)]
+    if sort is None:
+        return found[::-1] if reverse else found
+    known = [row for row in found if _looked_up(row, sort) is not None]
+    unknown = [row for row in found if _looked_up(row, sort) is None]
+    return sorted(known, key=_order(sort), reverse=reverse) + unknown
+
+
+def _looked_up(row: Row, key: str) -> Any:
+    """Return what *row* has for *key*: a column of that name, else what the path leads to in the payload, else None.
+
+    ``payload.zone`` is the path ``zone``, for payloads whose keys are called as columns are.
+    """
+    if key in COLUMNS:
+        return row.get(key)
+    value = row.get("payload")
+    for step in key.removeprefix("payload.").split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def _order(key: str) -> Callable[[Row], tuple[bool, float, str]]:
+    def order(row: Row) -> tuple[bool, float, str]:
+        value = _looked_up(row, key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+            return False, value, ""
+        return True, 0.0, _text(value)
+
+    return order
+
+
+def _text(value: Any) -> str:
+    """As JSON writes a value that is none of its texts."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)

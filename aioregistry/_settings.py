@@ -1,0 +1,254 @@
+"""Settings from a command line, the environment and a file, in this order: what was given first counts (pure).
+
+Whoever reads the files and builds what is made of them (a TLS context, credentials) is elsewhere. Every error names
+where the value came from, the field and the value; a credential is never shown.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from ._errors import InvalidArgument
+from ._paths import check_path
+from ._session import parse_hosts
+
+__all__ = ["DEFAULTS", "FIELDS", "ConfigFile", "Settings", "config_file", "credentials", "resolve"]
+
+PREFIX: Final = "AIOREGISTRY_"
+
+LONGEST_SESSION: Final = (2**31 - 1) / 1000
+"""Seconds; the protocol counts milliseconds in 32 bits."""
+
+# ---------------------------------------------------------------- the fields
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("give a text")
+    return value
+
+
+def _path(value: object) -> str:
+    if not _text(value) or "\0" in _text(value):
+        raise ValueError("give the path of a file")
+    return _text(value)
+
+
+def _servers(value: object) -> str:
+    parse_hosts(_text(value))
+    return _text(value)
+
+
+def _base_path(value: object) -> str:
+    return check_path("base_path", value)
+
+
+def _seconds(value: object) -> float:
+    reason = f"give a number of seconds above 0 and at most {LONGEST_SESSION:.0f}"
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(reason)
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(reason) from None
+    if not 0 < seconds <= LONGEST_SESSION:  # NaN compares as False
+        raise InvalidArgument("session_timeout", seconds, reason)
+    return seconds
+
+
+def _level(value: object) -> int:
+    level = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if isinstance(level, bool) or not isinstance(level, int) or level < 0:
+        raise ValueError("give 0, 1 or 2")
+    return min(level, MOST_VERBOSE)
+
+
+def _log_format(value: object) -> str:
+    if value not in LOG_FORMATS:
+        raise ValueError(f"give {' or '.join(LOG_FORMATS)}")
+    return str(value)
+
+
+MOST_VERBOSE: Final = 2
+LOG_FORMATS: Final = ("text", "json")
+
+
+class _Field(NamedTuple):
+    parse: Callable[[object], Any]
+    default: Any
+    is_path: bool = False
+
+
+FIELDS: Final[Mapping[str, _Field]] = MappingProxyType(
+    {
+        "zookeeper": _Field(_servers, "127.0.0.1:2181"),
+        "session_timeout": _Field(_seconds, 10.0),
+        "base_path": _Field(_base_path, "/services"),
+        "tls_ca": _Field(_path, None, is_path=True),
+        "tls_cert": _Field(_path, None, is_path=True),
+        "tls_key": _Field(_path, None, is_path=True),
+        "auth_file": _Field(_path, None, is_path=True),
+        "verbose": _Field(_level, 0),
+        "log_format": _Field(_log_format, "text"),
+    }
+)
+"""What can be set: on the command line as ``--session-timeout``, in the environment as ``AIOREGISTRY_SESSION_TIMEOUT``,
+in a file as ``session-timeout``."""
+
+DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType({name: field.default for name, field in FIELDS.items()})
+
+
+# ---------------------------------------------------------------- the file
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """The settings of a file.
+
+    Args:
+        path: where it is; relative paths in it begin in its folder.
+        values: by field.
+        keys: how each field is written there.
+    """
+
+    path: str
+    values: Mapping[str, object]
+    keys: Mapping[str, str]
+
+
+def config_file(path: str, text: str) -> ConfigFile:
+    """Return the settings that *text*, TOML, has.
+
+    Raises:
+        InvalidArgument: it is not TOML, or has a key that is not a setting; neither is shown, it may be a secret.
+    """
+    try:
+        parsed = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidArgument("config", path, f"is not TOML: {error}") from None
+    except RecursionError:
+        raise InvalidArgument("config", path, "is not TOML: it is nested too deep") from None
+    keys: dict[str, str] = {}
+    for key in parsed:
+        name = key.replace("-", "_")
+        if name not in FIELDS:
+            known = ", ".join(each.replace("_", "-") for each in FIELDS)
+            raise InvalidArgument("config", path, f"the key {key!r} is not a setting, which are {known}")
+        if name in keys:
+            raise InvalidArgument("config", path, f"the keys {keys[name]!r} and {key!r} are the same setting")
+        keys[name] = key
+    return ConfigFile(path, {name: parsed[key] for name, key in keys.items()}, keys)
+
+
+# ---------------------------------------------------------------- what counts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was set, and where.
+
+    Args:
+        values: by field; every field has one.
+        sources: by field that was set, as an error calls it: ``"AIOREGISTRY_TLS_CA"``, ``"/etc/a.toml: tls-ca"``.
+    """
+
+    values: Mapping[str, Any]
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def refusal(self, name: str, reason: str) -> InvalidArgument:
+        """Return the error for the value of the field *name*, which could not be used for *reason*."""
+        return InvalidArgument(self.sources.get(name, name), self.values[name], reason)
+
+
+def resolve(
+    given: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: ConfigFile | None = None,
+    defaults: Mapping[str, Any] = DEFAULTS,
+) -> Settings:
+    """Return what counts: the command line, else the environment, else the file, else the default.
+
+    Args:
+        given: by field, what the command line says; None where it says nothing.
+        environment: variables; an empty one says nothing.
+        file: what ``--config`` names.
+        defaults: by field, those of the command.
+
+    Raises:
+        InvalidArgument: a value cannot be one of its field; of those that count only.
+    """
+    values, sources = dict(defaults), {}
+    for name in FIELDS.keys() & defaults.keys():
+        found = _found(name, given, environment, file)
+        if found is None:
+            continue
+        sources[name] = found.source
+        parsed = _parsed(name, found)
+        values[name] = str(found.folder / parsed) if FIELDS[name].is_path else parsed
+    return Settings(MappingProxyType(values), MappingProxyType(sources))
+
+
+class _Found(NamedTuple):
+    source: str
+    value: object
+    folder: PurePath = PurePath()  # where relative paths begin
+
+
+def _found(
+    name: str, given: Mapping[str, object], environment: Mapping[str, str], file: ConfigFile | None
+) -> _Found | None:
+    if (value := given.get(name)) is not None:
+        return _Found(name, value)
+    variable = f"{PREFIX}{name.upper()}"
+    if text := environment.get(variable):
+        return _Found(variable, text)
+    if file is not None and name in file.values:
+        return _Found(f"{file.path}: {file.keys[name]}", file.values[name], PurePath(file.path).parent)
+    return None
+
+
+def _parsed(name: str, found: _Found) -> Any:
+    source, value, _ = found
+    try:
+        return FIELDS[name].parse(value)
+    except InvalidArgument as error:
+        # On the command line the library's own name for it says where it is.
+        raise InvalidArgument(error.field if source == name else source, error.value, error.reason) from None
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(source, value, str(error)) from None
+
+
+# ---------------------------------------------------------------- the credentials
+
+
+def credentials(source: str, path: str, lines: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the credentials that the *lines* of a file have, one a line: ``digest:user:password``.
+
+    Empty lines and those that begin with ``#`` count for nothing.
+
+    Args:
+        source: where the file was named, for the error.
+        path: the file's.
+        lines: its text.
+
+    Raises:
+        InvalidArgument: a line has no scheme, or nothing behind it; it names the line by its number and shows nothing.
+    """
+    found = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        scheme, colon, secret = text.partition(":")
+        if not (scheme and scheme.isalnum() and colon and secret):
+            reason = f"line {number} is not a scheme, a colon and a credential, such as digest:user:password"
+            raise InvalidArgument(source, path, reason)
+        found.append((scheme, secret))
+    if not found:
+        raise InvalidArgument(source, path, "has no credential: a line is such as digest:user:password")
+    return found
