@@ -88,12 +88,10 @@ class Notifier:
 class Alarm:
     """A timer that can be set anew: it rings once, at the time that it was set to last.
 
-    Args:
-        ring: called by the loop; whoever holds the alarm, set, holds what this holds.
+    It holds what rings only while it is set: an owner that is dropped goes at once.
     """
 
-    def __init__(self, ring: Callable[[], object]) -> None:
-        self._ring = ring
+    def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -101,19 +99,19 @@ class Alarm:
         """When it rings, by the loop's clock; None while it is not set."""
         return None if self._timer is None else self._timer.when()
 
-    def set_at(self, when: float) -> None:
-        """Let it ring at *when*, by the loop's clock, and at no other time."""
+    def set_at(self, when: float, ring: Callable[[], object]) -> None:
+        """Let the loop call *ring* at *when*, by its clock, and at no other time."""
         self.cancel()
-        self._timer = asyncio.get_running_loop().call_at(when, self._due)
+        self._timer = asyncio.get_running_loop().call_at(when, self._due, ring)
 
-    def set_in(self, seconds: float) -> None:
-        """Let it ring in so many seconds, and at no other time."""
-        self.set_at(asyncio.get_running_loop().time() + seconds)
+    def set_in(self, seconds: float, ring: Callable[[], object]) -> None:
+        """Let the loop call *ring* in so many seconds, and at no other time."""
+        self.set_at(asyncio.get_running_loop().time() + seconds, ring)
 
-    def set_no_later_than(self, when: float) -> None:
-        """Let it ring at *when* unless it rings before."""
+    def set_no_later_than(self, when: float, ring: Callable[[], object]) -> None:
+        """Let the loop call *ring* at *when*, by its clock, unless the alarm rings before."""
         if self._timer is None or when < self._timer.when():
-            self.set_at(when)
+            self.set_at(when, ring)
 
     def cancel(self) -> None:
         """Do not ring; may be called again."""
@@ -121,9 +119,9 @@ class Alarm:
             self._timer.cancel()
             self._timer = None
 
-    def _due(self) -> None:
+    def _due(self, ring: Callable[[], object]) -> None:
         self._timer = None
-        self._ring()
+        ring()
 
     def __repr__(self) -> str:
         return "<Alarm, not set>" if self._timer is None else f"<Alarm at {self._timer.when():.3f}>"

@@ -33,7 +33,7 @@ class IncidentLog:
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._told: dict[Hashable, _Told] = {}
-        self._alarm = Alarm(self._due)
+        self._alarm = Alarm()
 
     def tell(self, kind: Hashable, level: int, message: str, *args: object) -> None:
         """Tell of one occurrence, with *message* and *args* as for :meth:`logging.Logger.log`.
@@ -56,7 +56,7 @@ class IncidentLog:
             told.incident.occurred(now)
             self._told[kind] = _Told(told.incident, max(level, told.level), message % args if args else message)
             self._report(kind, now)
-        self._alarm.set_no_later_than(self._told[kind].incident.due)
+        self._alarm.set_no_later_than(self._told[kind].incident.due, self._due)
 
     def close(self) -> None:
         """End every incident, with a summary of each that repeated; may be called again."""
@@ -85,4 +85,4 @@ class IncidentLog:
         for kind in list(self._told):
             self._report(kind, now)
         if self._told:
-            self._alarm.set_no_later_than(min(told.incident.due for told in self._told.values()))
+            self._alarm.set_no_later_than(min(told.incident.due for told in self._told.values()), self._due)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -167,10 +168,10 @@ async def test_an_alarm_rings_once_at_the_time_it_was_set_to_last() -> None:
         rung.append(loop.time())
         rang.set()
 
-    alarm = Alarm(ring)
+    alarm = Alarm()
     assert alarm.when is None
-    alarm.set_in(MOMENT)
-    alarm.set_at(due := loop.time() + 3 * MOMENT)
+    alarm.set_in(MOMENT, ring)
+    alarm.set_at(due := loop.time() + 3 * MOMENT, ring)
     assert alarm.when == pytest.approx(due, abs=0.002)  # uvloop counts milliseconds
     await rang.wait()
     assert alarm.when is None
@@ -181,10 +182,10 @@ async def test_an_alarm_rings_once_at_the_time_it_was_set_to_last() -> None:
 
 @everywhere
 async def test_an_alarm_is_brought_forward_and_never_put_off() -> None:
-    alarm = Alarm(lambda: None)
+    alarm = Alarm()
     now = asyncio.get_running_loop().time()
     for wanted, expected in ((50.0, 50.0), (70.0, 50.0), (30.0, 30.0)):
-        alarm.set_no_later_than(now + wanted)
+        alarm.set_no_later_than(now + wanted, print)
         assert alarm.when == pytest.approx(now + expected, abs=0.002)
     alarm.cancel()
 
@@ -192,8 +193,8 @@ async def test_an_alarm_is_brought_forward_and_never_put_off() -> None:
 @everywhere
 async def test_an_alarm_that_is_cancelled_does_not_ring() -> None:
     rung: list[None] = []
-    alarm = Alarm(lambda: rung.append(None))
-    alarm.set_in(MOMENT)
+    alarm = Alarm()
+    alarm.set_in(MOMENT, lambda: rung.append(None))
     alarm.cancel()
     alarm.cancel()
     await asyncio.sleep(3 * MOMENT)
@@ -211,12 +212,34 @@ async def test_an_alarm_may_be_set_anew_while_it_rings() -> None:
         if times == 3:
             rang.set()
         else:
-            alarm.set_in(MOMENT)
+            alarm.set_in(MOMENT, ring)
 
-    alarm = Alarm(ring)
-    alarm.set_in(0)
+    alarm = Alarm()
+    alarm.set_in(0, ring)
     await rang.wait()
     assert alarm.when is None
+
+
+def test_an_alarm_that_is_not_set_holds_nobody() -> None:
+    class Handle:
+        def __init__(self) -> None:
+            self.alarm = Alarm()
+
+        def ring(self) -> None: ...
+
+    async def scenario() -> None:
+        handle = Handle()
+        handle.alarm.set_in(LONG, handle.ring)
+        handle.alarm.cancel()
+        held = weakref.ref(handle)
+        gc.disable()
+        try:
+            del handle
+            assert held() is None
+        finally:
+            gc.enable()
+
+    asyncio.run(scenario())
 
 
 # ---------------------------------------------------------------- a task with an owner

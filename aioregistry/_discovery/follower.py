@@ -139,7 +139,7 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
         self._stop_observing: Callable[[], None] | None = None
         self._wake = asyncio.Event()
-        self._clock = Alarm(self._wake.set)
+        self._clock = Alarm()
         self._rest = 0.0
         self._audit_at = 0.0
         self._defect: Exception | None = None
@@ -374,7 +374,7 @@ class Follower:
 
     async def _woken(self, at_latest: float) -> None:
         """Wait to be woken, at most so many seconds."""
-        self._clock.set_in(at_latest)
+        self._clock.set_in(at_latest, self._wake.set)
         try:
             await self._wake.wait()
         finally:

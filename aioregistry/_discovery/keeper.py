@@ -328,7 +328,7 @@ class Keeper:
         self._due = self._closing = self._failing = False
         self._began: float | None = None
         self._writing: asyncio.Future[None] | None = None
-        self._resting = Alarm(self._rested)
+        self._resting = Alarm()
 
     async def load(self) -> Kept | None:
         """Return what the file keeps; None, after a warning, where it cannot be used. Cancelling is harmless.
@@ -397,7 +397,7 @@ class Keeper:
             self._failing = True
         if not self._closing:
             took = self._session.runtime.monotonic() - self._began
-            self._resting.set_in(max(PAUSE, took * REST))
+            self._resting.set_in(max(PAUSE, took * REST), self._rested)
 
     def _rested(self) -> None:
         if self._due:

@@ -52,7 +52,7 @@ class Reader:
         # The server could not answer: how often in a row, since when, and when it is asked on.
         self._throttled = 0
         self._throttled_since = 0.0
-        self._pause = Alarm(self._answered)
+        self._pause = Alarm()
         self._listeners: dict[str, Watch] = {}
 
     @property
@@ -102,7 +102,9 @@ class Reader:
         self._throttled += 1
         self._mirror.refused(question)
         if self._pause.when is None:
-            self._pause.set_in(throttled_pause(self._throttled, session.timeout, session.runtime.uniform))
+            self._pause.set_in(
+                throttled_pause(self._throttled, session.timeout, session.runtime.uniform), self._answered
+            )
         return True
 
     def let_go(self) -> None:

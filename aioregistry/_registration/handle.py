@@ -171,7 +171,7 @@ class Registration(Handle, Generic[P]):
         self._statuses: Source[Status] = Source()
         self._told = Status.REGISTERING
         self._told_at = session.runtime.monotonic()
-        self._recheck = Alarm(self._refresh)
+        self._recheck = Alarm()
         super().__init__()
 
     # ------------------------------------------------------------------ what is known
@@ -436,7 +436,7 @@ class Registration(Handle, Generic[P]):
             self._statuses.close(self._worker.cause)
         if status in _RUNNING_OUT:
             left = self._session.timeout - self._session.evidence_age()
-            self._recheck.set_in(max(left, _SHORTEST_RECHECK))
+            self._recheck.set_in(max(left, _SHORTEST_RECHECK), self._refresh)
 
     def _tell(self, status: Status) -> None:
         self._told, self._told_at = status, self._session.runtime.monotonic()

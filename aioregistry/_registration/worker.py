@@ -261,7 +261,7 @@ class Worker:
         self._was_listed = False
         self._first_listing = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._next_look = Alarm(self.look)
+        self._next_look = Alarm()
         self._over = asyncio.Event()
         self._left = asyncio.Event()
         """Nothing is to be waited for any more: it is withdrawn, or the server refuses that for now."""
@@ -404,7 +404,7 @@ class Worker:
     async def _rest(self, pause: float | None) -> None:
         """Wait until woken, or for *pause* seconds if given."""
         if pause is not None:
-            self._next_look.set_in(pause)
+            self._next_look.set_in(pause, self.look)
         try:
             await self._woken.wait()
         finally:

@@ -161,7 +161,7 @@ class Session:
         self._attempts = Attempts()
         self._outage: Outage | None = None
         """The present one, or the last."""
-        self._outage_alarm = Alarm(self._tell_of_outage)
+        self._outage_alarm = Alarm()
         self._left = ""
         """What connection was lost last, and why."""
         self._dialer: Dialer | None = None
@@ -598,14 +598,14 @@ class Session:
         # A connection that did not last was no end of the outage before.
         if self._outage is None or self._machine.failures == 0:
             self._outage = Outage(asyncio.get_running_loop().time(), self.timeout)
-        self._outage_alarm.set_at(self._outage.due)
+        self._outage_alarm.set_at(self._outage.due, self._tell_of_outage)
 
     def _tell_of_outage(self) -> None:
         outage = self._outage
         assert outage is not None
         first = not outage.told
         lasted = outage.tell(asyncio.get_running_loop().time())
-        self._outage_alarm.set_at(outage.due)
+        self._outage_alarm.set_at(outage.due, self._tell_of_outage)
         reason = told(self._attempts.words())
         log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason)
         if first:

@@ -597,7 +597,7 @@ async def test_whatever_changes_one_state_is_written_at_a_time_and_the_last_one_
         await asyncio.sleep(0)
     gate.open.set()
     await until(lambda: scene.kept == ["a", "b99"], seconds=DEADLINE)
-    await until(lambda: scene.keeper._writing is None and scene.keeper._resting is None, seconds=DEADLINE)
+    await until(lambda: scene.keeper._writing is None and scene.keeper._resting.when is None, seconds=DEADLINE)
     assert (gate.most, gate.writings) == (1, 2)
 
 
@@ -707,7 +707,7 @@ async def test_a_view_that_was_dropped_is_kept_no_more(
     scene.change("b")
     scene = None
     gate.open.set()
-    await until(lambda: keeping._writing is None and keeping._resting is None, seconds=DEADLINE)
+    await until(lambda: keeping._writing is None and keeping._resting.when is None, seconds=DEADLINE)
     await keeping.aclose()
     assert gate.writings == 1
     assert keeping._state() is None
