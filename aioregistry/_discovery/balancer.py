@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, ParamSpec, Self, TypeVar
 
 import anyio
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import HandleClosed, InvalidArgument, NoInstances, RegistryError, RequestTimeout, UsageError
 from aioregistry._handles import check_seconds
 from aioregistry._incident_log import IncidentLog
@@ -24,6 +25,8 @@ __all__ = ["Balancer", "Pick"]
 log = logging.getLogger("aioregistry.discovery")
 
 P = TypeVar("P")
+A = ParamSpec("A")
+R = TypeVar("R")
 
 _SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahead of the runtime's
 
@@ -57,15 +60,21 @@ class Balancer(Generic[P]):
         self._ended: RegistryError | None = None
         self._repeated = IncidentLog(log)
         self._naps: dict[anyio.CancelScope, None] = {}  # of those that wait for an instance
-        self._picker = Picker(
-            view.snapshot,
-            strategy,
-            where=where,
-            ejection=ejection,
-            suspects=suspects,
-            panic=panic,
-            draw=lambda: runtime.uniform(0.0, 1.0),
-        )
+        try:
+            self._picker = foreign.call(
+                Picker,
+                view.snapshot,
+                strategy,
+                where=where,
+                ejection=ejection,
+                suspects=suspects,
+                panic=panic,
+                draw=lambda: runtime.uniform(0.0, 1.0),
+            )
+        except foreign.ForeignError as failure:
+            if isinstance(failure.error, RegistryError):
+                raise failure.error from failure.error.__cause__
+            raise InvalidArgument("strategy", strategy, f"it raised {failure}") from failure.error
         self._errors = (Exception,) if ejection is None else ejection.errors
         for id, error in self._picker.refused.items():
             self._refused(id, error)
@@ -102,13 +111,21 @@ class Balancer(Generic[P]):
             NoInstances: there is none; says whether the service is empty, or what keeps all from being picked.
             InvalidArgument: *key* is of the wrong type, is missing, or is given to a strategy that takes none; or
                 *exclude* is no collection of ids.
+            RegistryError: the strategy is the caller's own, and raised.
             HandleClosed: the view was closed.
         """
         self._view._check()
         if self._ended is not None:
             raise self._ended
         now = self._now()
-        return Pick(self, self._picker.pick(key, now, _checked_ids(exclude) if exclude else NOBODY), now)
+        try:
+            member = self._picker.pick(key, now, _checked_ids(exclude) if exclude else NOBODY)
+        except (RegistryError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a strategy of the caller's may raise anything
+            raised = f"the strategy {self._picker.strategy!r} of {self._view.name!r} raised {foreign.shown(error)}"
+            raise RegistryError(raised) from error
+        return Pick(self, member, now)
 
     async def pick_when_available(self, timeout: float | None = None, *, key: str | bytes | None = None) -> Pick[P]:
         """Return an instance as soon as there is one to pick, at once if there is. Cancelling leaves nothing behind.
@@ -179,8 +196,22 @@ class Balancer(Generic[P]):
         self._session.emit("discovery.refused", service=self._view.name, id=id, reason=str(error))
 
     def _dismiss(self, member: Member[P], since: float) -> None:
-        self._picker.dismiss(member, since)
+        self._told(self._picker.dismiss, member, since)
         self._wake()
+
+    def _told(self, report: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R | None:
+        """Return what *report* returns; None where a strategy of the caller's raised, which is logged.
+
+        The block of a pick may end with an exception of its own, which is the one that its caller is to see.
+        """
+        try:
+            return foreign.call(report, *args, **kwargs)
+        except foreign.ForeignError as failure:
+            text = "%s: an instance may be picked no more: the strategy %s raised %s"
+            self._repeated.tell(
+                "strategy", logging.ERROR, text, self._view.name, type(self._picker.strategy).__name__, failure
+            )
+            return None
 
     def _wake(self) -> None:
         """One that was probed may be picked again."""
@@ -189,7 +220,7 @@ class Balancer(Generic[P]):
 
     def _report(self, member: Member[P], good: bool, since: float, error: BaseException | None) -> None:
         before = self._picker.in_panic
-        seconds = self._picker.report(member, good, since, self._now())
+        seconds = self._told(self._picker.report, member, good, since, self._now())
         if self._picker.in_panic != before:  # the first report of all
             self._tell_of_panic()
         if seconds is not None:
@@ -255,6 +286,12 @@ class Pick(Generic[P]):
         """
         self._tell(False, error)
 
+    def abandoned(self) -> None:
+        """Report that the call is over, and that how it went says nothing about the instance."""
+        if not self._told:
+            self._told = True
+            self._balancer._dismiss(self._member, self._since)
+
     def _tell(self, good: bool, error: BaseException | None = None) -> None:
         if not self._told:
             self._told = True
@@ -273,8 +310,8 @@ class Pick(Generic[P]):
             self.succeeded()
         elif isinstance(error, self._balancer._errors):
             self.failed(error)
-        elif not self._told:
-            self._balancer._dismiss(self._member, self._since)
+        else:
+            self.abandoned()
 
     def __repr__(self) -> str:
         return f"<Pick {self.instance.name}/{self.id}>"

@@ -10,13 +10,23 @@ from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakSet
 
-from aioregistry import Balancer, Ejection, InvalidArgument, Registry, RegistryError, RequestTimeout, UsageError
+from aioregistry import (
+    Balancer,
+    Ejection,
+    InvalidArgument,
+    Pick,
+    Registry,
+    RegistryError,
+    RequestTimeout,
+    ServiceInstance,
+    UsageError,
+)
 
 from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority, check_flag
 from ._errand import Verdict
 from ._extras import extra
 from ._hosts import Endpoint, is_registry_host, led_back
-from ._routing import Call, Router
+from ._routing import Router
 
 with extra("aiohttp"):
     import aiohttp
@@ -126,14 +136,24 @@ class RegistryMiddleware:
             return await handler(request)
         repeatable = self._router.repeats(request.method)
         errand = _Errand(request, handler, key, self._authority, self._used, repeatable=repeatable)
-        response, call = await self._router.send(errand)
+        response, pick = await self._router.send(errand)
         if self._authority == "instance":
-            _lead_back(response, call, request)
+            _lead_back(response, pick.instance, request)
         if response.connection is None:
-            call.good()  # all of it came with the headers
+            self._router.finish(pick)  # all of it came with the headers
         else:
-            response.connection.add_callback(partial(_ended, response.content, call, request))
+            response.connection.add_callback(partial(self._ended, response.content, pick, request))
         return response
+
+    def _ended(self, content: aiohttp.StreamReader, pick: Pick[Any], request: aiohttp.ClientRequest) -> None:
+        """The response's connection is let go of."""
+        error = content.exception()
+        if not content.is_eof() and _is_overdue(request):
+            error = TimeoutError("the response took too long")
+        if isinstance(error, Exception) and _judged(error) is not Verdict.INNOCENT:
+            self._router.finish(pick, error)
+        else:
+            self._router.finish(pick)
 
     async def __aenter__(self) -> Self:
         return self
@@ -324,21 +344,12 @@ def _is_overdue(request: aiohttp.ClientRequest) -> bool:
     return False
 
 
-def _ended(content: aiohttp.StreamReader, call: Call, request: aiohttp.ClientRequest) -> None:
-    """The response's connection is let go of."""
-    error = content.exception()
-    if not content.is_eof() and _is_overdue(request):
-        error = TimeoutError("the response took too long")
-    if isinstance(error, Exception) and _judged(error) is not Verdict.INNOCENT:
-        call.bad(error)
-    else:
-        call.good()
-
-
-def _lead_back(response: aiohttp.ClientResponse, call: Call, request: aiohttp.ClientRequest) -> None:
+def _lead_back(
+    response: aiohttp.ClientResponse, instance: ServiceInstance[Any], request: aiohttp.ClientRequest
+) -> None:
     """Where the instance redirects to itself, by the Host that it was told, redirect to the service."""
     location = response.headers.get(hdrs.LOCATION)
-    led = None if location is None else led_back(location, call.instance, request.host)
+    led = None if location is None else led_back(location, instance, request.host)
     if led is not None:
         headers = CIMultiDict(response.headers)
         headers[hdrs.LOCATION] = led

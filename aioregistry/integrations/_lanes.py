@@ -14,7 +14,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import InvalidArgument
+
+from ._tasks import spawn
 
 __all__ = ["MOST_NAMES", "Lane", "Lanes", "another_like", "name_of"]
 
@@ -67,6 +70,7 @@ class Lanes:
 
         Raises:
             InvalidArgument: the address was reached under another name before, by a transport of which there is one.
+            ForeignError: the function that makes transports raised.
         """
         name = name_of(request)
         if self._another is None:
@@ -94,7 +98,7 @@ class Lanes:
     def _of(self, name: str, another: Callable[[], Any]) -> Lane:
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(another())
+            lane = self._lanes[name] = Lane(foreign.call(another))
             self._trim()
         self._lanes.move_to_end(name)
         return lane
@@ -105,18 +109,31 @@ class Lanes:
         for name in idle[: max(len(self._lanes) - MOST_NAMES, 0)]:
             if name != next(reversed(self._lanes)):
                 transport = self._lanes.pop(name).transport
-                closing = asyncio.get_running_loop().create_task(transport.aclose(), name=f"close {name}")
+                closing = spawn(_close(transport), f"close {name}")
                 self._closing[closing] = None
                 closing.add_done_callback(self._closing.pop)
 
     async def aclose(self) -> None:
         """Close all but the first, which is its owner's to close. All are closed, whatever one of them raises."""
         lanes, self._lanes = self._lanes, OrderedDict()
-        endings = [*self._closing, *(lane.transport.aclose() for lane in lanes.values())]
+        endings = [*self._closing, *(_close(lane.transport) for lane in lanes.values())]
         ended = await asyncio.gather(*endings, return_exceptions=True)
         for error in ended:
             if isinstance(error, Exception):
                 raise error
+
+
+async def _close(transport: Any) -> None:
+    try:
+        await transport.aclose()
+    except Exception:
+        raise
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        # A transport of the caller's may raise anything, and the others are to be closed all the same.
+        raise RuntimeError(f"{transport!r} cannot be closed: it raised {foreign.shown(error)}") from error
 
 
 def another_like(transport: Any, kind: type[Any]) -> Callable[[], Any] | None:

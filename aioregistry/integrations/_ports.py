@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,9 +9,7 @@ from aioregistry import InvalidArgument, ServiceInstance
 
 from ._listening import Socket, listening, serves, tcp
 
-__all__ = ["OCCUPIED", "ON_BEHALF", "at", "pauses", "ports_of", "refused", "warn"]
-
-_log = logging.getLogger("aioregistry.integrations")
+__all__ = ["OCCUPIED", "ON_BEHALF", "at", "pauses", "ports_of", "refused", "warning"]
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_SOCKET_PAUSE: Final = 2.0
@@ -38,9 +35,9 @@ def refused(address: str | None, port: int, sockets: list[Socket]) -> InvalidArg
     return InvalidArgument("address", address, reason) if by_address else InvalidArgument("port", port, reason)
 
 
-def warn(instance: ServiceInstance[Any], port: int, sockets: list[Socket]) -> None:
-    where = at(instance.address, port)
-    _log.warning("%s is listed at %s, but %s; %s", instance.name, where, _listens(sockets), _WAY_OUT)
+def warning(instance: ServiceInstance[Any], port: int, sockets: list[Socket]) -> str:
+    """What to warn of where *instance*, which is listed, is perhaps not reached at *port*."""
+    return f"{instance.name} is listed at {at(instance.address, port)}, but {_listens(sockets)}; {_WAY_OUT}"
 
 
 def at(address: str | None, port: int) -> str:

@@ -27,7 +27,7 @@ from ._arguments import (
 from ._errand import Errand, Verdict
 from ._hosts import endpoint_of, label_of
 
-__all__ = ["Call", "Router"]
+__all__ = ["Router"]
 
 R = TypeVar("R")
 
@@ -35,42 +35,6 @@ MOST_VIEWS: Final = 100
 """Services that are followed for the hosts of requests while nobody asks for them: URLs may come from outside."""
 
 _OPENING: Final = 10.0  # seconds until a view that nobody has a deadline for must be there; a session's usual timeout
-
-
-class Call:
-    """One attempt at an instance: counted as outstanding until it is ended, which reports it."""
-
-    def __init__(self, pick: Pick[Any], under_way: dict[Call, None]) -> None:
-        self.instance = pick.instance
-        self._pick = pick.__enter__()
-        self._under_way = under_way
-        under_way[self] = None
-
-    def good(self) -> None:
-        """The instance answered, and all of it."""
-        self._end(None)
-
-    def bad(self, error: Exception | None = None) -> None:
-        """The instance failed: with *error*, if the ejection counts that as a failure; with an answer unless given."""
-        if error is None:
-            self._pick.failed()
-        self._end(error)
-
-    def void(self) -> None:
-        """How it went says nothing about the instance."""
-        self._end(asyncio.CancelledError())
-
-    def end(self, verdict: Verdict, error: Exception) -> None:
-        """The attempt ended with *error*."""
-        if verdict is Verdict.INNOCENT:
-            self.void()
-        else:
-            self.bad(error)
-
-    def _end(self, error: BaseException | None) -> None:
-        if self in self._under_way:
-            del self._under_way[self]
-            self._pick.__exit__(type(error), error, None)
 
 
 class Router(Generic[R]):
@@ -116,7 +80,7 @@ class Router(Generic[R]):
         self._wait = wait
         self._services = checked_services(services, registry)
         self._closed = False
-        self._under_way: dict[Call, None] = {}
+        self._under_way: dict[Pick[Any], None] = {}
         self._followed: OrderedDict[str, _Followed] = OrderedDict()  # the one that was used last comes last
         self._closing: dict[asyncio.Task[None], None] = {}
 
@@ -126,8 +90,8 @@ class Router(Generic[R]):
         """Return whether a request with *method* is repeated though an instance may have done it."""
         return method in self._repeat
 
-    async def send(self, errand: Errand[R]) -> tuple[R, Call]:
-        """Send a request to an instance; return its response and the call, to be ended when the response is.
+    async def send(self, errand: Errand[R]) -> tuple[R, Pick[Any]]:
+        """Send a request to an instance; return its response and the pick, to be finished when the response is over.
 
         Cancelling ends the attempt under way and says nothing about its instance, unless it is the request's own
         deadline that does.
@@ -150,40 +114,53 @@ class Router(Generic[R]):
         finally:
             followed.users -= 1
 
-    async def _attempts_from(self, balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Call]:
+    async def _attempts_from(self, balancer: Balancer[Any], errand: Errand[R]) -> tuple[R, Pick[Any]]:
         pick = await self._first(balancer, errand)
         tried: set[str] = set()
         while True:
-            call, left = Call(pick, self._under_way), self._attempts - len(tried)
+            left = self._attempts - len(tried)
             tried.add(pick.id)
+            self._under_way[pick.__enter__()] = None
             try:
-                response = await self._attempt(call, errand, left)
+                response = await errand.attempt(endpoint_of(pick.instance, errand.scheme), left)
+                failed = errand.status(response) in self._statuses
             except Exception as error:
                 verdict = _verdict(errand, error)
-                call.end(verdict, error)
+                self.finish(pick, error, verdict)
                 another = self._another(balancer, errand, tried, verdict)
                 if another is None and isinstance(error, InvalidArgument):
                     raise errand.unreachable(error) from error
                 if another is None:
                     raise
+            except BaseException as error:
+                # Cancelled, or by code of the caller's that raised what it should not: it says nothing, but that of the
+                # request's own deadline.
+                if isinstance(error, asyncio.CancelledError) and errand.overdue():
+                    self.finish(pick, TimeoutError("the request's time is over"), Verdict.FAILED)
+                else:
+                    self.finish(pick, error, Verdict.INNOCENT)
+                raise
             else:
-                if errand.status(response) not in self._statuses:
-                    return response, call
-                call.bad()
+                if not failed:
+                    return response, pick
+                pick.failed()
+                self.finish(pick)
                 another = self._another(balancer, errand, tried, Verdict.BROKEN)
                 if another is None:
-                    return response, call
+                    return response, pick
                 await errand.discard(response)
             pick = another
 
-    async def _attempt(self, call: Call, errand: Errand[R], left: int) -> R:
-        try:
-            return await errand.attempt(endpoint_of(call.instance, errand.scheme), left)
-        except asyncio.CancelledError:
-            if errand.overdue():
-                call.bad(TimeoutError("the request's time is over"))
-            call.void()
-            raise
+    def finish(self, pick: Pick[Any], error: BaseException | None = None, verdict: Verdict = Verdict.FAILED) -> None:
+        """The call of *pick* is over, good unless it ended with *error*, whose *verdict* that is. Once counts.
+
+        What is no failure to the ejection says nothing, as an innocent error does.
+        """
+        if pick in self._under_way:
+            del self._under_way[pick]
+            if error is not None and verdict is Verdict.INNOCENT:
+                pick.abandoned()
+            pick.__exit__(type(error), error, None)
 
     # ------------------------------------------------------------------ an instance
 
@@ -276,8 +253,9 @@ class Router(Generic[R]):
 
         What was asked and is not read yet no longer counts as outstanding.
         """
-        for call in list(self._under_way):
-            call.void()
+        for pick in list(self._under_way):
+            pick.abandoned()
+            self.finish(pick)
         self._closed = True
         followed, self._followed = self._followed, OrderedDict()
         await asyncio.gather(*(_close(each.opening) for each in followed.values()), *self._closing)

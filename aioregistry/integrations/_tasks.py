@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
+from aioregistry import _foreign as foreign
+
 __all__ = ["awaited", "outcome", "spawn"]
 
 _log = logging.getLogger("aioregistry.integrations")
@@ -23,7 +25,7 @@ def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
 
 def _noted(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("%s: %s", task.get_name(), error)
+        _log.error("%s: %s", task.get_name(), foreign.shown(error))
 
 
 async def outcome(task: asyncio.Task[T]) -> T:

@@ -13,11 +13,12 @@ from weakref import WeakValueDictionary
 import anyio
 
 from aioregistry import InvalidArgument, Registration, RegistryError, ServiceInstance, Status, View
+from aioregistry._incident_log import IncidentLog
 
 from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting
 from ._listening import Decision, Judgement, Phase, Socket, judged, listening, opened, own_sockets, serves
-from ._ports import OCCUPIED, ON_BEHALF, at, pauses, ports_of, refused, warn
+from ._ports import OCCUPIED, ON_BEHALF, at, pauses, ports_of, refused, warning
 from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness
 from ._settings import Settings
 from ._tasks import awaited, outcome, spawn
@@ -52,6 +53,7 @@ class Term:
         self.registration: Registration[Any] | None = None
         self.failure: RegistryError | None = None
         """Why it is not registered, or no longer, as far as that is known."""
+        self._repeated = IncidentLog(_log)
         self._settings = settings
         self._service = settings.instance.name
         self._host = host
@@ -125,11 +127,11 @@ class Term:
             raise self.failure
         if decision is Decision.WAIT:
             self.failure = NotYet(OCCUPIED.format(at(instance.address, port)))
-            _log.warning("%s is not listed yet: %s; %s", self._service, self.failure, ON_BEHALF)
+            self._warn("occupied", f"{self._service} is not listed yet: {self.failure}; {ON_BEHALF}")
             self._looking = spawn(self._list_later(instance), f"register {self._service}")
             return
         if decision is Decision.WARN:
-            warn(instance, port, sockets)
+            self._warn("port", warning(instance, port, sockets))
         await self._list(instance)
         if self._settings.check_port and self._host is None:
             self._looking = spawn(self._compare(instance), f"look at the sockets of {self._service}")
@@ -155,7 +157,7 @@ class Term:
                 if settings.wait:
                     raise
                 if str(error) != str(self.failure):  # once for each reason
-                    _log.warning("%s is not registered yet: %s", self._service, error)
+                    self._warn("address", f"{self._service} is not registered yet: {error}")
                 self.failure = error
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -217,7 +219,7 @@ class Term:
         sockets = own_sockets()
         judgement = judged(sockets, instance.address, ports_of(instance), Phase.LISTENING)
         if judgement.decision is not Decision.LIST:
-            warn(instance, judgement.port, sockets)
+            self._warn("port", warning(instance, judgement.port, sockets))
 
     async def _until_listed(self) -> None:
         """Wait until we are listed, or the sibling that we stand by for; raises why we never will be."""
@@ -365,6 +367,10 @@ class Term:
                     await self.hurry()
                     if tasks:
                         await asyncio.wait(tasks)
+                    self._repeated.close()
+
+    def _warn(self, kind: str, text: str) -> None:
+        self._repeated.tell(kind, logging.WARNING, "%s", text)
 
 
 def _worker_id(settings: Settings, address: str) -> str:

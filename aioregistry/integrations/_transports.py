@@ -9,6 +9,7 @@ from types import ModuleType, TracebackType
 from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 from aioregistry import Balancer, Ejection, Registry, RequestTimeout
+from aioregistry import _foreign as foreign
 from aioregistry._errors import InvalidArgument, RegistryError
 
 from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority, check_flag
@@ -16,7 +17,7 @@ from ._errand import Verdict
 from ._hosts import Endpoint, is_registry_host, led_back
 from ._lanes import Lane, Lanes, another_like, name_of
 from ._patience import Patience
-from ._routing import Call, Router
+from ._routing import Router
 from ._trail import Reused, Trail, Unproved, judged
 
 __all__ = ["INSTANCE", "KEY", "Sender", "Transport"]
@@ -126,20 +127,21 @@ class Transport(Generic[RequestT, ResponseT]):
         if self._pass_others and not is_registry_host(asked.url.host):
             return await self._pass(asked)
         errand = _Errand(self, asked)
-        answered, call = await self._router.send(errand)
+        answered, pick = await self._router.send(errand)
         assert errand.lane is not None, "it answered"
-        answered.stream = self._answer(answered.stream, self._http, errand.lane, call)
+        finish = partial(self._router.finish, pick)
+        answered.stream = self._answer(answered.stream, self._http, errand.lane, finish)
         if self._authority == "instance" and (location := answered.headers.get("Location")) is not None:
-            led = led_back(location, call.instance, errand.host)
+            led = led_back(location, pick.instance, errand.host)
             if led is not None:
                 answered.headers["Location"] = led
-        answered.extensions = {**answered.extensions, INSTANCE: call.instance}
+        answered.extensions = {**answered.extensions, INSTANCE: pick.instance}
         response: ResponseT = answered
         return response
 
     async def _pass(self, request: Any) -> ResponseT:
         try:
-            lane = self._lanes.enter(request)
+            lane = _entered(self._lanes, request, self._http)
         except InvalidArgument as error:
             raise self._http.ConnectError(str(error)) from error
         try:
@@ -215,7 +217,7 @@ class _Errand:
 
     async def _attempt(self, endpoint: Endpoint, attempts_left: int, *, only_fresh: bool) -> Any:
         request = self._addressed(endpoint, self._patience.share(attempts_left))
-        lane = self._lanes.enter(request)
+        lane = _entered(self._lanes, request, self._http)
         request.extensions["trace"] = self._trail = Trail(self._request, name_of(request), only_fresh=only_fresh)
         phase = "read"
         try:
@@ -304,14 +306,17 @@ class _Body:
         return parts
 
 
-class _Answer:
-    """The body of a response: its end is the call's."""
+Finish = Callable[[BaseException | None, Verdict], None]
 
-    def __init__(self, stream: Any, http: ModuleType, lane: Lane, call: Call | None = None) -> None:
+
+class _Answer:
+    """The body of a response; *finish* is told how that ends."""
+
+    def __init__(self, stream: Any, http: ModuleType, lane: Lane, finish: Finish | None = None) -> None:
         self._stream = stream
         self._http = http
         self._lane: Lane | None = lane
-        self._call = call
+        self._finish = finish
         self._parts: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -323,19 +328,17 @@ class _Answer:
             async for part in parts:
                 yield part
         except Exception as error:
-            if self._call is not None:
-                self._call.end(judged(self._http, error), error)
+            self._ended(error, judged(self._http, error))
             raise
-        except asyncio.CancelledError:
-            if self._call is not None:
-                self._call.void()
+        except asyncio.CancelledError as error:
+            self._ended(error, Verdict.INNOCENT)
             raise
         else:
-            self._good()
+            self._ended()
 
-    def _good(self) -> None:
-        if self._call is not None:
-            self._call.good()
+    def _ended(self, error: BaseException | None = None, verdict: Verdict = Verdict.FAILED) -> None:
+        if self._finish is not None:
+            self._finish(error, verdict)
 
     async def aclose(self) -> None:
         try:
@@ -346,7 +349,15 @@ class _Answer:
             lane, self._lane = self._lane, None
             if lane is not None:
                 lane.leave()
-            self._good()  # it answered; whoever asked has had enough
+            self._ended()  # it answered; whoever asked has had enough
+
+
+def _entered(lanes: Lanes, request: Any, http: ModuleType) -> Lane:
+    try:
+        return lanes.enter(request)
+    except foreign.ForeignError as failure:  # no instance is to blame
+        error: Exception = http.LocalProtocolError(f"there is no transport for this request: {failure}")
+        raise error from failure.error
 
 
 def _check_transport(transport: object, http: ModuleType) -> None:
@@ -363,7 +374,11 @@ def _lanes(transport: Any, http: ModuleType) -> Lanes:
     if make is None:
         context = http.create_ssl_context()  # it takes time to make one, and each of them is alike
         make = partial(http.AsyncHTTPTransport, verify=context)
-    made = make()
-    if not isinstance(made, http.AsyncBaseTransport):
-        raise InvalidArgument("transport", transport, f"must make a {http.__name__}.AsyncBaseTransport, not {made!r}")
-    return Lanes(made, make)
+
+    def another() -> Any:
+        made = make()
+        if not isinstance(made, http.AsyncBaseTransport):
+            raise InvalidArgument("transport", make, f"must make a {http.__name__}.AsyncBaseTransport, not {made!r}")
+        return made
+
+    return Lanes(another(), another)

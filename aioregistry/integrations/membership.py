@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, Self
 import anyio
 
 from aioregistry import Guard, Registration, Registry, ServiceInstance, UsageError, View, connect
+from aioregistry import _foreign as foreign
 
 from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting, hosting
@@ -387,5 +388,12 @@ async def _cancelled_when_told_to_end(scope: anyio.CancelScope) -> None:
 
 def _told_to_end() -> bool:
     """Whether the uvicorn server of this process, which handles SIGTERM by a method of its own, was told to end."""
+    try:
+        return foreign.call(_should_exit)
+    except foreign.ForeignError:  # a handler of somebody else's, that is no server
+        return False
+
+
+def _should_exit() -> bool:
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return getattr(server, "should_exit", False) is True

@@ -235,6 +235,23 @@ async def returned(view: View[Any], service: Service, runtime: SetRuntime, remai
     return balancer
 
 
+async def test_an_abandoned_call_says_nothing_and_makes_room_for_a_probe(
+    view: View[Any], service: Service, runtime: SetRuntime
+) -> None:
+    service.add("a")
+    await quiet()
+    balancer = view.balancer(ejection=Ejection(failures=1, remaining=0, pause=1, jitter=0))
+    balancer.pick().failed()
+    runtime.ahead += 1.5
+    probe = balancer.pick()
+    with pytest.raises(NoInstances):
+        balancer.pick()
+    probe.abandoned()
+    probe.failed()  # the first report counts
+    assert balancer.set_aside == {}
+    assert balancer.pick().id == "a"
+
+
 async def test_one_call_at_a_time_probes_who_returns(view: View[Any], service: Service, runtime: SetRuntime) -> None:
     balancer = await returned(view, service, runtime)
     with contextlib.ExitStack() as calls:

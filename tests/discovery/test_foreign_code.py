@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from aioregistry._discovery import Discovery
-from aioregistry._errors import RegistryError, UsageError
+from aioregistry._errors import InvalidArgument, RegistryError, UsageError
 from aioregistry._model import ServiceInstance
-from aioregistry.balancing import RoundRobin
+from aioregistry.balancing import Ejection, RoundRobin
 from tests.discovery.scene import DiscoverySession, Service, discovery
 from tests.support.fake_session import quiet
 from tests.support.model_tree import ModelTree
@@ -156,6 +156,57 @@ async def test_a_pool_that_fails_ends_its_balancer_and_says_so(kind: str, found:
             broken.pick()
         assert {other.pick().id for _ in range(6)} == {"good", "bad", "late"}
         assert view.fresh
+
+
+class Forgetful(RoundRobin):
+    """Whose pool cannot give up an instance, nor take it back."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def pool(self, draw: Any, census: Any) -> Any:
+        pool, kind = super().pool(draw, census), self._kind
+
+        class Pool:
+            def discard(self, member: Any) -> None:
+                raising(kind)
+
+            def __len__(self) -> int:
+                return len(pool)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(pool, name)
+
+        return Pool()
+
+
+class Unreachable(Exception):
+    """Of the caller's."""
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_a_pool_that_fails_at_a_report_hides_nothing_from_the_block_of_the_pick(
+    kind: str, found: Discovery, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    for id in ("one", "two"):
+        service.add(id)
+    async with found.view("chat") as view:
+        balancer = view.balancer(Forgetful(kind), ejection=Ejection(failures=1))
+        for _ in range(2):
+            with pytest.raises(Unreachable), balancer.pick():
+                raise Unreachable
+        assert view.fresh
+    assert "Forgetful" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_a_pool_that_cannot_be_filled_refuses_the_strategy(kind: str, found: Discovery, service: Service) -> None:
+    service.add("bad")
+    async with found.view("chat") as view:
+        with pytest.raises(InvalidArgument) as raised:
+            view.balancer(Rejecting(kind))
+        assert raised.value.field == "strategy"
 
 
 @pytest.mark.parametrize("kind", ODD)
