@@ -12,7 +12,7 @@ import enum
 import os
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Self
 
 import anyio
@@ -20,7 +20,7 @@ import anyio
 from ._errors import HandleClosed, InvalidArgument, UsageError
 from ._runtime import running_loop
 
-__all__ = ["Handle", "check_seconds", "finished"]
+__all__ = ["Handle", "check_seconds", "close_together", "finished"]
 
 
 class _Phase(enum.Enum):
@@ -169,6 +169,22 @@ class Handle:
             )
         elif self._phase is not _Phase.CLOSED and os.getpid() == self._pid:
             warnings.warn(f"{self._title()} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+
+def close_together(handles: Sequence[Handle], closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Return one task that closes *handles*, which are open, by *closing*: of thousands a task each takes seconds."""
+
+    async def close() -> None:
+        try:
+            await closing
+        finally:
+            for handle in handles:
+                handle._phase = _Phase.CLOSED
+
+    task = asyncio.get_running_loop().create_task(close(), name=f"close {len(handles)} handles")
+    for handle in handles:
+        handle._phase, handle._closed_by = _Phase.CLOSING, task
+    return task
 
 
 async def finished(task: asyncio.Task[None]) -> None:

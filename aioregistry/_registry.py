@@ -22,7 +22,7 @@ from ._errors import (
     NoNode,
     SessionFailed,
 )
-from ._handles import Handle, check_seconds, finished
+from ._handles import Handle, check_seconds, close_together, finished
 from ._model import ServiceInstance
 from ._paths import check_name, check_path, place_of
 from ._protocol import OPEN_ACL, Exists
@@ -433,11 +433,11 @@ class Registry(Handle):
             registration._leave()
             if number % _LEFT_IN_ONE_TURN == 0:
                 await asyncio.sleep(0)  # for the answers, which let the next ones be sent
-        closings = [
-            loop.create_task(handle.aclose()) for handle in (*registrations, *self._views.values()) if handle._is_open
-        ]
-        if closings:
-            await asyncio.wait(closings, timeout=patience)
+        registrations = [registration for registration in registrations if registration._is_open]
+        left = max(deadline - (whole - patience) - loop.time(), 0.0)
+        closings = [close_together(registrations, Registration._close_all(registrations, left))]
+        closings += [loop.create_task(view.aclose()) for view in self._views.values() if view._is_open]
+        await asyncio.wait(closings, timeout=left)
         await self._discovery.aclose()
         await self._session.close(max(deadline - loop.time(), whole - patience))
         await self._withdrawals.over()  # they end with the session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 import anyio
 
 from aioregistry import _foreign as foreign
-from aioregistry._concurrency import Alarm
 from aioregistry._document import encode
 from aioregistry._errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
 from aioregistry._handles import Handle, check_seconds, finished
@@ -69,7 +69,6 @@ _TIMEOUT_ROOM: Final = len(',"sessionTimeoutMs":2147483647')  # bytes, for what 
 _STATUS_ROOM: Final = len(',"enabled":false,"status":"maintenance"')  # bytes, for what others may have to say
 
 _STATUSES_KEPT = 64
-_SHORTEST_RECHECK = 0.01  # seconds: the loop's clock may run a little ahead of the one that counts the system's sleep
 
 
 class _Unset(enum.Enum):
@@ -171,7 +170,6 @@ class Registration(Handle, Generic[P]):
         self._statuses: Source[Status] = Source()
         self._told = Status.REGISTERING
         self._told_at = session.runtime.monotonic()
-        self._recheck = Alarm()
         super().__init__()
 
     # ------------------------------------------------------------------ what is known
@@ -383,9 +381,24 @@ class Registration(Handle, Generic[P]):
             self._worker.leave()
 
     async def _close(self) -> None:
-        assert self._worker is not None, "only what was opened is closed"
         timeout = self._session.timeout / 3 if self._close_timeout is None else self._close_timeout
-        await self._worker.close(timeout)
+        await Registration._close_all([self], self._withdrawals.patience(timeout, self._session))
+
+    @staticmethod
+    async def _close_all(registrations: Sequence[Registration[Any]], patience: float) -> None:
+        """Withdraw and end *registrations*, all within *patience* seconds.
+
+        What is not withdrawn by then is withdrawn in the background.
+        """
+        workers = [registration._worker for registration in registrations if registration._worker is not None]
+        for worker in workers:
+            worker.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                for worker in workers:
+                    await worker.left()
+        for worker in workers:
+            worker.end()
 
     def _entered(self) -> Worker:
         if self._worker is None:
@@ -428,15 +441,16 @@ class Registration(Handle, Generic[P]):
 
     def _refresh(self) -> None:
         """Tell a changed status to whoever follows it; called after whatever may change it, time included."""
-        self._recheck.cancel()
         status = self.status
         if status is not self._told:
             self._tell(status)
         if self._worker is not None and self._worker.ended:
             self._statuses.close(self._worker.cause)
+        expiry = self._withdrawals.expiry(self._session)
         if status in _RUNNING_OUT:
-            left = self._session.timeout - self._session.evidence_age()
-            self._recheck.set_in(max(left, _SHORTEST_RECHECK), self._refresh)
+            expiry.tell(self._refresh)
+        else:
+            expiry.forget(self._refresh)
 
     def _tell(self, status: Status) -> None:
         self._told, self._told_at = status, self._session.runtime.monotonic()

@@ -55,6 +55,7 @@ from aioregistry._protocol import (
 from aioregistry._session import throttled_pause
 from aioregistry._session.states import ENDED
 
+from .expiry import Expiry
 from .marker_root import MarkerRoot
 from .parents import Parents
 from .plan import Action, Desired, Goal, Node, plan
@@ -132,6 +133,7 @@ class Withdrawals:
         self.repeated: IncidentLog = IncidentLog(_log)
         """What many registrations may say at once."""
         self._together: Together | None = None
+        self._expiry: Expiry | None = None
         self.parents: Parents = Parents()
 
     def together(self, session: Session) -> Together:
@@ -139,6 +141,12 @@ class Withdrawals:
         if self._together is None:
             self._together = Together(session)
         return self._together
+
+    def expiry(self, session: Session) -> Expiry:
+        """Return what tells the registrations of *session* that it may have expired."""
+        if self._expiry is None:
+            self._expiry = Expiry(session)
+        return self._expiry
 
     def marker_root(self, session: Session) -> MarkerRoot:
         """Return what makes the root of the markers, the same for all registrations of *session*."""
@@ -329,7 +337,7 @@ class Worker:
     def leave(self) -> None:
         """Begin to withdraw, if that needs no look; :meth:`close` is to follow.
 
-        Of ten thousand that close at once the tasks alone take seconds: by then the withdrawals are on their way.
+        Of ten thousand that close at once the tasks alone take long: by then the withdrawals are on their way.
         """
         sight, session = self._sight, self._session
         if self._leaving or sight is None or not session.connected or session.read_only or self._claim is None:
@@ -338,20 +346,23 @@ class Worker:
         if self._planned(sight) is Action.WITHDRAW:
             self._answer = self._withdrawals.together(session).submit(self._withdraw(sight))
 
-    async def close(self, timeout: float) -> None:
-        """Withdraw, and end; return after *timeout* seconds at most.
+    def close(self) -> None:
+        """Withdraw from now on; :meth:`end` is to follow.
 
-        What was not withdrawn by then is withdrawn in the background, until that is done, the session has ended, or
+        What is not withdrawn by then is withdrawn in the background, until that is done, the session has ended, or
         another worker takes it over.
         """
-        patience = self._withdrawals.patience(timeout, self._session)
         self.closing = True
         if not self._finished:
             self._withdrawals.closing(self, self._session.runtime.boot())
         self._woken.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await self._left.wait()
+
+    async def left(self) -> None:
+        """Wait until it is withdrawn, or the server refuses that for now."""
+        await self._left.wait()
+
+    def end(self) -> None:
+        """Tell whoever waits that it has ended."""
         self._tell_end(None)
 
     @property
@@ -383,7 +394,7 @@ class Worker:
         # and older than one that is still awaited. The event of our own write comes before its reply.
         if self._reading is None or self._reading.done():
             self.look()
-        if event.kind is EventKind.DELETED:
+        if event.kind is EventKind.DELETED and not self._leaving:  # else that is what is being waited for
             self.held = None
             self._changed()
 

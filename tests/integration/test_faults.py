@@ -8,7 +8,8 @@ import json
 import random
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -240,6 +241,24 @@ async def test_expiry_forced_while_connected(scene: Scene, zookeeper: ZooKeeperS
     await until(lambda: [owner for owner in scene.chronicle.owners if owner is not None] == [first, second])
 
 
+@contextlib.contextmanager
+def tasks_made() -> Iterator[list[asyncio.Task[Any]]]:
+    """The tasks that are made meanwhile."""
+    loop = asyncio.get_running_loop()
+    former, made = loop.get_task_factory(), list[asyncio.Task[Any]]()
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        task = former(loop, coroutine, **options) if former else asyncio.Task(coroutine, loop=loop, **options)
+        made.append(cast("asyncio.Task[Any]", task))
+        return task
+
+    loop.set_task_factory(make)
+    try:
+        yield made
+    finally:
+        loop.set_task_factory(former)
+
+
 async def test_a_thousand_instances_through_an_expiry(zookeeper: ZooKeeperServer, judge: Judge) -> None:
     instances = [instance_of("crowd", id=f"{number:04}") for number in range(1000)]
     base = f"/{uuid.uuid4().hex}"
@@ -260,8 +279,10 @@ async def test_a_thousand_instances_through_an_expiry(zookeeper: ZooKeeperServer
             owners = {entry.owner for entry in (await view.sync()).entries.values()}
             assert owners == {publisher.registry.session.id}
             assert all(registration.status is Status.LIVE for registration in registrations)
-        await publisher.registry.aclose()
+        with tasks_made() as made:
+            await publisher.registry.aclose()
         assert Counter(registration.withdrawn for registration in registrations) == {True: 1000}
+        assert len(made) < 20, "a task for each costs most of the bound, where there are ten thousand"
     assert await judge.children(f"{base}/crowd") == []
 
 
