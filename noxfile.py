@@ -183,6 +183,13 @@ def operations(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Small mistakes in the pure modules, which their tests must notice: `nox -s mutants -- --seed 7 remedies`."""
+    install(session, "test")
+    session.run("python", "-m", "tools.mutants", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The benchmarks, against kazoo, aiozk and a raw socket."""
     provide(session, ZOOKEEPER)

@@ -317,11 +317,13 @@ class TestClosing:
             assert closing_soon.when() <= asyncio.get_running_loop().time()
         assert (door.closed, waits) == (1, 1)
 
-    async def test_finished_passes_a_result_on(self) -> None:
+    async def test_finished_waits_for_the_end(self) -> None:
         async def fine() -> None:
             await turns()
 
-        await finished(asyncio.ensure_future(fine()))
+        task = asyncio.ensure_future(fine())
+        await finished(task)
+        assert task.done()
 
 
 def drop(_: Door) -> None:
