@@ -7,8 +7,11 @@ take the ensemble, which is put right again before the next one gets it.
 from __future__ import annotations
 
 import contextlib
+import gc
+import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -30,6 +33,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     nameless = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if nameless:  # pytest-xdist compares the names that its processes collect
         raise pytest.UsageError(f"names that differ from process to process: {nameless}")
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[_FAILED] = report.failed or item.stash.get(_FAILED, False)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What a failed test left open is dropped before the next one, which would be blamed for it by its warnings."""
+    result = yield
+    if item.stash.get(_FAILED, False):
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):  # they hold what the test held
+            vars(sys).pop(name, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+    return result
 
 
 StartZooKeeper = Callable[..., Awaitable[ZooKeeperServer]]

@@ -35,11 +35,17 @@ def failed(reply: Frame, code: int) -> bytes:
 
 
 class FrameProxy:
-    """Hands frames on through *filter*, which may be changed at any time."""
+    """Hands frames on through *filter*, which may be changed at any time.
+
+    Attributes:
+        accepted: how many connections were made.
+        used: those of them that a request was sent on: a busy machine may be too slow for the first handshake.
+    """
 
     def __init__(self, target: tuple[str, int], filter: Filter = lambda frame: frame.body) -> None:
         self.target, self.filter = target, filter
         self.accepted = 0
+        self.used: set[int] = set()
         self._connections: dict[asyncio.Task[None], None] = {}
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -104,6 +110,7 @@ class FrameProxy:
                 if not first:
                     xid, second = struct.unpack_from(">ii", body)
                     if up:
+                        self.used.add(number)
                         opcodes[xid] = second
                     opcode = opcodes.get(xid, 0)
                 first = False

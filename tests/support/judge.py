@@ -146,6 +146,7 @@ class Chronicle:
         self.sights: list[Sight] = []
         self._judge = Judge(connect_string)
         self._task: asyncio.Task[None] | None = None
+        self._begun = self._done = 0
 
     @property
     def owners(self) -> list[int | None]:
@@ -170,6 +171,13 @@ class Chronicle:
         await self._look()
         await self._judge.__aexit__()
 
+    async def catch_up(self) -> None:
+        """Wait until it has seen what is there now: it looks now and then only."""
+        begun = self._begun
+        async with asyncio.timeout(wire.TIMEOUT):
+            while self._done <= begun:
+                await asyncio.sleep(POLL_INTERVAL)
+
     async def _look_on(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):  # nobody serves: there is nothing to see
@@ -177,6 +185,9 @@ class Chronicle:
             await asyncio.sleep(POLL_INTERVAL)
 
     async def _look(self) -> None:
+        self._begun += 1
+        number = self._begun
         node = await self._judge.node(self.path)
+        self._done = number
         if not self.sights or self.sights[-1].node != node:
             self.sights.append(Sight(time.monotonic(), node))
