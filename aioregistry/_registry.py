@@ -23,6 +23,7 @@ from ._errors import (
     SessionFailed,
 )
 from ._handles import Handle, check_seconds, close_together, finished
+from ._health import Checks
 from ._model import ServiceInstance
 from ._paths import check_name, check_path, place_of
 from ._protocol import OPEN_ACL, Exists
@@ -243,6 +244,7 @@ class Registry(Handle):
         on_conflict: OnConflict = "takeover",
         on_displaced: OnDisplaced = "standby",
         close_timeout: float | None = None,
+        checks: Checks | None = None,
     ) -> Registration[P]:
         """Return a registration of *instance*, to be entered or awaited.
 
@@ -254,6 +256,9 @@ class Registry(Handle):
             on_displaced: what to do when a newer claimant takes the id: "standby" until it goes, then be listed again;
                 or "stop", which ends the registration with :class:`RegistrationDisplaced`.
             close_timeout: seconds that withdrawing may take; the registry's unless given.
+            checks: whether the instance is well, by name: async functions, or :class:`Check` and its kind. While one
+                does not pass the instance is listed as not enabled, with the status "failing"; so it begins. They run
+                on this loop, from entering until closing.
 
         Raises:
             InvalidArgument: the id is registered in this registry already, the instance cannot be registered, or an
@@ -278,6 +283,7 @@ class Registry(Handle):
             create_chroot=self._create_chroot,
             withdrawals=self._withdrawals,
             marked=self._marked,
+            checks=checks,
         )
         self._registrations[place_of(instance.name), instance.id] = registration
         return registration

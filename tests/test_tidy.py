@@ -79,6 +79,7 @@ ROOMS: dict[str, set[str]] = {
             "paths",
             "protocol",
             "session",
+            "health",
             "model",
             "document",
         ),
@@ -119,7 +120,7 @@ ROOMS: dict[str, set[str]] = {
     "testing": {"server", "errors", "session", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
-        *("concurrency", "foreign", "errors", "incident_log", "addresses", "model", "paths", "balancing", ""),
+        *("concurrency", "foreign", "errors", "incident_log", "addresses", "health", "model", "paths", "balancing", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     "cli": {

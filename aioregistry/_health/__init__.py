@@ -6,7 +6,7 @@ from .check import Check
 from .command import CommandCheck
 from .http import HttpCheck
 from .loop_lag import LoopLagCheck
-from .runner import CheckStatus, Runner, checked_checks
+from .runner import Checks, CheckStatus, Runner, checked_checks
 from .table import CheckState
 from .tcp import TcpCheck
 
@@ -14,6 +14,7 @@ __all__ = [
     "Check",
     "CheckState",
     "CheckStatus",
+    "Checks",
     "CommandCheck",
     "HttpCheck",
     "LoopLagCheck",

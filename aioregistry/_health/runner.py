@@ -60,8 +60,7 @@ class Runner:
         checks: by name.
         title: whose checks these are, for the log.
         runtime: clocks and chance.
-        changed: called after each change of a state.
-        emit: called with the name and the fields of an event.
+        changed: called after each change of a state, and after a first failure, with the name of the check.
     """
 
     def __init__(
@@ -70,13 +69,11 @@ class Runner:
         *,
         title: str,
         runtime: Runtime,
-        changed: Callable[[], object],
-        emit: Callable[..., object],
+        changed: Callable[[str], object],
     ) -> None:
         self._title = title
         self._runtime = runtime
         self._changed = changed
-        self._emit = emit
         self._repeated = IncidentLog(log)
         self._followed = {name: _Followed(check, runtime) for name, check in checks.items()}
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,7 +97,7 @@ class Runner:
         return "; ".join(f"{name}: {self._followed[name].reason or 'has not passed yet'}" for name in failing)
 
     def start(self) -> None:
-        """Begin to run them."""
+        """Begin to run them; called once."""
         loop = asyncio.get_running_loop()
         for name, each in self._followed.items():
             self._tasks.append(loop.create_task(self._follow(name, each), name=f"check {name} of {self._title}"))
@@ -137,8 +134,7 @@ class Runner:
         else:
             text = "%s: check %s fails, so that the instance is not enabled: %s"
             self._repeated.tell((name, "fails"), logging.WARNING, text, self._title, name, each.reason)
-        self._emit("health.check", check=name, state=state.value, reason=each.reason)
-        self._changed()
+        self._changed(name)
 
 
 class _Followed:

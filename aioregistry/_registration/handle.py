@@ -16,6 +16,7 @@ from aioregistry import _foreign as foreign
 from aioregistry._document import encode
 from aioregistry._errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
 from aioregistry._handles import Handle, check_seconds, finished
+from aioregistry._health import Checks, CheckStatus, Runner, checked_checks
 from aioregistry._model import ServiceInstance, ServiceType
 from aioregistry._paths import check_path, place_of
 from aioregistry._protocol import OPEN_ACL
@@ -113,6 +114,7 @@ class Registration(Handle, Generic[P]):
         chroot: a node above the services, or empty.
         create_chroot: whether the chroot is made where it is missing, as every other parent is.
         withdrawals: those of the session, shared by all its registrations.
+        checks: whether the instance is well, by name; each an async function or a :class:`Check`.
         marked: whether a withdrawal may leave a trace beside the base path, by which it can be told from an expiry.
 
     Raises:
@@ -134,6 +136,7 @@ class Registration(Handle, Generic[P]):
         create_chroot: bool = False,
         withdrawals: Withdrawals | None = None,
         marked: bool = True,
+        checks: Checks | None = None,
     ) -> None:
         if not isinstance(instance, ServiceInstance):
             raise InvalidArgument("instance", instance, "give a ServiceInstance")
@@ -144,6 +147,7 @@ class Registration(Handle, Generic[P]):
             check_seconds("close_timeout", close_timeout)
         first_goal = _choice("on_conflict", on_conflict, _GOALS)
         standby = _choice("on_displaced", on_displaced, _STANDBY)
+        checked = checked_checks({} if checks is None else checks)
         if instance.registration_time_ms is None:
             instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
         against: frozenset[Voter] = frozenset() if instance.enabled else frozenset({"owner"})
@@ -154,8 +158,15 @@ class Registration(Handle, Generic[P]):
         if not marked:
             target = target._replace(marker=None)
         _checked_document(instance, target, session.max_request)
+        health = Runner(
+            checked,
+            title=f"{instance.name}/{instance.id}",
+            runtime=session.runtime,
+            changed=self._health_changed,
+        )
+        against = _voted(against, "health", up=health.passing)
         self._session = session
-        self._instance = instance
+        self._instance = instance.replace(**_composed(against))
         self._against = against
         """Who is against its being enabled."""
         self._target = target
@@ -170,6 +181,7 @@ class Registration(Handle, Generic[P]):
         self._statuses: Source[Status] = Source()
         self._told = Status.REGISTERING
         self._told_at = session.runtime.monotonic()
+        self._health = health
         super().__init__()
 
     # ------------------------------------------------------------------ what is known
@@ -216,6 +228,14 @@ class Registration(Handle, Generic[P]):
     def displaced(self) -> RegistrationDisplaced | None:
         """Why the status is DISPLACED, with the session that has the id now; None while it is not."""
         return None if self._worker is None else self._worker.displaced
+
+    @property
+    def checks(self) -> Mapping[str, CheckStatus]:
+        """What is known of each check, by name: its state, since when, and why it failed last.
+
+        They run from entering until closing, or until the registration ends by itself.
+        """
+        return self._health.statuses
 
     @property
     def _over(self) -> bool:
@@ -323,6 +343,8 @@ class Registration(Handle, Generic[P]):
         if worker.ended:
             raise worker.ending()
         self._check()
+        if self.checks:  # what they say may not have been published, where the payload could not be written
+            against = _voted(against, "health", up=self._health.passing)
         instance = self._instance.replace(**fields, **_composed(against))
         data = _checked_document(instance, self._target, self._session.max_request)
         self._instance, self._unpublishable = instance, False
@@ -354,6 +376,11 @@ class Registration(Handle, Generic[P]):
         self._withdrawals.repeated.tell(("enabled", str(status)), logging.INFO, text, *told)
         self._session.emit("registration.enabled", path=self.path, enabled=enabled, status=status)
 
+    def _health_changed(self, name: str) -> None:
+        check = self._health.statuses[name]
+        self._session.emit("health.check", path=self.path, check=name, state=check.state.value, reason=check.reason)
+        self._vote("health", up=self._health.passing)
+
     # ------------------------------------------------------------------ opening and closing
 
     async def _open(self) -> None:
@@ -367,6 +394,7 @@ class Registration(Handle, Generic[P]):
             withdrawals=self._withdrawals,
         )
         worker.start()
+        self._health.start()
         if not self._wait:
             return
         try:
@@ -377,6 +405,7 @@ class Registration(Handle, Generic[P]):
 
     def _leave(self) -> None:
         """Begin to withdraw as far as that is quick; closing is to follow."""
+        self._health.stop()
         if self._worker is not None:
             self._worker.leave()
 
@@ -391,6 +420,8 @@ class Registration(Handle, Generic[P]):
         What is not withdrawn by then is withdrawn in the background.
         """
         workers = [registration._worker for registration in registrations if registration._worker is not None]
+        for registration in registrations:
+            registration._health.stop()
         for worker in workers:
             worker.close()
         with contextlib.suppress(TimeoutError):
@@ -399,6 +430,8 @@ class Registration(Handle, Generic[P]):
                     await worker.left()
         for worker in workers:
             worker.end()
+        for registration in registrations:
+            await registration._health.over()
 
     def _entered(self) -> Worker:
         if self._worker is None:
@@ -411,6 +444,8 @@ class Registration(Handle, Generic[P]):
 
     def _changed(self) -> None:
         """The worker or its session changed."""
+        if self._worker is not None and self._worker.ended:
+            self._health.stop()
         self._publish_timeout()
         self._refresh()
 

@@ -100,7 +100,7 @@ async def readiness(request: web.Request) -> web.Response:
     """Answer whether the server is to be sent requests: 200 or 503, and why, as :meth:`Membership.readiness` says."""
     state = membership(request).readiness()
     headers = {hdrs.CACHE_CONTROL: "no-store"}
-    return web.json_response(state._asdict(), status=200 if state.ready else 503, headers=headers)
+    return web.json_response(state.document(), status=200 if state.ready else 503, headers=headers)
 
 
 class AppRunner(web.AppRunner):

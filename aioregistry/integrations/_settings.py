@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from aioregistry import InvalidArgument, Registry, ServiceInstance
+from aioregistry import Check, InvalidArgument, Registry, ServiceInstance
 from aioregistry._model import check_payload_type
 
 __all__ = [
@@ -52,6 +52,7 @@ class Settings(NamedTuple):
     shared: bool
     on_conflict: Literal["takeover", "wait", "fail"]
     on_displaced: Literal["stop", "standby"]
+    checks: Mapping[str, Check]
     discover: Mapping[str, Any]
     keep: Mapping[str, KeptAt]
     drain: float

@@ -19,7 +19,7 @@ from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting
 from ._listening import Decision, Judgement, Phase, Socket, judged, listening, opened, own_sockets, serves
 from ._ports import OCCUPIED, ON_BEHALF, at, pauses, ports_of, refused, warning
-from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness
+from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness, failing_checks, shown_checks
 from ._settings import Settings
 from ._tasks import awaited, outcome, spawn
 
@@ -141,7 +141,11 @@ class Term:
         Term.listed[self._key(instance)] = self
         try:
             self.registration = await self.registry.register(
-                instance, wait=False, on_conflict=settings.on_conflict, on_displaced=settings.on_displaced
+                instance,
+                wait=False,
+                on_conflict=settings.on_conflict,
+                on_displaced=settings.on_displaced,
+                checks=settings.checks,
             )
         except RegistryError as error:
             self.failure = error
@@ -256,6 +260,9 @@ class Term:
         return self._views[name]
 
     def readiness(self) -> Readiness:
+        return self._readiness()._replace(checks=shown_checks(self.registration))
+
+    def _readiness(self) -> Readiness:
         registration = self.registration
         if self.draining:
             return Readiness(False, "draining", "the server is about to end")
@@ -266,6 +273,8 @@ class Term:
             return Readiness(False, status, str(self.failure or WAITING))
         if registration.status is Status.LIVE and not self._is_shown(registration.instance.id):
             return Readiness(False, status, f"the view of {self._service!r} does not show this server yet")
+        if registration.instance.status == "failing":
+            return Readiness(False, "failing", failing_checks(registration))
         ready = self._serves(registration)
         # A sibling may have it, while ours stands by; or the failure that ended ours is known.
         reason = self.failure or REASONS[registration.status]

@@ -15,15 +15,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Literal, Self
 
 import anyio
 
-from aioregistry import Guard, Registration, Registry, ServiceInstance, UsageError, View, connect
+from aioregistry import Check, Guard, Registration, Registry, ServiceInstance, UsageError, View, connect
 from aioregistry import _foreign as foreign
+from aioregistry._health import checked_checks
 
 from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting, hosting
@@ -96,6 +97,7 @@ class Membership:
             "one".
         on_displaced: as of :meth:`aioregistry.Registry.register`. With "standby" a server whose id was claimed by a
             newer process is listed again when that goes.
+        checks: as of :meth:`aioregistry.Registry.register`; :meth:`readiness` shows what each says.
         discover: names of the services to view; or a mapping of names to the types that payloads are decoded to.
         keep: the file in which the last snapshot of the service to view is kept, as of
             :meth:`aioregistry.Registry.discover`; for several services a mapping of names to files.
@@ -144,6 +146,7 @@ class Membership:
         workers: Literal["each", "one"] = "each",
         on_conflict: Literal["takeover", "wait", "fail"] | None = None,
         on_displaced: Literal["stop", "standby"] = "standby",
+        checks: Mapping[str, Check | Callable[[], Awaitable[object]]] | None = None,
         discover: Iterable[str] | Mapping[str, Any] = (),
         keep: KeptAt | Mapping[str, KeptAt] | None = None,
         drain: float = DEFAULT_DRAIN,
@@ -218,6 +221,7 @@ class Membership:
             shared=shared,
             on_conflict=checked_conflict(on_conflict, shared),
             on_displaced=checked_displaced(on_displaced, shared),
+            checks=checked_checks({} if checks is None else checks),
             discover=services,
             keep=checked_kept(keep, services),
             drain=drain,

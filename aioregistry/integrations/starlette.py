@@ -104,4 +104,4 @@ def view(connection: HTTPConnection, name: str) -> View[Any]:
 async def readiness(request: Request) -> JSONResponse:
     """Answer whether the server is to be sent requests: 200 or 503, and why, as :meth:`Membership.readiness` says."""
     state = membership(request).readiness()
-    return JSONResponse(state._asdict(), 200 if state.ready else 503, {"Cache-Control": "no-store"})
+    return JSONResponse(state.document(), 200 if state.ready else 503, {"Cache-Control": "no-store"})

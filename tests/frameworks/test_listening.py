@@ -496,7 +496,7 @@ async def answers(port: int, path: str | None = None) -> None:
         while True:
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with http.get(f"http://{HERE}:{port}/ready") as response:
-                    if await response.json() == Readiness(True, "live", None)._asdict():
+                    if await response.json() == Readiness(True, "live", None).document():
                         return
             await asyncio.sleep(0.02)
 

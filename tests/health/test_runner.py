@@ -24,19 +24,14 @@ class Watched:
 
     def __init__(self, world: World, **checks: Check | Probe) -> None:
         self.world = world
-        self.events: list[dict[str, Any]] = []
+        self.events: list[tuple[str, CheckState]] = []
         self.history: list[tuple[float, bool]] = []
-        self.runner = Runner(
-            checked_checks(checks), title="chat/a", runtime=world, changed=self.changed, emit=self.emitted
-        )
+        self.runner = Runner(checked_checks(checks), title="chat/a", runtime=world, changed=self.changed)
 
-    def changed(self) -> None:
+    def changed(self, name: str) -> None:
+        self.events.append((name, self.state(name)))
         if not self.history or self.history[-1][1] is not self.runner.passing:
             self.history.append((self.world.monotonic(), self.runner.passing))
-
-    def emitted(self, name: str, **fields: object) -> None:
-        assert name == "health.check"
-        self.events.append(fields)
 
     async def __aenter__(self) -> Watched:
         self.history.append((self.world.monotonic(), self.runner.passing))
@@ -107,7 +102,7 @@ async def test_fall_and_rise(world: World) -> None:
         assert watched.state("db") is CheckState.FAILING
         await asyncio.sleep(10)
         assert watched.runner.passing
-    assert [event["state"] for event in watched.events] == ["passing", "failing", "passing"]
+    assert watched.events == [("db", CheckState.PASSING), ("db", CheckState.FAILING), ("db", CheckState.PASSING)]
 
 
 @pytest.mark.parametrize("kind", ODD)
