@@ -144,6 +144,7 @@ PURE_MODULES = {
     "selection",
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
     *("plan", "reach", "table", "votes", "mirror", "guard", "kept"),
+    *("core", "stages", "conversion", "recall", "suspects"),
     *("tree", "acl", "sessions", "profiles"),
 }
 PURE_ROOMS = {"balancing", "settings"}

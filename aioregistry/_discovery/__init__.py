@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .discovery import Discovery
 from .follower import Strategy
 from .guard import Guard
-from .view import Changes, Discovery, KeptAt, View
+from .subscriptions import Changes
+from .view import KeptAt, View
 
 __all__ = ["Changes", "Discovery", "Guard", "KeptAt", "Strategy", "View"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Final, Generic, ParamSpec, Self, TypeVar
+from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar
 
 import anyio
 
@@ -13,14 +13,12 @@ from aioregistry import _foreign as foreign
 from aioregistry._errors import HandleClosed, InvalidArgument, NoInstances, RegistryError, RequestTimeout, UsageError
 from aioregistry._handles import check_seconds
 from aioregistry._incident_log import IncidentLog
-from aioregistry._model import Difference, ServiceInstance
+from aioregistry._model import Difference, ServiceInstance, Snapshot
 from aioregistry._session import Session
+from aioregistry._streams import Stream
 from aioregistry.balancing import NOBODY, Ejection, Filter, Member, OfSuspects, Picker, Strategy, Subset
 
-if TYPE_CHECKING:
-    from .view import View
-
-__all__ = ["Balancer", "Pick"]
+__all__ = ["Balancer", "Feed", "Pick"]
 
 log = logging.getLogger("aioregistry.discovery")
 
@@ -29,6 +27,25 @@ A = ParamSpec("A")
 R = TypeVar("R")
 
 _SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahead of the runtime's
+
+
+class Feed(Protocol[P]):
+    """What a balancer needs of its view."""
+
+    name: str
+
+    @property
+    def snapshot(self) -> Snapshot[P]:
+        """What is shown now."""
+
+    def snapshots(self) -> Stream[Snapshot[P]]:
+        """Return a stream that wakes after whatever changes."""
+
+    def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
+        """A call to *id* that began at *since* ended with *error*."""
+
+    def note_answer(self, id: str) -> None:
+        """A call to *id* was good."""
 
 
 class Balancer(Generic[P]):
@@ -44,17 +61,19 @@ class Balancer(Generic[P]):
 
     def __init__(
         self,
-        view: View[P],
+        feed: Feed[P],
         session: Session,
         strategy: Strategy[P] | str,
         *,
+        check: Callable[[], None],
         where: Filter[P] | None,
         ejection: Ejection | None,
         suspects: OfSuspects,
         panic: float,
     ) -> None:
         runtime = session.runtime
-        self._view = view
+        self._feed = feed
+        self._check = check  # raises where the view cannot be used
         self._session = session
         self._now = runtime.monotonic
         self._ended: RegistryError | None = None
@@ -63,7 +82,7 @@ class Balancer(Generic[P]):
         try:
             self._picker = foreign.call(
                 Picker,
-                view.snapshot,
+                feed.snapshot,
                 strategy,
                 where=where,
                 ejection=ejection,
@@ -114,7 +133,7 @@ class Balancer(Generic[P]):
             RegistryError: the strategy is the caller's own, and raised.
             HandleClosed: the view was closed.
         """
-        self._view._check()
+        self._check()
         if self._ended is not None:
             raise self._ended
         now = self._now()
@@ -123,7 +142,7 @@ class Balancer(Generic[P]):
         except (RegistryError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a strategy of the caller's may raise anything
-            raised = f"the strategy {self._picker.strategy!r} of {self._view.name!r} raised {foreign.shown(error)}"
+            raised = f"the strategy {self._picker.strategy!r} of {self._feed.name!r} raised {foreign.shown(error)}"
             raise RegistryError(raised) from error
         return Pick(self, member, now)
 
@@ -144,7 +163,7 @@ class Balancer(Generic[P]):
         nothing: NoInstances | None = None
         with anyio.move_on_after(timeout):
             # The view's own stream: it wakes after whatever changes, and holds on to the task that waits.
-            async with self._view.snapshots() as snapshots:
+            async with self._feed.snapshots() as snapshots:
                 while True:
                     try:
                         return self.pick(key)
@@ -156,7 +175,7 @@ class Balancer(Generic[P]):
                         try:
                             await anext(snapshots)
                         except StopAsyncIteration:
-                            raise HandleClosed(f"{self._view._title()} was closed") from None
+                            raise HandleClosed(f"View of {self._feed.name!r} was closed") from None
                         finally:
                             del self._naps[nap]
         raise RequestTimeout(f"nothing to pick within timeout={timeout:g} s: {nothing}") from nothing
@@ -178,11 +197,11 @@ class Balancer(Generic[P]):
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes: the view was closed, or *error* ended its session."""
-        self._ended = HandleClosed(f"{self._view._title()} was closed") if error is None else error
+        self._ended = HandleClosed(f"View of {self._feed.name!r} was closed") if error is None else error
         self._repeated.close()
 
     def _tell_of_panic(self) -> None:
-        name, panic = self._view.name, self._picker.in_panic
+        name, panic = self._feed.name, self._picker.in_panic
         if panic:
             text = "%s: too few instances are confirmed: suspects are picked like all others"
             self._repeated.tell("panic", logging.WARNING, text, name)
@@ -192,8 +211,8 @@ class Balancer(Generic[P]):
         self._session.emit("discovery.panic", service=name, panic=panic)
 
     def _refused(self, id: str, error: InvalidArgument) -> None:
-        self._repeated.tell("refused", logging.WARNING, "%s/%s is never picked: %s", self._view.name, id, error)
-        self._session.emit("discovery.refused", service=self._view.name, id=id, reason=str(error))
+        self._repeated.tell("refused", logging.WARNING, "%s/%s is never picked: %s", self._feed.name, id, error)
+        self._session.emit("discovery.refused", service=self._feed.name, id=id, reason=str(error))
 
     def _dismiss(self, member: Member[P], since: float) -> None:
         self._told(self._picker.dismiss, member, since)
@@ -209,7 +228,7 @@ class Balancer(Generic[P]):
         except foreign.ForeignError as failure:
             text = "%s: an instance may be picked no more: the strategy %s raised %s"
             self._repeated.tell(
-                "strategy", logging.ERROR, text, self._view.name, type(self._picker.strategy).__name__, failure
+                "strategy", logging.ERROR, text, self._feed.name, type(self._picker.strategy).__name__, failure
             )
             return None
 
@@ -226,14 +245,14 @@ class Balancer(Generic[P]):
         if seconds is not None:
             self._repeated.tell(
                 *("set aside", logging.INFO, "%s/%s failed and is set aside for %.1f s"),
-                *(self._view.name, member.id, seconds),
+                *(self._feed.name, member.id, seconds),
             )
-            self._session.emit("discovery.set_aside", service=self._view.name, id=member.id, seconds=seconds)
+            self._session.emit("discovery.set_aside", service=self._feed.name, id=member.id, seconds=seconds)
         if good:
             self._wake()
-            self._view._note_answer(member.id)
+            self._feed.note_answer(member.id)
         else:
-            self._view._note_failure(member.id, error, since)
+            self._feed.note_failure(member.id, error, since)
 
     def __repr__(self) -> str:
         picker = getattr(self, "_picker", None)  # none where an argument was refused

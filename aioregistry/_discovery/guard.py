@@ -224,10 +224,17 @@ class Suspects(Generic[P]):
     def __len__(self) -> int:
         return len(self._held)
 
+    def __contains__(self, id: object) -> bool:
+        return id in self._held
+
     @property
     def entries(self) -> Mapping[str, Entry[P]]:
         """The suspects."""
         return {id: held.entry for id, held in self._held.items()}
+
+    def begin(self, zxid: int) -> None:
+        """What the view shows at first is as of *zxid*."""
+        self._zxid = zxid
 
     # ------------------------------------------------------------------ the mirror's news
 

@@ -314,11 +314,17 @@ class Keeper:
         service: what is kept.
         base_path: where it is.
         session: whose clocks count, and whose hook is told.
-        state: returns what is to be kept now; weakly, because a file is no reason for a view to stay.
+        state: returns what is to be kept now, None where that is nothing new; weakly, because a file is no reason for
+            a view to stay.
     """
 
     def __init__(
-        self, path: Path, service: str, base_path: str, session: Session, state: weakref.WeakMethod[Callable[[], Kept]]
+        self,
+        path: Path,
+        service: str,
+        base_path: str,
+        session: Session,
+        state: weakref.WeakMethod[Callable[[], Kept | None]],
     ) -> None:
         self._file = KeptFile(path)
         self._service = service
@@ -380,6 +386,8 @@ class Keeper:
         if state is None:
             return  # the view was dropped
         kept = state()
+        if kept is None:
+            return
         self._due = False
         self._began = self._session.runtime.monotonic()
         self._writing = in_daemon_thread(lambda: self._file.write(to_bytes(kept)), name=_THREAD)

@@ -1,185 +1,79 @@
-"""Views of services: what a consumer holds, and the discovery that makes them over shared mirrors."""
+"""A view of a service: what a consumer holds, with an alarm clock and those it tells.
+
+What it shows, and what follows from an event, is decided by its core (:mod:`.core`); whom it tells, and in which order,
+is :mod:`.fanout`'s. The view carries events to the core and effects to them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, overload
 
 import anyio
 
 from aioregistry import _foreign as foreign
-from aioregistry._errors import (
-    HandleClosed,
-    InvalidArgument,
-    InvalidInstance,
-    RegistryError,
-    RequestTimeout,
-    UsageError,
-)
+from aioregistry._concurrency import Alarm
+from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout, UsageError
 from aioregistry._handles import Handle, check_seconds, finished
-from aioregistry._incident_log import IncidentLog
-from aioregistry._markers import root_of
-from aioregistry._model import (
-    Added,
-    Change,
-    Difference,
-    Entry,
-    Invalid,
-    Invalidated,
-    Removed,
-    Resynced,
-    Snapshot,
-    Suspicion,
-    Updated,
-    check_payload_type,
-)
-from aioregistry._paths import check_name, place_of
+from aioregistry._model import Change, Invalidated, Snapshot, check_payload_type
+from aioregistry._paths import check_name
 from aioregistry._session import Session, SessionState
-from aioregistry._streams import Source, Stream
+from aioregistry._streams import Stream
 
-from .barrier import Barrier
-from .custody import Custody
+from .core import Effects, ViewCore
 from .departures import Departures
 from .evidence import is_refusal
-from .follower import Follower, Strategy
-from .guard import Guard
+from .fanout import Balancers, ChangeStreams, Fanout, SnapshotFile, SnapshotStreams
+from .follower import Follower
+from .guard import Guard, Moment
 from .mirror import News
-from .names import ServiceNames
+from .stages import Called, Due, Event, FreshnessChanged, Held, Opened, Options, Withdrawn
+from .subscriptions import Changes
+from .telling import Telling
 
 if TYPE_CHECKING:
-    from aioregistry.balancing import Ejection, Filter, OfSuspects, Subset
+    from aioregistry.balancing import Ejection, Filter, OfSuspects
     from aioregistry.balancing import Strategy as Balancing
 
     from .balancer import Balancer
     from .keeper import Keeper
     from .kept import Kept
 
-__all__ = ["Changes", "Discovery", "View"]
-
-log = logging.getLogger("aioregistry.discovery")
+__all__ = ["KeptAt", "Mirrors", "View"]
 
 P = TypeVar("P")
 
 KeptAt: TypeAlias = str | os.PathLike[str]
 """Where a file is."""
 
-CHANGES_KEPT: Final = 1024
-"""How far a consumer of changes may lag before it gets a :class:`Resynced` in their stead."""
-
 PANIC: Final = 0.5
 """The default of :meth:`View.balancer`'s ``panic``: that of Envoy's ``healthy_panic_threshold``."""
 
-RECENT: Final = 3600.0
-"""Seconds for which a kept snapshot tells who may be about to register anew: longer than outages take."""
+_SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahead of the runtime's
 
 
-class Discovery:
-    """The mirrors of one session: one for each service that somebody looks at, shared by all its views.
+class Mirrors(Protocol):
+    """What a view needs of the discovery that made it."""
 
-    Args:
-        session: read and watched through; need not be connected.
-        base_path: absolute path of the services; empty for the root.
-        strategy: how nodes are watched, see :data:`Strategy`.
-        marked: whether there are markers of withdrawals beside the base path.
-
-    Attributes:
-        departures: whoever withdraws from one of the services.
-    """
-
-    def __init__(self, session: Session, base_path: str, strategy: Strategy = "auto", *, marked: bool = True) -> None:
-        self.session = session
-        self._base_path = base_path.rstrip("/")
-        root = root_of(self._base_path) if marked and strategy != "one-shot" else None
-        self.departures: Departures = Departures(session, self._base_path, root, self._departed)
-        self._strategy = strategy
-        self._barrier = Barrier(session)
-        self._names: ServiceNames | None = None
-        self._closes_by = math.inf
-        self._followers: dict[str, Follower] = {}
-        self._kept_at: weakref.WeakValueDictionary[os.PathLike[str], View[Any]] = weakref.WeakValueDictionary()
-
-    @overload
-    def view(self, name: str, *, guard: Guard | None = None, keep: KeptAt | None = None) -> View[Any]: ...
-    @overload
-    def view(
-        self, name: str, *, payload_type: type[P], guard: Guard | None = None, keep: KeptAt | None = None
-    ) -> View[P]: ...
-    @overload
-    def view(
-        self, name: str, *, payload_type: Any, guard: Guard | None = None, keep: KeptAt | None = None
-    ) -> View[Any]: ...
-    def view(
-        self, name: str, *, payload_type: Any = Any, guard: Guard | None = None, keep: KeptAt | None = None
-    ) -> View[Any]:
-        """Return a view of the service *name*, to be entered or awaited; see :class:`View`."""
-        return View(self, name, payload_type=payload_type, guard=guard, keep=keep)
-
-    async def services(self) -> list[str]:
-        """Return the names of all services, sorted; waits for a connection. Cancelling is harmless.
-
-        Raises:
-            ServerError: the base path cannot be read.
-            SessionFailed: there will be no connection.
-        """
-        return await self._service_names().read()
-
-    def watch_services(self) -> Stream[tuple[str, ...]]:
-        """Return a stream of the sorted names of all services: the present ones first, latest wins."""
-        return self._service_names().stream()
-
-    def close_by(self, deadline: float) -> None:
-        """Let views that are closed from now on take no longer than until *deadline*, by the loop's clock."""
-        self._closes_by = deadline
-
-    def patience(self) -> float:
-        """Return how many seconds a view that is closed now may take."""
-        return self._closes_by - asyncio.get_running_loop().time()
-
-    async def aclose(self) -> None:
-        """End every view's streams, and follow nothing any more."""
-        if self._names is not None:
-            await self._names.aclose()
-        for follower in list(self._followers.values()):
-            await follower.aclose()
-        self._followers.clear()
+    session: Session
+    base_path: str
+    departures: Departures
 
     def acquire(self, name: str) -> Follower:
-        """Return the follower of a service, for a view; each is to be released."""
-        name = place_of(name)
-        follower = self._followers.get(name)
-        if follower is None or follower.ended is not None:
-            path = f"{self._base_path}/{name}"
-            departures = self.departures
-            follower = Follower(
-                self.session, path, name, self._strategy, departures.arm, self._barrier, saw=departures.saw
-            )
-            follower.start()
-            self._followers[name] = follower
-        follower.users += 1
-        return follower
+        """Return the follower of a service; each is to be released."""
 
     async def release(self, follower: Follower) -> None:
-        """A view needs *follower* no more; it is closed with its last."""
-        follower.users -= 1
-        if follower.users == 0:
-            if self._followers.get(follower.name) is follower:
-                del self._followers[follower.name]
-            await follower.aclose()
+        """*follower* is needed no more."""
 
-    def _departed(self, name: str, id: str, czxid: int) -> None:
-        follower = self._followers.get(name)
-        if follower is not None:
-            follower.departed(id, czxid)
+    def keeper(self, keep: KeptAt, view: View[Any], state: weakref.WeakMethod[Callable[[], Kept | None]]) -> Keeper:
+        """Return who keeps the states of *view* in a file."""
 
-    def _service_names(self) -> ServiceNames:
-        if self._names is None:
-            self._names = ServiceNames(self.session, self._base_path or "/")
-        return self._names
+    def patience(self) -> float:
+        """Return how many seconds closing may take now."""
 
 
 class View(Handle, Generic[P]):
@@ -199,7 +93,7 @@ class View(Handle, Generic[P]):
     and the first list has not is for the guard to judge, as removals around a disruption.
 
     Args:
-        discovery: whose session is used.
+        mirrors: of the session that is used.
         name: the service; a path segment, or several with slashes between.
         payload_type: what payloads are converted to, any type that msgspec converts JSON to; frozen JSON unless given.
         guard: which removals are held back; none unless given.
@@ -216,7 +110,7 @@ class View(Handle, Generic[P]):
 
     def __init__(
         self,
-        discovery: Discovery,
+        mirrors: Mirrors,
         name: str,
         *,
         payload_type: Any = Any,
@@ -227,37 +121,22 @@ class View(Handle, Generic[P]):
         if guard is not None and not isinstance(guard, Guard):
             raise InvalidArgument("guard", guard, "give a Guard, or None")
         self._guard = guard
-        self._custody: Custody[P] | None = None
         self._payload_type = check_payload_type(payload_type)
-        self._typed = payload_type is not Any
-        self._discovery = discovery
+        self._mirrors = mirrors
         self._follower: Follower | None = None
-        # Of an untyped view the mirror's own; of a typed one converted, and what does not fit aside.
-        self._entries: dict[str, Entry[P]] = {}
-        self._misfits: dict[str, Invalid] = {}
-        self._repeated = IncidentLog(log)
+        self._core: ViewCore[P] | None = None
         self._latest: Snapshot[P] | None = None
-        self._snapshots: Source[Any] = Source()
-        self._changes: Source[Any] = Source()
-        self._balancers: weakref.WeakValueDictionary[int, Balancer[P]] = weakref.WeakValueDictionary()
-        self._keeper: Keeper | None = None if keep is None else self._keeper_at(keep)
-        # What the process before kept, and its instances as suspects; until everything was read.
-        self._kept: Kept | None = None
-        self._recalled: dict[str, Entry[P]] = {}
+        self._held_total = 0
+        self._alarm = Alarm()
+        self._alarm_at: float | None = None
+        self._telling = Telling(name, mirrors.session)
+        self._keeper = None if keep is None else mirrors.keeper(keep, self, weakref.WeakMethod(self._to_keep))
+        self._balancers: Balancers[P] = Balancers(name)
+        self._changes: ChangeStreams[P] = ChangeStreams()
+        self._snapshots: SnapshotStreams[P] = SnapshotStreams()
+        file = SnapshotFile(self._keeper)
+        self._fanout: Fanout[P] = Fanout(self._balancers, self._changes, self._snapshots, file)
         super().__init__()
-
-    def _keeper_at(self, keep: KeptAt) -> Keeper:
-        from .keeper import Keeper, checked_path  # hashing, threads and paths, for those who want them
-
-        discovery, path = self._discovery, checked_path(keep)
-        other = discovery._kept_at.get(path)
-        if other is not None and other.name != self.name and not other._is_closed:
-            raise InvalidArgument(
-                "keep", keep, f"is where the view of {other.name!r} is kept: give each a file of its own"
-            )
-        discovery._kept_at[path] = self
-        state = weakref.WeakMethod(self._to_keep)
-        return Keeper(path, self.name, discovery._base_path or "/", discovery.session, state)
 
     # ------------------------------------------------------------------ what it offers
 
@@ -280,7 +159,7 @@ class View(Handle, Generic[P]):
     @property
     def held_total(self) -> int:
         """How many removals this view's guard has held back so far."""
-        return 0 if self._custody is None else self._custody.total
+        return self._held_total
 
     def report_failed(self, id: str, error: BaseException | None = None) -> bool:
         """Report that a call to the instance *id* failed; return whether that dropped it.
@@ -301,8 +180,7 @@ class View(Handle, Generic[P]):
             raise InvalidArgument("id", id, f"must be str, not {type(id).__name__}")
         if error is not None and not isinstance(error, BaseException):
             raise InvalidArgument("error", error, "must be an exception, or None")
-        now = self._discovery.session.runtime.monotonic()
-        return self._note_failure(id, error, since=now)
+        return self.note_failure(id, error, since=self._moment().now)
 
     def snapshots(self) -> Stream[Snapshot[P]]:
         """Return a stream of snapshots: the present one first, then one after each change and each flip of ``fresh``.
@@ -310,10 +188,7 @@ class View(Handle, Generic[P]):
         Latest wins: a slow consumer skips what it missed. Ends when the view is closed; raises what ended the session.
         """
         self._check()
-        stream: Stream[Any] = _Snapshots(self)
-        stream._offer(None)
-        self._snapshots.attach(stream)
-        return stream
+        return self._snapshots.open(self._current)
 
     @overload
     def changes(self) -> Changes[P]: ...
@@ -333,9 +208,7 @@ class View(Handle, Generic[P]):
         self._check()
         if not isinstance(invalid, bool):
             raise InvalidArgument("invalid", invalid, "give True or False")
-        stream = Changes(self, invalid=invalid)
-        self._changes.attach(stream)
-        return stream
+        return self._changes.open(self._current, invalid=invalid)
 
     def balancer(
         self,
@@ -368,14 +241,15 @@ class View(Handle, Generic[P]):
 
         balancer = Balancer(
             self,
-            self._discovery.session,
+            self._mirrors.session,
             strategy,
+            check=self._check,
             where=where,
             ejection=ejection,
             suspects=suspects,
             panic=panic,
         )
-        self._balancers[id(balancer)] = balancer
+        self._balancers.add(balancer)
         return balancer
 
     async def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
@@ -428,93 +302,47 @@ class View(Handle, Generic[P]):
     # ------------------------------------------------------------------ opening and closing
 
     async def _open(self) -> None:
+        mirrors = self._mirrors
         kept = None if self._keeper is None else await self._keeper.load()
-        departures = self._discovery.departures
         if self._guard is not None:
-            departures.acquire()
-        follower = self._discovery.acquire(self.name)
+            mirrors.departures.acquire()
+        follower = mirrors.acquire(self.name)
+        mirror = follower.mirror
         try:
             if self._guard is not None:
-                await departures.arm()  # of others the follower may have begun without
-            await follower.until(
-                lambda: follower.mirror.synced or follower.refusal is not None or self._can_do_without(kept)
-            )
+                await mirrors.departures.arm()  # of others the follower may have begun without
+            await follower.until(lambda: mirror.synced or follower.refusal is not None or self._can_do_without(kept))
             if follower.refusal is not None:
                 raise follower.refusal
         except BaseException:
             await self._released(follower)
             raise
         self._follower = follower
-        if kept is not None and not follower.mirror.synced and not follower.mirror.as_of:
-            self._recall(kept)
-        else:
-            self._adopt()
-        if self._guard is not None:
-            as_of = self._as_of()
-            self._custody = Custody(self, self._guard, self._discovery.session, follower.mirror, as_of)
-            if not follower.mirror.synced:
-                self._custody.freshness_changed(False)
-            elif kept is not None:
-                self._judge_what_is_missing(kept, self._custody)
-        if self._kept is None:
-            self._to_be_kept()
+        options = Options(self._payload_type, self._guard, self._keeper is not None, self._balancers.subsets)
+        self._core = ViewCore(mirror, options)
+        self._step(Opened(kept, listed=mirror.synced or bool(mirror.as_of), synced=mirror.synced))
+        if self._keeper is not None:
+            self._keeper.changed()
         follower.attach(self)
 
     def _can_do_without(self, kept: Kept | None) -> bool:
         """Whether there is something to show, and nobody to ask for now whether it is true."""
-        session = self._discovery.session
+        session = self._mirrors.session
         away = not session.connected and session.state not in (SessionState.CLOSED, SessionState.FAILED)
         return away and kept is not None and bool(kept.entries)
-
-    def _recall(self, kept: Kept) -> None:
-        """Show what the process before kept, for as long as nothing was read; until then the file stays as it is."""
-        session = self._discovery.session
-        suspicion = Suspicion("file", session.runtime.wall(), math.inf)
-        entries = {id: entry.with_suspicion(suspicion) for id, entry in kept.entries.items()}
-        if self._typed:
-            self._converted(Added(entry, 0) for entry in entries.values())
-            entries, self._entries = self._entries, {}
-        self._kept, self._recalled = kept, entries
-        log.warning("%s begins with %d instances from a file: there is no connection", self.name, len(entries))
-        session.emit("discovery.recalled", service=self.name, instances=len(entries), known_at=kept.known_at)
-
-    def _judge_what_is_missing(self, kept: Kept, custody: Custody[P]) -> None:
-        """Who started anew was away for a moment: what the process before knew, and is not listed, went meanwhile."""
-        if self._discovery.session.runtime.wall() - kept.known_at > RECENT:
-            return
-        known = self._entries.keys() | self._following().mirror.invalid.keys() | self._misfits.keys()
-        missing = [entry for id, entry in kept.entries.items() if id not in known]
-        if self._typed:
-            missing = [entry for each in missing if (entry := self._fitting(each)) is not None]
-        if missing:
-            custody.missed(missing, listed=len(self._entries))
-
-    def _fitting(self, entry: Entry[Any]) -> Entry[P] | None:
-        try:
-            return entry.with_payload_type(self._payload_type)
-        except InvalidInstance:
-            return None
-
-    def _adopt(self) -> None:
-        """Show what the mirror holds."""
-        entries = self._following().mirror.entries
-        if self._typed:
-            self._converted(Added(entry, 0) for entry in entries.values())
-        else:
-            self._entries = entries
 
     async def _close(self) -> None:
         follower = self._following()
         follower.detach(self)
         self.end(None)
         if self._keeper is not None:
-            await self._keeper.aclose(self._discovery.patience())
+            await self._keeper.aclose(self._mirrors.patience())
         await self._released(follower)
 
     async def _released(self, follower: Follower) -> None:
         if self._guard is not None:
-            self._discovery.departures.release()
-        await finished(asyncio.get_running_loop().create_task(self._discovery.release(follower)))
+            self._mirrors.departures.release()
+        await finished(asyncio.get_running_loop().create_task(self._mirrors.release(follower)))
 
     def _following(self) -> Follower:
         assert self._follower is not None
@@ -524,241 +352,122 @@ class View(Handle, Generic[P]):
 
     def take(self, news: News) -> None:
         """The follower's news."""
-        if self._kept is not None:
-            changes = self._judged()
-        else:
-            changes = self._converted(news.changes) if self._typed else news.changes
-        if self._custody is not None:
-            changes = self._custody.take(changes, news, listed=len(self._entries), misfits=self._misfits)
-        misfits = [self._misfits[change.id] for change in news.changes if change.id in self._misfits]
-        self._show(changes, resynced=news.resynced, invalid=(*news.invalid, *misfits))
+        self._show(self._step(news))
 
     def departed(self, id: str, czxid: int) -> None:
         """The node of *id* that was created by *czxid* is withdrawn."""
-        if self._custody is not None:
-            self._show_if_any(self._custody.departed(id, czxid, listed=id in self._entries or id in self._recalled))
+        self._show_if_any(self._step(Withdrawn(id, czxid)))
 
     def freshness_changed(self) -> None:
         """What was fresh is not, or is again."""
         fresh = self._following().fresh
-        if self._custody is not None:
-            self._show_if_any(self._custody.freshness_changed(fresh))
-        if not fresh and self._kept is None:
-            self._to_be_kept()  # since when: the file of a process that is killed meanwhile tells how old it is
-        self._snapshots.offer(None)
+        self._show_if_any(self._step(FreshnessChanged(fresh)))
+        self._fanout.freshness_changed(fresh)
 
-    def subsets(self) -> Iterator[Subset[P]]:
-        """What the balancers of this view pick from, where that is less than all."""
-        for balancer in list(self._balancers.values()):
-            yield from balancer.subsets()
-
-    def _holds_are_over(self) -> None:
-        assert self._custody is not None, "its timer has fired"
-        # After the process was stopped for a while this timer may run before what tells that the view is not fresh.
-        self._following().note_freshness()
-        self._show_if_any(self._custody.due())
-
-    def _note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
-        if not self._custody or not is_refusal(error):  # there is none, or it holds nobody
+    def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
+        """A call to *id* that began at *since* ended with *error*; return whether that dropped the instance."""
+        if not self._shown.overlaid or not is_refusal(error):
             return False
-        return self._show_if_any(self._custody.refused(id, since))
+        return self._show_if_any(self._step(Called(id, True, since)))
 
-    def _note_answer(self, id: str) -> None:
-        if self._custody:
-            self._custody.answered(id)
-
-    def _show_if_any(self, changes: tuple[Difference[P], ...]) -> bool:
-        if changes:
-            self._show(changes, resynced=False)
-        return bool(changes)
-
-    def _show(self, changes: tuple[Difference[P], ...], *, resynced: bool, invalid: Iterable[Invalid] = ()) -> None:
-        self._latest = None
-        for balancer in list(self._balancers.values()):
-            self._tell(balancer, changes)
-        if resynced:
-            self._changes.offer(Resynced(changes, self._current()))
-        else:
-            for change in changes:
-                self._changes.offer(change)
-            for node in invalid:
-                self._changes.offer(Invalidated(node, self._as_of()))
-        self._snapshots.offer(None)
-        self._to_be_kept()
-
-    def _tell(self, balancer: Balancer[P], changes: tuple[Difference[P], ...]) -> None:
-        try:
-            foreign.call(balancer.take, changes)
-        except foreign.ForeignError as failure:  # a pool of the caller's own: what it holds now, nobody knows
-            log.exception("%s: a balancer has failed, and picks no more", self.name)
-            ended = RegistryError(f"the balancer of {self.name!r} has failed: {failure}")
-            ended.__cause__ = failure.error
-            balancer.end(ended)
+    def note_answer(self, id: str) -> None:
+        """A call to *id* was good."""
+        if self._shown.overlaid:
+            self._show_if_any(self._step(Called(id, False, self._moment().now)))
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes."""
-        self._repeated.close()
-        if self._custody is not None:
-            self._custody.close()
-        for balancer in list(self._balancers.values()):
-            balancer.end(error)
-        self._snapshots.close(error)
-        self._changes.close(error)
+        self._set_alarm(None)
+        self._telling.close()
+        self._fanout.end(error)
+
+    def _step(self, event: Event) -> Effects[P]:
+        effects = self._shown.step(event, self._moment())
+        if effects.notices:
+            self._held_total += sum(len(each.entries) for each in effects.notices if isinstance(each, Held))
+            self._telling.tell(effects.notices)
+        if effects.wake_at != self._alarm_at:
+            self._set_alarm(effects.wake_at)
+        return effects
+
+    def _show_if_any(self, effects: Effects[P]) -> bool:
+        if effects.changes:
+            self._show(effects)
+        return bool(effects.changes)
+
+    def _show(self, effects: Effects[P]) -> None:
+        self._latest = None
+        self._fanout.take(effects, self._current)
+
+    # ------------------------------------------------------------------ the clock
+
+    def _moment(self) -> Moment:
+        runtime = self._mirrors.session.runtime
+        return Moment(runtime.monotonic(), runtime.wall())
+
+    def _set_alarm(self, moment: float | None) -> None:
+        self._alarm.cancel()
+        self._alarm_at = moment
+        if moment is not None:
+            # Weakly: a timer is no reason for a view to stay.
+            ring = partial(_wake, weakref.ref(self))
+            self._alarm.set_in(max(moment - self._mirrors.session.runtime.monotonic(), _SHORTEST_WAIT), ring)
+
+    def _due(self) -> None:
+        self._alarm_at = None
+        # After the process was stopped for a while this timer may run before what tells that the view is not fresh.
+        self._following().note_freshness()
+        self._show_if_any(self._step(Due()))
 
     # ------------------------------------------------------------------ what is known
+
+    @property
+    def _shown(self) -> ViewCore[P]:
+        assert self._core is not None
+        return self._core
 
     def _current(self) -> Snapshot[P]:
         stale_since, latest = self._stale_since(), self._latest
         if latest is None:
-            invalid = {**self._following().mirror.invalid, **self._misfits}
-            entries = self._entries.copy()
-            entries.update(self._recalled)
-            if self._custody:  # is there, and holds somebody
-                entries.update(self._custody.entries)
-            latest = Snapshot(self.name, entries, invalid, as_of=self._as_of(), stale_since=stale_since)
+            core = self._shown
+            latest = Snapshot(self.name, core.entries, core.invalid, as_of=core.as_of, stale_since=stale_since)
         elif latest.stale_since != stale_since:
             latest = latest.with_stale_since(stale_since)
         self._latest = latest
         return latest
 
-    def _as_of(self) -> int:
-        return self._following().mirror.as_of if self._kept is None else self._kept.as_of
-
     def _stale_since(self) -> float | None:
-        return self._following().stale_since() if self._kept is None else self._kept.known_at
+        recalled = self._shown.recalled
+        return self._following().stale_since() if recalled is None else recalled.known_at
 
-    def _judged(self) -> tuple[Difference[P], ...]:
-        """All was read for the first time: how that differs from what a file said."""
-        recalled, zxid = self._recalled, self._following().mirror.as_of
-        self._kept, self._recalled = None, {}
-        self._misfits.clear()
-        self._adopt()
-        changes: list[Difference[P]] = []
-        for id, entry in self._entries.items():
-            before = recalled.pop(id, None)
-            changes.append(Added(entry, zxid) if before is None else Updated(entry, before, zxid))
-        return (*changes, *(Removed(entry, zxid) for entry in recalled.values()))
-
-    def _to_be_kept(self) -> None:
-        if self._keeper is not None:
-            self._keeper.changed()
-
-    def _to_keep(self) -> Kept:
+    def _to_keep(self) -> Kept | None:
+        """What the file is to hold; None while what is shown comes from there."""
         from .kept import Kept
 
-        session, mirror = self._discovery.session, self._following().mirror
-        since = self._following().stale_since()
-        known_at = session.runtime.wall() if since is None else since
-        entries = mirror.entries.copy()  # payloads as they were read, whatever this view's type leaves of them
-        if self._custody:
-            entries.update(self._custody.entries)
-        return Kept(self.name, self._discovery._base_path or "/", known_at, mirror.as_of, entries)
-
-    def _converted(self, changes: Iterable[Difference[Any]]) -> tuple[Difference[P], ...]:
-        """Apply the mirror's *changes* to the converted entries; what does not fit counts as absent."""
-        converted: list[Difference[P]] = []
-        for change in changes:
-            before = self._entries.pop(change.id, None)
-            self._misfits.pop(change.id, None)
-            after = None if isinstance(change, Removed) else self._convert(change.entry)
-            if after is not None:
-                self._entries[change.id] = after
-                converted.append(Added(after, change.zxid) if before is None else Updated(after, before, change.zxid))
-            elif before is not None:
-                node = change.invalid if isinstance(change, Removed) else self._misfits.get(change.id)
-                converted.append(Removed(before, change.zxid, node))
-        return tuple(converted)
-
-    def _convert(self, entry: Entry[Any]) -> Entry[P] | None:
-        id = entry.instance.id
-        try:
-            return entry.with_payload_type(self._payload_type)
-        except InvalidInstance as error:
-            self._repeated.tell(
-                "misfit", logging.WARNING, "the payload of %s/%s does not fit: %s", self.name, id, error.reason
-            )
-            self._misfits[id] = Invalid(id, error.reason, entry.owner, entry.czxid, entry.mzxid)
+        core, since = self._shown, self._following().stale_since()
+        if core.recalled is not None:
             return None
+        known_at = self._mirrors.session.runtime.wall() if since is None else since
+        return Kept(self.name, self._mirrors.base_path, known_at, core.as_of, core.to_keep)
 
     def _title(self) -> str:
         return f"View of {self.name!r}"
 
     def __repr__(self) -> str:
-        if self._follower is None:
+        if self._core is None:
             return f"<View {self.name}, not entered>"
-        stale_since = self._stale_since()
+        stale_since, core = self._stale_since(), self._core
         state = "fresh" if stale_since is None else f"stale since {stale_since:.3f}"
-        number, suspects = len(self._entries), len(self._custody or ()) + len(self._recalled)
-        instances = f"{number + suspects} instances" + (f" ({suspects} suspect)" if suspects else "")
+        suspects = len(core.suspects)
+        instances = f"{len(core)} instances" + (f" ({suspects} suspect)" if suspects else "")
         held = f", {self.held_total} held so far" if self.held_total else ""
-        return f"<View {self.name}: {instances}, {state}, as of zxid {self._as_of():#x}{held}>"
+        return f"<View {self.name}: {instances}, {state}, as of zxid {core.as_of:#x}{held}>"
 
 
-class _Snapshots(Stream[Snapshot[P]]):
-    """Latest wins: a snapshot is made when it is taken."""
-
-    def __init__(self, view: View[P]) -> None:
-        super().__init__(1)
-        self._view = view
-
-    def _take(self) -> Snapshot[P]:
-        super()._take()
-        return self._view._current()
-
-
-class Changes(Stream[Change[P]]):
-    """The changes of a view after ``start``.
-
-    What a consumer has not taken yet is kept up to a bound. Beyond it only the entries that it believes in are
-    remembered, as far as they changed; when it comes back it gets the differences between those and the present ones.
-    """
-
-    def __init__(self, view: View[P], *, invalid: bool = False) -> None:
-        super().__init__(CHANGES_KEPT)
-        self._invalid = invalid
-        self.start: Snapshot[P] = view._current()
-        self._view = view
-        self._believed: dict[str, Entry[P] | None] | None = None
-
-    async def aclose(self) -> None:
-        """End the stream now; a task that waits on it sees its end. Never blocks."""
-        self._believed = None
-        await super().aclose()
-
-    def _ready(self) -> bool:
-        return self._believed is not None or super()._ready()
-
-    def _offer(self, item: Change[P] | Invalidated) -> None:
-        if self._ended or (isinstance(item, Invalidated) and not self._invalid):
-            return
-        if self._believed is None and len(self._items) == CHANGES_KEPT:
-            self._believed = {}
-            for missed in self._items:
-                self._miss(missed)
-            self._items.clear()
-        if self._believed is None:
-            super()._offer(item)  # type: ignore[arg-type]  # by its type an Invalidated is only in the stream of who asks
-        else:
-            self._miss(item)
-
-    def _miss(self, change: Change[P] | Invalidated) -> None:
-        if isinstance(change, Invalidated):
-            return  # the snapshot that is given in its stead has it
-        for each in change.changes if isinstance(change, Resynced) else (change,):
-            believed = self._believed
-            assert believed is not None
-            if each.id not in believed:
-                believed[each.id] = None if isinstance(each, Added) else _before(each)
-            elif isinstance(each, Removed) and believed[each.id] is None:
-                del believed[each.id]  # came and went unseen: remembering it would know no bound
-
-    def _take(self) -> Change[P]:
-        if self._believed is None:
-            return super()._take()
-        believed, self._believed = self._believed, None
-        snapshot = self._view._current()
-        differences = (_difference(before, snapshot.entries.get(id), snapshot.as_of) for id, before in believed.items())
-        return Resynced(tuple(change for change in differences if change is not None), snapshot)
+def _wake(reference: weakref.ref[View[Any]]) -> None:
+    view = reference()
+    if view is not None:
+        view._due()
 
 
 def _accepted(predicate: Callable[[Snapshot[P]], bool], snapshot: Snapshot[P]) -> bool:
@@ -769,16 +478,3 @@ def _accepted(predicate: Callable[[Snapshot[P]], bool], snapshot: Snapshot[P]) -
         if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
             raise error from error.__cause__
         raise UsageError(f"the predicate raised {failure}") from error
-
-
-def _before(change: Updated[P] | Removed[P]) -> Entry[P]:
-    return change.previous_entry if isinstance(change, Updated) else change.entry
-
-
-def _difference(before: Entry[P] | None, after: Entry[P] | None, zxid: int) -> Difference[P] | None:
-    if after is before:
-        return None
-    if after is None:
-        assert before is not None
-        return Removed(before, zxid)
-    return Added(after, zxid) if before is None else Updated(after, before, zxid)

@@ -6,13 +6,16 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 import msgspec
 import pytest
 
-from aioregistry._discovery import Changes, Discovery, View, follower, view
+from aioregistry._discovery import Changes, Discovery, View, follower, subscriptions
+from aioregistry._discovery.balancer import Balancer
+from aioregistry._discovery.keeper import Keeper
 from aioregistry._document import encode
 from aioregistry._errors import (
     AuthenticationFailed,
@@ -873,7 +876,7 @@ async def test_what_is_read_after_a_sleep_claims_nothing(
 async def test_a_slow_consumer_of_changes_gets_the_differences_since_what_it_took(
     monkeypatch: pytest.MonkeyPatch, found: Discovery, service: Service, session: DiscoverySession
 ) -> None:
-    monkeypatch.setattr(view, "CHANGES_KEPT", 8)
+    monkeypatch.setattr(subscriptions, "CHANGES_KEPT", 8)
     for id in "abcd":
         service.add(id, 0)
     async with found.view("chat") as seen, seen.changes() as slow, seen.changes() as quick:
@@ -917,7 +920,7 @@ async def test_a_slow_consumer_of_changes_gets_the_differences_since_what_it_too
 async def test_exactly_as_many_changes_as_are_kept_are_told_one_by_one(
     monkeypatch: pytest.MonkeyPatch, found: Discovery, service: Service
 ) -> None:
-    monkeypatch.setattr(view, "CHANGES_KEPT", 8)
+    monkeypatch.setattr(subscriptions, "CHANGES_KEPT", 8)
     async with found.view("chat") as seen, seen.changes() as full, seen.changes() as over:
         for number in range(8):
             service.add(f"n{number}")
@@ -942,7 +945,7 @@ async def test_a_stream_begins_where_it_was_opened(found: Discovery, service: Se
 async def test_a_stream_that_was_closed_gives_no_more(
     monkeypatch: pytest.MonkeyPatch, found: Discovery, service: Service
 ) -> None:
-    monkeypatch.setattr(view, "CHANGES_KEPT", 1)
+    monkeypatch.setattr(subscriptions, "CHANGES_KEPT", 1)
     async with found.view("chat") as seen:
         changes, snapshots = seen.changes(), seen.snapshots()
         for number in range(3):
@@ -1260,3 +1263,57 @@ async def test_syncs_that_are_given_up_in_an_outage_leave_nothing(
             session.disconnect()
         session.connect()
         await view.sync(DEADLINE)
+
+
+# ---------------------------------------------------------------- who is told, and when
+
+
+async def test_balancers_are_told_before_streams_and_those_before_the_file(
+    found: Discovery, service: Service, session: DiscoverySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wakes by a stream may pick at once; and what is kept is what all others were told."""
+    told: list[str] = []
+
+    def noted(kind: type[Any], method: str, word: str) -> None:
+        original = getattr(kind, method)
+
+        def noting(self: Any, *given: Any) -> Any:
+            told.append(word)
+            return original(self, *given)
+
+        monkeypatch.setattr(kind, method, noting)
+
+    noted(Balancer, "take", "balancer")
+    noted(Changes, "_offer", "changes")
+    noted(subscriptions.SnapshotStream, "_offer", "snapshots")
+    noted(Keeper, "changed", "file")
+    async with found.view("chat", keep=tmp_path / "chat.kept") as view:
+        balancer = view.balancer()
+        async with view.snapshots(), view.changes():
+            told.clear()
+            service.add("a")
+            await until(lambda: "a" in view.snapshot)
+            assert told == ["balancer", "changes", "snapshots", "file"]
+            told.clear()
+            session.disconnect()
+            session.connect()
+            await until(lambda: view.fresh)
+            assert told == ["snapshots", "file", "balancer", "changes", "snapshots", "file", "snapshots"]
+            assert balancer.pick().id == "a"
+
+
+async def test_whoever_wakes_by_a_stream_picks_by_the_same_news(found: Discovery, service: Service) -> None:
+    async with found.view("chat") as view:
+        balancer = view.balancer()
+        picked: list[str] = []
+
+        async def pick_after_each_change(changes: Changes[Any]) -> None:
+            async for change in changes:
+                assert isinstance(change, Added)
+                picked.append(balancer.pick().id)
+
+        async with view.changes() as changes:
+            picking = asyncio.create_task(pick_after_each_change(changes))
+            service.add("a")
+            await until(lambda: picked == ["a"])
+        await picking

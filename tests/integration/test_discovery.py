@@ -15,7 +15,7 @@ import pytest
 
 import aioregistry
 from aioregistry import Entry, Invalid, Registry, Resynced, Status, Updated, View
-from aioregistry._discovery import Changes, Strategy, view
+from aioregistry._discovery import Changes, Strategy, subscriptions
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support import wire
@@ -216,7 +216,7 @@ async def test_payloads_of_a_type(registry: Registry, publisher: Registry, judge
 async def test_who_is_slow_gets_one_resync_and_delays_nobody(
     monkeypatch: pytest.MonkeyPatch, registry: Registry, judge: Judge, service: str
 ) -> None:
-    monkeypatch.setattr(view, "CHANGES_KEPT", 10)
+    monkeypatch.setattr(subscriptions, "CHANGES_KEPT", 10)
     async with registry.discover("chat") as chat, believing(chat) as quick, chat.changes() as changes:
         slow = OrderedConsumer(changes.start.entries)
         await judge.make(f"{service}/a", document("a"))

@@ -22,7 +22,7 @@ from aioregistry import (
     Status,
     View,
 )
-from aioregistry._discovery.view import CHANGES_KEPT, Changes
+from aioregistry._discovery.subscriptions import CHANGES_KEPT, Changes
 from aioregistry._runtime import Endpoint, Runtime
 from tests.simulation.engine import Machine
 from tests.simulation.network import Network, Tap

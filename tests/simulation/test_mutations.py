@@ -12,7 +12,7 @@ import pytest
 
 from aioregistry import SessionState, Status
 from aioregistry import _document as document
-from aioregistry._discovery import barrier, guard, mirror, view
+from aioregistry._discovery import barrier, guard, mirror, subscriptions
 from aioregistry._discovery.departures import Departures
 from aioregistry._discovery.follower import Follower
 from aioregistry._discovery.mirror import Mirror
@@ -189,7 +189,7 @@ def suspect_while_listed(patch: Patch) -> None:
 
 
 def unbounded_queue(patch: Patch) -> None:
-    patch.setattr(view, "CHANGES_KEPT", 1_000_000)
+    patch.setattr(subscriptions, "CHANGES_KEPT", 1_000_000)
 
 
 def retry_that_ends(patch: Patch) -> None:

@@ -13,7 +13,9 @@ import msgspec
 import pytest
 
 from aioregistry import Ejection, Guard, InvalidArgument, NoInstances, OwnZone, Resynced, RoundRobin
-from aioregistry._discovery import Changes, Discovery, View, custody, view
+from aioregistry._discovery import Changes, Discovery, View, subscriptions
+from aioregistry._discovery import view as view_module
+from aioregistry._discovery.stages import FreshnessChanged
 from aioregistry._markers import marker_name, marker_prefix
 from aioregistry._protocol import AclEntry, AddWatch, Create, Delete, Multi
 from aioregistry._registration.transactions import target_of, withdrawal
@@ -188,7 +190,7 @@ async def test_a_process_that_was_stopped_believes_no_hold_to_be_over_before_it_
         assert taken(changes)
         now = runtime.monotonic() + 1000  # longer than the hold, and the session timeout
         monkeypatch.setattr(runtime, "monotonic", lambda: now)
-        view._holds_are_over()
+        view._due()
         assert (sorted(view.snapshot.suspects), view.fresh, taken(changes)) == (IDS, False, [])
         session.disconnect()
         for id in IDS:
@@ -206,14 +208,13 @@ async def test_a_quorum_that_was_silent_for_a_while_stops_the_clock(
         remove(service, IDS[:5])
         await quiet()
         assert len(view.snapshot.suspects) == 5
-        assert view._custody is not None
         assert taken(changes)
-        view._custody.freshness_changed(False)
-        assert view._custody._timer is None
+        view._step(FreshnessChanged(False))
+        assert view._alarm.when is None
         await asyncio.sleep(0.01)
-        view._show_if_any(view._custody.freshness_changed(True))
+        view._show_if_any(view._step(FreshnessChanged(True)))
         assert [type(each).__name__ for each in taken(changes)] == ["Updated"] * 5
-        assert view._custody._timer is not None
+        assert view._alarm.when is not None
 
 
 async def test_a_view_without_a_guard_believes_everything(
@@ -273,7 +274,7 @@ async def test_overwritten_nodes_are_no_removals(found: Discovery, service: Serv
 async def test_a_consumer_that_lags_gets_the_true_differences(
     found: Discovery, service: Service, session: DiscoverySession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "CHANGES_KEPT", 3)
+    monkeypatch.setattr(subscriptions, "CHANGES_KEPT", 3)
     async with found.view("chat", guard=LONG) as chat, chat.changes() as changes:
         consumer = OrderedConsumer(changes.start.entries)
         for id in IDS[:8]:
@@ -640,10 +641,9 @@ async def test_a_guard_that_is_none_is_refused(found: Discovery, wrong: Any) -> 
 async def test_a_closed_view_leaves_no_timer(found: Discovery, service: Service, session: DiscoverySession) -> None:
     async with found.view("chat", guard=LONG) as view:
         await expire_all_while_away(service, session)
-        assert view._custody is not None
-        timer = view._custody._timer
-        assert timer is not None
-    assert timer.cancelled()
+        alarm = view._alarm
+        assert alarm.when is not None
+    assert alarm.when is None
 
 
 @pytest.mark.filterwarnings("ignore:View of 'chat' was never closed:ResourceWarning")
@@ -652,13 +652,12 @@ async def test_a_timer_keeps_no_view_that_was_dropped(
 ) -> None:
     view: View[Any] = await found.view("chat", guard=LONG)
     await expire_all_while_away(service, session)
-    assert view._custody is not None
-    assert view._custody._timer is not None
+    assert view._alarm.when is not None
     gone = weakref.ref(view)
     del view
     gc.collect()
     assert gone() is None
-    custody._wake(gone)  # as the timer does: nobody is told
+    view_module._wake(gone)  # as the timer does: nobody is told
     found.departures.release()  # what the view would have done
 
 

@@ -1,0 +1,184 @@
+"""Whom a view tells of what it shows, and in which order."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from aioregistry import _foreign as foreign
+from aioregistry._errors import RegistryError
+from aioregistry._model import Resynced, Snapshot
+from aioregistry._streams import Source, Stream
+
+from .core import Effects
+from .subscriptions import Changes, SnapshotStream
+
+if TYPE_CHECKING:
+    from aioregistry.balancing import Subset
+
+    from .balancer import Balancer
+    from .keeper import Keeper
+
+__all__ = ["Balancers", "ChangeStreams", "Fanout", "SnapshotFile", "SnapshotStreams", "Subscriber"]
+
+log = logging.getLogger("aioregistry.discovery")
+
+P = TypeVar("P")
+
+
+class Subscriber(Protocol[P]):
+    """Is told, synchronously, of what a view shows; must not raise."""
+
+    def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
+        """What is shown has changed, or was behind and is not any more; *snapshot* returns all of it."""
+
+    def freshness_changed(self, fresh: bool) -> None:
+        """What is shown is true now, or is so no more."""
+
+    def end(self, error: RegistryError | None) -> None:
+        """Nothing more comes: the view was closed, or *error* ended it."""
+
+
+class Fanout(Generic[P]):
+    """Tells one subscriber after the other, in the order given.
+
+    Balancers come first: whoever wakes by a stream may pick at once, and must not get what is gone. The file is last:
+    what it is to keep is what all others were told.
+    """
+
+    def __init__(self, *subscribers: Subscriber[P]) -> None:
+        self._subscribers = subscribers
+
+    def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
+        """What is shown has changed, or was behind and is not any more."""
+        for subscriber in self._subscribers:
+            subscriber.take(effects, snapshot)
+
+    def freshness_changed(self, fresh: bool) -> None:
+        """What is shown is true now, or is so no more."""
+        for subscriber in self._subscribers:
+            subscriber.freshness_changed(fresh)
+
+    def end(self, error: RegistryError | None) -> None:
+        """Nothing more comes."""
+        for subscriber in self._subscribers:
+            subscriber.end(error)
+
+
+class Balancers(Generic[P]):
+    """The balancers of the service *name*; held weakly, so that one that was dropped costs nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._balancers: weakref.WeakValueDictionary[int, Balancer[P]] = weakref.WeakValueDictionary()
+
+    def add(self, balancer: Balancer[P]) -> None:
+        """Tell *balancer* from now on."""
+        self._balancers[id(balancer)] = balancer
+
+    def __len__(self) -> int:
+        return len(self._balancers)
+
+    def subsets(self) -> Iterator[Subset[P]]:
+        """What they pick from, where that is less than all."""
+        for balancer in list(self._balancers.values()):
+            yield from balancer.subsets()
+
+    def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
+        """Tell each; one that fails, in a pool of the caller's own, picks no more: nobody knows what that holds now."""
+        for balancer in list(self._balancers.values()):
+            try:
+                foreign.call(balancer.take, effects.changes)
+            except foreign.ForeignError as failure:
+                log.exception("%s: a balancer has failed, and picks no more", self._name)
+                ended = RegistryError(f"the balancer of {self._name!r} has failed: {failure}")
+                ended.__cause__ = failure.error
+                balancer.end(ended)
+
+    def freshness_changed(self, fresh: bool) -> None:
+        """They go on with what is known."""
+
+    def end(self, error: RegistryError | None) -> None:
+        """They pick no more."""
+        for balancer in list(self._balancers.values()):
+            balancer.end(error)
+
+
+class ChangeStreams(Generic[P]):
+    """The streams of changes."""
+
+    def __init__(self) -> None:
+        self._source: Source[Any] = Source()
+
+    def open(self, snapshot: Callable[[], Snapshot[P]], *, invalid: bool) -> Changes[P]:
+        """Return one more; *snapshot* returns what is shown now."""
+        stream = Changes(snapshot, invalid=invalid)
+        self._source.attach(stream)
+        return stream
+
+    def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
+        """One after the other, or all that was missed as one."""
+        if effects.resynced:
+            self._source.offer(Resynced(effects.changes, snapshot()))
+            return
+        for change in effects.changes:
+            self._source.offer(change)
+        for node in effects.invalid:
+            self._source.offer(node)
+
+    def freshness_changed(self, fresh: bool) -> None:
+        """That is no change of an instance."""
+
+    def end(self, error: RegistryError | None) -> None:
+        """They end, with *error* if given."""
+        self._source.close(error)
+
+
+class SnapshotStreams(Generic[P]):
+    """The streams of snapshots."""
+
+    def __init__(self) -> None:
+        self._source: Source[Any] = Source()
+
+    def open(self, snapshot: Callable[[], Snapshot[P]]) -> Stream[Snapshot[P]]:
+        """Return one more; *snapshot* returns what is shown now."""
+        stream = SnapshotStream(snapshot)
+        self._source.attach(stream)
+        return stream
+
+    def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
+        """There is another snapshot."""
+        self._source.offer(None)
+
+    def freshness_changed(self, fresh: bool) -> None:
+        """There is another snapshot: this one says whether it is stale."""
+        self._source.offer(None)
+
+    def end(self, error: RegistryError | None) -> None:
+        """They end, with *error* if given."""
+        self._source.close(error)
+
+
+class SnapshotFile:
+    """The file of a view, if it has one; *keeper* writes it."""
+
+    def __init__(self, keeper: Keeper | None) -> None:
+        self._keeper = keeper
+
+    def take(self, effects: Effects[Any], snapshot: Callable[[], Snapshot[Any]]) -> None:
+        """There is another state to keep."""
+        self._changed()
+
+    def freshness_changed(self, fresh: bool) -> None:
+        """Since when it is stale: the file of a process that is killed meanwhile tells how old it is."""
+        if not fresh:
+            self._changed()
+
+    def end(self, error: RegistryError | None) -> None:
+        """The last state is written when the view closes."""
+
+    def _changed(self) -> None:
+        if self._keeper is not None:
+            self._keeper.changed()

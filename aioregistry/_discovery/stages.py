@@ -1,0 +1,205 @@
+"""What the stages of a view's core are told, what they share, and what they answer. Pure.
+
+A stage is told of every event, with the changes that the stages before it made of it, and answers with those that the
+next is told. What it needs to remember is its own; what all need is in :class:`State`. Most stages care for few events:
+whatever a subclass does not override passes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from aioregistry._model import Difference, Entry, Invalid
+
+from .guard import Guard, Moment, Release, Subset
+from .mirror import News
+
+if TYPE_CHECKING:
+    from .kept import Kept
+
+__all__ = [
+    "Called",
+    "Differences",
+    "Due",
+    "Event",
+    "FreshnessChanged",
+    "Held",
+    "Listing",
+    "Misfit",
+    "Notice",
+    "Opened",
+    "Options",
+    "Recalled",
+    "Released",
+    "Stage",
+    "State",
+    "Withdrawn",
+]
+
+P = TypeVar("P")
+
+Differences: TypeAlias = tuple[Difference[P], ...]
+
+
+# ---------------------------------------------------------------- events
+
+
+class Opened(NamedTuple):
+    """The view begins; the first event, and once."""
+
+    kept: Kept | None
+    """What its file keeps."""
+    listed: bool
+    """The service was read before, on this connection or another: there is something to show."""
+    synced: bool
+    """All was read on this connection."""
+
+
+class FreshnessChanged(NamedTuple):
+    """What the view shows is true now, or is so no more."""
+
+    fresh: bool
+
+
+class Withdrawn(NamedTuple):
+    """A marker came: the node of *id* that *czxid* created is withdrawn. Its removal comes next."""
+
+    id: str
+    czxid: int
+
+
+class Called(NamedTuple):
+    """A call to *id* that began at *since* was good, or its connection was refused."""
+
+    id: str
+    refused: bool
+    since: float
+
+
+class Due(NamedTuple):
+    """The clock has reached what was asked for."""
+
+
+Event: TypeAlias = Opened | News | FreshnessChanged | Withdrawn | Called | Due
+
+
+# ---------------------------------------------------------------- notices
+
+
+class Held(NamedTuple):
+    """These removals are held back."""
+
+    entries: tuple[Entry[Any], ...]
+
+
+class Released(NamedTuple):
+    """These are suspects no more."""
+
+    releases: tuple[Release, ...]
+
+
+class Misfit(NamedTuple):
+    """A payload does not fit the type of the view."""
+
+    id: str
+    reason: str
+
+
+class Recalled(NamedTuple):
+    """The view begins with so many instances from its file, as of *known_at* (seconds since the epoch)."""
+
+    instances: int
+    known_at: float
+
+
+Notice: TypeAlias = Held | Released | Misfit | Recalled
+
+
+# ---------------------------------------------------------------- what is shared
+
+
+class Listing(Protocol):
+    """What the server lists, as a mirror knows it; it changes in place, and only together with its news."""
+
+    entries: dict[str, Entry[Any]]
+    invalid: dict[str, Invalid]
+    as_of: int
+
+
+class Options(NamedTuple):
+    """What a view was asked for."""
+
+    payload_type: Any
+    """What payloads are converted to; Any where they stay as they are."""
+    guard: Guard | None
+    kept: bool
+    """Whether it has a file."""
+    subsets: Callable[[], Iterable[Subset]]
+    """Returns what the guard judges beside the whole service."""
+
+
+class State(Generic[P]):
+    """What all stages know.
+
+    Attributes:
+        at: now.
+        listing: what the server lists.
+        listed: the instances of it; its own, unless payloads are converted.
+        misfits: the nodes whose payloads cannot be converted.
+        overlay: what is shown beside *listed*, or otherwise than there, by id. Only the core changes it.
+        recalled: what the file kept, while that is shown because nothing was read yet.
+        notices: what is to be told; stages append to it.
+    """
+
+    __slots__ = ("at", "listed", "listing", "misfits", "notices", "overlay", "recalled")
+
+    def __init__(self, listing: Listing) -> None:
+        self.at = Moment(0.0, 0.0)
+        self.listing = listing
+        self.listed: dict[str, Entry[P]] = listing.entries
+        self.misfits: dict[str, Invalid] = {}
+        self.overlay: dict[str, Entry[P]] = {}
+        self.recalled: Kept | None = None
+        self.notices: list[Notice] = []
+
+    @property
+    def as_of(self) -> int:
+        """The zxid of the latest observation that is shown."""
+        return self.listing.as_of if self.recalled is None else self.recalled.as_of
+
+
+class Stage(Generic[P]):
+    """One stage; it passes everything on.
+
+    Attributes:
+        wake: when :class:`Due` is to come, at the latest; None while nothing depends on the clock.
+    """
+
+    def __init__(self, state: State[P]) -> None:
+        self.state = state
+        self.wake: float | None = None
+
+    def opened(self, event: Opened, changes: Differences[P]) -> Differences[P]:
+        """The view begins."""
+        return changes
+
+    def news(self, event: News, changes: Differences[P]) -> Differences[P]:
+        """The server's listing changed."""
+        return changes
+
+    def freshness_changed(self, event: FreshnessChanged, changes: Differences[P]) -> Differences[P]:
+        """What is shown is true now, or is so no more."""
+        return changes
+
+    def withdrawn(self, event: Withdrawn, changes: Differences[P]) -> Differences[P]:
+        """A marker came."""
+        return changes
+
+    def called(self, event: Called, changes: Differences[P]) -> Differences[P]:
+        """A call ended."""
+        return changes
+
+    def due(self, event: Due, changes: Differences[P]) -> Differences[P]:
+        """The clock has come so far."""
+        return changes
