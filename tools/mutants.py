@@ -533,13 +533,14 @@ def preload() -> None:
     import anyio  # noqa: F401
     import msgspec  # noqa: F401
     import pytest_asyncio  # noqa: F401
-    from hypothesis import Phase, settings
+    from hypothesis import HealthCheck, Phase, settings
 
-    # A failure is enough: nobody reads the smallest example.
+    # A failure is enough, nobody reads the smallest example; and what is slow on a busy machine is no failure.
     settings.register_profile(
         "mutants",
         settings.get_profile("default"),
         phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
         deadline=None,
         database=None,
     )

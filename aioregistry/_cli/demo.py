@@ -54,7 +54,7 @@ async def cut(stage: Stage) -> Verdict:
     """The session outlives its connection."""
     server = "chat-1"
     mark = stage.log.tell("fault", "cut", f"the connection of {server} to ZooKeeper is cut", server)
-    stage.servers[server].wire.cut()
+    stage.servers[server].proxy.cut()
     live = await stage.log.first(mark, server, "live")
     await asyncio.sleep(PAUSE)  # time enough for the gateway to see something, if there were anything
     saw = stage.saw(mark, server)
@@ -65,11 +65,12 @@ async def silence(stage: Stage) -> Verdict:
     """Only ZooKeeper ends a session; then everything is put back."""
     server = "chat-2"
     mark = stage.log.tell("fault", "silenced", f"the network of {server} swallows every byte", server)
-    stage.servers[server].wire.silence()
+    stage.servers[server].proxy.silence()
     gone = await stage.log.first(mark, "gateway", "removed", server)
     text = f"the network of {server} is back; {gone.at - mark.at:.1f} s of silence have cost it its session"
     healed = stage.log.tell("fault", "healed", text, server)
-    stage.servers[server].wire.heal()
+    stage.servers[server].proxy.cut()  # what is connected by now has lost bytes
+    stage.servers[server].proxy.heal()
     back = await stage.log.first(healed, "gateway", "added", server)
     await stage.log.first(healed, server, "live")
     saw = stage.saw(mark, server)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
 import json
 import os
 import signal
@@ -14,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from aioregistry import Added, Change, RegistryError, Removed, Resynced, Updated, View
-
-from .wire import Wire
+from aioregistry import Added, Change, NoInstances, RegistryError, Removed, Resynced, Updated, View
+from aioregistry.balancing import Ring
+from aioregistry.testing import TcpProxy
 
 SERVICE = "chat"
 PATIENCE = 20.0  # seconds for what should take one; more than a loaded machine needs
@@ -101,12 +99,12 @@ class Log:
 
 
 class ChatServer:
-    """A chat server: the process of an `aioregistry register`, whose way to ZooKeeper leads over a wire of its own.
+    """A chat server: the process of an `aioregistry register`, whose way to ZooKeeper leads through a proxy of its own.
 
     Args:
         name: its id.
         port: where it says that it listens.
-        zookeeper: host and port of the ZooKeeper server behind the wire.
+        zookeeper: host and port of the ZooKeeper server behind the proxy.
         chroot: where in ZooKeeper the demo takes place.
         session_timeout: seconds.
         log: where it tells its statuses.
@@ -116,7 +114,7 @@ class ChatServer:
         self, name: str, port: int, *, zookeeper: tuple[str, int], chroot: str, session_timeout: float, log: Log
     ) -> None:
         self.name = name
-        self.wire = Wire(zookeeper)
+        self.proxy = TcpProxy(zookeeper)
         self._port = port
         self._chroot = chroot
         self._session_timeout = session_timeout
@@ -125,20 +123,19 @@ class ChatServer:
         self._listener: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        await self.wire.__aenter__()
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-        await self.wire.__aexit__()
+        self.proxy.close()
 
     async def start(self) -> Happening:
         """Start the process."""
         command = (
             *(sys.executable, "-m", "aioregistry", "register", SERVICE, "--id", self.name),
             *("--address", "127.0.0.1", "--port", str(self._port), "--payload", json.dumps({"room": self.name})),
-            *("--zookeeper", f"127.0.0.1:{self.wire.port}{self._chroot}"),
+            *("--zookeeper", f"{self.proxy.address}{self._chroot}"),
             *("--session-timeout", str(self._session_timeout)),
         )
         # Its standard error is how it speaks to us, and how it learns that we are gone however we went: its next line
@@ -190,6 +187,7 @@ class Gateway:
 
     def __init__(self, view: View[Any], users: Iterable[str], log: Log) -> None:
         self._view = view
+        self._balancer = view.balancer(Ring())
         self._log = log
         self.routes: dict[str, str | None] = dict.fromkeys(users)
 
@@ -218,27 +216,25 @@ class Gateway:
         self._log.tell("gateway", event, f"{text}; {_moves(moved)}" if moved else text, server)
 
     def _route(self) -> dict[str, str | None]:
-        """Send every user to the listed server of the greatest weight, and return who moved where.
+        """Send every user to the server that a ring of hashes gives it, and return who moved where.
 
-        That is rendezvous hashing: when a server goes, its users move and nobody else does.
+        When a server goes, its users move and nobody else does.
         """
-        servers = list(self._view.snapshot)
-        moved = {}
-        for user, present in self.routes.items():
-            wanted = max(servers, key=functools.partial(_weight, user), default=None)
-            if wanted != present:
-                moved[user] = wanted
+        moved = {user: wanted for user, present in self.routes.items() if (wanted := self._pick(user)) != present}
         self.routes |= moved
         return moved
+
+    def _pick(self, user: str) -> str | None:
+        try:
+            with self._balancer.pick(user) as pick:
+                return pick.id
+        except NoInstances:
+            return None
 
 
 def _environment() -> dict[str, str]:
     # What the command is given says it all: settings of the user's are for another ensemble, and change its lines.
     return {name: value for name, value in os.environ.items() if not name.startswith("AIOREGISTRY_")}
-
-
-def _weight(user: str, server: str) -> bytes:
-    return hashlib.blake2b(f"{user} {server}".encode()).digest()
 
 
 def _moves(moved: dict[str, str | None]) -> str:
