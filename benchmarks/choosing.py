@@ -77,26 +77,37 @@ def names(number: int) -> list[str]:
 
 
 class Consumer:
-    """A picker, and what its view makes of refusals: a suspect with two goes, where another answers in between."""
+    """A picker, and what its view makes of refusals, as its guard does."""
 
     def __init__(
         self, listed: Snapshot[Any], strategy: Strategy[Any] | str, draw: random.Random, **options: Any
     ) -> None:
         self.picker: Picker[Any] = Picker(listed, strategy, draw=draw.random, **options)
         self._refusals = Refusals()
+        self._suspects: set[str] = set()
 
     def lose(self, ids: Iterable[str]) -> None:
         """These become suspect, where calls have been reported before."""
         self.picker.report(self.picker.pick(None, 0.0), True, 0.0, 0.0)
-        for id in ids:
+        self._suspects = set(ids)
+        for id in sorted(self._suspects):
             self.picker.apply(Updated(entry(id, suspect=True), entry(id), 2), 0.0)
+
+    def confirm(self, id: str, now: float) -> None:
+        """*id* is listed again."""
+        self._suspects.discard(id)
+        self.picker.apply(Updated(entry(id), entry(id, suspect=True), 3), now)
 
     def report(self, member: Member[Any], good: bool, alive: bool, now: float) -> None:
         self.picker.report(member, good, now, now)
         if good:
             self._refusals.answered(member.id, now)
-        elif not alive and member.suspect and self._refusals.refused(member.id, now, now):
-            self.picker.apply(Removed(entry(member.id), 4), now)
+        elif not alive:
+            self._refusals.refused(member.id, now, now)
+            for id in self._refusals.condemn(self._suspects, now):
+                self._suspects.discard(id)
+                self._refusals.forget(id)
+                self.picker.apply(Removed(entry(id), 4), now)
 
 
 class Calls:
@@ -169,7 +180,7 @@ def comeback_of(draw: random.Random, with_rule: bool, strategy: Strategy[Any] | 
         calls.run(consumers, time - now, now)
         now = time
         for consumer in consumers if id else ():
-            consumer.picker.apply(Updated(entry(id), entry(id, suspect=True), 3), now)
+            consumer.confirm(id, now)
     return calls
 
 

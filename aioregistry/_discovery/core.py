@@ -149,9 +149,9 @@ class ViewCore(Generic[P]):
         return self._state.recalled
 
     @property
-    def overlaid(self) -> bool:
-        """Whether anything is shown beside what is listed, or otherwise: only then calls may change what is shown."""
-        return bool(self._state.overlay)
+    def heeds_answers(self) -> bool:
+        """Whether a good call can matter: some have refused connections, or are shown beside what is listed."""
+        return bool(self._state.overlay) or self._state.refusing > 0
 
     @property
     def suspects(self) -> dict[str, Entry[P]]:

@@ -1,19 +1,34 @@
-"""What calls say about suspects: when failures are enough to forget one. Pure.
+"""What calls say about instances: when failures are enough to forget one that ZooKeeper lists no more. Pure.
 
 ZooKeeper has lost sight of a suspect, and may be wrong. A failed call may be wrong too: a slow path times out, a pooled
-connection was stale, or it is the caller's own network that failed. So one report forgets nobody. A suspect is
-forgotten when it refused connections to two calls, the second of which began after the first had failed, while another
-instance answered: then nothing listens there, and the network between is well.
+connection was stale, or it is the caller's own network that failed. So one report forgets nobody. Two rules do:
+
+- An instance refused connections to two calls, the second of which began after the first had failed, while another
+  instance answered: then nothing listens there, and the network between is well.
+- Nobody answered for five seconds, and all that are in doubt refused connections meanwhile. A refusal is an answer of
+  the host's, so its network is well; what is left in doubt is what stands before all of them, a proxy of the caller's
+  own, say, and that is up again in less.
+
+Refusals count from before an instance was in doubt, too: who dies is found out by calls long before its session ends.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Final
 
-__all__ = ["Refusals", "is_refusal"]
+__all__ = ["REMEMBERED", "SILENCE", "Refusals", "is_refusal"]
+
+SILENCE: Final = 5.0
+"""Seconds for which nobody has answered: the first pause of an ejection, and longer than most restarts."""
+
+REMEMBERED: Final = 30.0
+"""Seconds that a refusal speaks against an instance that is not in doubt: a hold's usual length."""
+
+_MOST_REMEMBERED: Final = 10_000
+"""Instances: those of a service, and then those that were called when they were none any more."""
 
 _MOST_CAUSES: Final = 64
 """Errors that are looked at behind one: chains may be circular."""
@@ -39,27 +54,46 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class Refusals:
-    """The refusals of suspects that are not enough yet, and who answered last."""
+    """The refusals of instances that did not answer since, and who answered last."""
 
-    __slots__ = ("_answers", "_first")
+    __slots__ = ("_answers", "_certain", "_first", "_silent")
 
     def __init__(self) -> None:
         self._first: dict[str, float] = {}
+        self._certain: dict[str, float] = {}  # when the last refusal was that made its case certain
+        self._silent: dict[str, float] = {}  # the first refusal of each since anybody answered, the earliest first
         self._answers: dict[str, float] = {}  # the last two ids, each with when it answered last
+
+    def __len__(self) -> int:
+        return len(self._first)
 
     def answered(self, id: str, now: float) -> None:
         """A call to *id* was good."""
         self._first.pop(id, None)
+        self._certain.pop(id, None)
+        self._silent.clear()
         self._answers.pop(id, None)
         self._answers[id] = now
         if len(self._answers) > 2:
             del self._answers[next(iter(self._answers))]
 
-    def refused(self, id: str, since: float, now: float) -> bool:
-        """A call to the suspect *id* that began at *since* was refused; return whether that is enough."""
+    def refused(self, id: str, since: float, now: float) -> None:
+        """A call to *id* that began at *since* was refused."""
         first = self._first.setdefault(id, now)
-        return since >= first < now and any(other != id and moment >= first for other, moment in self._answers.items())
+        self._silent.setdefault(id, now)
+        if since >= first < now and any(other != id and moment >= first for other, moment in self._answers.items()):
+            self._certain[id] = now
+        if len(self._first) > _MOST_REMEMBERED:
+            self.forget(next(iter(self._first)))
+
+    def condemn(self, ids: Collection[str], now: float) -> set[str]:
+        """Return which of *ids*, all that are in doubt, are dead."""
+        since = next(iter(self._silent.values()), now)
+        if now - since >= SILENCE and all(id in self._silent for id in ids):
+            return set(ids)
+        return {id for id in self._certain.keys() & ids if now - self._certain[id] <= REMEMBERED}
 
     def forget(self, id: str) -> None:
-        """*id* is no suspect any more."""
-        self._first.pop(id, None)
+        """*id* is no suspect any more, or was registered anew."""
+        for each in (self._first, self._certain, self._silent):
+            each.pop(id, None)

@@ -32,7 +32,7 @@ had said that it would leave.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
@@ -228,6 +228,11 @@ class Suspects(Generic[P]):
         return id in self._held
 
     @property
+    def refusing(self) -> int:
+        """How many have refused a connection and not answered since."""
+        return len(self._refusals)
+
+    @property
     def entries(self) -> Mapping[str, Entry[P]]:
         """The suspects."""
         return {id: held.entry for id, held in self._held.items()}
@@ -241,7 +246,7 @@ class Suspects(Generic[P]):
     def concerned(self, changes: Iterable[Difference[P]], zxid: int) -> bool:
         """Return whether *changes* need :meth:`take`; they are shown as they are where not, as almost always."""
         before = self._zxid
-        if self._held or self._counted or zxid < before or zxid >> 32 != before >> 32:
+        if self._held or self._counted or self._refusals or zxid < before or zxid >> 32 != before >> 32:
             return True
         self._zxid = zxid
         for change in changes:  # noqa: SIM110 - on the way of every change: a generator costs three times as much
@@ -277,6 +282,7 @@ class Suspects(Generic[P]):
             id = change.id
             if not isinstance(change, Removed):
                 self._uncount(id)
+                self._refusals.forget(id)
                 lost.pop(id, None)
                 if id in self._held or isinstance(change, Added):
                     came.append(change.entry.instance)
@@ -345,7 +351,7 @@ class Suspects(Generic[P]):
 
     def _hold(
         self,
-        ids: Iterable[str],
+        ids: Collection[str],
         reason: str,
         shown: list[Difference[P]],
         lost: Mapping[str, int],
@@ -353,7 +359,10 @@ class Suspects(Generic[P]):
         at: Moment,
     ) -> list[Entry[P]]:
         held: list[Entry[P]] = []
+        dead = self._refusals.condemn(ids, at.now) if self._refusals else ()
         for id in ids:
+            if id in dead:
+                continue  # calls have told: it stays removed
             entry = self._counted[id]
             seconds = _at_least(self._guard.hold, entry, self._guard.longest)
             suspect = entry.with_suspicion(Suspicion(reason, at.wall, at.wall + seconds))
@@ -428,13 +437,15 @@ class Suspects(Generic[P]):
 
     def refused(self, id: str, zxid: int, *, since: float, now: float) -> Verdict[P]:
         """*id* refused the connection of a call that began at *since*; see :mod:`.evidence` for what follows."""
-        if id not in self._held or not self._refusals.refused(id, since, now):
+        self._refusals.refused(id, since, now)
+        if id not in self._held:
             return _NOTHING
-        return self._let_go([id], "failed", zxid)
+        dead = self._refusals.condemn(self._held.keys(), now)
+        return self._let_go([id for id in self._held if id in dead], "failed", zxid) if dead else _NOTHING
 
     def answered(self, id: str, now: float) -> None:
         """A call to *id* was good."""
-        if self._held:
+        if self._held or self._refusals:
             self._refusals.answered(id, now)
 
     def invalid(self, ids: Iterable[str], zxid: int) -> Verdict[P]:

@@ -149,10 +149,11 @@ class State(Generic[P]):
         misfits: the nodes whose payloads cannot be converted.
         overlay: what is shown beside *listed*, or otherwise than there, by id. Only the core changes it.
         recalled: what the file kept, while that is shown because nothing was read yet.
+        refusing: how many have refused a connection and not answered since.
         notices: what is to be told; stages append to it.
     """
 
-    __slots__ = ("at", "listed", "listing", "misfits", "notices", "overlay", "recalled")
+    __slots__ = ("at", "listed", "listing", "misfits", "notices", "overlay", "recalled", "refusing")
 
     def __init__(self, listing: Listing) -> None:
         self.at = Moment(0.0, 0.0)
@@ -161,6 +162,7 @@ class State(Generic[P]):
         self.misfits: dict[str, Invalid] = {}
         self.overlay: dict[str, Entry[P]] = {}
         self.recalled: Kept | None = None
+        self.refusing = 0
         self.notices: list[Notice] = []
 
     @property

@@ -83,8 +83,10 @@ class Suspecting(Stage[P]):
     def called(self, event: Called, changes: Differences[P]) -> Differences[P]:
         now = self.state.at.now
         if event.refused:
-            return self._noted(self._suspects.refused(event.id, self.state.as_of, since=event.since, now=now))
-        self._suspects.answered(event.id, now)
+            changes = self._noted(self._suspects.refused(event.id, self.state.as_of, since=event.since, now=now))
+        else:
+            self._suspects.answered(event.id, now)
+        self.state.refusing = self._suspects.refusing
         return changes
 
     def due(self, event: Due, changes: Differences[P]) -> Differences[P]:

@@ -165,8 +165,9 @@ class View(Handle, Generic[P]):
         """Report that a call to the instance *id* failed; return whether that dropped it.
 
         A suspect is dropped when it refused the connections of two calls, one after the other, while another instance
-        answered (as the picks of a balancer report): nothing listens there then. No other failure drops anybody, since
-        it may be the caller's own. The picks of a balancer report by themselves.
+        answered (as the picks of a balancer report): nothing listens there then. All are dropped when every suspect
+        refused and nobody answered for five seconds. No other failure drops anybody, since it may be the caller's own.
+        The picks of a balancer report by themselves.
 
         Args:
             id: of the instance that was called.
@@ -366,13 +367,13 @@ class View(Handle, Generic[P]):
 
     def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
         """A call to *id* that began at *since* ended with *error*; return whether that dropped the instance."""
-        if not self._shown.overlaid or not is_refusal(error):
+        if not is_refusal(error):
             return False
         return self._show_if_any(self._step(Called(id, True, since)))
 
     def note_answer(self, id: str) -> None:
         """A call to *id* was good."""
-        if self._shown.overlaid:
+        if self._shown.heeds_answers:
             self._show_if_any(self._step(Called(id, False, self._moment().now)))
 
     def end(self, error: RegistryError | None) -> None:

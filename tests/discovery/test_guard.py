@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from aioregistry import Added, Entry, Guard, InvalidArgument, Removed, ServiceInstance, Updated
+from aioregistry._discovery.evidence import REMEMBERED, SILENCE
 from aioregistry._discovery.guard import Moment, Suspects, Verdict
 from aioregistry._model import Difference, InstanceStatus
 from tests.support.checkers import OrderedConsumer, check_guarded
@@ -458,6 +459,42 @@ def test_a_suspect_that_refuses_twice_while_another_answers_is_dropped() -> None
     assert scene.released == [("n0", "failed")]
 
 
+def test_all_that_refuse_for_five_seconds_while_nobody_answers_are_dropped() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS)
+    for id in IDS[1:]:
+        assert refused(scene, id, since=scene.now) == ()
+    scene.now += SILENCE + 1
+    assert refused(scene, "n1", since=scene.now) == ()  # one was not asked
+    assert sorted(told(refused(scene, "n0", since=scene.now))) == [("Removed", id, True) for id in IDS]
+
+
+def test_an_answer_ends_the_silence() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.go(*IDS)
+    for id in IDS:
+        refused(scene, id, since=scene.now)
+    scene.suspects.answered("n3", scene.now)
+    scene.now += SILENCE + 1
+    refused(scene, "n3", since=scene.now)
+    assert scene.suspect == IDS
+
+
+def test_who_was_found_out_before_it_went_is_not_held() -> None:
+    scene = Scene(Guard(), IDS)
+    for id in IDS[:8]:
+        refused(scene, id, since=scene.now)
+    scene.now += 1
+    scene.suspects.answered("n9", scene.now)
+    for id in IDS[:7]:
+        refused(scene, id, since=scene.now)
+    scene.go(*IDS[:8])
+    assert scene.suspect == ["n7"]  # it refused once only
+    scene.come("n0")
+    scene.go("n0")
+    assert scene.suspect == ["n0", "n7"]  # registered anew, of which nothing is known
+
+
 @pytest.mark.parametrize(
     ("answers", "since"),
     [
@@ -553,7 +590,7 @@ class Guarding(RuleBasedStateMachine):
         self.held_for: dict[str, float] = {}
         self.holds: dict[str, float] = {}
         self.withdrawn: set[str] = set()
-        self.refused: dict[str, bool] = {}  # who answered and refused again: whether another has answered since
+        self.calls: list[tuple[str, str, float, float]] = []  # whom, how it went, from when, until when
 
     # ------------------------------------------------------------ what happens
 
@@ -587,27 +624,48 @@ class Guarding(RuleBasedStateMachine):
             assert self.held_for[id] + seconds >= self.holds[id]
         self.note_ends()
 
-    @rule(ids=some_ids, answers=st.sampled_from(["other", "other", IDS[0]]))
-    def refuse(self, ids: list[str], answers: str) -> None:
-        """Twice, with an answer of another instance in between: one that answered itself stays, and refused once."""
+    @rule(id=st.sampled_from(IDS[:3]), age=st.sampled_from([0.0, 1.0]), later=st.sampled_from([0.01, 0.01, 3.0]))
+    def refuse(self, id: str, age: float, later: float) -> None:
+        self.wait(later)
         scene = self.scene
         before = set(scene.suspects.entries)
-        enough = {id for id in ids if self.refused.get(id)}
-        for id in ids:
-            assert bool(refused(scene, id, since=scene.now)) == (id in enough)
-        scene.now += 0.01
-        scene.suspects.answered(answers, scene.now)
-        for id in before:
-            self.held_for[id] += 0.01 if scene.fresh else 0.0
-        scene.now += 0.01
-        for id in ids:
-            refused(scene, id, since=scene.now)
-        for id in before:
-            self.held_for[id] += 0.01 if scene.fresh else 0.0
-        stays = (before - enough) & {answers}
-        assert set(scene.suspects.entries) == before - set(ids) | stays
+        self.calls.append((id, "refused", scene.now - age, scene.now))
+        refused(scene, id, since=scene.now - age)
+        assert set(scene.suspects.entries) == before - (self.dead(before) if id in before else set())
         self.note_ends()
-        self.refused = dict.fromkeys(self.refused.keys() - {answers}, True) | dict.fromkeys(stays & set(ids), False)
+
+    @rule(id=st.sampled_from(["other", *IDS[:2]]))
+    def answer(self, id: str) -> None:
+        self.calls.append((id, "answered", self.scene.now, self.scene.now))
+        self.scene.suspects.answered(id, self.scene.now)
+
+    def dead(self, ids: set[str]) -> set[str]:
+        """Those of *ids*, all that are in doubt, against whom the calls speak for certain, by the diary alone."""
+        since_answer = [at for at, call in enumerate(self.calls) if call[1] == "answered"]
+        silent = self.calls[since_answer[-1] + 1 if since_answer else 0 :]
+        first: dict[str, float] = {}
+        for id, what, _, now in silent:
+            if what == "refused":
+                first.setdefault(id, now)
+            else:
+                first.pop(id, None)
+        if first and self.scene.now - min(first.values()) >= SILENCE and ids <= first.keys():
+            return set(ids)
+        return {id for id in ids if self.is_certain(id)}
+
+    def is_certain(self, id: str) -> bool:
+        first = answered = certain = -math.inf
+        for who, what, since, now in self.calls:
+            if who == id and what == "refused":
+                if first == -math.inf:
+                    first = now
+                elif since >= first and answered >= first:
+                    certain = now
+            elif who == id:
+                first = certain = -math.inf
+            elif what == "answered":
+                answered = now
+        return self.scene.now - certain <= REMEMBERED
 
     @precondition(lambda self: self.scene.fresh)
     @rule()
@@ -640,6 +698,7 @@ class Guarding(RuleBasedStateMachine):
         for id in ids:
             self.counted.pop(id, None)
             self.withdrawn.discard(id)
+            self.calls.append((id, "anew", self.scene.now, self.scene.now))
         self.note_ends()
 
     def gone(self, ids: list[str]) -> None:
@@ -653,7 +712,8 @@ class Guarding(RuleBasedStateMachine):
         scene.go(*ids)
         expected = set(before)
         if doubtful and self.too_many(known, max(self.hold(entries[id]) for id in doubtful)):
-            expected |= self.counted.keys()
+            doubted = self.counted.keys() - before
+            expected |= doubted - self.dead(doubted)
         assert set(scene.suspects.entries) == expected
         for id in expected - before:
             self.held_for[id] = 0.0
@@ -686,7 +746,7 @@ class Guarding(RuleBasedStateMachine):
 
     def note_ends(self) -> None:
         for id, why in self.scene.released:
-            self.refused.pop(id, None)
+            self.calls.append((id, "anew", self.scene.now, self.scene.now))
             if why != "came back":
                 self.counted.pop(id, None)
         self.scene.released.clear()

@@ -568,6 +568,23 @@ async def test_a_reported_failure_drops_nobody_by_itself(
             view.report_failed("n1", wrong)
 
 
+async def test_who_refused_calls_before_its_session_ended_is_not_held(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        balancer = view.balancer("round-robin")
+        for _ in range(3):
+            for _ in range(len(IDS)):
+                pick = balancer.pick()
+                if pick.id in IDS[:4]:
+                    pick.failed(ConnectionRefusedError())
+                else:
+                    pick.succeeded()
+            await asyncio.sleep(0.002)  # two moments, on whatever clock
+        await expire_all_while_away(service, session)
+        assert sorted(view.snapshot.suspects) == IDS[4:]
+
+
 async def test_the_first_to_come_back_shares_the_picks_with_suspects(
     found: Discovery, service: Service, session: DiscoverySession
 ) -> None:

@@ -26,18 +26,18 @@ def test_who_has_a_guard_reaches_what_zookeeper_lost_sight_of() -> None:
     assert guarded.reached >= MEASURED / TICK - 2
 
 
-def test_the_guard_keeps_a_service_for_its_hold_when_all_are_dead() -> None:
-    """With reports too: where nobody answers, refused connections may be the caller's own fault."""
+def test_the_guard_keeps_a_service_for_its_hold_when_all_are_dead_unless_calls_tell() -> None:
+    """Refusals of all for five seconds, without an answer, are enough: with reports it costs no more than no guard."""
     (without,), (guarded,), (reporting,) = measured(all_die, [0], instances=SMALL).values()
     assert without.reached == guarded.reached == reporting.reached == 0
     assert guarded.seconds_on_dead > without.seconds_on_dead + 25.0
-    assert reporting.seconds_on_dead <= guarded.seconds_on_dead
+    assert reporting.seconds_on_dead < without.seconds_on_dead + 6.0
 
 
 def test_reports_let_the_dead_go_while_others_answer() -> None:
     (without,), (guarded,), (reporting,) = measured(most_die, [0]).values()
     assert abs(guarded.seconds_on_dead - without.seconds_on_dead) < 3.0  # it hears nothing, so suspects come last
-    assert reporting.seconds_on_dead < without.seconds_on_dead + 5.0
+    assert reporting.seconds_on_dead < without.seconds_on_dead + 1.0
     assert reporting.nothing == 0
 
 
