@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._connect import connect
     from ._discovery import Changes, Guard, View
     from ._discovery.balancer import Balancer, Pick
     from ._errors import (
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         Updated,
     )
     from ._registration import Registration, Status
-    from ._registry import Registry, connect
+    from ._registry import Registry
     from ._session import Attempt, AttemptOutcome, SessionState
     from ._streams import Stream
     from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, Weighted
@@ -128,6 +129,7 @@ __version__ = "0.1.0"
 # long.
 _ROOMS = {
     "balancing": ("Ejection", "LeastOutstanding", "OwnZone", "Random", "Ring", "RoundRobin", "Sticky", "Weighted"),
+    "_connect": ("connect",),
     "_discovery": ("Changes", "Guard", "View"),
     "_discovery.balancer": ("Balancer", "Pick"),
     "_health": ("Check", "CheckState", "CheckStatus", "CommandCheck", "HttpCheck", "LoopLagCheck", "TcpCheck"),
@@ -146,7 +148,7 @@ _ROOMS = {
         "Updated",
     ),
     "_registration": ("Registration", "Status"),
-    "_registry": ("Registry", "connect"),
+    "_registry": ("Registry",),
     "_session": ("Attempt", "AttemptOutcome", "SessionState"),
     "_streams": ("Stream",),
 }

@@ -127,6 +127,11 @@ class Handle:
             self._closed_by = asyncio.get_running_loop().create_task(self._close_once(), name=f"close {self._title()}")
         await finished(self._closed_by)
 
+    def _discard(self) -> None:
+        """It will not be entered: nothing is to be warned of."""
+        if self._phase is _Phase.NEW:
+            self._phase = _Phase.CLOSED
+
     async def _close_once(self) -> None:
         try:
             await self._close()

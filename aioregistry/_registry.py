@@ -1,4 +1,4 @@
-"""The way in: :func:`connect` gives a :class:`Registry`, one session that registrations and views share."""
+"""The registry: one session that registrations and views share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ._handles import Handle, check_seconds, close_together, finished
 from ._health import Checks
 from ._model import ServiceInstance
 from ._paths import check_name, check_path, place_of
-from ._protocol import OPEN_ACL, Exists
+from ._protocol import Exists
 from ._registration import OnConflict, OnDisplaced, Registration, Withdrawals
 from ._runtime import Runtime, SystemRuntime
 from ._session import Session, parse_hosts
@@ -35,7 +35,7 @@ from ._streams import Stream
 if TYPE_CHECKING:
     from ._client import RegistryClient
 
-__all__ = ["Registry", "connect"]
+__all__ = ["DEFAULT_GUARD", "DEFAULT_MAX_REQUEST", "DEFAULT_SESSION_TIMEOUT", "Registry"]
 
 P = TypeVar("P")
 
@@ -64,84 +64,7 @@ class _Unset(enum.Enum):
 
 _UNSET: Final = _Unset.UNSET
 
-_GUARD: Final = Guard()
-
-
-def connect(
-    servers: str,
-    *,
-    session_timeout: float = DEFAULT_SESSION_TIMEOUT,
-    connect_timeout: float | None = None,
-    close_timeout: float | None = None,
-    wait: bool = True,
-    base_path: str = "/services",
-    create_chroot: bool = True,
-    auth: Sequence[tuple[str, str | bytes]] = (),
-    acl: Sequence[ACL] = OPEN_ACL,
-    tls: ssl.SSLContext | None = None,
-    allow_read_only: bool = False,
-    max_request: int = DEFAULT_MAX_REQUEST,
-    watches: Strategy = "auto",
-    guard: Guard | None = _GUARD,
-    on_event: Callable[[str, dict[str, object]], None] | None = None,
-    runtime: Runtime | None = None,
-) -> Registry:
-    """Return a registry on ZooKeeper, to be entered (``async with``) or awaited; nothing happens before.
-
-    Args:
-        servers: a connect string, ``host:port,host:port/chroot``; IPv6 addresses in brackets, port 2181 unless given.
-        session_timeout: seconds without contact after which the ensemble ends the session; it decides within its own
-            bounds (2 to 20 ticks unless configured).
-        connect_timeout: seconds that entering may take until a server has accepted the session; the session timeout
-            unless given.
-        close_timeout: seconds that leaving may take for withdrawing and closing; a third of the session timeout unless
-            given.
-        wait: False enters at once and connects when there is a server, however long that takes.
-        base_path: the path under which services are kept, below the chroot.
-        create_chroot: a registration makes a chroot that is not there; False refuses it instead, on entering and on
-            registering. Whoever only reads makes nothing: a missing chroot is told at WARNING, and is empty until
-            somebody makes it.
-        auth: credentials as pairs of scheme and secret, such as ``("digest", "user:password")``, given on every
-            connection.
-        acl: the ACL of every node that is created; everybody may do everything unless given.
-        tls: speak TLS with this context, which also decides about host names and certificates.
-        allow_read_only: accept a server that lost its quorum, for discovery, as long as there was no session before;
-            ``session.read_only`` tells.
-        max_request: the servers' jute.maxbuffer in bytes; a request beyond it is refused here, because a server closes
-            the connection of whoever sends one.
-        watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
-        guard: which removals views hold back unless they are told otherwise; None believes every removal at once.
-        on_event: called synchronously with a name and fields for every event worth a log line or a metric; it must not
-            block, and what it raises is logged.
-        runtime: clocks, randomness, names and sockets, for simulations.
-
-    Raises:
-        InvalidArgument: an argument is wrong; at once, naming it.
-
-    Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
-    :class:`ChrootMissing`. Cancelling it leaves nothing behind.
-    """
-    try:
-        return Registry(
-            servers,
-            session_timeout=session_timeout,
-            connect_timeout=connect_timeout,
-            close_timeout=close_timeout,
-            wait=wait,
-            base_path=base_path,
-            create_chroot=create_chroot,
-            auth=auth,
-            acl=acl,
-            tls=tls,
-            allow_read_only=allow_read_only,
-            max_request=max_request,
-            watches=watches,
-            guard=guard,
-            on_event=on_event,
-            runtime=runtime,
-        )
-    finally:
-        auth = ()  # frames of a traceback keep their variables
+DEFAULT_GUARD: Final = Guard()
 
 
 class Registry(Handle):

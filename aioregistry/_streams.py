@@ -83,6 +83,13 @@ class Stream(AsyncIterator[T]):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def take_ready(self, limit: int) -> list[T]:
+        """Return up to *limit* items that are there now, without waiting for any."""
+        ready: list[T] = []
+        while len(ready) < limit and self._ready():
+            ready.append(self._take())
+        return ready
+
     def _ready(self) -> bool:
         return bool(self._items)
 

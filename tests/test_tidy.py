@@ -113,6 +113,11 @@ ROOMS: dict[str, set[str]] = {
     "logs": set(),
     "client": {"*", "aiozk"},
     "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
+    # Above the registry: the same on a loop of its own, and a face for programs without one.
+    "options": {"*", "aiozk"},
+    "threads": {"*", "anyio"},
+    "connect": {"*", "aiozk"},
+    "blocking": {"*"},
     "": {"*"},
     "server": {"protocol", "errors", "reasons"},
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
@@ -165,7 +170,7 @@ INTEGRATIONS = [
 PUBLIC_MODULES = {
     PACKAGE,
     f"{PACKAGE}.__main__",
-    *(f"{PACKAGE}.{room}" for room in ("balancing", "integrations", "server", "testing")),
+    *(f"{PACKAGE}.{room}" for room in ("balancing", "blocking", "integrations", "server", "testing")),
     *INTEGRATIONS,
     f"{PACKAGE}.integrations.membership",
     f"{PACKAGE}.logs",
@@ -493,10 +498,11 @@ def everything() -> Sources:
 
 
 def entry_points() -> list[str]:
-    """Where others enter: `import aioregistry`, `python -m aioregistry`, an integration, pyproject.toml's scripts."""
+    """Where others enter: `import aioregistry` or a module of it, `python -m aioregistry`, a script."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     targets = [*project["scripts"].values(), *project["entry-points"]["pytest11"].values()]
-    return [PACKAGE, f"{PACKAGE}.__main__", *INTEGRATIONS, *(target.partition(":")[0] for target in targets)]
+    modules = (PACKAGE, f"{PACKAGE}.__main__", f"{PACKAGE}.blocking")
+    return [*modules, *INTEGRATIONS, *(target.partition(":")[0] for target in targets)]
 
 
 def test_imports_follow_the_table(package: Sources) -> None:

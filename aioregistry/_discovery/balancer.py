@@ -16,7 +16,7 @@ from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Difference, ServiceInstance, Snapshot
 from aioregistry._session import Session
 from aioregistry._streams import Stream
-from aioregistry.balancing import NOBODY, Ejection, Filter, Member, OfSuspects, Picker, Strategy, Subset
+from aioregistry.balancing import NOBODY, Ejection, Filter, Load, Member, OfSuspects, Picker, Strategy, Subset
 
 __all__ = ["Balancer", "Feed", "Pick"]
 
@@ -243,16 +243,20 @@ class Balancer(Generic[P]):
         if self._picker.in_panic != before:  # the first report of all
             self._tell_of_panic()
         if seconds is not None:
-            self._repeated.tell(
-                *("set aside", logging.INFO, "%s/%s failed and is set aside for %.1f s"),
-                *(self._feed.name, member.id, seconds),
-            )
-            self._session.emit("discovery.set_aside", service=self._feed.name, id=member.id, seconds=seconds)
+            self._tell_of_ejection(member.id, seconds)
         if good:
             self._wake()
             self._feed.note_answer(member.id)
         else:
             self._feed.note_failure(member.id, error, since)
+
+    def _tell_of_ejection(self, id: str, seconds: float) -> None:
+        text = "%s/%s failed and is set aside for %.1f s"
+        self._repeated.tell("set aside", logging.INFO, text, self._feed.name, id, seconds)
+        self._session.emit("discovery.set_aside", service=self._feed.name, id=id, seconds=seconds)
+
+    def _count(self, load: Load, calls: int) -> None:
+        load.calls += calls
 
     def __repr__(self) -> str:
         picker = getattr(self, "_picker", None)  # none where an argument was refused
@@ -320,11 +324,11 @@ class Pick(Generic[P]):
         if self._entered:
             raise UsageError(f"{self!r} is entered once: pick again for another call")
         self._entered = True
-        self._load.calls += 1
+        self._balancer._count(self._load, 1)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._load.calls -= 1
+        self._balancer._count(self._load, -1)
         if error is None:
             self.succeeded()
         elif isinstance(error, self._balancer._errors):

@@ -145,8 +145,12 @@ class SnapshotStreams(Generic[P]):
     def open(self, snapshot: Callable[[], Snapshot[P]]) -> Stream[Snapshot[P]]:
         """Return one more; *snapshot* returns what is shown now."""
         stream = SnapshotStream(snapshot)
-        self._source.attach(stream)
+        self.attach(stream)
         return stream
+
+    def attach(self, stream: Stream[Any]) -> None:
+        """Offer *stream* a None whenever there is another snapshot."""
+        self._source.attach(stream)
 
     def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
         """There is another snapshot."""

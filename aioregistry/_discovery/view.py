@@ -250,8 +250,16 @@ class View(Handle, Generic[P]):
             suspects=suspects,
             panic=panic,
         )
-        self._balancers.add(balancer)
+        self.add_balancer(balancer)
         return balancer
+
+    def add_balancer(self, balancer: Balancer[P]) -> None:
+        """Feed *balancer* from now on, for as long as somebody holds it: one that is picked from on another thread."""
+        self._balancers.add(balancer)
+
+    def attach(self, stream: Stream[Any]) -> None:
+        """Offer *stream* a None whenever there is another snapshot: to a face on another thread."""
+        self._snapshots.attach(stream)
 
     async def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
         """Return the first snapshot that *predicate* accepts, the present one included, fresh or not.

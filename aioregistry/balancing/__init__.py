@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._ejection import Ejection
-from ._members import Filter, Member, Weight
+from ._members import Filter, Load, Member, Weight
 from ._named import STRATEGIES, strategy_of
 from ._picker import OfSuspects, Picker, Subset
 from ._rings import Ring
@@ -18,6 +18,7 @@ __all__ = [
     "Ejection",
     "Filter",
     "LeastOutstanding",
+    "Load",
     "Member",
     "OfSuspects",
     "OwnZone",

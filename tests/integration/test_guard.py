@@ -53,7 +53,7 @@ class Crowd:
                 registry = await stack.enter_async_context(aioregistry.connect(self._servers, **self._options))
                 self.registries.append(registry)
                 self.registrations.append(await stack.enter_async_context(registry.register(instance(id))))
-            self.observer = await stack.enter_async_context(
+            self.observer: Registry = await stack.enter_async_context(
                 aioregistry.connect(self._seen_by, guard=self._guard, **self._options)
             )
             self.view = await stack.enter_async_context(self.observer.discover("chat"))

@@ -1,0 +1,114 @@
+"""The way in: :func:`connect` gives a registry, one session that registrations and views share."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Literal, Unpack, overload
+
+from aiozk.protocol.acl import ACL
+
+from ._discovery import Guard, Strategy
+from ._errors import InvalidArgument
+from ._options import ConnectOptions
+from ._protocol import OPEN_ACL
+from ._registry import DEFAULT_GUARD, DEFAULT_MAX_REQUEST, DEFAULT_SESSION_TIMEOUT, Registry
+from ._runtime import Runtime
+from ._threads import ThreadRegistry
+
+__all__ = ["connect"]
+
+
+@overload
+def connect(servers: str, *, thread: Literal[False] = False, **options: Unpack[ConnectOptions]) -> Registry: ...
+@overload
+def connect(
+    servers: str, *, thread: Literal[True], lag_check: bool = True, **options: Unpack[ConnectOptions]
+) -> ThreadRegistry: ...
+def connect(
+    servers: str,
+    *,
+    session_timeout: float = DEFAULT_SESSION_TIMEOUT,
+    connect_timeout: float | None = None,
+    close_timeout: float | None = None,
+    wait: bool = True,
+    base_path: str = "/services",
+    create_chroot: bool = True,
+    auth: Sequence[tuple[str, str | bytes]] = (),
+    acl: Sequence[ACL] = OPEN_ACL,
+    tls: ssl.SSLContext | None = None,
+    allow_read_only: bool = False,
+    max_request: int = DEFAULT_MAX_REQUEST,
+    watches: Strategy = "auto",
+    guard: Guard | None = DEFAULT_GUARD,
+    on_event: Callable[[str, dict[str, object]], None] | None = None,
+    runtime: Runtime | None = None,
+    thread: bool = False,
+    lag_check: bool = True,
+) -> Registry | ThreadRegistry:
+    """Return a registry on ZooKeeper, to be entered (``async with``) or awaited; nothing happens before.
+
+    Args:
+        servers: a connect string, ``host:port,host:port/chroot``; IPv6 addresses in brackets, port 2181 unless given.
+        session_timeout: seconds without contact after which the ensemble ends the session; it decides within its own
+            bounds (2 to 20 ticks unless configured).
+        connect_timeout: seconds that entering may take until a server has accepted the session; the session timeout
+            unless given.
+        close_timeout: seconds that leaving may take for withdrawing and closing; a third of the session timeout unless
+            given.
+        wait: False enters at once and connects when there is a server, however long that takes.
+        base_path: the path under which services are kept, below the chroot.
+        create_chroot: a registration makes a chroot that is not there; False refuses it instead, on entering and on
+            registering. Whoever only reads makes nothing: a missing chroot is told at WARNING, and is empty until
+            somebody makes it.
+        auth: credentials as pairs of scheme and secret, such as ``("digest", "user:password")``, given on every
+            connection.
+        acl: the ACL of every node that is created; everybody may do everything unless given.
+        tls: speak TLS with this context, which also decides about host names and certificates.
+        allow_read_only: accept a server that lost its quorum, for discovery, as long as there was no session before;
+            ``session.read_only`` tells.
+        max_request: the servers' jute.maxbuffer in bytes; a request beyond it is refused here, because a server closes
+            the connection of whoever sends one.
+        watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
+        guard: which removals views hold back unless they are told otherwise; None believes every removal at once.
+        on_event: called synchronously with a name and fields for every event worth a log line or a metric; it must not
+            block, and what it raises is logged.
+        runtime: clocks, randomness, names and sockets, for simulations.
+        thread: True runs all of it on an event loop in a daemon thread of its own, so that a program that blocks its
+            own loop loses neither session nor registrations; see docs/threads.md. *on_event* and checks are called on
+            that thread then.
+        lag_check: with *thread*, whether every registration has a :class:`LoopLagCheck` of the caller's loop, named
+            "loop": a program that stands still is published as failing after some 15 s, and as well when it goes on.
+
+    Raises:
+        InvalidArgument: an argument is wrong; at once, naming it.
+
+    Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
+    :class:`ChrootMissing`. Cancelling it leaves nothing behind.
+    """
+    if not isinstance(thread, bool):
+        raise InvalidArgument("thread", thread, "give True or False")
+    if not isinstance(lag_check, bool):
+        raise InvalidArgument("lag_check", lag_check, "give True or False")
+    try:
+        registry = Registry(
+            servers,
+            session_timeout=session_timeout,
+            connect_timeout=connect_timeout,
+            close_timeout=close_timeout,
+            wait=wait,
+            base_path=base_path,
+            create_chroot=create_chroot,
+            auth=auth,
+            acl=acl,
+            tls=tls,
+            allow_read_only=allow_read_only,
+            max_request=max_request,
+            watches=watches,
+            guard=guard,
+            on_event=on_event,
+            runtime=runtime,
+        )
+        return ThreadRegistry(registry, lag_check=lag_check) if thread else registry
+    finally:
+        auth = ()  # frames of a traceback keep their variables

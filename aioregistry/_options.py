@@ -1,0 +1,69 @@
+"""The keyword arguments of the registry's methods as types, for those that pass them on.
+
+What each means is documented where it is taken: :func:`aioregistry.connect`, :meth:`aioregistry.Registry.register` and
+:meth:`aioregistry.Registry.discover`; and :meth:`aioregistry.View.balancer`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Generic, TypedDict, TypeVar
+
+from aiozk.protocol.acl import ACL
+
+from ._discovery import Guard, KeptAt, Strategy
+from ._health import Checks
+from ._registration import OnConflict, OnDisplaced
+from ._runtime import Runtime
+from .balancing import Ejection, Filter, OfSuspects
+
+P = TypeVar("P")
+
+__all__ = ["BalancerOptions", "ConnectOptions", "DiscoverOptions", "RegisterOptions"]
+
+
+class ConnectOptions(TypedDict, total=False):
+    """Of :func:`aioregistry.connect`."""
+
+    session_timeout: float
+    connect_timeout: float | None
+    close_timeout: float | None
+    wait: bool
+    base_path: str
+    create_chroot: bool
+    auth: Sequence[tuple[str, str | bytes]]
+    acl: Sequence[ACL]
+    tls: ssl.SSLContext | None
+    allow_read_only: bool
+    max_request: int
+    watches: Strategy
+    guard: Guard | None
+    on_event: Callable[[str, dict[str, object]], None] | None
+    runtime: Runtime | None
+
+
+class RegisterOptions(TypedDict, total=False):
+    """Of :meth:`aioregistry.Registry.register`."""
+
+    wait: bool
+    on_conflict: OnConflict
+    on_displaced: OnDisplaced
+    close_timeout: float | None
+    checks: Checks | None
+
+
+class DiscoverOptions(TypedDict, total=False):
+    """Of :meth:`aioregistry.Registry.discover`, but for the payload's type."""
+
+    guard: Guard | None
+    keep: KeptAt | None
+
+
+class BalancerOptions(TypedDict, Generic[P], total=False):
+    """Of :meth:`aioregistry.View.balancer`, but for the strategy."""
+
+    where: Filter[P] | None
+    ejection: Ejection | None
+    suspects: OfSuspects
+    panic: float

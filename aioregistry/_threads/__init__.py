@@ -1,0 +1,26 @@
+"""Threads: the registry on an event loop of its own, and its face for callers on other loops and in plain threads."""
+
+from __future__ import annotations
+
+from .balancer import SharedBalancer, shared
+from .face import ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView
+from .facts import Newest, RegistrationFacts, SessionFacts, ViewFacts
+from .loop import LoopThread, within
+from .streams import BlockingStream
+
+__all__ = [
+    "BlockingStream",
+    "LoopThread",
+    "Newest",
+    "RegistrationFacts",
+    "SessionFacts",
+    "SharedBalancer",
+    "ThreadChanges",
+    "ThreadRegistration",
+    "ThreadRegistry",
+    "ThreadSession",
+    "ThreadView",
+    "ViewFacts",
+    "shared",
+    "within",
+]

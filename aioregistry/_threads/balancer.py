@@ -1,0 +1,145 @@
+"""A balancer that its view feeds on one thread, and that is picked from on others."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
+
+from aioregistry._discovery.balancer import Balancer, Pick
+from aioregistry._discovery.view import PANIC
+from aioregistry._errors import HandleClosed
+
+if TYPE_CHECKING:
+    from aioregistry._discovery import View
+    from aioregistry._errors import InvalidArgument
+    from aioregistry._model import Difference, Snapshot
+    from aioregistry._options import BalancerOptions
+    from aioregistry._session import Session
+    from aioregistry._streams import Stream
+    from aioregistry.balancing import Load, Member, Strategy
+
+    from .loop import LoopThread
+
+__all__ = ["CrossFeed", "SharedBalancer", "shared"]
+
+P = TypeVar("P")
+
+
+class CrossFeed(Generic[P]):
+    """What a balancer outside of the loop needs of its view on it."""
+
+    def __init__(self, thread: LoopThread, view: View[P], snapshots: Callable[[], Stream[Snapshot[P]]]) -> None:
+        self.name: str = view.name
+        self.snapshots: Callable[[], Stream[Snapshot[P]]] = snapshots
+        self._thread, self._view = thread, view
+
+    @property
+    def snapshot(self) -> Snapshot[P]:
+        """What is shown now; read on the loop."""
+        return self._view.snapshot
+
+    def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
+        """A call to *id* that began at *since* ended with *error*; what follows is done on the loop, later."""
+        with contextlib.suppress(HandleClosed):
+            self._thread.post(self._view.note_failure, id, error, since)
+        return False
+
+    def note_answer(self, id: str) -> None:
+        """A call to *id* was good."""
+        with contextlib.suppress(HandleClosed):
+            self._thread.post(self._view.note_answer, id)
+
+
+class SharedBalancer(Balancer[P]):
+    """A balancer for other threads than the one on which its view feeds it; made on that one.
+
+    What it picks from is guarded by a lock, which each side holds for as long as a pick or a change takes. Logs and
+    events are told on the loop.
+    """
+
+    def __init__(
+        self,
+        thread: LoopThread,
+        feed: CrossFeed[P],
+        session: Session,
+        strategy: Strategy[P] | str,
+        *,
+        check: Callable[[], None],
+        **options: Unpack[BalancerOptions[P]],
+    ) -> None:
+        self._thread = thread
+        self._lock = threading.RLock()  # an event's hook on the loop may ask it
+        super().__init__(feed, session, strategy, check=check, **options)
+
+    @property
+    def refused(self) -> Mapping[str, InvalidArgument]:
+        """The instances that are never picked because of what they publish, and why, by id."""
+        with self._lock:
+            return MappingProxyType(dict(super().refused))
+
+    @property
+    def set_aside(self) -> Mapping[str, float]:
+        """The instances that are set aside for having failed, and for how many seconds more, by id."""
+        with self._lock:
+            return super().set_aside
+
+    def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
+        """Return an instance, now. As :meth:`aioregistry.Balancer.pick`."""
+        with self._lock:
+            return super().pick(key, exclude=exclude)
+
+    def take(self, changes: Iterable[Difference[P]]) -> None:
+        """The view's news."""
+        with self._lock:
+            super().take(changes)
+
+    def _dismiss(self, member: Member[P], since: float) -> None:
+        with self._lock:
+            super()._dismiss(member, since)
+
+    def _report(self, member: Member[P], good: bool, since: float, error: BaseException | None) -> None:
+        with self._lock:
+            super()._report(member, good, since, error)
+
+    def _count(self, load: Load, calls: int) -> None:
+        with self._lock:
+            super()._count(load, calls)
+
+    def _tell_of_panic(self) -> None:
+        self._on_loop(super()._tell_of_panic)
+
+    def _tell_of_ejection(self, id: str, seconds: float) -> None:
+        self._on_loop(super()._tell_of_ejection, id, seconds)
+
+    def _on_loop(self, tell: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(HandleClosed):
+            self._thread.post(tell, *arguments)
+
+
+def shared(
+    thread: LoopThread,
+    view: View[P],
+    session: Session,
+    snapshots: Callable[[], Stream[Snapshot[P]]],
+    check: Callable[[], None],
+    strategy: Strategy[P] | str,
+    options: BalancerOptions[P],
+) -> SharedBalancer[P]:
+    """Return a balancer that *view* feeds; called on the loop.
+
+    Args:
+        thread: whose loop it is.
+        view: of the service.
+        session: of the registry.
+        snapshots: returns a stream of the view's for the loop that waits for an instance.
+        check: raises where the view cannot be used.
+        strategy: how to choose.
+        options: as :meth:`aioregistry.View.balancer` takes them.
+    """
+    every: BalancerOptions[P] = {"where": None, "ejection": None, "suspects": "last", "panic": PANIC, **options}
+    balancer = SharedBalancer(thread, CrossFeed(thread, view, snapshots), session, strategy, check=check, **every)
+    view.add_balancer(balancer)
+    return balancer

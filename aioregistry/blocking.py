@@ -1,0 +1,540 @@
+"""aioregistry without asyncio: for threads, in Django, Flask, Celery, scripts and notebooks.
+
+The registry runs on an event loop in a daemon thread, and what is here waits for it::
+
+    from aioregistry import ServiceInstance, blocking
+
+    with (
+        blocking.connect("127.0.0.1:2181") as registry,
+        registry.register(ServiceInstance("web", id="web-1", address="10.0.0.7", port=8000)),
+        registry.discover("chat") as chat,
+    ):
+        print(chat.pick().instance.address)
+
+A handle is opened by ``with``, by :meth:`open`, or by its first use. So a module may make its registry and its views
+when it is imported: each process of a prefork server opens its own at the first use. What was opened before a fork is
+of no use in the child, where every use raises :class:`~aioregistry.UsageError`.
+
+What is open when the interpreter ends is closed then. All may be used from any number of threads; a stream by one at a
+time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, overload
+
+from ._connect import connect as _connect
+from ._errors import HandleClosed, NoInstances, RequestTimeout, UsageError
+from ._handles import Handle, check_seconds
+from ._paths import check_name
+from ._registry import Registry as _Registry
+from ._threads import (
+    BlockingStream,
+    LoopThread,
+    Newest,
+    RegistrationFacts,
+    SessionFacts,
+    SharedBalancer,
+    ViewFacts,
+    shared,
+    within,
+)
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ._discovery import View as _View
+    from ._discovery.balancer import Pick
+    from ._errors import InvalidArgument
+    from ._model import Change, Invalidated, ServiceInstance, Snapshot
+    from ._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
+    from ._registration import Registration as _Registration
+    from ._registration import Status
+    from ._session import SessionState
+    from ._streams import Stream
+    from .balancing import Strategy
+
+__all__ = ["Balancer", "Changes", "Registration", "Registry", "Session", "View", "connect"]
+
+_NAP: Final = 1.0
+"""Seconds after which a thread that waits for an instance looks again: another thread's answer wakes nobody."""
+
+_SHORTEST_NAP: Final = 0.001
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+def connect(servers: str, **options: Unpack[ConnectOptions]) -> Registry:
+    """Return a registry on ZooKeeper, to be entered (``with``), or opened by its first use; nothing happens before.
+
+    Arguments and errors are those of :func:`aioregistry.connect`; a hook given as ``on_event`` is called on the
+    registry's thread.
+    """
+    return Registry(servers, **options)
+
+
+class _Blocking:
+    """What the handles here have in common: opened once in a process, by ``with`` or a first use, and closed once."""
+
+    _opened_in: int | None = None
+    _closed = False
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # between threads that use it first, and one that closes it
+
+    def open(self) -> Self:
+        """Open it, if it is not open yet; waits as entering it in asyncio does, and raises the same.
+
+        Raises:
+            HandleClosed: it was closed.
+            UsageError: it was opened before a fork, in the parent process.
+        """
+        with self._lock:
+            self._check()
+            if self._opened_in is None:
+                self._open()
+                self._opened_in = os.getpid()
+        return self
+
+    def close(self) -> None:
+        """Close it, bounded as in asyncio; may be called again. In a child process, what the parent opened stays."""
+        if self._opened_in not in (None, os.getpid()):
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._opened_in is None:
+                self._discard()
+            else:
+                self._close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _use(self) -> None:
+        """Open it, if this is its first use; raise unless it can be used."""
+        if self._opened_in != os.getpid() or self._closed:
+            self.open()
+
+    def _open_once(self) -> None:
+        """Open it, if this is its first use; what is closed may be asked for what it knows."""
+        if self._opened_in is None or self._opened_in != os.getpid():
+            self.open()
+
+    def _check(self) -> None:
+        if self._opened_in not in (None, os.getpid()):
+            raise UsageError(
+                f"{self._title()} was opened in process {self._opened_in}, before a fork: open it after the fork, "
+                "in each process"
+            )
+        if self._closed:
+            raise HandleClosed(f"{self._title()} is closed")
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+    def _discard(self) -> None:
+        """It will not be opened."""
+
+    def _title(self) -> str:
+        raise NotImplementedError
+
+    def _is_open(self) -> bool:
+        return self._opened_in == os.getpid() and not self._closed
+
+    def __del__(self) -> None:
+        if self._is_open():
+            warnings.warn(f"{self._title()} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+
+class Session(SessionFacts):
+    """The session of a blocking registry."""
+
+    def states(self, timeout: float | None = None) -> BlockingStream[SessionState]:
+        """Return an iterator over the states, the present one first.
+
+        Args:
+            timeout: seconds without a new one after which an iteration ends; None waits for as long as it takes.
+        """
+        return _stream(self._thread, self._remote.states, timeout)
+
+
+class Registry(_Blocking):
+    """A registry for threads; made by :func:`connect`.
+
+    Closing it withdraws every registration, ends every view and closes the session, within ``close_timeout``.
+    """
+
+    def __init__(self, servers: str, **options: Unpack[ConnectOptions]) -> None:
+        self._servers, self._options = servers, options
+        self._remote = _made(servers, options)
+        self._made_in = os.getpid()
+        self._opened: weakref.WeakSet[_Blocking] = weakref.WeakSet()
+        """What was opened on it, which its closing closes."""
+        self._registered: set[Registration[Any]] = set()
+        """What was registered stays so until it is closed, also where its handle was dropped."""
+        self._thread: LoopThread | None = None
+        super().__init__()
+
+    @property
+    def session(self) -> Session:
+        """The session, with ``state``, ``states()``, ``connected``, ``id`` and what else it tells."""
+        self._open_once()
+        assert self._thread is not None
+        return Session(self._thread, self._remote.session)
+
+    @property
+    def base_path(self) -> str:
+        """The path under which the services are, the chroot included."""
+        return self._remote.base_path
+
+    def register(self, instance: ServiceInstance[P], **options: Unpack[RegisterOptions]) -> Registration[P]:
+        """Return a registration of *instance*, which is listed from its opening until its closing.
+
+        Arguments and errors are those of :meth:`aioregistry.Registry.register`; the errors come when it is opened.
+        """
+        return Registration(self, instance, options)
+
+    @overload
+    def discover(self, name: str, *, payload_type: type[P], **options: Unpack[DiscoverOptions]) -> View[P]: ...
+    @overload
+    def discover(self, name: str, *, payload_type: Any = Any, **options: Unpack[DiscoverOptions]) -> View[Any]: ...
+    def discover(self, name: str, *, payload_type: Any = Any, **options: Unpack[DiscoverOptions]) -> View[Any]:
+        """Return a view of the service *name*, which is followed from its opening until its closing.
+
+        Arguments and errors are those of :meth:`aioregistry.Registry.discover`; the errors come when it is opened, but
+        for a wrong name.
+        """
+        return View(self, name, payload_type, options)
+
+    def services(self, timeout: float | None = None) -> list[str]:
+        """Return the names of all services, sorted.
+
+        Args:
+            timeout: seconds; None waits for a connection for as long as it takes.
+
+        Raises:
+            RequestTimeout: there was no answer in time.
+        """
+        return self._running().wait(within, timeout, "the names of the services", self._remote.services)
+
+    def watch_services(self, timeout: float | None = None) -> BlockingStream[tuple[str, ...]]:
+        """Return an iterator over the sorted names of all services: the present ones first, latest wins.
+
+        Args:
+            timeout: seconds without a new one after which an iteration ends; None waits for as long as it takes.
+        """
+        return _stream(self._running(), self._remote.watch_services, timeout)
+
+    def _running(self) -> LoopThread:
+        self._use()
+        assert self._thread is not None
+        return self._thread
+
+    def _open(self) -> None:
+        if self._made_in != os.getpid():
+            # Its random numbers are the parent's, and those of every other child.
+            self._remote._discard()
+            self._remote, self._made_in = _made(self._servers, self._options), os.getpid()
+        thread = LoopThread(f"aioregistry {self._remote.base_path}")
+        try:
+            thread.wait(_entered, self._remote)
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
+        # Before the interpreter stops its daemon threads.
+        atexit.register(_close_if_alive, weakref.ref(self))
+
+    def _close(self) -> None:
+        assert self._thread is not None
+        self._thread.wait(self._remote.aclose)
+        for handle in list(self._opened):
+            handle.close()  # what is behind it is closed
+        self._thread.stop()
+        self._thread.join()
+
+    def _discard(self) -> None:
+        self._remote._discard()
+
+    def _title(self) -> str:
+        return f"Registry {self._servers}"
+
+    def __repr__(self) -> str:
+        return f"<blocking {self._remote!r}>"
+
+
+class Registration(RegistrationFacts[P], _Blocking):
+    """An instance, kept listed from opening until closing."""
+
+    def __init__(self, registry: Registry, instance: ServiceInstance[P], options: RegisterOptions) -> None:
+        self._registry, self._instance, self._options = registry, instance, options
+        super().__init__()
+
+    def statuses(self, timeout: float | None = None) -> BlockingStream[Status]:
+        """Return an iterator over the statuses, the present one first.
+
+        Args:
+            timeout: seconds without a new one after which an iteration ends; None waits for as long as it takes.
+        """
+        self._use()
+        return _stream(self._thread, self._remote.statuses, timeout)
+
+    def wait_live(self, timeout: float | None = None) -> None:
+        """Wait until the status is LIVE. As :meth:`aioregistry.Registration.wait_live`."""
+        self._use()
+        self._thread.wait(self._remote.wait_live, timeout)
+
+    def update(self, *, timeout: float | None = None, **fields: Any) -> None:
+        """Replace the fields given, and wait until that is listed. As :meth:`aioregistry.Registration.update`.
+
+        Raises:
+            RequestTimeout: it was not listed within *timeout* seconds; it will be.
+        """
+        self._use()
+        self._thread.wait(within, timeout, f"the update of {self.path}", lambda: self._remote.update(**fields))
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Publish that the instance is to be given no new work, for good. As :meth:`aioregistry.Registration.drain`.
+
+        Raises:
+            RequestTimeout: it was not listed so within *timeout* seconds; it will be.
+        """
+        self._use()
+        self._thread.wait(within, timeout, f"draining {self.path}", self._remote.drain)
+
+    def _ask(self, of: Callable[[_Registration[P]], T]) -> T:
+        self._open_once()
+        return self._thread.call(of, self._remote)
+
+    def _open(self) -> None:
+        self._thread = self._registry._running()
+        self._remote = self._thread.call(lambda: self._registry._remote.register(self._instance, **self._options))
+        self._thread.wait(_entered, self._remote)
+        self._registry._opened.add(self)
+        self._registry._registered.add(self)
+
+    def _close(self) -> None:
+        self._registry._registered.discard(self)
+        self._thread.wait(self._remote.aclose)
+
+    def _title(self) -> str:
+        return f"Registration {self._instance.name}/{self._instance.id}"
+
+    def __repr__(self) -> str:
+        return f"<{self._title()}, not opened>" if self._opened_in is None else self._ask(repr)
+
+
+class View(ViewFacts[P], _Blocking):
+    """Who is there: one service, followed from opening until closing."""
+
+    def __init__(self, registry: Registry, name: str, payload_type: Any, options: DiscoverOptions) -> None:
+        self.name: str = check_name("name", name)
+        self._registry, self._payload_type, self._options = registry, payload_type, options
+        self._own: Balancer[P] | None = None
+        super().__init__()
+
+    def snapshots(self, timeout: float | None = None) -> BlockingStream[Snapshot[P]]:
+        """Return an iterator over snapshots: the present one first, latest wins. As :meth:`aioregistry.View.snapshots`.
+
+        Args:
+            timeout: seconds without a new one after which an iteration ends; None waits for as long as it takes.
+        """
+        self._use()
+        return _stream(self._thread, self._remote.snapshots, timeout)
+
+    @overload
+    def changes(self, timeout: float | None = None) -> Changes[Change[P]]: ...
+    @overload
+    def changes(self, timeout: float | None = None, *, invalid: bool) -> Changes[Change[P] | Invalidated]: ...
+    def changes(self, timeout: float | None = None, *, invalid: bool = False) -> Any:
+        """Return an iterator over the changes after its ``start``, a snapshot. As :meth:`aioregistry.View.changes`.
+
+        Args:
+            timeout: seconds without a change after which an iteration ends; None waits for as long as it takes.
+            invalid: whether an :class:`~aioregistry.Invalidated` comes for each node that shows no instance any more.
+        """
+        self._use()
+        return Changes(self._thread, self._thread.call(lambda: self._remote.changes(invalid=invalid)), timeout)
+
+    def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
+        """Return the first snapshot that *predicate*, which is called in this thread, accepts.
+
+        Args:
+            predicate: called with the present snapshot, and with those after changes.
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            RequestTimeout: no snapshot was accepted in time.
+            HandleClosed: the view was closed meanwhile.
+        """
+        self._use()
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        with self.snapshots() as snapshots:
+            while True:
+                left = None if until is None else until - time.monotonic()
+                try:
+                    if left is not None and left <= 0:
+                        raise RequestTimeout
+                    snapshot = snapshots.next(left)
+                except RequestTimeout:
+                    raise RequestTimeout(f"no snapshot of {self.name!r} was accepted in timeout={timeout} s") from None
+                except StopIteration:
+                    raise HandleClosed(f"{self._title()} was closed") from None
+                if predicate(snapshot):
+                    return snapshot
+
+    def balancer(
+        self, strategy: Strategy[P] | str = "round-robin", **options: Unpack[BalancerOptions[P]]
+    ) -> Balancer[P]:
+        """Return what picks among the instances of this view, for any number of threads.
+
+        Arguments and errors are those of :meth:`aioregistry.View.balancer`. Filters and strategies see each instance on
+        the registry's thread, and must not block it.
+        """
+        self._use()
+        return Balancer(self, strategy, options)
+
+    def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
+        """Return an instance, now: of a round robin that is this view's own. As :meth:`Balancer.pick`."""
+        self._use()
+        with self._lock:
+            if self._own is None:
+                self._own = self.balancer()
+        return self._own.pick(key, exclude=exclude)
+
+    def sync(self, timeout: float | None = None) -> Snapshot[P]:
+        """Return a snapshot as new as the quorum was when this was called. As :meth:`aioregistry.View.sync`."""
+        self._use()
+        return self._thread.wait(self._remote.sync, timeout)
+
+    def _ask(self, of: Callable[[_View[P]], T]) -> T:
+        self._use()
+        return self._thread.call(of, self._remote)
+
+    def _kept(self) -> Newest[P]:
+        self._use()
+        return self._newest
+
+    def _open(self) -> None:
+        thread, registry = self._registry._running(), self._registry._remote
+        self._thread = thread
+        self._remote = thread.call(
+            lambda: registry.discover(self.name, payload_type=self._payload_type, **self._options)
+        )
+        thread.wait(_entered, self._remote)
+        self._newest = thread.call(Newest.of, self._remote)
+        self._registry._opened.add(self)
+
+    def _close(self) -> None:
+        self._thread.wait(self._remote.aclose)
+
+    def _title(self) -> str:
+        return f"View of {self.name!r}"
+
+    def __repr__(self) -> str:
+        return f"<{self._title()}, not opened>" if self._opened_in is None else self._thread.call(repr, self._remote)
+
+
+class Balancer(Generic[P]):
+    """Chooses among the instances of a view, which feeds it; for any number of threads. It ends with its view."""
+
+    def __init__(self, view: View[P], strategy: Strategy[P] | str, options: BalancerOptions[P]) -> None:
+        self._view = view
+        thread, remote, session = view._thread, view._remote, view._registry._remote.session
+        self._shared: SharedBalancer[P] = thread.call(
+            lambda: shared(thread, remote, session, remote.snapshots, view._use, strategy, options)
+        )
+
+    @property
+    def refused(self) -> Mapping[str, InvalidArgument]:
+        """The instances that are never picked because of what they publish, and why, by id."""
+        return self._shared.refused
+
+    @property
+    def set_aside(self) -> Mapping[str, float]:
+        """The instances that are set aside for having failed, and for how many seconds more, by id."""
+        return self._shared.set_aside
+
+    @property
+    def in_panic(self) -> bool:
+        """Whether suspects are picked like all others now, because too few instances are confirmed."""
+        return self._shared.in_panic
+
+    def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
+        """Return an instance, now; use it as a ``with`` block around the call. As :meth:`aioregistry.Balancer.pick`."""
+        return self._shared.pick(key, exclude=exclude)
+
+    def pick_when_available(self, timeout: float | None = None, *, key: str | bytes | None = None) -> Pick[P]:
+        """Return an instance as soon as there is one to pick, at once if there is.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes.
+            key: as :meth:`pick` takes it.
+
+        Raises:
+            RequestTimeout: there was none in time; its ``__cause__`` is the :class:`NoInstances` that says why.
+            HandleClosed: the view was closed meanwhile.
+        """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        with self._view.snapshots() as snapshots:
+            while True:
+                try:
+                    return self.pick(key)
+                except NoInstances as error:
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise RequestTimeout(f"nothing to pick within timeout={timeout} s: {error}") from error
+                    back = error.returns_in
+                with contextlib.suppress(RequestTimeout, StopIteration):  # a closed view refuses the next pick
+                    snapshots.next(min(left, _NAP if back is None else max(back, _SHORTEST_NAP), _NAP))
+
+    def __repr__(self) -> str:
+        return repr(self._shared)
+
+
+class Changes(BlockingStream[T]):
+    """The changes of a view after ``start``, for a thread."""
+
+    def __init__(self, thread: LoopThread, remote: Any, timeout: float | None) -> None:
+        super().__init__(thread, remote, timeout)
+        self.start: Snapshot[Any] = remote.start
+
+
+def _made(servers: str, options: ConnectOptions) -> _Registry:
+    return _connect(servers, **options)
+
+
+def _stream(thread: LoopThread, make: Callable[[], Stream[T]], timeout: float | None) -> BlockingStream[T]:
+    return BlockingStream(thread, thread.call(make), timeout)
+
+
+async def _entered(handle: Handle) -> None:
+    _ = await handle
+
+
+def _close_if_alive(registry: weakref.ref[Registry]) -> None:
+    alive = registry()
+    if alive is not None:
+        alive.close()

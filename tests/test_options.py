@@ -1,0 +1,29 @@
+"""The types of options are those of the functions that take them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aioregistry import Registry, View, connect
+from aioregistry._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "function", "besides"),
+    [
+        (ConnectOptions, connect, {"thread", "lag_check"}),
+        (RegisterOptions, Registry.register, set()),
+        (DiscoverOptions, Registry.discover, {"payload_type"}),
+        (BalancerOptions, View.balancer, set()),
+    ],
+)
+def test_every_keyword_argument_is_an_option(
+    options: type[Any], function: Callable[..., object], besides: set[str]
+) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    keywords = {each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert set(options.__annotations__) == keywords - besides

@@ -1,0 +1,241 @@
+"""The registry for programs without asyncio."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from aioregistry import (
+    Added,
+    HandleClosed,
+    InvalidArgument,
+    NoInstances,
+    Removed,
+    RequestTimeout,
+    ServiceInstance,
+    SessionState,
+    Status,
+    UsageError,
+    blocking,
+)
+from tests.support.zookeeper import ZooKeeperServer
+
+DEADLINE = 30.0
+T = 2.0
+
+
+def instance_of(id: str = "a", payload: object = None) -> ServiceInstance[object]:
+    return ServiceInstance("chat", id=id, address="10.0.0.7", port=7000, payload=payload)
+
+
+@pytest.fixture
+def servers(zookeeper: ZooKeeperServer, request: pytest.FixtureRequest) -> str:
+    return f"{zookeeper.address}/blocking-{os.getpid()}-{abs(hash(request.node.name))}"
+
+
+@pytest.fixture
+def registry(servers: str) -> Iterator[blocking.Registry]:
+    with blocking.connect(servers, session_timeout=T) as registry:
+        yield registry
+
+
+def test_it_registers_discovers_and_withdraws(registry: blocking.Registry) -> None:
+    with registry.discover("chat") as chat:
+        changes = chat.changes(timeout=DEADLINE)
+        assert changes.start.entries == {}
+        with registry.register(instance_of(payload=1)) as registration:
+            assert registration.status is Status.LIVE
+            assert isinstance(next(changes), Added)
+            assert chat.wait_for(lambda snapshot: "a" in snapshot, DEADLINE)["a"].payload == 1
+            registration.update(payload=2, timeout=DEADLINE)
+            assert chat.sync(DEADLINE)["a"].payload == 2
+            assert registry.services(DEADLINE) == ["chat"]
+            assert registry.session.state is SessionState.CONNECTED
+        assert registration.withdrawn
+        assert isinstance(next(change for change in changes if isinstance(change, Removed)), Removed)
+        with pytest.raises(RequestTimeout):
+            chat.wait_for(lambda snapshot: "a" in snapshot, 0.01)
+        changes.close()
+
+
+def test_a_handle_is_opened_by_its_first_use(servers: str) -> None:
+    registry = blocking.connect(servers, session_timeout=T)
+    chat = registry.discover("chat")
+    assert threading.active_count() == 1 or "aioregistry" not in {each.name for each in threading.enumerate()}
+    assert chat.snapshot.entries == {}
+    registry.close()
+    with pytest.raises(HandleClosed):
+        _ = chat.snapshot
+    with pytest.raises(HandleClosed):
+        registry.services()
+
+
+def test_what_was_never_opened_leaves_nothing(servers: str) -> None:
+    registry = blocking.connect(servers)
+    registry.register(instance_of())
+    registry.close()
+    del registry
+    gc.collect()
+
+
+def test_a_wrong_argument_is_told_at_once(servers: str, registry: blocking.Registry) -> None:
+    with pytest.raises(InvalidArgument, match="session_timeout"):
+        blocking.connect(servers, session_timeout=-1)
+    with pytest.raises(InvalidArgument, match="name"):
+        registry.discover("a//b")
+    with pytest.raises(InvalidArgument, match="timeout"):
+        registry.services(timeout=-1)
+    with pytest.raises(InvalidArgument, match="port"):
+        registry.register(ServiceInstance("chat", id="a", address="10.0.0.7", port=0)).open()
+
+
+def test_many_threads_share_it(registry: blocking.Registry) -> None:
+    told: list[object] = []
+
+    def use(number: int) -> None:
+        try:
+            with registry.register(instance_of(f"i{number}")) as registration:
+                told.append(registration.status)
+                told.append(len(registry.services(DEADLINE)))
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion
+            told.append(error)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert sorted(map(str, told)) == sorted([*["Status.LIVE"] * 8, *["1"] * 8])
+
+
+def test_many_threads_pick_while_instances_come_and_go(registry: blocking.Registry) -> None:
+    with registry.discover("chat") as chat, registry.register(instance_of("stays")):
+        balancer = chat.balancer("least-outstanding")
+        told: list[BaseException] = []
+        stop = threading.Event()
+
+        def pick() -> None:
+            try:
+                while not stop.is_set():
+                    with balancer.pick() as picked:
+                        assert picked.id
+            except BaseException as error:  # noqa: BLE001 - shown by the assertion
+                told.append(error)
+
+        threads = [threading.Thread(target=pick) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(20):
+            with registry.register(instance_of(f"i{number}")):
+                pass
+        stop.set()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert told == []
+        chat.sync(DEADLINE)
+        with balancer.pick() as picked:  # nothing is counted as outstanding any more
+            assert picked.id == "stays"
+
+
+def test_a_pick_waits_for_an_instance(registry: blocking.Registry) -> None:
+    with registry.discover("chat") as chat:
+        with pytest.raises(NoInstances):
+            chat.pick()
+        with pytest.raises(RequestTimeout) as told:
+            chat.balancer().pick_when_available(0.01)
+        assert isinstance(told.value.__cause__, NoInstances)
+        got: list[str] = []
+        waiting = threading.Thread(target=lambda: got.append(chat.balancer().pick_when_available(DEADLINE).id))
+        waiting.start()
+        with registry.register(instance_of("a")):
+            waiting.join(DEADLINE)
+        assert got == ["a"]
+
+
+def test_what_was_registered_stays_so_without_its_handle(registry: blocking.Registry) -> None:
+    registry.register(instance_of()).open()
+    gc.collect()
+    with registry.discover("chat") as chat:
+        assert set(chat.snapshot.entries) == {"a"}
+
+
+def test_a_fork_is_told_in_the_child_and_harms_nothing_in_the_parent(registry: blocking.Registry) -> None:
+    with registry.register(instance_of()) as registration, registry.discover("chat") as chat:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            told = []
+            for use in (lambda: chat.snapshot, registry.services, registration.open, lambda: registration.status):
+                try:
+                    use()
+                except UsageError:
+                    told.append("refused")
+                except BaseException as error:  # noqa: BLE001 - shown by the assertion
+                    told.append(repr(error))
+            registry.close()
+            os.write(writing, ",".join(told).encode())
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as answer:
+            assert answer.read() == "refused,refused,refused,refused"
+        os.waitpid(child, 0)
+        assert registration.status is Status.LIVE
+        assert set(chat.sync(DEADLINE).entries) == {"a"}
+
+
+PREFORK = """
+import os, sys
+from aioregistry import ServiceInstance, blocking
+
+registry = blocking.connect(sys.argv[1], session_timeout=4)
+chat = registry.discover("chat")
+for number in range(3):
+    if os.fork() == 0:
+        me = registry.register(ServiceInstance("chat", id=f"worker-{number}", address="10.0.0.7", port=7000 + number))
+        changes = chat.changes()
+        me.open()
+        seen = set(changes.start.entries)
+        while len(seen) < 3:
+            change = changes.next(60)
+            seen |= {each.id for each in getattr(change, "changes", (change,))}
+        sys.exit(0)
+for _ in range(3):
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+assert registry.discover("chat").sync(30).entries == {}, "each has withdrawn at its exit"
+"""
+
+BLOCKED = """
+import sys
+from aioregistry import blocking
+
+with blocking.connect(sys.argv[1], session_timeout=4) as registry, registry.discover("chat") as chat:
+    try:
+        print("waits", flush=True)
+        chat.wait_for(lambda snapshot: False)
+    except KeyboardInterrupt:
+        print("interrupted", registry.session.state.name, flush=True)
+"""
+
+
+def test_prefork_children_open_their_own_and_the_exit_closes_it(servers: str) -> None:
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(PREFORK), servers], timeout=90, check=False)
+    assert done.returncode == 0
+
+
+def test_ctrl_c_ends_a_wait(servers: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(BLOCKED), servers], stdout=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "waits\n"
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.stdout.read() == "interrupted CONNECTED\n"
+        assert waiting.wait(DEADLINE) == 0

@@ -1,0 +1,227 @@
+"""The registry on a thread of its own, for a program on asyncio whose loop may be blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from aioregistry import (
+    Added,
+    Ejection,
+    HandleClosed,
+    InvalidArgument,
+    LoopLagCheck,
+    NoInstances,
+    Removed,
+    RequestTimeout,
+    ServiceInstance,
+    SessionState,
+    Status,
+    Updated,
+    UsageError,
+    blocking,
+    connect,
+)
+from aioregistry._threads import ThreadRegistry
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer
+
+DEADLINE = 30.0
+T = 2.0
+
+
+def instance_of(id: str = "a", payload: object = None) -> ServiceInstance[object]:
+    return ServiceInstance("chat", id=id, address="10.0.0.7", port=7000, payload=payload)
+
+
+@pytest.fixture
+async def registry(zookeeper: ZooKeeperServer, chroot: str) -> AsyncIterator[ThreadRegistry]:
+    async with connect(zookeeper.address + chroot, session_timeout=T, thread=True) as registry:
+        yield registry
+
+
+async def test_a_caller_that_blocks_for_three_session_timeouts_stays_live(
+    registry: ThreadRegistry, judge: Judge, chroot: str
+) -> None:
+    async with registry.register(instance_of()) as registration:
+        session, node = registry.session.id, await judge.node(f"{chroot}/services/chat/a")
+        time.sleep(3 * T)
+        assert (registration.status, registry.session.state) == (Status.LIVE, SessionState.CONNECTED)
+        assert registry.session.id == session
+        assert await judge.node(f"{chroot}/services/chat/a") == node
+
+
+async def test_a_caller_that_stands_still_is_published_as_failing(
+    zookeeper: ZooKeeperServer, chroot: str, judge: Judge
+) -> None:
+    node = f"{chroot}/services/chat/a"
+    checks = {"loop": LoopLagCheck(asyncio.get_running_loop(), interval=0.1, timeout=0.1, fall=1, initial="passing")}
+    async with connect(zookeeper.address + chroot, session_timeout=T, thread=True) as registry:
+        async with registry.register(instance_of(), checks=checks):
+            assert await enabled(judge, node)
+            async with blocking_watcher(zookeeper.address + chroot) as seen:
+                time.sleep(1.0)
+            assert (False, "failing") in seen
+            async with asyncio.timeout(DEADLINE):
+                while not await enabled(judge, node):
+                    await asyncio.sleep(0.01)
+        assert await judge.node(node) is None
+
+
+async def enabled(judge: Judge, path: str) -> bool:
+    node = await judge.node(path)
+    assert node is not None
+    return bool(json.loads(node.data).get("enabled", True))
+
+
+@asynccontextmanager
+async def blocking_watcher(servers: str) -> AsyncIterator[list[tuple[bool, str | None]]]:
+    """What another thread sees of the instance meanwhile."""
+    seen: list[tuple[bool, str | None]] = []
+    with blocking.connect(servers, session_timeout=T) as registry, registry.discover("chat") as chat:
+        changes = chat.changes()
+        yield seen
+        chat.sync(DEADLINE)
+        with changes:
+            while not any(not up for up, _ in seen):
+                instance = getattr(changes.next(DEADLINE), "instance")  # noqa: B009 - of an Updated
+                seen.append((instance.enabled, instance.status))
+
+
+@pytest.mark.parametrize("lag_check", [True, False])
+async def test_every_registration_has_a_check_of_the_caller_s_loop_unless_it_is_not_wanted(
+    zookeeper: ZooKeeperServer, chroot: str, lag_check: bool
+) -> None:
+    async with (
+        connect(zookeeper.address + chroot, session_timeout=T, thread=True, lag_check=lag_check) as registry,
+        registry.register(instance_of()) as registration,
+    ):
+        assert set(registration.checks) == ({"loop"} if lag_check else set())
+
+
+async def test_the_face_is_that_of_a_registry(registry: ThreadRegistry) -> None:
+    async with registry.discover("chat") as chat, registry.register(instance_of(payload=1)) as registration:
+        snapshot = await chat.wait_for(lambda snapshot: "a" in snapshot, DEADLINE)
+        assert chat.snapshot is snapshot or chat.snapshot == snapshot
+        assert chat.fresh
+        assert await registry.services() == ["chat"]
+        await registration.wait_live(DEADLINE)
+        changes = chat.changes()
+        assert changes.start["a"].payload == 1
+        await registration.update(payload=2)
+        assert (await chat.sync(DEADLINE))["a"].payload == 2
+        assert isinstance(await anext(changes), Updated)
+        await registration.aclose()
+        assert registration.withdrawn
+        assert registration.status is Status.CLOSED
+        assert await registration.wait_closed() is None
+        assert isinstance(await anext(changes), Removed)
+    with pytest.raises(HandleClosed):
+        _ = chat.snapshot
+    assert registry.session.state is SessionState.CONNECTED
+
+
+async def test_what_a_stream_has_told_is_in_the_snapshot(registry: ThreadRegistry) -> None:
+    async with registry.discover("chat") as chat:
+        changes = chat.changes()
+        for number in range(20):
+            async with registry.register(instance_of(f"i{number}")):
+                change = await anext(changes)
+                assert isinstance(change, Added)
+                assert change.id in chat.snapshot
+            change = await anext(changes)
+            assert isinstance(change, Removed)
+            assert change.id not in chat.snapshot
+
+
+async def test_mistakes_are_told_at_once_and_on_the_caller_s_side(
+    registry: ThreadRegistry, zookeeper: ZooKeeperServer
+) -> None:
+    with pytest.raises(InvalidArgument, match="port"):
+        _ = registry.register(ServiceInstance("chat", id="a", address="10.0.0.7", port=0))
+    with pytest.raises(InvalidArgument, match="name"):
+        _ = registry.discover("a//b")
+    with pytest.raises(InvalidArgument, match="session_timeout"):
+        _ = connect(zookeeper.address, session_timeout=0, thread=True)
+    with pytest.raises(InvalidArgument, match="thread"):
+        _ = connect(zookeeper.address, thread=1)  # type: ignore[call-overload]
+    unopened = registry.discover("chat")
+    with pytest.raises(UsageError):
+        _ = unopened.snapshot
+    await unopened.aclose()
+
+
+async def test_a_deadline_is_a_deadline_there_too(registry: ThreadRegistry) -> None:
+    async with registry.discover("chat") as chat:
+        with pytest.raises(RequestTimeout):
+            await chat.wait_for(lambda _: False, 0.01)
+
+
+async def test_another_thread_may_not_use_it(registry: ThreadRegistry) -> None:
+    async with registry.discover("chat") as chat:
+        told: list[BaseException] = []
+
+        def use() -> None:
+            try:
+                _ = chat.snapshot
+            except UsageError as error:
+                told.append(error)
+
+        await asyncio.to_thread(use)
+        assert len(told) == 1
+
+
+async def test_entering_that_is_cancelled_leaves_nothing(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    before = threading.active_count()
+    for turns in range(12):
+        task = asyncio.create_task(_entered(zookeeper.address + chroot))
+        for _ in range(turns * 3):
+            await asyncio.sleep(0.0005)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await task.result().aclose()
+    assert threading.active_count() == before
+
+
+async def _entered(servers: str) -> ThreadRegistry:
+    return await connect(servers, session_timeout=T, thread=True)
+
+
+async def test_ten_thousand_changes_cross_over_and_what_lags_is_bounded(registry: ThreadRegistry) -> None:
+    async with registry.discover("chat") as chat, registry.register(instance_of(payload=0)) as registration:
+        changes, newest = chat.changes(), 0
+        updates = [asyncio.create_task(registration.update(payload=number)) for number in range(1, 10_001)]
+        await asyncio.wait(updates)
+        async for change in changes:
+            newest = chat.snapshot["a"].payload
+            if newest == 10_000:
+                break
+            assert change.zxid <= chat.snapshot.as_of
+        assert newest == 10_000
+
+
+async def test_a_balancer_picks_here_what_is_fed_there(registry: ThreadRegistry) -> None:
+    async with registry.discover("chat") as chat:
+        balancer = chat.balancer(ejection=Ejection(failures=1))
+        with pytest.raises(NoInstances):
+            balancer.pick()
+        waiting = asyncio.create_task(balancer.pick_when_available(DEADLINE))
+        async with registry.register(instance_of("a")), registry.register(instance_of("b")):
+            assert (await waiting).id in "ab"
+            await chat.wait_for(lambda snapshot: len(snapshot) == 2, DEADLINE)
+            assert {balancer.pick().id for _ in range(4)} == {"a", "b"}
+            with pytest.raises(ConnectionRefusedError), balancer.pick() as failed:
+                raise ConnectionRefusedError
+            assert set(balancer.set_aside) == {failed.id}
+            assert {balancer.pick().id for _ in range(4)} == {"a", "b"} - {failed.id}
+        with pytest.raises(InvalidArgument, match="strategy"):
+            chat.balancer("fastest")
+    with pytest.raises(HandleClosed):
+        balancer.pick()
