@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry._bounds import LONGEST_GRANTED, PACED, SHORTEST_GRANTED, granted, paced
+from aioregistry._bounds import LONGEST_GRANTED, PACED, SHORTEST_GRANTED, SYNC_LIMIT, doubts, granted, paced
 from aioregistry._session import SessionState
 from tests.session.simulation import World, simulated
 from tests.session.test_supervisor import T, client_of
@@ -26,6 +26,37 @@ def test_what_is_granted_is_bounded(seconds: float, requested: float) -> None:
 @given(st.floats(0.001, 600.0), st.floats(0.001, 600.0))
 def test_pauses_go_by_enough(timeout: float, requested: float) -> None:
     assert paced(timeout, requested) == max(timeout, min(PACED, requested))
+
+
+@pytest.mark.parametrize(
+    ("timeout", "requested", "told"),
+    [
+        (SYNC_LIMIT, SYNC_LIMIT, ()),
+        (15.0, 15.0004, ()),
+        (60.0, 90.0, ("60 s, not 90 s",)),
+        (4.0, 4.0, ("4 s is short",)),
+        (4.0, 1.0, ("4 s, not 1 s", "4 s is short")),
+    ],
+)
+def test_what_is_to_be_known_of_a_timeout(timeout: float, requested: float, told: tuple[str, ...]) -> None:
+    found = doubts(timeout, requested)
+    assert len(found) == len(told)
+    assert all(words in each for words, each in zip(told, found, strict=True))
+
+
+@simulated
+async def test_it_is_told_once_for_each_registry(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    client = client_of(world)
+    client.servers[0].timeout = 4.0
+    await client.connected()
+    for _ in range(3):
+        client.servers[0].close_all()
+        await client.again(SessionState.RECONNECTED)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert f"not {T:g} s as asked for" in warnings[0]
+    assert "syncLimit" in warnings[1]
+    await client.end()
 
 
 @pytest.mark.parametrize(("told", "taken"), [(0.001, SHORTEST_GRANTED), (2**31 / 1000 - 0.001, LONGEST_GRANTED)])

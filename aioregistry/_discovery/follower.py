@@ -127,7 +127,7 @@ class Follower:
         self._syncing: asyncio.Task[None] | None = None
         self._to_sync: asyncio.Task[None] | None = None
         self._callers: dict[asyncio.Task[None], int] = {}  # how many wait for each
-        self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self._pump)
+        self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self._pump, look_in=self._look_in)
         self._consumers: dict[int, weakref.ref[Consumer]] = {}
         self._news = Notifier()
         self._generation = -1  # of the connection that the mirror is kept on
@@ -397,6 +397,13 @@ class Follower:
         if mirror.synced:
             mirror.audit(max(SAMPLE, len(mirror.entries) // AUDITS))
             self._pump()
+
+    def _look_in(self, seconds: float) -> None:
+        """Bring the next audit forward: it reads what could not be read."""
+        due = self._session.runtime.monotonic() + seconds
+        if due < self._audit_at:
+            self._audit_at = due
+            self._wake.set()
 
     def _next_audit(self) -> float:
         # Jittered: views that reconnect together must not ask together for ever.

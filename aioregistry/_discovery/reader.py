@@ -29,6 +29,7 @@ class Reader:
         mirror: what is asked for questions and told the answers.
         fired: called with the events of the one-shot watches that questions leave.
         answered: called when there is something for :meth:`take_answers`.
+        look_in: called with seconds, after which what cannot be read now is worth another look.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Reader:
         *,
         fired: Callable[[WatchedEvent], None],
         answered: Callable[[], None],
+        look_in: Callable[[float], None],
     ) -> None:
         self._session = session
         self._path = path
         self._mirror = mirror
         self._fired = fired
         self._answered = answered
+        self._look_in = look_in
         self._pace = Pace(session.max_request)
         self._under_way: deque[tuple[Question, asyncio.Future[Any]]] = deque()
         self._nodes_under_way = 0
@@ -175,6 +178,12 @@ class Reader:
             zxid, observations = error.zxid, (error,)
         elif isinstance(error, PoisonRequest) and len(names) == 1:
             zxid, observations = None, (error,)
+            self._look_in(error.retry_in)
+        elif isinstance(error, PoisonRequest):
+            # Many at once, not the service: the session has said so. Fewer are asked for next, one by one in the end.
+            self._pace.refused()
+            self._mirror.refused(question)
+            return None
         else:
             self._pace.refused()
             return error

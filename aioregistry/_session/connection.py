@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections import deque
 from collections.abc import Callable
 from itertools import chain, islice
@@ -62,6 +61,8 @@ _MAX_HANDSHAKE_FRAME = 4096
 # this it is garbage.
 _MAX_FRAME = 256 * 1024 * 1024
 _MAX_XID = 0x7FFF_FFFF
+# The lower half of a zxid counts the transactions of an epoch, from one on.
+_COUNTER = 0xFFFF_FFFF
 
 # What the quorum decides: an answer to one of these was agreed on after it was sent.
 _EVIDENT = WRITE_OPCODES | {Sync.opcode}
@@ -94,8 +95,9 @@ class _Held(NamedTuple):
 class Connection(asyncio.Protocol):
     """Speaks the protocol on one transport; knows nothing of sessions.
 
-    ``last_zxid`` is the highest in any reply's header, ``evidence`` (boot clock) the sending of the last request
-    that the quorum answered. The callbacks are called synchronously from the transport; none after :meth:`drop`.
+    ``last_zxid`` is the highest transaction in any reply's header, ``reached`` the highest number, be it a transaction
+    or the beginning of an epoch; ``evidence`` (boot clock) is the sending of the last request that the quorum answered.
+    The callbacks are called synchronously from the transport; none after :meth:`drop`.
     """
 
     def __init__(
@@ -112,7 +114,8 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.number = number
         self.endpoint = endpoint
-        self.last_zxid = 0
+        self._server = str(endpoint)
+        self.last_zxid = self.reached = 0
         self.evidence = float("-inf")
         self.took = 0.0
         """Seconds that TCP and TLS took, for whoever gives the attempt a deadline."""
@@ -138,6 +141,8 @@ class Connection(asyncio.Protocol):
         self._receiving = False
         # Suspects are sent apart from all others, in the order of submission; see isolation.py.
         self._isolation: Isolation | None = None
+        self._largest = 0
+        """Bytes of the largest request that was answered while nothing was suspected."""
         self._on_poison: Callable[[PoisonRequest], None] | None = None
         self._held: deque[_Held] = deque()
         self._apart = 0
@@ -171,9 +176,13 @@ class Connection(asyncio.Protocol):
             return future
         xid = self._next_xid(request)
         try:
-            payload = request.serialize(xid)
-        except (TypeError, ValueError, AttributeError, struct.error) as error:
-            fail(future, ProtocolError(f"{type(request).__name__} cannot be sent: {error}"), answered)
+            payload = foreign.call(request.serialize, xid)
+        except foreign.ForeignError as failure:
+            refused = ProtocolError(
+                f"{type(request).__name__} cannot be sent: what it holds cannot be written as bytes"
+            )
+            refused.__cause__ = failure.error
+            fail(future, refused, answered)
             return future
         if len(payload) > self._max_request:
             subject = getattr(request, "subject", type(request).__name__)
@@ -186,10 +195,12 @@ class Connection(asyncio.Protocol):
             return future
         apart = False
         if self._isolation is not None and self._isolation.suspects:
-            if isinstance(request, Sync) and self._isolation.excludes(Sync.opcode, self._runtime.monotonic()):
+            if isinstance(request, Sync) and self._isolation.excludes(
+                Sync.opcode, self._server, self._runtime.monotonic()
+            ):
                 return self._submit_barrier(future, request, answered)
             try:
-                apart = self._isolation.apart(Sent(request, len(payload)), self._runtime.monotonic())
+                apart = self._isolation.apart(Sent(request, len(payload)), self._server, self._runtime.monotonic())
             except PoisonRequest as error:
                 fail(future, error, answered)
                 return future
@@ -252,7 +263,7 @@ class Connection(asyncio.Protocol):
 
     def _asks_quorum(self, request: Any) -> bool:
         assert self._isolation is not None
-        return request.opcode in WRITE_OPCODES and not self._isolation.has_convicted(Sync.opcode)
+        return request.opcode in WRITE_OPCODES and not self._isolation.has_convicted(Sync.opcode, self._server)
 
     def _ask_for_proof(self, request: Any) -> None:
         """Ask what any server answers: a connection that ends with this tells nothing of what would have come next."""
@@ -316,8 +327,13 @@ class Connection(asyncio.Protocol):
             self._greeting_received(frame)
             return
         header = decode_header(frame)
-        if header.zxid > self.last_zxid:
-            self.last_zxid = header.zxid
+        if header.zxid > self.reached:
+            self.reached = header.zxid
+            # A leader that has begun an epoch counts from nothing and says so; its followers tell the last transaction.
+            # Whoever offered them the epoch's beginning as seen would be closed on as ahead of them, or take them for
+            # put back, until somebody writes.
+            if header.zxid & _COUNTER:
+                self.last_zxid = header.zxid
         if header.xid == NOTIFICATION_XID:
             self._on_event(decode_event(frame))
         else:
@@ -367,9 +383,10 @@ class Connection(asyncio.Protocol):
         self._proven = self._proven or pending.xid not in self._aside  # a server answers those before it reads others
         if self._isolation is not None:
             if self._isolation.suspects:
-                self._isolation.answered(Sent(pending.request, pending.size))
-            elif pending.size > self._isolation.largest:
-                self._isolation.largest = pending.size
+                self._isolation.answered(Sent(pending.request, pending.size), self._server)
+            elif pending.size > self._largest:
+                self._largest = pending.size
+                self._isolation.fits(pending.size, self._server)
         try:
             foreign.call(self._on_answer, self, pending.request, error)
         except foreign.ForeignError:
@@ -420,7 +437,7 @@ class Connection(asyncio.Protocol):
         self._convicted = self._isolation.died(
             in_flight,
             self._runtime.monotonic(),
-            server=str(self.endpoint),
+            server=self._server,
             reason=reason,
             # A leader that answers nobody leaves a sync unanswered, whatever the server does about reads.
             proven=bool(in_flight)

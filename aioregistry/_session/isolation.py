@@ -12,13 +12,16 @@ have in common with dead connections, and cleared by any answer:
   ones are cleared in a few round trips;
 - one that was in flight at :data:`ENOUGH` deaths in a row, alone at the last :data:`ALONE` of them, on connections that
   had answered something else before, is convicted: it fails with :class:`~aioregistry._errors.PoisonRequest`. The
-  same, or a longer one, fails without being sent until :data:`FIRST_TERM` seconds have passed, doubled each time; a
-  shorter one is tried, apart;
+  same, or a longer one, fails without being sent to that server until :data:`FIRST_TERM` seconds have passed, doubled
+  each time up to :data:`LONGEST_TERM`; a shorter one is tried, apart;
 - a reply that cannot be read tells by itself which request it was; :data:`ALONE` of them are enough.
 
 What one conviction shows is used for others: requests as long as the convicted one, where that was longer than any
 that was answered, and requests of its operation, where none was answered since, are sent apart from the first time on
 and convicted by one death. Thus the server's limit need not be found out by every request anew.
+
+Servers differ: one has a larger limit, another version, or is well. So a conviction forbids nothing but its own server.
+Elsewhere it is a reason to send the request apart, until one like it is answered there or anywhere.
 """
 
 from __future__ import annotations
@@ -29,7 +32,17 @@ from typing import Any, Final, NamedTuple
 
 from aioregistry._errors import PoisonRequest
 
-__all__ = ["ALONE", "ENOUGH", "FIRST_TERM", "LONGEST_TERM", "SMALLEST_LIMIT", "TOGETHER", "Isolation", "Sent"]
+__all__ = [
+    "ALONE",
+    "ENOUGH",
+    "FIRST_TERM",
+    "LONGEST_TERM",
+    "REPLACED",
+    "SMALLEST_LIMIT",
+    "TOGETHER",
+    "Isolation",
+    "Sent",
+]
 
 TOGETHER: Final = 2
 """Deaths in a row with the request in flight, among others, before it is sent apart."""
@@ -40,20 +53,27 @@ ALONE: Final = 2
 ENOUGH: Final = 3
 """Deaths in a row, of whatever kind, before it is convicted where no reply tells."""
 
-FIRST_TERM: Final = 10.0
-"""Seconds that a convicted request is not sent again; an administrator may raise the limit."""
+FIRST_TERM: Final = 2.0
+"""Seconds that a convicted request is not sent to its server again: what was wrong with that may be over."""
 
-LONGEST_TERM: Final = 600.0
-"""Seconds that a term has at most."""
+LONGEST_TERM: Final = 30.0
+"""Seconds that a term has at most: each trial costs the session a connection, and an administrator who raises a limit
+does not want to wait."""
 
 SMALLEST_LIMIT: Final = 4096
 """Bytes: no server works with a jute.maxbuffer below this, so shorter requests say nothing of it."""
+
+REPLACED: Final = 600.0
+"""Seconds more that an operation is not tried in whose place another is sent: nobody misses it."""
 
 _SAME_OPERATION: Final = 3
 """Convicted requests of one operation, none of it answered since, before the operation itself is."""
 
 _KEPT: Final = 1024
 """Suspects and convicted ones kept, the latest."""
+
+_SERVERS_KEPT: Final = 64
+"""Servers of which is known what they cannot take, the latest; addresses move."""
 
 _LARGEST_WINDOW: Final = 1024
 
@@ -77,78 +97,131 @@ class _Conviction(NamedTuple):
     error: PoisonRequest
 
 
+class _Record:
+    """What was convicted, and nothing like it answered since."""
+
+    def __init__(self) -> None:
+        self.largest = 0
+        """Bytes of the largest request that was ever answered."""
+        self.convicted: OrderedDict[Hashable, _Conviction] = OrderedDict()
+        self.limit: _Conviction | None = None
+        self.operations: dict[int, tuple[int, _Conviction]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.convicted or self.limit or self.operations)
+
+    def standing(self, key: Hashable, sent: Sent, now: float) -> _Conviction | None:
+        """Return the conviction by which the request is not to be sent at *now*."""
+        convicted = self.convicted.get(key)
+        count, operation = self.operations.get(sent.request.opcode, (0, None))
+        for conviction, holds in (
+            (convicted, convicted is not None and sent.size >= convicted.size),
+            (self.limit, self.limit is not None and sent.size >= self.limit.size),
+            (operation, count >= _SAME_OPERATION),
+        ):
+            if holds and conviction is not None and now < conviction.until:
+                return conviction
+        return None
+
+    def speaks_against(self, key: Hashable, sent: Sent) -> bool:
+        """Whether a conviction speaks against the request, be its term over or not."""
+        return (
+            key in self.convicted
+            or sent.request.opcode in self.operations
+            or (self.limit is not None and sent.size >= self.limit.size)
+        )
+
+    def former_terms(self, key: Hashable, opcode: int) -> list[float]:
+        _, operation = self.operations.get(opcode, (0, None))
+        return [each.term for each in (self.convicted.get(key), self.limit, operation) if each is not None]
+
+    def add(self, key: Hashable, opcode: int, conviction: _Conviction) -> None:
+        self.convicted.pop(key, None)
+        self.convicted[key] = conviction
+        while len(self.convicted) > _KEPT:
+            self.convicted.popitem(last=False)
+        if conviction.error.limit is not None:
+            self.limit = conviction
+        else:
+            count, _ = self.operations.get(opcode, (0, None))
+            self.operations[opcode] = (count + 1, conviction)
+
+    def answered(self, key: Hashable, sent: Sent) -> None:
+        self.largest = max(self.largest, sent.size)
+        self.operations.pop(sent.request.opcode, None)
+        convicted = self.convicted.get(key)
+        if convicted is not None and sent.size >= convicted.size:
+            del self.convicted[key]
+        if self.limit is not None and sent.size >= self.limit.size:
+            self.limit = None
+
+
 class Isolation:
     """What one session knows of such requests, on all its connections.
 
     Attributes:
-        largest: bytes of the largest request that was ever answered.
         window: how many suspects may be in flight together.
     """
 
     def __init__(self) -> None:
-        self.largest = 0
         self.window = _LARGEST_WINDOW
         self._suspects: OrderedDict[Hashable, _Suspect] = OrderedDict()
-        self._convicted: OrderedDict[Hashable, _Conviction] = OrderedDict()
-        self._limit: _Conviction | None = None
-        self._operations: dict[int, tuple[int, _Conviction]] = {}
+        self._anywhere = _Record()
+        self._servers: OrderedDict[str, _Record] = OrderedDict()
 
     @property
     def suspects(self) -> bool:
         """Whether an answer can clear anything."""
-        return bool(self._suspects or self._convicted or self._limit or self._operations)
+        return bool(self._suspects or self._anywhere or any(self._servers.values()))
 
-    @property
-    def limit(self) -> int | None:
-        """The fewest bytes that were too many for the server, as it seems; None where nothing says so."""
-        return None if self._limit is None else self._limit.size
+    def limit(self, server: str) -> int | None:
+        """Return the fewest bytes that were too many for the server, as it seems; None where nothing says so."""
+        limits = [each.limit.size for each in (self._anywhere, self._of(server)) if each.limit is not None]
+        return min(limits, default=None)
 
-    def has_convicted(self, opcode: int) -> bool:
-        """Whether an operation was convicted, and none of it was answered since."""
-        return opcode in self._operations
+    def has_convicted(self, opcode: int, server: str) -> bool:
+        """Return whether an operation was convicted, and none of it was answered since."""
+        return opcode in self._anywhere.operations or opcode in self._of(server).operations
 
-    def excludes(self, opcode: int, now: float) -> bool:
-        """Return whether no request of an operation is to be sent at *now*, for one that was convicted."""
-        _, conviction = self._operations.get(opcode, (0, None))
-        return conviction is not None and now < conviction.until
+    def excludes(self, opcode: int, server: str, now: float) -> bool:
+        """Return whether another operation is to take the place of one at *now*, because that was convicted there."""
+        _, conviction = self._of(server).operations.get(opcode, (0, None))
+        return conviction is not None and now < conviction.until + REPLACED
 
-    def apart(self, sent: Sent, now: float) -> bool:
+    def apart(self, sent: Sent, server: str, now: float) -> bool:
         """Return whether the request is to be sent apart from others; raises PoisonRequest where it is not to be sent.
 
         *now* is in seconds, of the clock that :meth:`died` is given.
         """
         key = _key(sent.request)
-        convicted = self._convicted.get(key)
-        count, operation = self._operations.get(sent.request.opcode, (0, None))
-        for conviction, holds in (
-            (convicted, convicted is not None and sent.size >= convicted.size),
-            (self._limit, self._limit is not None and sent.size >= self._limit.size),
-            (operation, count >= _SAME_OPERATION),
-        ):
-            if holds and conviction is not None and now < conviction.until:
-                raise conviction.error.unsent(_shown(sent.request), sent.size, conviction.until - now)
+        conviction = self._of(server).standing(key, sent, now)
+        if conviction is not None:
+            raise conviction.error.unsent(_shown(sent.request), sent.size, conviction.until - now)
         suspect = self._suspects.get(key)
-        return (suspect is not None and suspect.deaths >= TOGETHER) or self._expected(key, sent)
+        return (suspect is not None and suspect.deaths >= TOGETHER) or self._expected(key, sent, server)
 
-    def _expected(self, key: Hashable, sent: Sent) -> bool:
-        """Whether another conviction speaks against the request."""
-        return (
-            key in self._convicted
-            or sent.request.opcode in self._operations
-            or (self._limit is not None and sent.size >= self._limit.size)
-        )
+    def _expected(self, key: Hashable, sent: Sent, server: str) -> bool:
+        return self._anywhere.speaks_against(key, sent) or self._of(server).speaks_against(key, sent)
 
-    def answered(self, sent: Sent) -> None:
+    def _of(self, server: str) -> _Record:
+        record = self._servers.get(server)
+        if record is None:
+            record = self._servers[server] = _Record()
+            if len(self._servers) > _SERVERS_KEPT:
+                self._servers.popitem(last=False)
+        return record
+
+    def answered(self, sent: Sent, server: str) -> None:
         """The server answered, by whatever, and the answer could be read."""
-        self.largest = max(self.largest, sent.size)
         key = _key(sent.request)
         self._suspects.pop(key, None)
-        self._operations.pop(sent.request.opcode, None)
-        convicted = self._convicted.get(key)
-        if convicted is not None and sent.size >= convicted.size:
-            del self._convicted[key]
-        if self._limit is not None and sent.size >= self._limit.size:
-            self._limit = None
+        self._anywhere.answered(key, sent)
+        self._of(server).answered(key, sent)
+
+    def fits(self, size: int, server: str) -> None:
+        """The server answered a request of so many bytes; to be called instead of :meth:`answered` without suspects."""
+        record = self._of(server)
+        record.largest = max(record.largest, size)
 
     def survived(self) -> None:
         """A batch that was sent apart was answered."""
@@ -184,10 +257,10 @@ class Isolation:
             key = _key(sent.request)
             deaths, before = self._suspects.pop(key, _Suspect(0, 0))
             suspect = _Suspect(deaths + 1, before + 1 if alone else 0)
-            expected = self._expected(key, sent)
+            expected = self._expected(key, sent, server)
             enough = expected or (suspect.alone >= ALONE and (unreadable is not None or suspect.deaths >= ENOUGH))
             if alone and enough:
-                fits = unreadable is None and sent.size >= SMALLEST_LIMIT and sent.size > self.largest
+                fits = unreadable is None and sent.size >= SMALLEST_LIMIT and sent.size > self._of(server).largest
                 convicted[index] = self._convict(key, sent, suspect.deaths, now, server, reason, too_long=fits)
             else:
                 self._suspects[key] = suspect
@@ -198,9 +271,8 @@ class Isolation:
     def _convict(
         self, key: Hashable, sent: Sent, deaths: int, now: float, server: str, reason: str, *, too_long: bool
     ) -> PoisonRequest:
-        opcode = sent.request.opcode
-        count, operation = self._operations.get(opcode, (0, None))
-        former = [each.term for each in (self._convicted.pop(key, None), self._limit, operation) if each is not None]
+        record, opcode = self._of(server), sent.request.opcode
+        former = record.former_terms(key, opcode)
         term = min(LONGEST_TERM, 2 * max(former)) if former else FIRST_TERM
         error = PoisonRequest(
             _shown(sent.request),
@@ -208,18 +280,13 @@ class Isolation:
             server,
             connections=deaths,
             reason=reason,
-            largest_answered=self.largest,
+            largest_answered=record.largest,
             limit=sent.size if too_long else None,
             retry_in=term,
         )
         conviction = _Conviction(sent.size, term, now + term, error)
-        self._convicted[key] = conviction
-        while len(self._convicted) > _KEPT:
-            self._convicted.popitem(last=False)
-        if too_long:
-            self._limit = conviction
-        else:
-            self._operations[opcode] = (count + 1, conviction)
+        for each in (record, self._anywhere):
+            each.add(key, opcode, conviction)
         return error
 
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeVar, overload
 from aiozk.protocol.request import Request
 
 from aioregistry import _foreign as foreign
-from aioregistry._bounds import granted, paced
+from aioregistry._bounds import doubts, granted, paced
 from aioregistry._concurrency import Alarm, Notifier, Supervised
 from aioregistry._errors import (
     TRANSIENT,
@@ -167,6 +167,8 @@ class Session:
         self._dialer: Dialer | None = None
         self._names = Names(hosts.servers, runtime, self._attempts, self._offer)
         self._round_began = float("-inf")
+        self._doubted = False
+        """It was told what is to be known of the session timeout."""
         self._unanswered = 0
         """Handshakes in a row that were not answered in time."""
         self._repeated = IncidentLog(log)
@@ -536,7 +538,7 @@ class Session:
             if future.cancelled() or isinstance(future.exception(), ConnectionLost):
                 return
             # A server that is overloaded answers by itself, with its own zxid.
-            zxid = connection.last_zxid if connection.evidence >= sent else -1
+            zxid = connection.reached if connection.evidence >= sent else -1
             self._step(Probed(connection.number, zxid, sent, self.runtime.boot(), command.write))
 
         connection.submit(_MUST_FAIL if command.write else Sync("/")).add_done_callback(answered)
@@ -638,6 +640,8 @@ class Session:
             self._attempts.begin(str(connection.endpoint), what, self.runtime.wall())
             told, asked = reply.timeout_ms / 1000, self._machine.requested_timeout
             timeout = granted(told, asked)
+            if timeout == told and self._machine.phase is Phase.HANDSHAKING:
+                self._doubt(connection, timeout)
             if timeout != told:
                 self._repeated.tell(
                     *("granted", logging.WARNING, "%s granted a session timeout of %g s: %g s is reckoned with"),
@@ -650,6 +654,13 @@ class Session:
                     connection.endpoint, session_name(reply.session_id), session_name(offered),
                 )  # fmt: skip
             self._step(Accepted(connection.number, reply.session_id, reply.password, timeout, reply.read_only, sent))
+
+    def _doubt(self, connection: Connection, timeout: float) -> None:
+        """Tell once what is to be known of the session timeout."""
+        if not self._doubted:
+            self._doubted = True
+            for doubt in doubts(timeout, self._machine.requested_timeout):
+                log.warning("%s: %s", connection.endpoint, doubt)
 
     def _answered(self, connection: Connection, request: Any, error: RegistryError | None) -> None:
         opcode = request.opcode
@@ -848,7 +859,7 @@ class Session:
     async def _restore_watches(self, connection: Connection) -> None:
         recursive = self.supports(AddWatch.opcode) is True
         # Whoever knows that a request was too long does not know by how much; half of it is found fitting soon.
-        limit = self._isolation.limit
+        limit = self._isolation.limit(str(connection.endpoint))
         most = self.max_request if limit is None else min(self.max_request, limit // 2)
         requests = self._watched.restore(self._news_since, recursive=recursive, max_request=most)
         for request, answer in [(request, connection.submit(request)) for request in requests]:

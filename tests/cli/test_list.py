@@ -84,14 +84,15 @@ async def test_nobody_there(zookeeper: ZooKeeperServer, judge: Judge, chroot: st
     assert await outcome("list", "chat", *servers) == (0, "ID  ADDRESS  OWNER  AGE  STATE  PAYLOAD\n", "")
 
 
-async def test_a_server_that_never_answers(proxy: ZooKeeperProxy, chroot: str) -> None:
+async def test_a_server_that_hangs_up_on_what_is_asked(proxy: ZooKeeperProxy, chroot: str) -> None:
+    """It answers whatever else the session asks in between: what costs the connections is known, and named."""
     for _ in range(100):  # more often than it is asked
         proxy.lose_next_reply(GET_CHILDREN)
-    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "1")
+    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "20")
     code, stdout, stderr = await outcome("list", *servers)
     assert (code, stdout) == (1, "")
     *outages, last = stderr.splitlines()  # on a slow machine an outage lasts long enough to be told of
-    assert "GetChildren" in last or "no answer within --session-timeout 1 s" in last
+    assert "GetChildren" in last
     assert all("connect" in line for line in outages)
 
 

@@ -188,6 +188,47 @@ class TestServersThatHangUp:
             await view.wait_for(lambda snapshot: snapshot["a"].payload == "news", timeout=DEADLINE)
             assert registry.session.generation < 30
 
+    @pytest.mark.parametrize("opcodes", [(GET_DATA,), (GET_DATA, MULTI_READ), (MULTI_READ,)], ids=str)
+    async def test_on_reading_for_a_while(
+        self, frames: FrameProxy, own_zookeeper: ZooKeeperServer, opcodes: tuple[int, ...]
+    ) -> None:
+        async with (
+            aioregistry.connect(own_zookeeper.address, session_timeout=T) as publisher,
+            publisher.register(instance_of("chat", id="a")),
+            publisher.register(instance_of("chat", id="b")) as b,
+            aioregistry.connect(frames.address, session_timeout=T) as registry,
+            registry.discover("chat", guard=None) as view,
+        ):
+            frames.filter = refusing(*opcodes)
+            frames.cut()
+            await b.update(payload="new")
+            async with asyncio.timeout(DEADLINE):
+                while registry.session.generation < 5 and getattr(view.snapshot.get("b"), "payload", None) != "new":
+                    await asyncio.sleep(0.01)
+            frames.filter = lambda frame: frame.body
+            async with asyncio.timeout(DEADLINE):  # no look and no sync asks for it
+                while set(view.snapshot) != {"a", "b"} or view.snapshot["b"].payload != "new":
+                    await asyncio.sleep(0.01)
+
+    async def test_another_server_is_tried_at_once(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
+        def closed(_: Frame) -> None:
+            return None
+
+        async with FrameProxy((own_zookeeper.host, own_zookeeper.port)) as others:
+            others.filter = closed
+            frames.filter = refusing(CREATE2, MULTI)
+            async with aioregistry.connect(f"{frames.address},{others.address}", session_timeout=T) as registry:
+                with pytest.raises(RegistrationError) as raised:
+                    async with asyncio.timeout(DEADLINE):
+                        _ = await registry.register(instance_of("chat"))
+                assert isinstance(raised.value.__cause__, PoisonRequest)
+                others.filter = lambda frame: frame.body
+                frames.filter = closed
+                frames.cut()
+                await until(lambda: registry.session.connected and str(registry.session.server) == others.address)
+                async with asyncio.timeout(DEADLINE), registry.register(instance_of("chat")) as registration:
+                    assert registration.status is Status.LIVE
+
     async def test_on_sync(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
         """A write that must fail says as much as a sync: heartbeats, registrations and views go on by that."""
         async with (

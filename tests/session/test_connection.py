@@ -372,6 +372,16 @@ async def test_what_does_not_fit_its_field(message: Any, world: World) -> None:
 
 
 @simulated
+async def test_the_beginning_of_an_epoch_is_no_transaction(world: World) -> None:
+    line = Line(world)
+    for zxid, seen in ((0x1_0000_0007, 0x1_0000_0007), (0x2_0000_0000, 0x1_0000_0007), (0x2_0000_0001, 0x2_0000_0001)):
+        _ = line.connection.submit(Sync("/"))
+        line.connection.data_received(reply(line.connection._xid, zxid, body=text("/")))
+        assert (line.connection.last_zxid, line.connection.reached) == (seen, zxid)
+    await line.end()
+
+
+@simulated
 async def test_the_highest_zxid_of_any_header(world: World) -> None:
     line = Line(world)
     for zxid in (7, 3, -1):

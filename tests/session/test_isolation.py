@@ -24,6 +24,7 @@ from aioregistry._session.isolation import (
 )
 
 LARGE = SMALLEST_LIMIT * 4
+SERVER, OTHER = "zk:2181", "other:2181"
 
 
 def create(name: str, size: int = 100) -> Sent:
@@ -31,7 +32,7 @@ def create(name: str, size: int = 100) -> Sent:
 
 
 def died(isolation: Isolation, *in_flight: Sent, now: float = 0.0, **more: Any) -> dict[int, PoisonRequest]:
-    options: dict[str, Any] = {"server": "zk:2181", "reason": "closed", "proven": True}
+    options: dict[str, Any] = {"server": SERVER, "reason": "closed", "proven": True}
     return isolation.died(in_flight, now, **(options | more))
 
 
@@ -42,9 +43,9 @@ def convict(isolation: Isolation, sent: Sent, now: float = 0.0) -> PoisonRequest
     raise AssertionError("nothing was convicted")
 
 
-def refused(isolation: Isolation, sent: Sent, now: float) -> PoisonRequest | None:
+def refused(isolation: Isolation, sent: Sent, now: float, server: str = SERVER) -> PoisonRequest | None:
     try:
-        isolation.apart(sent, now)
+        isolation.apart(sent, server, now)
     except PoisonRequest as error:
         return error
     return None
@@ -53,25 +54,25 @@ def refused(isolation: Isolation, sent: Sent, now: float) -> PoisonRequest | Non
 def test_one_death_makes_no_suspect() -> None:
     isolation = Isolation()
     assert not died(isolation, create("a"), create("b"))
-    assert not isolation.apart(create("a"), 0)
+    assert not isolation.apart(create("a"), SERVER, 0)
 
 
 def test_what_was_there_at_two_deaths_is_sent_apart_and_no_other() -> None:
     isolation = Isolation()
     died(isolation, create("a"), create("b"))
     died(isolation, create("a"), create("c"))
-    assert isolation.apart(create("a"), 0)
-    assert not isolation.apart(create("b"), 0)
-    assert not isolation.apart(create("c"), 0)
+    assert isolation.apart(create("a"), SERVER, 0)
+    assert not isolation.apart(create("b"), SERVER, 0)
+    assert not isolation.apart(create("c"), SERVER, 0)
 
 
 def test_an_answer_clears_whatever_it_is() -> None:
     isolation = Isolation()
     for _ in range(TOGETHER):
         died(isolation, create("a"), create("b"))
-    isolation.answered(create("a"))
-    assert not isolation.apart(create("a"), 0)
-    assert isolation.apart(create("b"), 0)
+    isolation.answered(create("a"), SERVER)
+    assert not isolation.apart(create("a"), SERVER, 0)
+    assert isolation.apart(create("b"), SERVER, 0)
 
 
 def test_it_is_convicted_when_it_was_alone_often_enough() -> None:
@@ -91,7 +92,7 @@ def test_a_connection_that_never_answered_anything_convicts_nobody() -> None:
     isolation = Isolation()
     for _ in range(10):
         assert not died(isolation, create("a"), proven=False)
-    assert isolation.apart(create("a"), 0)
+    assert isolation.apart(create("a"), SERVER, 0)
 
 
 def test_company_at_a_death_makes_it_begin_again_with_being_alone() -> None:
@@ -117,41 +118,105 @@ def test_a_convicted_request_is_refused_for_a_term_then_tried_apart_and_the_term
     for _ in range(10):
         assert refused(isolation, create("a"), now + term - 0.1) is not None
         now += term
-        assert isolation.apart(create("a"), now)
+        assert isolation.apart(create("a"), SERVER, now)
         assert died(isolation, create("a"), now=now), "one more death is enough"
         term = min(2 * term, LONGEST_TERM)
-    isolation.answered(create("a"))
-    assert not isolation.apart(create("a"), now)
+    isolation.answered(create("a"), SERVER)
+    assert not isolation.apart(create("a"), SERVER, now)
+
+
+def convict_on(isolation: Isolation, server: str, sent: Sent, now: float = 0.0) -> None:
+    for _ in range(ENOUGH):
+        if died(isolation, sent, now=now, server=server):
+            return
+    raise AssertionError("nothing was convicted")
+
+
+def test_a_conviction_forbids_nothing_on_another_server() -> None:
+    isolation = Isolation()
+    for number in range(4):  # the request, the length and the operation
+        convict(isolation, create(str(number), LARGE + number))
+    sent = create("0", LARGE)
+    assert refused(isolation, sent, 0.5) is not None
+    assert refused(isolation, sent, 0.5, OTHER) is None
+    assert isolation.apart(sent, OTHER, 0.5), "it may cost this connection, too"
+    assert died(isolation, sent, now=0.5, server=OTHER), "one more death is enough"
+    assert refused(isolation, sent, 1, OTHER) is not None
+
+
+def test_what_another_server_answered_is_sent_with_others_there_and_tried_again_where_it_was_convicted() -> None:
+    isolation = Isolation()
+    convict(isolation, create("a"), 0)
+    isolation.answered(create("a"), OTHER)
+    assert not isolation.apart(create("a"), OTHER, 0)
+    assert refused(isolation, create("a"), FIRST_TERM / 2) is not None
+    assert isolation.apart(create("a"), SERVER, FIRST_TERM)
+    isolation.answered(create("a"), SERVER)
+    assert not isolation.apart(create("a"), SERVER, FIRST_TERM)
+    assert not isolation.suspects
+
+
+def test_suspicion_goes_with_the_session_from_server_to_server() -> None:
+    isolation, deaths = Isolation(), 0
+    for server in itertools.cycle([SERVER, OTHER, "third:2181"]):
+        deaths += 1
+        if died(isolation, create("a"), server=server):
+            break
+    assert deaths == ENOUGH
+
+
+def test_a_server_that_becomes_well_is_found_so_in_no_more_than_it_was_ill_and_a_bounded_pause() -> None:
+    for ill in (0.5, 3.0, 10.0, 100.0, 10_000.0):
+        isolation, now, trials = Isolation(), 0.0, 0
+        convict(isolation, create("a"), now)
+        while True:
+            error = refused(isolation, create("a"), now)
+            if error is None:
+                trials += 1
+                if now >= ill:
+                    break
+                assert died(isolation, create("a"), now=now)
+            else:
+                now += error.retry_in
+        assert now <= ill + min(max(ill, FIRST_TERM) + FIRST_TERM, LONGEST_TERM)
+        assert trials <= 6 + ill / LONGEST_TERM
+
+
+def test_servers_that_are_remembered_are_bounded() -> None:
+    isolation = Isolation()
+    for number in range(1000):
+        convict_on(isolation, f"10.0.0.{number}:2181", create("a"))
+    assert len(isolation._servers) <= 64
 
 
 def test_a_shorter_one_is_tried_at_once() -> None:
     isolation = Isolation()
     convict(isolation, create("a", LARGE))
     assert refused(isolation, create("a", LARGE), 1) is not None
-    assert isolation.apart(create("a", LARGE - 1), 1)
+    assert isolation.apart(create("a", LARGE - 1), SERVER, 1)
 
 
 def test_the_servers_limit_is_remembered() -> None:
     isolation = Isolation()
-    isolation.answered(create("small", 300))
+    isolation.answered(create("small", 300), SERVER)
     error = convict(isolation, create("a", LARGE))
-    assert isolation.limit == error.limit == LARGE
+    assert isolation.limit(SERVER) == error.limit == LARGE
     assert error.largest_answered == 300
     other = refused(isolation, create("b", LARGE + 1), 1)
     assert other is not None
     assert "Create2 /services/chat/b" in str(other)
     assert "Create2 /services/chat/a" in str(other), "it says from which it is known"
-    assert not isolation.apart(create("b", LARGE - 1), 1)
-    isolation.answered(create("c", LARGE + 5))
-    assert isolation.limit is None
+    assert not isolation.apart(create("b", LARGE - 1), SERVER, 1)
+    isolation.answered(create("c", LARGE + 5), SERVER)
+    assert isolation.limit(SERVER) is None
 
 
 @pytest.mark.parametrize(("largest", "size"), [(0, SMALLEST_LIMIT - 1), (LARGE, LARGE)])
 def test_what_others_exceed_or_no_server_forbids_is_no_limit(largest: int, size: int) -> None:
     isolation = Isolation()
-    isolation.answered(create("others", largest))
+    isolation.answered(create("others", largest), SERVER)
     assert convict(isolation, create("a", size)).limit is None
-    assert isolation.limit is None
+    assert isolation.limit(SERVER) is None
 
 
 def test_an_operation_that_costs_connections_again_and_again_is_refused_at_once() -> None:
@@ -162,12 +227,12 @@ def test_an_operation_that_costs_connections_again_and_again_is_refused_at_once(
         sent = create(f"b{number}")
         if refused(isolation, sent, 1) is not None:
             break
-        assert isolation.apart(sent, 1)
+        assert isolation.apart(sent, SERVER, 1)
         assert died(isolation, sent, now=1)
         deaths += 1
     assert deaths <= 3
     assert refused(isolation, Sent(GetData("/services/chat/a"), 100), 1) is None
-    isolation.answered(create("late"))
+    isolation.answered(create("late"), SERVER)
     assert refused(isolation, create("yet another"), 1) is None
 
 
@@ -182,7 +247,7 @@ def test_what_makes_a_request_the_same() -> None:
         isolation = Isolation()
         for _ in range(TOGETHER):
             died(isolation, Sent(one, 50), create("x"))
-        assert isolation.apart(Sent(other, 60), 0)
+        assert isolation.apart(Sent(other, 60), SERVER, 0)
     different: Sequence[tuple[Any, Any]] = [
         (Create2("/a", b""), Create2("/b", b"")),
         (GetData("/a"), Sync("/a")),
@@ -193,7 +258,7 @@ def test_what_makes_a_request_the_same() -> None:
         isolation = Isolation()
         for _ in range(TOGETHER):
             died(isolation, Sent(one, 50), create("x"))
-        assert not isolation.apart(Sent(other, 50), 0)
+        assert not isolation.apart(Sent(other, 50), SERVER, 0)
 
 
 def test_what_is_kept_is_bounded() -> None:
@@ -203,7 +268,8 @@ def test_what_is_kept_is_bounded() -> None:
     for number in range(2_000):
         for _ in range(TOGETHER + ALONE):
             died(isolation, create(str(number)))
-    assert len(isolation._suspects) + len(isolation._convicted) <= 4096
+    convicted = [isolation._anywhere.convicted, *(each.convicted for each in isolation._servers.values())]
+    assert len(isolation._suspects) + sum(len(each) for each in convicted) <= 4096
 
 
 @given(st.integers(1, 300), st.data())
@@ -215,7 +281,7 @@ def test_one_among_many_is_found_in_few_deaths(count: int, data: st.DataObject) 
     while waiting:
         rounds += 1
         assert rounds < 200
-        apart = [number for number in waiting if isolation.apart(requests[number], 0)]
+        apart = [number for number in waiting if isolation.apart(requests[number], SERVER, 0)]
         batch = apart[: isolation.window] if apart and apart[0] == waiting[0] else []
         if not batch:  # others go together, up to the first that must not
             batch = waiting[: waiting.index(apart[0])] if apart else list(waiting)
@@ -227,7 +293,7 @@ def test_one_among_many_is_found_in_few_deaths(count: int, data: st.DataObject) 
                 waiting.remove(culprit)
         else:
             for number in batch:
-                isolation.answered(requests[number])
+                isolation.answered(requests[number], SERVER)
                 waiting.remove(number)
             isolation.survived()
     assert deaths <= TOGETHER + ALONE + 2 * count.bit_length()
