@@ -64,7 +64,7 @@ ROOMS: dict[str, set[str]] = {
         *("anyio", "aiozk.protocol"),
     },
     # A check dials by addresses and look-ups as the session does, and says why it failed in the same words.
-    "health": {"foreign", "errors", "reasons", "runtime", "handles", "incident_log", "addresses"},
+    "health": {"concurrency", "foreign", "errors", "reasons", "runtime", "handles", "incident_log", "addresses"},
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {
         *(
@@ -143,6 +143,8 @@ ROOMS: dict[str, set[str]] = {
         "document",
         "registration",
         "",
+        "concurrency",
+        "integrations",  # how an address is found where none is given
     },  # what is refused is refused before any wait
     "__main__": {"cli"},
 }

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -33,10 +35,31 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (without the program's name; None: this process's) and return the exit code."""
-    arguments = _parser().parse_args(argv)
+    own, program = _parted(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    arguments = parser.parse_args(own)
     from .process import run
 
-    return run(arguments.command, arguments)
+    if program is None:
+        return run(arguments.command, arguments)
+    if not program:
+        parser.error("register: after -- comes a command and its arguments")
+    from .sidecar import sidecar
+
+    arguments.program = program
+    if os.getpid() != 1:
+        return run(sidecar, arguments, heeds_signals=True)
+    from .init import as_init
+
+    return as_init(lambda: run(sidecar, arguments, heeds_signals=True))
+
+
+def _parted(argv: Sequence[str]) -> tuple[Sequence[str], list[str] | None]:
+    """Return the command line, and what is to run beside it: argparse would take the options of both for ours."""
+    if "--" not in argv or argv[0] != "register":
+        return argv, None
+    end = argv.index("--")
+    return argv[:end], list(argv[end + 1 :])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,11 +85,17 @@ def _add_register(commands: Commands) -> None:
     parser = commands.add_parser(
         "register",
         help="keep an instance registered until interrupted",
-        description="Register an instance and keep it registered until SIGINT, SIGTERM or SIGHUP, then withdraw it.",
+        description="Register an instance and keep it registered until SIGINT, SIGTERM or SIGHUP, then withdraw it. "
+        "With -- COMMAND: run it, register it while it lives and its checks pass, pass signals on, and exit as it did.",
+        usage="%(prog)s NAME --port PORT [options] [-- COMMAND ...]",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("--id", help="the instance within the service (default: ADDRESS:PORT)")
-    parser.add_argument("--address", required=True, help="host name or IP address at which consumers reach it")
+    parser.add_argument(
+        "--address",
+        help="host name or IP address at which consumers reach it (default: $AIOREGISTRY_ADDRESS, $POD_IP, else that "
+        "of the interface to ZooKeeper)",
+    )
     parser.add_argument("--port", required=True, type=int, help="1 to 65535")
     parser.add_argument("--payload", type=_json, metavar="JSON", help="what else consumers should know")
     parser.add_argument(
@@ -82,8 +111,32 @@ def _add_register(commands: Commands) -> None:
         type=float,
         help="end with exit code 1 when ZooKeeper was not reached by then (default: wait as long as it takes)",
     )
+    _add_checks(parser)
+    parser.add_argument(
+        "--drain",
+        metavar="SECONDS",
+        type=float,
+        help="with a command: how long consumers are told to send nothing new before SIGTERM, SIGINT or SIGQUIT is "
+        "passed on (default: 2)",
+    )
     add_shared(parser)
     parser.set_defaults(command=_register)
+
+
+def _add_checks(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("checks: while one fails, the instance is listed as not enabled")
+    for name, metavar, what in (
+        ("http", "URL", "a GET is answered with 2xx"),
+        ("tcp", "HOST:PORT", "a connection is accepted"),
+        ("command", "CMD", "it ends with exit code 0; it is run without a shell"),
+    ):
+        group.add_argument(
+            f"--check-{name}", metavar=metavar, action="append", default=[], help=f"passes when {what}; may be repeated"
+        )
+    group.add_argument("--check-interval", metavar="SECONDS", type=float, help="from start to start (default: 5)")
+    group.add_argument("--check-timeout", metavar="SECONDS", type=float, help="for one call (default: 1)")
+    group.add_argument("--check-rise", metavar="N", type=int, help="successes in a row to pass (default: 1)")
+    group.add_argument("--check-fall", metavar="N", type=int, help="failures in a row to fail (default: 3)")
 
 
 def _add_watch(commands: Commands) -> None:

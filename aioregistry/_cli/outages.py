@@ -1,4 +1,4 @@
-"""A command's registry, whose outages are lines on standard error: one when it is certain, one when it is over."""
+"""A command's registry, whose outages and failing checks are lines on standard error, when they begin and end."""
 
 from __future__ import annotations
 
@@ -71,6 +71,14 @@ class _Outages:
             self._told = False
             text = f"connected to ZooKeeper at {fields['server']} after {fields['seconds']:.1f} s without it"
             self._put(self._form.said(text, event=name, seconds=fields["seconds"], server=fields["server"]))
+        elif name == "health.check":
+            self._tell_of_check(name, **fields)
+
+    def _tell_of_check(self, event: str, *, check: object, state: object, reason: object, **fields: object) -> None:
+        passes = state == "passing"
+        text = f"check {check} passes" if passes else f"check {check} fails, so it is listed as not enabled: {reason}"
+        level = logging.INFO if passes else logging.WARNING
+        self._put(self._form.said(text, level, event=event, check=check, state=state, reason=reason, **fields))
 
     def _put(self, line: str) -> None:
         with contextlib.suppress(OSError):  # standard error is gone: whoever needs it finds that out by itself

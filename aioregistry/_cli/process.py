@@ -33,12 +33,18 @@ ADVICE: dict[type[Exception], str] = {
 }
 
 
-def run(command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]], arguments: argparse.Namespace) -> int:
+def run(
+    command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]],
+    arguments: argparse.Namespace,
+    *,
+    heeds_signals: bool = False,
+) -> int:
     """Run *command* to its end, or to a signal that asks to end, which cancels it; return the exit code.
 
     Args:
         command: gets the arguments; its shared options have their values, and ``form`` makes its lines for stderr.
         arguments: as parsed.
+        heeds_signals: whether the command itself does what signals ask for.
     """
     arguments.form = logs.Format(as_json=options.wants_json(arguments))
     try:
@@ -49,14 +55,15 @@ def run(command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]], argum
     arguments.form = logs.Format(as_json=as_json)
     handler = logs.begin(getattr(arguments, "verbose", 0), as_json=as_json)
     try:
-        return _ended(command(arguments), arguments.form)
+        running = command(arguments)
+        return _ended(running if heeds_signals else _until_signalled(running), arguments.form)
     finally:
         logs.end(handler)
 
 
 def _ended(command: Coroutine[Any, Any, int], form: logs.Format) -> int:
     try:
-        return asyncio.run(_until_signalled(command))
+        return asyncio.run(command)
     except BrokenPipeError:
         _forget_stdout()
         return DONE
@@ -74,7 +81,7 @@ async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(command)
 
-    signals = [number for number in _ENDING if not _ignored_by_nohup(number)]
+    signals = [number for number in _ENDING if not is_ignored(number)]
 
     def stop() -> None:
         # A second signal finds the default action: whoever insists need not wait for the withdrawal.
@@ -90,7 +97,8 @@ async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
         return DONE  # being ended is how these commands are done
 
 
-def _ignored_by_nohup(number: signal.Signals) -> bool:
+def is_ignored(number: signal.Signals) -> bool:
+    """Return whether a signal is to be ignored, as nohup(1) asks for."""
     # SIGINT is another matter: shells let every background process of a script ignore it.
     return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
+from aioregistry._concurrency import in_daemon_thread
 from aioregistry._errors import InvalidArgument
 from aioregistry._reasons import reason_of
 
@@ -57,12 +56,9 @@ class CommandCheck(Check):
             raise InvalidArgument("command", command, f"there is no program {self._words[0]!r}")
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         process = _started(self._words)
-        ended: asyncio.Future[int] = loop.create_future()
         try:
-            threading.Thread(target=_wait, args=(process, ended), name="aioregistry-check", daemon=True).start()
-            code = await ended
+            code = await in_daemon_thread(process.wait, name="aioregistry-check")
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left; or somebody else's
                 os.killpg(process.pid, signal.SIGKILL)
@@ -88,17 +84,6 @@ def _started(words: list[str]) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise CheckFailed(f"{words[0]} was not started: {reason_of(error)}") from error
-
-
-def _wait(process: subprocess.Popen[bytes], ended: asyncio.Future[int]) -> None:
-    code = process.wait()
-
-    def settle() -> None:
-        if not ended.done():
-            ended.set_result(code)
-
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        ended.get_loop().call_soon_threadsafe(settle)
 
 
 def _words(command: object) -> list[str]:

@@ -47,7 +47,7 @@ async def test_the_version_is_the_librarys() -> None:
         ((), "COMMAND"),
         (("regster",), "regster"),
         (("watch",), "NAME"),
-        (("register", "chat", "--port", "7000"), "--address"),
+        (("register", "chat", "--address", "127.0.0.1"), "--port"),
         ((*REGISTER[:-1], "http"), "http"),
         ((*REGISTER, "--payload", "{zone"), "{zone"),
         ((*REGISTER, "--session-timeout", "soon"), "soon"),
