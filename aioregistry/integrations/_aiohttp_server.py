@@ -53,6 +53,7 @@ def member(membership: Membership) -> Callable[[web.Application], AsyncIterator[
     """
     if not isinstance(membership, Membership):
         raise InvalidArgument("membership", membership, "give a Membership")
+    membership.check_has_port()
 
     async def drain(_: web.Application) -> None:
         await membership.drain()

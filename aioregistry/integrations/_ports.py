@@ -9,7 +9,7 @@ from aioregistry import InvalidArgument, ServiceInstance
 
 from ._listening import Socket, listening, serves, tcp
 
-__all__ = ["OCCUPIED", "ON_BEHALF", "at", "pauses", "ports_of", "refused", "warning"]
+__all__ = ["OCCUPIED", "ON_BEHALF", "at", "check_has_port", "pauses", "ports_of", "refused", "warning"]
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_SOCKET_PAUSE: Final = 2.0
@@ -27,6 +27,12 @@ def pauses(seconds: float) -> Iterator[float]:
 
 def ports_of(instance: ServiceInstance[Any]) -> list[int]:
     return [port for port in (instance.port, instance.ssl_port) if port is not None]
+
+
+def check_has_port(instance: ServiceInstance[Any]) -> None:
+    """Raise InvalidArgument where consumers cannot connect to *instance*, which is a server's."""
+    if not ports_of(instance):
+        raise InvalidArgument("port", None, "a server is listed by a port: give the one that consumers connect to")
 
 
 def refused(address: str | None, port: int, sockets: list[Socket]) -> InvalidArgument:

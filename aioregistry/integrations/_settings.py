@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_ports",
     "checked_conflict",
     "checked_displaced",
+    "checked_drain",
     "checked_kept",
     "checked_services",
     "choice",
@@ -94,12 +95,13 @@ def choice(field: str, value: Any, choices: tuple[str, ...]) -> Any:
     return value
 
 
-def check_ports(port: object, ssl_port: object) -> None:
+def check_ports(port: object, ssl_port: object, id: object, shared: bool) -> None:
+    """Raise InvalidArgument where a port is none to connect to, or siblings have nothing that makes them one."""
     for field, number in (("port", port), ("ssl_port", ssl_port)):
         if number == 0 and number is not False:
             raise InvalidArgument(field, number, "give the port that consumers connect to")
-    if port is None and ssl_port is None:
-        raise InvalidArgument("port", port, "give the port that consumers connect to")
+    if shared and port is None and ssl_port is None and id is None:
+        raise InvalidArgument("id", id, 'siblings with workers="one" have one id: give it where there is no port')
 
 
 def checked_conflict(on_conflict: Any, shared: bool) -> Literal["takeover", "wait", "fail"]:
@@ -134,6 +136,14 @@ def checked_kept(keep: object, services: Mapping[str, Any]) -> Mapping[str, Kept
 def check_drain(seconds: object) -> None:
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
         raise InvalidArgument("drain", seconds, "give a number of seconds, 0 or more")
+
+
+def checked_drain(drain: Any) -> tuple[float | None, Callable[[], Awaitable[object]] | None]:
+    """Return the seconds, or the function, that *drain* is; raises InvalidArgument where it is neither."""
+    if drain is None or callable(drain):
+        return None, drain
+    check_drain(drain)
+    return drain, None
 
 
 def check_flag(field: str, value: object) -> None:

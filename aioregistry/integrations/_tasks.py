@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from aioregistry import _foreign as foreign
 
-__all__ = ["awaited", "outcome", "spawn"]
+__all__ = ["awaited", "first_of", "outcome", "spawn"]
 
 _log = logging.getLogger("aioregistry.integrations")
 
@@ -37,3 +37,16 @@ async def outcome(task: asyncio.Task[T]) -> T:
 
 async def awaited(work: Awaitable[object]) -> None:
     await work
+
+
+async def first_of(*works: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of *works* is over, raise what it raised, and cancel the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

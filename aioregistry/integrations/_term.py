@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
-import os
-from typing import Any, ClassVar, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 import anyio
 
 from aioregistry import InvalidArgument, Registration, RegistryError, ServiceInstance, Status, View
+from aioregistry import _foreign as foreign
 from aioregistry._incident_log import IncidentLog
 
 from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting
 from ._listening import Decision, Judgement, Phase, Socket, judged, listening, opened, own_sockets, serves
-from ._ports import OCCUPIED, ON_BEHALF, at, pauses, ports_of, refused, warning
+from ._ports import OCCUPIED, ON_BEHALF, at, check_has_port, pauses, ports_of, refused, warning
 from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness, failing_checks, shown_checks
 from ._settings import Settings
 from ._tasks import awaited, outcome, spawn
+from ._worker import worker_id
 
-__all__ = ["Term"]
+__all__ = ["Jobs", "Term"]
+
+Jobs: TypeAlias = Callable[[], Awaitable[object]]
+"""Ends the work that a program has, before it is withdrawn."""
 
 _LONGEST_PAUSE: Final = 10.0
 """Seconds between two attempts to find the address to advertise."""
@@ -70,6 +74,12 @@ class Term:
         self._draining: asyncio.Task[None] | None = None
         self._patience = anyio.CancelScope()
         """Around the waiting for consumers."""
+        self._seconds = settings.drain
+        self._jobs: Jobs | None = None
+        self._finishing = anyio.CancelScope()
+        """Around what the program does before it is withdrawn."""
+        self.jobs_failure: foreign.ForeignError | None = None
+        self._lost: asyncio.Future[RegistryError] = asyncio.get_running_loop().create_future()
         self._was_listed = False
         self._shown = False
         """Whether the view of the own service, where there is one, has shown the server."""
@@ -113,9 +123,9 @@ class Term:
                 await outcome(opening)
             address = await self._address()
         except RegistryError as error:
-            self.failure = error
+            self._lose(error)
             raise
-        instance = self._settings.instance.replace(address=address, id=_worker_id(self._settings, address))
+        instance = self._settings.instance.replace(address=address, id=worker_id(self._settings, address))
         await self._list_in_turn(instance)
 
     async def _list_in_turn(self, instance: ServiceInstance[Any]) -> None:
@@ -123,8 +133,9 @@ class Term:
         sockets = own_sockets()
         decision, port = self._judged(instance, sockets)
         if decision is Decision.REFUSE:
-            self.failure = refused(instance.address, port, sockets)
-            raise self.failure
+            refusal = refused(instance.address, port, sockets)
+            self._lose(refusal)
+            raise refusal
         if decision is Decision.WAIT:
             self.failure = NotYet(OCCUPIED.format(at(instance.address, port)))
             self._warn("occupied", f"{self._service} is not listed yet: {self.failure}; {ON_BEHALF}")
@@ -133,7 +144,7 @@ class Term:
         if decision is Decision.WARN:
             self._warn("port", warning(instance, port, sockets))
         await self._list(instance)
-        if self._settings.check_port and self._host is None:
+        if self._settings.check_port and self._host is None and ports_of(instance):
             self._looking = spawn(self._compare(instance), f"look at the sockets of {self._service}")
 
     async def _list(self, instance: ServiceInstance[Any]) -> None:
@@ -148,7 +159,7 @@ class Term:
                 checks=settings.checks,
             )
         except RegistryError as error:
-            self.failure = error
+            self._lose(error)
             raise
         self._following = spawn(self._follow(self.registration), f"follow {self._service}")
 
@@ -166,6 +177,11 @@ class Term:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def _lose(self, error: RegistryError) -> None:
+        self.failure = error
+        if not self._lost.done():
+            self._lost.set_result(error)
+
     async def _follow(self, registration: Registration[Any]) -> None:
         self.failure = None
         try:
@@ -173,13 +189,14 @@ class Term:
                 async for status in statuses:
                     self._was_listed |= status is Status.LIVE
         except RegistryError as error:
-            self.failure = error
+            self._lose(error)
 
     # ------------------------------------------------------------------ sockets
 
     def check_ports(self, sockets: list[Socket]) -> None:
-        """Raise InvalidArgument where nobody listens on the port, now that the server does."""
+        """Raise InvalidArgument where there is no port, or nobody listens on it, now that the server does."""
         settings = self._settings
+        check_has_port(settings.instance)
         if settings.check_port:
             address = configured_address(settings.address)
             judgement = judged(sockets, address, ports_of(settings.instance), Phase.LISTENING)
@@ -187,7 +204,7 @@ class Term:
                 raise refused(address, judgement.port, sockets)
 
     def _judged(self, instance: ServiceInstance[Any], sockets: list[Socket]) -> Judgement:
-        if not self._settings.check_port:
+        if not self._settings.check_port or not ports_of(instance):
             return Judgement(Decision.LIST, 0)
         phase = Phase.STARTING if self._host is None else Phase.LISTENING
         if phase is Phase.STARTING and self._is_served_by_another(instance, sockets):
@@ -314,6 +331,16 @@ class Term:
 
     # ------------------------------------------------------------------ ending
 
+    def before_draining(self, seconds: float | None, jobs: Jobs | None) -> None:
+        """Give consumers *seconds* and have *jobs* done when it is drained; nothing, where that has begun."""
+        self._seconds = self._settings.drain if seconds is None else seconds
+        self._jobs = jobs
+
+    async def until_lost(self) -> RegistryError:
+        """Return why it is not listed, or will not be any more, for good."""
+        await asyncio.wait([self._lost])
+        return self._lost.result()
+
     async def drain(self) -> None:
         if self._draining is None:
             self._draining = spawn(self._drain(), f"drain {self._service}")
@@ -322,8 +349,9 @@ class Term:
             await outcome(self._draining)
 
     async def hurry(self) -> None:
-        """Drain without waiting for consumers, any longer or at all."""
+        """Drain without waiting for consumers and jobs, any longer or at all."""
         self._patience.cancel()
+        self._finishing.cancel()
         await self.drain()
 
     async def _drain(self) -> None:
@@ -333,6 +361,7 @@ class Term:
         if under_way:
             await asyncio.wait(under_way)
         if (registration := self.registration) is None:
+            await self._finish()
             return
         has_sibling = self._has_sibling()
         # Without an owner it may be listed all the same: consumers can see that before the answer is here.
@@ -340,16 +369,37 @@ class Term:
             # First, or the id would be ours as soon as a sibling that is drained too has withdrawn it.
             await registration.aclose()
             with self._patience:
-                await asyncio.sleep(self._settings.drain if has_sibling else 0)
+                await asyncio.sleep(self._seconds if has_sibling else 0)
+            await self._finish()
             return
         with self._patience:
             if await self._disabled(registration):
-                await asyncio.sleep(self._settings.drain)
-        await registration.aclose()
+                await asyncio.sleep(self._seconds)
+        try:
+            await self._finish()
+        finally:
+            await registration.aclose()
+
+    async def _finish(self) -> None:
+        """Have the jobs done, whatever they raise: it is withdrawn after that in any case."""
+        if self._jobs is None:
+            return
+        with self._finishing:
+            try:
+                await foreign.call(self._jobs)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                task = asyncio.current_task()
+                if self._finishing.cancel_called or (task is not None and task.cancelling()):
+                    raise
+                failure = error if isinstance(error, foreign.ForeignError) else foreign.ForeignError(error)
+                self.jobs_failure = failure
+                _log.error("%s is withdrawn, though what it had to do before failed: %s", self._service, failure)
 
     async def _disabled(self, registration: Registration[Any]) -> bool:
         """Return whether consumers could be told to send nothing new."""
-        with anyio.move_on_after(self._settings.drain), contextlib.suppress(RegistryError):
+        with anyio.move_on_after(self._seconds), contextlib.suppress(RegistryError):
             await registration.drain()
             return True
         return False
@@ -380,23 +430,3 @@ class Term:
 
     def _warn(self, kind: str, text: str) -> None:
         self._repeated.tell(kind, logging.WARNING, "%s", text)
-
-
-def _worker_id(settings: Settings, address: str) -> str:
-    """The id to register: the server's, and where it has several worker processes that are listed, the worker's."""
-    instance = settings.instance
-    server = settings.id
-    if server is None:
-        server = ServiceInstance(instance.name, address=address, port=instance.port, ssl_port=instance.ssl_port).id
-    return f"{server}#{os.getpid()}" if not settings.shared and _is_worker() else server
-
-
-def _is_worker() -> bool:
-    """Whether a server started this process beside others like it.
-
-    No worker is told its number. The process id will do: a worker that ends withdraws it, one that crashed leaves a
-    ghost that still leads to the server, and expires.
-    """
-    # Gunicorn's arbiter forks and puts its name into the environment; uvicorn and hypercorn use multiprocessing.
-    by_gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/")
-    return by_gunicorn or multiprocessing.parent_process() is not None

@@ -22,12 +22,12 @@ from typing import Any, Final, Literal, Self
 
 import anyio
 
-from aioregistry import Check, Guard, Registration, Registry, ServiceInstance, UsageError, View, connect
-from aioregistry import _foreign as foreign
+from aioregistry import Check, Guard, Registration, Registry, RegistryError, ServiceInstance, UsageError, View, connect
 from aioregistry._health import checked_checks
 
 from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting, hosting
+from ._ports import check_has_port
 from ._readiness import WAITING, NotYet, Readiness
 from ._settings import (
     Hidden,
@@ -39,20 +39,19 @@ from ._settings import (
     check_ports,
     checked_conflict,
     checked_displaced,
+    checked_drain,
     checked_kept,
     checked_services,
     choice,
 )
-from ._tasks import spawn
-from ._term import Term
+from ._signals import Asked, cancelled_when_told_to_end
+from ._tasks import first_of, spawn
+from ._term import Jobs, Term
 
 __all__ = ["Hosting", "Membership", "NoAddress", "NotYet", "Readiness", "advertised_address", "hosting"]
 
 DEFAULT_DRAIN: Final = 2.0
 """Seconds; an event takes milliseconds to a consumer, and a consumer in need of a new connection about a second."""
-
-_TOLD_WITHIN: Final = 0.1
-"""Seconds after which it is noticed that uvicorn is to end; uvicorn looks as often."""
 
 _GUARD: Final = Guard()
 
@@ -79,11 +78,13 @@ class Membership:
     Args:
         servers: the connect string, as :func:`aioregistry.connect` takes it.
         service: the service that this server is an instance of.
-        port: the port that consumers are to connect to, 1 to 65535; None where the server speaks only TLS.
+        port: the port that consumers are to connect to, 1 to 65535; None where the server speaks only TLS, and for a
+            worker that nobody connects to.
         ssl_port: the port on which it speaks TLS, 1 to 65535.
         address: the address that consumers are to connect to; found as :func:`advertised_address` does
             unless given.
-        id: the server within the service; ``address:port`` unless given.
+        id: the server within the service; ``address:port`` unless given, and without a port ``address#`` with the
+            process id.
         payload: what is published with the instance.
         payload_class: the Java class that Jackson is to read the payload as.
         uri_spec: Curator's UriSpec as JSON, or None.
@@ -191,7 +192,7 @@ class Membership:
             )
 
         shared = choice("workers", workers, ("each", "one")) == "one"
-        check_ports(port, ssl_port)
+        check_ports(port, ssl_port, id, shared)
         # Whatever the address will be, the rest is right or wrong now.
         instance = ServiceInstance(
             service,
@@ -291,6 +292,10 @@ class Membership:
     async def __aexit__(self, *_: object) -> None:
         await self._end()
 
+    def check_has_port(self) -> None:
+        """Raise InvalidArgument where it was made without a port: servers need one, workers do not."""
+        check_has_port(self._settings.instance)
+
     def connected(self) -> AbstractAsyncContextManager[Membership]:
         """Enter without being listed: that begins with :meth:`announce`, for who has to start to listen first."""
         return _Connected(self)
@@ -317,6 +322,60 @@ class Membership:
         """
         await self._entered().drain()
 
+    async def serve_until_signal(self, drain: float | Jobs | None = None) -> signal.Signals:
+        """Be listed until a signal asks this process to end, then drain and withdraw; for programs without a server.
+
+        On SIGTERM, SIGINT or SIGHUP it tells consumers to send nothing new (``enabled=False``), gives them the time,
+        has the program's jobs done, and withdraws. A second signal ends the waiting for both at once. It enters the
+        membership and leaves it, unless it is entered already. Signals are handled meanwhile, and as before afterwards;
+        SIGHUP stays ignored under nohup.
+
+        Args:
+            drain: seconds that consumers have, the membership's unless given; or what ends the program's work, an async
+                function, called when they have had them. It may take as long as the second signal leaves it.
+
+        Returns:
+            The signal that came first.
+
+        Raises:
+            RegistryError: the process will not be listed, or not any more: its id was claimed with
+                ``on_displaced="stop"``, say.
+            InvalidArgument: *drain* is neither.
+            UsageError: this is not the main thread, where alone signals can be handled.
+            Exception: what *drain* raised, once it is withdrawn.
+
+        Cancelling leaves the program's jobs alone, and the membership, where this entered it.
+        """
+        seconds, jobs = checked_drain(drain)
+        asked = Asked()
+        with asked.by_signals():
+            if self._term is not None:
+                await self._serve(self._term, seconds, jobs, asked)
+                return asked.came[0]
+            await first_of(self.__aenter__(), asked.once.wait())
+            term = self._term
+            if term is None:  # it was asked to end while it entered
+                return asked.came[0]
+            try:
+                await self._serve(term, seconds, jobs, asked)
+            finally:
+                await self._end()
+            return asked.came[0]
+
+    async def _serve(self, term: Term, seconds: float | None, jobs: Jobs | None, asked: Asked) -> None:
+        await first_of(term.until_lost(), asked.once.wait())
+        if not asked.came:
+            raise await term.until_lost()
+        term.before_draining(seconds, jobs)
+        try:
+            await first_of(term.drain(), asked.twice.wait())
+        finally:
+            # Where a second signal came, or whoever waits was cancelled, nothing is waited for any longer.
+            await term.hurry()
+        if (failure := term.jobs_failure) is not None:
+            error = failure.error
+            raise error if isinstance(error, Exception) else RegistryError(f"drain raised {failure}") from error
+
     async def _begin(self) -> Term:
         if self._term is not None:
             raise UsageError(f"{self!r} is entered already")
@@ -338,7 +397,7 @@ class Membership:
         On a signal uvicorn only notes that it is to end: it looks again when the startup is over.
         """
         with anyio.CancelScope() as scope:
-            watching = spawn(_cancelled_when_told_to_end(scope), "watch uvicorn")
+            watching = spawn(cancelled_when_told_to_end(scope), "watch uvicorn")
             try:
                 await work
             finally:
@@ -382,22 +441,3 @@ class _Connected:
 
     async def __aexit__(self, *_: object) -> None:
         await self._membership._end()
-
-
-async def _cancelled_when_told_to_end(scope: anyio.CancelScope) -> None:
-    while not _told_to_end():  # noqa: ASYNC110 - uvicorn sets a flag and tells nobody
-        await asyncio.sleep(_TOLD_WITHIN)
-    scope.cancel()
-
-
-def _told_to_end() -> bool:
-    """Whether the uvicorn server of this process, which handles SIGTERM by a method of its own, was told to end."""
-    try:
-        return foreign.call(_should_exit)
-    except foreign.ForeignError:  # a handler of somebody else's, that is no server
-        return False
-
-
-def _should_exit() -> bool:
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return getattr(server, "should_exit", False) is True

@@ -56,6 +56,7 @@ def lifespan(
     """
     if not isinstance(membership, Membership):
         raise InvalidArgument("membership", membership, "give a Membership")
+    membership.check_has_port()
     if within is not None and not callable(within):
         raise InvalidArgument("within", within, "give a lifespan, a function of the application")
 

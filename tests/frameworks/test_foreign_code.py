@@ -15,10 +15,10 @@ import pytest
 
 from aioregistry import LeastOutstanding, RegistryError
 from aioregistry.integrations._lanes import Lanes
+from aioregistry.integrations._signals import told_to_end
 from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
-from aioregistry.integrations.membership import _told_to_end
 from tests.frameworks.peers import Manner, Scene, service
 from tests.support.raising import ODD, raising
 from tests.support.zookeeper import ZooKeeperServer
@@ -131,7 +131,7 @@ async def test_somebody_elses_signal_handler_is_no_server_that_ends(kind: str, m
             raise AssertionError
 
     monkeypatch.setattr(signal, "getsignal", lambda _: Handler().handle)
-    assert _told_to_end() is False
+    assert told_to_end() is False
 
 
 @pytest.mark.parametrize("kind", ODD)

@@ -8,6 +8,7 @@ import gc
 import inspect
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,13 @@ from aioregistry import (
 from aioregistry.integrations import _term
 from aioregistry.integrations import membership as module
 from aioregistry.integrations._advertised import NoAddress
+from aioregistry.integrations.aiohttp import member as aiohttp_member
 from aioregistry.integrations.membership import Hosting, Membership, NotYet, Readiness, hosting
+from aioregistry.integrations.starlette import lifespan as starlette_lifespan
+from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.support.judge import Judge
+from tests.support.raising import ODD, raising
 
 TIMEOUT = 30.0
 REAL_SLEEP = asyncio.sleep
@@ -401,7 +406,116 @@ async def test_the_address_is_found_when_it_can_be(
         await member(servers, address=None, wait=True).__aenter__()
 
 
+# ---------------------------------------------------------------- programs without a server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+async def test_it_serves_until_a_signal(servers: str, observed: View[Any], number: signal.Signals) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the run inherited
+    before = signal.getsignal(number)
+    told: list[bool] = []
+
+    async def jobs() -> None:
+        await observed.wait_for(draining_is_told, TIMEOUT)
+        told.append(True)
+
+    serving = asyncio.create_task(member(servers).serve_until_signal(jobs))
+    await observed.wait_for(listed, TIMEOUT)
+    os.kill(os.getpid(), number)
+    async with asyncio.timeout(TIMEOUT):
+        assert await serving is number
+    assert told == [True]
+    assert await observed.sync() == {}
+    assert signal.getsignal(number) is before
+
+
+async def test_a_second_signal_ends_it_at_once(servers: str, observed: View[Any]) -> None:
+    membership = member(servers, drain=3600)
+    async with membership:
+        serving = asyncio.create_task(membership.serve_until_signal(3600))
+        await observed.wait_for(listed, TIMEOUT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await observed.wait_for(draining_is_told, TIMEOUT)
+        os.kill(os.getpid(), signal.SIGINT)
+        async with asyncio.timeout(TIMEOUT):
+            assert await serving is signal.SIGTERM
+        assert await observed.sync() == {}
+        assert membership.readiness().status == "draining"
+
+
+async def test_a_signal_ends_it_while_zookeeper_is_away() -> None:
+    with ReservedPort() as nobody:
+        serving = asyncio.create_task(member(f"127.0.0.1:{nobody.number}", wait=True).serve_until_signal())
+        async with asyncio.timeout(TIMEOUT):
+            while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                await asyncio.sleep(0.005)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await serving is signal.SIGTERM
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_jobs_that_raise_are_told_when_it_is_withdrawn(servers: str, observed: View[Any], kind: str) -> None:
+    async def jobs() -> None:
+        raising(kind)
+
+    serving = asyncio.create_task(member(servers, drain=0).serve_until_signal(jobs))
+    await observed.wait_for(listed, TIMEOUT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    done, _ = await asyncio.wait([serving], timeout=TIMEOUT)
+    assert done
+    assert not serving.cancelled()
+    assert isinstance(serving.exception(), Exception)
+    assert await observed.sync() == {}
+
+
+async def test_what_ends_the_registration_is_raised(servers: str, registry: Registry, observed: View[Any]) -> None:
+    serving = asyncio.create_task(member(servers, on_displaced="stop").serve_until_signal())
+    await observed.wait_for(listed, TIMEOUT)
+    async with registry.register(ServiceInstance("api", address="10.0.0.7", port=8000)):
+        with pytest.raises(RegistrationDisplaced):
+            async with asyncio.timeout(TIMEOUT):
+                await serving
+
+
+async def test_cancelling_leaves_the_jobs_alone(servers: str, observed: View[Any]) -> None:
+    async def jobs() -> None:
+        raise AssertionError("never called")
+
+    before = signal.getsignal(signal.SIGTERM)
+    serving = asyncio.create_task(member(servers).serve_until_signal(jobs))
+    await observed.wait_for(listed, TIMEOUT)
+    serving.cancel()
+    await asyncio.wait([serving])
+    assert serving.cancelled()
+    assert await observed.sync() == {}
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_signals_are_the_main_threads_and_seconds_are_seconds(servers: str) -> None:
+    with pytest.raises(UsageError, match="main thread"):
+        await asyncio.to_thread(asyncio.run, member(servers).serve_until_signal())
+    for wrong in (-1, "5", True):
+        with pytest.raises(InvalidArgument, match=r"^drain="):
+            await member(servers).serve_until_signal(wrong)  # type: ignore[arg-type]
+
+
 # ---------------------------------------------------------------- workers and servers
+
+
+async def test_a_worker_needs_no_port(servers: str, observed: View[Any]) -> None:
+    async with Membership(servers, "api", address="10.0.0.7", drain=0, wait=True) as membership:
+        [instance] = (await observed.wait_for(listed, TIMEOUT)).values()
+        assert (instance.id, instance.port) == (f"10.0.0.7#{os.getpid()}", None)
+        assert membership.ready
+    with pytest.raises(InvalidArgument, match=r"^id=None"):
+        Membership(servers, "api", workers="one")
+
+
+def test_a_server_needs_one(servers: str) -> None:
+    membership = Membership("127.0.0.1:2181", "api")
+    for wants in (starlette_lifespan, aiohttp_member):
+        with pytest.raises(InvalidArgument, match=r"^port=None"):
+            wants(membership)
 
 
 async def test_siblings_stand_by_and_take_over(servers: str, observed: View[Any]) -> None:
@@ -472,7 +586,6 @@ async def test_under_a_server_it_is_listed_when_that_listens(servers: str, obser
         ({"servers": "zk:port"}, "servers", "zk:port"),
         ({"service": "a//b"}, "name", "a//b"),
         ({"port": 0}, "port", 0),
-        ({"port": None}, "port", None),
         ({"port": "8000"}, "port", "8000"),
         ({"port": 70000}, "port", 70000),
         ({"address": "0.0.0.0"}, "address", "0.0.0.0"),
