@@ -128,10 +128,13 @@ ROOMS: dict[str, set[str]] = {
         *("concurrency", "foreign", "errors", "incident_log", "addresses", "health", "model", "paths", "balancing", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
+    # Reads a live ensemble: it connects as users do, and asks for ACLs and Stats too.
+    "doctor": {"errors", "reasons", "addresses", "protocol", "session", "model", "document", ""},
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "balancing",
         "testing",
+        "doctor",
         "server",
         "errors",
         "reasons",
@@ -151,7 +154,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Modules that get time, randomness and news as arguments; `balancing` and `settings` as a whole.
 PURE_MODULES = {
-    "selection",
+    *("selection", "checks", "picture", "words"),
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
     *("plan", "reach", "table", "votes", "mirror", "guard", "kept"),
     *("core", "stages", "conversion", "recall", "suspects"),
@@ -162,7 +165,7 @@ IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "sock
 IMPURE_ROOMS = {"concurrency", "runtime", "streams", "handles"}
 
 # Nobody outside the package imports these; their modules may do without `__all__`, but where they have one it is true.
-INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "__main__"}
+INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "doctor", "__main__"}
 
 # What users import by name, an extra each; and the rooms and modules that users import from. All others say by an
 # underscore that they are internal.

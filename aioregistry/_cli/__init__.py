@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_demo(commands)
     _add_server(commands)
+    _add_doctor(commands)
     _add_completion(commands, parser)
     return parser
 
@@ -211,6 +212,21 @@ def _add_server(commands: Commands) -> None:
     parser.set_defaults(command=_server)
 
 
+def _add_doctor(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="what is wrong in a registry and its ensemble, and what to do",
+        description="Read a live ensemble and say what is wrong, the most harmful first, and what to do. Writes "
+        "nothing. Exit code 0: healthy; 1: something is wrong; 2: usage.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--max-request", metavar="BYTES", type=int, default=0xFFFFF, help="the servers' jute.maxbuffer (%(default)s)"
+    )
+    add_shared(parser)
+    parser.set_defaults(command=_doctor)
+
+
 def _add_completion(commands: Commands, whole: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "completion",
@@ -261,6 +277,12 @@ def _demo(arguments: argparse.Namespace) -> Running:
     from .demo import demo
 
     return demo(arguments)
+
+
+def _doctor(arguments: argparse.Namespace) -> Running:
+    from .doctor import doctor
+
+    return doctor(arguments)
 
 
 def _completion(arguments: argparse.Namespace) -> Running:

@@ -109,6 +109,8 @@ class Settings:
         sync_limit_ticks: How long a follower and its leader bear each other's silence.
         init_limit_ticks: How long a follower may take to catch up, and how long who believes to be elected waits for
             others to agree: an election that split takes this long to be repeated.
+        max_client_connections: How many connections one address may have; 0 for any number.
+        words: The four-letter words that are allowed.
         properties: Further Java system properties.
         jvm_options: What the JVM is given beside them.
         more_jars: What the class path has beside JARS.
@@ -124,6 +126,8 @@ class Settings:
     local_sessions: bool = False
     sync_limit_ticks: int = 10
     init_limit_ticks: int = 5
+    max_client_connections: int = 0
+    words: str = "*"
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
     jvm_options: tuple[str, ...] = JVM_OPTIONS
     more_jars: tuple[Path, ...] = ()
@@ -136,9 +140,9 @@ class Settings:
             "maxSessionTimeout": str(self.max_session_timeout_ms),
             "syncLimit": str(self.sync_limit_ticks),
             "initLimit": str(self.init_limit_ticks),
-            "maxClientCnxns": "0",
+            "maxClientCnxns": str(self.max_client_connections),
             "admin.enableServer": "false",
-            "4lw.commands.whitelist": "*",
+            "4lw.commands.whitelist": self.words,
         }
         if self.local_sessions:
             config |= {"localSessionsEnabled": "true", "localSessionsUpgradingEnabled": "true"}

@@ -1,0 +1,60 @@
+"""`aioregistry doctor`: what is wrong in a live registry, the most harmful first, and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from .._doctor.checks import Finding, Unknown, examine, unknown
+from .._doctor.gather import gather
+from .._doctor.picture import Picture
+from .options import connection
+from .process import DONE, FAILED
+from .text import printable, to_json
+
+PAGE: Final = "docs/doctor.md"
+SHOWN_OF_A_KIND: Final = 10
+
+
+async def doctor(arguments: argparse.Namespace) -> int:
+    """Read, judge, print; return 1 where something is wrong."""
+    picture = await gather(connection(arguments), max_request=arguments.max_request)
+    findings, unknowns = examine(picture), unknown(picture)
+    lines = _json(findings, unknowns) if arguments.json else _lines(picture, findings, unknowns)
+    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode(sys.stdout.encoding, "backslashreplace"))
+    sys.stdout.flush()
+    return FAILED if _wrong(findings) else DONE
+
+
+def _wrong(findings: Sequence[Finding]) -> list[Finding]:
+    return [each for each in findings if each.severity != "notice"]
+
+
+def _json(findings: Sequence[Finding], unknowns: Sequence[Unknown]) -> Iterator[str]:
+    told = {
+        "healthy": not _wrong(findings),
+        "findings": [{**each._asdict(), "page": f"{PAGE}#{each.anchor}"} for each in findings],
+        "unknown": [each._asdict() for each in unknowns],
+    }
+    yield to_json(told, indent=2)
+
+
+def _lines(picture: Picture, findings: Sequence[Finding], unknowns: Sequence[Unknown]) -> Iterator[str]:
+    for anchor, group in itertools.groupby(findings, key=lambda each: each.anchor):
+        kind = list(group)
+        for each in kind[:SHOWN_OF_A_KIND]:
+            yield printable(f"{each.severity:8}  {each.place}: {each.text}")
+        if len(kind) > SHOWN_OF_A_KIND:
+            yield f"{kind[0].severity:8}  and {len(kind) - SHOWN_OF_A_KIND} more"
+        yield f"          {kind[0].advice} ({PAGE}#{anchor})"
+    for gap in unknowns:
+        yield printable(f"unknown   {gap.anchor}: {gap.reason}")
+    counts = Counter(each.severity for each in findings)
+    instances = sum(map(len, picture.services.values()))
+    seen = f"{len(picture.services)} services, {instances} instances, {len(picture.servers)} servers"
+    wrong = ", ".join(f"{count} {severity}" for severity, count in counts.items() if severity != "notice")
+    yield f"{seen}: {wrong or 'nothing is wrong'}"

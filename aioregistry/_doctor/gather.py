@@ -1,0 +1,270 @@
+"""Reads a live ensemble and a registry in it. Nothing is written, and nothing decided but what to read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final
+
+import aioregistry
+from aioregistry import AuthenticationFailed, ConnectTimeout, NoAuth, Registry, RequestTimeout
+from aioregistry._errors import NoNode
+from aioregistry._protocol import AclEntry, GetAcl, GetChildren2, GetData, Stat
+from aioregistry._reasons import reason_of
+from aioregistry._session import parse_hosts
+
+from . import words
+from .picture import Node, Picture, Server
+
+__all__ = ["gather"]
+
+WORDS: Final = ("srvr", "mntr", "conf", "cons")
+MOST_ELSEWHERE: Final = 100
+AT_ONCE: Final = 100
+SECOND_LOOK: Final = 1.0
+"""Seconds until who has no connection is looked for again: a client that changes its server has none for a moment."""
+
+LONGEST: Final = 60.0
+TIMEOUTS: Final = 6
+"""Seconds, and session timeouts, that reading may take."""
+
+DEEPEST: Final = 8
+"""Slashes in the name of a service."""
+
+MOST_OF_AN_ANSWER: Final = 64 * 2**20
+
+
+async def gather(connection: Mapping[str, Any], *, max_request: int) -> Picture:
+    """Return a picture of what *connection* leads to.
+
+    Args:
+        connection: what :func:`aioregistry.connect` takes.
+        max_request: the servers' jute.maxbuffer, bytes.
+
+    Raises what :func:`aioregistry.connect` raises for arguments. Servers that do not answer are part of the picture.
+    Cancelling it leaves nothing behind.
+    """
+    hosts = parse_hosts(connection["servers"])
+    requested = connection["session_timeout"]
+    found: dict[str, Any] = {
+        "chroot": hosts.chroot,
+        "base_path": connection["base_path"],
+        "requested": requested,
+        "max_request": max_request,
+    }
+    try:
+        async with aioregistry.connect(**connection, max_request=max_request) as registry, _in_time(requested):
+            found |= {"connected_at": time.time(), "session": registry.session.id, "granted": registry.session.timeout}
+            found |= await _registry(registry, hosts.chroot, connection["base_path"])
+            found["servers"] = await _servers(hosts.servers, connection["tls"], requested)
+            owners = {
+                node.stat.ephemeral_owner
+                for nodes in found["services"].values()
+                for node in nodes.values()
+                if node.stat
+            }
+            found["servers"] = await _looked_again(
+                owners, found["servers"], hosts.servers, connection["tls"], requested
+            )
+    except (ConnectTimeout, AuthenticationFailed) as error:
+        found |= {
+            "connection": reason_of(error),
+            "servers": await _servers(hosts.servers, connection["tls"], requested),
+        }
+    return Picture(now=time.time(), **found)
+
+
+@contextlib.asynccontextmanager
+async def _in_time(requested: float) -> AsyncIterator[None]:
+    patience = max(LONGEST, TIMEOUTS * requested)
+    try:
+        async with asyncio.timeout(patience):
+            yield
+    except TimeoutError:
+        raise RequestTimeout(f"the registry was not read within {patience:g} s") from None
+
+
+# ---------------------------------------------------------------- the registry
+
+
+class _Tree:
+    """Reads nodes on a session, a bounded number at a time.
+
+    Args:
+        registry: whose session it is.
+        chroot: before every path.
+    """
+
+    def __init__(self, registry: Registry, chroot: str) -> None:
+        self._session = registry.session
+        self._chroot = chroot
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self.refused: list[str] = []
+
+    async def children(self, path: str) -> list[str] | None:
+        """Return the names below *path*, sorted; None where there is no such node or it may not be listed."""
+        try:
+            async with self._turns:
+                names, _ = (await self._session.read(GetChildren2(f"{self._chroot}{path}" or "/"))).value
+        except NoNode:
+            return None
+        except NoAuth:
+            self.refused.append(path)
+            return None
+        return sorted(names)
+
+    async def node(self, path: str) -> Node | None:
+        """Return the node at *path*; None where there is none."""
+        full = f"{self._chroot}{path}" or "/"
+        data: bytes | None = None
+        stat: Stat | None = None
+        acl: list[AclEntry] | None = None
+        async with self._turns:
+            try:
+                with contextlib.suppress(NoAuth):
+                    data, stat = (await self._session.read(GetData(full))).value
+                with contextlib.suppress(NoAuth):  # until 3.5 everybody may ask
+                    acl, stat = (await self._session.read(GetAcl(full))).value
+            except NoNode:
+                return None
+        return Node(path, data, stat, acl)
+
+    async def nodes(self, paths: Iterable[str]) -> list[Node]:
+        """Return those of *paths* that are there."""
+        return [node for node in await asyncio.gather(*map(self.node, paths)) if node is not None]
+
+
+async def _registry(registry: Registry, chroot: str, base_path: str) -> dict[str, Any]:
+    tree = _Tree(registry, chroot)
+    base = base_path.rstrip("/")
+    services: dict[str, dict[str, Node]] = {}
+    for name in await tree.children(base) or ():
+        if (base, name) != ("", "zookeeper"):  # ZooKeeper's own
+            services |= await _services(tree, base, name)
+    return {
+        "base": await tree.node(base),
+        "services": services,
+        "service_nodes": {node.path: node for node in await tree.nodes(f"{base}/{name}" for name in services)},
+        "withdrawn": await tree.node(f"{base}-withdrawn") if base else None,
+        "overrides_root": await tree.node(f"{base}-overrides") if base else None,
+        "overrides": await _overrides(tree, f"{base}-overrides") if base else {},
+        "refused": tuple(tree.refused),
+        "elsewhere": {} if services else await _elsewhere(registry, chroot, base),
+    }
+
+
+async def _services(tree: _Tree, base: str, name: str) -> dict[str, dict[str, Node]]:
+    """Return the service *name*, and those whose names begin with its and a slash."""
+    ids = await tree.children(f"{base}/{name}") or []
+    nodes = {_last(node.path): node for node in await tree.nodes(f"{base}/{name}/{id}" for id in ids)}
+    inner = {id: node for id, node in nodes.items() if _holds_services(node) and name.count("/") < DEEPEST}
+    found = {name: {id: node for id, node in nodes.items() if id not in inner}}
+    for id in inner:
+        found |= await _services(tree, base, f"{name}/{id}")
+    return found if found[name] or not inner else {key: each for key, each in found.items() if key != name}
+
+
+def _holds_services(node: Node) -> bool:
+    stat = node.stat
+    return stat is not None and stat.num_children > 0 and not stat.ephemeral_owner and not node.data
+
+
+async def _overrides(tree: _Tree, root: str) -> dict[tuple[str, str], Node]:
+    found: dict[tuple[str, str], Node] = {}
+    for name in await tree.children(root) or ():
+        ids = await tree.children(f"{root}/{name}") or []
+        found |= {(name, _last(node.path)): node for node in await tree.nodes(f"{root}/{name}/{id}" for id in ids)}
+    return found
+
+
+async def _elsewhere(registry: Registry, chroot: str, base: str) -> dict[str, int]:
+    """Count the services where a registry could be instead: below the root, and beside the chroot."""
+    whole = _Tree(registry, "")
+    parent = chroot.rpartition("/")[0]
+    beside = [f"{parent}/{name}" for name in await whole.children(parent) or ()]
+    places = [place for place in ["", *beside] if place != chroot][:MOST_ELSEWHERE]
+    found: dict[str, int] = {}
+    for place in places:
+        names = await whole.children(f"{place}{base}")
+        found[f"{place}{base}"] = len(names or ()) if base else 0  # below a root any node could be anything
+    return found
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+# ---------------------------------------------------------------- the servers
+
+
+async def _servers(
+    servers: Iterable[tuple[str, int]], tls: ssl.SSLContext | None, patience: float
+) -> tuple[Server, ...]:
+    return tuple(await asyncio.gather(*(_server(host, port, tls, patience) for host, port in servers)))
+
+
+async def _looked_again(
+    owners: set[int],
+    servers: tuple[Server, ...],
+    addresses: Iterable[tuple[str, int]],
+    tls: ssl.SSLContext | None,
+    patience: float,
+) -> tuple[Server, ...]:
+    """Add the connections of a moment later, where an owner has none."""
+    connected = {each.session for server in servers for each in server.connections or ()}
+    if owners <= connected | {0} or any(server.connections is None for server in servers):
+        return servers
+    await asyncio.sleep(SECOND_LOOK)
+    later = await _servers(addresses, tls, patience)
+    return tuple(
+        dataclasses.replace(server, connections=_joined(server, again))
+        for server, again in zip(servers, later, strict=True)
+    )
+
+
+def _joined(server: Server, again: Server) -> tuple[words.Connection, ...]:
+    known = {each.session for each in server.connections or ()}
+    return (*(server.connections or ()), *(each for each in again.connections or () if each.session not in known))
+
+
+async def _server(host: str, port: int, tls: ssl.SSLContext | None, patience: float) -> Server:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    answers: dict[str, str] = {}
+    for word in WORDS:
+        try:
+            async with asyncio.timeout(patience):
+                answers[word] = await _answer(host, port, tls, word)
+        except TimeoutError:
+            return Server(address, f"no answer within {patience:g} s")
+        except OSError as error:
+            return Server(address, reason_of(error))
+    monitor = words.pairs(answers["mntr"], "\t")
+    return Server(
+        address,
+        summary=words.summary(answers["srvr"]),
+        monitor=monitor,
+        settings=words.pairs(answers["conf"], "="),
+        members=words.members(answers["conf"]),
+        connections=words.connections(answers["cons"]),
+    )
+
+
+async def _answer(host: str, port: int, tls: ssl.SSLContext | None, word: str) -> str:
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls)
+    try:
+        writer.write(word.encode())
+        return (await _read(reader)).decode(errors="replace")
+    finally:
+        writer.transport.abort()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    parts, size = [], 0
+    while (part := await reader.read(2**16)) and size <= MOST_OF_AN_ANSWER:
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)

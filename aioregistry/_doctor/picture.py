@@ -1,0 +1,96 @@
+"""What was gathered of an ensemble and of a registry in it. Pure: no check asks anybody anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aioregistry._protocol import AclEntry, Stat
+
+from .words import Connection
+
+__all__ = ["Node", "Picture", "Server"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server, by its answers to four-letter words.
+
+    Args:
+        address: ``host:port``, as it was given.
+        refusal: why it answered nothing; None where it answered.
+        summary: what ``srvr`` says, by name; empty where it is not allowed.
+        monitor: what ``mntr`` says.
+        settings: what ``conf`` says.
+        members: how many servers the ensemble has by ``conf``; 0 where that does not say.
+        connections: what ``cons`` says; None where it is not allowed.
+    """
+
+    address: str
+    refusal: str | None = None
+    summary: Mapping[str, str] = field(default_factory=dict)
+    monitor: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    members: int = 0
+    connections: Sequence[Connection] | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the registry.
+
+    Args:
+        path: below the chroot.
+        data: what it holds; None where it may not be read.
+        stat: what ZooKeeper says of it; None where that may not be asked.
+        acl: who may do what; None where that may not be asked.
+    """
+
+    path: str
+    data: bytes | None
+    stat: Stat | None
+    acl: Sequence[AclEntry] | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that the checks go by.
+
+    Args:
+        servers: the connect string's.
+        chroot: of the connect string, "" for none.
+        base_path: below the chroot.
+        now: seconds since the epoch, by this machine's clock, when the picture was complete.
+        connected_at: the same, when the session was made.
+        session: its id; 0 without one.
+        requested: seconds of session timeout that were asked for.
+        granted: seconds that were granted; 0.0 without a session.
+        connection: why there is no session; None where there is one.
+        base: the node of the base path; None where there is none.
+        refused: paths that may not be listed.
+        services: instances by service, their nodes by id.
+        withdrawn: the root of the markers of withdrawals; None where there is none.
+        overrides_root: the root of the overrides; None where there is none.
+        overrides: their nodes, by service and id.
+        elsewhere: how many services are at other places where a registry could be, by connect string's chroot.
+        max_request: jute.maxbuffer, bytes.
+    """
+
+    servers: Sequence[Server]
+    chroot: str = ""
+    base_path: str = "/services"
+    now: float = 0.0
+    connected_at: float = 0.0
+    session: int = 0
+    requested: float = 10.0
+    granted: float = 0.0
+    connection: str | None = None
+    base: Node | None = None
+    refused: Sequence[str] = ()
+    services: Mapping[str, Mapping[str, Node]] = field(default_factory=dict)
+    service_nodes: Mapping[str, Node] = field(default_factory=dict)
+    withdrawn: Node | None = None
+    overrides_root: Node | None = None
+    overrides: Mapping[tuple[str, str], Node] = field(default_factory=dict)
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+    max_request: int = 0xFFFFF

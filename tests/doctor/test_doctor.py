@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import aioregistry
+from aioregistry import ServiceInstance
+from aioregistry._doctor import gather as gathering
+from aioregistry._doctor.checks import CHECKS, SEVERITIES
+from aioregistry.server import ZooKeeperServer as EmbeddedServer
+from tests.cli.command import outcome
+from tests.conftest import StartZooKeeper
+from tests.doctor.scene import FAULTS, Scene
+from tests.support import wire
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
+
+DOCS = Path(__file__).parents[2] / "docs" / "doctor.md"
+NOBODY = "127.0.0.1:1"
+
+
+@contextlib.asynccontextmanager
+async def begun(scene: Scene, *, healthy: bool = True) -> AsyncIterator[Scene]:
+    async with scene.stack:
+        await scene.begin(healthy=healthy)
+        yield scene
+
+
+@pytest.fixture
+async def scene(zookeeper: ZooKeeperServer, chroot: str) -> AsyncIterator[Scene]:
+    async with begun(Scene(zookeeper.address, chroot)) as scene:
+        yield scene
+
+
+async def anchors(scene: Scene) -> set[str]:
+    findings, _ = await scene.diagnosis()
+    return {each.anchor for each in findings if each.severity != "notice"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_each_fault_is_found_and_nothing_else(scene: Scene, fault: str) -> None:
+    anchor, plant = FAULTS[fault]
+    await plant(scene)
+    findings, unknowns = await scene.diagnosis()
+    wrong = [each for each in findings if each.severity != "notice"]
+    assert {each.anchor for each in wrong} == {anchor}
+    assert all(each.place.startswith(scene.chroot) for each in wrong)
+    assert unknowns == []
+
+
+async def test_all_of_them_at_once(scene: Scene) -> None:
+    for _, plant in FAULTS.values():
+        await plant(scene)
+    code, stdout, stderr = await outcome("doctor", "--json", "--zookeeper", scene.servers)
+    assert (code, stderr) == (1, "")
+    told = json.loads(stdout)
+    assert not told["healthy"]
+    assert told["unknown"] == []
+    found = [each["anchor"] for each in told["findings"]]
+    assert {anchor for anchor, _ in FAULTS.values()} <= set(found)
+    order = [SEVERITIES.index(each["severity"]) for each in told["findings"]]
+    assert order == sorted(order)
+    assert all(each["page"] == f"docs/doctor.md#{each['anchor']}" for each in told["findings"])
+
+    code, stdout, stderr = await outcome("doctor", "--zookeeper", scene.servers)
+    assert (code, stderr) == (1, "")
+    assert all(f"docs/doctor.md#{anchor}" in stdout for anchor in found)
+
+
+async def test_nothing_is_found_where_nothing_is_wrong(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    servers = f"{zookeeper.address}{chroot}"
+    async with (
+        aioregistry.connect(servers) as registry,
+        registry.register(ServiceInstance("chat", address="10.0.0.7", port=7000)),
+        registry.register(ServiceInstance("chat", address="10.0.0.8", port=7000, payload={"zone": "eu-1"})),
+        registry.register(ServiceInstance("a/nested", address="10.0.0.8", port=7001)),
+    ):
+        code, stdout, stderr = await outcome("doctor", "--json", "--zookeeper", servers)
+        told = json.loads(stdout)
+        assert (stderr, told["unknown"]) == ("", [])
+        assert [each["anchor"] for each in told["findings"]] == ["unprotected"]
+        assert told["healthy"]
+        assert code == 0
+        code, stdout, _ = await outcome("doctor", "--zookeeper", servers)
+        assert code == 0
+        assert "nothing is wrong" in stdout
+
+
+async def test_the_byte_at_which_a_document_cannot_be_read(scene: Scene) -> None:
+    await scene.enlist("u", "a", data=b'{"name": "u", oops}')
+    (finding,) = [each for each in (await scene.diagnosis())[0] if each.anchor == "unreadable"]
+    assert re.search(r"\bbyte 1[45]\b", finding.text)
+
+
+async def test_addresses_of_the_machine_itself_on_an_ensemble_elsewhere(
+    zookeeper: ZooKeeperServer, chroot: str
+) -> None:
+    async with begun(Scene(zookeeper.address, chroot, others=("zk9.invalid:2181",))) as scene:
+        for id, address in (
+            ("a", "127.0.0.1"),
+            ("b", "localhost"),
+            ("c", "fe80::1"),
+            ("d", "169.254.3.4"),
+            ("e", "::1"),
+        ):
+            await scene.enlist("m", id, address=address)
+        findings, unknowns = await scene.diagnosis()
+        local = [each for each in findings if each.anchor == "local-address"]
+        assert len(local) == 5
+        assert {each.anchor for each in findings if each.severity != "notice"} == {"local-address", "server-refusing"}
+        assert [each.anchor for each in unknowns] == ["ghost"]
+
+
+async def test_a_registry_that_is_not_there_beside_one_that_is(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with begun(Scene(zookeeper.address, chroot)):
+        for misspelled in (Scene(zookeeper.address, f"{chroot}x"), Scene(zookeeper.address, f"{chroot}/typo")):
+            findings, _ = await misspelled.diagnosis()
+            (finding,) = [each for each in findings if each.severity != "notice"]
+            if misspelled.chroot.endswith("x"):
+                assert finding.anchor == "chroot-typo"
+                assert f"{chroot}/services has 1" in finding.text
+            else:
+                assert finding.anchor in ("chroot-typo", "base-missing")
+
+
+async def test_a_base_path_that_is_missing(start_zookeeper: StartZooKeeper) -> None:
+    server = await start_zookeeper()
+    assert await anchors(Scene(server.address, "")) == {"base-missing"}
+
+
+async def test_roots_that_may_not_be_read(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with begun(Scene(zookeeper.address, chroot), healthy=False) as scene:
+        await scene.make("/services", entries=((31, "digest", "ada:x"),))
+        assert await anchors(scene) == {"root-strange"}
+
+
+async def test_roots_of_strangers(scene: Scene) -> None:
+    await scene.make("/services-withdrawn", entries=((31, "digest", "eve:x"),))
+    findings, _ = await scene.diagnosis()
+    assert [each.anchor for each in findings if each.anchor == "root-strange"] == []  # who may write there is anybody
+
+
+async def test_nobody_answers() -> None:
+    scene = Scene(NOBODY, "/prod")
+    findings, unknowns = await scene.diagnosis(session_timeout=1.0)
+    assert [each.anchor for each in findings] == ["no-session", "server-refusing"]
+    assert "no-session" in {each.anchor for each in unknowns}
+    code, _, stderr = await outcome("doctor", "--zookeeper", NOBODY, "--session-timeout", "1")
+    assert (code, stderr) == (1, "")
+
+
+async def test_a_server_that_answers_nothing(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    async with silent:
+        port = silent.sockets[0].getsockname()[1]
+        async with begun(Scene(zookeeper.address, chroot, others=(f"127.0.0.1:{port}",))) as scene:
+            findings, _ = await scene.diagnosis(session_timeout=2.0)
+    assert "server-refusing" in {each.anchor for each in findings}
+
+
+async def test_servers_that_differ(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with (
+        EmbeddedServer(version="3.5") as old,
+        begun(Scene(zookeeper.address, chroot)),
+        begun(Scene(old.address, ""), healthy=False) as other,
+    ):
+        await other.make(chroot)
+        for number in range(1100):  # more than a moment's
+            await other.make(f"{chroot}/{number}")
+        found = await anchors(Scene(old.address, chroot, others=(zookeeper.address,)))
+        assert {"mixed-versions", "end-of-life", "session-timeout"} <= found
+
+
+async def test_limits_of_a_server(start_zookeeper: StartZooKeeper) -> None:
+    server = await start_zookeeper(max_client_connections=10, max_session_timeout_ms=8_000)
+    async with begun(Scene(server.address, "")) as scene:
+        for _ in range(7):
+            await scene.connect()
+        findings, _ = await scene.diagnosis()
+    found = {each.anchor: each.text for each in findings if each.severity != "notice"}
+    assert set(found) == {"near-limits", "session-timeout"}
+    assert "maxClientCnxns" in found["near-limits"]
+    assert "10 s of session timeout were asked for, and 8 s granted" in {each.text for each in findings}
+
+
+async def test_a_clock_that_is_wrong(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "time", type("Clock", (), {"time": staticmethod(lambda: time.time() - 100)}))
+    assert await anchors(scene) == {"clock-skew"}
+
+
+async def test_what_servers_do_not_tell_is_said(start_zookeeper: StartZooKeeper) -> None:
+    server = await start_zookeeper(words="srvr")
+    async with begun(Scene(server.address, "")) as scene:
+        await FAULTS["ghost"][1](scene)
+        findings, unknowns = await scene.diagnosis()
+        assert [each.anchor for each in findings if each.severity != "notice"] == []
+        assert {each.anchor for each in unknowns} == {"ghost", "clock-skew", "near-limits"}
+        code, stdout, _ = await outcome("doctor", "--zookeeper", scene.servers)
+        assert code == 0
+        assert "unknown   ghost: " in stdout
+
+
+async def test_a_member_without_its_quorum(ensemble: ZooKeeperEnsemble) -> None:
+    alone, *others = ensemble.members
+    for member in others:
+        member.kill()
+    async with asyncio.timeout(60):
+        while True:
+            findings, _ = await Scene(alone.address, "", others=(others[0].address,)).diagnosis(session_timeout=2.0)
+            if "no-quorum" in {each.anchor for each in findings}:
+                break
+    assert {"no-session", "server-refusing", "no-quorum"} == {each.anchor for each in findings}
+
+
+@pytest.mark.parametrize("value", ["many", "1.5"])
+async def test_usage(value: str) -> None:
+    code, stdout, stderr = await outcome("doctor", "--max-request", value)
+    assert (code, stdout) == (2, "")
+    assert value in stderr
+
+
+def test_every_finding_has_a_paragraph_with_its_title() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    anchors = re.findall(r'<a id="([a-z-]+)"></a>', text)
+    assert anchors == [check.anchor for check in sorted(CHECKS, key=lambda check: SEVERITIES.index(check.severity))]
+    assert all(f"### {check.title}\n" in text for check in CHECKS)
+
+
+async def test_words_of_a_judge(judge: Judge, scene: Scene) -> None:
+    """The doctor writes nothing."""
+    before = (await judge.ask(wire.exists("/"))).zxid
+    await scene.diagnosis()
+    made = (await judge.ask(wire.exists("/"))).zxid - before
+    assert made <= 2  # its session, which begins and ends
