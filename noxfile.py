@@ -68,13 +68,14 @@ ELSEWHERE = {
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff (rules and format), mypy --strict, complete public types, and locks that are those of pyproject.toml."""
+    """Ruff (rules and format), mypy --strict, complete public types, plain prose, and locks of today."""
     install(session, "lint")
     look(session)
 
 
 def look(session: nox.Session) -> None:
     session.run("python", "-m", "tools.locks", "--check")
+    session.run("python", "-m", "tools.prose")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")

@@ -1,0 +1,40 @@
+"""The linter of prose finds what docs/style.md rules out, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools import prose
+
+
+def test_the_pages_keep_the_style() -> None:
+    assert prose.main() == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Who expires registers anew.",
+        "There is none.",
+        "It waits for nobody.",
+        "It ends. It goes on.",
+        "- `a` ends. `b` begins.",
+    ],
+)
+def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
+    assert [number for number, _ in prose.problems(f"# Title\n\n{line}\n")] == [3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A client whose session expired registers again.",
+        "Who is listed?",
+        "| Who expires | There is none. It ends. |",
+        "```text\nThere is none. It ends.\n```",
+        "It runs on ZooKeeper 3.8 and e.g. 3.9.",
+        "[It ends](https://example.org/a.B. C)",
+    ],
+)
+def test_all_else_is_left_alone(text: str) -> None:
+    assert [*prose.problems(text)] == []
