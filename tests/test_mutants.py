@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 import subprocess
 import sys
 from pathlib import Path
 
-from tools.mutants import ROOT, explained, mutants, stale
+import pytest
+
+from tools.mutants import ROOT, Mutant, Verdict, explained, mutants, stale, tried
 
 SOURCE = """
 from enum import Enum
@@ -93,6 +96,31 @@ print([verdict.caught for verdict in tried])
         [sys.executable, "-c", script], check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == "[False, True]", done.stderr
+
+
+def test_no_more_run_at_a_time_than_there_are_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[object] = []
+    most = 0
+
+    class Trial:
+        def __init__(self, module: str, mutant: Mutant, seconds: float) -> None:
+            nonlocal most
+            running.append(self)
+            most = max(most, len(running))
+            self.of, self.looks = (module, mutant), 3
+
+        def verdict(self) -> Verdict | None:
+            self.looks -= 1
+            if self.looks:
+                return None
+            running.remove(self)
+            return Verdict(*self.of, True, 0.0)
+
+    monkeypatch.setattr("tools.mutants.Trial", Trial)
+    todo = [("module", Mutant(line, "", "", "")) for line in range(10)]
+    verdicts = list(tried(todo, {"module": 1.0}, 3, math.inf))
+    assert sorted(verdict.mutant.line for verdict in verdicts) == list(range(10))
+    assert most == 3
 
 
 MODULE = "aioregistry/_paths.py"

@@ -16,6 +16,7 @@ import copy
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import math
 import multiprocessing
 import os
@@ -435,13 +436,11 @@ def limits_of(modules: Sequence[str], jobs: int) -> dict[str, float]:
 
 def tried(todo: Iterable[tuple[str, Mutant]], limits: dict[str, float], jobs: int, until: float) -> Iterator[Verdict]:
     """Yield what becomes of each, as it comes, until the time is over."""
-    waiting, running = iter(todo), []
+    waiting, running = iter(todo), list[Trial]()
     try:
         while time.monotonic() < until:
-            for module, mutant in waiting:
+            for module, mutant in itertools.islice(waiting, jobs - len(running)):
                 running.append(Trial(module, mutant, limits[module]))
-                if len(running) == jobs:
-                    break
             if not running:
                 return
             time.sleep(0.02)
