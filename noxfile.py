@@ -25,8 +25,9 @@ nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
-# Most tests wait for a server more than they compute: files side by side, each worker with a ZooKeeper of its own.
-IN_PARALLEL = ("-n", "2", "--dist", "loadfile")
+# Most tests wait for a server more than they compute: with two workers two processors are busy for three fifths of the
+# time. Files side by side, each worker with a ZooKeeper of its own.
+IN_PARALLEL = ("-n", "3", "--dist", "loadfile")
 
 # Debian package → the command or file that shows that it is there
 ZOOKEEPER = {
