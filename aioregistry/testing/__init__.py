@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from ._ensemble import EnsembleMember, ZooKeeperEnsemble
 from ._proxy import Direction, TcpProxy, ZooKeeperProxy
-from ._servers import EnsembleMember, RealZooKeeper, ZooKeeper, ZooKeeperEnsemble
+from ._servers import AnyZooKeeper, RealZooKeeper, ZooKeeper
 
 __all__ = [
+    "AnyZooKeeper",
     "Direction",
     "EnsembleMember",
     "RealZooKeeper",

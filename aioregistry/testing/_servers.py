@@ -11,28 +11,102 @@ import socket
 import struct
 import time
 import uuid
-from typing import Any, Literal, Self, TypeAlias
+from abc import ABC, abstractmethod
+from typing import Any, Final, Literal, NoReturn, Self, TypeAlias
 
 from aiozk import exc
 
 import aioregistry
 from aioregistry._errors import InvalidArgument, RequestTimeout, UsageError, session_name
 from aioregistry._session import parse_hosts
-from aioregistry.server import Backup, Ensemble, Member
+from aioregistry.server import Backup
 from aioregistry.server import ZooKeeperServer as Server
 
 from ._network import COMMAND_TIMEOUT, on_network, run_on_network
 from ._proxy import ZooKeeperProxy
 
-__all__ = ["Data", "EnsembleMember", "RealZooKeeper", "ZooKeeper", "ZooKeeperEnsemble"]
+__all__ = ["AnyZooKeeper", "Data", "EmbeddedOnly", "RealZooKeeper", "ZooKeeper"]
 
 Data: TypeAlias = Literal["kept", "lost"] | Backup
 
 # Tests want sessions that end soon, and sessions that never do: a wide range, and ticks that do not round much.
-QUICK: dict[str, Any] = {"tick_time": 0.05, "min_session_timeout": 0.1, "max_session_timeout": 600.0}
+QUICK: Final[dict[str, Any]] = {"tick_time": 0.05, "min_session_timeout": 0.1, "max_session_timeout": 600.0}
 
 
-class ZooKeeper:
+class AnyZooKeeper(ABC):
+    """What a test can do with its ZooKeeper, whichever it is; a context manager, running from the beginning."""
+
+    # ------------------------------------------------------------------ where it is
+
+    @property
+    @abstractmethod
+    def host(self) -> str:
+        """The address to connect to."""
+
+    @property
+    @abstractmethod
+    def port(self) -> int:
+        """The port, the same after a restart."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """``host:port``."""
+
+    @property
+    def connect_string(self) -> str:
+        """What clients take, with a chroot where the test has only a part of a server."""
+        return self.address
+
+    def new_part(self) -> str:
+        """Make an empty part of this server, under a chroot of its own, and return the connect string of that.
+
+        So tests that share a server do not see each other's services.
+        """
+        chroot = f"/part-{uuid.uuid4().hex}"
+        run_on_network(_make(self.connect_string, chroot))
+        return self.connect_string + chroot
+
+    # ------------------------------------------------------------------ what may happen to sessions and connections
+
+    @abstractmethod
+    def expire(self, session_id: int) -> None:
+        """End a session as if nothing had been heard of it for its timeout."""
+
+    @abstractmethod
+    def drop(self, session_id: int | None = None) -> None:
+        """End the connections of a session, or all, without a word. The sessions live on."""
+
+    @abstractmethod
+    def freeze(self, session_id: int | None = None) -> None:
+        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
+
+    @abstractmethod
+    def thaw(self) -> None:
+        """Let every frozen connection go on, first with what came meanwhile."""
+
+    @abstractmethod
+    def refuse_connections(self, refuse: bool = True) -> None:
+        """Let nobody connect, or do so no longer. Connections that are there stay."""
+
+    @abstractmethod
+    def lose_reply(self, opcode: int) -> None:
+        """Apply the next request of this kind, then end its connection instead of answering it."""
+
+    # ------------------------------------------------------------------ its end
+
+    @abstractmethod
+    def close(self) -> None:
+        """End for good."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ZooKeeper(AnyZooKeeper):
     """An embedded server of a test's own; a context manager, running from the beginning.
 
     Args:
@@ -63,20 +137,6 @@ class ZooKeeper:
     def address(self) -> str:
         """``host:port``."""
         return self.server.address
-
-    @property
-    def connect_string(self) -> str:
-        """What clients take, with a chroot where the test has only a part of a server."""
-        return self.address
-
-    def new_part(self) -> str:
-        """Make an empty part of this server, under a chroot of its own, and return the connect string of that.
-
-        So tests that share a server do not see each other's services.
-        """
-        chroot = f"/part-{uuid.uuid4().hex}"
-        run_on_network(_make(self.connect_string, chroot))
-        return self.connect_string + chroot
 
     # ------------------------------------------------------------------ what may happen to sessions and connections
 
@@ -144,12 +204,6 @@ class ZooKeeper:
         """Go down for good, and give the port back."""
         run_on_network(self.server.__aexit__(None, None, None))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return repr(self.server)
 
@@ -164,11 +218,16 @@ def _one_server(address: str) -> tuple[str, int]:
     return servers[0]
 
 
-class RealZooKeeper(ZooKeeper):
+class EmbeddedOnly(UsageError, AttributeError):
+    """A real ZooKeeper cannot be told to do that."""
+
+
+class RealZooKeeper(AnyZooKeeper):
     """A part of a real ZooKeeper, under a chroot of the test's own, seen through a proxy.
 
     The chroot is made at the beginning and deleted at the end with all that is in it. What happens to connections
-    happens in the proxy; what a real server cannot be told to do raises :class:`UsageError`.
+    happens in the proxy; what a real server cannot be told to do is not here:
+    asking for it raises :class:`UsageError`.
 
     Args:
         address: ``host:port`` of one server.
@@ -245,41 +304,18 @@ class RealZooKeeper(ZooKeeper):
         """Let the next request of this kind through, and end its connection when the reply comes."""
         _ = self.proxy.lose_next_reply(opcode)
 
-    def delay(self, opcode: int, seconds: float) -> None:  # noqa: ARG002
-        """Not with a real ZooKeeper."""
-        raise _not_here("delay")
-
-    def fail(self, opcode: int, code: int) -> None:  # noqa: ARG002
-        """Not with a real ZooKeeper."""
-        raise _not_here("fail")
-
-    def sweep_containers(self) -> None:
-        """Not with a real ZooKeeper."""
-        raise _not_here("sweep_containers")
-
-    def stop(self) -> None:
-        """Not with a real ZooKeeper."""
-        raise _not_here("stop")
-
-    def start(self, data: Data = "kept") -> None:  # noqa: ARG002
-        """Not with a real ZooKeeper."""
-        raise _not_here("start")
-
-    def backup(self) -> Backup:
-        """Not with a real ZooKeeper."""
-        raise _not_here("backup")
-
     def close(self) -> None:
         """Delete the chroot with all that is in it."""
         self.proxy.close()
         run_on_network(_remove(self._real, self.chroot))
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in vars(ZooKeeper):
+            raise EmbeddedOnly(f"{name}() needs the embedded server: a real ZooKeeper cannot be told to")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
+
     def __repr__(self) -> str:
         return f"<RealZooKeeper {self._real} {self.chroot}>"
-
-
-def _not_here(control: str) -> UsageError:
-    return UsageError(f"{control}() needs the embedded server: a real ZooKeeper cannot be told to")
 
 
 async def _make(servers: str, chroot: str) -> None:
@@ -323,123 +359,3 @@ def _is_over(target: tuple[str, int], session_id: int, password: bytes) -> bool:
             while connection.recv(4096):  # the server answers, and closes
                 pass
     return False
-
-
-class EnsembleMember:
-    """One server of an embedded ensemble; its controls may be called from any thread."""
-
-    def __init__(self, member: Member) -> None:
-        self.member = member
-
-    @property
-    def address(self) -> str:
-        """``host:port``."""
-        return self.member.address
-
-    @property
-    def leads(self) -> bool:
-        """Whether it is the leader."""
-        return self.member.mode == "leader"
-
-    def lag(self, seconds: float) -> None:
-        """Let it see what is committed from now on so much later; 0 for at once."""
-        on_network(lambda: self.member.lag(seconds))
-
-    def cut_off(self) -> None:
-        """Part it from the others: it goes on answering pings and stale reads, as a real one does for a while."""
-        on_network(self.member.cut_off)
-
-    def heal(self) -> None:
-        """End what :meth:`cut_off` began."""
-        on_network(self.member.heal)
-
-    def drop(self, session_id: int | None = None) -> None:
-        """End the connections of a session, or all, without a word."""
-        on_network(lambda: self.member.drop(session_id))
-
-    def freeze(self, session_id: int | None = None) -> None:
-        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
-        on_network(lambda: self.member.freeze(session_id))
-
-    def thaw(self) -> None:
-        """Let every frozen connection go on."""
-        on_network(self.member.thaw)
-
-    def refuse_connections(self, refuse: bool = True) -> None:
-        """Let nobody connect, or do so no longer."""
-        on_network(lambda: self.member.refuse_connections(refuse))
-
-    def stop(self) -> None:
-        """Go down, as by SIGKILL; the others elect a leader if it led."""
-        run_on_network(self.member.stop())
-
-    def start(self) -> None:
-        """Come back, with what was committed meanwhile."""
-        run_on_network(self.member.start())
-
-    def __repr__(self) -> str:
-        return repr(self.member)
-
-
-class ZooKeeperEnsemble:
-    """An embedded ensemble of a test's own; a context manager, running from the beginning.
-
-    Args:
-        size: how many members.
-        options: of :class:`aioregistry.server.Ensemble`, with the defaults of :class:`ZooKeeper`.
-
-    Raises:
-        InvalidArgument: an option is out of its range.
-    """
-
-    def __init__(self, size: int = 3, **options: Any) -> None:
-        self.ensemble: Ensemble = Ensemble(size, **QUICK | options)
-        self.members: list[EnsembleMember] = [EnsembleMember(member) for member in self.ensemble.members]
-        run_on_network(self.ensemble.start())
-
-    @property
-    def connect_string(self) -> str:
-        """The addresses of all members, as clients take them."""
-        return self.ensemble.connect_string
-
-    @property
-    def leader(self) -> EnsembleMember:
-        """The member that leads; UsageError when none does."""
-        return self._member(on_network(lambda: self.ensemble.leader))
-
-    @property
-    def followers(self) -> list[EnsembleMember]:
-        """The running members that do not lead."""
-        return [self._member(member) for member in on_network(lambda: self.ensemble.followers)]
-
-    def change_leader(self, to: EnsembleMember | None = None) -> None:
-        """Have another member lead: every connection ends, all sessions' timers start anew."""
-        on_network(lambda: self.ensemble.change_leader(None if to is None else to.member))
-
-    def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout."""
-        on_network(lambda: self.ensemble.expire(session_id))
-
-    def stop(self) -> None:
-        """Let all members go down; data and sessions are kept for the next start."""
-        run_on_network(self.ensemble.stop())
-
-    def start(self, data: Data = "kept") -> None:
-        """Start all members on their ports; *data* as of :meth:`ZooKeeper.start`."""
-        run_on_network(self.ensemble.start(data))
-
-    def close(self) -> None:
-        """Go down for good, and give the ports back."""
-        run_on_network(self.ensemble.__aexit__(None, None, None))
-
-    def _member(self, member: Member) -> EnsembleMember:
-        return next(each for each in self.members if each.member is member)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<ZooKeeperEnsemble {self.connect_string}>"

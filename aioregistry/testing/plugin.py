@@ -16,7 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from aioregistry import Registry
 
-    from ._servers import ZooKeeper, ZooKeeperEnsemble
+    from ._ensemble import ZooKeeperEnsemble
+    from ._servers import AnyZooKeeper
 
 __all__ = [
     "module_registry",
@@ -57,7 +58,7 @@ def _options(request: pytest.FixtureRequest) -> dict[str, Any]:
     return dict(marker.kwargs)
 
 
-def _server(request: pytest.FixtureRequest) -> ZooKeeper:
+def _server(request: pytest.FixtureRequest) -> AnyZooKeeper:
     from ._servers import RealZooKeeper, ZooKeeper
 
     real = request.config.getoption(OPTION)
@@ -65,21 +66,21 @@ def _server(request: pytest.FixtureRequest) -> ZooKeeper:
 
 
 @pytest.fixture
-def zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
+def zookeeper(request: pytest.FixtureRequest) -> Iterator[AnyZooKeeper]:
     """A ZooKeeper of the test's own: the embedded server, or a part of the one given by the option."""
     with _server(request) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def module_zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
+def module_zookeeper(request: pytest.FixtureRequest) -> Iterator[AnyZooKeeper]:
     """A ZooKeeper that the tests of a module share; the module's marker gives its options."""
     with _server(request) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def session_zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
+def session_zookeeper(request: pytest.FixtureRequest) -> Iterator[AnyZooKeeper]:
     """A ZooKeeper that all tests share."""
     with _server(request) as server:
         yield server
@@ -88,26 +89,26 @@ def session_zookeeper(request: pytest.FixtureRequest) -> Iterator[ZooKeeper]:
 @pytest.fixture
 def zookeeper_ensemble(request: pytest.FixtureRequest) -> Iterator[ZooKeeperEnsemble]:
     """An embedded ensemble of the test's own, of three members unless the marker gives another size."""
-    from ._servers import ZooKeeperEnsemble
+    from ._ensemble import ZooKeeperEnsemble
 
     with ZooKeeperEnsemble(**_options(request)) as ensemble:
         yield ensemble
 
 
 @pytest.fixture
-def registry(request: pytest.FixtureRequest, zookeeper: ZooKeeper) -> Registry:
+def registry(request: pytest.FixtureRequest, zookeeper: AnyZooKeeper) -> Registry:
     """A registry on the test's ZooKeeper, connected on the test's event loop."""
     return _connected(request, "registry", zookeeper.connect_string)
 
 
 @pytest.fixture
-def module_registry(request: pytest.FixtureRequest, module_zookeeper: ZooKeeper) -> Registry:
+def module_registry(request: pytest.FixtureRequest, module_zookeeper: AnyZooKeeper) -> Registry:
     """A registry on an empty part of the module's ZooKeeper, the test's own, connected on the test's event loop."""
     return _connected(request, "module_registry", module_zookeeper.new_part())
 
 
 @pytest.fixture
-def session_registry(request: pytest.FixtureRequest, session_zookeeper: ZooKeeper) -> Registry:
+def session_registry(request: pytest.FixtureRequest, session_zookeeper: AnyZooKeeper) -> Registry:
     """A registry on an empty part of the session's ZooKeeper, the test's own, connected on the test's event loop."""
     return _connected(request, "session_registry", session_zookeeper.new_part())
 
