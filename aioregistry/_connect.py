@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Unpack, overload
 
 from aiozk.protocol.acl import ACL
@@ -15,6 +15,7 @@ from ._protocol import OPEN_ACL
 from ._registry import DEFAULT_GUARD, DEFAULT_MAX_REQUEST, DEFAULT_SESSION_TIMEOUT, Registry
 from ._runtime import Runtime
 from ._threads import ThreadRegistry
+from .events import EventCallback
 
 __all__ = ["connect"]
 
@@ -41,7 +42,7 @@ def connect(
     max_request: int = DEFAULT_MAX_REQUEST,
     watches: Strategy = "auto",
     guard: Guard | None = DEFAULT_GUARD,
-    on_event: Callable[[str, dict[str, object]], None] | None = None,
+    on_event: EventCallback | Sequence[EventCallback] | None = None,
     runtime: Runtime | None = None,
     thread: bool = False,
     lag_check: bool = True,
@@ -71,8 +72,8 @@ def connect(
             the connection of whoever sends one.
         watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
         guard: which removals views hold back unless they are told otherwise; None believes every removal at once.
-        on_event: called synchronously with a name and fields for every event worth a log line or a metric; it must not
-            block, and what it raises is logged.
+        on_event: called synchronously with a name and fields for every event worth a log line or a metric, or a
+            sequence of such; it must not block, and what it raises is logged. :mod:`aioregistry.events` has types.
         runtime: clocks, randomness, names and sockets, for simulations.
         thread: True runs all of it on an event loop in a daemon thread of its own, so that a program that blocks its
             own loop loses neither session nor registrations; see docs/threads.md. *on_event* and checks are called on

@@ -7,7 +7,7 @@ What each means is documented where it is taken: :func:`aioregistry.connect`, :m
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Generic, TypedDict, TypeVar
 
 from aiozk.protocol.acl import ACL
@@ -17,6 +17,7 @@ from ._health import Checks
 from ._registration import OnConflict, OnDisplaced
 from ._runtime import Runtime
 from .balancing import Ejection, Filter, OfSuspects
+from .events import EventCallback
 
 P = TypeVar("P")
 
@@ -39,7 +40,7 @@ class ConnectOptions(TypedDict, total=False):
     max_request: int
     watches: Strategy
     guard: Guard | None
-    on_event: Callable[[str, dict[str, object]], None] | None
+    on_event: EventCallback | Sequence[EventCallback] | None
     runtime: Runtime | None
 
 

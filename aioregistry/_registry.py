@@ -7,7 +7,7 @@ import enum
 import logging
 import ssl
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import anyio
@@ -31,6 +31,7 @@ from ._registration import OnConflict, OnDisplaced, Registration, Withdrawals
 from ._runtime import Runtime, SystemRuntime
 from ._session import Session, parse_hosts
 from ._streams import Stream
+from .events import EventCallback
 
 if TYPE_CHECKING:
     from ._client import RegistryClient
@@ -90,7 +91,7 @@ class Registry(Handle):
         max_request: int,
         watches: Strategy,
         guard: Guard | None,
-        on_event: Callable[[str, dict[str, object]], None] | None,
+        on_event: EventCallback | Sequence[EventCallback] | None,
         runtime: Runtime | None,
     ) -> None:
         try:
@@ -108,8 +109,7 @@ class Registry(Handle):
         _check_optional("tls", tls, ssl.SSLContext)
         _check_optional("guard", guard, Guard)
         _check_optional("runtime", runtime, Runtime)
-        if on_event is not None and not callable(on_event):
-            raise InvalidArgument("on_event", on_event, "give something that can be called, or None")
+        hooks = _checked_hooks(on_event)
         base = check_path("base_path", base_path)
         self._base_path = hosts.chroot + ("" if base == "/" else base)
         self._marked = base != "/"  # beside the chroot is somebody else's place
@@ -127,7 +127,7 @@ class Registry(Handle):
             tls=tls,
             allow_read_only=allow_read_only,
             max_request=max_request,
-            hook=on_event,
+            hooks=hooks,
         )
         self._discovery = Discovery(self._session, base_path=self._base_path, strategy=watches, marked=self._marked)
         self._registrations: weakref.WeakValueDictionary[tuple[str, str], Registration[Any]]
@@ -375,6 +375,19 @@ class Registry(Handle):
 
     def __repr__(self) -> str:
         return f"<Registry {self._session.hosts} {self._session!r}>"
+
+
+def _checked_hooks(on_event: object) -> tuple[EventCallback, ...]:
+    if on_event is None:
+        return ()
+    if callable(on_event):
+        return (on_event,)
+    if not isinstance(on_event, Sequence) or isinstance(on_event, str | bytes):
+        raise InvalidArgument("on_event", on_event, "give something that can be called, a sequence of such, or None")
+    for index, each in enumerate(on_event):
+        if not callable(each):
+            raise InvalidArgument(f"on_event[{index}]", each, "give something that can be called")
+    return tuple(on_event)
 
 
 def _check_bytes(field: str, number: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import dataclasses
 import itertools
 import os
 import re
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import pytest
 
 from aioregistry import Status
+from aioregistry.events import EVENTS
 from tests.support.zookeeper import ZooKeeperServer
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +140,12 @@ def test_every_event_is_in_the_table_with_its_fields() -> None:
     assert rows_of("session.md", "event") == {
         name: ", ".join(f"`{field}`" for field in fields) for name, fields in emitted_events().items()
     }
+
+
+def test_every_event_is_a_class_with_the_fields_that_are_told() -> None:
+    told = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in EVENTS.items()}
+    assert told == emitted_events()
+    assert all(f"`{name}`" in (ROOT / "docs/session.md").read_text(encoding="utf-8") for name in EVENTS)
 
 
 def emitted_events() -> dict[str, list[str]]:

@@ -109,6 +109,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # What a command line, the environment and a file say; the connect string is parsed in one way, that of `session`.
     "settings": {"errors", "paths", "session"},
+    # What on_event is told, with types.
+    "events": set(),
     # A formatter for records; of the library it knows nothing.
     "logs": set(),
     "client": {"*", "aiozk"},
@@ -125,7 +127,19 @@ ROOMS: dict[str, set[str]] = {
     "testing": {"server", "errors", "session", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
-        *("concurrency", "foreign", "errors", "incident_log", "addresses", "health", "model", "paths", "balancing", ""),
+        *(
+            "concurrency",
+            "events",
+            "foreign",
+            "errors",
+            "incident_log",
+            "addresses",
+            "health",
+            "model",
+            "paths",
+            "balancing",
+            "",
+        ),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     # Reads a live ensemble: it connects as users do, and asks for ACLs and Stats too.
@@ -178,6 +192,7 @@ PUBLIC_MODULES = {
     *(f"{PACKAGE}.{room}" for room in ("balancing", "blocking", "integrations", "server", "testing")),
     *INTEGRATIONS,
     f"{PACKAGE}.integrations.membership",
+    f"{PACKAGE}.events",
     f"{PACKAGE}.logs",
     f"{PACKAGE}.testing.plugin",
 }

@@ -13,7 +13,7 @@ import copy
 import itertools
 import logging
 import ssl
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar, overload
 
@@ -131,7 +131,7 @@ class Session:
         tls: speak TLS with this context.
         allow_read_only: accept a server without quorum for reading, as long as there was no session before.
         max_request: the servers' jute.maxbuffer in bytes; a larger request is refused here.
-        hook: called with a name and fields for every event worth a metric.
+        hooks: each called with a name and fields for every event worth a metric.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Session:
         tls: ssl.SSLContext | None = None,
         allow_read_only: bool = False,
         max_request: int,
-        hook: Hook | None = None,
+        hooks: Iterable[Hook] = (),
     ) -> None:
         self.runtime = runtime
         self.hosts = hosts
@@ -153,7 +153,7 @@ class Session:
         self.closed_id = 0
         """The session that a server has said to have closed as it was asked to, with all that it owned; 0: none."""
         self.watches: SessionWatches = SessionWatches(self)
-        self._auth, self._tls, self._hook = tuple(auth), tls, hook
+        self._auth, self._tls, self._hooks = tuple(auth), tls, dict(enumerate(hooks))
         self._machine = Machine(timeout, allow_read_only)
         self._connection: Connection | None = None
         self._dialed: dict[int, Connection] = {}
@@ -396,15 +396,24 @@ class Session:
         return remove
 
     def emit(self, name: str, **fields: object) -> None:
-        """Tell the hook; what it raises is logged, and nothing else suffers."""
-        if self._hook is None:
-            return
-        try:
-            foreign.call(self._hook, name, fields)
-        except foreign.ForeignError as failure:
-            self._repeated.tell(
-                "hook", logging.WARNING, "on_event raised on %s\n%s", name, foreign.traced(failure.error)
-            )
+        """Tell the hooks, each with a dict of its own; what one raises is logged, and nothing else suffers."""
+        for hook in tuple(self._hooks.values()):
+            try:
+                foreign.call(hook, name, dict(fields))
+            except foreign.ForeignError as failure:
+                self._repeated.tell(
+                    "hook", logging.WARNING, "on_event raised on %s\n%s", name, foreign.traced(failure.error)
+                )
+
+    def listen(self, hook: Hook) -> Callable[[], None]:
+        """Tell *hook* of every event from now on, too. Returns what removes it."""
+        number = next(self._numbers)
+        self._hooks[number] = hook
+
+        def remove() -> None:
+            self._hooks.pop(number, None)
+
+        return remove
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until requests can be sent.

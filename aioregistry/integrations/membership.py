@@ -24,6 +24,7 @@ import anyio
 
 from aioregistry import Check, Guard, Registration, Registry, RegistryError, ServiceInstance, UsageError, View, connect
 from aioregistry._health import checked_checks
+from aioregistry.events import EventCallback
 
 from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting, hosting
@@ -121,7 +122,7 @@ class Membership:
         max_request: the servers' jute.maxbuffer in bytes.
         watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
         guard: which removals views hold back.
-        on_event: called with a name and fields for every event worth a log line or a metric.
+        on_event: called with a name and fields for every event worth a log line or a metric, or a sequence of such.
 
     Raises:
         InvalidArgument: an argument, or an environment variable that is used, is wrong; at once, naming it.
@@ -166,7 +167,7 @@ class Membership:
         max_request: int = 0xFFFFF,
         watches: Literal["auto", "recursive", "one-shot"] = "auto",
         guard: Guard | None = _GUARD,
-        on_event: Callable[[str, dict[str, object]], None] | None = None,
+        on_event: EventCallback | Sequence[EventCallback] | None = None,
     ) -> None:
         self._service = service
         secrets = Hidden(auth)

@@ -65,7 +65,7 @@ class Client:
         for server in self.servers:
             world.servers[server.name, 2181] = server
         hosts = hosts or ",".join(server.name for server in self.servers)
-        defaults: dict[str, Any] = {"timeout": T, "runtime": world, "max_request": MAX_REQUEST, "hook": self._told}
+        defaults: dict[str, Any] = {"timeout": T, "runtime": world, "max_request": MAX_REQUEST, "hooks": [self._told]}
         self.session = Session(parse_hosts(hosts), **(defaults | options))
         self.states: list[tuple[float, SessionState]] = []
         self.told: list[tuple[str, dict[str, object]]] = []
@@ -1673,7 +1673,7 @@ class TestDefectsOfOthers:
         def broken(name: str, fields: dict[str, object]) -> None:
             raise ZeroDivisionError
 
-        client = client_of(world, hook=broken)
+        client = client_of(world, hooks=[broken])
         await client.connected()
         assert "on_event raised on session.state" in caplog.text
         await client.end()
@@ -2023,7 +2023,7 @@ class TestForeignCode:
             asked.append(str(fields.get("state", name)))
             raising(kind)
 
-        client = await client_of(world, hook=hook).connected()
+        client = await client_of(world, hooks=[hook]).connected()
         server_of(client).close_all()
         await client.again(RECONNECTED)
         client.ensemble.expire(client.session.id)
