@@ -388,6 +388,27 @@ async def _close(world: World, fault: Fault) -> None:
         world.operator_note(f"{path} is open")
 
 
+READ_ONLY: Final = (access.Rule(access.READ | access.ADMIN, "world", "anyone"),)
+
+
+async def _forbid(world: World, fault: Fault) -> None:
+    """A service may be read only for a while: nobody may register in it, update there or withdraw from it."""
+    service = world.service(fault.target)
+    path = f"{BASE}/{service}"
+    if not world.servers.set_acl(path, READ_ONLY):
+        return
+    instances = [f"{path}/{id}" for id in world.servers.children(path)]
+    for instance in instances:
+        world.servers.set_acl(instance, READ_ONLY)
+    world.operator_note(f"{path} may be read only, for {fault.duration:.2f} s")
+    await asyncio.sleep(fault.duration)
+    while not world.servers.can_write():
+        await asyncio.sleep(1.0)
+    for each in (path, *instances):
+        world.servers.set_acl(each, access.OPEN)
+    world.operator_note(f"{path} may be written")
+
+
 async def _forge(world: World, fault: Fault) -> None:
     """A stranger writes what withdrawals write, but for the withdrawal, of whomever he has seen."""
     service = world.service(fault.target)
@@ -585,7 +606,7 @@ async def _close_and_register(
         world.machine.call_soon(_finish, done)
 
 
-OUTSIDE: Final = ("poison", "replace", "throttle", "grant", "disown", "lead late", "again")
+OUTSIDE: Final = ("poison", "replace", "throttle", "grant", "disown", "lead late", "again", "forbid")
 """What servers of other makes, or in other states, do; they have worlds of their own."""
 
 FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
@@ -629,6 +650,7 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "disown": _disown,
         "lead late": _lead_late,
         "again": _again,
+        "forbid": _forbid,
     }
 )
 """What each kind does; it is over when the coroutine is."""

@@ -281,6 +281,9 @@ class Judges:
         for held in process.held:
             claims[held.name] = live = held.registration.status is Status.LIVE
             self._has_its_node(held, live=live, timeout=timeout)
+            held.was_live |= live
+            if held.was_live and held.registration.status is Status.FAILED:
+                self.violated(Violated("Published", f"{held.name} was live, and has given up"))
             displaced = held.registration.displaced
             if displaced is not None and displaced.owner in process.sessions:
                 what = f"{held.name} was displaced by {displaced.owner:#x}, which was its own process' session"

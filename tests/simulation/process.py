@@ -17,6 +17,7 @@ from aioregistry import (
     HandleClosed,
     Registration,
     RegistrationDisplaced,
+    RegistrationError,
     Resynced,
     ServiceInstance,
     Status,
@@ -235,6 +236,7 @@ class Held:
     number: int
     wrong_since: float | None = None
     """Since when it says live and its node is not there (world's time)."""
+    was_live: bool = False
     closed: bool = False
 
     @property
@@ -400,6 +402,8 @@ class Process:
             try:
                 await held.registration.update(payload={"by": self.name, "n": number})
             except RegistrationDisplaced:
+                await asyncio.sleep(longest)
+            except RegistrationError:  # refused: it may be permitted later
                 await asyncio.sleep(longest)
             except HandleClosed:
                 if not held.closed:

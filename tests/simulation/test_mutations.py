@@ -287,6 +287,16 @@ def nothing_handed_over(patch: Patch) -> None:
     patch.setattr(Worker, "hand_over", hand_over_nothing)
 
 
+def refused_for_good(patch: Patch) -> None:
+    refused = Worker._refused
+
+    def refused_as_if_never_listed(self: Worker, error: Any) -> bool:
+        self._was_listed = False
+        return refused(self, error)
+
+    patch.setattr(Worker, "_refused", refused_as_if_never_listed)
+
+
 @dataclass(frozen=True)
 class Mistake:
     guarantee: str
@@ -326,6 +336,7 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Withdrawn", gone_with_its_session, with_faults("disown", sizes=(1,))),
         Mistake("Converged", sync_in_place_of_the_barrier, with_faults("lead late", sizes=(3,))),
         Mistake("Withdrawn", nothing_handed_over, with_faults("again", sizes=(1,))),
+        Mistake("Published", refused_for_good, with_faults("forbid", "delete")),
     )
 }
 
