@@ -29,7 +29,7 @@ from ._paths import check_name, check_path, place_of
 from ._protocol import Exists
 from ._registration import OnConflict, OnDisplaced, Registration, Withdrawals
 from ._runtime import Runtime, SystemRuntime
-from ._session import Session, parse_hosts
+from ._session import Session, SessionInfo, parse_hosts
 from ._streams import Stream
 from .events import EventCallback
 
@@ -140,9 +140,9 @@ class Registry(Handle):
     # ------------------------------------------------------------------ what it offers
 
     @property
-    def session(self) -> Session:
-        """The session, with ``state``, ``states()``, ``connected``, ``read_only``, ``presumed_expired`` and ``id``."""
-        return self._session
+    def session(self) -> SessionInfo:
+        """The session, with ``state``, ``states()``, ``connected``, ``server``, ``attempts`` and ``id``."""
+        return SessionInfo(self._session)
 
     @property
     def base_path(self) -> str:

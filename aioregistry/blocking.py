@@ -460,7 +460,7 @@ class Balancer(Generic[P]):
 
     def __init__(self, view: View[P], strategy: Strategy[P] | str, options: BalancerOptions[P]) -> None:
         self._view = view
-        thread, remote, session = view._thread, view._remote, view._registry._remote.session
+        thread, remote, session = view._thread, view._remote, view._registry._remote._session
         self._shared: SharedBalancer[P] = thread.call(
             lambda: shared(thread, remote, session, remote.snapshots, view._use, strategy, options)
         )

@@ -30,6 +30,7 @@ from aioregistry._runtime import Endpoint, SystemRuntime
 from aioregistry._session import Session, SessionState, parse_hosts
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support import wire
+from tests.support.inside import password_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -598,7 +599,7 @@ async def test_watchers_hear_after_an_expiry(
     lost, expired = client.session.state.wait_for(States.LOST), session.id
     proxy.refuse()  # or the session would be back before it can be closed
     proxy.cut()
-    async with await wire.connect(zookeeper.address, session_id=session.id, password=session.password):
+    async with await wire.connect(zookeeper.address, session_id=session.id, password=password_of(session)):
         assert not lost.done()
     proxy.accept()
     async with asyncio.timeout(DEADLINE):

@@ -4,6 +4,7 @@ import pytest
 
 import aioregistry
 from aioregistry import InvalidArgument, events
+from tests.support.inside import session_of
 from tests.support.zookeeper import ZooKeeperServer
 
 
@@ -28,7 +29,7 @@ async def test_several_are_told_and_one_that_raises_harms_no_other(zookeeper: Zo
 async def test_one_that_listens_later_is_told_until_it_is_removed(zookeeper: ZooKeeperServer, chroot: str) -> None:
     named: list[str] = []
     async with aioregistry.connect(f"{zookeeper.address}{chroot}") as registry:
-        remove = registry.session.listen(lambda name, fields: named.append(name))
+        remove = session_of(registry).listen(lambda name, fields: named.append(name))
         await (await registry.discover("chat")).aclose()
         remove()
         before = list(named)

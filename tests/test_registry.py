@@ -19,11 +19,20 @@ from aioregistry import (
 )
 from aioregistry._protocol import Exists
 from aioregistry.testing._proxy import ZooKeeperProxy
+from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 15
 ME = ServiceInstance("chat", address="10.0.0.7", port=7000, payload={"zone": "eu-1"})
+
+
+async def test_the_session_shows_facts_only(zookeeper: ZooKeeperServer) -> None:
+    async with aioregistry.connect(zookeeper.address) as registry:
+        assert {name for name in dir(registry.session) if not name.startswith("_")} == {
+            *("id", "state", "states", "connected", "server", "attempts", "timeout", "read_only", "presumed_expired"),
+        }
+        assert repr(registry.session).startswith(f"<Session {registry.session.id:#x} CONNECTED ")
 
 
 async def test_leaving_the_registry_ends_who_is_entering_a_registration(
@@ -32,7 +41,7 @@ async def test_leaving_the_registry_ends_who_is_entering_a_registration(
     async with aioregistry.connect(zookeeper.address + chroot) as rival, rival.register(ME):
         async with asyncio.timeout(DEADLINE), aioregistry.connect(zookeeper.address + chroot) as registry:
             waiting = asyncio.ensure_future(registry.register(ME, on_conflict="wait").__aenter__())
-            await registry.session.request(Exists(registry.base_path))  # it has looked by then
+            await session_of(registry).request(Exists(registry.base_path))  # it has looked by then
         with pytest.raises(RegistryError):
             _ = await waiting
 

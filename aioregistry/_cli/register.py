@@ -9,10 +9,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aioregistry import Check, InvalidArgument, Registration, RegistrationError, Registry, ServiceInstance, Status
+from aioregistry import Check, InvalidArgument, Registration, RegistrationError, ServiceInstance, Status
 from aioregistry._addresses import only_here
 from aioregistry._errors import session_name
 from aioregistry._registration.reach import check_reachable
+from aioregistry._session import parse_hosts
 from aioregistry.integrations._advertised import NoAddress, advertised_address, configured_address
 
 from .checking import checks_of
@@ -73,7 +74,7 @@ class Listing:
                 self._arguments, output, wait=timeout is not None, connect_timeout=timeout
             ) as registry:
                 instance = self._instance(await self._found_address(say))
-                await self._warn(registry, str(instance.address), say)
+                await self._warn(str(instance.address), say)
                 # The statuses tell when it is listed. It is withdrawn by the registry's end, within one bound for both.
                 self.registration = await registry.register(
                     instance, wait=False, on_displaced=self._arguments.on_displaced, checks=self._checks
@@ -97,8 +98,8 @@ class Listing:
                 await asyncio.sleep(_PAUSE)
         return self._address
 
-    async def _warn(self, registry: Registry, address: str, say: Callable[[str], Awaitable[None]]) -> None:
-        servers = [host for host, _ in registry.session.hosts.servers]
+    async def _warn(self, address: str, say: Callable[[str], Awaitable[None]]) -> None:
+        servers = [host for host, _ in parse_hosts(self._arguments.zookeeper).servers]
         if only_here(address, servers):
             text = (
                 f"--address {address} is this machine's own, but ZooKeeper is at {','.join(servers)}: "

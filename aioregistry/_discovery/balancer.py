@@ -14,7 +14,7 @@ from aioregistry._errors import HandleClosed, InvalidArgument, NoInstances, Regi
 from aioregistry._handles import check_seconds
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Difference, ServiceInstance, Snapshot
-from aioregistry._session import Session
+from aioregistry._session import ReadingSessionPort
 from aioregistry._streams import Stream
 from aioregistry.balancing import NOBODY, Ejection, Filter, Load, Member, OfSuspects, Picker, Strategy, Subset
 
@@ -62,7 +62,7 @@ class Balancer(Generic[P]):
     def __init__(
         self,
         feed: Feed[P],
-        session: Session,
+        session: ReadingSessionPort,
         strategy: Strategy[P] | str,
         *,
         check: Callable[[], None],

@@ -25,7 +25,7 @@ from aioregistry._errors import (
     Throttled,
 )
 from aioregistry._protocol import Delete, Sync
-from aioregistry._session import Session
+from aioregistry._session import ReadingSessionPort
 
 __all__ = ["Barrier"]
 
@@ -42,7 +42,7 @@ _REFUSALS: Final = (ServerError, PoisonRequest)
 class Barrier:
     """The barriers of one session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ReadingSessionPort) -> None:
         self._session = session
         self._under_way: list[asyncio.Future[None]] = []
         self._next: list[asyncio.Future[None]] = []

@@ -19,7 +19,7 @@ from aioregistry._errors import ConnectionLost, RegistryError, ServerError, Unsu
 from aioregistry._incident_log import IncidentLog
 from aioregistry._markers import Marker, Withdrawals, distrust
 from aioregistry._protocol import AclEntry, EventKind, GetAcl, WatchedEvent
-from aioregistry._session import Session, TreeWatch
+from aioregistry._session import ReadingSessionPort, TreeWatchPort
 
 __all__ = ["Departures"]
 
@@ -54,7 +54,7 @@ class Departures:
     """
 
     def __init__(
-        self, session: Session, services: str, root: str | None, told: Callable[[str, str, int], None]
+        self, session: ReadingSessionPort, services: str, root: str | None, told: Callable[[str, str, int], None]
     ) -> None:
         self._session = session
         self._services = services
@@ -62,7 +62,7 @@ class Departures:
         self._told = told
         self._withdrawals = Withdrawals(services, root or "")
         self._users = 0
-        self._watch: TreeWatch | None = None
+        self._watch: TreeWatchPort | None = None
         self._arming = asyncio.Lock()
         self._known: tuple[int, int] | None = None  # the root as it was seen last: its czxid and aversion
         self._asked: dict[str, _Question] = {}  # by service, the latest

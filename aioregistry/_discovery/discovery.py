@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from aioregistry._errors import InvalidArgument
 from aioregistry._markers import root_of
 from aioregistry._paths import place_of
-from aioregistry._session import Session
+from aioregistry._session import ReadingSessionPort
 from aioregistry._streams import Stream
 
 from .barrier import Barrier
@@ -46,7 +46,9 @@ class Discovery:
         departures: whoever withdraws from one of the services.
     """
 
-    def __init__(self, session: Session, base_path: str, strategy: Strategy = "auto", *, marked: bool = True) -> None:
+    def __init__(
+        self, session: ReadingSessionPort, base_path: str, strategy: Strategy = "auto", *, marked: bool = True
+    ) -> None:
         self.session = session
         self._base_path = base_path.rstrip("/")
         self.base_path: str = self._base_path or "/"

@@ -32,7 +32,7 @@ from aioregistry._handles import finished
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Invalid
 from aioregistry._protocol import EventKind, WatchedEvent
-from aioregistry._session import Session, TreeWatch
+from aioregistry._session import ReadingSessionPort, TreeWatchPort
 
 from .barrier import Barrier
 from .mirror import SERVICE, Mirror, News
@@ -102,7 +102,7 @@ class Follower:
 
     def __init__(
         self,
-        session: Session,
+        session: ReadingSessionPort,
         path: str,
         name: str,
         strategy: Strategy,
@@ -131,7 +131,7 @@ class Follower:
         self._consumers: dict[int, weakref.ref[Consumer]] = {}
         self._news = Notifier()
         self._generation = -1  # of the connection that the mirror is kept on
-        self._tree: TreeWatch | None = None
+        self._tree: TreeWatchPort | None = None
         self._pump_scheduled = False
         self._was_fresh = False
         self._stale_since: float | None = None

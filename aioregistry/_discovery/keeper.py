@@ -28,7 +28,7 @@ import anyio
 from aioregistry._concurrency import Alarm, in_daemon_thread
 from aioregistry._errors import InvalidArgument
 from aioregistry._reasons import reason_of
-from aioregistry._session import Session
+from aioregistry._session import ReadingSessionPort
 
 from .kept import Damaged, Foreign, Kept, from_bytes, to_bytes
 
@@ -323,7 +323,7 @@ class Keeper:
         path: Path,
         service: str,
         base_path: str,
-        session: Session,
+        session: ReadingSessionPort,
         state: weakref.WeakMethod[Callable[[], Kept | None]],
     ) -> None:
         self._file = KeptFile(path)

@@ -8,7 +8,7 @@ import logging
 from aioregistry._errors import NoAuth, NoNode, RegistryError, ServerError, SessionClosed
 from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import Exists, GetChildren, WatchedEvent
-from aioregistry._session import Session
+from aioregistry._session import ReadingSessionPort
 from aioregistry._streams import Source, Stream
 
 from .follower import RETRY
@@ -21,7 +21,7 @@ log = logging.getLogger("aioregistry.discovery")
 class ServiceNames:
     """Follows the names of the services below *path* with one-shot watches, from the first stream on."""
 
-    def __init__(self, session: Session, path: str) -> None:
+    def __init__(self, session: ReadingSessionPort, path: str) -> None:
         self._session = session
         self._path = path
         self._names: tuple[str, ...] | None = None

@@ -10,7 +10,7 @@ from typing import Any
 from aioregistry._concurrency import Alarm
 from aioregistry._errors import TRANSIENT, NoAuth, NoNode, PoisonRequest
 from aioregistry._protocol import Exists, GetChildren2, GetData, MultiRead, MultiReadData, WatchedEvent
-from aioregistry._session import Session, Watch, throttled_patience, throttled_pause
+from aioregistry._session import ReadingSessionPort, WatchPort, throttled_patience, throttled_pause
 
 from .mirror import FindService, ListNames, Mirror, Observation, Pace, Question, ReadNodes
 
@@ -34,7 +34,7 @@ class Reader:
 
     def __init__(
         self,
-        session: Session,
+        session: ReadingSessionPort,
         path: str,
         mirror: Mirror,
         *,
@@ -56,7 +56,7 @@ class Reader:
         self._throttled = 0
         self._throttled_since = 0.0
         self._pause = Alarm()
-        self._listeners: dict[str, Watch] = {}
+        self._listeners: dict[str, WatchPort] = {}
 
     @property
     def idle(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Entry
-from aioregistry._session import Session
+from aioregistry._session import ReadingSessionPort
 
 from .stages import Held, Misfit, Notice, Recalled, Released
 
@@ -22,7 +22,7 @@ _NAMED_IN_LOG: Final = 10
 class Telling:
     """Logs and emits the notices of the view of the service *name*."""
 
-    def __init__(self, name: str, session: Session) -> None:
+    def __init__(self, name: str, session: ReadingSessionPort) -> None:
         self._name = name
         self._session = session
         self._repeated = IncidentLog(log)

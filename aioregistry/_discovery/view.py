@@ -21,7 +21,7 @@ from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, Re
 from aioregistry._handles import Handle, check_seconds, finished
 from aioregistry._model import Change, Invalidated, Snapshot, check_payload_type
 from aioregistry._paths import check_name
-from aioregistry._session import Session, SessionState
+from aioregistry._session import ReadingSessionPort, SessionState
 from aioregistry._streams import Stream
 
 from .core import Effects, ViewCore
@@ -59,7 +59,7 @@ _SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahea
 class Mirrors(Protocol):
     """What a view needs of the discovery that made it."""
 
-    session: Session
+    session: ReadingSessionPort
     base_path: str
     departures: Departures
 

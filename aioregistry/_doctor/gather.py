@@ -100,7 +100,7 @@ class _Tree:
     """
 
     def __init__(self, registry: Registry, chroot: str) -> None:
-        self._session = registry.session
+        self._session = registry._session
         self._chroot = chroot
         self._turns = asyncio.Semaphore(AT_ONCE)
         self.refused: list[str] = []

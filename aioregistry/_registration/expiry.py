@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aioregistry._concurrency import Alarm
 
 if TYPE_CHECKING:
-    from aioregistry._session import Session
+    from aioregistry._session import SessionPort
 
 __all__ = ["Expiry"]
 
@@ -24,7 +24,7 @@ class Expiry:
         session: whose evidence of life counts.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: SessionPort) -> None:
         self._session = session
         self._waiting: dict[Callable[[], None], None] = {}
         self._alarm = Alarm()

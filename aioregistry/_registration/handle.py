@@ -29,7 +29,7 @@ from .votes import STATUS_OF, Voter, status_of
 from .worker import Withdrawals, Worker
 
 if TYPE_CHECKING:
-    from aioregistry._session import Session
+    from aioregistry._session import SessionPort
 
 __all__ = ["OnConflict", "OnDisplaced", "Registration", "Status"]
 
@@ -123,7 +123,7 @@ class Registration(Handle, Generic[P]):
 
     def __init__(
         self,
-        session: Session,
+        session: SessionPort,
         instance: ServiceInstance[P],
         *,
         base_path: str,
@@ -535,7 +535,7 @@ def _choice(field: str, value: object, choices: Mapping[str, T]) -> T:
     return choices[value]
 
 
-def _timeout_ms(session: Session) -> int | None:
+def _timeout_ms(session: SessionPort) -> int | None:
     """Return what the servers granted; None before the first session."""
     return round(session.timeout * 1000) if session.id else None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from aioregistry._errors import NodeExists, NoNode, ServerError
 from aioregistry._protocol import Exists
-from aioregistry._session import Session
+from aioregistry._session import SessionPort
 
 from .transactions import Target, marker_root, marker_root_creation
 
@@ -28,7 +28,7 @@ class MarkerRoot:
         session: whose connections are used; the root is asked for once in each history.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: SessionPort) -> None:
         self._session = session
         self._history = session.history
         self._there: bool | None = None  # None: nobody knows

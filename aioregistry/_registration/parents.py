@@ -14,7 +14,7 @@ from aioregistry._protocol import CreateContainer
 from .transactions import Target, ancestors, parent_creation
 
 if TYPE_CHECKING:
-    from aioregistry._session import Session
+    from aioregistry._session import SessionPort
 
 __all__ = ["Parents"]
 
@@ -58,7 +58,7 @@ class Parents:
             for wake in self._waiting.pop(parent, ()):
                 wake()
 
-    async def make(self, session: Session, target: Target, path: str) -> None:
+    async def make(self, session: SessionPort, target: Target, path: str) -> None:
         """Create what is missing above *path*, or wait until somebody else has; raises what stands in the way."""
         parent = path.rpartition("/")[0]
         self._known.discard(parent)
@@ -74,7 +74,7 @@ class Parents:
             made.set_result(None)
 
 
-async def _make(session: Session, target: Target, path: str) -> None:
+async def _make(session: SessionPort, target: Target, path: str) -> None:
     missing: list[str] = []
     # The nearest first: mostly it is the service alone that is missing.
     for parent in reversed(ancestors(path)):
@@ -90,7 +90,7 @@ async def _make(session: Session, target: Target, path: str) -> None:
         await _make_one(session, target, parent)
 
 
-async def _make_one(session: Session, target: Target, path: str) -> None:
+async def _make_one(session: SessionPort, target: Target, path: str) -> None:
     with contextlib.suppress(NodeExists):
         if session.supports(CreateContainer.opcode) is not False:
             with contextlib.suppress(Unimplemented, PoisonRequest):

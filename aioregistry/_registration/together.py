@@ -8,6 +8,7 @@ share transactions; and only so many are on their way that the end of the sessio
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ from aioregistry._errors import PoisonRequest, RegistryError, RequestTooLarge
 from aioregistry._protocol import Delete, Message, Multi, MultiReply, Reply
 
 if TYPE_CHECKING:
-    from aioregistry._session import Session
+    from aioregistry._session import SessionPort
 
 __all__ = ["Together", "divided"]
 
@@ -45,7 +46,7 @@ class _Waiting(NamedTuple):
 class Together:
     """Sends withdrawals through *session*."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: SessionPort) -> None:
         self._session = session
         self._waiting: deque[_Waiting] = deque()
         self._alone: deque[_Waiting] = deque()
@@ -70,8 +71,10 @@ class Together:
     def _send(self) -> None:
         while self._under_way < MOST_UNDER_WAY and (some := self._next()):
             self._under_way += 1
-            message = some[0].message if len(some) == 1 else Multi([op for each in some for op in each.operations])
-            _ = self._session.submit(message, lambda answer, some=some: self._answered(some, answer))
+            message: Message[Any] = (
+                some[0].message if len(some) == 1 else Multi([op for each in some for op in each.operations])
+            )
+            _ = self._session.submit(message, functools.partial(self._answered, some))
 
     def _next(self) -> list[_Waiting]:
         """Take what goes into one transaction."""

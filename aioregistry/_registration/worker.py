@@ -64,7 +64,7 @@ from .together import Together
 from .transactions import Target, change, creation, takeover, withdrawal
 
 if TYPE_CHECKING:
-    from aioregistry._session import Session
+    from aioregistry._session import SessionPort
 
 __all__ = ["Held", "Observation", "Withdrawals", "Worker"]
 
@@ -136,19 +136,19 @@ class Withdrawals:
         self._expiry: Expiry | None = None
         self.parents: Parents = Parents()
 
-    def together(self, session: Session) -> Together:
+    def together(self, session: SessionPort) -> Together:
         """Return what sends withdrawals of *session*."""
         if self._together is None:
             self._together = Together(session)
         return self._together
 
-    def expiry(self, session: Session) -> Expiry:
+    def expiry(self, session: SessionPort) -> Expiry:
         """Return what tells the registrations of *session* that it may have expired."""
         if self._expiry is None:
             self._expiry = Expiry(session)
         return self._expiry
 
-    def marker_root(self, session: Session) -> MarkerRoot:
+    def marker_root(self, session: SessionPort) -> MarkerRoot:
         """Return what makes the root of the markers, the same for all registrations of *session*."""
         if self._marker_root is None:
             self._marker_root = MarkerRoot(session)
@@ -177,7 +177,7 @@ class Withdrawals:
             await asyncio.wait(tasks)
         self.repeated.close()
 
-    def patience(self, timeout: float, session: Session) -> float:
+    def patience(self, timeout: float, session: SessionPort) -> float:
         """Return how many of *timeout* seconds are left to wait for an answer of servers that may be silent.
 
         One silence costs one bound, however many are closed in it: who was closed before has waited already.
@@ -204,7 +204,7 @@ class Worker:
 
     def __init__(
         self,
-        session: Session,
+        session: SessionPort,
         target: Target,
         data: bytes,
         *,

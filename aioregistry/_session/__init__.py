@@ -5,6 +5,8 @@ from __future__ import annotations
 from .attempts import Attempt, AttemptOutcome
 from .backoff import throttled_patience, throttled_pause
 from .hosts import Hosts, parse_hosts
+from .info import SessionInfo
+from .port import ReadingSessionPort, SessionPort, TreeWatchPort, WatchPort
 from .states import SessionState
 from .supervisor import Session, TreeWatch, Watch
 
@@ -12,10 +14,15 @@ __all__ = [
     "Attempt",
     "AttemptOutcome",
     "Hosts",
+    "ReadingSessionPort",
     "Session",
+    "SessionInfo",
+    "SessionPort",
     "SessionState",
     "TreeWatch",
+    "TreeWatchPort",
     "Watch",
+    "WatchPort",
     "parse_hosts",
     "throttled_patience",
     "throttled_pause",

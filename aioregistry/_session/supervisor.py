@@ -208,11 +208,6 @@ class Session:
         return self._machine.session_id
 
     @property
-    def password(self) -> bytes:
-        """What the server gave to prove that the session is ours; a secret."""
-        return self._machine.password
-
-    @property
     def earlier_ids(self) -> tuple[int, ...]:
         """Ids of sessions that this process had before in the present history."""
         return self._machine.earlier_ids

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aioregistry._errors import InvalidArgument
     from aioregistry._model import Difference, Snapshot
     from aioregistry._options import BalancerOptions
-    from aioregistry._session import Session
+    from aioregistry._session import ReadingSessionPort
     from aioregistry._streams import Stream
     from aioregistry.balancing import Load, Member, Strategy
 
@@ -64,7 +64,7 @@ class SharedBalancer(Balancer[P]):
         self,
         thread: LoopThread,
         feed: CrossFeed[P],
-        session: Session,
+        session: ReadingSessionPort,
         strategy: Strategy[P] | str,
         *,
         check: Callable[[], None],
@@ -122,7 +122,7 @@ class SharedBalancer(Balancer[P]):
 def shared(
     thread: LoopThread,
     view: View[P],
-    session: Session,
+    session: ReadingSessionPort,
     snapshots: Callable[[], Stream[Snapshot[P]]],
     check: Callable[[], None],
     strategy: Strategy[P] | str,

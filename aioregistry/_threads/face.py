@@ -248,7 +248,7 @@ class ThreadView(ViewFacts[P], _Face["View[P]"]):
         It is picked from here, and fed on the registry's thread, where filters and strategies see each instance.
         """
         self._check()
-        session = self._registry._remote.session
+        session = self._registry._remote._session
         return self._thread.call(
             lambda: shared(self._thread, self._remote, session, self.snapshots, self._check, strategy, options)
         )

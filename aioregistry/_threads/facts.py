@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aioregistry._health import CheckStatus
     from aioregistry._model import ServiceInstance, Snapshot
     from aioregistry._registration import Registration, Status
-    from aioregistry._session import Attempt, Session
+    from aioregistry._session import Attempt, SessionInfo
 
     from .loop import LoopThread
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 class SessionFacts:
     """What the session tells; each property is read on the registry's loop, which takes some 0.1 ms."""
 
-    def __init__(self, thread: LoopThread, session: Session) -> None:
+    def __init__(self, thread: LoopThread, session: SessionInfo) -> None:
         self._thread, self._remote = thread, session
 
     @property

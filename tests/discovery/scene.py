@@ -29,7 +29,7 @@ from aioregistry._protocol import (
     WatchedEvent,
 )
 from aioregistry._runtime import Runtime
-from aioregistry._session import SessionState
+from aioregistry._session import ReadingSessionPort, SessionState
 from tests.support.fake_session import FakeSession, FakeWatch, FakeWatches
 from tests.support.model_tree import Change, ModelNode, ModelTree
 
@@ -99,6 +99,10 @@ class DiscoverySession(FakeSession):
         self._armed_children: dict[str, None] = {}
 
     # ------------------------------------------------------------------ what a session offers
+
+    @property
+    def as_session(self) -> ReadingSessionPort:
+        return self
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         while not self.connected:

@@ -17,6 +17,7 @@ from typing import Any
 
 import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance, UsageError, View
+from tests.support.inside import session_of
 
 
 def instance(id: str) -> ServiceInstance[Any]:
@@ -74,7 +75,7 @@ async def main(servers: str) -> None:
                 os._exit(0)
         await asyncio.to_thread(os.waitpid, child, 0)
         listed = sorted(await view.sync())
-        state = {"status": registration.status.name, "connections": registry.session.generation, "listed": listed}
+        state = {"status": registration.status.name, "connections": session_of(registry).generation, "listed": listed}
         print(json.dumps(state), flush=True)
 
 

@@ -41,6 +41,7 @@ from tests.cli.command import Command
 from tests.integration.scene import DEADLINE, until
 from tests.support import wire
 from tests.support.checkers import check_contained, check_converged, check_owned
+from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
 from tests.support.wire import Operation
 from tests.support.zookeeper import ZooKeeperServer
@@ -73,7 +74,7 @@ class Bystander:
 
     async def lost(self) -> list[str]:
         """What of it is not as it was."""
-        session = self.registry.session
+        session = session_of(self.registry)
         kept = {
             "the session": session.id == self._session_id and session.state is SessionState.CONNECTED,
             "the connection": session.generation == 1,
@@ -509,7 +510,7 @@ async def misuses(handle: Any, error: type[UsageError]) -> list[str]:
 @contextlib.asynccontextmanager
 async def handles(bystander: Bystander) -> AsyncIterator[list[Any]]:
     """One of each, not entered yet."""
-    registry = aioregistry.connect(str(bystander.registry.session.hosts), session_timeout=LONG)
+    registry = aioregistry.connect(str(session_of(bystander.registry).hosts), session_timeout=LONG)
     made = [registry, bystander.registry.register(instance()), bystander.registry.discover("chat")]
     yield made
     for handle in reversed(made):
@@ -766,7 +767,7 @@ async def test_a_server_that_talks_nonsense_costs_its_connection(
         ):
             session, node = registry.session.id, await judge.node(registration.path)
             proxy.say(lie[1])
-            await until(lambda: registry.session.generation == 2)
+            await until(lambda: session_of(registry).generation == 2)
             await registration.wait_live(DEADLINE)
             assert registry.session.id == session
             assert await judge.node(registration.path) == node
@@ -834,13 +835,13 @@ async def test_secrets_are_nowhere_to_be_read(
         registry.register(instance()) as registration,
         registry.discover("chat") as view,
     ):
-        passwords = [registry.session.password]
+        passwords = [password_of(session_of(registry))]
         proxy.cut()
-        await until(lambda: registry.session.generation == 2)
-        await wire.force_expiry(zookeeper.address, registry.session.id, registry.session.password)
-        await until(lambda: registry.session.generation == 3)
+        await until(lambda: session_of(registry).generation == 2)
+        await wire.force_expiry(zookeeper.address, registry.session.id, password_of(session_of(registry)))
+        await until(lambda: session_of(registry).generation == 3)
         await registration.wait_live(DEADLINE)
-        passwords.append(registry.session.password)
+        passwords.append(password_of(session_of(registry)))
         said += [registry, registry.session, registration, view, registry.client, *asyncio.all_tasks()]
         text = "".join([*map(repr, said), *map(str, said), caplog.text])
     assert len(set(passwords)) == 2

@@ -23,6 +23,7 @@ from tests.integration.scene import DEADLINE, PARTITIONS, Peer, instance_of, unt
 from tests.integration.ticking import Operation, Outcome, Ticks
 from tests.support import wire
 from tests.support.checkers import check_owned, check_withdrawn
+from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left, other_tasks
 from tests.support.zookeeper import ZooKeeperServer
@@ -355,7 +356,7 @@ class Happenings:
         await self.view.wait_for(lambda snapshot: snapshot["a"].payload == number)
 
     async def cut(self) -> None:
-        session = self.process.registry.session
+        session = session_of(self.process.registry)
         generation = session.generation
         self.proxy.cut()
         await until(lambda: session.generation > generation and self.process.kept.status is Status.LIVE)

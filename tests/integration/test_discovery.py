@@ -20,6 +20,7 @@ from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
+from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left
 from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
@@ -243,7 +244,7 @@ async def test_a_large_service_is_read_in_many_answers(registry: Registry, judge
     async with registry.discover("chat") as chat:
         assert chat.snapshot.keys() == set(ids)
         assert chat.snapshot["n7"].payload == "x" * 600
-        assert chat.snapshot.as_of == registry.session.last_zxid
+        assert chat.snapshot.as_of == session_of(registry).last_zxid
 
 
 # ---------------------------------------------------------------- how fresh it is
@@ -264,7 +265,7 @@ async def test_what_was_known_stays_and_says_that_it_is_stale(
         stale = await anext(snapshots)
         assert stale.keys() == {"a"}
         assert stale.stale_since is not None
-        assert 0 <= registry.session.runtime.wall() - stale.stale_since <= TIMEOUT
+        assert 0 <= session_of(registry).runtime.wall() - stale.stale_since <= TIMEOUT
         check_honest(claimed=chat.fresh, contact_age=TIMEOUT, timeout=TIMEOUT)
         await judge.set_data(f"{service}/a", document("a", 1))
         proxy.restore()

@@ -20,6 +20,7 @@ from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, meanwhile, until
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single
+from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer
 
@@ -100,8 +101,8 @@ async def test_a_session_that_was_moved_to_another_member_comes_back(ensemble: Z
     here, there = ensemble.followers()
     path = f"/{uuid.uuid4().hex}"
     async with Peer(here.address, session_timeout=LONG) as peer, Judge(there.address) as judge:
-        session = peer.registry.session
-        thief = await wire.connect(there.address, session_id=session.id, password=session.password)
+        session = session_of(peer.registry)
+        thief = await wire.connect(there.address, session_id=session.id, password=password_of(session))
         thief.abandon()
 
         async def make() -> None:
@@ -231,8 +232,8 @@ async def test_random_cuts(scene: Scene, proxy: ZooKeeperProxy, cuts: int, secon
 
 async def test_expiry_forced_while_connected(scene: Scene, zookeeper: ZooKeeperServer) -> None:
     for peer in (scene.publisher, scene.consumer):
-        session = peer.registry.session
-        await wire.force_expiry(zookeeper.address, session.id, session.password)
+        session = session_of(peer.registry)
+        await wire.force_expiry(zookeeper.address, session.id, password_of(session))
     await scene.settled()
     for peer in (scene.publisher, scene.consumer):
         assert len(peer.sessions) == 2
@@ -271,7 +272,7 @@ async def test_a_thousand_instances_through_an_expiry(zookeeper: ZooKeeperServer
         async with consumer.registry.discover("crowd") as view:
             await view.wait_for(lambda snapshot: len(snapshot) == 1000, timeout=DEADLINE)
             former = publisher.registry.session.id
-            await wire.force_expiry(zookeeper.address, former, publisher.registry.session.password)
+            await wire.force_expiry(zookeeper.address, former, password_of(session_of(publisher.registry)))
             await view.wait_for(
                 lambda snapshot: len(snapshot) == 1000 and all(e.owner != former for e in snapshot.entries.values()),
                 timeout=DEADLINE,

@@ -18,6 +18,7 @@ from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, until
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
+from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer as RealZooKeeper
 
@@ -84,7 +85,7 @@ class Crowd:
     @property
     def view_generation(self) -> int:
         """Of the consumer's connection."""
-        return self.observer.session.generation
+        return session_of(self.observer).generation
 
     @property
     def sessions(self) -> list[int]:
@@ -208,7 +209,7 @@ async def test_the_watch_on_the_markers_goes_with_the_last_view() -> None:
         first = await registry.discover("chat")
         second = await registry.discover("mail")
         unguarded = await registry.discover("chat", guard=None)
-        watched = registry.session._watched
+        watched = session_of(registry)._watched
         assert watched.is_tree_armed("/services-withdrawn")
         await first.aclose()
         await second.aclose()

@@ -37,6 +37,7 @@ from tests.support.checkers import (
     check_single,
     check_withdrawn,
 )
+from tests.support.inside import password_of, session_of
 from tests.support.judge import NO_NODE, Chronicle, Judge
 from tests.support.leftovers import nothing_left
 from tests.support.wire import CREATED, DELETED, Node, Wire
@@ -356,7 +357,7 @@ async def test_pit_03_closing_is_bounded_while_zookeeper_is_away(
             f"{proxy.address}{chroot}", session_timeout=LONG, close_timeout=close_timeout
         )
         registration = await registry.register(instance_of("chat"))
-        owner, password = registry.session.id, registry.session.password
+        owner, password = registry.session.id, password_of(session_of(registry))
         away(proxy)
         began = clock()
         await registry.aclose()
@@ -483,7 +484,7 @@ async def test_pit_05_who_works_long_on_a_change_holds_up_nobody(
             await until(lambda: len(seen) == len(ids))
             await until(lambda: proxy.requests[wire.SYNC] > beats + 6)  # two session timeouts
             assert len(taken) == 1
-            assert registry.session.generation == 1
+            assert session_of(registry).generation == 1
             assert registration.status is Status.LIVE
             done.set()
             await until(lambda: len(taken) > 1)
@@ -556,8 +557,8 @@ async def test_pit_07_the_same_session_still_has_its_nodes_and_watches(scene: Sc
 async def test_pit_07_a_new_session_makes_its_nodes_and_watches_anew(scene: Scene, zookeeper: ZooKeeperServer) -> None:
     lost = [peer.registry.session.id for peer in (scene.publisher, scene.consumer)]
     for peer in (scene.publisher, scene.consumer):
-        session = peer.registry.session
-        await wire.force_expiry(zookeeper.address, session.id, session.password)
+        session = session_of(peer.registry)
+        await wire.force_expiry(zookeeper.address, session.id, password_of(session))
     await scene.settled()
     for peer in (scene.publisher, scene.consumer):
         assert peer.states == ["connected", "suspended", "expired", "connected"]
@@ -719,7 +720,7 @@ async def test_pit_10_what_could_not_be_withdrawn_is_taken_over(
         aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=LONG, close_timeout=0.1) as before,
         before.register(instance_of("chat")) as dropped,
     ):
-        session, password = before.session.id, before.session.password
+        session, password = before.session.id, password_of(session_of(before))
         away(proxy)
     check_withdrawn(withdrawn=dropped.withdrawn, sessions={session}, owner=await judge.owner(path))
     assert dropped.withdrawn is False
@@ -755,7 +756,7 @@ async def test_pit_11_views_watch_relist_and_tell_the_true_differences(
         changes = view.changes()
         ordered = OrderedConsumer(changes.start.entries)
         PARTITIONS["refused"].begin(proxy)
-        await wire.force_expiry(zookeeper.address, registry.session.id, registry.session.password)
+        await wire.force_expiry(zookeeper.address, registry.session.id, password_of(session_of(registry)))
         await judge.set_data(f"{service}/changed", document("changed", payload=1))
         for id in ("replaced", "gone"):
             await judge.delete(f"{service}/{id}")

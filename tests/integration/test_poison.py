@@ -14,6 +14,7 @@ from aioregistry.testing._proxy import TcpProxy
 from tests.conftest import StartZooKeeper
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support.frames import Frame, FrameProxy
+from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -71,14 +72,14 @@ class TestLargerThanTheServersLimit:
             assert cause.limit == cause.size
             assert cause.server == small.address
             assert [event["request"] for event in events] == [cause.request]
-            connections = registry.session.generation
+            connections = session_of(registry).generation
             assert connections < 10
             await until(lambda: bool(well()))
             # What is known of the server's limit spares the next one the way there.
             with pytest.raises(RegistrationError) as again:
                 _ = await registry.register(instance_of("chat", id="big2", payload="x" * 3 * self.LIMIT))
             assert isinstance(again.value.__cause__, PoisonRequest)
-            assert registry.session.generation == connections
+            assert session_of(registry).generation == connections
             async with registry.register(instance_of("chat", id="big", payload="it fits")) as registration:
                 assert registration.status is Status.LIVE
         assert len([each for each in caplog.records if "cost the connection" in each.getMessage()]) <= 3
@@ -100,7 +101,7 @@ class TestLargerThanTheServersLimit:
             node = await judge.node("/services/chat/a")
             assert node is not None
             assert b"it fits" in node.data
-            assert registry.session.generation < 10
+            assert session_of(registry).generation < 10
 
     async def test_watches_that_are_too_many_for_one_request_are_restored_in_several(
         self, start_zookeeper: StartZooKeeper
@@ -111,12 +112,12 @@ class TestLargerThanTheServersLimit:
                 fired: list[str] = []
                 for number in range(200):
                     path = f"/watched-{number:03}-{'x' * 100}"
-                    registry.session.watches.listen(path, lambda event: fired.append(event.path))
+                    session_of(registry).watches.listen(path, lambda event: fired.append(event.path))
                     with contextlib.suppress(aioregistry.ServerError):
-                        await registry.session.request(exists(path))
+                        await session_of(registry).request(exists(path))
                 proxy.cut()
-                await until(lambda: registry.session.generation > 1 and registry.session.connected)
-                assert registry.session.generation < 12
+                await until(lambda: session_of(registry).generation > 1 and registry.session.connected)
+                assert session_of(registry).generation < 12
                 async with Judge(server.address) as judge:
                     await judge.make(f"/watched-199-{'x' * 100}")
                 await until(lambda: fired == [f"/watched-199-{'x' * 100}"])
@@ -149,7 +150,7 @@ class TestServersThatHangUp:
             assert isinstance(raised.value.__cause__, PoisonRequest)
             assert raised.value.__cause__.limit is None
             await until(lambda: bool(well()))
-            assert registry.session.generation < 10
+            assert session_of(registry).generation < 10
             frames.filter = lambda frame: frame.body
             assert await judge.node("/services/chat/a") is None
 
@@ -186,7 +187,7 @@ class TestServersThatHangUp:
             await until(lambda: registration.status is Status.LIVE and view.fresh)
             await registration.update(payload="news")
             await view.wait_for(lambda snapshot: snapshot["a"].payload == "news", timeout=DEADLINE)
-            assert registry.session.generation < 30
+            assert session_of(registry).generation < 30
 
     @pytest.mark.parametrize("opcodes", [(GET_DATA,), (GET_DATA, MULTI_READ), (MULTI_READ,)], ids=str)
     async def test_on_reading_for_a_while(
@@ -203,7 +204,7 @@ class TestServersThatHangUp:
             frames.cut()
             await b.update(payload="new")
             async with asyncio.timeout(DEADLINE):
-                while registry.session.generation < 5 and getattr(view.snapshot.get("b"), "payload", None) != "new":
+                while session_of(registry).generation < 5 and getattr(view.snapshot.get("b"), "payload", None) != "new":
                     await asyncio.sleep(0.01)
             frames.filter = lambda frame: frame.body
             async with asyncio.timeout(DEADLINE):  # no look and no sync asks for it
@@ -237,19 +238,19 @@ class TestServersThatHangUp:
         ):
             frames.filter = refusing(SYNC)
             async with asyncio.timeout(2 * DEADLINE):
-                generation = registry.session.generation
-                while registry.session.generation == generation or not well():  # the next heartbeat costs it
+                generation = session_of(registry).generation
+                while session_of(registry).generation == generation or not well():  # the next heartbeat costs it
                     await asyncio.sleep(0.01)
                 async with registry.register(instance_of("chat")) as registration, registry.discover("chat") as view:
                     assert set(await view.sync()) == {"a"}
                     assert registration.status is Status.LIVE
-                generation, age = registry.session.generation, 0.0
-                while registry.session.generation == generation and age < 4.0:  # seconds: of several heartbeats
+                generation, age = session_of(registry).generation, 0.0
+                while session_of(registry).generation == generation and age < 4.0:  # seconds: of several heartbeats
                     await asyncio.sleep(0.5)
                     age += 0.5
-                    if registry.session.generation == generation:
+                    if session_of(registry).generation == generation:
                         assert well(), registry.session
-                assert registry.session.generation < 12
+                assert session_of(registry).generation < 12
 
     async def test_on_containers_and_markers(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
         frames.filter = refusing(CREATE_CONTAINER, MULTI)
@@ -282,7 +283,7 @@ class TestRepliesThatCannotBeRead:
         ):
             await registration.update(payload="news")
             await view.wait_for(lambda snapshot: snapshot["a"].payload == "news", timeout=DEADLINE)
-            assert registry.session.generation < 10
+            assert session_of(registry).generation < 10
 
     async def test_to_reading_one_of_many(self, frames: FrameProxy, own_zookeeper: ZooKeeperServer) -> None:
         """It is listed as what cannot be read, and the others as what they are."""
@@ -308,7 +309,7 @@ class TestRepliesThatCannotBeRead:
                 assert len(snapshot) == 19
                 assert set(snapshot.invalid) == {"i7"}
                 await until(lambda: registration.status is Status.LIVE and view.fresh)
-                assert registry.session.generation < 25
+                assert session_of(registry).generation < 25
 
     async def test_to_the_list_raises(self, frames: FrameProxy) -> None:
         frames.filter = lambda frame: frame.body[:-2] if not frame.up and frame.opcode in (8, 12) else frame.body

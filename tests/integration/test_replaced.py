@@ -8,6 +8,7 @@ import aioregistry
 from aioregistry import SessionState, Status
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support.frames import Frame, FrameProxy
+from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -29,7 +30,7 @@ async def test_what_the_replaced_session_owns_is_taken_over(own_zookeeper: ZooKe
         registry.register(instance_of("chat")) as registration,
         registry.discover("chat") as view,
     ):
-        session, mine = registry.session, [registry.session.id]
+        session, mine = session_of(registry), [registry.session.id]
         for _ in range(3):
             states = session.states()
             frames.cut()

@@ -32,6 +32,7 @@ from tests.conftest import StartZooKeeper
 from tests.integration.scene import DEADLINE, Peer, Scene, instance_of, until
 from tests.support import tls, wire
 from tests.support.checkers import check_contained, check_honest, check_owned
+from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left, open_sockets
 from tests.support.old_server import MARSHALLING_ERROR, UNIMPLEMENTED, OldServer
@@ -114,8 +115,8 @@ async def test_all_is_the_same_by_tls(secure: SecureServer) -> None:
         assert "reconnected" in scene.publisher.states
 
         for peer in (scene.publisher, scene.consumer):
-            session = peer.registry.session
-            await wire.force_expiry(secure.plain, session.id, session.password)
+            session = session_of(peer.registry)
+            await wire.force_expiry(secure.plain, session.id, password_of(session))
         await scene.settled()
         assert len(scene.publisher.sessions) == 2
 
@@ -237,11 +238,11 @@ async def test_credentials_come_first_on_every_connection(
             peer.registry.register(instance_of("chat", payload=0)) as registration,
             peer.registry.discover("chat") as view,
         ):
-            session = peer.registry.session
+            session = session_of(peer.registry)
             for number in range(1, 7):
                 proxy.cut()
                 if number == 4:
-                    await wire.force_expiry(zookeeper.address, session.id, session.password)
+                    await wire.force_expiry(zookeeper.address, session.id, password_of(session))
                 await asyncio.wait_for(registration.update(payload=number), DEADLINE)
                 await view.sync(DEADLINE)
                 assert not view.snapshot.invalid
@@ -264,8 +265,8 @@ async def test_all_is_the_same_with_credentials(zookeeper: ZooKeeperServer, prox
         proxy.cut()
         await scene.settled()
         scene.check_session_kept()
-        session = scene.publisher.registry.session
-        await wire.force_expiry(zookeeper.address, session.id, session.password)
+        session = session_of(scene.publisher.registry)
+        await wire.force_expiry(zookeeper.address, session.id, password_of(session))
         await scene.settled()
 
 
@@ -398,8 +399,8 @@ async def test_a_server_without_recursive_watches(zookeeper: ZooKeeperServer, *,
             assert old.refused == [wire.MULTI_READ] * 2  # by two sessions
             for connection in old.asked:
                 assert wire.MULTI_READ not in connection or connection[0] == wire.MULTI_READ
-            session = scene.publisher.registry.session
-            await wire.force_expiry(zookeeper.address, session.id, session.password)
+            session = session_of(scene.publisher.registry)
+            await wire.force_expiry(zookeeper.address, session.id, password_of(session))
             await scene.settled()
         assert old.refused == [wire.MULTI_READ] * 2
 
@@ -498,7 +499,7 @@ async def test_a_stranger_reads_without_a_quorum() -> None:
             peer.registry.discover("chat") as view,
             peer.registry.register(instance_of("chat"), wait=False) as registration,
         ):
-            session = peer.registry.session
+            session = session_of(peer.registry)
             assert session.read_only
             assert await peer.registry.services() == ["chat"]
             assert set(view.snapshot) == {"kept"}

@@ -11,6 +11,7 @@ import aioregistry
 from aioregistry import Status
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support.frames import Frame, FrameProxy, failed
+from tests.support.inside import session_of
 from tests.support.zookeeper import ZooKeeperServer
 
 T = 6.0
@@ -102,7 +103,7 @@ async def test_a_heartbeat_is_sent_again(own_zookeeper: ZooKeeperServer) -> None
                 assert registration.status is Status.LIVE
                 assert view.fresh
                 await asyncio.sleep(0.01)
-        await until(lambda: registry.session.evidence_age() < T / 3)
+        await until(lambda: session_of(registry).evidence_age() < T / 3)
         assert len(frames.used) == 1
 
 

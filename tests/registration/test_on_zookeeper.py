@@ -20,6 +20,7 @@ from aioregistry._session import Session, parse_hosts
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support import wire
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
+from tests.support.inside import password_of
 from tests.support.judge import Chronicle, Judge
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -128,7 +129,7 @@ async def test_an_expiry_while_the_parents_are_reaped(
     session = await new_session()
     async with registration(session, chroot) as registered:
         for _ in range(3):
-            await wire.force_expiry(zookeeper.address, session.id, session.password)
+            await wire.force_expiry(zookeeper.address, session.id, password_of(session))
             async with registered.statuses() as statuses:
                 async for status in statuses:
                     if status is Status.LIVE and registered.owner == session.id:
@@ -325,7 +326,7 @@ async def test_a_thousand_through_an_expiry(
         for each in entered:
             _ = stack.push_async_exit(each)
         old = session.id
-        await wire.force_expiry(zookeeper.address, old, session.password)
+        await wire.force_expiry(zookeeper.address, old, password_of(session))
         await asyncio.gather(*(back_in_another_session(each, old) for each in entered))
         assert len(await judge.children(f"{chroot}/services/chat")) == 1000
         await asyncio.gather(*(each.aclose() for each in entered))

@@ -11,6 +11,7 @@ import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance, Status, View
 from aioregistry._registration.worker import SESSIONS_KEPT
 from aioregistry.server import Ensemble, ZooKeeperServer
+from tests.support.inside import session_of
 
 TIMEOUT = 20.0
 ME: ServiceInstance[object] = ServiceInstance("chat", address="10.0.0.7", port=7000)
@@ -80,7 +81,8 @@ async def test_a_session_that_expires(server: ZooKeeperServer) -> None:
 
 async def test_a_connection_that_is_lost_costs_nothing(server: ZooKeeperServer) -> None:
     async def act(scene: Scene) -> None:
-        session, generation = scene.owner.session, scene.owner.session.generation
+        session = session_of(scene.owner)
+        generation = session.generation
         before = session.id
         server.drop()
         await until(lambda: session.generation > generation)
@@ -131,9 +133,9 @@ async def test_an_ensemble_that_changes_its_leader() -> None:
 
         async def act(scene: Scene) -> None:
             before = scene.owner.session.id
-            generation = scene.owner.session.generation
+            generation = session_of(scene.owner).generation
             ensemble.change_leader()
-            await until(lambda: scene.owner.session.generation > generation)
+            await until(lambda: session_of(scene.owner).generation > generation)
             await scene.put_right()
             assert scene.owner.session.id == before
 
@@ -168,16 +170,16 @@ async def test_a_leader_that_calls_a_session_expired_and_never_commits_it(lag: f
         former = owner.session.id
 
         def nobody_answers() -> None:
-            if former in owner.session.earlier_ids:
+            if former in session_of(owner).earlier_ids:
                 for member in ensemble.members:
                     member.refuse_connections(not closed)
 
         closed = False
-        forget = owner.session.observe(nobody_answers)
+        forget = session_of(owner).observe(nobody_answers)
         ensemble.leader.lag(lag)
         for member in ensemble.members:
             member.disown(former)
-        await until(lambda: former in owner.session.earlier_ids)
+        await until(lambda: former in session_of(owner).earlier_ids)
         await registration.aclose()
         assert registration.withdrawn is False
         assert await view.sync(TIMEOUT)  # it is listed, and its session lives

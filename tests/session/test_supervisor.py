@@ -46,6 +46,7 @@ from tests.session import scripted_server as script
 from tests.session.scripted_server import Ensemble, Server
 from tests.session.simulation import LATENCY, World, simulate, simulated
 from tests.support.checkers import check_honest, check_legal
+from tests.support.inside import password_of
 from tests.support.raising import ODD, raising
 
 T = 12.0
@@ -142,7 +143,7 @@ class TestConnecting:
         await client.connected()
         assert client.names == [CONNECTED]
         assert [session.id] == list(client.ensemble.sessions)
-        assert session.password == client.ensemble.sessions[session.id].password
+        assert password_of(session) == client.ensemble.sessions[session.id].password
         assert (session.generation, session.history, session.earlier_ids) == (1, 0, ())
         assert session.connected
         assert not session.read_only

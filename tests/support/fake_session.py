@@ -12,7 +12,7 @@ import enum
 import random
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar
 
 from aioregistry._errors import (
     ConnectionLost,
@@ -24,8 +24,10 @@ from aioregistry._errors import (
 )
 from aioregistry._protocol import EventKind, Exists, GetData, Message, Reply, Sync, WatchedEvent
 from aioregistry._runtime import Endpoint, Runtime
-from aioregistry._session import Session, SessionState
+from aioregistry._session import Hosts, SessionPort, SessionState, parse_hosts
 from tests.support.model_tree import Change, ModelTree
+
+T = TypeVar("T")
 
 
 class Fate(enum.Enum):
@@ -98,7 +100,8 @@ class FakeSession:
     def __init__(self, tree: ModelTree, *, timeout: float = 30.0, runtime: Runtime | None = None) -> None:
         self.tree = tree
         self.timeout = timeout
-        self.runtime = FakeRuntime() if runtime is None else runtime
+        self.runtime: Runtime = FakeRuntime() if runtime is None else runtime
+        self.hosts: Hosts = parse_hosts("zk")
         self.state = SessionState.DISCONNECTED
         self.connected = False
         self.read_only = False
@@ -135,8 +138,8 @@ class FakeSession:
     # ------------------------------------------------------------------ what a session offers
 
     @property
-    def as_session(self) -> Session:
-        return cast(Session, self)
+    def as_session(self) -> SessionPort:
+        return self
 
     def evidence_age(self) -> float:
         return self.runtime.boot() - self._evidence
@@ -160,10 +163,10 @@ class FakeSession:
         self.emitted.append((name, fields))
 
     def submit(
-        self, message: Message[Any], answered: Callable[[asyncio.Future[Reply[Any]]], None] | None = None
-    ) -> asyncio.Future[Reply[Any]]:
+        self, message: Message[T], answered: Callable[[asyncio.Future[Reply[Any]]], None] | None = None
+    ) -> asyncio.Future[Reply[T]]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply[Any]] = loop.create_future()
+        future: asyncio.Future[Reply[T]] = loop.create_future()
         if answered is not None:
             future.add_done_callback(answered)
         if not self.connected:
@@ -178,7 +181,7 @@ class FakeSession:
         self._outgoing.append((message, future, self.runtime.boot()))
         return future
 
-    async def request(self, message: Message[Any]) -> Reply[Any]:
+    async def request(self, message: Message[T]) -> Reply[T]:
         return await self.submit(message)
 
     def _unavailable(self) -> RegistryError:

@@ -14,6 +14,7 @@ from aioregistry import ServiceInstance
 from aioregistry._errors import ConnectTimeout, InvalidArgument, NoNode, ServerError, UsageError
 from aioregistry._protocol import Delete, Exists
 from aioregistry.testing import RealZooKeeper, ZooKeeper, ZooKeeperEnsemble
+from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.reasons import by_code
 from tests.support.zookeeper import ZooKeeperServer
@@ -31,7 +32,7 @@ def server() -> Iterator[ZooKeeper]:
 async def exists(server: ZooKeeper, path: str) -> bool:
     async with aioregistry.connect(server.connect_string) as registry:
         try:
-            await registry.session.request(Exists(path))
+            await session_of(registry).request(Exists(path))
         except NoNode:
             return False
         return True
@@ -69,13 +70,13 @@ async def test_requests_are_delayed_and_fail(server: ZooKeeper) -> None:
     async with aioregistry.connect(server.connect_string) as registry:
         server.fail(Delete.opcode, -101)
         with pytest.raises(NoNode):
-            await registry.session.request(Delete("/zookeeper"))
+            await session_of(registry).request(Delete("/zookeeper"))
         server.delay(Exists.opcode, 0.2)
         began = asyncio.get_running_loop().time()
-        await registry.session.request(Exists("/"))
+        await session_of(registry).request(Exists("/"))
         assert asyncio.get_running_loop().time() - began >= 0.19
         with pytest.raises(ServerError):
-            await registry.session.request(Delete("/zookeeper"))
+            await session_of(registry).request(Delete("/zookeeper"))
 
 
 async def test_containers_are_swept_now(server: ZooKeeper) -> None:
