@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from aiozk import exc
 from aiozk.protocol.acl import ACL
-from aiozk.protocol.create import Create2Request, CreateRequest
+from aiozk.protocol.create import Create2Request, Create2Response, CreateRequest
 from aiozk.protocol.request import Request
 from aiozk.protocol.response import response_xref
 from aiozk.protocol.transaction import MultiHeader, TransactionRequest, TransactionResponse
@@ -255,6 +255,26 @@ class _CreateContainerRequest(Create2Request):
     opcode = CreateContainer.opcode
 
 
+class _CreateContainer(Message[Create2Response]):
+    """aiozk's request with the opcode that makes a container, its response read here: aiozk has none for it."""
+
+    opcode = CreateContainer.opcode
+
+    def __init__(self, request: CreateRequest) -> None:
+        self.path = request.path
+        self._request = _CreateContainerRequest(
+            path=request.path, data=request.data, acl=request.acl, flags=request.flags
+        )
+
+    def serialize(self, xid: int | None = None) -> bytes:
+        payload: bytes = self._request.serialize(xid)
+        return payload
+
+    def read_reply(self, body: bytes, at: int) -> tuple[Create2Response, int]:
+        response, at = Create2Response.parse(body, at)
+        return response, at
+
+
 class _Transaction(Message[TransactionResponse]):
     """aiozk's transaction, its response read here: aiozk prints the error codes that it does not list."""
 
@@ -281,9 +301,11 @@ class _Transaction(Message[TransactionResponse]):
         if kind == -1:
             code, at = read_int(body, at)
             return _as_aiozk(server_error(code)), at
-        if kind not in response_xref:
+        # In a transaction, too, aiozk knows no answer to the creation of a container.
+        response = Create2Response if kind == CreateContainer.opcode else response_xref.get(kind)
+        if response is None:
             raise ProtocolError(f"an operation of a transaction was answered as type {kind}")
-        result, at = response_xref[kind].parse(body, at)
+        result, at = response.parse(body, at)
         return result, at
 
 
@@ -294,5 +316,5 @@ def _mended(request: Request) -> Request:
         case CreateRequest(flags=CreateRequest.CONTAINER_FLAG):
             # PrepRequestProcessor goes by the opcode: the flag alone makes a plain node. (In a transaction it does not,
             # for there the server takes the opcode from the flag: Op.Create.)
-            return _CreateContainerRequest(path=request.path, data=request.data, acl=request.acl, flags=request.flags)
+            return _CreateContainer(request)
     return request

@@ -429,6 +429,8 @@ async def test_closes_race_reconnects(place: Place, proxy: ZooKeeperProxy) -> No
     async with place.claimant(proxy) as peer:
         for number in range(30):
             registration = await peer.registry.register(instance_of("chat", payload=0))
+            # A request that is never answered between three cuts is taken for their cause.
+            await registration.update(payload="answered")
 
             async def update(number: int = number, registration: Registration[Any] = registration) -> None:
                 with contextlib.suppress(HandleClosed):
