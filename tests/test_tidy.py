@@ -173,7 +173,7 @@ PURE_MODULES = {
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
     *("plan", "reach", "table", "votes", "mirror", "guard", "kept"),
     *("core", "stages", "conversion", "recall", "suspects"),
-    *("tree", "acl", "sessions", "profiles"),
+    *("tree", "nodes", "operations", "acl", "sessions", "profiles"),
 }
 PURE_ROOMS = {"balancing", "settings"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}

@@ -16,11 +16,11 @@ from aioregistry.server._acl import Identity
 from aioregistry.server._codes import Code, Malformed, Opcode, Refused
 from aioregistry.server._connection import Connection
 from aioregistry.server._history import History, OperationFailed, Transaction
+from aioregistry.server._operations import Caller
 from aioregistry.server._reads import BODY, READS, Incomplete
 from aioregistry.server._replica import Replica
 from aioregistry.server._requests import Reader
 from aioregistry.server._settings import Settings
-from aioregistry.server._tree import Caller
 
 THROTTLED: Final = -127
 """The answer of a server that has too much to do: not executed."""

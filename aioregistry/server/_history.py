@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from aioregistry.server._codes import Code, Malformed, Refused
+from aioregistry.server._operations import Caller, Change, DeleteContainer, Moment, Operation, Result
 from aioregistry.server._sessions import Session, Sessions, first_session_id
 from aioregistry.server._settings import Settings
-from aioregistry.server._tree import Aborted, Caller, Change, DeleteContainer, Moment, Operation, Result, Tree
+from aioregistry.server._tree import Aborted, Tree
 
 OWN: Final = 0
 """The session, so to say, in whose name a server itself writes."""

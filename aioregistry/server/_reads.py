@@ -13,9 +13,9 @@ from aioregistry.server import _acl as access
 from aioregistry.server import _requests as requests
 from aioregistry.server._codes import Code, EventKind, Malformed, Opcode, Refused
 from aioregistry.server._connection import Connection
+from aioregistry.server._nodes import Node
 from aioregistry.server._replica import Replica
 from aioregistry.server._requests import Read, Reader
-from aioregistry.server._tree import Node
 from aioregistry.server._watches import MODES, PERSISTENT, RECURSIVE
 
 BODY: Final = 8

@@ -13,20 +13,20 @@ from typing import Final, NamedTuple
 from aioregistry.server._acl import ACL, Identity, Rule, user_of
 from aioregistry.server._codes import Malformed, Opcode
 from aioregistry.server._history import OperationFailed, Transaction
-from aioregistry.server._profiles import Profile
-from aioregistry.server._tree import (
-    FLAGS,
+from aioregistry.server._nodes import Node
+from aioregistry.server._operations import (
     Check,
     Contradiction,
     Create,
     Delete,
     DeleteContainer,
-    Node,
     Operation,
     Result,
     SetACL,
     SetData,
 )
+from aioregistry.server._profiles import Profile
+from aioregistry.server._tree import FLAGS
 
 INT: Final = struct.Struct(">i")
 LONG: Final = struct.Struct(">q")

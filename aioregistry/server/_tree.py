@@ -8,242 +8,36 @@ order is ``PrepRequestProcessor`` and ``DataTree`` of ZooKeeper 3.8.0.
 from __future__ import annotations
 
 import copy
-import re
-import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from aioregistry.server import _acl as access
-from aioregistry.server._acl import ACL, Identity, Rule
+from aioregistry.server._acl import ACL, Rule
 from aioregistry.server._codes import Code, Malformed, Opcode, Refused
+from aioregistry.server._nodes import SPECIAL, Node, int32, parent_of, require_valid, split_path
+from aioregistry.server._operations import (
+    ACLChanged,
+    Caller,
+    Change,
+    Check,
+    Contradiction,
+    Create,
+    Created,
+    DataChanged,
+    Delete,
+    DeleteContainer,
+    Deleted,
+    Kind,
+    Moment,
+    Operation,
+    Result,
+    SetACL,
+    SetData,
+)
 from aioregistry.server._profiles import PROFILES, Profile
 
-# ---------------------------------------------------------------- what is asked for
-
-
-class Create(NamedTuple):
-    """Any kind of creation; *ttl_ms* is -1 for what is no CreateTTL."""
-
-    opcode: int
-    path: str | None
-    data: bytes | None
-    acl: tuple[Rule, ...] | None
-    flags: int
-    ttl_ms: int = -1
-
-
-class Delete(NamedTuple):
-    """The removal of a node of this version."""
-
-    path: str | None
-    version: int
-
-
-class DeleteContainer(NamedTuple):
-    """The removal of an empty container or of a node whose time is over; refused for any other."""
-
-    path: str
-
-
-class SetData(NamedTuple):
-    """New data for a node of this version."""
-
-    path: str | None
-    data: bytes | None
-    version: int
-
-
-class SetACL(NamedTuple):
-    """A new ACL for a node of this aversion."""
-
-    path: str | None
-    acl: tuple[Rule, ...] | None
-    version: int
-
-
-class Check(NamedTuple):
-    """In a transaction: a node has this version."""
-
-    path: str | None
-    version: int
-
-
-class Contradiction(NamedTuple):
-    """An operation that says two things at once: the real server stumbles, but only once it comes to it."""
-
-    path: str
-
-
-Operation: TypeAlias = Create | Delete | DeleteContainer | SetData | SetACL | Check | Contradiction
-
-
-class Caller(NamedTuple):
-    """Who asks."""
-
-    session: int
-    identities: Sequence[Identity] = ()
-
-
-class Moment(NamedTuple):
-    """When a transaction happens; the time in milliseconds since the epoch."""
-
-    zxid: int
-    time_ms: int
-
-
-class Result(NamedTuple):
-    """What a write answers, as far as it applies; the Stat is packed."""
-
-    path: str | None = None
-    stat: bytes | None = None
-
-
-# ---------------------------------------------------------------- what is done
-
-
-class Kind(Enum):
-    """How long a node stays."""
-
-    PERSISTENT = auto()
-    EPHEMERAL = auto()
-    CONTAINER = auto()
-    TTL = auto()
-
-
-class Created(NamedTuple):
-    """*cversion* is the parent's."""
-
-    path: str
-    data: bytes | None
-    acl: ACL
-    parent_acl: ACL
-    kind: Kind
-    owner: int
-    ttl_ms: int
-    cversion: int
-    moment: Moment
-
-
-class Deleted(NamedTuple):
-    """*acl* was the node's, *parent_acl* is its parent's."""
-
-    path: str
-    acl: ACL
-    parent_acl: ACL
-    moment: Moment
-
-
-class DataChanged(NamedTuple):
-    """*version* is the new one."""
-
-    path: str
-    data: bytes | None
-    acl: ACL
-    version: int
-    moment: Moment
-
-
-class ACLChanged(NamedTuple):
-    """*version* is the new aversion."""
-
-    path: str
-    acl: ACL
-    version: int
-
-
-Change: TypeAlias = Created | Deleted | DataChanged | ACLChanged
 Undo: TypeAlias = Callable[[], None]
-
-
-# ---------------------------------------------------------------- paths
-
-# A slash at the end, an empty name, a name of one or two dots, or a character that PathUtils refuses. Java sees what is
-# beyond the basic plane as surrogates.
-_BAD_PATH = re.compile(
-    r"/\Z|//|/\.\.?(?:/|\Z)|[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]", re.DOTALL
-)
-_SPECIAL = {"/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"}
-
-
-def parent_of(path: str) -> str:
-    """``/`` for what is right below the root."""
-    return path[: path.rindex("/")] or "/"
-
-
-def is_valid(path: str | None) -> bool:
-    """Whether a node may have this path (``PathUtils.validatePath``)."""
-    return path == "/" or (path is not None and path.startswith("/") and not _BAD_PATH.search(path))
-
-
-def _require_valid(path: str | None) -> str:
-    if path is None or not is_valid(path):
-        raise Refused(Code.BAD_ARGUMENTS)
-    return path
-
-
-def _split(path: str | None) -> str:
-    """The parent's path as the real server cuts it off: empty for what is right below the root."""
-    if path is None:
-        raise Malformed
-    parent, slash, _ = path.rpartition("/")
-    if not slash or "\0" in path:
-        raise Refused(Code.BAD_ARGUMENTS)
-    return parent
-
-
-# ---------------------------------------------------------------- nodes
-
-_STAT = struct.Struct(">qqqqiiiqiiq")  # zookeeper.jute's Stat, in its order
-
-
-class Node:
-    """A node. *packed* is what a read answers of it (data and Stat), kept until it changes."""
-
-    __slots__ = (
-        "acl", "aversion", "children", "created", "ctime", "cversion", "data", "kind", "mtime", "mzxid", "owner",
-        "packed", "pzxid", "ttl_ms", "version",
-    )  # fmt: skip
-
-    def __init__(self, data: bytes | None, acl: ACL, kind: Kind, owner: int, ttl_ms: int, moment: Moment) -> None:
-        self.data: bytes | None = data
-        self.acl: ACL = acl
-        self.kind: Kind = kind
-        self.owner: int = owner
-        self.ttl_ms: int = ttl_ms
-        self.created: int = moment.zxid
-        self.mzxid: int = moment.zxid
-        self.pzxid: int = moment.zxid
-        self.ctime: int = moment.time_ms
-        self.mtime: int = moment.time_ms
-        self.version: int = 0
-        self.cversion: int = 0
-        self.aversion: int = 0
-        self.children: dict[str, None] = {}
-        self.packed: bytes | None = None
-
-    def stat(self) -> bytes:
-        """The Stat, packed. The cversion counts deletions too, by what is missing."""
-        children = len(self.children)
-        return _STAT.pack(
-            self.created,
-            self.mzxid,
-            self.ctime,
-            self.mtime,
-            self.version,
-            int32(self.cversion * 2 - children),
-            self.aversion,
-            self.owner,
-            len(self.data) if self.data else 0,
-            children,
-            self.pzxid,
-        )
-
-
-def int32(number: int) -> int:
-    """The number as a Java int has it."""
-    return (number + 2**31) % 2**32 - 2**31
 
 
 @dataclass(frozen=True)
@@ -428,14 +222,14 @@ class Tree:
         if mode is None:
             raise Refused(Code.BAD_ARGUMENTS)
         self._check_ttl(mode, operation)
-        parent_path = _split(operation.path)
+        parent_path = split_path(operation.path)
         path = operation.path or ""
         acl = self._resolve(operation.acl, caller)
         parent = self.read(parent_path)
         _require(parent, access.CREATE, caller)
         if mode.sequential:
             path += f"{parent.cversion:010d}"
-        _require_valid(path)
+        require_valid(path)
         if path in self.nodes:
             raise Refused(Code.NODE_EXISTS)
         if parent.kind is Kind.EPHEMERAL:
@@ -456,9 +250,9 @@ class Tree:
             raise Refused(Code.BAD_ARGUMENTS)
 
     def _check_delete(self, operation: Delete, caller: Caller, moment: Moment) -> Deleted:
-        parent_path = _split(operation.path)
+        parent_path = split_path(operation.path)
         path = operation.path or ""
-        if path in _SPECIAL:
+        if path in SPECIAL:
             raise Refused(Code.BAD_ARGUMENTS)
         parent = self.read(parent_path)
         if self._profile.absence_before_acl:
@@ -471,8 +265,8 @@ class Tree:
         return self._deleted(path, moment)
 
     def _check_delete_container(self, operation: DeleteContainer, moment: Moment) -> Deleted:
-        parent_path = _split(operation.path)
-        if operation.path in _SPECIAL:
+        parent_path = split_path(operation.path)
+        if operation.path in SPECIAL:
             raise Refused(Code.BAD_ARGUMENTS)
         node = self.read(operation.path)
         if node.children:
@@ -488,14 +282,14 @@ class Tree:
         return access.resolve(acl, caller.identities, x509=self._x509)
 
     def _check_set_data(self, operation: SetData, caller: Caller, moment: Moment) -> DataChanged:
-        path = _require_valid(operation.path)
+        path = require_valid(operation.path)
         node = self.read(path)
         _require(node, access.WRITE, caller)
         _require_version(node.version, operation.version)
         return DataChanged(path, operation.data, node.acl, int32(node.version + 1), moment)
 
     def _check_set_acl(self, operation: SetACL, caller: Caller) -> ACLChanged:
-        path = _require_valid(operation.path)
+        path = require_valid(operation.path)
         acl = self._resolve(operation.acl, caller)
         node = self.read(path)
         _require(node, access.ADMIN, caller)
@@ -503,7 +297,7 @@ class Tree:
         return ACLChanged(path, acl, int32(node.aversion + 1))
 
     def _check_version(self, operation: Check, caller: Caller) -> None:
-        node = self.read(_require_valid(operation.path))
+        node = self.read(require_valid(operation.path))
         _require(node, access.READ, caller)
         _require_version(node.version, operation.version)
 

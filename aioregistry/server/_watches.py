@@ -11,8 +11,9 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from aioregistry.server._acl import ACL
 from aioregistry.server._codes import EventKind
+from aioregistry.server._nodes import parent_of
+from aioregistry.server._operations import Change, Created, DataChanged, Deleted
 from aioregistry.server._profiles import Profile
-from aioregistry.server._tree import Change, Created, DataChanged, Deleted, parent_of
 
 W = TypeVar("W", bound=Hashable)
 

@@ -7,8 +7,9 @@ import pytest
 from aioregistry.server._acl import OPEN
 from aioregistry.server._codes import Code, Opcode
 from aioregistry.server._history import History, Transaction
+from aioregistry.server._operations import Caller, Create, Delete
 from aioregistry.server._settings import Settings
-from aioregistry.server._tree import Caller, Create, Delete, Tree
+from aioregistry.server._tree import Tree
 
 SETTINGS = Settings(clock=lambda: 1000.0)
 

@@ -13,9 +13,9 @@ from aioregistry.server import _requests as requests
 from aioregistry.server._acl import OPEN, Identity, Rule
 from aioregistry.server._codes import Malformed, Opcode
 from aioregistry.server._history import OperationFailed, Transaction
+from aioregistry.server._operations import Check, Contradiction, Create, Delete, Operation, Result, SetData
 from aioregistry.server._profiles import PROFILES
 from aioregistry.server._requests import Read, Reader
-from aioregistry.server._tree import Check, Contradiction, Create, Delete, Operation, Result, SetData
 from tests.support import wire
 
 OPCODES = sorted(requests.WRITES)

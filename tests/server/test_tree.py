@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from aioregistry.server._acl import ALL, CREATE, OPEN, READ, WRITE, Identity, Rule
 from aioregistry.server._codes import Code, Malformed, Opcode, Refused
-from aioregistry.server._tree import (
-    Aborted,
+from aioregistry.server._nodes import is_valid, parent_of
+from aioregistry.server._operations import (
     Caller,
     Change,
     Check,
@@ -24,10 +24,8 @@ from aioregistry.server._tree import (
     Result,
     SetACL,
     SetData,
-    Tree,
-    is_valid,
-    parent_of,
 )
+from aioregistry.server._tree import Aborted, Tree
 
 PERSISTENT, EPHEMERAL, SEQUENTIAL, EPHEMERAL_SEQUENTIAL, CONTAINER, TTL, SEQUENTIAL_TTL = range(7)
 ME, OTHER = Caller(7, (Identity("ip", "127.0.0.1"),)), Caller(8)

@@ -4,8 +4,8 @@ import pytest
 
 from aioregistry.server._acl import OPEN, Rule
 from aioregistry.server._codes import EventKind
+from aioregistry.server._operations import ACLChanged, Change, Created, DataChanged, Deleted, Kind, Moment
 from aioregistry.server._profiles import PROFILES
-from aioregistry.server._tree import ACLChanged, Change, Created, DataChanged, Deleted, Kind, Moment
 from aioregistry.server._watches import (
     ANY,
     CHILDREN,

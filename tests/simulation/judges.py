@@ -11,7 +11,7 @@ from aioregistry import Removed, Resynced, Status
 from aioregistry._document import encode
 from aioregistry.server import _acl as access
 from aioregistry.server._history import OWN, Transaction
-from aioregistry.server._tree import Created, DataChanged, Deleted
+from aioregistry.server._operations import Created, DataChanged, Deleted
 from tests.simulation.engine import Engine
 from tests.simulation.process import BASE, Followed, Held, Process, Stage
 from tests.simulation.servers import Servers

@@ -11,8 +11,9 @@ from aioregistry.server._acl import ACL, OPEN
 from aioregistry.server._codes import Opcode
 from aioregistry.server._ensemble import Member
 from aioregistry.server._history import OWN, Backup, History, Transaction
+from aioregistry.server._nodes import Node
+from aioregistry.server._operations import Caller, Create, Delete, Operation, SetACL, SetData
 from aioregistry.server._server import Data
-from aioregistry.server._tree import Caller, Create, Delete, Node, Operation, SetACL, SetData
 from tests.simulation.engine import Machine
 from tests.simulation.network import Listener, Network
 

@@ -10,7 +10,8 @@ import pytest
 from aioregistry import Status
 from aioregistry.server._acl import OPEN
 from aioregistry.server._codes import Opcode
-from aioregistry.server._tree import Create, Delete, Node, Operation, SetData
+from aioregistry.server._nodes import Node
+from aioregistry.server._operations import Create, Delete, Operation, SetData
 from tests.simulation.judges import Move, beyond_the_fence
 from tests.simulation.process import Sight
 from tests.simulation.profiles import PROFILES
