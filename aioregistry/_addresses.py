@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from ._errors import InvalidArgument
+from ._errors import InvalidArgument, InvalidType
 
 __all__ = ["IPAddress", "check_address", "ip_address", "only_here", "problem_of"]
 
@@ -45,7 +45,7 @@ _SPELLED_DIFFERENTLY: Final = frozenset("ß\u03c2")
 def check_address(field: str, address: object) -> str:
     """Return *address* if requests can be sent to it; raises :class:`InvalidArgument`."""
     if not isinstance(address, str):
-        raise InvalidArgument(field, address, f"must be str, not {type(address).__name__}")
+        raise InvalidType(field, address, f"must be str, not {type(address).__name__}")
     problem = problem_of(address)
     if problem is not None:
         raise InvalidArgument(field, address, f"must be a host name or an IP address: {problem}")

@@ -31,6 +31,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidCallback",
     "InvalidInstance",
+    "InvalidType",
     "MarshallingError",
     "NewConfigNoQuorum",
     "NoAuth",
@@ -62,7 +63,6 @@ __all__ = [
     "SessionClosed",
     "SessionClosedRequireSASL",
     "SessionError",
-    "SessionExpired",
     "SessionFailed",
     "SessionMoved",
     "SystemFault",
@@ -75,6 +75,7 @@ __all__ = [
     "UsageError",
     "server_error",
     "session_name",
+    "wrong_argument",
 ]
 
 
@@ -114,6 +115,19 @@ class InvalidArgument(RegistryError, ValueError):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
+
+
+class InvalidType(InvalidArgument, TypeError):
+    """An argument is of a type that it cannot have."""
+
+
+def wrong_argument(field: str, value: object, reason: str, *types: type) -> InvalidArgument:
+    """Return the error for a *value* that is wrong: an :class:`InvalidType` unless it is one of *types*.
+
+    A bool is no number here, though Python counts it as one.
+    """
+    fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    return (InvalidArgument if fits else InvalidType)(field, value, reason)
 
 
 class RequestTooLarge(InvalidArgument):
@@ -238,10 +252,6 @@ class PoisonRequest(SessionError):
 
 class RequestTimeout(SessionError, TimeoutError):
     """No answer within the caller's own deadline; the session goes on."""
-
-
-class SessionExpired(SessionError):
-    """The server ended the session; everything ephemeral it owned is gone, and a new session takes its place."""
 
 
 class SessionClosed(SessionError):
@@ -535,7 +545,7 @@ class NotEmpty(ServerError):
     meaning = "node has children"
 
 
-class ServerSessionExpired(ServerError, SessionExpired):
+class ServerSessionExpired(ServerError, SessionError):
     """The server says so inside a reply; the session machine hears of it by the connection's end."""
 
     code = -112

@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-import sys
 import warnings
 from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Self
 
 import anyio
 
-from ._errors import HandleClosed, InvalidArgument, UsageError
+from ._errors import HandleClosed, UsageError
 from ._runtime import running_loop
 
-__all__ = ["Handle", "check_seconds", "close_together", "finished"]
+__all__ = ["Handle", "close_together", "finished"]
 
 
 class _Phase(enum.Enum):
@@ -30,14 +29,6 @@ class _Phase(enum.Enum):
     ENTERED = "entered"
     CLOSING = "being closed"
     CLOSED = "closed"
-
-
-def check_seconds(field: str, seconds: object, *, at_most: float = sys.float_info.max) -> None:
-    """Raise :class:`InvalidArgument` unless *seconds* is a number above 0 and not above *at_most*."""
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not 0 < seconds <= at_most:  # type: ignore[operator] # NaN compares as False
-        limit = "" if at_most == sys.float_info.max else f" and at most {at_most:.0f}"
-        raise InvalidArgument(field, seconds, f"give a number of seconds above 0{limit}")
 
 
 class Handle:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from ._errors import InvalidArgument
+from ._errors import InvalidArgument, wrong_argument
 
 __all__ = ["MARK", "check_class", "class_for", "marked", "unmarked"]
 
@@ -48,7 +48,7 @@ def check_class(payload_class: object, payload: Any) -> str | None:
     if payload_class is None:
         return None
     if not _is_class(payload_class):
-        raise InvalidArgument("payload_class", payload_class, "must be the full name of a Java class")
+        raise wrong_argument("payload_class", payload_class, "must be the full name of a Java class", str)
     assert isinstance(payload_class, str)
     if payload is None:
         return None

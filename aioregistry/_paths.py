@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ._errors import InvalidArgument
+from ._errors import InvalidArgument, InvalidType, wrong_argument
 
 __all__ = ["check_name", "check_path", "check_segment", "place_of"]
 
@@ -16,7 +16,7 @@ _NOT_IN_SEGMENTS = re.compile("[/\0-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\U0010ffff]
 def check_segment(field: str, value: object) -> str:
     """Return *value* if it can be one segment of a path; raises :class:`InvalidArgument`."""
     if not isinstance(value, str):
-        raise InvalidArgument(field, value, f"must be str, not {type(value).__name__}")
+        raise InvalidType(field, value, f"must be str, not {type(value).__name__}")
     if value in ("", ".", ".."):
         raise InvalidArgument(field, value, "is no path segment")
     if bad := _NOT_IN_SEGMENTS.search(value):
@@ -45,7 +45,7 @@ def place_of(name: str) -> str:
 def check_path(field: str, path: object) -> str:
     """Return *path* without a trailing slash; raises :class:`InvalidArgument` unless it is an absolute znode path."""
     if not isinstance(path, str) or not path.startswith("/"):
-        raise InvalidArgument(field, path, "a znode path begins with a slash")
+        raise wrong_argument(field, path, "a znode path begins with a slash", str)
     trimmed = path.rstrip("/")
     for segment in trimmed.split("/")[1:]:
         if segment in ("", ".", "..") or _NOT_IN_SEGMENTS.search(segment):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import ssl
 import weakref
@@ -13,16 +12,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 import anyio
 from aiozk.protocol.acl import ACL
 
+from ._arguments import UNSET, Unset, check_choice, check_flag, check_optional, check_seconds
 from ._discovery import Discovery, Guard, KeptAt, Strategy, View
 from ._errors import (
     ChrootMissing,
     ConnectionLost,
     ConnectTimeout,
     InvalidArgument,
+    InvalidType,
     NoNode,
+    RequestTimeout,
     SessionFailed,
+    wrong_argument,
 )
-from ._handles import Handle, check_seconds, close_together, finished
+from ._handles import Handle, close_together, finished
 from ._health import Checks
 from ._model import ServiceInstance
 from ._paths import check_name, check_path, place_of
@@ -58,12 +61,6 @@ _HIDDEN = "<hidden>"
 _LEFT_IN_ONE_TURN: Final = 200
 """Registrations, when all are closed: some 10 ms of this loop's time."""
 
-
-class _Unset(enum.Enum):
-    UNSET = enum.auto()
-
-
-_UNSET: Final = _Unset.UNSET
 
 DEFAULT_GUARD: Final = Guard()
 
@@ -104,11 +101,12 @@ class Registry(Handle):
             if seconds is not None:
                 check_seconds(field, seconds)
         _check_bytes("max_request", max_request)
-        if watches not in ("auto", "recursive", "one-shot"):
-            raise InvalidArgument("watches", watches, 'is none of "auto", "recursive", "one-shot"')
-        _check_optional("tls", tls, ssl.SSLContext)
-        _check_optional("guard", guard, Guard)
-        _check_optional("runtime", runtime, Runtime)
+        check_choice("watches", watches, ("auto", "recursive", "one-shot"))
+        for field, flag in (("wait", wait), ("create_chroot", create_chroot), ("allow_read_only", allow_read_only)):
+            check_flag(field, flag)
+        check_optional("tls", tls, ssl.SSLContext)
+        check_optional("guard", guard, Guard)
+        check_optional("runtime", runtime, Runtime)
         hooks = _checked_hooks(on_event)
         base = check_path("base_path", base_path)
         self._base_path = hosts.chroot + ("" if base == "/" else base)
@@ -217,16 +215,14 @@ class Registry(Handle):
             raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
 
     @overload
-    def discover(
-        self, name: str, *, guard: Guard | _Unset | None = _UNSET, keep: KeptAt | None = None
-    ) -> View[Any]: ...
+    def discover(self, name: str, *, guard: Guard | Unset | None = UNSET, keep: KeptAt | None = None) -> View[Any]: ...
     @overload
     def discover(
         self,
         name: str,
         *,
         payload_type: type[P],
-        guard: Guard | _Unset | None = _UNSET,
+        guard: Guard | Unset | None = UNSET,
         keep: KeptAt | None = None,
     ) -> View[P]: ...
     @overload
@@ -235,7 +231,7 @@ class Registry(Handle):
         name: str,
         *,
         payload_type: Any,
-        guard: Guard | _Unset | None = _UNSET,
+        guard: Guard | Unset | None = UNSET,
         keep: KeptAt | None = None,
     ) -> View[Any]: ...
     def discover(
@@ -243,7 +239,7 @@ class Registry(Handle):
         name: str,
         *,
         payload_type: Any = Any,
-        guard: Guard | _Unset | None = _UNSET,
+        guard: Guard | Unset | None = UNSET,
         keep: KeptAt | None = None,
     ) -> View[Any]:
         """Return a view of the service *name*, to be entered or awaited; entered, it is synced.
@@ -262,18 +258,31 @@ class Registry(Handle):
             UsageError: the registry is not entered.
         """
         self._check()
-        guard = self._guard if isinstance(guard, _Unset) else guard
+        guard = self._guard if isinstance(guard, Unset) else guard
         view = self._discovery.view(check_name("name", name), payload_type=payload_type, guard=guard, keep=keep)
         self._views[id(view)] = view
         return view
 
-    async def services(self) -> list[str]:
+    async def services(self, timeout: float | None = None) -> list[str]:
         """Return the names of all services, sorted; those without an instance at the moment included.
 
-        Waits for a connection as long as there is none; the caller sets the deadline. Cancelling is harmless.
+        Waits for a connection where there is none. Cancelling is harmless.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            RequestTimeout: they were not read within *timeout*.
+            ServerError: they may not be read.
+            UsageError: the registry is not entered.
         """
         self._check()
-        return await self._discovery.services()
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        with anyio.move_on_after(timeout):
+            return await self._discovery.services()
+        state = self._session.state.value
+        raise RequestTimeout(f"the services were not read within timeout={timeout} s; the session is {state}")
 
     def watch_services(self) -> Stream[tuple[str, ...]]:
         """Return a stream of the sorted names of all services: the present ones first, latest wins."""
@@ -383,21 +392,16 @@ def _checked_hooks(on_event: object) -> tuple[EventCallback, ...]:
     if callable(on_event):
         return (on_event,)
     if not isinstance(on_event, Sequence) or isinstance(on_event, str | bytes):
-        raise InvalidArgument("on_event", on_event, "give something that can be called, a sequence of such, or None")
+        raise InvalidType("on_event", on_event, "give something that can be called, a sequence of such, or None")
     for index, each in enumerate(on_event):
         if not callable(each):
-            raise InvalidArgument(f"on_event[{index}]", each, "give something that can be called")
+            raise InvalidType(f"on_event[{index}]", each, "give something that can be called")
     return tuple(on_event)
 
 
 def _check_bytes(field: str, number: object) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
-        raise InvalidArgument(field, number, "give a number of bytes above 0")
-
-
-def _check_optional(field: str, value: object, expected: type) -> None:
-    if value is not None and not isinstance(value, expected):
-        raise InvalidArgument(field, value, f"give a {expected.__name__}, or None")
+        raise wrong_argument(field, number, "give a number of bytes above 0", int)
 
 
 class _Credentials(tuple[tuple[str, bytes], ...]):
@@ -415,7 +419,7 @@ def _checked_credentials(auth: object) -> list[tuple[str, bytes]]:
     each: object = None
     try:
         if isinstance(auth, (str, bytes)) or not isinstance(auth, Iterable):
-            raise InvalidArgument("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
+            raise InvalidType("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
         for index, each in enumerate(auth):
             credential = _credential(each)
             if credential is None:
@@ -443,10 +447,9 @@ def _is_text(text: str) -> bool:
 
 
 def _checked_acl(acl: object) -> tuple[ACL, ...]:
-    if (
-        not isinstance(acl, Iterable)
-        or not (entries := tuple(acl))
-        or not all(isinstance(each, ACL) for each in entries)
-    ):
+    entries = tuple(acl) if isinstance(acl, Iterable) else None
+    if entries is None or not all(isinstance(each, ACL) for each in entries):
+        raise InvalidType("acl", acl, "give a sequence of aiozk.ACL, at least one")
+    if not entries:
         raise InvalidArgument("acl", acl, "give a sequence of aiozk.ACL, at least one")
     return entries

@@ -32,9 +32,10 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, overload
 
+from ._arguments import check_seconds
 from ._connect import connect as _connect
 from ._errors import HandleClosed, NoInstances, RequestTimeout, UsageError
-from ._handles import Handle, check_seconds
+from ._handles import Handle
 from ._paths import check_name
 from ._registry import Registry as _Registry
 from ._threads import (

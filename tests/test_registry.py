@@ -11,7 +11,9 @@ import aioregistry
 from aioregistry import (
     AuthenticationFailed,
     ChrootMissing,
+    InvalidArgument,
     RegistryError,
+    RequestTimeout,
     ServiceInstance,
     SessionClosed,
     Status,
@@ -56,6 +58,22 @@ async def test_leaving_the_registry_ends_who_is_entering_a_view(zookeeper: ZooKe
                 await asyncio.sleep(0)
             with pytest.raises(SessionClosed):
                 _ = await entering
+
+
+async def test_services_are_waited_for_as_long_as_is_said(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    with ZooKeeperProxy((zookeeper.host, zookeeper.port)) as proxy:
+        async with (
+            asyncio.timeout(DEADLINE),
+            aioregistry.connect(proxy.address + chroot, close_timeout=0.2) as registry,
+            registry.register(ME),
+        ):
+            assert await registry.services(timeout=DEADLINE) == ["chat"]
+            proxy.refuse()
+            proxy.cut()
+            with pytest.raises(RequestTimeout):
+                await registry.services(timeout=0.01)
+            with pytest.raises(InvalidArgument):
+                await registry.services(timeout=0)
 
 
 async def test_a_registrations_longer_bound_does_not_hold_up_the_registry(

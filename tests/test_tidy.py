@@ -31,6 +31,8 @@ ROOMS: dict[str, set[str]] = {
     # How all rooms wait: news, timers, tasks with an owner, threads.
     "concurrency": set(),
     "errors": {"foreign"},
+    # Flags, seconds and choices are checked in one way.
+    "arguments": {"errors"},
     "reasons": {"foreign", "errors"},
     "runtime": {"errors", "concurrency"},
     # Additions to the rooms first drawn (docs/internals.md): states, statuses, snapshots and changes share one stream,
@@ -64,13 +66,14 @@ ROOMS: dict[str, set[str]] = {
         *("anyio", "aiozk.protocol"),
     },
     # A check dials by addresses and look-ups as the session does, and says why it failed in the same words.
-    "health": {"concurrency", "foreign", "errors", "reasons", "runtime", "handles", "incident_log", "addresses"},
+    "health": {"concurrency", "foreign", "errors", "arguments", "reasons", "runtime", "incident_log", "addresses"},
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {
         *(
             "foreign",
             "concurrency",
             "errors",
+            "arguments",
             "addresses",
             "streams",
             "handles",
@@ -86,13 +89,14 @@ ROOMS: dict[str, set[str]] = {
         "anyio",
     },
     # Raises InvalidArgument and NoInstances.
-    "balancing": {"foreign", "errors", "addresses", "model"},
+    "balancing": {"foreign", "errors", "arguments", "addresses", "model"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
         "bounds",
         "foreign",
         "concurrency",
         "errors",
+        "arguments",
         "reasons",
         "streams",
         "handles",
@@ -127,19 +131,8 @@ ROOMS: dict[str, set[str]] = {
     "testing": {"server", "errors", "session", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
-        *(
-            "concurrency",
-            "events",
-            "foreign",
-            "errors",
-            "incident_log",
-            "addresses",
-            "health",
-            "model",
-            "paths",
-            "balancing",
-            "",
-        ),
+        *("concurrency", "events", "foreign", "errors", "arguments", "incident_log", "addresses", "health", "model"),
+        *("paths", "balancing", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     # Reads a live ensemble: it connects as users do, and asks for ACLs and Stats too.

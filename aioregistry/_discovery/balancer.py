@@ -10,8 +10,16 @@ from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar
 import anyio
 
 from aioregistry import _foreign as foreign
-from aioregistry._errors import HandleClosed, InvalidArgument, NoInstances, RegistryError, RequestTimeout, UsageError
-from aioregistry._handles import check_seconds
+from aioregistry._arguments import check_seconds
+from aioregistry._errors import (
+    HandleClosed,
+    InvalidArgument,
+    InvalidType,
+    NoInstances,
+    RegistryError,
+    RequestTimeout,
+    UsageError,
+)
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Difference, ServiceInstance, Snapshot
 from aioregistry._session import ReadingSessionPort
@@ -266,7 +274,7 @@ class Balancer(Generic[P]):
 def _checked_ids(ids: object) -> frozenset[str]:
     # A string is a collection of strings too, of which each would be taken for an id.
     if isinstance(ids, str) or not isinstance(ids, Collection) or not all(isinstance(id, str) for id in ids):
-        raise InvalidArgument("exclude", ids, "give ids of instances, as {pick.id}")
+        raise InvalidType("exclude", ids, "give ids of instances, as {pick.id}")
     return frozenset(ids)
 
 

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, wrong_argument
 from aioregistry._model import Added, Difference, Entry, Removed, ServiceInstance, Suspicion, Updated
 
 from .evidence import Refusals
@@ -89,7 +89,7 @@ class Guard:
 
 def _check_number(field: str, number: object, at_least: float, at_most: float) -> None:
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise InvalidArgument(field, number, "must be a number")
+        raise wrong_argument(field, number, "must be a number", int, float)
     if not at_least <= number <= at_most:
         raise InvalidArgument(field, number, f"must be within {at_least:g}..{at_most:g}")
 

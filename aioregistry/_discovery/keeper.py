@@ -26,7 +26,7 @@ from typing import Final, TypeVar
 import anyio
 
 from aioregistry._concurrency import Alarm, in_daemon_thread
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reasons import reason_of
 from aioregistry._session import ReadingSessionPort
 
@@ -79,7 +79,7 @@ def checked_path(keep: object) -> Path:
             root: in a directory for everybody he would decide which file is replaced.
     """
     if not isinstance(keep, str | os.PathLike) or not isinstance(given := os.fspath(keep), str):
-        raise InvalidArgument("keep", keep, f"give the path of a file, not {type(keep).__name__}")
+        raise InvalidType("keep", keep, f"give the path of a file, not {type(keep).__name__}")
     try:
         os.fsencode(given)
         path, foreign = _followed(given)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, Type
 import anyio
 
 from aioregistry import _foreign as foreign
+from aioregistry._arguments import check_flag, check_optional, check_seconds
 from aioregistry._concurrency import Alarm
-from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout, UsageError
-from aioregistry._handles import Handle, check_seconds, finished
+from aioregistry._errors import HandleClosed, InvalidType, RegistryError, RequestTimeout, UsageError
+from aioregistry._handles import Handle, finished
 from aioregistry._model import Change, Invalidated, Snapshot, check_payload_type
 from aioregistry._paths import check_name
 from aioregistry._session import ReadingSessionPort, SessionState
@@ -118,8 +119,7 @@ class View(Handle, Generic[P]):
         keep: KeptAt | None = None,
     ) -> None:
         self.name: str = check_name("name", name)
-        if guard is not None and not isinstance(guard, Guard):
-            raise InvalidArgument("guard", guard, "give a Guard, or None")
+        check_optional("guard", guard, Guard)
         self._guard = guard
         self._payload_type = check_payload_type(payload_type)
         self._mirrors = mirrors
@@ -178,9 +178,9 @@ class View(Handle, Generic[P]):
         """
         self._check()
         if not isinstance(id, str):
-            raise InvalidArgument("id", id, f"must be str, not {type(id).__name__}")
+            raise InvalidType("id", id, f"must be str, not {type(id).__name__}")
         if error is not None and not isinstance(error, BaseException):
-            raise InvalidArgument("error", error, "must be an exception, or None")
+            raise InvalidType("error", error, "must be an exception, or None")
         return self.note_failure(id, error, since=self._moment().now)
 
     def snapshots(self) -> Stream[Snapshot[P]]:
@@ -207,8 +207,7 @@ class View(Handle, Generic[P]):
                 before, or for another reason. After a :class:`Resynced` its snapshot has them.
         """
         self._check()
-        if not isinstance(invalid, bool):
-            raise InvalidArgument("invalid", invalid, "give True or False")
+        check_flag("invalid", invalid)
         return self._changes.open(self._current, invalid=invalid)
 
     def balancer(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from aioregistry._errors import InvalidArgument
-from aioregistry._handles import check_seconds
+from aioregistry._arguments import check_choice, check_seconds
+from aioregistry._errors import InvalidType, wrong_argument
 
 from .table import STARTING, CheckState, Standing
 
@@ -49,13 +49,12 @@ class Check:
         initial: Initial = "failing",
     ) -> None:
         if not callable(probe):
-            raise InvalidArgument("probe", probe, "give an async function without arguments")
+            raise InvalidType("probe", probe, "give an async function without arguments")
         check_seconds("interval", interval)
         check_seconds("timeout", timeout)
         _check_count("rise", rise)
         _check_count("fall", fall)
-        if initial not in ("failing", "passing"):
-            raise InvalidArgument("initial", initial, "must be one of 'failing', 'passing'")
+        check_choice("initial", initial, ("failing", "passing"))
         self.probe = probe
         self.interval = float(interval)
         self.timeout = float(timeout)
@@ -79,4 +78,4 @@ class Check:
 
 def _check_count(field: str, number: object) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise InvalidArgument(field, number, "give a number of results in a row, at least 1")
+        raise wrong_argument(field, number, "give a number of results in a row, at least 1", int)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aioregistry._concurrency import in_daemon_thread
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
 from aioregistry._reasons import reason_of
 
 from .check import Check, CheckFailed, Initial
@@ -98,8 +98,10 @@ def _words(command: object) -> list[str]:
             raise InvalidArgument("command", command, "is run without a shell: give sh -c '…' for a line of one")
     else:
         words = list(command) if isinstance(command, Sequence) and not isinstance(command, bytes) else []
-    if not words or not all(isinstance(word, str) and "\0" not in word for word in words) or not words[0]:
-        raise InvalidArgument("command", command, "give a program and its arguments, as text")
+    if not all(isinstance(word, str) for word in words) or not isinstance(command, Sequence):
+        raise InvalidType("command", command, "give a program and its arguments, as text")
+    if not words or any("\0" in word for word in words) or not words[0]:
+        raise wrong_argument("command", command, "give a program and its arguments, as text", str, list, tuple)
     return words
 
 

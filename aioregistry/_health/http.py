@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Container
 from typing import Final
 
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reasons import reason_of
 
 from .check import Check, CheckFailed, Initial
@@ -126,14 +126,14 @@ async def _skip(reader: asyncio.StreamReader) -> None:
 
 def _check_options(expected_statuses: object, tls: object) -> None:
     if tls is not None and not isinstance(tls, ssl.SSLContext):
-        raise InvalidArgument("tls", tls, "give an SSLContext, or None")
+        raise InvalidType("tls", tls, "give an SSLContext, or None")
     if not isinstance(expected_statuses, Container) or isinstance(expected_statuses, str | bytes):
-        raise InvalidArgument("expected_statuses", expected_statuses, "give statuses, such as range(200, 400)")
+        raise InvalidType("expected_statuses", expected_statuses, "give statuses, such as range(200, 400)")
 
 
 def _parts(url: object) -> urllib.parse.SplitResult:
     if not isinstance(url, str):
-        raise InvalidArgument("url", url, "give a text: http://HOST:PORT/PATH")
+        raise InvalidType("url", url, "give a text: http://HOST:PORT/PATH")
     # Before it is split: urllib leaves out line breaks without a word.
     if any(character.isspace() or not character.isprintable() for character in url):
         raise InvalidArgument("url", url, "has blanks or control characters: give them as %XX")

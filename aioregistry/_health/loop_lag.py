@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from aioregistry._errors import InvalidArgument
-from aioregistry._handles import check_seconds
+from aioregistry._arguments import check_seconds
+from aioregistry._errors import InvalidType
 
 from .check import Check, CheckFailed, Initial
 
@@ -46,7 +46,7 @@ class LoopLagCheck(Check):
     ) -> None:
         super().__init__(self._measure, interval=interval, timeout=timeout, rise=rise, fall=fall, initial=initial)
         if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
-            raise InvalidArgument("loop", loop, "give an event loop, or None")
+            raise InvalidType("loop", loop, "give an event loop, or None")
         if max_lag is not None:
             check_seconds("max_lag", max_lag)
         self._loop = loop

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from aioregistry import _foreign as foreign
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidType, wrong_argument
 from aioregistry._incident_log import IncidentLog
 from aioregistry._reasons import reason_of
 from aioregistry._runtime import Runtime
@@ -42,13 +42,15 @@ class CheckStatus(NamedTuple):
 def checked_checks(checks: object) -> dict[str, Check]:
     """Return *checks* with a :class:`Check` for each; raises InvalidArgument naming what is wrong."""
     if not isinstance(checks, Mapping):
-        raise InvalidArgument("checks", checks, "give a dict of names to async functions or Checks")
+        raise InvalidType("checks", checks, "give a dict of names to async functions or Checks")
     found: dict[str, Check] = {}
     for name, check in checks.items():
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
-            raise InvalidArgument("checks", name, f"the name of a check is printable text, 1 to {_LONGEST_NAME} long")
+            raise wrong_argument(
+                "checks", name, f"the name of a check is printable text, 1 to {_LONGEST_NAME} long", str
+            )
         if not isinstance(check, Check) and not callable(check):
-            raise InvalidArgument(f"checks[{name!r}]", check, "give an async function or a Check")
+            raise InvalidType(f"checks[{name!r}]", check, "give an async function or a Check")
         found[name] = check if isinstance(check, Check) else Check(check)
     return found
 

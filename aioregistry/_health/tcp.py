@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType
 
 from .check import Check, Initial
 from .dialing import Dialer
@@ -39,7 +39,7 @@ class TcpCheck(Check):
     ) -> None:
         super().__init__(self._connect, interval=interval, timeout=timeout, rise=rise, fall=fall, initial=initial)
         if not isinstance(address, str):
-            raise InvalidArgument("address", address, "give HOST:PORT")
+            raise InvalidType("address", address, "give HOST:PORT")
         if port is None:
             host, port = _host_and_port(address)
             self._dialer = Dialer("address", address, host, port, tls=None)

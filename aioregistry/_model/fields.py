@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from aioregistry._addresses import check_address
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
 from aioregistry._frozen import FrozenDict, freeze
 from aioregistry._java import MARK
 from aioregistry._paths import check_name, check_segment
@@ -50,7 +50,7 @@ NO_EXTRA: Final = FrozenDict()
 def _of_type(expected: type) -> Callable[[str, Any], Any]:
     def checked(field: str, value: Any) -> Any:
         if not isinstance(value, expected):
-            raise InvalidArgument(field, value, f"must be {expected.__name__}, not {type(value).__name__}")
+            raise InvalidType(field, value, f"must be {expected.__name__}, not {type(value).__name__}")
         return value
 
     return checked
@@ -64,7 +64,7 @@ def check_port(field: str, port: Any) -> int | None:
     if port is None:
         return None
     if not isinstance(port, int) or isinstance(port, bool):
-        raise InvalidArgument(field, port, f"must be int, not {type(port).__name__}")
+        raise InvalidType(field, port, f"must be int, not {type(port).__name__}")
     if not 0 <= port <= _MAX_PORT:
         raise InvalidArgument(field, port, f"must be within 0..{_MAX_PORT}")
     return port
@@ -75,7 +75,7 @@ def _milliseconds(most: int) -> Callable[[str, Any], int | None]:
         if value is None:
             return None
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-            raise InvalidArgument(field, value, f"must be milliseconds, an int within 0..{most}, or None")
+            raise wrong_argument(field, value, f"must be milliseconds, an int within 0..{most}, or None", int)
         return value or None
 
     return checked
@@ -93,7 +93,7 @@ def _checked_uri_spec(field: str, uri_spec: Any) -> Mapping[str, Any] | None:
         return None
     parts = uri_spec.get("parts") if isinstance(uri_spec, Mapping) else None
     if not isinstance(parts, list | tuple):
-        raise InvalidArgument(field, uri_spec, "must be a mapping with a list of parts")
+        raise wrong_argument(field, uri_spec, "must be a mapping with a list of parts", Mapping)
     for index, part in enumerate(parts):
         if (
             not isinstance(part, Mapping)
@@ -119,7 +119,7 @@ def _checked_extra(field: str, extra: Any) -> Mapping[str, Any]:
 
 def _checked_status(field: str, status: Any) -> InstanceStatus | None:
     if status is not None and (not isinstance(status, str) or status not in STATUSES):
-        raise InvalidArgument(field, status, f"must be one of {', '.join(map(repr, STATUSES))}, or None")
+        raise wrong_argument(field, status, f"must be one of {', '.join(map(repr, STATUSES))}, or None", str)
     return status
 
 

@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 import anyio
 
 from aioregistry import _foreign as foreign
+from aioregistry._arguments import UNSET, Unset, check_choice, check_flag, check_seconds
 from aioregistry._document import encode
-from aioregistry._errors import InvalidArgument, RegistrationDisplaced, RequestTimeout, RequestTooLarge, session_name
-from aioregistry._handles import Handle, check_seconds, finished
+from aioregistry._errors import (
+    InvalidArgument,
+    InvalidType,
+    RegistrationDisplaced,
+    RequestTimeout,
+    RequestTooLarge,
+    session_name,
+)
+from aioregistry._handles import Handle, finished
 from aioregistry._health import Checks, CheckStatus, Runner, checked_checks
 from aioregistry._model import ServiceInstance, ServiceType
 from aioregistry._paths import check_path, place_of
@@ -70,13 +78,6 @@ _TIMEOUT_ROOM: Final = len(',"sessionTimeoutMs":2147483647')  # bytes, for what 
 _STATUS_ROOM: Final = len(',"enabled":false,"status":"maintenance"')  # bytes, for what others may have to say
 
 _STATUSES_KEPT = 64
-
-
-class _Unset(enum.Enum):
-    UNSET = enum.auto()
-
-
-_UNSET: Final = _Unset.UNSET
 
 
 class Registration(Handle, Generic[P]):
@@ -139,14 +140,15 @@ class Registration(Handle, Generic[P]):
         checks: Checks | None = None,
     ) -> None:
         if not isinstance(instance, ServiceInstance):
-            raise InvalidArgument("instance", instance, "give a ServiceInstance")
+            raise InvalidType("instance", instance, "give a ServiceInstance")
         if instance.service_type is not ServiceType.DYNAMIC:
             raise InvalidArgument("service_type", instance.service_type.value, "only DYNAMIC instances are registered")
         check_reachable(instance)
+        check_flag("wait", wait)
         if close_timeout is not None:
             check_seconds("close_timeout", close_timeout)
-        first_goal = _choice("on_conflict", on_conflict, _GOALS)
-        standby = _choice("on_displaced", on_displaced, _STANDBY)
+        first_goal = _GOALS[check_choice("on_conflict", on_conflict, _GOALS)]
+        standby = _STANDBY[check_choice("on_displaced", on_displaced, _STANDBY)]
         checked = checked_checks({} if checks is None else checks)
         if instance.registration_time_ms is None:
             instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
@@ -278,9 +280,17 @@ class Registration(Handle, Generic[P]):
         raise RequestTimeout(f"{self.path}: not LIVE within timeout={timeout} s, but {self.status.name}")
 
     async def wait_closed(self) -> Exception | None:
-        """Wait for the end, and return why it ended; None for one that was closed. Cancelling stops the waiting only.
+        """Wait for the end, and return why it ended: an exception, which is returned and not raised.
 
-        Raises UsageError when it was not entered.
+        So a program that keeps several registrations can wait for all and look at each. Cancelling stops the waiting
+        only.
+
+        Returns:
+            None for one that was closed; else what ended it, for you to raise: RegistrationConflict,
+            RegistrationDisplaced, NodeNotEphemeral, another RegistrationError, or what ended the session.
+
+        Raises:
+            UsageError: it was not entered.
         """
         worker = self._entered()
         await worker.over()
@@ -301,7 +311,9 @@ class Registration(Handle, Generic[P]):
 
     # ------------------------------------------------------------------ changing
 
-    async def update(self, *, payload: P | _Unset = _UNSET, enabled: bool | _Unset = _UNSET) -> None:
+    async def update(
+        self, *, payload: P | Unset = UNSET, enabled: bool | Unset = UNSET, timeout: float | None = None
+    ) -> None:
         """Replace the fields given, and wait until that, or a later update, is listed.
 
         The new state is desired from the call on; cancelling stops the waiting, not the intent. In standby it is
@@ -311,38 +323,44 @@ class Registration(Handle, Generic[P]):
             payload: the new payload.
             enabled: False to drain: listed, but not to be given new work. True takes that back; the instance stays
                 disabled while its checks fail, in maintenance, and after :meth:`drain`.
+            timeout: seconds to wait; None waits for ever.
 
         Raises:
             InvalidArgument: a field is wrong, or too large (RequestTooLarge); nothing is changed.
+            RequestTimeout: it was not listed within *timeout*; the new state is still desired.
             RegistrationError: why the registration ended; or the server's refusal of the new state, which is tried
                 again meanwhile.
             HandleClosed: it is closed.
         """
         against = self._against
-        if not isinstance(enabled, _Unset):
-            if not isinstance(enabled, bool):
-                raise InvalidArgument("enabled", enabled, f"must be bool, not {type(enabled).__name__}")
-            against = _voted(against, "owner", up=enabled)
-        await self._change(against, **({} if payload is _UNSET else {"payload": payload}))
+        if not isinstance(enabled, Unset):
+            against = _voted(against, "owner", up=check_flag("enabled", enabled))
+        await self._change(against, timeout, **({} if payload is UNSET else {"payload": payload}))
 
-    async def drain(self) -> None:
+    async def drain(self, timeout: float | None = None) -> None:
         """Publish that the instance is to be given no new work, for good, and wait until that is listed.
 
         Whatever :meth:`update` says later, it stays disabled, its ``status`` is ``"draining"``. Cancelling stops the
         waiting, not the intent.
 
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
         Raises:
+            RequestTimeout: it was not listed within *timeout*; it will be.
             RegistrationError: why the registration ended; or the server's refusal, which is tried again meanwhile.
             HandleClosed: it is closed.
         """
-        await self._change(_voted(self._against, "draining", up=False))
+        await self._change(_voted(self._against, "draining", up=False), timeout)
 
-    async def _change(self, against: frozenset[Voter], **fields: object) -> None:
+    async def _change(self, against: frozenset[Voter], timeout: float | None, **fields: object) -> None:
         """Replace *fields*, let *against* be those who are against its being enabled, and wait until that is listed."""
         worker = self._entered()
         if worker.ended:
             raise worker.ending()
         self._check()
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         if self.checks:  # what they say may not have been published, where the payload could not be written
             against = _voted(against, "health", up=self._health.passing)
         instance = self._instance.replace(**fields, **_composed(against))
@@ -350,15 +368,17 @@ class Registration(Handle, Generic[P]):
         self._instance, self._unpublishable = instance, False
         self._agree(against)
         worker.publish(data)
-        await worker.published()
+        with anyio.move_on_after(timeout):
+            await worker.published()
+            return
+        raise RequestTimeout(f"{self.path}: not listed as desired within timeout={timeout} s, but {self.status.name}")
 
     def _vote(self, voter: Voter, *, up: bool) -> None:
         """Let *voter* be for or against its being enabled from now on; what follows is published soon.
 
         May be called before it is entered, and does nothing once it has ended.
         """
-        if voter not in STATUS_OF:
-            raise InvalidArgument("voter", voter, f"must be one of {', '.join(map(repr, STATUS_OF))}")
+        check_choice("voter", voter, STATUS_OF)
         against = _voted(self._against, voter, up=up)
         if against == self._against or self._over:
             return
@@ -527,12 +547,6 @@ def _voted(against: frozenset[Voter], voter: Voter, *, up: bool) -> frozenset[Vo
 def _composed(against: frozenset[Voter]) -> dict[str, Any]:
     """Return the fields that say whether an instance is enabled, where *against* are against it."""
     return {"enabled": not against, "status": status_of(against)}
-
-
-def _choice(field: str, value: object, choices: Mapping[str, T]) -> T:
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidArgument(field, value, f"must be one of {', '.join(map(repr, choices))}")
-    return choices[value]
 
 
 def _timeout_ms(session: SessionPort) -> int | None:

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._paths import check_path
 
 __all__ = ["DEFAULT_PORT", "Hosts", "parse_hosts"]
@@ -47,7 +47,7 @@ def parse_hosts(servers: str) -> Hosts:
     names the part that is wrong, and shows nothing of it where it may hold a password.
     """
     if not isinstance(servers, str):
-        raise InvalidArgument("servers", servers, 'give a connect string such as "zk1:2181,zk2:2181/prod"')
+        raise InvalidType("servers", servers, 'give a connect string such as "zk1:2181,zk2:2181/prod"')
     if "@" in servers.partition("/")[0] or (_SCHEME.match(servers) and "@" in servers):
         raise InvalidArgument(
             "servers", _HIDDEN, "takes no user or password: give credentials as auth=[(scheme, secret)]"

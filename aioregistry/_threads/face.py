@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import anyio
 
+from aioregistry._arguments import check_seconds
 from aioregistry._errors import HandleClosed, RequestTimeout
-from aioregistry._handles import Handle, check_seconds, finished
+from aioregistry._handles import Handle, finished
 from aioregistry._health import LoopLagCheck
 from aioregistry._streams import Stream
 
@@ -126,9 +127,9 @@ class ThreadRegistry(Handle):
         view = thread.call(lambda: self._remote.discover(name, payload_type=payload_type, **options))
         return ThreadView(self, thread, view)
 
-    async def services(self) -> list[str]:
+    async def services(self, timeout: float | None = None) -> list[str]:
         """Return the names of all services, sorted. As :meth:`Registry.services`."""
-        return await self._running().run(self._remote.services)
+        return await self._running().run(lambda: self._remote.services(timeout))
 
     def watch_services(self) -> Stream[tuple[str, ...]]:
         """Return a stream of the sorted names of all services: the present ones first, latest wins."""
@@ -190,9 +191,9 @@ class ThreadRegistration(RegistrationFacts[P], _Face["Registration[P]"]):
         """Replace the fields given, and wait until that is listed. As :meth:`Registration.update`."""
         await self._thread.run(lambda: self._remote.update(**fields))
 
-    async def drain(self) -> None:
+    async def drain(self, timeout: float | None = None) -> None:
         """Publish that the instance is to be given no new work, for good. As :meth:`aioregistry.Registration.drain`."""
-        await self._thread.run(self._remote.drain)
+        await self._thread.run(lambda: self._remote.drain(timeout))
 
     async def _open(self) -> None:
         await super()._open()

@@ -17,8 +17,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio
 
+from aioregistry._arguments import check_seconds
 from aioregistry._errors import HandleClosed, RequestTimeout
-from aioregistry._handles import check_seconds
 from aioregistry._runtime import running_loop
 
 __all__ = ["LoopThread", "within"]

@@ -14,7 +14,7 @@ from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType
 
 from ._members import check_count, check_number
 from ._strategies import Draw
@@ -88,7 +88,7 @@ class Ejection:
 def _checked_errors(errors: object) -> tuple[type[Exception], ...]:
     kinds = errors if isinstance(errors, tuple) else (errors,)
     if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-        raise InvalidArgument("errors", errors, "must be a class of exceptions, or a tuple of some")
+        raise InvalidType("errors", errors, "must be a class of exceptions, or a tuple of some")
     return kinds
 
 

@@ -6,7 +6,7 @@ import struct
 from hashlib import blake2b
 from typing import Final
 
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidType
 
 __all__ = ["POINTS", "PROBES", "key_bytes", "points", "probes", "share"]
 
@@ -31,7 +31,7 @@ def key_bytes(key: object) -> bytes:
         return key.encode("utf-8", "surrogatepass")
     if isinstance(key, bytes):
         return key
-    raise InvalidArgument("key", key, f"must be str or bytes, not {type(key).__name__}")
+    raise InvalidType("key", key, f"must be str or bytes, not {type(key).__name__}")
 
 
 def probes(key: bytes) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from aioregistry import _foreign as foreign
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
 from aioregistry._model import ServiceInstance
 
 __all__ = [
@@ -236,7 +236,7 @@ def filter_of(where: Filter[P] | None) -> Callable[[ServiceInstance[P]], bool]:
     if isinstance(where, Mapping):
         return _matching(where)
     if not callable(where):
-        raise InvalidArgument("where", where, "must be a mapping of payload fields to values, or a function")
+        raise InvalidType("where", where, "must be a mapping of payload fields to values, or a function")
     asked = where
 
     def accepted(instance: ServiceInstance[P]) -> bool:
@@ -283,19 +283,19 @@ def _is(value: object, wanted: object) -> bool:
 def check_name(field: str, value: object) -> None:
     """Raise :class:`InvalidArgument` unless *value* is a string with something in it."""
     if not isinstance(value, str) or not value:
-        raise InvalidArgument(field, value, "must be a string, and not an empty one")
+        raise wrong_argument(field, value, "must be a string, and not an empty one", str)
 
 
 def check_field(field: str, value: object) -> None:
     """Raise :class:`InvalidArgument` unless *value* names a payload's field or is a function."""
     if not (isinstance(value, str) and value) and not callable(value):
-        raise InvalidArgument(field, value, "must be the name of a payload's field, or a function of an instance")
+        raise wrong_argument(field, value, "must be the name of a payload's field, or a function of an instance", str)
 
 
 def check_count(field: str, value: object) -> None:
     """Raise :class:`InvalidArgument` unless *value* is an int of 1 or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidArgument(field, value, "must be an int of 1 or more")
+        raise wrong_argument(field, value, "must be an int of 1 or more", int)
 
 
 def check_number(field: str, value: object, *, at_least: float, at_most: float, of: str | None = None) -> None:
@@ -303,4 +303,4 @@ def check_number(field: str, value: object, *, at_least: float, at_most: float, 
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not at_least <= value <= at_most:  # type: ignore[operator] # NaN compares as False
         bounds = f"from {at_least:g} to {at_most:g}" if math.isfinite(at_most) else f"of {at_least:g} or more"
-        raise InvalidArgument(field, value, f"{'' if of is None else f'of {of}: '}must be a number {bounds}")
+        raise wrong_argument(field, value, f"{'' if of is None else f'of {of}: '}must be a number {bounds}", int, float)

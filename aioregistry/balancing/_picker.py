@@ -19,6 +19,7 @@ from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aioregistry import _foreign as foreign
 from aioregistry._addresses import problem_of
+from aioregistry._arguments import check_choice, check_optional
 from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, Snapshot, Updated
 
@@ -111,11 +112,9 @@ class Picker(Generic[P]):
         panic: float = 0.5,
         draw: Draw,
     ) -> None:
-        if suspects not in _OF_SUSPECTS:
-            raise InvalidArgument("suspects", suspects, f"must be one of {', '.join(map(repr, _OF_SUSPECTS))}")
+        check_choice("suspects", suspects, _OF_SUSPECTS)
         check_number("panic", panic, at_least=0, at_most=1)
-        if ejection is not None and not isinstance(ejection, Ejection):
-            raise InvalidArgument("ejection", ejection, "must be an Ejection, or None")
+        check_optional("ejection", ejection, Ejection)
         self.service: str = snapshot.name
         self.strategy: Strategy[P] = strategy_of(strategy)
         self.refused: dict[str, InvalidArgument] = {}

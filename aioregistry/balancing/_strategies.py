@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidType
 from aioregistry._model import ServiceInstance
 
 from ._members import Census, Member, Traits
@@ -84,7 +84,7 @@ class Strategy(Protocol[P]):
 def check_strategy(field: str, value: object) -> None:
     """Raise :class:`InvalidArgument` unless *value* is a strategy (and not the class of one)."""
     if isinstance(value, type) or not all(hasattr(value, name) for name in ("keyed", "traits", "pool")):
-        raise InvalidArgument(field, value, "must be a strategy, as RoundRobin()")
+        raise InvalidType(field, value, "must be a strategy, as RoundRobin()")
 
 
 _ALIKE = Traits()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from aioregistry import InvalidArgument, RegistryError
 from aioregistry._addresses import IPAddress, ip_address, only_here, problem_of
 from aioregistry._concurrency import in_daemon_thread
+from aioregistry._errors import wrong_argument
 
 __all__ = ["AIOREGISTRY_ADDRESS", "POD_IP_VARIABLES", "NoAddress", "advertised_address", "configured_address"]
 
@@ -103,7 +104,7 @@ def _configured(address: object, environment: Mapping[str, str] | None) -> Itera
 def _checked_address(field: str, value: object) -> str:
     problem = problem_of(value) if isinstance(value, str) else "it is no text"
     if problem is not None:
-        raise InvalidArgument(field, value, f"give an IP address or a host name: {problem}")
+        raise wrong_argument(field, value, f"give an IP address or a host name: {problem}", str)
     assert isinstance(value, str), "what is no text was refused"
     return value if ip_address(value) is None else _checked_ip(field, value)
 
@@ -119,7 +120,7 @@ def _checked_ip(field: str, value: str) -> str:
 
 def _check_timeout(timeout: object) -> None:
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0:
-        raise InvalidArgument("timeout", timeout, "give a number of seconds above 0")
+        raise wrong_argument("timeout", timeout, "give a number of seconds above 0", int, float)
 
 
 # ---------------------------------------------------------------- what the system knows

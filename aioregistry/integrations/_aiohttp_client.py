@@ -21,8 +21,9 @@ from aioregistry import (
     ServiceInstance,
     UsageError,
 )
+from aioregistry._arguments import check_flag
 
-from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority, check_flag
+from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority
 from ._errand import Verdict
 from ._extras import extra
 from ._hosts import Endpoint, is_registry_host, led_back

@@ -8,7 +8,8 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
-from aioregistry import InvalidArgument, Registry, UsageError, View
+from aioregistry import Registry, UsageError, View
+from aioregistry._errors import InvalidType
 
 from ._extras import extra
 from ._hosting import Hosting, hosting
@@ -52,7 +53,7 @@ def member(membership: Membership) -> Callable[[web.Application], AsyncIterator[
         InvalidArgument: it is no Membership; at once.
     """
     if not isinstance(membership, Membership):
-        raise InvalidArgument("membership", membership, "give a Membership")
+        raise InvalidType("membership", membership, "give a Membership")
     membership.check_has_port()
 
     async def drain(_: web.Application) -> None:

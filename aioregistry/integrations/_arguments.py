@@ -18,7 +18,7 @@ from aioregistry import (
     Sticky,
     Weighted,
 )
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
 from aioregistry._paths import check_name
 
 from ._hosts import check_label
@@ -31,7 +31,6 @@ __all__ = [
     "Strategy",
     "check_authority",
     "check_count",
-    "check_flag",
     "check_registry",
     "check_wait",
     "checked_methods",
@@ -59,17 +58,10 @@ def check_authority(authority: object) -> Authority:
     raise InvalidArgument("authority", authority, 'is neither "service" nor "instance"')
 
 
-def check_flag(field: str, flag: object) -> bool:
-    """Return *flag*; raises InvalidArgument where it is none."""
-    if not isinstance(flag, bool):
-        raise InvalidArgument(field, flag, "give True or False")
-    return flag
-
-
 def check_registry(registry: object) -> None:
     """Raise InvalidArgument where *registry* is neither a registry nor None."""
     if registry is not None and not isinstance(registry, Registry):
-        raise InvalidArgument("registry", registry, "give what connect() returns, or None")
+        raise InvalidType("registry", registry, "give what connect() returns, or None")
 
 
 def checked_services(services: object, registry: Registry | None) -> dict[str, Balancer[Any] | str]:
@@ -77,7 +69,7 @@ def checked_services(services: object, registry: Registry | None) -> dict[str, B
     if services is None:
         services = {}
     if not isinstance(services, Mapping):
-        raise InvalidArgument("services", services, "give a mapping of hosts without .registry to balancers or names")
+        raise InvalidType("services", services, "give a mapping of hosts without .registry to balancers or names")
     if registry is None and not services:
         raise InvalidArgument("services", services, "without a registry, give the balancers")
     for label, service in services.items():
@@ -87,27 +79,27 @@ def checked_services(services: object, registry: Registry | None) -> dict[str, B
                 raise InvalidArgument(field, service, "without a registry, give a balancer")
             check_name(field, service)
         elif not isinstance(service, Balancer):
-            raise InvalidArgument(field, service, "give a balancer, or the service's name")
+            raise InvalidType(field, service, "give a balancer, or the service's name")
     return dict(services)
 
 
 def check_count(field: str, number: object) -> None:
     """Raise InvalidArgument where *number* is no whole one of 1 or more."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InvalidArgument(field, number, "give a number of 1 or more")
+        raise wrong_argument(field, number, "give a number of 1 or more", int)
 
 
 def check_wait(wait: object) -> None:
     """Raise InvalidArgument where *wait* is neither None nor a number of seconds above 0."""
     number = isinstance(wait, int | float) and not isinstance(wait, bool)
     if wait is not None and not (number and 0 < wait < math.inf):  # type: ignore[operator] # it is a number
-        raise InvalidArgument("wait", wait, "give a number of seconds above 0, or None")
+        raise wrong_argument("wait", wait, "give a number of seconds above 0, or None", int, float)
 
 
 def checked_methods(methods: object) -> frozenset[str]:
     """Return *methods*; raises InvalidArgument where one is none."""
     if isinstance(methods, str) or not isinstance(methods, Collection):
-        raise InvalidArgument("repeat", methods, 'give methods, as {"GET", "PUT"}')
+        raise InvalidType("repeat", methods, 'give methods, as {"GET", "PUT"}')
     for method in methods:
         if not isinstance(method, str) or not method.isascii() or not method.isupper():
             raise InvalidArgument("repeat", methods, f"{method!r} is no method")
@@ -117,7 +109,7 @@ def checked_methods(methods: object) -> frozenset[str]:
 def checked_statuses(statuses: object) -> frozenset[int]:
     """Return *statuses*; raises InvalidArgument where one is none of an error."""
     if not isinstance(statuses, Collection):
-        raise InvalidArgument("statuses", statuses, "give numbers, as {502, 503, 504}")
+        raise InvalidType("statuses", statuses, "give numbers, as {502, 503, 504}")
     for status in statuses:
         if not isinstance(status, int) or not 400 <= status <= 599:
             raise InvalidArgument("statuses", statuses, f"{status!r} is no status of an error (400 to 599)")

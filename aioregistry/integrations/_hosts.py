@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from aioregistry._addresses import problem_of
-from aioregistry._errors import InvalidArgument
+from aioregistry._errors import InvalidArgument, wrong_argument
 from aioregistry._model import ServiceInstance
 
 __all__ = ["SUFFIX", "URL_FIELDS", "Endpoint", "check_label", "endpoint_of", "is_registry_host", "label_of", "led_back"]
@@ -74,7 +74,7 @@ def check_label(field: str, label: object) -> str:
     """
     problem = _problem(label) if isinstance(label, str) else "must be a string"
     if problem is not None:
-        raise InvalidArgument(field, label, problem)
+        raise wrong_argument(field, label, problem, str)
     assert isinstance(label, str)
     return label
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from aioregistry import Balancer, Ejection, Pick, Registry, View
+from aioregistry._arguments import check_optional
 from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
 from aioregistry.balancing import strategy_of
 
@@ -69,8 +70,7 @@ class Router(Generic[R]):
         check_registry(registry)
         check_count("attempts", attempts)
         check_wait(wait)
-        if ejection is not None and not isinstance(ejection, Ejection):
-            raise InvalidArgument("ejection", ejection, "give an Ejection, or None")
+        check_optional("ejection", ejection, Ejection)
         self._registry = registry
         self._strategy = strategy_of(strategy)
         self._ejection = ejection

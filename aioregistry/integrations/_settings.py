@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from aioregistry import Check, InvalidArgument, Registry, ServiceInstance
+from aioregistry._arguments import check_choice
+from aioregistry._errors import InvalidType, wrong_argument
 from aioregistry._model import check_payload_type
 
 __all__ = [
@@ -18,14 +20,12 @@ __all__ = [
     "Settings",
     "check_connect",
     "check_drain",
-    "check_flag",
     "check_ports",
     "checked_conflict",
     "checked_displaced",
     "checked_drain",
     "checked_kept",
     "checked_services",
-    "choice",
 ]
 
 KeptAt: TypeAlias = str | os.PathLike[str]
@@ -64,13 +64,13 @@ class Settings(NamedTuple):
 
 def checked_services(discover: object) -> Mapping[str, Any]:
     if isinstance(discover, (str, bytes)) or not isinstance(discover, Iterable):
-        raise InvalidArgument("discover", discover, "give names of services, or a mapping of names to payload types")
+        raise InvalidType("discover", discover, "give names of services, or a mapping of names to payload types")
     services = {}
     for name in discover:
         try:
             services[ServiceInstance(name, id="any").name] = Any
         except InvalidArgument as error:
-            raise InvalidArgument("discover", name, error.reason) from None
+            raise type(error)("discover", name, error.reason) from None
     if isinstance(discover, Mapping):
         services = {name: _checked_type(f"discover[{name!r}]", discover[name]) for name in services}
     return MappingProxyType(services)
@@ -80,19 +80,13 @@ def _checked_type(field: str, payload_type: Any) -> Any:
     try:
         return check_payload_type(payload_type)
     except InvalidArgument as error:
-        raise InvalidArgument(field, payload_type, error.reason) from None
+        raise type(error)(field, payload_type, error.reason) from None
 
 
 def check_connect(registry: Callable[[], Registry]) -> None:
     # One that is never entered is closed without an await, and then does not warn of having been forgotten.
     with contextlib.suppress(StopIteration):
         registry().aclose().send(None)
-
-
-def choice(field: str, value: Any, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise InvalidArgument(field, value, f"is none of {', '.join(map(repr, choices))}")
-    return value
 
 
 def check_ports(port: object, ssl_port: object, id: object, shared: bool) -> None:
@@ -109,13 +103,13 @@ def checked_conflict(on_conflict: Any, shared: bool) -> Literal["takeover", "wai
         return "wait" if shared else "takeover"
     if shared and on_conflict != "wait":
         raise InvalidArgument("on_conflict", on_conflict, 'siblings with workers="one" stand by: give "wait"')
-    return choice("on_conflict", on_conflict, ("takeover", "wait", "fail"))  # type: ignore[no-any-return]
+    return check_choice("on_conflict", on_conflict, ("takeover", "wait", "fail"))
 
 
 def checked_displaced(on_displaced: Any, shared: bool) -> Literal["stop", "standby"]:
     if shared and on_displaced == "stop":
         raise InvalidArgument("on_displaced", on_displaced, 'siblings with workers="one" stand by: give "standby"')
-    return choice("on_displaced", on_displaced, ("stop", "standby"))  # type: ignore[no-any-return]
+    return check_choice("on_displaced", on_displaced, ("stop", "standby"))
 
 
 def checked_kept(keep: object, services: Mapping[str, Any]) -> Mapping[str, KeptAt]:
@@ -129,13 +123,13 @@ def checked_kept(keep: object, services: Mapping[str, Any]) -> Mapping[str, Kept
         if name not in services:
             raise InvalidArgument("keep", name, "is none of the services that discover= names")
         if not isinstance(path, (str, os.PathLike)):
-            raise InvalidArgument("keep", path, "give the path of a file")
+            raise InvalidType("keep", path, "give the path of a file")
     return MappingProxyType(dict(keep))
 
 
 def check_drain(seconds: object) -> None:
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
-        raise InvalidArgument("drain", seconds, "give a number of seconds, 0 or more")
+        raise wrong_argument("drain", seconds, "give a number of seconds, 0 or more", int, float)
 
 
 def checked_drain(drain: Any) -> tuple[float | None, Callable[[], Awaitable[object]] | None]:
@@ -144,8 +138,3 @@ def checked_drain(drain: Any) -> tuple[float | None, Callable[[], Awaitable[obje
         return None, drain
     check_drain(drain)
     return drain, None
-
-
-def check_flag(field: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidArgument(field, value, "give True or False")

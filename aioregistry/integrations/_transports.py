@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 from aioregistry import Balancer, Ejection, Registry, RequestTimeout
 from aioregistry import _foreign as foreign
-from aioregistry._errors import InvalidArgument, RegistryError
+from aioregistry._arguments import check_flag
+from aioregistry._errors import InvalidArgument, InvalidType, RegistryError
 
-from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority, check_flag
+from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority
 from ._errand import Verdict
 from ._hosts import Endpoint, is_registry_host, led_back
 from ._lanes import Lane, Lanes, another_like, name_of
@@ -364,7 +365,7 @@ def _check_transport(transport: object, http: ModuleType) -> None:
     kind = http.AsyncBaseTransport
     if transport is not None and not isinstance(transport, kind) and not callable(transport):
         must = f"must be a {http.__name__}.AsyncBaseTransport, or a function that makes them"
-        raise InvalidArgument("transport", transport, must)
+        raise InvalidType("transport", transport, must)
 
 
 def _lanes(transport: Any, http: ModuleType) -> Lanes:
@@ -378,7 +379,7 @@ def _lanes(transport: Any, http: ModuleType) -> Lanes:
     def another() -> Any:
         made = make()
         if not isinstance(made, http.AsyncBaseTransport):
-            raise InvalidArgument("transport", make, f"must make a {http.__name__}.AsyncBaseTransport, not {made!r}")
+            raise InvalidType("transport", make, f"must make a {http.__name__}.AsyncBaseTransport, not {made!r}")
         return made
 
     return Lanes(another(), another)

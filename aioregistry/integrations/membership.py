@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, Self
 import anyio
 
 from aioregistry import Check, Guard, Registration, Registry, RegistryError, ServiceInstance, UsageError, View, connect
+from aioregistry._arguments import check_choice, check_flag
 from aioregistry._health import checked_checks
 from aioregistry.events import EventCallback
 
@@ -36,14 +37,12 @@ from ._settings import (
     Settings,
     check_connect,
     check_drain,
-    check_flag,
     check_ports,
     checked_conflict,
     checked_displaced,
     checked_drain,
     checked_kept,
     checked_services,
-    choice,
 )
 from ._signals import Asked, cancelled_when_told_to_end
 from ._tasks import first_of, spawn
@@ -192,7 +191,7 @@ class Membership:
                 on_event=on_event,
             )
 
-        shared = choice("workers", workers, ("each", "one")) == "one"
+        shared = check_choice("workers", workers, ("each", "one")) == "one"
         check_ports(port, ssl_port, id, shared)
         # Whatever the address will be, the rest is right or wrong now.
         instance = ServiceInstance(

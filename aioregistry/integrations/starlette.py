@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
-from aioregistry import InvalidArgument, Registry, UsageError, View
+from aioregistry import Registry, UsageError, View
+from aioregistry._errors import InvalidType
 
 from ._extras import extra
 from .membership import Membership, NotYet, Readiness
@@ -55,10 +56,10 @@ def lifespan(
         InvalidArgument: an argument is of the wrong type; at once.
     """
     if not isinstance(membership, Membership):
-        raise InvalidArgument("membership", membership, "give a Membership")
+        raise InvalidType("membership", membership, "give a Membership")
     membership.check_has_port()
     if within is not None and not callable(within):
-        raise InvalidArgument("within", within, "give a lifespan, a function of the application")
+        raise InvalidType("within", within, "give a lifespan, a function of the application")
 
     @asynccontextmanager
     async def run(app: Any) -> AsyncIterator[dict[str, Any]]:

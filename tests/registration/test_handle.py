@@ -280,6 +280,23 @@ async def test_a_wrong_update_changes_nothing(session: FakeSession) -> None:
         assert registered.instance.payload == {"load": 0}
 
 
+async def test_an_update_that_is_not_listed_in_time_is_still_intended(session: FakeSession) -> None:
+    async with registration(session) as registered:
+        session.disconnect()
+        with pytest.raises(RequestTimeout, match="not listed as desired"):
+            await registered.update(payload={"load": 1}, timeout=0.01)
+        with pytest.raises(RequestTimeout):
+            await registered.drain(timeout=0.01)
+        session.connect()
+        await registered.update(timeout=5)
+        now = decode(session.tree.nodes[PATH].data)
+        assert (now.payload, now.status) == ({"load": 1}, "draining")
+        for wrong in (0, -1, float("nan"), "1"):
+            with pytest.raises(InvalidArgument, match="timeout"):
+                await registered.update(payload={"load": 2}, timeout=wrong)
+        assert registered.instance.payload == {"load": 1}
+
+
 async def test_before_it_is_entered(session: FakeSession) -> None:
     registered = registration(session)
     for operation in (registered.update, registered.wait_live, registered.wait_closed):

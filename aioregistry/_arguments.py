@@ -1,0 +1,57 @@
+"""What arguments may be, checked in one way: flags, seconds, choices, things of a type. Pure.
+
+Each check raises :class:`InvalidArgument`, and where the value is of a type that cannot be meant :class:`InvalidType`,
+which is a TypeError too.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Iterable
+from typing import Final, Literal, TypeVar
+
+from ._errors import InvalidType, wrong_argument
+
+__all__ = ["UNSET", "Unset", "check_choice", "check_flag", "check_optional", "check_seconds"]
+
+T = TypeVar("T", bound=str)
+
+
+class Unset(enum.Enum):
+    """The value of an argument that was not given, where None is a value of its own."""
+
+    UNSET = enum.auto()
+
+
+UNSET: Final[Literal[Unset.UNSET]] = Unset.UNSET
+
+
+def check_flag(field: str, flag: object) -> bool:
+    """Return *flag* if it is True or False."""
+    if not isinstance(flag, bool):
+        raise InvalidType(field, flag, "give True or False")
+    return flag
+
+
+def check_seconds(field: str, seconds: object, *, at_most: float = sys.float_info.max) -> None:
+    """Raise unless *seconds* is a number above 0 and not above *at_most*."""
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds <= at_most:  # type: ignore[operator] # NaN compares as False
+        limit = "" if at_most == sys.float_info.max else f" and at most {at_most:.0f}"
+        raise wrong_argument(field, seconds, f"give a number of seconds above 0{limit}", int, float)
+
+
+def check_choice(field: str, value: object, choices: Iterable[T]) -> T:
+    """Return *value* if it is one of *choices*."""
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        raise wrong_argument(field, value, f"must be one of {', '.join(map(repr, known))}", str)
+    return value
+
+
+def check_optional(field: str, value: object, expected: type) -> None:
+    """Raise unless *value* is an *expected*, or None."""
+    if value is not None and not isinstance(value, expected):
+        article = "an" if expected.__name__[0] in "AEIOU" else "a"
+        raise InvalidType(field, value, f"give {article} {expected.__name__}, or None")

@@ -1,0 +1,184 @@
+"""Of a wrong type, or a wrong value: every public constructor and call says so at once, as what it is."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import aioregistry
+from aioregistry import (
+    Check,
+    CommandCheck,
+    Ejection,
+    Guard,
+    HttpCheck,
+    InvalidArgument,
+    InvalidType,
+    OwnZone,
+    RegistryError,
+    RoundRobin,
+    ServiceInstance,
+    TcpCheck,
+    Weighted,
+)
+from aioregistry._arguments import check_choice, check_flag, check_optional, check_seconds
+from aioregistry._errors import wrong_argument
+from aioregistry.integrations.membership import Membership
+
+SERVERS = "127.0.0.1:2181"
+
+
+async def healthy() -> bool:
+    return True
+
+
+def connect(**options: Any) -> Any:
+    given: dict[str, Any] = {"servers": SERVERS} | options
+    return aioregistry.connect(**given)
+
+
+def instance(**fields: Any) -> Any:
+    given: dict[str, Any] = {"name": "chat", "id": "a"} | fields
+    return ServiceInstance(**given)
+
+
+def replaced(**fields: Any) -> Any:
+    return ServiceInstance("chat", id="a").replace(**fields)
+
+
+def member(**options: Any) -> Any:
+    given: dict[str, Any] = {"servers": SERVERS, "service": "chat", "port": 80} | options
+    return Membership(**given)
+
+
+def check(**options: Any) -> Any:
+    given: dict[str, Any] = {"probe": healthy} | options
+    return Check(**given)
+
+
+WRONG_TYPES: list[tuple[Callable[..., Any], str, list[Any]]] = [
+    (connect, "servers", [None, 7, b"127.0.0.1"]),
+    *((connect, field, ["10", [1], True]) for field in ("session_timeout", "connect_timeout", "close_timeout")),
+    *((connect, field, [5, None, "yes", 0]) for field in ("wait", "create_chroot", "allow_read_only")),
+    (connect, "base_path", [None, 7, b"/services"]),
+    (connect, "auth", ["digest", 7, b"x"]),
+    (connect, "acl", [7, ["world"]]),
+    (connect, "tls", ["yes", True, ssl]),
+    (connect, "max_request", ["1", 1.5, True, None]),
+    (connect, "watches", [7, None, ["auto"]]),
+    (connect, "guard", [7, True, "off"]),
+    (connect, "on_event", [7, "print"]),
+    (connect, "runtime", [7]),
+    *((make, "address", [7, b"10.0.0.7"]) for make in (instance, replaced, member)),
+    *((make, field, ["80", 80.0, True]) for make in (instance, replaced) for field in ("port", "ssl_port")),
+    *((make, "enabled", [1, None, "true"]) for make in (instance, replaced, member)),
+    *((make, "status", [7, ["failing"]]) for make in (instance, replaced)),
+    (instance, "name", [7, None, b"chat"]),
+    (instance, "id", [7, b"a"]),
+    (instance, "service_type", ["DYNAMIC", None]),
+    (instance, "uri_spec", ["{scheme}", 7]),
+    (instance, "payload_class", [7]),
+    (instance, "extra", [[1], "a"]),
+    *((instance, field, ["now", 1.0, True]) for field in ("registration_time_ms", "session_timeout_ms")),
+    (member, "workers", [7, None]),
+    (member, "on_displaced", [7]),
+    (member, "on_conflict", [7]),
+    (member, "drain", ["1", True]),
+    *((member, field, [5, None]) for field in ("wait", "check_port", "ready_in_outage", "create_chroot")),
+    (member, "discover", ["chat", 7]),
+    *((Guard, field, ["1", None, True]) for field in ("hold", "share", "within", "longest")),
+    (check, "probe", ["probe", 7]),
+    *((check, field, ["1", None, True]) for field in ("interval", "timeout")),
+    *((check, field, ["1", 1.5, True]) for field in ("rise", "fall")),
+    (check, "initial", [7, None]),
+    (HttpCheck, "url", [7, None]),
+    (TcpCheck, "address", [7, None]),
+    (CommandCheck, "command", [7, [7]]),
+    (Ejection, "errors", [7, "OSError"]),
+    (Weighted, "weight", [7]),
+]
+WRONG_VALUES: list[tuple[Callable[..., Any], str, list[Any]]] = [
+    (connect, "servers", ["", "a b", "h:0"]),
+    *((connect, field, [0, -1.5, float("nan")]) for field in ("session_timeout", "connect_timeout", "close_timeout")),
+    (connect, "base_path", ["services", "/a//b"]),
+    (connect, "acl", [[]]),
+    (connect, "max_request", [0, -1]),
+    (connect, "watches", ["", "often"]),
+    *((make, "address", ["", "a b"]) for make in (instance, replaced, member)),
+    *((make, "port", [-1, 65536]) for make in (instance, replaced)),
+    *((make, "status", ["", "UP"]) for make in (instance, replaced)),
+    (member, "workers", ["two"]),
+    (member, "drain", [-1]),
+    (Guard, "share", [-0.1, 1.1]),
+    (check, "interval", [0, -1]),
+    (check, "initial", ["well"]),
+    (HttpCheck, "url", ["ftp://a"]),
+    (TcpCheck, "address", ["a"]),
+    (CommandCheck, "command", ["", []]),
+]
+
+
+def cases(table: list[tuple[Callable[..., Any], str, list[Any]]]) -> list[Any]:
+    return [
+        pytest.param(make, field, value, id=f"{make.__name__} {field}={value!r:.30}")
+        for make, field, values in table
+        for value in values
+    ]
+
+
+@pytest.mark.parametrize(("make", "field", "value"), cases(WRONG_TYPES))
+def test_a_wrong_type_is_a_type_error(make: Callable[..., Any], field: str, value: Any) -> None:
+    with pytest.raises(TypeError) as raised:
+        make(**{field: value})
+    error = raised.value
+    assert isinstance(error, InvalidType)
+    assert isinstance(error, RegistryError)
+    assert isinstance(error, InvalidArgument)
+    assert error.field.startswith(field)
+    assert field in str(error)
+
+
+@pytest.mark.parametrize(("make", "field", "value"), cases(WRONG_VALUES))
+def test_a_wrong_value_is_a_value_error(make: Callable[..., Any], field: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        make(**{field: value})
+    assert not isinstance(raised.value, TypeError)
+    assert isinstance(raised.value, ValueError)
+    assert field in str(raised.value)
+
+
+def test_a_zone_is_text() -> None:
+    with pytest.raises(InvalidType):
+        OwnZone(7, RoundRobin())  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument) as raised:
+        OwnZone("", RoundRobin())
+    assert not isinstance(raised.value, InvalidType)
+
+
+# ---------------------------------------------------------------- the checks themselves
+
+
+@pytest.mark.parametrize("value", [1, 0.5, 10**6])
+def test_seconds(value: float) -> None:
+    check_seconds("timeout", value)
+    with pytest.raises(InvalidArgument, match="at most 5"):
+        check_seconds("timeout", value + 5, at_most=5)
+
+
+def test_flags_and_choices_are_returned() -> None:
+    assert check_flag("wait", False) is False
+    assert check_choice("kind", "a", ("a", "b")) == "a"
+    check_optional("guard", None, Guard)
+    check_optional("guard", Guard(), Guard)
+    with pytest.raises(InvalidType, match="an Ejection, or None"):
+        check_optional("ejection", 7, Ejection)
+
+
+def test_a_bool_is_no_number() -> None:
+    assert isinstance(wrong_argument("a", True, "why", int, float), InvalidType)
+    assert not isinstance(wrong_argument("a", True, "why", bool), InvalidType)
+    assert not isinstance(wrong_argument("a", 7, "why", int), InvalidType)
+    assert isinstance(wrong_argument("a", 7, "why"), InvalidType)
