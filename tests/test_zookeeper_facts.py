@@ -225,10 +225,10 @@ class TestSessions:
             await session.closed()
 
     async def test_server_that_comes_back_restarts_all_timers(self, own_zookeeper: ZooKeeperServer) -> None:
-        session = await wire.connect(own_zookeeper.address, timeout_ms=1000)
+        session = await wire.connect(own_zookeeper.address, timeout_ms=2500)
         await session.create("/node", flags=EPHEMERAL)
         own_zookeeper.kill()
-        await asyncio.sleep(1.5)  # longer than the session may be silent
+        await asyncio.sleep(3.0)  # longer than the session may be silent
         await own_zookeeper.start()
         async with await wire.connect(
             own_zookeeper.address, session_id=session.session_id, password=session.password

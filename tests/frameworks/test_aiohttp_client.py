@@ -628,14 +628,14 @@ async def test_a_session_whose_own_limit_is_reached_blames_nobody(scene: Make) -
     async with scene(Manner.BEGINS_ITS_ANSWER, Manner.BEGINS_ITS_ANSWER) as chat:
         balancer = chat.balancer()
         async with (
-            RegistryMiddleware(services={"chat": balancer}, attempts=1000) as middleware,
+            RegistryMiddleware(services={"chat": balancer}, attempts=50) as middleware,
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=1), middlewares=[middleware], timeout=PATIENCE
             ) as session,
         ):
             held = await session.get(URL)
             second = asyncio.create_task(answered(session))
-            await asyncio.sleep(0.2)  # ten times the share of an attempt: of 20 s for 1000
+            await asyncio.sleep(1.0)  # more than twice the share of an attempt: of 20 s for 50
             assert not second.done()
             assert balancer.set_aside == {}
             held.close()
