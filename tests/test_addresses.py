@@ -14,7 +14,17 @@ from aioregistry._addresses import only_here, problem_of
 GOOD = ["a", "10.0.0.7", "::1", "fe80::1%eth0", "::ffff:1.2.3.4", "node-7.example.", "node_7", "mün.example"]
 GOOD += ["xn--bcher-kva.example", "日本.jp", "localhost.", "a" * 63, "1a"]
 BAD = ["", ".", "a..b", "a b", "10.0.0.07", "1.2.3.999", "1.2.3.4.", "8080", "1.2.3", "0x7f.1", "a.1", "[::1]", "1:2"]
-BAD += ["::1%", "::1%]:80#", "::1%\r\nX: y", "::1%a~b", "fe80::1%25eth0", "ａ.com", "☃.invalid", "xn--n3h.invalid"]
+BAD += [
+    "日本--a.jp",
+    "::1%",
+    "::1%]:80#",
+    "::1%\r\nX: y",
+    "::1%a~b",
+    "fe80::1%25eth0",
+    "ａ.com",
+    "☃.invalid",
+    "xn--n3h.invalid",
+]
 BAD += [
     "xn--a",
     "straße.de",

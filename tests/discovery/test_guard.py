@@ -154,6 +154,16 @@ def told(changes: Iterable[Difference[Any]]) -> list[tuple[str, str, bool]]:
 # ---------------------------------------------------------------- one thing at a time
 
 
+def test_nothing_is_kept_of_markers_for_who_is_not_listed() -> None:
+    """Whoever may write markers could fill the memory of all views with them."""
+    scene = Scene(Guard(), IDS)
+    for number in range(100):
+        scene.mark(f"stranger-{number}", 1)
+    assert scene.suspects._markers == {}
+    scene.withdraw("n0")
+    assert scene.suspects._markers == {}
+
+
 def test_a_crash_in_quiet_times_is_a_removal() -> None:
     scene = Scene(Guard(), IDS)
     assert told(scene.go("n0")) == [("Removed", "n0", False)]

@@ -36,6 +36,11 @@ class TestRetryDelay:
     def test_never_ends_and_never_exceeds_the_cap(self, failures: int, timeout: float) -> None:
         assert 0 <= retry_delay(failures, timeout, highest) <= min(CAP, timeout / 12)
 
+    def test_it_doubles_up_to_a_twelfth_of_the_timeout(self) -> None:
+        longest = [retry_delay(failures, 2.4, highest) for failures in (1, 2, 3, 4, 10**6)]
+        assert longest == pytest.approx([0.05, 0.1, 0.2, 0.2, 0.2])
+        assert retry_delay(10**6, 1e6, highest) == CAP == 0.25
+
     @given(st.integers(1, 10**9), timeouts)
     def test_has_full_jitter(self, failures: int, timeout: float) -> None:
         assert retry_delay(failures, timeout, lambda low, high: low) == 0
