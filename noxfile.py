@@ -40,6 +40,7 @@ CURATOR = {
     "libcurator-discovery-java": "/usr/share/java/curator-x-discovery.jar",
     "libcurator-recipes-java": "/usr/share/java/curator-recipes.jar",  # for its ServiceCache
 }
+EXPORTED_TO = {"prometheus": "prometheus", "haproxy": "haproxy", "nginx-light": "nginx"}
 CHROMIUM = {"chromium": "chromium"}
 SHELLS = {"zsh": "zsh", "fish": "fish"}
 
@@ -174,6 +175,14 @@ def explore(session: nox.Session) -> None:
     """Every order of events for one session, and for several claimants of one id, within ten minutes each."""
     install(session, "test")
     session.run("python", "-m", "tests.simulation.explore", *session.posargs)
+
+
+@nox.session(default=False)
+def exports(session: nox.Session) -> None:
+    """What Prometheus, HAProxy and nginx make of what is exported for them."""
+    provide(session, ZOOKEEPER | EXPORTED_TO)
+    install(session, "test")
+    session.run("pytest", "-m", "exports", *session.posargs)
 
 
 @nox.session(default=False)

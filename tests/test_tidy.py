@@ -129,10 +129,12 @@ ROOMS: dict[str, set[str]] = {
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     # An address is parsed in one way, that of `session`.
     "testing": {"server", "errors", "session", "model", "", "aiozk", "pytest", "pytest_asyncio"},
+    # Text made of instances, for programs that read no ZooKeeper.
+    "exports": {"addresses", "model", "document"},
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
         *("concurrency", "events", "foreign", "errors", "arguments", "incident_log", "addresses", "health", "model"),
-        *("paths", "balancing", ""),
+        *("paths", "balancing", "exports", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     # Reads a live ensemble: it connects as users do, and asks for ACLs and Stats too.
@@ -155,6 +157,7 @@ ROOMS: dict[str, set[str]] = {
         "registration",
         "",
         "concurrency",
+        "exports",
         "integrations",  # how an address is found where none is given
     },  # what is refused is refused before any wait
     "__main__": {"cli"},
@@ -168,7 +171,7 @@ PURE_MODULES = {
     *("core", "stages", "conversion", "recall", "suspects"),
     *("tree", "nodes", "operations", "acl", "sessions", "profiles"),
 }
-PURE_ROOMS = {"balancing", "settings"}
+PURE_ROOMS = {"balancing", "settings", "exports"}
 IMPURE = {"asyncio", "anyio", "logging", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 IMPURE_ROOMS = {"concurrency", "runtime", "streams", "handles"}
 
@@ -185,6 +188,7 @@ PUBLIC_MODULES = {
     f"{PACKAGE}.__main__",
     *(f"{PACKAGE}.{room}" for room in ("balancing", "blocking", "integrations", "server", "testing")),
     *INTEGRATIONS,
+    f"{PACKAGE}.integrations.exports",
     f"{PACKAGE}.integrations.membership",
     f"{PACKAGE}.events",
     f"{PACKAGE}.logs",
@@ -516,7 +520,12 @@ def entry_points() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     targets = [*project["scripts"].values(), *project["entry-points"]["pytest11"].values()]
     modules = (PACKAGE, f"{PACKAGE}.__main__", f"{PACKAGE}.blocking")
-    return [*modules, *INTEGRATIONS, *(target.partition(":")[0] for target in targets)]
+    return [
+        *modules,
+        *INTEGRATIONS,
+        f"{PACKAGE}.integrations.exports",
+        *(target.partition(":")[0] for target in targets),
+    ]
 
 
 def test_imports_follow_the_table(package: Sources) -> None:

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_register(commands)
     _add_watch(commands)
     _add_list(commands)
+    _add_export(commands)
     _add_demo(commands)
     _add_server(commands)
     _add_doctor(commands)
@@ -180,6 +181,35 @@ def _add_list(commands: Commands) -> None:
     parser.set_defaults(command=_list)
 
 
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="keep a file for Prometheus, Envoy, HAProxy or nginx up to date",
+        description="Write who is enabled to a file that another program reads, after each change, until interrupted.",
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="the services (default: all)")
+    parser.add_argument(
+        "--format", choices=["prometheus", "envoy", "haproxy", "nginx", "json"], required=True, help="who reads it"
+    )
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file, which is replaced by a rename")
+    parser.add_argument("--exec", metavar="CMD", help="run after each write, without a shell: nginx -s reload")
+    parser.add_argument(
+        "--minimum",
+        metavar="N",
+        type=int,
+        default=0,
+        help="of a service with fewer instances than this its former ones are kept (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--wait",
+        metavar="MIN:MAX",
+        default="1:10",
+        help="seconds: write when nothing has changed for MIN, and MAX after a change at the latest (default: 1:10)",
+    )
+    add_shared(parser)
+    parser.set_defaults(command=_export)
+
+
 def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
@@ -271,6 +301,12 @@ def _list(arguments: argparse.Namespace) -> Running:
     from .list_ import list_
 
     return list_(arguments)
+
+
+def _export(arguments: argparse.Namespace) -> Running:
+    from .export import export
+
+    return export(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> Running:

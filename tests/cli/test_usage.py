@@ -10,7 +10,7 @@ import aioregistry
 from tests.cli.command import outcome
 
 HEAVY = {"aiozk", "anyio", "asyncio", "kazoo", "msgspec", "ssl"}
-COMMANDS = ("register", "watch", "list", "demo")
+COMMANDS = ("register", "watch", "list", "export", "demo")
 REGISTER = ("register", "chat", "--address", "127.0.0.1", "--port", "7000")
 
 

@@ -1,0 +1,286 @@
+"""`aioregistry export`: a file that another program reads, kept up to date."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from aioregistry import InvalidArgument, Registry, View
+from aioregistry._concurrency import Notifier
+from aioregistry._exports import Quiet, Rendered, Services, render, selected, usable
+from aioregistry._paths import check_name
+from aioregistry._reasons import reason_of
+
+from .outages import connected
+from .output import Output
+from .process import DONE
+from .programs import complaint_of, words_of
+
+__all__ = ["export"]
+
+_PATIENCE: Final = 60.0
+"""Seconds that --exec and the check of a configuration may take."""
+
+_AGAIN: Final = 30.0
+"""Seconds after which what failed is tried again without a change."""
+
+_HAPROXY_AROUND: Final = """defaults
+    mode tcp
+    timeout connect 1s
+    timeout client 1s
+    timeout server 1s
+frontend aioregistry-export-check
+    bind 127.0.0.1:1
+"""
+_NGINX_AROUND: Final = """pid {folder}/pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    include {folder}/checked;
+}}
+"""
+
+
+async def export(arguments: argparse.Namespace) -> int:
+    """Write the file after each change, until cancelled; what happens is told on stderr."""
+    exporter = _Exporter(arguments)
+    async with Output(sys.stderr, lambda: None) as output, connected(arguments, output, wait=False) as registry:
+        await exporter.run(registry, output)
+    return DONE
+
+
+class _Exporter:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._format: str = arguments.format
+        self._form = arguments.form
+        self._out = Path(arguments.out)
+        self._names = [check_name("name", name) for name in arguments.names]
+        self._minimum: int = arguments.minimum
+        if self._minimum < 0:
+            raise InvalidArgument("minimum", self._minimum, "give a number of instances, 0 or more")
+        self._quiet = _quiet(arguments.wait)
+        self._exec = None if arguments.exec is None else words_of("exec", arguments.exec)
+        _check_place(arguments.out)
+        self._views: dict[str, View[Any]] = {}
+        self._news = Notifier()
+        self._former: Services | None = None
+        self._told: dict[str, str] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._unused = False
+        """What was written has not been told to --exec yet."""
+
+    async def run(self, registry: Registry, output: Output) -> None:
+        """Follow the services and write, until cancelled; raises what a service cannot be followed for."""
+        self._output = output
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            if self._names:
+                for name in self._names:
+                    _ = self._spawn(self._follow(registry, name))
+            else:
+                _ = self._spawn(self._follow_all(registry))
+            _ = self._spawn(self._write_on_change())
+            await self._failure
+        finally:
+            await _cancelled([*self._tasks])
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:  # its failure ends the command
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    # ------------------------------------------------------------------ what there is
+
+    async def _follow_all(self, registry: Registry) -> None:
+        following: dict[str, asyncio.Task[None]] = {}
+        async for names in registry.watch_services():
+            for name in set(following) - set(names):
+                await _cancelled([following.pop(name)])
+                self._views.pop(name, None)
+            for name in sorted(set(names) - set(following)):
+                following[name] = self._spawn(self._follow(registry, name))
+            self._names = list(names)
+            self._changed()
+
+    async def _follow(self, registry: Registry, name: str) -> None:
+        async with registry.discover(name) as view:
+            self._views[name] = view
+            async for _ in view.snapshots():
+                self._changed()
+
+    def _changed(self) -> None:
+        self._quiet.changed(asyncio.get_running_loop().time())
+        self._news.notify()
+
+    # ------------------------------------------------------------------ writing
+
+    async def _write_on_change(self) -> None:
+        again: float | None = None
+        while True:
+            await self._is_due(again)
+            self._quiet.written()
+            # Until every service was seen once nothing is written: an empty list would be a lie.
+            synced = all(name in self._views for name in self._names)
+            again = _AGAIN if synced and not await self._written() else None
+
+    async def _is_due(self, again: float | None) -> None:
+        """Wait until something changed and it is quiet; at most *again* seconds where nothing changes."""
+        loop = asyncio.get_running_loop()
+        while (due := self._quiet.due) is None:
+            if not await self._news.wait(again):
+                return
+        while (due := self._quiet.due) is not None and (pause := due - loop.time()) > 0:
+            await self._news.wait(pause)
+
+    async def _written(self) -> bool:
+        """Write what there is; return whether that was done, or nothing is to be done."""
+        present = {name: usable(self._views[name].snapshot.values()) for name in self._names}
+        chosen = selected(present, self._former, minimum=self._minimum)
+        self._tell_of_what_is_kept(present, chosen.collapsed)
+        if chosen.services is None:
+            return True
+        rendered = render(self._format, chosen.services)
+        self._tell("left out", "; ".join(rendered.left_out), "not exported: ", "")
+        data = rendered.text.encode()
+        try:
+            changed = not self._out.is_file() or self._out.read_bytes() != data
+            if changed:
+                complaint = await self._complaint(data)
+                if complaint is not None:
+                    self._tell("check", complaint, f"{self._out} is kept as it was: ", "")
+                    return False
+                _replace(self._out, data)
+        except OSError as error:
+            self._tell("write", reason_of(error), f"{self._out} cannot be written, and is tried again: ", "")
+            return False
+        self._former = chosen.services
+        for kind in ("check", "write"):
+            self._told.pop(kind, None)
+        if changed:
+            self._unused = True
+            self._say(f"{self._out}: {_counted(rendered, chosen.services)}")
+        return await self._executed()
+
+    def _tell_of_what_is_kept(self, present: Services, collapsed: Iterable[str]) -> None:
+        for name in present:
+            few = f"{len(present[name])} of {name} left, fewer than --minimum {self._minimum}"
+            self._tell(f"minimum {name}", few if name in collapsed else "", "its former instances are kept: ",
+                       f"{name}: there are enough again")  # fmt: skip
+            suspects = len(self._views[name].snapshot.suspects)
+            text = f"{suspects} of {name} went together, unexplained" if suspects else ""
+            self._tell(f"suspects {name}", text, "kept for a while: ", f"{name}: nothing is held back any more")
+
+    async def _complaint(self, data: bytes) -> str | None:
+        """Return why the program that reads it would not take it; None where it would, or is not there."""
+        if self._format not in ("haproxy", "nginx") or shutil.which(self._format) is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="aioregistry-") as folder:
+            return await complaint_of(_check(self._format, Path(folder), data), timeout=_PATIENCE)
+
+    async def _executed(self) -> bool:
+        if self._exec is None or not self._unused:
+            return True
+        complaint = await complaint_of(self._exec, timeout=_PATIENCE)
+        self._tell("exec", complaint or "", "--exec is tried again: ", "--exec succeeded")
+        self._unused = complaint is not None
+        return not self._unused
+
+    # ------------------------------------------------------------------ telling
+
+    def _tell(self, kind: str, text: str, before: str, over: str) -> None:
+        """Say *text* once, for as long as it is the same; *over* when there is nothing to say any more."""
+        told = self._told.get(kind, "")
+        if text == told:
+            return
+        self._told[kind] = text
+        if text:
+            self._say(f"{before}{text}", logging.WARNING)
+        elif over:
+            self._say(over)
+
+    def _say(self, text: str, level: int = logging.INFO) -> None:
+        with contextlib.suppress(OSError):
+            _ = self._output.put(self._form.said(text, level))
+
+
+def _check(format: str, folder: Path, data: bytes) -> list[str]:
+    """Return the command that reads *data* as a part of a configuration that has nothing else."""
+    checked, around = folder / "checked", folder / "around"
+    checked.write_bytes(data)
+    if format == "haproxy":
+        around.write_text(_HAPROXY_AROUND)
+        return ["haproxy", "-c", "-q", "-f", str(around), "-f", str(checked)]
+    around.write_text(_NGINX_AROUND.format(folder=folder))
+    return ["nginx", "-t", "-q", "-p", str(folder), "-c", str(around), "-e", "stderr"]
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def _counted(rendered: Rendered, services: Services) -> str:
+    instances = sum(map(len, services.values())) - len(rendered.left_out)
+    return f"written, with {instances} instances of {len(services)} services"
+
+
+def _quiet(text: str) -> Quiet:
+    least, colon, most = text.partition(":")
+    try:
+        seconds = float(least), float(most) if colon else 4 * float(least)
+    except ValueError:
+        seconds = -1.0, -1.0
+    if not 0 <= seconds[0] <= seconds[1] < float("inf"):
+        raise InvalidArgument("wait", text, "give seconds, MIN:MAX, the first no more than the second")
+    return Quiet(*seconds)
+
+
+def _check_place(out: str) -> None:
+    if not out or "\0" in out:
+        raise InvalidArgument("out", out, "give the path of a file")
+    path = Path(out)
+    if path.is_dir():
+        raise InvalidArgument("out", out, "is a folder: give the path of a file")
+    if not path.parent.is_dir():
+        raise InvalidArgument("out", out, "its folder does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise InvalidArgument("out", out, "its folder may not be written to")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put *data* at *path* by a rename: readers meet the former file or the new one, and Envoy watches for that."""
+    try:
+        mode = path.stat().st_mode & 0o7777
+    except FileNotFoundError:
+        mode = 0o644
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(scratch).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(scratch).unlink()
+        raise

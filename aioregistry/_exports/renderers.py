@@ -1,0 +1,230 @@
+"""Instances as the text that another program reads. Pure.
+
+Anybody may have written the documents that names, ids and payloads come from. JSON escapes them. In the configurations
+of HAProxy and nginx stands nothing of them but an address, a port, and a name of letters, digits, ``_``, ``-`` and
+``.``: what has other characters is called by its own name with ``_`` in their place, and a digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from aioregistry._addresses import ip_address, problem_of
+from aioregistry._document import encode
+from aioregistry._model import ServiceInstance
+
+from .selection import Services
+
+__all__ = ["CONTENT_TYPES", "FORMATS", "Rendered", "render"]
+
+
+class Rendered(NamedTuple):
+    """A text, and what it leaves out."""
+
+    text: str
+    left_out: tuple[str, ...]
+    """``service/id: why`` of each instance that the format has no form for."""
+
+
+def render(format: str, services: Services) -> Rendered:
+    """Return *services* in a *format*, one of :data:`FORMATS`; the same text for the same instances."""
+    renderer = _RENDERERS[format]
+    left_out: list[str] = []
+    kept: dict[str, tuple[ServiceInstance[Any], ...]] = {}
+    for name in sorted(services):
+        fit = []
+        for instance in services[name]:
+            problem = renderer.problem(instance)
+            if problem is None:
+                fit.append(instance)
+            else:
+                left_out.append(f"{name}/{instance.id}: {problem}")
+        kept[name] = tuple(fit)
+    return Rendered(renderer.text(kept), tuple(left_out))
+
+
+# ---------------------------------------------------------------- what instances are made of
+
+
+def _port(instance: ServiceInstance[Any]) -> int:
+    return instance.port or instance.ssl_port or 0
+
+
+def _place(instance: ServiceInstance[Any]) -> str:
+    """Return ``address:port``, with an IPv6 address in brackets."""
+    address = instance.address or ""
+    return f"[{address}]:{_port(instance)}" if ":" in address else f"{address}:{_port(instance)}"
+
+
+def _to_json(value: object) -> str:
+    # In ASCII: half a surrogate, which is no text in UTF-8, is escaped too.
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _no_problem(_: ServiceInstance[Any]) -> str | None:
+    return None
+
+
+def _address_problem(instance: ServiceInstance[Any]) -> str | None:
+    """Why no configuration can name its address: others read instances that nobody here has checked."""
+    address = instance.address or ""
+    problem = problem_of(address)
+    if problem is not None:
+        return f"its address is none: {problem}"
+    if not address.isascii():
+        return "its address is not written in ASCII"
+    return "its address is of one link only" if "%" in address else None
+
+
+def _ip_problem(instance: ServiceInstance[Any]) -> str | None:
+    # Envoy resolves no names for EDS, and nginx resolves them when it starts: for one of them that it cannot take,
+    # either refuses the whole file.
+    problem = _address_problem(instance)
+    if problem is None and ip_address(instance.address or "") is None:
+        return "its address is a name, and only IP addresses are taken"
+    return problem
+
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def _names(names: Iterator[str] | list[str]) -> dict[str, str]:
+    """Return names that a configuration may have, by what they stand for, each its own."""
+    given = sorted(set(names))
+    safe = {name: name for name in given if _SAFE.fullmatch(name)}
+    taken = set(safe)
+    for name in given:
+        if name in safe:
+            continue
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        length = 8
+        readable = _UNSAFE.sub("_", name)[:64]
+        while f"{readable}-{digest[:length]}" in taken:
+            length += 1
+        safe[name] = f"{readable}-{digest[:length]}"
+        taken.add(safe[name])
+    return safe
+
+
+# ---------------------------------------------------------------- the formats
+
+_PREFIX: Final = "__meta_aioregistry_"
+_MOST_LABELS: Final = 64
+_LONGEST_LABEL: Final = 1024
+
+
+def _prometheus(services: Services) -> str:
+    groups = []
+    for name, instances in services.items():
+        for instance in instances:
+            labels = {f"{_PREFIX}service": _text(name), f"{_PREFIX}id": _text(instance.id)}
+            for path, value in _scalars(instance.payload):
+                if len(labels) < _MOST_LABELS:
+                    labels.setdefault(f"{_PREFIX}payload_{path}", value)
+            groups.append({"targets": [_place(instance)], "labels": labels})
+    return _to_json(groups)
+
+
+def _scalars(payload: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield what a payload says, by where: ``metadata_zone``."""
+    if isinstance(payload, Mapping):
+        for key, value in payload.items():
+            part = re.sub(r"[^a-zA-Z0-9_]", "_", str(key))[:_LONGEST_LABEL]
+            yield from _scalars(value, f"{path}_{part}" if path else part)
+    elif path and isinstance(payload, str | bool | int | float):
+        yield path, _text(payload if isinstance(payload, str) else json.dumps(payload))
+
+
+def _text(text: str) -> str:
+    """Return *text* as UTF-8 can have it, of a length that a label may be."""
+    return text[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
+
+
+def _envoy(services: Services) -> str:
+    resources = [
+        {
+            "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            "cluster_name": _text(name),
+            "endpoints": [{"lb_endpoints": [_endpoint(instance) for instance in instances]}],
+        }
+        for name, instances in services.items()
+    ]
+    version = hashlib.sha256(_to_json(resources).encode()).hexdigest()[:16]
+    type_url = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    return _to_json({"version_info": version, "type_url": type_url, "resources": resources})
+
+
+def _endpoint(instance: ServiceInstance[Any]) -> dict[str, object]:
+    where = {"address": instance.address, "port_value": _port(instance)}
+    return {"endpoint": {"address": {"socket_address": where}}, "health_status": "HEALTHY"}
+
+
+_WRITTEN: Final = "# Written by aioregistry export: what is changed here is overwritten.\n"
+
+
+def _haproxy(services: Services) -> str:
+    lines = [_WRITTEN]
+    backends = _names(list(services))
+    for name, instances in services.items():
+        lines.append(f"backend {backends[name]}\n")
+        servers = _names([instance.id for instance in instances])
+        for instance in instances:
+            # Whose name is not known yet is no reason to refuse all others.
+            later = "" if ip_address(instance.address or "") else " init-addr libc,none"
+            lines.append(f"    server {servers[instance.id]} {_place(instance)}{later}\n")
+    return "".join(lines)
+
+
+def _nginx(services: Services) -> str:
+    lines = [_WRITTEN]
+    upstreams = _names(list(services))
+    for name, instances in services.items():
+        lines.append(f"upstream {upstreams[name]} {{\n")
+        # nginx refuses an upstream without a server; one that is down answers 502.
+        servers = [_place(instance) for instance in instances] or ["127.0.0.1:1 down"]
+        lines += [f"    server {server};\n" for server in dict.fromkeys(servers)]
+        lines.append("}\n")
+    return "".join(lines)
+
+
+def _json(services: Services) -> str:
+    return _to_json({name: [_document(instance) for instance in instances] for name, instances in services.items()})
+
+
+def _document(instance: ServiceInstance[Any]) -> Any:
+    return json.loads(encode(instance), parse_float=_number, parse_constant=str)
+
+
+def _number(text: str) -> float | str:
+    """Return the number; beyond a float's range, which JSON has no form for, text as Jackson writes it."""
+    number = float(text)
+    return number if math.isfinite(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+class _Renderer(NamedTuple):
+    text: Callable[[Services], str]
+    problem: Callable[[ServiceInstance[Any]], str | None]
+    """Why the format has no form for an instance."""
+    content_type: str
+
+
+_RENDERERS: Final[Mapping[str, _Renderer]] = MappingProxyType(
+    {
+        "prometheus": _Renderer(_prometheus, _address_problem, "application/json"),
+        "envoy": _Renderer(_envoy, _ip_problem, "application/json"),
+        "haproxy": _Renderer(_haproxy, _address_problem, "text/plain; charset=utf-8"),
+        "nginx": _Renderer(_nginx, _ip_problem, "text/plain; charset=utf-8"),
+        "json": _Renderer(_json, _no_problem, "application/json"),
+    }
+)
+FORMATS: Final = tuple(_RENDERERS)
+CONTENT_TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {format: renderer.content_type for format, renderer in _RENDERERS.items()}
+)

@@ -1,0 +1,72 @@
+"""Which instances are handed on, and when. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from aioregistry._model import ServiceInstance
+
+__all__ = ["Quiet", "Selection", "Services", "selected", "usable"]
+
+Services = Mapping[str, tuple[ServiceInstance[Any], ...]]
+
+
+def usable(instances: Iterable[ServiceInstance[Any]]) -> tuple[ServiceInstance[Any], ...]:
+    """Return those that are to be sent work and say where, by id."""
+    found = (each for each in instances if each.enabled and each.address and (each.port or each.ssl_port))
+    return tuple(sorted(found, key=lambda instance: instance.id))
+
+
+class Selection(NamedTuple):
+    """What is handed on."""
+
+    services: Services | None
+    """None: nothing, since there is too little of a service of which nothing was handed on before."""
+    collapsed: tuple[str, ...]
+    """The services of which there are fewer than is believed."""
+
+
+def selected(present: Services, former: Services | None, *, minimum: int) -> Selection:
+    """Return what is handed on: *present*, but of a service with fewer than *minimum* instances its *former* ones.
+
+    Args:
+        present: the instances of each service.
+        former: what was handed on last, or None.
+        minimum: instances of a service that are believed.
+    """
+    collapsed = tuple(name for name, instances in present.items() if len(instances) < minimum)
+    if not collapsed:
+        return Selection(present, ())
+    if former is None or not all(name in former for name in collapsed):
+        return Selection(None, collapsed)
+    return Selection({name: former[name] if name in collapsed else present[name] for name in present}, collapsed)
+
+
+class Quiet:
+    """When to write: after *least* seconds without a change, and at most *most* seconds after the first.
+
+    consul-template's ``wait`` does the same. It begins with the first news, so that a start waits too.
+    """
+
+    def __init__(self, least: float, most: float) -> None:
+        self._least, self._most = least, most
+        self._first: float | None = None
+        self._last = 0.0
+
+    def changed(self, now: float) -> None:
+        """Something changed."""
+        if self._first is None:
+            self._first = now
+        self._last = now
+
+    def written(self) -> None:
+        """What changed so far is handed on."""
+        self._first = None
+
+    @property
+    def due(self) -> float | None:
+        """When to write; None while nothing has changed."""
+        if self._first is None:
+            return None
+        return min(self._last + self._least, self._first + self._most)

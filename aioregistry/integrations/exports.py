@@ -1,0 +1,104 @@
+"""Routes from which Prometheus and others read who is there: an ASGI application, to be mounted or served by itself."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final, TypeAlias
+
+from aioregistry import InvalidArgument, RegistryError, View
+from aioregistry._exports import CONTENT_TYPES, FORMATS, Services, render, usable
+
+from .membership import Membership
+
+__all__ = ["Exports"]
+
+_Scope: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_TEXT: Final = "text/plain; charset=utf-8"
+
+
+class Exports:
+    """An ASGI application that answers GET of ``/prometheus``, ``/envoy``, ``/haproxy``, ``/nginx`` and ``/json``.
+
+    Each is the list that ``aioregistry export`` writes in that format: the instances that are enabled. With
+    ``?service=NAME``, which may be repeated, it is a part of it. It is answered with 200, also where it is empty, and
+    with 503 while a service was never synced: on an error Prometheus keeps the list it has. It needs no extra, and is
+    mounted by any framework: ``app.mount("/sd", Exports(membership, "chat"))``.
+
+    Args:
+        source: where the views are: a membership that discovers the services, or a mapping of names to views, which
+            stay their owner's.
+        services: names of services; those of a mapping may be left out.
+
+    Raises:
+        InvalidArgument: an argument is wrong; at once, naming it.
+    """
+
+    def __init__(self, source: Membership | Mapping[str, View[Any]], *services: str) -> None:
+        _check_source(source)
+        names = services or (tuple(source) if isinstance(source, Mapping) else ())
+        if not names:
+            raise InvalidArgument("services", services, "give the names of services that the membership discovers")
+        for name in names:
+            if isinstance(source, Mapping) and name not in source:
+                raise InvalidArgument("services", name, "there is no view of it")
+        self._source = source
+        self._services = names
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        """Answer a request, as ASGI says it."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"there is nothing here for {scope['type']!r}")
+        status, content_type, text = self._answer(scope)
+        body = text.encode()
+        headers = {
+            "content-type": content_type,
+            "content-length": str(len(body)),
+            "cache-control": "no-store",
+            **({"allow": "GET, HEAD"} if status == 405 else {}),
+        }
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": encoded})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _answer(self, scope: _Scope) -> tuple[int, str, str]:
+        format = scope["path"].rstrip("/").rpartition("/")[2]
+        if format not in FORMATS:
+            return 404, _TEXT, f"there is {', '.join(f'/{each}' for each in FORMATS)}\n"
+        if scope["method"] not in ("GET", "HEAD"):
+            return 405, _TEXT, "only GET is answered\n"
+        query = urllib.parse.parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        wanted = query.get("service", list(self._services))
+        unknown = [name for name in wanted if name not in self._services]
+        if unknown:
+            return 404, _TEXT, f"there is no view of {json.dumps(unknown[0])}\n"
+        try:
+            services: Services = {name: usable(self._view(name).snapshot.values()) for name in wanted}
+        except InvalidArgument:
+            raise
+        except RegistryError as error:
+            return 503, _TEXT, f"{json.dumps(str(error))}\n"
+        return 200, CONTENT_TYPES[format], render(format, services).text
+
+    def _view(self, name: str) -> View[Any]:
+        return self._source.view(name) if isinstance(self._source, Membership) else self._source[name]
+
+
+def _check_source(source: object) -> None:
+    if not isinstance(source, Membership | Mapping):
+        raise InvalidArgument("source", source, "give a Membership, or a mapping of names to views")
+
+
+async def _lifespan(receive: _Receive, send: _Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

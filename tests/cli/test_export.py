@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import aioregistry
+from aioregistry import Registry, ServiceInstance
+from aioregistry.testing._ports import ReservedPort
+from tests.cli.command import TIMEOUT, Command, outcome
+from tests.support.zookeeper import ZooKeeperServer
+
+
+@pytest.fixture
+def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
+    return f"{zookeeper.address}{chroot}"
+
+
+@pytest.fixture
+async def registry(servers: str) -> AsyncIterator[Registry]:
+    async with aioregistry.connect(servers, session_timeout=60) as registry:
+        yield registry
+
+
+def instance(number: int, name: str = "chat") -> ServiceInstance[Any]:
+    return ServiceInstance(name, address=f"10.0.0.{number}", port=7000)
+
+
+def targets(out: Path) -> list[str]:
+    return [target for group in json.loads(out.read_text()) for target in group["targets"]]
+
+
+async def becomes(out: Path, expected: list[str]) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        while not out.exists() or targets(out) != expected:
+            await asyncio.sleep(0.02)
+
+
+async def test_the_file_follows_what_is_enabled(registry: Registry, servers: str, tmp_path: Path) -> None:
+    out, used = tmp_path / "chat.json", tmp_path / "used"
+    run = f"sh -c {shlex.quote(f'echo x >> {shlex.quote(str(used))}')}"
+    options = ("--format", "prometheus", "--out", str(out), "--wait", "0.05:1", "--exec", run)
+    async with Command("export", *options, "--zookeeper", servers, "chat") as command:
+        await becomes(out, [])
+        inode = out.stat().st_ino
+        async with registry.register(instance(1)) as first, registry.register(instance(2)):
+            await becomes(out, ["10.0.0.1:7000", "10.0.0.2:7000"])
+            assert out.stat().st_ino != inode, "it was written in place"
+            await first.update(enabled=False)
+            await becomes(out, ["10.0.0.2:7000"])
+        await becomes(out, [])
+        async with asyncio.timeout(TIMEOUT):
+            while used.read_text().count("x") < 4:
+                await asyncio.sleep(0.02)
+        command.send(signal.SIGTERM)
+        code, stdout, stderr = await command.end()
+        assert (code, stdout) == (0, "")
+        assert "Traceback" not in stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+async def test_too_few_are_not_believed(registry: Registry, servers: str, tmp_path: Path) -> None:
+    out = tmp_path / "chat.json"
+    out.write_text('[{"targets": ["of the last run"]}]')
+    options = ("--format", "prometheus", "--out", str(out), "--wait", "0.05:1", "--minimum", "2")
+    async with Command("export", *options, "--zookeeper", servers, "chat") as command:
+        async with registry.register(instance(1)):
+            await command.error_lines_until("1 of chat left")
+            assert targets(out) == ["of the last run"]
+            async with registry.register(instance(2)):
+                await becomes(out, ["10.0.0.1:7000", "10.0.0.2:7000"])
+            await command.error_lines_until("fewer than --minimum 2")
+        assert targets(out) == ["10.0.0.1:7000", "10.0.0.2:7000"]
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
+async def test_all_services_that_there_are(registry: Registry, servers: str, tmp_path: Path) -> None:
+    out = tmp_path / "all.json"
+    options = ("--format", "prometheus", "--out", str(out), "--wait", "0.05:1")
+    async with Command("export", *options, "--zookeeper", servers) as command:
+        await becomes(out, [])
+        async with registry.register(instance(1)), registry.register(instance(2, "api")):
+            await becomes(out, ["10.0.0.2:7000", "10.0.0.1:7000"])
+        await becomes(out, [])
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
+async def test_a_configuration_that_is_refused_changes_nothing(
+    registry: Registry, servers: str, tmp_path: Path
+) -> None:
+    """By a program called nginx that refuses, until it is told otherwise."""
+    out, programs, accepts = tmp_path / "upstreams", tmp_path / "programs", tmp_path / "accepts"
+    out.write_text("former")
+    programs.mkdir()
+    nginx = programs / "nginx"
+    nginx.write_text(f"#!/bin/sh\n[ -e {shlex.quote(str(accepts))} ] || {{ echo 'no such directive'; exit 1; }}\n")
+    nginx.chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    options = ("--format", "nginx", "--out", str(out), "--wait", "0.05:1")
+    async with Command("export", *options, "--zookeeper", servers, "chat", PATH=path) as command:
+        line = (await command.error_lines_until("is kept as it was"))[-1]
+        assert "no such directive" in line
+        assert out.read_text() == "former"
+        accepts.touch()
+        async with registry.register(instance(1)):
+            async with asyncio.timeout(TIMEOUT):
+                while "10.0.0.1:7000" not in out.read_text():
+                    await asyncio.sleep(0.02)
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
+async def test_nothing_is_written_while_zookeeper_is_away(tmp_path: Path) -> None:
+    out = tmp_path / "chat.json"
+    with ReservedPort() as port:
+        options = ("--format", "json", "--out", str(out), "--wait", "0:0", "--session-timeout", "1")
+        async with Command("export", *options, "--zookeeper", f"127.0.0.1:{port.number}") as command:
+            await command.error_lines_until("no connection to ZooKeeper")
+            command.send(signal.SIGTERM)
+            assert await command.exit_code() == 0
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ((), "--format"),
+        (("--format", "consul", "--out", "x"), "consul"),
+        (("--format", "json"), "--out"),
+        (("--format", "json", "--out", ""), "out=''"),
+        (("--format", "json", "--out", "/nosuch/folder/x"), "/nosuch/folder/x"),
+        (("--format", "json", "--out", "/tmp"), "out='/tmp'"),
+        (("--format", "json", "--out", "x", "--minimum", "-1"), "minimum=-1"),
+        (("--format", "json", "--out", "x", "--minimum", "few"), "few"),
+        (("--format", "json", "--out", "x", "--wait", "5:1"), "wait='5:1'"),
+        (("--format", "json", "--out", "x", "--wait", "soon"), "wait='soon'"),
+        (("--format", "json", "--out", "x", "--wait", "nan:1"), "wait='nan:1'"),
+        (("--format", "json", "--out", "x", "--exec", "nosuchprogram"), "exec='nosuchprogram'"),
+        (("--format", "json", "--out", "x", "a//b"), "a//b"),
+    ],
+    ids=str,
+)
+async def test_what_is_wrong_is_refused(options: tuple[str, ...], named: str) -> None:
+    code, stdout, stderr = await outcome("export", *options)
+    assert (code, stdout) == (2, "")
+    assert named in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr

@@ -1,0 +1,192 @@
+"""The texts for other programs: what is in them, and that no name, id or payload can be more than it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioregistry._document import decode
+from aioregistry._exports import CONTENT_TYPES, FORMATS, render, usable
+from aioregistry._model import ServiceInstance
+
+CHAT = ServiceInstance(
+    "chat", address="10.0.0.7", port=7000, payload={"zone": "eu-1", "weight": 3, "metadata": {"a-b": True, "n": [1]}}
+)
+SIX = ServiceInstance("chat", address="2001:db8::1", ssl_port=7443)
+NAMED = ServiceInstance("chat", address="chat-1.example.com", port=7000)
+SERVICES = {"chat": usable([SIX, NAMED, CHAT]), "empty": ()}
+
+
+def test_those_that_are_not_to_be_sent_work_are_left_out() -> None:
+    others = [
+        CHAT.replace(id="a", enabled=False),
+        ServiceInstance("chat", id="no port", address="10.0.0.7"),
+        ServiceInstance("chat", id="no address", port=80),
+        ServiceInstance("chat", id="port 0", address="10.0.0.7", port=0),
+    ]
+    assert usable([SIX, *others, CHAT]) == (CHAT, SIX)
+
+
+def test_prometheus() -> None:
+    rendered = render("prometheus", SERVICES)
+    groups = json.loads(rendered.text)
+    assert [group["targets"] for group in groups] == [
+        ["10.0.0.7:7000"], ["[2001:db8::1]:7443"], ["chat-1.example.com:7000"],
+    ]  # fmt: skip
+    assert groups[0]["labels"] == {
+        "__meta_aioregistry_service": "chat",
+        "__meta_aioregistry_id": "10.0.0.7:7000",
+        "__meta_aioregistry_payload_zone": "eu-1",
+        "__meta_aioregistry_payload_weight": "3",
+        "__meta_aioregistry_payload_metadata_a_b": "true",
+    }
+    assert rendered.left_out == ()
+    assert json.loads(render("prometheus", {}).text) == []
+
+
+def test_envoy() -> None:
+    """A DiscoveryResponse (envoy.service.discovery.v3) with fields that a ClusterLoadAssignment has."""
+    rendered = render("envoy", SERVICES)
+    response = json.loads(rendered.text)
+    assert response.keys() == {"version_info", "type_url", "resources"}
+    chat, empty = response["resources"]
+    kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    assert {response["type_url"], chat["@type"], empty["@type"]} == {kind}
+    assert [resource["cluster_name"] for resource in (chat, empty)] == ["chat", "empty"]
+    addresses = [each["endpoint"]["address"]["socket_address"] for each in chat["endpoints"][0]["lb_endpoints"]]
+    assert addresses == [
+        {"address": "10.0.0.7", "port_value": 7000},
+        {"address": "2001:db8::1", "port_value": 7443},
+    ]
+    assert empty["endpoints"] == [{"lb_endpoints": []}]
+    assert [each.partition(":")[0] for each in rendered.left_out] == ["chat/chat-1.example.com"]
+    assert render("envoy", {"chat": ()}).text != render("envoy", {"chat": (CHAT,)}).text
+
+
+def test_haproxy() -> None:
+    lines = render("haproxy", SERVICES).text.splitlines()[1:]
+    assert lines[0] == "backend chat"
+    assert [line.split()[2:] for line in lines[1:4]] == [
+        ["10.0.0.7:7000"], ["[2001:db8::1]:7443"], ["chat-1.example.com:7000", "init-addr", "libc,none"],
+    ]  # fmt: skip
+    assert lines[4:] == ["backend empty"]
+
+
+def test_nginx() -> None:
+    assert render("nginx", SERVICES).text.splitlines()[1:] == [
+        "upstream chat {", "    server 10.0.0.7:7000;", "    server [2001:db8::1]:7443;", "}",
+        "upstream empty {", "    server 127.0.0.1:1 down;", "}",
+    ]  # fmt: skip
+
+
+def test_json() -> None:
+    parsed = json.loads(render("json", SERVICES).text)
+    assert [each["id"] for each in parsed["chat"]] == [CHAT.id, SIX.id, NAMED.id]
+    assert parsed["chat"][0]["payload"] == {"zone": "eu-1", "weight": 3, "metadata": {"a-b": True, "n": [1]}}
+    assert parsed["empty"] == []
+
+
+# ---------------------------------------------------------------- hostile names
+
+# As a document may have them, which nobody here has checked: everything but a slash in an id.
+HOSTILE = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=20),
+    st.sampled_from(
+        [
+            'a"; }',
+            "a\n    server evil 6.6.6.6:1",
+            "x\r\n}",
+            "{;}#",
+            "$(id)",
+            "`id`",
+            "\u202e",
+            "a b",
+            "..a",
+            "'",
+            "\\",
+            "%s",
+        ]
+    ),
+).filter(lambda text: text.strip("./ \t\r\n") != "")
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | HOSTILE,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HOSTILE, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, tuple[ServiceInstance[Any], ...]]:
+    """Services as a view may show them, decoded from what anybody may write."""
+    services = {}
+    for name in draw(st.lists(HOSTILE, max_size=3, unique=True)):
+        found = []
+        for id in draw(st.lists(HOSTILE, max_size=4, unique=True)):
+            address = draw(
+                st.sampled_from(["10.0.0.7", "::1", "fe80::1%eth0", "host.example", "bücher.example"]) | HOSTILE
+            )
+            document = {
+                "name": name, "id": id, "address": address, "port": draw(st.integers(0, 65535)), "sslPort": None,
+                "payload": draw(JSON), "registrationTimeUTC": 1, "serviceType": "DYNAMIC", "uriSpec": None,
+            }  # fmt: skip
+            try:
+                found.append(decode(json.dumps(document).encode()))
+            except ValueError:  # no instance
+                continue
+        services[name] = usable(found)
+    return services
+
+
+@given(documents())
+def test_no_name_is_more_than_a_name(services: dict[str, tuple[ServiceInstance[Any], ...]]) -> None:
+    count = sum(map(len, services.values()))
+    for format in FORMATS:
+        rendered = render(format, services)
+        assert render(format, dict(reversed(services.items()))) == rendered
+        kept = count - len(rendered.left_out)
+        if CONTENT_TYPES[format] == "application/json":
+            json.loads(rendered.text)
+        text = rendered.text.partition("\n")[2]
+        if format == "prometheus":
+            groups = json.loads(rendered.text)
+            assert len(groups) == kept
+            for group in groups:
+                assert all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", label) for label in group["labels"])
+                assert all(isinstance(value, str) for value in group["labels"].values())
+        if format == "haproxy":
+            lines = text.splitlines()
+            names = [line.split()[1] for line in lines if line.startswith("backend ")]
+            assert len(set(names)) == len(names) == len(services)
+            servers = [line for line in lines if line.startswith("    server ")]
+            assert len(servers) == kept == len(lines) - len(names)
+            assert all(
+                re.fullmatch(r"    server [\w.-]+ [\w.:\[\]-]+( init-addr libc,none)?", line, re.ASCII)
+                for line in servers
+            )
+        if format == "nginx":
+            rest = re.sub(r"upstream [\w.-]+ \{\n(    server [\w.:\[\]-]+( down)?;\n)+\}\n", "", text, flags=re.ASCII)
+            assert rest == ""
+
+
+def test_no_two_names_become_one() -> None:
+    digest = render("haproxy", {"a b": ()}).text.split()[-1]
+    names = ["a b", "a_b", "a/b", "a\nb", digest]
+    rendered = render("haproxy", dict.fromkeys(names, ())).text.partition("\n")[2]
+    assert len(set(rendered.split()) - {"backend"}) == len(names)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_numbers_that_json_has_no_form_for(format: str) -> None:
+    odd = decode(
+        b'{"name": "chat", "id": "a", "address": "10.0.0.7", "port": 1, "payload": {"x": 1e999, "y": "\\ud800"}}'
+    )
+    assert render(format, {"chat": (odd,)}).text.encode()
