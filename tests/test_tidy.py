@@ -142,6 +142,7 @@ ROOMS: dict[str, set[str]] = {
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way
+        *("textual", "rich"),  # `top`
         "balancing",
         "testing",
         "doctor",

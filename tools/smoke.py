@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import aioregistry
-from aioregistry import ServiceInstance
+from aioregistry import RegistryError, ServiceInstance
 from aioregistry.server import ZooKeeperServer
 
 EXTRAS = ("aiohttp", "fastapi", "httpx", "httpx2", "starlette", "uvicorn")
@@ -47,6 +47,13 @@ def integrations(extras: set[str]) -> None:
             check(f"pip install 'aioregistry-zookeeper[{name}]'" in str(missing), str(missing))
         else:
             check(name in installed, f"{name} is not installed")
+    try:
+        importlib.import_module("aioregistry._cli.top")
+    except RegistryError as missing:
+        check("top" not in extras, f"top is installed: {missing}")
+        check("pip install 'aioregistry-zookeeper[top]'" in str(missing), str(missing))
+    else:
+        check("top" in extras, "top is not installed")
 
 
 def command(version: str) -> None:

@@ -1,4 +1,4 @@
-"""The `aioregistry` command: `register`, `watch`, `list`, `demo`, `server`.
+"""The `aioregistry` command.
 
 Nothing but argparse is imported before the arguments are read, so that `--help` and a mistyped option are answered in
 the time that Python itself takes.
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_server(commands)
     _add_doctor(commands)
+    _add_top(commands)
     _add_completion(commands, parser)
     return parser
 
@@ -242,6 +243,17 @@ def _add_server(commands: Commands) -> None:
     parser.set_defaults(command=_server)
 
 
+def _add_top(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "top",
+        help="all services at a glance, live, in this terminal",
+        description="Show the services and their instances in this terminal, live, until q. Needs the extra top.",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a service (default: all)")
+    add_shared(parser)
+    parser.set_defaults(command=_top)
+
+
 def _add_doctor(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
@@ -313,6 +325,13 @@ def _demo(arguments: argparse.Namespace) -> Running:
     from .demo import demo
 
     return demo(arguments)
+
+
+async def _top(arguments: argparse.Namespace) -> int:
+    # When it runs: what it says where the extra is missing is an error of the command.
+    from .top import top
+
+    return await top(arguments)
 
 
 def _doctor(arguments: argparse.Namespace) -> Running:

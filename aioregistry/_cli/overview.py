@@ -1,0 +1,105 @@
+"""What `aioregistry top` shows, from snapshots: counts of a service, rows of its instances. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from aioregistry import Entry, Snapshot
+from aioregistry._errors import session_name
+
+from .text import payload_of, place, printable
+
+__all__ = [
+    "INSTANCE_HEAD",
+    "SERVICE_HEAD",
+    "InstanceRow",
+    "ServiceRow",
+    "instance_rows",
+    "service_row",
+    "shortened",
+    "state_of",
+]
+
+
+class ServiceRow(NamedTuple):
+    """One service at a glance."""
+
+    name: str
+    instances: int
+    enabled: int
+    failing: int
+    draining: int
+    maintenance: int
+    suspect: int
+    invalid: int
+    known: str
+    """"now", or for how long nothing was heard."""
+
+
+class InstanceRow(NamedTuple):
+    """One instance, or one node that shows none."""
+
+    id: str
+    place: str
+    state: str
+    owner: str
+    age: str
+    detail: str
+
+
+SERVICE_HEAD: Final = tuple(field.upper() for field in ServiceRow._fields)
+INSTANCE_HEAD: Final = ("ID", "ADDRESS", "STATE", "OWNER", "AGE", "PAYLOAD OR REASON")
+
+
+def state_of(entry: Entry[Any]) -> str:
+    """Return the state of an instance in one word: that which keeps it from being picked comes first."""
+    if entry.suspicion is not None:
+        return "suspect"
+    if entry.instance.enabled:
+        return "enabled"
+    return entry.instance.status or "disabled"
+
+
+def service_row(name: str, snapshot: Snapshot[Any], now: float) -> ServiceRow:
+    """Return the row of a service.
+
+    Args:
+        name: of the service.
+        snapshot: of it.
+        now: seconds since the epoch.
+    """
+    states = Counter(state_of(entry) for entry in snapshot.entries.values())
+    since = snapshot.stale_since
+    return ServiceRow(
+        *(printable(name), len(snapshot.entries), states["enabled"], states["failing"]),
+        *(states["draining"] + states["disabled"], states["maintenance"], states["suspect"], len(snapshot.invalid)),
+        "now" if since is None else f"{shortened(now - since)} ago",
+    )
+
+
+def instance_rows(snapshot: Snapshot[Any], now: float) -> Iterator[InstanceRow]:
+    """Yield the rows of a service's instances by id, then those of the nodes that show none.
+
+    Args:
+        snapshot: of the service.
+        now: seconds since the epoch.
+    """
+    for id in snapshot:
+        entry = snapshot.entries[id]
+        reason = "" if entry.suspicion is None else f"{entry.suspicion.reason}; "
+        yield InstanceRow(
+            *(printable(id), printable(place(entry.instance)), state_of(entry), session_name(entry.owner)),
+            *(shortened(now - entry.created), printable(reason + payload_of(entry.instance))),
+        )
+    for node in snapshot.invalid.values():
+        yield InstanceRow(printable(node.id), "-", "invalid", session_name(node.owner), "-", printable(node.reason))
+
+
+def shortened(seconds: float) -> str:
+    """Return a time in its largest unit, rounded down; a server's clock may be ahead of ours, or absurd."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{min(int(seconds // size), 99999)}{unit}"
+    return f"{max(int(seconds), 0)}s" if seconds == seconds else "?"
