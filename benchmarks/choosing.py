@@ -18,7 +18,17 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from aioregistry import Ejection, Guard, LeastOutstanding, NoInstances, OwnZone, RoundRobin, ServiceInstance, Weighted
+from aioregistry import (
+    Ejection,
+    Guard,
+    LeastOutstanding,
+    NoInstances,
+    OwnZone,
+    Ring,
+    RoundRobin,
+    ServiceInstance,
+    Weighted,
+)
 from aioregistry._discovery.evidence import Refusals
 from aioregistry._discovery.guard import Moment, Suspects
 from aioregistry._model import Added, Entry, Removed, Snapshot, Suspicion, Updated
@@ -77,11 +87,22 @@ def names(number: int) -> list[str]:
 
 
 class Consumer:
-    """A picker, and what its view makes of refusals, as its guard does."""
+    """A picker, and what its view makes of refusals, as its guard does.
+
+    Args:
+        believes: whether one failure of any kind drops a suspect, as it did before there were rules for it.
+    """
 
     def __init__(
-        self, listed: Snapshot[Any], strategy: Strategy[Any] | str, draw: random.Random, **options: Any
+        self,
+        listed: Snapshot[Any],
+        strategy: Strategy[Any] | str,
+        draw: random.Random,
+        *,
+        believes: bool = False,
+        **options: Any,
     ) -> None:
+        self._believes = believes
         self.picker: Picker[Any] = Picker(listed, strategy, draw=draw.random, **options)
         self._refusals = Refusals()
         self._suspects: set[str] = set()
@@ -102,6 +123,8 @@ class Consumer:
         self.picker.report(member, good, now, now)
         if good:
             self._refusals.answered(member.id, now)
+        elif self._believes and member.suspect:
+            self.picker.apply(Removed(entry(member.id), 4), now)
         elif not alive:
             self._refusals.refused(member.id, now, now)
             for id in self._refusals.condemn(self._suspects, now):
@@ -118,17 +141,30 @@ class Calls:
         servers: by id.
         rate: calls a second of all consumers together.
         attempts: for each call, each at another instance.
+        lost: share of the calls that time out on a slow path, whoever serves them.
+        keyed: whether each call has a key of its own.
 
     Attributes:
         failed: of each call so far, whether it did.
     """
 
-    def __init__(self, draw: random.Random, servers: Mapping[str, Server], rate: float, attempts: int = 1) -> None:
+    def __init__(
+        self,
+        draw: random.Random,
+        servers: Mapping[str, Server],
+        rate: float,
+        attempts: int = 1,
+        *,
+        lost: float = 0.0,
+        keyed: bool = False,
+    ) -> None:
         self._draw = draw
         self._servers = servers
         self.rate = rate
         self.failed: list[bool] = []
         self._attempts = attempts
+        self._lost = lost
+        self._keyed = keyed
         self._by_second: dict[int, Counter[str]] = {}
 
     def run(self, consumers: Sequence[Consumer], seconds: float, start: float = 0.0) -> None:
@@ -138,13 +174,14 @@ class Calls:
 
     def _call(self, consumer: Consumer, now: float) -> bool:
         tried: set[str] = set()
+        key = f"key {self._draw.randrange(1000)}" if self._keyed else None
         for _ in range(self._attempts):
             try:
-                member = consumer.picker.pick(None, now, frozenset(tried))
+                member = consumer.picker.pick(key, now, frozenset(tried))
             except NoInstances:
                 return False
             server = self._servers[member.id]
-            good = server.serves(now)
+            good = server.serves(now) and not (self._lost and self._draw.random() < self._lost)
             self._by_second.setdefault(int(now), Counter())[member.id] += 1
             consumer.report(member, good, server.alive, now)
             if good:
@@ -209,6 +246,38 @@ def retry_beyond_the_zone(seed: int, with_rule: bool) -> Outcome:
     calls = Calls(draw, servers, 10.0, attempts=3 if with_rule else 1)
     listed = snapshot(entry(id, zone=zone) for id, zone in zones.items())
     calls.run([Consumer(listed, OwnZone("ours", RoundRobin()), draw)], 60.0)
+    return calls.outcome()
+
+
+def slow_path(seed: int, with_rule: bool) -> Outcome:
+    """Six that live are suspect, and one call in twenty times out. Without: a failed call drops a suspect."""
+    draw = random.Random(seed)
+    ids = names(6)
+    calls = Calls(draw, {id: Server(1e6) for id in ids}, 10.0, lost=0.05)
+    consumer = Consumer(snapshot(map(entry, ids)), "round-robin", draw, believes=not with_rule, ejection=Ejection())
+    consumer.lose(ids)
+    calls.run([consumer], 30.0)
+    return calls.outcome()
+
+
+def retry_to_suspects(seed: int, with_rule: bool) -> Outcome:
+    """One is confirmed and dead, five are suspect and live, of which none is picked first. Without: tried once."""
+    draw = random.Random(seed)
+    ids = names(6)
+    calls = Calls(draw, {id: Server(1e6, alive=id != "i000") for id in ids}, 10.0, attempts=3 if with_rule else 1)
+    consumer = Consumer(snapshot(map(entry, ids)), "round-robin", draw, panic=0.0)
+    consumer.lose(ids[1:])
+    calls.run([consumer], 60.0)
+    return calls.outcome()
+
+
+def retry_by_key(seed: int, with_rule: bool) -> Outcome:
+    """One of ten on a ring is dead, and its keys go to their next. Without: a call is tried once."""
+    draw = random.Random(seed)
+    ids = names(10)
+    servers = {id: Server(1e6, alive=id != "i000") for id in ids}
+    calls = Calls(draw, servers, 10.0, attempts=3 if with_rule else 1, keyed=True)
+    calls.run([Consumer(snapshot(map(entry, ids)), Ring(), draw)], 60.0)
     return calls.outcome()
 
 
@@ -293,25 +362,44 @@ def low_traffic(seed: int, with_rule: bool) -> Outcome:
     return calls.outcome()
 
 
-def outstanding(seed: int, with_rule: bool) -> Outcome:
-    """Of four with 100 calls each under way one is disabled and enabled. Without: chance, which counts nothing."""
+def outstanding(seed: int, with_rule: bool, manner: str = "disabled") -> Outcome:
+    """Of four with 100 calls each under way one goes and is back at once. Without: its calls are forgotten.
+
+    Args:
+        seed: decides about everything.
+        with_rule: whether the calls are those of the address.
+        manner: how it goes and comes: "disabled" and enabled, "expired" and registered anew, or under "another id".
+    """
     draw = random.Random(seed)
-    ids = names(4)
-    strategy: Strategy[Any] | str = LeastOutstanding() if with_rule else "random"
-    picker = Picker(snapshot(map(entry, ids)), strategy, draw=draw.random)
+    four = {id: at(id, port) for port, id in enumerate(names(4), 7000)}
+    picker = Picker(snapshot(four.values()), LeastOutstanding(), draw=draw.random)
     under_way: list[Load] = []  # as picks hold them
     for _ in range(400):
         under_way.append(picker.pick(None, 0.0).load)
         under_way[-1].calls += 1
-    picker.apply(Removed(entry("i000"), 2), 0.0)
-    picker.apply(Added(entry("i000"), 3), 0.0)
+    before, back = four["i000"], at("i100" if manner == "another id" else "i000", 7000)
+    if manner == "disabled":
+        off = at("i000", 7000, enabled=False)
+        picker.apply(Updated(off, before, 2), 0.0)
+        picker.apply(Updated(back, off, 3), 0.0)
+    else:
+        picker.apply(Removed(before, 2), 0.0)
+        picker.apply(Added(back, 3), 0.0)
     counts: Counter[str] = Counter()
+    forgotten = Load()
     for _ in range(100):
         member = picker.pick(None, 0.0)
+        if not with_rule and member.id == back.instance.id:
+            member.load = forgotten
         under_way.append(member.load)
         member.load.calls += 1
         counts[member.id] += 1
     return Outcome(0.0, max(counts.values()) / 25)
+
+
+def at(id: str, port: int, *, enabled: bool = True) -> Entry[Any]:
+    listed = ServiceInstance("chat", id=id, address="10.0.0.7", port=port, enabled=enabled)
+    return Entry(listed, 1, 1, 1, 0, 0.0, 0.0)
 
 
 def minute_long_sessions(seed: int, with_rule: bool) -> Outcome:
@@ -344,12 +432,17 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
         "the same, random": lambda seed, rule: comeback(seed, rule, "random"),
         "the same, least outstanding": lambda seed, rule: comeback(seed, rule, "least-outstanding"),
         "40 suspects are dead, 5 new instances": all_dead,
+        "6 live suspects, 5 % of the calls time out": slow_path,
         "own zone dead, 10 elsewhere": retry_beyond_the_zone,
+        "1 confirmed dead, 5 live suspects": retry_to_suspects,
+        "one of 10 on a ring dead": retry_by_key,
         "weight 99 dead, weight 1 well": retry_by_weight,
         "one of 3 swallows packets": black_hole,
         "rolling restart before 1,000 consumers": lockstep,
         "one of 20 dead, 2 calls a second": low_traffic,
         "one of four disabled and enabled": outstanding,
+        "the same, expired and registered anew": lambda seed, rule: outstanding(seed, rule, "expired"),
+        "the same, under another id": lambda seed, rule: outstanding(seed, rule, "another id"),
         "3 instances cut off, sessions of 60 s": minute_long_sessions,
     }
 )

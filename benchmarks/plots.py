@@ -17,7 +17,8 @@ mpl.rcParams["svg.hashsalt"] = "aioregistry"  # the same figures give the same f
 
 from matplotlib import pyplot as plt  # noqa: E402 - after the choice of what draws
 
-from .choosing import Calls, comeback_of  # noqa: E402
+from .choosing import SCENARIOS, Calls, Outcome, comeback_of  # noqa: E402
+from .choosing import measured as choosing_measured  # noqa: E402
 from .outages import CONSUMERS, TROUBLES, Tally, measured  # noqa: E402
 
 COLOURS: Final = ("#b3b3b3", "#4c78a8", "#54a24b")
@@ -34,6 +35,19 @@ def draw_comeback(seeds: Sequence[int], out: Path) -> None:
     axes.set_title("100 live instances are suspect and come back over 8 s")
     axes.legend(frameon=False)
     save(figure, out / "comeback.svg")
+
+
+def draw_choosing(found: Mapping[str, Sequence[Outcome]], out: Path) -> None:
+    """Of the calls those that failed, by scenario, without the rule and with it."""
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    for place, (label, colour) in enumerate(zip(("without the rule", "with it"), COLOURS, strict=False)):
+        failed = [100 * outcomes[place].failed for outcomes in found.values()]
+        axes.barh([row - 0.18 * (1 - 2 * place) for row in range(len(failed))], failed, 0.34, label=label, color=colour)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.set(xlabel="failed calls, %", xlim=(0, 100))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    save(figure, out / "choosing.svg")
 
 
 def by_second(calls: Calls) -> list[float]:
@@ -69,6 +83,9 @@ def main() -> int:
     options = parser.parse_args()
     seeds = range(options.seeds)
     draw_comeback(seeds, options.out)
+    # What has no failed calls in either case is about shares: the table shows those.
+    both = {name: list(choosing_measured(scenario, seeds)) for name, scenario in SCENARIOS.items()}
+    draw_choosing({name: each for name, each in both.items() if any(one.failed for one in each)}, options.out)
     draw_outages({name: measured(trouble, seeds) for name, trouble in TROUBLES.items()}, options.out)
     return 0
 

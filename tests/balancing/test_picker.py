@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -798,3 +799,76 @@ class Picking(RuleBasedStateMachine):
 
 def test_whatever_happens_only_who_may_be_is_picked() -> None:
     run_state_machine_as_test(Picking, settings=settings(max_examples=100, stateful_step_count=40, deadline=None))
+
+
+# ---------------------------------------------------------------- floors, shares, bounds
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["pick", "succeed", "fail", "abandon", "disable", "return", "suspect", "confirm", "clock"]),
+        st.integers(0, 6),
+    ),
+    max_size=60,
+)
+
+
+STANDINGS: dict[str, Callable[[bool, bool], tuple[bool, bool]]] = {
+    "disable": lambda enabled, suspect: (False, suspect),
+    "return": lambda enabled, suspect: (True, suspect),
+    "suspect": lambda enabled, suspect: (enabled, True),
+    "confirm": lambda enabled, suspect: (enabled, False),
+}
+"""Whether an instance is enabled, and whether it is suspect, after what happens to it."""
+
+
+def end(chosen: Picker[Any], member: Member[Any], since: float, how: str, now: float) -> None:
+    member.load.calls -= 1
+    if how == "abandon":
+        chosen.dismiss(member, since)
+    else:
+        chosen.report(member, how == "succeed", since, now)
+
+
+@given(
+    events=EVENTS, strategy=st.sampled_from(["round-robin", "random", "least-outstanding"]), percent=st.integers(0, 9)
+)
+def test_floors_shares_and_bounds_hold_whatever_happens(
+    events: list[tuple[str, int]], strategy: str, percent: int
+) -> None:
+    remaining = percent / 9
+    chosen = picker(IDS, strategy, ejection=Ejection(failures=1, remaining=remaining, pause=5, jitter=0))
+    state = dict.fromkeys(IDS, (True, False))  # whether it is enabled, whether it is suspect
+    calls: list[tuple[Member[Any], float]] = []
+    admitted, now = set(IDS), 0.0
+    for event, number in events:
+        id = IDS[number]
+        now += 3.0 if event == "clock" else 0.01
+        if event == "pick":
+            with contextlib.suppress(NoInstances):
+                member = chosen.pick(None, now)
+                member.load.calls += 1
+                calls.append((member, now))
+        elif event in {"succeed", "fail", "abandon"} and calls:
+            end(chosen, *calls.pop(number % len(calls)), event, now)
+        elif event in STANDINGS:
+            state[id] = STANDINGS[event](*state[id])
+            chosen.apply(Updated(entry(id, enabled=state[id][0], suspect=state[id][1]), entry(id), 2), now)
+        admitted = {id for id, (enabled, _) in state.items() if enabled}
+        for kind in (False, True):
+            alike = {id for id in admitted if state[id][1] is kind}
+            aside = chosen.out & alike
+            assert len(alike) - len(aside) >= math.ceil(remaining * len(alike) - 1e-9)
+        assert chosen.out <= admitted
+        for outliers in chosen._outliers:
+            assert len(outliers._due) <= 2 * len(outliers.out) + 16
+            assert outliers._records.keys() <= admitted
+        assert all(member.load.calls >= 0 for member in chosen._members.values())
+    # Who may be picked gets an even share of what comes now, and nobody else any.
+    for id in admitted:
+        chosen.apply(Updated(entry(id, enabled=True), entry(id), 3), now)
+    may = {id for id in chosen._members if id not in chosen.out}
+    assert may == admitted - chosen.out
+    if may and strategy == "round-robin" and not any(outliers.probation for outliers in chosen._outliers):
+        counts = Counter(chosen.pick(None, now).id for _ in range(10 * len(may)))
+        assert set(counts) == may
+        assert max(counts.values()) - min(counts.values()) <= 1

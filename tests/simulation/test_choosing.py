@@ -16,8 +16,11 @@ from benchmarks.choosing import (
     minute_long_sessions,
     outstanding,
     retry_beyond_the_zone,
+    retry_by_key,
     retry_by_weight,
+    retry_to_suspects,
     row,
+    slow_path,
 )
 
 
@@ -33,9 +36,14 @@ def test_the_dead_are_found_out_soon() -> None:
     assert all_dead(1, True).failed < 0.03
 
 
-@pytest.mark.parametrize("scenario", [retry_beyond_the_zone, retry_by_weight])
+def test_ordinary_failures_do_not_empty_a_service_of_suspects() -> None:
+    assert slow_path(1, False).failed > 0.5
+    assert slow_path(1, True).failed < 0.1
+
+
+@pytest.mark.parametrize("scenario", [retry_beyond_the_zone, retry_by_weight, retry_to_suspects, retry_by_key])
 def test_a_retry_finds_another(scenario: Scenario) -> None:
-    assert scenario(1, False).failed > 0.9
+    assert scenario(1, False).failed > 0.05
     assert scenario(1, True).failed == 0
 
 
@@ -48,8 +56,10 @@ def test_consumers_do_not_go_in_step() -> None:
     assert lockstep(1, True).busiest < lockstep(1, False).busiest * 1.15
 
 
-def test_calls_under_way_are_not_forgotten() -> None:
-    assert outstanding(1, True).busiest < 1.2
+@pytest.mark.parametrize("manner", ["disabled", "expired", "another id"])
+def test_calls_under_way_are_not_forgotten(manner: str) -> None:
+    assert outstanding(1, False, manner).busiest > 1.8
+    assert outstanding(1, True, manner).busiest < 1.2
 
 
 def test_sessions_of_a_minute_leave_no_empty_list() -> None:
