@@ -10,6 +10,8 @@ import pytest
 
 from aioregistry import Registry, View, connect
 from aioregistry._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
+from aioregistry.integrations._arguments import RoutingOptions
+from aioregistry.integrations._routing import Router
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,7 @@ from aioregistry._options import BalancerOptions, ConnectOptions, DiscoverOption
         (RegisterOptions, Registry.register, set()),
         (DiscoverOptions, Registry.discover, {"payload_type"}),
         (BalancerOptions, View.balancer, set()),
+        (RoutingOptions, Router, set()),
     ],
 )
 def test_every_keyword_argument_is_an_option(

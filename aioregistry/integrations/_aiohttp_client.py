@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 from weakref import WeakSet
 
 from aioregistry import (
-    Balancer,
-    Ejection,
     InvalidArgument,
     Pick,
     Registry,
@@ -21,12 +19,11 @@ from aioregistry import (
     ServiceInstance,
     UsageError,
 )
-from aioregistry._arguments import check_flag
 
-from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority
+from ._arguments import Authority, RoutingOptions, check_known
 from ._errand import Verdict
 from ._extras import extra
-from ._hosts import Endpoint, is_registry_host, led_back
+from ._hosts import Endpoint, led_back
 from ._routing import Router
 
 with extra("aiohttp"):
@@ -65,18 +62,7 @@ class RegistryMiddleware:
     Args:
         registry: in which services are looked up when a request first names them; their views are closed with this.
             None leaves those that *services* gives.
-        services: by what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service
-            where that is no part of a host name (``{"chat": "Chat.v2"}``).
-        strategy: how balancers made for services of the registry choose.
-        ejection: when these set instances aside that fail; None never does.
-        attempts: how often a request is sent at most, each time to another instance.
-        repeat: the methods of which a request is repeated though the failed instance may have done it. A request that
-            certainly never arrived is repeated whatever its method.
-        statuses: of responses that count as a failure of the instance, as ``{502, 503, 504}``.
-        wait: seconds to wait for an instance where there is none; None does not wait.
-        authority: which name the instance is told in the Host header, and has to prove by TLS: "service" is the
-            request's, ``<service>.registry``; "instance" is the address that it publishes.
-        pass_others: whether requests to other hosts are sent as they are, or are refused.
+        **options: as :class:`RoutingOptions` says.
 
     Raises:
         InvalidArgument: an argument is wrong; at once, naming it.
@@ -86,31 +72,12 @@ class RegistryMiddleware:
     def __init__(
         self,
         registry: Registry | None = None,
-        *,
-        services: Mapping[str, Balancer[Any] | str] | None = None,
-        strategy: Strategy = "round-robin",
-        ejection: Ejection | None = EJECTION,
-        attempts: int = 3,
-        repeat: Collection[str] = SAFE,
-        statuses: Collection[int] = (),
-        wait: float | None = None,
-        authority: Authority = "service",
-        pass_others: bool = False,
+        **options: Unpack[RoutingOptions],
     ) -> None:
+        check_known(self, options)
         check_pools(aiohttp.client_reqrep.ConnectionKey)
-        self._authority = check_authority(authority)
-        self._pass_others = check_flag("pass_others", pass_others)
         self._used: WeakSet[Any] = WeakSet()  # connections over which a request went
-        self._router: Router[aiohttp.ClientResponse] = Router(
-            registry,
-            services=services,
-            strategy=strategy,
-            ejection=ejection,
-            attempts=attempts,
-            repeat=repeat,
-            statuses=statuses,
-            wait=wait,
-        )
+        self._router: Router[aiohttp.ClientResponse] = Router(registry, **options)
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -133,12 +100,12 @@ class RegistryMiddleware:
     async def _send(
         self, key: str | bytes | None, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if self._pass_others and not is_registry_host(request.host):
+        if self._router.passes(request.host):
             return await handler(request)
         repeatable = self._router.repeats(request.method)
-        errand = _Errand(request, handler, key, self._authority, self._used, repeatable=repeatable)
+        errand = _Errand(request, handler, key, self._router.authority, self._used, repeatable=repeatable)
         response, pick = await self._router.send(errand)
-        if self._authority == "instance":
+        if self._router.authority == "instance":
             _lead_back(response, pick.instance, request)
         if response.connection is None:
             self._router.finish(pick)  # all of it came with the headers

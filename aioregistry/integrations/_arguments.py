@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
 
 from aioregistry import (
     Balancer,
@@ -28,9 +28,11 @@ __all__ = [
     "IDEMPOTENT",
     "SAFE",
     "Authority",
+    "RoutingOptions",
     "Strategy",
     "check_authority",
     "check_count",
+    "check_known",
     "check_registry",
     "check_wait",
     "checked_methods",
@@ -49,6 +51,38 @@ EJECTION: Final = Ejection()
 
 Authority = Literal["service", "instance"]
 Strategy = LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | Weighted[Any] | str
+
+
+class RoutingOptions(TypedDict, total=False):
+    """How requests to ``<service>.registry`` find an instance: what all the clients' integrations take."""
+
+    services: Mapping[str, Balancer[Any] | str] | None
+    """By what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service where that
+    is no part of a host name (``{"chat": "Chat.v2"}``)."""
+    strategy: Strategy
+    """How balancers made for services of the registry choose; round robin unless given."""
+    ejection: Ejection | None
+    """When these set instances aside that fail, ``Ejection()`` unless given; None never does."""
+    attempts: int
+    """How often a request is sent at most, each time to another instance; 3 unless given."""
+    repeat: Collection[str]
+    """The methods of which a request is repeated though the failed instance may have done it, those that change nothing
+    unless given. A request that certainly never arrived is repeated whatever its method."""
+    statuses: Collection[int]
+    """Of responses that count as a failure of the instance, as ``{502, 503, 504}``."""
+    wait: float | None
+    """Seconds to wait for an instance where there is none; None, as unless given, does not wait."""
+    authority: Authority
+    """Which name the instance is told in the Host header, and has to prove by TLS: "service" (unless given) is the
+    request's, ``<service>.registry``; "instance" is the address that it publishes."""
+    pass_others: bool
+    """Whether requests to other hosts are sent as they are, or are refused, as unless given."""
+
+
+def check_known(taker: object, options: Mapping[str, object]) -> None:
+    """Raise TypeError, as Python does, where *taker* takes no such options."""
+    for name in options.keys() - RoutingOptions.__annotations__.keys():
+        raise TypeError(f"{type(taker).__name__}() got an unexpected keyword argument {name!r}")
 
 
 def check_authority(authority: object) -> Authority:

@@ -12,12 +12,16 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from aioregistry import Balancer, Ejection, Pick, Registry, View
-from aioregistry._arguments import check_optional
+from aioregistry._arguments import check_flag, check_optional
 from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
 from aioregistry.balancing import strategy_of
 
 from ._arguments import (
+    EJECTION,
+    SAFE,
+    Authority,
     Strategy,
+    check_authority,
     check_count,
     check_registry,
     check_wait,
@@ -26,7 +30,7 @@ from ._arguments import (
     checked_statuses,
 )
 from ._errand import Errand, Verdict
-from ._hosts import endpoint_of, label_of
+from ._hosts import endpoint_of, is_registry_host, label_of
 
 __all__ = ["Router"]
 
@@ -43,13 +47,10 @@ class Router(Generic[R]):
 
     Args:
         registry: in which services are looked up by host; None leaves those of *services*.
-        services: by what precedes ``.registry``, the balancer to ask, or the service's name.
-        strategy: of the balancers that are made for services of the registry.
-        ejection: theirs; None sets nobody aside.
-        attempts: how often a request is sent at most, each time to another instance.
-        repeat: the methods of which a request is repeated though an instance may have done it.
-        statuses: of responses by which an instance has failed.
-        wait: seconds to wait for an instance where there is none; None does not wait.
+        services: this and what follows as :class:`RoutingOptions` says.
+
+    Attributes:
+        authority: which name an instance is told and has to prove.
 
     Raises:
         InvalidArgument: an argument is wrong.
@@ -59,14 +60,18 @@ class Router(Generic[R]):
         self,
         registry: Registry | None,
         *,
-        services: Mapping[str, Balancer[Any] | str] | None,
-        strategy: Strategy,
-        ejection: Ejection | None,
-        attempts: int,
-        repeat: Collection[str],
-        statuses: Collection[int],
-        wait: float | None,
+        services: Mapping[str, Balancer[Any] | str] | None = None,
+        strategy: Strategy = "round-robin",
+        ejection: Ejection | None = EJECTION,
+        attempts: int = 3,
+        repeat: Collection[str] = SAFE,
+        statuses: Collection[int] = (),
+        wait: float | None = None,
+        authority: Authority = "service",
+        pass_others: bool = False,
     ) -> None:
+        self.authority = check_authority(authority)
+        self._pass_others = check_flag("pass_others", pass_others)
         check_registry(registry)
         check_count("attempts", attempts)
         check_wait(wait)
@@ -85,6 +90,10 @@ class Router(Generic[R]):
         self._closing: dict[asyncio.Task[None], None] = {}
 
     # ------------------------------------------------------------------ a request
+
+    def passes(self, host: str) -> bool:
+        """Return whether a request to *host* is sent as it is."""
+        return self._pass_others and not is_registry_host(host)
 
     def repeats(self, method: str) -> bool:
         """Return whether a request with *method* is repeated though an instance may have done it."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from types import ModuleType, TracebackType
-from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, Unpack
 
-from aioregistry import Balancer, Ejection, Registry, RequestTimeout
+from aioregistry import Registry, RequestTimeout
 from aioregistry import _foreign as foreign
-from aioregistry._arguments import check_flag
 from aioregistry._errors import InvalidArgument, InvalidType, RegistryError
 
-from ._arguments import EJECTION, SAFE, Authority, Strategy, check_authority
+from ._arguments import RoutingOptions, check_known
 from ._errand import Verdict
-from ._hosts import Endpoint, is_registry_host, led_back
+from ._hosts import Endpoint, led_back
 from ._lanes import Lane, Lanes, another_like, name_of
 from ._patience import Patience
 from ._routing import Router
@@ -56,18 +55,7 @@ class Transport(Generic[RequestT, ResponseT]):
         transport: what sends; closed with this one. The package's ``AsyncHTTPTransport()`` unless given. Each name that
             has to be proved by TLS has one of its own: give a function that makes them where yours is no
             ``AsyncHTTPTransport``, of which others are made.
-        services: by what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service
-            where that is no part of a host name (``{"chat": "Chat.v2"}``).
-        strategy: how balancers made for services of the registry choose.
-        ejection: when these set instances aside that fail; None never does.
-        attempts: how often a request is sent at most, each time to another instance.
-        repeat: the methods of which a request is repeated though the failed instance may have done it. A request that
-            certainly never arrived is repeated whatever its method.
-        statuses: of responses that count as a failure of the instance, as ``{502, 503, 504}``.
-        wait: seconds to wait for an instance where there is none; None does not wait.
-        authority: which name the instance is told in the Host header, and has to prove by TLS: "service" is the
-            request's, ``<service>.registry``; "instance" is the address that it publishes.
-        pass_others: whether requests to other hosts go to *transport* as they are, or are refused.
+        **options: as :class:`RoutingOptions` says.
 
     Raises:
         InvalidArgument: an argument is wrong; at once, naming it.
@@ -91,29 +79,11 @@ class Transport(Generic[RequestT, ResponseT]):
         registry: Registry | None = None,
         *,
         transport: Sender[RequestT, ResponseT] | Callable[[], Sender[RequestT, ResponseT]] | None = None,
-        services: Mapping[str, Balancer[Any] | str] | None = None,
-        strategy: Strategy = "round-robin",
-        ejection: Ejection | None = EJECTION,
-        attempts: int = 3,
-        repeat: Collection[str] = SAFE,
-        statuses: Collection[int] = (),
-        wait: float | None = None,
-        authority: Authority = "service",
-        pass_others: bool = False,
+        **options: Unpack[RoutingOptions],
     ) -> None:
+        check_known(self, options)
         _check_transport(transport, self._http)
-        self._authority = check_authority(authority)
-        self._pass_others = check_flag("pass_others", pass_others)
-        self._router: Router[Any] = Router(
-            registry,
-            services=services,
-            strategy=strategy,
-            ejection=ejection,
-            attempts=attempts,
-            repeat=repeat,
-            statuses=statuses,
-            wait=wait,
-        )
+        self._router: Router[Any] = Router(registry, **options)
         self._lanes = _lanes(transport, self._http)
 
     async def handle_async_request(self, request: RequestT) -> ResponseT:
@@ -125,14 +95,14 @@ class Transport(Generic[RequestT, ResponseT]):
         does not take raises :class:`InvalidArgument`. Cancelling says nothing about the instance.
         """
         asked: Any = request
-        if self._pass_others and not is_registry_host(asked.url.host):
+        if self._router.passes(asked.url.host):
             return await self._pass(asked)
         errand = _Errand(self, asked)
         answered, pick = await self._router.send(errand)
         assert errand.lane is not None, "it answered"
         finish = partial(self._router.finish, pick)
         answered.stream = self._answer(answered.stream, self._http, errand.lane, finish)
-        if self._authority == "instance" and (location := answered.headers.get("Location")) is not None:
+        if self._router.authority == "instance" and (location := answered.headers.get("Location")) is not None:
             led = led_back(location, pick.instance, errand.host)
             if led is not None:
                 answered.headers["Location"] = led
@@ -191,7 +161,7 @@ class _Errand:
         self.method, self.scheme, self.host, self.port = request.method, url.scheme, url.host, url.port
         self.key: str | bytes | None = request.extensions.get(KEY)
         self.lane: Lane | None = None  # of the attempt that answered
-        self._http, self._lanes, self._authority = sender._http, sender._lanes, sender._authority
+        self._http, self._lanes, self._authority = sender._http, sender._lanes, sender._router.authority
         self._repeatable = sender._router.repeats(request.method)
         self._request = request
         self._body = sender._body(request.stream)

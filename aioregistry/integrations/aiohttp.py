@@ -20,7 +20,7 @@ from ._aiohttp_server import (
     run_app,
     view,
 )
-from ._arguments import IDEMPOTENT, SAFE
+from ._arguments import IDEMPOTENT, SAFE, RoutingOptions
 from .membership import Membership, NotYet, Readiness
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Readiness",
     "RegistryCookieJar",
     "RegistryMiddleware",
+    "RoutingOptions",
     "member",
     "membership",
     "readiness",

@@ -5,14 +5,14 @@ For httpx2 there is :mod:`aioregistry.integrations.httpx2`, which is the same.
 
 from __future__ import annotations
 
-from ._arguments import IDEMPOTENT, SAFE
+from ._arguments import IDEMPOTENT, SAFE, RoutingOptions
 from ._extras import extra
 from ._transports import INSTANCE, KEY, Transport
 
 with extra("httpx"):
     import httpx
 
-__all__ = ["IDEMPOTENT", "INSTANCE", "KEY", "SAFE", "RegistryTransport"]
+__all__ = ["IDEMPOTENT", "INSTANCE", "KEY", "SAFE", "RegistryTransport", "RoutingOptions"]
 
 
 class RegistryTransport(Transport[httpx.Request, httpx.Response], httpx.AsyncBaseTransport, http=httpx):

@@ -60,6 +60,12 @@ def test_a_wrong_argument_is_named(client: Any, options: dict[str, Any], field: 
         client(**options)
 
 
+@pytest.mark.parametrize("client", [RegistryMiddleware, RegistryTransport, RegistryTransport2])
+def test_an_option_that_is_none_is_told_in_the_name_of_what_was_called(client: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{client.__name__}\(\).*'attemps'"):
+        client(services={}, attemps=3)
+
+
 def by(registry: Any, **options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=RegistryTransport(registry, **options), timeout=20)
 
