@@ -36,7 +36,6 @@ MISTAKES = [
     ("if strict and value == LIMIT:", "without strict"),
     ("if strict and value == LIMIT:", "without value == LIMIT"),
     ("if strict and value == LIMIT:", "Eq is NotEq"),
-    ("return True", "nothing is returned"),
     ("return True", "True is False"),
     ("log(value, level=Level.INFO)", "the statement is missing"),
     ("log(value, level=Level.INFO)", "without level="),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioregistry._errors import InvalidArgument
-from aioregistry._paths import check_path, check_segment
+from aioregistry._paths import check_name, check_path, check_segment
 
 
 @pytest.mark.parametrize(("given", "kept"), [("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("/a/b//", "/a/b")])
@@ -32,3 +32,10 @@ def test_segments_are_refused_by_name(segment: object) -> None:
         check_segment("name", segment)
     assert raised.value.field == "name"
     assert raised.value.value == segment
+
+
+@pytest.mark.parametrize("name", [7, None, ["a/b"], b"a/b"])
+def test_a_name_that_is_no_text_is_refused(name: object) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_name("name", name)
+    assert isinstance(refused.value, TypeError)

@@ -250,10 +250,13 @@ def _of_loop(node: ast.While, _: Members) -> Iterator[Other]:
 
 
 def _of_return(node: ast.Return, _: Members) -> Iterator[Other]:
-    if node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None):
-        yield "return is missing", ast.Pass()
-    else:
-        yield "nothing is returned", ast.Return(ast.Constant(None))
+    match node.value:
+        case None | ast.Constant(value=None):
+            yield "return is missing", ast.Pass()
+        case ast.Constant(value=bool()):
+            pass  # the constant is turned round by itself, and nothing is as good as False
+        case _:
+            yield "nothing is returned", ast.Return(ast.Constant(None))
 
 
 def _of_statement(_: ast.AST, __: Members) -> Iterator[Other]:

@@ -17,6 +17,7 @@ from aioregistry._session.backoff import (
     lookup_deadline,
     may_look_up,
     retry_delay,
+    throttled_patience,
 )
 
 timeouts = st.floats(0.1, 3600)
@@ -25,6 +26,11 @@ failures = st.integers(0, 10**9)
 
 def highest(low: float, high: float) -> float:
     return high
+
+
+def test_the_shares_of_the_timeout_are_what_they_are_meant_to_be() -> None:
+    assert lookup_deadline(24.0) == 1.0
+    assert throttled_patience(3.0) == 2.0
 
 
 class TestRetryDelay:
