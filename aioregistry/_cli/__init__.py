@@ -186,7 +186,7 @@ def _add_export(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
         help="keep a file for Prometheus, Envoy, HAProxy or nginx up to date",
-        description="Write who is enabled to a file that another program reads, after each change, until interrupted.",
+        description="Write the enabled instances to a file for another program, after each change, until interrupted.",
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="the services (default: all)")
     parser.add_argument(
