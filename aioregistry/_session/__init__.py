@@ -8,7 +8,8 @@ from .hosts import Hosts, parse_hosts
 from .info import SessionInfo
 from .port import ReadingSessionPort, SessionPort, TreeWatchPort, WatchPort
 from .states import SessionState
-from .supervisor import Session, TreeWatch, Watch
+from .supervisor import Session
+from .watches import TreeWatch, Watch
 
 __all__ = [
     "Attempt",

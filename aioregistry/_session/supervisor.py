@@ -38,7 +38,6 @@ from aioregistry._errors import (
     SessionMoved,
     Throttled,
     Unimplemented,
-    UnsupportedServer,
     UsageError,
     session_name,
 )
@@ -51,6 +50,8 @@ from aioregistry._protocol import (
     CreateContainer,
     Delete,
     Exists,
+    GetChildren,
+    GetChildren2,
     GetData,
     Message,
     MultiRead,
@@ -101,9 +102,10 @@ from .names import Names
 from .outage import Outage
 from .patience import TURNS, patience
 from .states import ENDED, SERVING, SessionState
-from .watches import Watches
+from .watch_table import WatchTable
+from .watches import SessionWatches
 
-__all__ = ["Session", "SessionWatches", "TreeWatch", "Watch"]
+__all__ = ["Session"]
 
 log = logging.getLogger("aioregistry.session")
 
@@ -152,7 +154,6 @@ class Session:
         self.failure: RegistryError | None = None
         self.closed_id = 0
         """The session that a server has said to have closed as it was asked to, with all that it owned; 0: none."""
-        self.watches: SessionWatches = SessionWatches(self)
         self._auth, self._tls, self._hooks = tuple(auth), tls, dict(enumerate(hooks))
         self._machine = Machine(timeout, allow_read_only)
         self._connection: Connection | None = None
@@ -176,7 +177,8 @@ class Session:
         self._presumed_unknown: set[str] = set()
         """Servers that are taken to know no MultiRead because that cost the connection, which may have other causes."""
         self._isolation = Isolation()
-        self._watched = Watches()
+        self._watched = WatchTable()
+        self.watches: SessionWatches = SessionWatches(self, self._watched)
         self._news_since = 0
         """The zxid that watches are restored with."""
         self._states: Source[SessionState] = Source()
@@ -326,7 +328,7 @@ class Session:
 
         One that an overloaded server dropped unprocessed is sent again, for two thirds of the session timeout.
         """
-        return await self._persist(lambda: self.submit(message), (Throttled,))
+        return await self.persist(lambda: self.submit(message), (Throttled,))
 
     async def read(self, message: Message[T]) -> Reply[T]:
         """Send a read, again on every next connection, until it is answered; the caller sets the deadline.
@@ -336,11 +338,11 @@ class Session:
         while True:
             await self.wait_connected()
             try:
-                return await self._persist(lambda: self.submit(message), TRANSIENT)
+                return await self.persist(lambda: self.submit(message), TRANSIENT)
             except ConnectionLost:
                 continue
 
-    async def _persist(
+    async def persist(
         self,
         send: Callable[[], asyncio.Future[Reply[T]]],
         errors: tuple[type[RegistryError], ...],
@@ -667,29 +669,61 @@ class Session:
                 log.warning("%s: %s", connection.endpoint, doubt)
 
     def _answered(self, connection: Connection, request: Any, error: RegistryError | None) -> None:
-        opcode = request.opcode
-        if isinstance(error, AuthFailed) and isinstance(request, Auth) and self._machine.phase is Phase.PRIMING:
-            # Here, not where the answer is awaited: the server closes the connection behind it, and the end may come in
-            # the same callback.
-            self.failure = AuthenticationFailed(request.scheme, str(connection.endpoint))
-            self._step(CredentialsRefused(connection.number))
+        """Take note of an answer, before whoever waits for it is told: by its error, else by the operation."""
+        note = self._errors.get(type(error))
+        if note is not None and note(self, connection, request):
             return
-        if isinstance(error, Throttled):
-            self._repeated.tell(
-                *("throttled", logging.WARNING, "%s is overloaded and drops requests; they are sent again in a while"),
-                connection.endpoint,
-            )
-        if isinstance(error, SessionMoved):
-            self._leave(connection, "said that the session has moved to another server", AttemptOutcome.FAILED)
-            return
-        if opcode in _LEARNED and (error is None or isinstance(error, (Unimplemented, MarshallingError))):
-            self._knows.setdefault(str(connection.endpoint), {})[opcode] = error is None
-        if hasattr(request, "watch") and (error is None or isinstance(error, NoNode)):
-            self._watched.read_answered(opcode, request.path, watch=request.watch, found=error is None)
-        if isinstance(request, (AddWatch, SetWatches2)) and error is None:
-            armed = [request.path] if isinstance(request, AddWatch) else request.persistent_recursive
-            for path in self._watched.trees_armed(armed):
-                _ = connection.submit(RemoveWatches(path, WatcherType.ANY))
+        if request.opcode in _LEARNED and (error is None or isinstance(error, (Unimplemented, MarshallingError))):
+            self._knows.setdefault(str(connection.endpoint), {})[request.opcode] = error is None
+        take = self._answers.get(request.opcode)
+        if take is not None and (error is None or isinstance(error, NoNode)):
+            take(self, connection, request, error is None)
+
+    def _refused_credentials(self, connection: Connection, request: Any) -> bool:
+        if not isinstance(request, Auth) or self._machine.phase is not Phase.PRIMING:
+            return False
+        # Here, not where the answer is awaited: the server closes the connection behind it, and the end may come in
+        # the same callback.
+        self.failure = AuthenticationFailed(request.scheme, str(connection.endpoint))
+        self._step(CredentialsRefused(connection.number))
+        return True
+
+    def _throttled(self, connection: Connection, _request: Any) -> bool:
+        why = "%s is overloaded and drops requests; they are sent again in a while"
+        self._repeated.tell("throttled", logging.WARNING, why, connection.endpoint)
+        return False
+
+    def _moved(self, connection: Connection, _request: Any) -> bool:
+        self._leave(connection, "said that the session has moved to another server", AttemptOutcome.FAILED)
+        return True
+
+    def _read_answered(self, _connection: Connection, request: Any, found: bool) -> None:
+        self._watched.read_answered(request.opcode, request.path, watch=request.watch, found=found)
+
+    def _tree_watched(self, connection: Connection, request: Any, found: bool) -> None:
+        self._trees_armed(connection, [request.path] if found else [])
+
+    def _watches_restored(self, connection: Connection, request: Any, found: bool) -> None:
+        self._trees_armed(connection, request.persistent_recursive if found else [])
+
+    def _trees_armed(self, connection: Connection, paths: Sequence[str]) -> None:
+        for path in self._watched.trees_armed(paths):
+            _ = connection.submit(RemoveWatches(path, WatcherType.ANY))
+
+    _errors: ClassVar[dict[type[RegistryError | None], Callable[[Session, Connection, Any], bool]]] = {
+        AuthFailed: _refused_credentials,
+        Throttled: _throttled,
+        SessionMoved: _moved,
+    }
+    """What an error says of the session; True: nothing else follows from the answer."""
+
+    _answers: ClassVar[dict[int, Callable[[Session, Connection, Any, bool], None]]] = {
+        # By opcode: aiozk's requests come this way, too.
+        **dict.fromkeys((GetData.opcode, Exists.opcode, GetChildren.opcode, GetChildren2.opcode), _read_answered),
+        AddWatch.opcode: _tree_watched,
+        SetWatches2.opcode: _watches_restored,
+    }
+    """What an answer says of watches, where there was a result, or there is no such node."""
 
     def _lost(self, connection: Connection) -> None:
         if connection.number in self._dialed:
@@ -848,7 +882,7 @@ class Session:
         if self.supports(MultiRead.opcode) is None:
             try:
                 asking = partial(connection.submit, MultiRead([GetData("/")]))
-                await self._persist(asking, TRANSIENT, self._priming_patience)
+                await self.persist(asking, TRANSIENT, self._priming_patience)
             except PoisonRequest as error:
                 if connection.closed:
                     raise
@@ -871,7 +905,7 @@ class Session:
                 try:
                     await answer
                 except TRANSIENT:
-                    await self._persist(partial(connection.submit, request), TRANSIENT, self._priming_patience)
+                    await self.persist(partial(connection.submit, request), TRANSIENT, self._priming_patience)
             except PoisonRequest as error:
                 if connection.closed:
                     raise
@@ -964,72 +998,3 @@ class Session:
         evidence = f"evidence {age:.1f}s old" if age != float("inf") else "no evidence"
         where = self.server or self.hosts
         return f"<Session {session_name(self.id)} {self.state.name} {where} timeout={self.timeout:g}s {evidence}>"
-
-
-class SessionWatches:
-    """Who listens to events, shared by all rooms above."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def listen(self, path: str, callback: Callable[[WatchedEvent], None]) -> Watch:
-        """Call *callback* for each event on exactly *path*.
-
-        Reads with ``watch=True`` arm the watches, and reconnecting restores them.
-        """
-        return Watch(self._session, path, callback)
-
-    def listen_tree(self, path: str, callback: Callable[[WatchedEvent], None]) -> TreeWatch:
-        """Call *callback* for each event on *path* and below, once :meth:`TreeWatch.arm` has set the watch."""
-        return TreeWatch(self._session, path, callback)
-
-
-class Watch:
-    """A listener to one path, until closed."""
-
-    def __init__(self, session: Session, path: str, callback: Callable[[WatchedEvent], None]) -> None:
-        self._session, self._path, self._callback = session, path, callback
-        self._closed = False
-        self._listen()
-
-    def close(self) -> None:
-        """Listen no more, from now on; may be called again."""
-        if not self._closed:
-            self._closed = True
-            self._unlisten()
-
-    def _listen(self) -> None:
-        self._session._watched.listen(self._path, self._fired)
-
-    def _unlisten(self) -> None:
-        self._session._watched.unlisten(self._path, self._fired)
-
-    def _fired(self, event: WatchedEvent) -> None:
-        if not self._closed:  # by another listener to the same event
-            self._callback(event)
-
-
-class TreeWatch(Watch):
-    """A listener to a path and everything below, shared on the server with others on the same path."""
-
-    async def arm(self) -> None:
-        """Set the recursive watch on the present connection, unless it is set; to be called again after each reconnect.
-
-        Raises :class:`UnsupportedServer` where the server has none, :class:`ConnectionLost`.
-        """
-        session = self._session
-        # Again where a read with a one-shot watch on the same path, sent meanwhile, has replaced it.
-        while not self._closed and not session._watched.is_tree_armed(self._path):
-            if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
-                raise UnsupportedServer(f"{session.server} has no recursive watches")
-            try:
-                await session._persist(lambda: session.submit(AddWatch(self._path)), TRANSIENT)
-            except (Unimplemented, MarshallingError, PoisonRequest) as error:
-                raise UnsupportedServer(f"{session.server} has no recursive watches") from error
-
-    def _listen(self) -> None:
-        self._session._watched.listen_tree(self._path, self._fired)
-
-    def _unlisten(self) -> None:
-        if self._session._watched.unlisten_tree(self._path, self._fired) and self._session.connected:
-            _ = self._session.submit(RemoveWatches(self._path, WatcherType.ANY))

@@ -1,224 +1,87 @@
-"""Who watches what: one registry for all users of a session. Pure: it is told what was sent, answered and fired.
-
-Two rules make sharing necessary. Before ZooKeeper 3.9 a one-shot data or exists watch silently replaces a recursive
-one on the same path of the same connection (ZOOKEEPER-4466): so a read that asks for one where a recursive watch is
-armed is sent without, since the recursive one fires for the same changes. And ``RemoveWatches(Any)`` drops both
-kinds: so a recursive watch goes only with its last user, and stays if a one-shot watch shares its path.
-
-A persistent watch reports nothing of the past. So what a one-shot watch left to a recursive one is restored as both:
-the one-shot reports what happened in between, and the recursive one, set after it, replaces it.
-"""
+"""Who listens to events of nodes: the listeners that all rooms above share."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from aioregistry._protocol import (
-    EventKind,
-    Exists,
-    GetChildren,
-    GetChildren2,
-    GetData,
-    Message,
-    SetWatches,
-    SetWatches2,
-    WatchedEvent,
-)
+from aioregistry._errors import TRANSIENT, MarshallingError, PoisonRequest, Unimplemented, UnsupportedServer
+from aioregistry._protocol import AddWatch, MultiRead, RemoveWatches, WatchedEvent, WatcherType
 
-__all__ = ["OneShot", "Watches"]
+from .watch_table import WatchTable
 
-Callback = Callable[[WatchedEvent], None]
+if TYPE_CHECKING:
+    from .supervisor import Session
+
+__all__ = ["SessionWatches", "TreeWatch", "Watch"]
 
 
-class OneShot(enum.Enum):
-    """The kinds of one-shot watches that a server keeps apart when they are restored."""
+class SessionWatches:
+    """Who listens to events, shared by all rooms above."""
 
-    DATA = "data"
-    EXIST = "exist"
-    CHILD = "child"
+    def __init__(self, session: Session, table: WatchTable) -> None:
+        self._session, self._table = session, table
 
+    def listen(self, path: str, callback: Callable[[WatchedEvent], None]) -> Watch:
+        """Call *callback* for each event on exactly *path*.
 
-# By opcode, because aiozk's requests come this way too: what a successful read with watch=True armed.
-_ARMED_BY_SUCCESS = {
-    GetData.opcode: OneShot.DATA,
-    Exists.opcode: OneShot.DATA,
-    GetChildren.opcode: OneShot.CHILD,
-    GetChildren2.opcode: OneShot.CHILD,
-}
-_COVERED_BY_RECURSIVE = {GetData.opcode, Exists.opcode}
-
-_FIRED: dict[EventKind, tuple[OneShot, ...]] = {
-    EventKind.CREATED: (OneShot.DATA, OneShot.EXIST),
-    EventKind.DATA_CHANGED: (OneShot.DATA, OneShot.EXIST),
-    EventKind.DELETED: (OneShot.DATA, OneShot.EXIST, OneShot.CHILD),
-    EventKind.CHILDREN_CHANGED: (OneShot.CHILD,),
-    EventKind.DATA_WATCH_REMOVED: (OneShot.DATA, OneShot.EXIST),
-    EventKind.CHILD_WATCH_REMOVED: (OneShot.CHILD,),
-    EventKind.PERSISTENT_WATCH_REMOVED: (),
-    EventKind.NONE: (),
-}
-
-# The Java client's SET_WATCHES_MAX_LENGTH: a request with everything could exceed jute.maxbuffer.
-_RESTORE_BYTES = 128 * 1024
-_RESTORE_HEAD = 64
-"""Covers what a request has beside its paths: header, zxid and the counts of five lists."""
-
-
-class Watches:
-    """The listeners, and what is armed on the server for them."""
-
-    def __init__(self) -> None:
-        self._exact: dict[str, list[Callback]] = {}
-        self._trees: dict[str, list[Callback]] = {}
-        self._one_shot: dict[OneShot, dict[str, None]] = {kind: {} for kind in OneShot}
-        self._covered: dict[str, OneShot] = {}
-        """Paths whose one-shot watch was left to a recursive one, and what it would be."""
-        self._asked_trees: dict[str, None] = {}
-        """Recursive watches that were asked for, and not replaced since."""
-        self._armed_trees: dict[str, None] = {}
-
-    # ------------------------------------------------------------------ listeners
-
-    def listen(self, path: str, callback: Callback) -> None:
-        self._exact.setdefault(path, []).append(callback)
-
-    def unlisten(self, path: str, callback: Callback) -> None:
-        _discard(self._exact, path, callback)
-        if path not in self._exact:
-            self._covered.pop(path, None)
-
-    def listen_tree(self, path: str, callback: Callback) -> None:
-        self._trees.setdefault(path, []).append(callback)
-
-    def unlisten_tree(self, path: str, callback: Callback) -> bool:
-        """Return whether the server's recursive watch on *path* is to be removed now."""
-        _discard(self._trees, path, callback)
-        return path not in self._trees and self._spare(path)
-
-    def _spare(self, path: str) -> bool:
-        """Forget the recursive watch on *path* unless there is none, or a one-shot watch would go with it."""
-        shared = path in self._covered or any(path in asked for asked in self._one_shot.values())
-        if shared or path not in self._armed_trees:
-            return False
-        del self._armed_trees[path]
-        return True
-
-    # ------------------------------------------------------------------ what is armed
-
-    def is_tree_armed(self, path: str) -> bool:
-        return path in self._armed_trees
-
-    def tree_asked(self, path: str) -> None:
-        """A recursive watch on *path* is about to be asked for."""
-        self._asked_trees[path] = None
-
-    def trees_armed(self, paths: Sequence[str]) -> list[str]:
-        """The server has set these recursive watches; return those that nobody has a use for any more."""
-        for path in paths:
-            if path in self._asked_trees:
-                del self._asked_trees[path]
-                self._armed_trees[path] = None
-        return [path for path in paths if path not in self._trees and self._spare(path)]
-
-    def one_shot_asked(self, opcode: int, path: str) -> bool:
-        """A read with watch=True is about to be sent; return False where it must leave that to a recursive watch."""
-        if opcode in _COVERED_BY_RECURSIVE:
-            if path in self._armed_trees:
-                self._covered[path] = OneShot.DATA
-                return False
-            self._asked_trees.pop(path, None)
-        # Noted before the answer, so that nobody removes it meanwhile.
-        self._one_shot[_ARMED_BY_SUCCESS[opcode]][path] = None
-        return True
-
-    def read_answered(self, opcode: int, path: str, *, watch: bool, found: bool) -> None:
-        """A read, sent with watch=True or not, was answered: with a result, or with NoNode."""
-        armed = _ARMED_BY_SUCCESS[opcode] if found else OneShot.EXIST
-        if not watch:
-            if path in self._covered and opcode in _COVERED_BY_RECURSIVE:
-                self._covered[path] = armed
-        elif found or opcode == Exists.opcode:
-            self._one_shot[armed][path] = None
-        if not found:
-            self._one_shot[OneShot.DATA].pop(path, None)
-            self._one_shot[OneShot.CHILD].pop(path, None)
-
-    def disconnected(self) -> None:
-        """The connection ended: recursive watches are set anew by :meth:`restore` or by their users."""
-        self._asked_trees.clear()
-        self._armed_trees.clear()
-        for path, kind in self._covered.items():
-            self._one_shot[kind][path] = None
-        self._covered.clear()
-
-    # ------------------------------------------------------------------ events
-
-    def fire(self, event: WatchedEvent) -> list[Callback]:
-        """Take note of *event* and return who is to be called, in the order of their coming."""
-        for kind in _FIRED[event.kind]:
-            self._one_shot[kind].pop(event.path, None)
-        called = list(self._exact.get(event.path, ()))
-        for path in _lineage(event.path):
-            called += self._trees.get(path, ())
-        return called
-
-    # ------------------------------------------------------------------ after a reconnect
-
-    def restore(self, relative_zxid: int, *, recursive: bool, max_request: int) -> list[Message[Any]]:
-        """Return the requests that set what somebody still listens to, none longer than *max_request* bytes.
-
-        *recursive* where the server is known to have recursive watches. One-shot watches are compared by the server
-        with *relative_zxid*: what changed since fires at once.
+        Reads with ``watch=True`` arm the watches, and reconnecting restores them.
         """
-        entries: list[tuple[OneShot | None, str]] = []
-        for kind, paths in self._one_shot.items():
-            for path in [path for path in paths if path not in self._exact]:
-                del paths[path]
-            entries += [(kind, path) for path in paths]
-        if recursive:
-            # Last: the server works off a request in this order too (DataTree.setWatches), and the later one replaces.
-            self._asked_trees.update(dict.fromkeys(self._trees))
-            entries += [(None, path) for path in self._trees]
-        limit = min(_RESTORE_BYTES, max_request - _RESTORE_HEAD)
-        return [self._restoring(chunk, relative_zxid, recursive=recursive) for chunk in _chunks(entries, limit)]
+        return Watch(self._session, self._table, path, callback)
 
-    def _restoring(self, entries: list[tuple[OneShot | None, str]], zxid: int, *, recursive: bool) -> Message[Any]:
-        data, exist, child, trees = (
-            [path for entry, path in entries if entry is kind]
-            for kind in (OneShot.DATA, OneShot.EXIST, OneShot.CHILD, None)
-        )
-        if recursive:
-            return SetWatches2(zxid, data, exist, child, (), trees)
-        return SetWatches(zxid, data, exist, child)
+    def listen_tree(self, path: str, callback: Callable[[WatchedEvent], None]) -> TreeWatch:
+        """Call *callback* for each event on *path* and below, once :meth:`TreeWatch.arm` has set the watch."""
+        return TreeWatch(self._session, self._table, path, callback)
 
 
-def _discard(listeners: dict[str, list[Callback]], path: str, callback: Callback) -> None:
-    remaining = listeners.get(path, [])
-    if callback in remaining:
-        remaining.remove(callback)
-    if not remaining:
-        listeners.pop(path, None)
+class Watch:
+    """A listener to one path, until closed."""
+
+    def __init__(
+        self, session: Session, table: WatchTable, path: str, callback: Callable[[WatchedEvent], None]
+    ) -> None:
+        self._session, self._table, self._path, self._callback = session, table, path, callback
+        self._closed = False
+        self._listen()
+
+    def close(self) -> None:
+        """Listen no more, from now on; may be called again."""
+        if not self._closed:
+            self._closed = True
+            self._unlisten()
+
+    def _listen(self) -> None:
+        self._table.listen(self._path, self._fired)
+
+    def _unlisten(self) -> None:
+        self._table.unlisten(self._path, self._fired)
+
+    def _fired(self, event: WatchedEvent) -> None:
+        if not self._closed:  # by another listener to the same event
+            self._callback(event)
 
 
-def _lineage(path: str) -> Iterator[str]:
-    """The path itself and its ancestors."""
-    while len(path) > 1:
-        yield path
-        path = path.rpartition("/")[0]
-    yield "/"
+class TreeWatch(Watch):
+    """A listener to a path and everything below, shared on the server with others on the same path."""
 
+    async def arm(self) -> None:
+        """Set the recursive watch on the present connection, unless it is set; to be called again after each reconnect.
 
-def _chunks(entries: list[tuple[OneShot | None, str]], limit: int) -> Iterator[list[tuple[OneShot | None, str]]]:
-    chunk: list[tuple[OneShot | None, str]] = []
-    size = 0
-    for entry in entries:
-        length = 4 + len(entry[1].encode())
-        if chunk and size + length > limit:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(entry)
-        size += length
-    if chunk:
-        yield chunk
+        Raises :class:`UnsupportedServer` where the server has none, :class:`ConnectionLost`.
+        """
+        session = self._session
+        # Again where a read with a one-shot watch on the same path, sent meanwhile, has replaced it.
+        while not self._closed and not self._table.is_tree_armed(self._path):
+            if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
+                raise UnsupportedServer(f"{session.server} has no recursive watches")
+            try:
+                await session.persist(lambda: session.submit(AddWatch(self._path)), TRANSIENT)
+            except (Unimplemented, MarshallingError, PoisonRequest) as error:
+                raise UnsupportedServer(f"{session.server} has no recursive watches") from error
+
+    def _listen(self) -> None:
+        self._table.listen_tree(self._path, self._fired)
+
+    def _unlisten(self) -> None:
+        if self._table.unlisten_tree(self._path, self._fired) and self._session.connected:
+            _ = self._session.submit(RemoveWatches(self._path, WatcherType.ANY))

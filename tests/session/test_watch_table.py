@@ -26,7 +26,7 @@ from aioregistry._protocol import (
     WatchedEvent,
     WatcherType,
 )
-from aioregistry._session.watches import Watches
+from aioregistry._session.watch_table import WatchTable
 from tests.session.watch_tables import Mode, Node, WatchTables, lineage, parent_of
 
 PATHS = ["/", "/a", "/a/b"]
@@ -141,7 +141,7 @@ class World(RuleBasedStateMachine):
     """Listeners that come, read and go, a tree that others change, a connection that breaks."""
 
     one_mode_per_path: ClassVar[bool] = True
-    kind: ClassVar[type[Watches]] = Watches
+    kind: ClassVar[type[WatchTable]] = WatchTable
 
     def __init__(self) -> None:
         super().__init__()
@@ -337,13 +337,13 @@ def test_whoever_should_hear_hears_on_any_walk(world: type[World]) -> None:
 # ---------------------------------------------------------------- the world bites
 
 
-class AsksBesideATree(Watches):
+class AsksBesideATree(WatchTable):
     def one_shot_asked(self, opcode: int, path: str) -> bool:
         super().one_shot_asked(opcode, path)
         return True
 
 
-class TrustsATreeThatWasReplaced(Watches):
+class TrustsATreeThatWasReplaced(WatchTable):
     def one_shot_asked(self, opcode: int, path: str) -> bool:
         asked = dict(self._asked_trees)
         sent = super().one_shot_asked(opcode, path)
@@ -351,20 +351,20 @@ class TrustsATreeThatWasReplaced(Watches):
         return sent
 
 
-class ForgetsWhatWasLeftToATree(Watches):
+class ForgetsWhatWasLeftToATree(WatchTable):
     def disconnected(self) -> None:
         self._covered.clear()
         super().disconnected()
 
 
-class RemovesWhatIsShared(Watches):
+class RemovesWhatIsShared(WatchTable):
     def _spare(self, path: str) -> bool:
         armed = path in self._armed_trees
         self._armed_trees.pop(path, None)
         return armed
 
 
-class NotesWhenAnswered(Watches):
+class NotesWhenAnswered(WatchTable):
     def one_shot_asked(self, opcode: int, path: str) -> bool:
         noted = {kind: dict(paths) for kind, paths in self._one_shot.items()}
         sent = super().one_shot_asked(opcode, path)
@@ -372,7 +372,7 @@ class NotesWhenAnswered(Watches):
         return sent
 
 
-class RestoresTreesFirst(Watches):
+class RestoresTreesFirst(WatchTable):
     def restore(self, relative_zxid: int, *, recursive: bool, max_request: int) -> list[Message[Any]]:
         return super().restore(relative_zxid, recursive=recursive, max_request=80)[::-1]
 
@@ -382,7 +382,7 @@ class ComparesWithTheNewServersZxid(World):
         return self.server.zxid
 
 
-def with_watches(kind: type[Watches]) -> type[World]:
+def with_watches(kind: type[WatchTable]) -> type[World]:
     return type(f"With{kind.__name__}", (World,), {"kind": kind})
 
 
@@ -442,7 +442,7 @@ def wander(world: World, chance: random.Random) -> None:
 # ---------------------------------------------------------------- rule by rule
 
 
-def heard(watches: Watches, what: WatchedEvent) -> list[WatchedEvent]:
+def heard(watches: WatchTable, what: WatchedEvent) -> list[WatchedEvent]:
     calls = watches.fire(what)
     for call in calls:
         call(what)
@@ -451,14 +451,14 @@ def heard(watches: Watches, what: WatchedEvent) -> list[WatchedEvent]:
 
 class TestListening:
     def test_to_exactly_a_path(self) -> None:
-        watches, told = Watches(), list[WatchedEvent]()
+        watches, told = WatchTable(), list[WatchedEvent]()
         watches.listen("/a", told.append)
         for path in ("/", "/a", "/a/b", "/ab"):
             heard(watches, event(path))
         assert told == [event("/a")]
 
     def test_to_a_tree(self) -> None:
-        watches, told = Watches(), list[WatchedEvent]()
+        watches, told = WatchTable(), list[WatchedEvent]()
         watches.listen_tree("/a", told.append)
         for path in ("/", "/a", "/a/b", "/a/b/c", "/ab"):
             heard(watches, event(path))
@@ -466,13 +466,13 @@ class TestListening:
 
     @pytest.mark.parametrize("path", ["/", "/a", "/a/b"])
     def test_to_the_root_once_for_each_event(self, path: str) -> None:
-        watches, told = Watches(), list[WatchedEvent]()
+        watches, told = WatchTable(), list[WatchedEvent]()
         watches.listen_tree("/", told.append)
         heard(watches, event(path))
         assert told == [event(path)]
 
     def test_nearest_first_in_the_order_of_coming(self) -> None:
-        watches, told = Watches(), list[str]()
+        watches, told = WatchTable(), list[str]()
         for name, path in (("root", "/"), ("a", "/a"), ("ab", "/a/b"), ("a again", "/a")):
             watches.listen_tree(path, lambda _, name=name: told.append(name))  # type: ignore[misc]
         watches.listen("/a/b", lambda _: told.append("exact"))
@@ -480,7 +480,7 @@ class TestListening:
         assert told == ["exact", "ab", "a", "a again", "root"]
 
     def test_until_it_is_left(self) -> None:
-        watches, told = Watches(), list[WatchedEvent]()
+        watches, told = WatchTable(), list[WatchedEvent]()
         watches.listen("/a", told.append)
         watches.unlisten("/a", told.append)
         watches.unlisten("/a", told.append)
@@ -490,8 +490,8 @@ class TestListening:
 
 
 class TestRecursive:
-    def armed(self, path: str = "/a") -> tuple[Watches, list[WatchedEvent]]:
-        watches, told = Watches(), list[WatchedEvent]()
+    def armed(self, path: str = "/a") -> tuple[WatchTable, list[WatchedEvent]]:
+        watches, told = WatchTable(), list[WatchedEvent]()
         watches.listen_tree(path, told.append)
         watches.tree_asked(path)
         assert not watches.is_tree_armed(path)
@@ -508,7 +508,7 @@ class TestRecursive:
         assert not watches.is_tree_armed("/a")
 
     def test_that_nobody_wants_any_more_is_removed_when_it_is_set(self) -> None:
-        watches, told = Watches(), list[WatchedEvent]()
+        watches, told = WatchTable(), list[WatchedEvent]()
         watches.listen_tree("/a", told.append)
         watches.tree_asked("/a")
         assert not watches.unlisten_tree("/a", told.append)
@@ -552,15 +552,15 @@ class TestRecursive:
 
 
 class TestRestoring:
-    def watched(self, *reads: tuple[Any, bool]) -> Watches:
-        watches = Watches()
+    def watched(self, *reads: tuple[Any, bool]) -> WatchTable:
+        watches = WatchTable()
         for read, found in reads:
             watches.listen(read.path, lambda _: None)
             watches.one_shot_asked(read.opcode, read.path)
             watches.read_answered(read.opcode, read.path, watch=True, found=found)
         return watches
 
-    def restored(self, watches: Watches) -> list[Message[Any]]:
+    def restored(self, watches: WatchTable) -> list[Message[Any]]:
         watches.disconnected()
         return watches.restore(9, recursive=False, max_request=MAX_REQUEST)
 
@@ -576,7 +576,7 @@ class TestRestoring:
         assert self.restored(watches) == [SetWatches(9, ["/data", "/there"], ["/absent"], ["/parent"])]
 
     def test_not_what_nobody_listens_to(self) -> None:
-        watches = Watches()
+        watches = WatchTable()
         watches.one_shot_asked(GetData.opcode, "/a")
         watches.read_answered(GetData.opcode, "/a", watch=True, found=True)
         assert self.restored(watches) == []
@@ -589,7 +589,7 @@ class TestRestoring:
         assert self.restored(watches) == []
 
     def test_what_was_left_to_a_recursive_watch(self) -> None:
-        watches = Watches()
+        watches = WatchTable()
         for path, found in (("/there", True), ("/absent", False)):
             watches.listen(path, lambda _: None)
             watches.listen_tree(path, lambda _: None)
@@ -601,7 +601,7 @@ class TestRestoring:
 
     @pytest.mark.parametrize("max_request", [MAX_REQUEST, 20_000, 300])
     def test_in_requests_that_the_server_takes(self, max_request: int) -> None:
-        watches = Watches()
+        watches = WatchTable()
         paths = [f"/{'x' * 100}{number:05}" for number in range(3_000)]
         for path in paths:
             watches.listen(path, lambda _: None)
