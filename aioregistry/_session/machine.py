@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from .states import MOVES, SessionState
+from .states import FOLLOWING, News, SessionState
 
 __all__ = [
     "Accepted",
@@ -55,6 +55,8 @@ __all__ = [
     "Refused",
     "RollBack",
     "RoundFailed",
+    "Row",
+    "diagram",
     "step",
 ]
 
@@ -363,18 +365,32 @@ def step(machine: Machine, event: Event) -> Step:
     """Return the machine after *event*, and the commands to carry out, in order.
 
     An event of a connection other than the one in use changes nothing: a superseded socket is never listened to.
-    Raises KeyError for an event that has no place in the present phase, which is a defect of the caller.
+    Raises KeyError for an event that has no place in the present phase, which is a defect of the caller, and for a
+    step to where the table does not lead, which is one of ours.
     """
     connection = getattr(event, "connection", None)
     if connection is not None and connection != machine.connection and not isinstance(event, Dialed):
         return machine, ()
-    return _TABLE[machine.phase, type(event)](machine, event)
+    row = _TABLE[machine.phase, type(event)]
+    after, commands = row.decide(machine, event)
+    if (target := (after.phase, _news(machine, commands))) not in row.targets:
+        raise KeyError(f"{type(event).__name__} leads from {machine.phase} not to {target}")
+    return after, commands
 
 
-def _announced(machine: Machine, state: SessionState) -> tuple[Machine, tuple[Command, ...]]:
-    """Move to *state*; a move that the table does not know raises."""
-    if state not in MOVES[machine.state]:
-        raise KeyError(f"{machine.state} -> {state} is no move of a session")
+def _news(machine: Machine, commands: tuple[Command, ...]) -> News | None:
+    """Return what the commands of one step tell of the session."""
+    for command in commands:
+        if isinstance(command, Announce):
+            return next((news for news, state in FOLLOWING[machine.state].items() if state is command.state), None)
+    return None
+
+
+def _announced(machine: Machine, news: News) -> tuple[Machine, tuple[Command, ...]]:
+    """Move to the state that follows from *news*; those that the table does not know raise."""
+    state = FOLLOWING[machine.state].get(news)
+    if state is None:
+        raise KeyError(f"{news} from {machine.state} is no move of a session")
     return machine._replace(state=state), (Announce(state, machine.session_id),)
 
 
@@ -489,8 +505,8 @@ def _left(machine: Machine, *, lost_history: bool = False) -> Step:
     """
     said: tuple[Command, ...] = ()
     ended = machine.session_id
-    if machine.state is SessionState.SUSPENDED:  # else it was never announced, or as expired already
-        machine, said = _announced(machine, SessionState.EXPIRED)
+    if News.LEFT in FOLLOWING[machine.state]:  # else it was never announced, or as expired already
+        machine, said = _announced(machine, News.LEFT)
     if lost_history:
         # zxid 0: to the watches everything is news, since nothing of the new history is known.
         machine = machine._replace(last_zxid=0, history=machine.history + 1, earlier_ids=())
@@ -579,8 +595,7 @@ def _rolled_back(machine: Machine, event: Probed, *, proven: bool) -> Step:
 
 def _on_primed(machine: Machine, _event: Primed) -> Step:
     serving = machine._replace(phase=Phase.SERVING, generation=machine.generation + 1)
-    state = SessionState.RECONNECTED if machine.state is SessionState.SUSPENDED else SessionState.CONNECTED
-    return _announced(serving, state)
+    return _announced(serving, News.SERVES)
 
 
 def _on_priming_lost(machine: Machine, event: Lost | Overdue) -> Step:
@@ -590,7 +605,7 @@ def _on_priming_lost(machine: Machine, event: Lost | Overdue) -> Step:
 def _on_serving_lost(machine: Machine, event: Lost | Overdue) -> Step:
     lasted = machine.evidence - machine.accepted >= _LASTING
     offline = _offline(machine, failures=0 if lasted else machine.failures + 1, silent=0, **_UNSUSPICIOUS)
-    suspended, said = _announced(offline, SessionState.SUSPENDED)
+    suspended, said = _announced(offline, News.SUSPENDED)
     return suspended, (Drop(event.connection), *said)
 
 
@@ -599,18 +614,18 @@ def _on_serving_lost(machine: Machine, event: Lost | Overdue) -> Step:
 
 def _fail(machine: Machine, _event: Event) -> Step:
     dropped = () if machine.connection == 0 else (Drop(machine.connection),)
-    failed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), SessionState.FAILED)
+    failed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), News.FAILED)
     return failed, (*dropped, *said)
 
 
 def _on_close_connected(machine: Machine, _event: CloseRequested) -> Step:
-    closed, said = _announced(machine._replace(phase=Phase.CLOSING), SessionState.CLOSED)
+    closed, said = _announced(machine._replace(phase=Phase.CLOSING), News.CLOSED)
     return closed, (CloseSession(machine.connection), *said)
 
 
 def _on_close_offline(machine: Machine, _event: CloseRequested) -> Step:
     dropped = () if machine.connection == 0 else (Drop(machine.connection),)
-    closed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), SessionState.CLOSED)
+    closed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), News.CLOSED)
     return closed, (*dropped, *said)
 
 
@@ -618,52 +633,88 @@ def _on_closing_over(machine: Machine, event: Lost | Overdue) -> Step:
     return _offline(machine)._replace(phase=Phase.ENDED), (Drop(event.connection),)
 
 
-_TABLE: Mapping[tuple[Phase, type[Event]], Handler] = MappingProxyType(
+Target = tuple[Phase, News | None]
+
+
+class Row(NamedTuple):
+    """What an event leads to in a phase: who decides, and between what."""
+
+    decide: Handler
+    targets: frozenset[Target]
+
+
+def _row(decide: Handler, *targets: Phase | Target) -> Row:
+    return Row(decide, frozenset(target if isinstance(target, tuple) else (target, None) for target in targets))
+
+
+_TABLE: Mapping[tuple[Phase, type[Event]], Row] = MappingProxyType(
     {
-        (Phase.OFFLINE, Dialed): _on_dialed,
-        (Phase.OFFLINE, RoundFailed): _on_round_failed,
-        (Phase.OFFLINE, CloseRequested): _on_close_offline,
-        (Phase.OFFLINE, Failed): _fail,
+        (Phase.OFFLINE, Dialed): _row(_on_dialed, Phase.HANDSHAKING, Phase.ASKING),
+        (Phase.OFFLINE, RoundFailed): _row(_on_round_failed, Phase.OFFLINE),
+        (Phase.OFFLINE, CloseRequested): _row(_on_close_offline, (Phase.ENDED, News.CLOSED)),
+        (Phase.OFFLINE, Failed): _row(_fail, (Phase.ENDED, News.FAILED)),
         #
-        (Phase.HANDSHAKING, Accepted): _on_accepted,
-        (Phase.HANDSHAKING, Refused): _on_refused,
-        (Phase.HANDSHAKING, Lost): _on_silently_closed,
-        (Phase.HANDSHAKING, Overdue): _on_unanswered,
-        (Phase.HANDSHAKING, CloseRequested): _on_close_offline,
-        (Phase.HANDSHAKING, Failed): _fail,
+        (Phase.HANDSHAKING, Accepted): _row(_on_accepted, Phase.PRIMING, (Phase.PRIMING, News.LEFT), Phase.OFFLINE),
+        (Phase.HANDSHAKING, Refused): _row(_on_refused, Phase.OFFLINE, (Phase.OFFLINE, News.LEFT)),
+        (Phase.HANDSHAKING, Lost): _row(_on_silently_closed, Phase.OFFLINE),
+        (Phase.HANDSHAKING, Overdue): _row(_on_unanswered, Phase.OFFLINE),
+        (Phase.HANDSHAKING, CloseRequested): _row(_on_close_offline, (Phase.ENDED, News.CLOSED)),
+        (Phase.HANDSHAKING, Failed): _row(_fail, (Phase.ENDED, News.FAILED)),
         #
-        (Phase.ASKING, Accepted): _on_probe_accepted,
-        (Phase.ASKING, Refused): _on_probe_refused,
-        (Phase.ASKING, Lost): _on_silently_closed,
-        (Phase.ASKING, Overdue): _on_probe_failed,
-        (Phase.ASKING, CloseRequested): _on_close_offline,
-        (Phase.ASKING, Failed): _fail,
+        (Phase.ASKING, Accepted): _row(_on_probe_accepted, Phase.PROBING, Phase.OFFLINE),
+        (Phase.ASKING, Refused): _row(_on_probe_refused, Phase.OFFLINE, (Phase.OFFLINE, News.LEFT)),
+        (Phase.ASKING, Lost): _row(_on_silently_closed, Phase.OFFLINE),
+        (Phase.ASKING, Overdue): _row(_on_probe_failed, Phase.OFFLINE),
+        (Phase.ASKING, CloseRequested): _row(_on_close_offline, (Phase.ENDED, News.CLOSED)),
+        (Phase.ASKING, Failed): _row(_fail, (Phase.ENDED, News.FAILED)),
         #
-        (Phase.PROBING, Probed): _on_probed,
-        (Phase.PROBING, Lost): _on_probe_failed,
-        (Phase.PROBING, Overdue): _on_probe_failed,
-        (Phase.PROBING, CloseRequested): _on_close_offline,
-        (Phase.PROBING, Failed): _fail,
+        (Phase.PROBING, Probed): _row(
+            _on_probed,
+            Phase.PROBING,
+            Phase.PRIMING,
+            (Phase.PRIMING, News.LEFT),
+            Phase.OFFLINE,
+            (Phase.OFFLINE, News.LEFT),
+        ),
+        (Phase.PROBING, Lost): _row(_on_probe_failed, Phase.OFFLINE),
+        (Phase.PROBING, Overdue): _row(_on_probe_failed, Phase.OFFLINE),
+        (Phase.PROBING, CloseRequested): _row(_on_close_offline, (Phase.ENDED, News.CLOSED)),
+        (Phase.PROBING, Failed): _row(_fail, (Phase.ENDED, News.FAILED)),
         #
-        (Phase.PRIMING, Primed): _on_primed,
-        (Phase.PRIMING, CredentialsRefused): _fail,
-        (Phase.PRIMING, Lost): _on_priming_lost,
-        (Phase.PRIMING, Overdue): _on_priming_lost,
-        (Phase.PRIMING, CloseRequested): _on_close_connected,
-        (Phase.PRIMING, Failed): _fail,
+        (Phase.PRIMING, Primed): _row(_on_primed, (Phase.SERVING, News.SERVES)),
+        (Phase.PRIMING, CredentialsRefused): _row(_fail, (Phase.ENDED, News.FAILED)),
+        (Phase.PRIMING, Lost): _row(_on_priming_lost, Phase.OFFLINE),
+        (Phase.PRIMING, Overdue): _row(_on_priming_lost, Phase.OFFLINE),
+        (Phase.PRIMING, CloseRequested): _row(_on_close_connected, (Phase.CLOSING, News.CLOSED)),
+        (Phase.PRIMING, Failed): _row(_fail, (Phase.ENDED, News.FAILED)),
         #
-        (Phase.SERVING, Lost): _on_serving_lost,
-        (Phase.SERVING, Overdue): _on_serving_lost,
-        (Phase.SERVING, CloseRequested): _on_close_connected,
-        (Phase.SERVING, Failed): _fail,
+        (Phase.SERVING, Lost): _row(_on_serving_lost, (Phase.OFFLINE, News.SUSPENDED)),
+        (Phase.SERVING, Overdue): _row(_on_serving_lost, (Phase.OFFLINE, News.SUSPENDED)),
+        (Phase.SERVING, CloseRequested): _row(_on_close_connected, (Phase.CLOSING, News.CLOSED)),
+        (Phase.SERVING, Failed): _row(_fail, (Phase.ENDED, News.FAILED)),
         #
-        (Phase.CLOSING, Lost): _on_closing_over,
-        (Phase.CLOSING, Overdue): _on_closing_over,
-        (Phase.CLOSING, Primed): _ignore,
-        (Phase.CLOSING, CloseRequested): _ignore,
-        (Phase.CLOSING, Failed): _ignore,
+        (Phase.CLOSING, Lost): _row(_on_closing_over, Phase.ENDED),
+        (Phase.CLOSING, Overdue): _row(_on_closing_over, Phase.ENDED),
+        (Phase.CLOSING, Primed): _row(_ignore, Phase.CLOSING),
+        (Phase.CLOSING, CloseRequested): _row(_ignore, Phase.CLOSING),
+        (Phase.CLOSING, Failed): _row(_ignore, Phase.CLOSING),
         #
-        (Phase.ENDED, CloseRequested): _ignore,
-        (Phase.ENDED, Failed): _ignore,
+        (Phase.ENDED, CloseRequested): _row(_ignore, Phase.ENDED),
+        (Phase.ENDED, Failed): _row(_ignore, Phase.ENDED),
     }
 )
+"""From each phase, what may happen, and where that may lead: the next phase, and what is told of the session."""
+
+
+def diagram() -> str:
+    """Return the table as a Mermaid state diagram, as it stands in the docs."""
+    lines = ["stateDiagram-v2", f"    [*] --> {Phase.OFFLINE.name.lower()}"]
+    arrows: dict[tuple[Phase, Phase], dict[str, None]] = {}
+    for (phase, event), row in _TABLE.items():
+        for target, news in sorted(row.targets, key=str):
+            told = "" if news is None else f" / {news.value}"
+            if phase is not target or told:
+                arrows.setdefault((phase, target), {})[f"{event.__name__}{told}"] = None
+    for (phase, target), why in arrows.items():
+        lines.append(f"    {phase.name.lower()} --> {target.name.lower()}: {', '.join(why)}")
+    return "\n".join([*lines, f"    {Phase.ENDED.name.lower()} --> [*]"])

@@ -25,7 +25,7 @@ import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["ENDED", "MOVES", "SERVING", "SessionState", "diagram"]
+__all__ = ["ENDED", "FOLLOWING", "MOVES", "SERVING", "News", "SessionState", "diagram"]
 
 
 class SessionState(enum.Enum):
@@ -40,23 +40,41 @@ class SessionState(enum.Enum):
     FAILED = "failed"
 
 
-_END = frozenset({SessionState.CLOSED, SessionState.FAILED})
+class News(enum.Enum):
+    """What happens to a session, as far as those outside are to know."""
+
+    SERVES = "serves"
+    """A server has accepted it, and requests can be sent."""
+    SUSPENDED = "suspended"
+    """The connection ended."""
+    LEFT = "left"
+    """It is no more, and another takes its place."""
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+_END = {News.CLOSED: SessionState.CLOSED, News.FAILED: SessionState.FAILED}
+
+FOLLOWING: Mapping[SessionState, Mapping[News, SessionState]] = MappingProxyType(
+    {
+        SessionState.DISCONNECTED: {News.SERVES: SessionState.CONNECTED, **_END},
+        SessionState.CONNECTED: {News.SUSPENDED: SessionState.SUSPENDED, **_END},
+        SessionState.SUSPENDED: {News.SERVES: SessionState.RECONNECTED, News.LEFT: SessionState.EXPIRED, **_END},
+        SessionState.RECONNECTED: {News.SUSPENDED: SessionState.SUSPENDED, **_END},
+        SessionState.EXPIRED: {News.SERVES: SessionState.CONNECTED, **_END},
+        SessionState.CLOSED: {},
+        SessionState.FAILED: {},
+    }
+)
+"""From each state, what may be told, and the state that follows."""
 
 MOVES: Mapping[SessionState, frozenset[SessionState]] = MappingProxyType(
-    {
-        SessionState.DISCONNECTED: frozenset({SessionState.CONNECTED}) | _END,
-        SessionState.CONNECTED: frozenset({SessionState.SUSPENDED}) | _END,
-        SessionState.SUSPENDED: frozenset({SessionState.RECONNECTED, SessionState.EXPIRED}) | _END,
-        SessionState.RECONNECTED: frozenset({SessionState.SUSPENDED}) | _END,
-        SessionState.EXPIRED: frozenset({SessionState.CONNECTED}) | _END,
-        SessionState.CLOSED: frozenset(),
-        SessionState.FAILED: frozenset(),
-    }
+    {state: frozenset(following.values()) for state, following in FOLLOWING.items()}
 )
 """Guarantee *Legal*: from each state, the states that may follow."""
 
 SERVING = frozenset({SessionState.CONNECTED, SessionState.RECONNECTED})
-ENDED = _END
+ENDED = frozenset(_END.values())
 
 
 def diagram() -> str:

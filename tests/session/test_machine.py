@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,24 @@ def test_the_table_has_what_can_happen_and_nothing_else(phase: Phase, kind: type
         number = 0 if phase in (Phase.OFFLINE, Phase.ENDED) else 1
         with pytest.raises(KeyError):
             step(Machine(TIMEOUT, phase=phase, connection=number), EXAMPLES[kind](number))
+
+
+def test_a_step_to_where_the_table_does_not_lead_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Phase.SERVING, Lost
+    row = module._TABLE[place]._replace(decide=lambda machine, event: (machine._replace(phase=Phase.ENDED), ()))
+    monkeypatch.setattr(module, "_TABLE", {**module._TABLE, place: row})
+    with pytest.raises(KeyError, match="leads from"):
+        step(Machine(TIMEOUT, phase=Phase.SERVING, connection=1, state=SessionState.CONNECTED), Lost(1))
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "internals.md"
+GENERATED = re.compile(r"<!-- phases: generated -->\n\n```mermaid\n(.*?)\n```\n\n<!-- phases: end -->", re.DOTALL)
+
+
+def test_the_diagram_in_the_docs_is_the_table() -> None:
+    found = GENERATED.search(PAGE.read_text(encoding="utf-8"))
+    assert found is not None, "docs/internals.md has lost its markers"
+    assert found[1] == module.diagram(), "put machine.diagram() between the markers of docs/internals.md"
 
 
 def test_a_move_that_is_none_raises() -> None:
@@ -171,6 +191,13 @@ class TestEverywhere:
 
     def test_every_pair_of_the_table_is_met(self, steps: Steps) -> None:
         assert {(before.phase, type(event)) for before, event, _, _ in steps} == set(module._TABLE)
+
+    def test_every_target_of_the_table_is_met(self, steps: Steps) -> None:
+        met: dict[Any, set[Any]] = {}
+        for before, event, after, commands in steps:
+            target = after.phase, module._news(before, commands)
+            met.setdefault((before.phase, type(event)), set()).add(target)
+        assert met == {place: set(row.targets) for place, row in module._TABLE.items()}
 
     def test_it_is_legal_and_every_move_is_made(self, steps: Steps) -> None:
         made = set()

@@ -719,7 +719,9 @@ def must_fail(world: type[World]) -> None:
 def test_a_defect_of_the_machine_is_found(
     place: tuple[Phase, type[Any]], defect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TABLE", MappingProxyType({**module._TABLE, place: defect}))
+    monkeypatch.setattr(
+        module, "_TABLE", MappingProxyType({**module._TABLE, place: module._TABLE[place]._replace(decide=defect)})
+    )
     must_fail(World)
 
 

@@ -55,7 +55,11 @@ def test_sessions_that_are_replaced_without_a_refusal_violate_nothing() -> None:
 
 def test_a_session_that_was_replaced_and_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     place = (Phase.HANDSHAKING, Accepted)
-    monkeypatch.setattr(module, "_TABLE", MappingProxyType({**module._TABLE, place: forgets_what_was_replaced}))
+    monkeypatch.setattr(
+        module,
+        "_TABLE",
+        MappingProxyType({**module._TABLE, place: module._TABLE[place]._replace(decide=forgets_what_was_replaced)}),
+    )
     found = search(OneSession(CONNECTIONS, Replacing), faults=1, seconds=60.0)
     assert str(found.violation).startswith("Owned"), found.violation
 

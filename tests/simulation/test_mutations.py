@@ -26,7 +26,7 @@ from aioregistry._registration.plan import PLANS, Action, Goal, Sight
 from aioregistry._registration.remedies import REMEDIES, Remedy
 from aioregistry._registration.transactions import creation
 from aioregistry._registration.worker import Worker
-from aioregistry._session import backoff, connection, isolation, machine, supervisor
+from aioregistry._session import backoff, connection, isolation, machine, states, supervisor
 from tests.simulation.process import MachineRuntime
 from tests.simulation.profiles import TWINS
 from tests.simulation.world import Profile, World
@@ -212,15 +212,8 @@ def withdrawn_without_looking(patch: Patch) -> None:
 
 
 def every_session_is_new(patch: Patch) -> None:
-    announced = machine._announced
-
-    def announced_as_new(value: Any, state: SessionState) -> Any:
-        if state is not SessionState.RECONNECTED:
-            return announced(value, state)
-        connected = SessionState.CONNECTED
-        return value._replace(state=connected), (machine.Announce(connected, value.session_id),)
-
-    patch.setattr(machine, "_announced", announced_as_new)
+    suspended = {**states.FOLLOWING[SessionState.SUSPENDED], states.News.SERVES: SessionState.CONNECTED}
+    patch.setattr(machine, "FOLLOWING", {**states.FOLLOWING, SessionState.SUSPENDED: suspended})
 
 
 def garbage_ends_the_following(patch: Patch) -> None:
