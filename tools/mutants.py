@@ -58,7 +58,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         "tests/session/test_states.py",
         "tests/session/test_machine_and_ensemble.py",
     ),
-    "aioregistry/_session/watches.py": ("tests/session/test_watches.py",),
+    "aioregistry/_session/watch_table.py": ("tests/session/test_watch_table.py",),
     "aioregistry/balancing/_ejection.py": ("tests/balancing/test_ejection.py", "tests/balancing/test_picker.py"),
     "aioregistry/balancing/_picker.py": ("tests/balancing/test_picker.py",),
     "aioregistry/balancing/_rings.py": ("tests/balancing/test_rings.py", "tests/balancing/test_strategies.py"),
