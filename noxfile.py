@@ -43,6 +43,7 @@ CURATOR = {
 EXPORTED_TO = {"prometheus": "prometheus", "haproxy": "haproxy", "nginx-light": "nginx"}
 CHROMIUM = {"chromium": "chromium"}
 SHELLS = {"zsh": "zsh", "fish": "fish"}
+PROMETHEUS = {"prometheus": "promtool"}
 
 
 class Packed(NamedTuple):
@@ -187,8 +188,8 @@ def exports(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def operations(session: nox.Session) -> None:
-    """What operators use beside aioregistry: the shells whose completion it writes."""
-    provide(session, ZOOKEEPER | SHELLS)
+    """What operators use beside aioregistry: the shells whose completion it writes, and Prometheus."""
+    provide(session, ZOOKEEPER | SHELLS | PROMETHEUS)
     install(session, "test")
     session.run("pytest", "-m", "operations", *session.posargs)
 

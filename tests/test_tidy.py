@@ -125,6 +125,8 @@ ROOMS: dict[str, set[str]] = {
     "connect": {"*", "aiozk"},
     "blocking": {"*"},
     "": {"*"},
+    # Listens to events and reads what handles show; nothing below knows of it. Its extras are imported where asked for.
+    "metrics": {"*", "prometheus_client", "opentelemetry"},
     "server": {"protocol", "errors", "reasons"},
     # Public names: those of `aioregistry` itself, of `errors` and of `model`.
     # An address is parsed in one way, that of `session`.
@@ -192,6 +194,7 @@ PUBLIC_MODULES = {
     f"{PACKAGE}.integrations.exports",
     f"{PACKAGE}.integrations.membership",
     f"{PACKAGE}.events",
+    f"{PACKAGE}.metrics",
     f"{PACKAGE}.logs",
     f"{PACKAGE}.testing.plugin",
 }
@@ -520,7 +523,7 @@ def entry_points() -> list[str]:
     """Where others enter: `import aioregistry` or a module of it, `python -m aioregistry`, a script."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     targets = [*project["scripts"].values(), *project["entry-points"]["pytest11"].values()]
-    modules = (PACKAGE, f"{PACKAGE}.__main__", f"{PACKAGE}.blocking")
+    modules = (PACKAGE, f"{PACKAGE}.__main__", f"{PACKAGE}.blocking", f"{PACKAGE}.metrics")
     return [
         *modules,
         *INTEGRATIONS,

@@ -1,0 +1,118 @@
+"""Reads a registry from any thread, on the registry's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from aioregistry import InvalidArgument, Registry, SessionState
+from aioregistry._threads import ThreadRegistry
+
+from .table import Counters, Sample
+
+__all__ = ["Reader"]
+
+PATIENCE: Final = 2.0
+"""Seconds that a reader waits for the loop; Prometheus gives a scrape 10 unless set."""
+
+
+class Reader:
+    """Reads one registry.
+
+    Args:
+        registry: a registry; entered or not.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+
+    def __init__(self, registry: Registry | ThreadRegistry) -> None:
+        if not isinstance(registry, Registry | ThreadRegistry):
+            raise InvalidArgument("registry", registry, "give what connect() returns")
+        self._registry = registry if isinstance(registry, Registry) else registry._remote
+        self._counters = Counters()
+        # Held by the session, for as long as that lives.
+        self._registry._session.listen(self._counters.told)
+
+    def read(self) -> list[Sample]:
+        """Return the present values; where the loop does not answer, or is over, only that it is not up."""
+        loop = self._registry._loop
+        if loop is None or loop.is_closed() or not self._registry._is_open:
+            return [_DOWN]
+        if _running() is loop:
+            return self._values()
+        answer: concurrent.futures.Future[list[Sample]] = concurrent.futures.Future()
+
+        def read() -> None:
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(self._values())
+                except Exception as error:  # noqa: BLE001 # whoever waits is told
+                    answer.set_exception(error)
+
+        try:
+            loop.call_soon_threadsafe(read)
+            return answer.result(PATIENCE)
+        except (RuntimeError, TimeoutError, concurrent.futures.TimeoutError):  # the loop has ended, or stands still
+            answer.cancel()
+            return [_DOWN]
+
+    def _values(self) -> list[Sample]:
+        session = self._registry._session
+        return [
+            Sample("aioregistry.up", (), 1.0),
+            *(
+                Sample("aioregistry.session.state", (each.value,), float(each is session.state))
+                for each in SessionState
+            ),
+            Sample("aioregistry.session.timeout", (), session.timeout),
+            *self._evidence(),
+            *self._attempts(),
+            *self._counters.samples(),
+            Sample("aioregistry.session.connections", (), float(session.generation)),
+            *self._registrations(),
+            *self._views(),
+        ]
+
+    def _evidence(self) -> Iterator[Sample]:
+        age = self._registry._session.evidence_age()
+        if math.isfinite(age):
+            yield Sample("aioregistry.session.evidence.age", (), age)
+
+    def _attempts(self) -> Iterator[Sample]:
+        outcomes = Counter(attempt.outcome.value for attempt in self._registry._session.attempts.values())
+        yield from (Sample("aioregistry.session.addresses", (each,), float(n)) for each, n in outcomes.items())
+
+    def _registrations(self) -> Iterator[Sample]:
+        present = list(self._registry._registrations.values())
+        statuses = Counter((each.instance.name, each.status.value) for each in present)
+        yield from (Sample("aioregistry.registrations", labels, float(n)) for labels, n in statuses.items())
+
+    def _views(self) -> Iterator[Sample]:
+        # Views of one service differ by their guards and types only: the one that shows most stands for all.
+        present = (view for view in list(self._registry._views.values()) if view._is_open)
+        views = {view.name: view for view in sorted(present, key=lambda view: len(view.snapshot))}
+        for name, view in views.items():
+            snapshot = view.snapshot
+            suspects, invalid = len(snapshot.suspects), len(snapshot.invalid)
+            yield Sample("aioregistry.instances", (name, "confirmed"), float(len(snapshot) - suspects))
+            yield Sample("aioregistry.instances", (name, "suspect"), float(suspects))
+            yield Sample("aioregistry.instances", (name, "invalid"), float(invalid))
+            yield Sample(
+                "aioregistry.instances.enabled", (name,), float(sum(each.enabled for each in snapshot.values()))
+            )
+            yield Sample("aioregistry.view.fresh", (name,), float(view.fresh))
+
+
+_DOWN: Final = Sample("aioregistry.up", (), 0.0)
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

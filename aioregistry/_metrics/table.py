@@ -1,0 +1,166 @@
+"""What is measured, under which name and in which unit. Pure.
+
+Names and units are those of OpenTelemetry's semantic conventions: nouns with dots, seconds as ``s``, counts in braces.
+Labels have few values: services, states, outcomes, names of checks; never an id of an instance or of a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from aioregistry import events
+
+__all__ = ["METRICS", "Counters", "Labels", "Metric", "Sample"]
+
+Labels = tuple[str, ...]
+
+
+class Metric(NamedTuple):
+    """A kind of measurement.
+
+    Args:
+        counts: whether it only grows, until the process ends.
+        unit: as UCUM writes it.
+        labels: their names.
+        help: in a sentence.
+    """
+
+    counts: bool
+    unit: str
+    labels: tuple[str, ...]
+    help: str
+
+
+class Sample(NamedTuple):
+    """A value of a metric, with the values of its labels."""
+
+    metric: str
+    labels: Labels
+    value: float
+
+
+METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
+    {
+        "aioregistry.up": Metric(False, "1", (), "1 where the registry's event loop answered the reader in time."),
+        "aioregistry.session.state": Metric(False, "1", ("state",), "1 for the state that the session is in."),
+        "aioregistry.session.timeout": Metric(False, "s", (), "The session timeout that was granted."),
+        "aioregistry.session.evidence.age": Metric(False, "s", (), "How long ago the quorum gave a sign of life."),
+        "aioregistry.session.addresses": Metric(
+            False, "{address}", ("outcome",), "Addresses by how the last attempt to connect ended, of the last outage."
+        ),
+        "aioregistry.session.connections": Metric(True, "{connection}", (), "Connections that servers accepted."),
+        "aioregistry.session.expirations": Metric(True, "{session}", (), "Sessions that the ensemble ended."),
+        "aioregistry.session.outages": Metric(True, "{outage}", (), "Outages that lasted long enough to be told of."),
+        "aioregistry.session.rollbacks": Metric(True, "{rollback}", (), "Histories that the ensemble lost."),
+        "aioregistry.session.stalls": Metric(True, "{stall}", (), "Times that the event loop was blocked for long."),
+        "aioregistry.session.stall.time": Metric(True, "s", (), "How long it was blocked, together."),
+        "aioregistry.session.poison": Metric(True, "{request}", (), "Requests that cost the connection."),
+        "aioregistry.registrations": Metric(
+            False, "{registration}", ("service", "status"), "Registrations by what is known of them."
+        ),
+        "aioregistry.registration.takeovers": Metric(True, "{takeover}", (), "Nodes of ghosts that were taken over."),
+        "aioregistry.registration.displacements": Metric(
+            True, "{displacement}", (), "Times that a newer claimant took an id."
+        ),
+        "aioregistry.check.failures": Metric(True, "{failure}", ("check",), "Times that a check began to fail."),
+        "aioregistry.instances": Metric(
+            False, "{instance}", ("service", "kind"), "What a view shows: confirmed, suspect, invalid."
+        ),
+        "aioregistry.instances.enabled": Metric(False, "{instance}", ("service",), "Instances that are enabled."),
+        "aioregistry.view.fresh": Metric(False, "1", ("service",), "1 while the view is known to be up to date."),
+        "aioregistry.view.syncs": Metric(True, "{sync}", ("service",), "Times that a service was read completely."),
+        "aioregistry.view.holds": Metric(True, "{instance}", ("service",), "Removals that a guard held back."),
+        "aioregistry.view.missed": Metric(
+            True, "{node}", ("service",), "Nodes that had changed without an event that told of it."
+        ),
+        "aioregistry.balancer.ejections": Metric(True, "{instance}", ("service",), "Instances set aside for failing."),
+        "aioregistry.balancer.panics": Metric(True, "{panic}", ("service",), "Times that a balancer began to panic."),
+    }
+)
+"""Everything that is measured, by name."""
+
+
+@dataclass
+class Counters:
+    """Counts events, from when it is asked to listen.
+
+    Args:
+        values: by metric and labels.
+    """
+
+    values: dict[tuple[str, Labels], float] = field(default_factory=dict)
+
+    def told(self, name: str, fields: dict[str, object]) -> None:
+        """Count an event, where one counts."""
+        count = _COUNTED.get(name)
+        if count is not None:
+            for metric, labels, value in count(events.event_of(name, fields)):
+                self.values[metric, labels] = self.values.get((metric, labels), 0.0) + value
+
+    def samples(self) -> list[Sample]:
+        """Return what was counted; what has no labels is 0 before the first time, so that its growth can be seen."""
+        plain = {(name, ()): 0.0 for name, metric in METRICS.items() if metric.counts and not metric.labels}
+        return [Sample(metric, labels, value) for (metric, labels), value in (plain | self.values).items()]
+
+
+def _state(event: events.Event) -> list[Sample]:
+    assert isinstance(event, events.SessionMoved)
+    return [Sample("aioregistry.session.expirations", (), 1.0)] if event.state == "expired" else []
+
+
+def _stall(event: events.Event) -> list[Sample]:
+    assert isinstance(event, events.SessionStall)
+    return [
+        Sample("aioregistry.session.stalls", (), 1.0),
+        Sample("aioregistry.session.stall.time", (), event.seconds),
+    ]
+
+
+def _status(event: events.Event) -> list[Sample]:
+    assert isinstance(event, events.RegistrationStatus)
+    return [Sample("aioregistry.registration.displacements", (), 1.0)] if event.status == "displaced" else []
+
+
+def _check(event: events.Event) -> list[Sample]:
+    assert isinstance(event, events.CheckChanged)
+    return [Sample("aioregistry.check.failures", (event.check,), 1.0)] if event.state == "failing" else []
+
+
+def _panic(event: events.Event) -> list[Sample]:
+    assert isinstance(event, events.PanicChanged)
+    return [Sample("aioregistry.balancer.panics", (event.service,), 1.0)] if event.panic else []
+
+
+def _missed(event: events.Event) -> list[Sample]:
+    assert isinstance(event, events.NodesMissed)
+    return [Sample("aioregistry.view.missed", (event.service,), float(len(event.ids)))]
+
+
+def _once(metric: str) -> Callable[[events.Event], list[Sample]]:
+    return lambda event: [Sample(metric, _service(event) if METRICS[metric].labels else (), 1.0)]
+
+
+def _service(event: events.Event) -> Labels:
+    return (str(getattr(event, "service", "")),)
+
+
+_COUNTED: Final[Mapping[str, Callable[[events.Event], list[Sample]]]] = MappingProxyType(
+    {
+        "session.state": _state,
+        "session.stall": _stall,
+        "session.outage": _once("aioregistry.session.outages"),
+        "session.rollback": _once("aioregistry.session.rollbacks"),
+        "session.poison": _once("aioregistry.session.poison"),
+        "registration.status": _status,
+        "registration.takeover": _once("aioregistry.registration.takeovers"),
+        "health.check": _check,
+        "discovery.synced": _once("aioregistry.view.syncs"),
+        "discovery.held": _once("aioregistry.view.holds"),
+        "discovery.missed": _missed,
+        "discovery.set_aside": _once("aioregistry.balancer.ejections"),
+        "discovery.panic": _panic,
+    }
+)
