@@ -38,6 +38,7 @@ from .events import EventCallback
 
 if TYPE_CHECKING:
     from ._client import RegistryClient
+    from ._maintenance import Overrides
 
 __all__ = ["DEFAULT_GUARD", "DEFAULT_MAX_REQUEST", "DEFAULT_SESSION_TIMEOUT", "Registry"]
 
@@ -127,12 +128,15 @@ class Registry(Handle):
             max_request=max_request,
             hooks=hooks,
         )
-        self._discovery = Discovery(self._session, base_path=self._base_path, strategy=watches, marked=self._marked)
+        self._discovery = Discovery(
+            self._session, self._base_path, watches, marked=self._marked, overridden=self._marked
+        )
         self._registrations: weakref.WeakValueDictionary[tuple[str, str], Registration[Any]]
         self._registrations = weakref.WeakValueDictionary()
         self._withdrawals = Withdrawals()
         self._views: weakref.WeakValueDictionary[int, View[Any]] = weakref.WeakValueDictionary()
         self._client: RegistryClient | None = None
+        self._overrides: Overrides | None = None
         super().__init__()
 
     # ------------------------------------------------------------------ what it offers
@@ -146,6 +150,16 @@ class Registry(Handle):
     def base_path(self) -> str:
         """The path under which the services are, the chroot included."""
         return self._base_path
+
+    @property
+    def overrides(self) -> Overrides:
+        """What operators say of instances: maintenance, whoever owns them."""
+        self._check()
+        if self._overrides is None:
+            from ._maintenance import Overrides
+
+            self._overrides = Overrides(self._session, self._base_path, self._acl, self._check)
+        return self._overrides
 
     @property
     def client(self) -> RegistryClient:
@@ -205,6 +219,7 @@ class Registry(Handle):
             withdrawals=self._withdrawals,
             marked=self._marked,
             checks=checks,
+            follow_overrides=self._discovery.follow_overrides,
         )
         self._registrations[place_of(instance.name), instance.id] = registration
         return registration

@@ -53,6 +53,8 @@ ROOMS: dict[str, set[str]] = {
     "payload": {"foreign", "errors", "frozen", "msgspec", "pydantic"},
     "model": {"errors", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
     "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
+    # Written by operators, read by views.
+    "overrides": {"bounds", "model"},
     # Written by registrations, believed by views.
     "markers": {"protocol"},
     # aiozk has no types: a stub says those of the classes that ours derive from.
@@ -93,6 +95,7 @@ ROOMS: dict[str, set[str]] = {
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
         "bounds",
+        "overrides",
         "foreign",
         "concurrency",
         "errors",
@@ -118,6 +121,7 @@ ROOMS: dict[str, set[str]] = {
     # A formatter for records; of the library it knows nothing.
     "logs": set(),
     "client": {"*", "aiozk"},
+    "maintenance": {"*"},
     "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
     # Above the registry: the same on a loop of its own, and a face for programs without one.
     "options": {"*", "aiozk"},
@@ -155,6 +159,7 @@ ROOMS: dict[str, set[str]] = {
         "logs",
         "addresses",
         "paths",
+        "overrides",
         "model",
         "document",
         "registration",
@@ -171,7 +176,7 @@ PURE_MODULES = {
     *("selection", "checks", "picture", "words"),
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
     *("plan", "reach", "table", "votes", "mirror", "guard", "kept"),
-    *("core", "stages", "conversion", "recall", "suspects"),
+    *("core", "stages", "conversion", "recall", "suspects", "overriding"),
     *("tree", "nodes", "operations", "acl", "sessions", "profiles"),
 }
 PURE_ROOMS = {"balancing", "settings", "exports"}

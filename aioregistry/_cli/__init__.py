@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_watch(commands)
     _add_list(commands)
     _add_export(commands)
+    _add_drain(commands)
+    _add_enable(commands)
+    _add_maintenance(commands)
     _add_demo(commands)
     _add_server(commands)
     _add_doctor(commands)
@@ -211,6 +214,54 @@ def _add_export(commands: Commands) -> None:
     parser.set_defaults(command=_export)
 
 
+def _add_drain(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "drain",
+        help="take an instance into maintenance: listed, and picked by nobody",
+        description="Take an instance into maintenance, whoever owns it: it stays listed, and nobody picks it until "
+        "the time is over or it is enabled again.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the service")
+    parser.add_argument("id", metavar="ID", help="the instance")
+    parser.add_argument("--reason", required=True, help="why, for whoever wonders")
+    parser.add_argument(
+        "--for",
+        dest="duration",
+        metavar="DURATION",
+        default="1h",
+        help="90s, 15m, 1h, 2d, or ever (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--any-incarnation", action="store_true", help="also a process that registers this id later (default: not)"
+    )
+    add_shared(parser)
+    parser.set_defaults(command=_drain)
+
+
+def _add_enable(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "enable",
+        help="end the maintenance of an instance",
+        description="End what drain began. The owner of the instance, and its checks, may still hold it back.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the service")
+    parser.add_argument("id", metavar="ID", help="the instance")
+    add_shared(parser)
+    parser.set_defaults(command=_enable)
+
+
+def _add_maintenance(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "maintenance",
+        help="what is in maintenance, by whom, why and until when",
+        description="List the instances that operators hold back, of NAME or of all services.",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the service (default: all)")
+    parser.add_argument("--json", action="store_true", help="an array of JSON objects")
+    add_shared(parser)
+    parser.set_defaults(command=_maintenance)
+
+
 def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
@@ -319,6 +370,24 @@ def _export(arguments: argparse.Namespace) -> Running:
     from .export import export
 
     return export(arguments)
+
+
+def _drain(arguments: argparse.Namespace) -> Running:
+    from .maintenance import drain
+
+    return drain(arguments)
+
+
+def _enable(arguments: argparse.Namespace) -> Running:
+    from .maintenance import enable
+
+    return enable(arguments)
+
+
+def _maintenance(arguments: argparse.Namespace) -> Running:
+    from .maintenance import maintenance
+
+    return maintenance(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> Running:

@@ -178,7 +178,7 @@ def _rows(snapshot: Snapshot[Any]) -> Iterator[Row]:
 
 def _row(entry: Entry[Any]) -> Row:
     instance, owner, created = entry.instance, session_name(entry.owner), _moment(entry.created)
-    state = "listed" if instance.enabled else "draining"
+    state = "listed" if instance.enabled else instance.status or "draining"
     age = "?" if created is None else _age(time.time() - entry.created)
     fields = {**document(instance), "owner": owner, "created": created, "invalid": None}
     return Row(fields, state, (instance.id, place(instance), owner, age, state, payload_of(instance)))

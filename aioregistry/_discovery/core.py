@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
-from aioregistry._model import Entry, Invalid, Invalidated, Removed
+from aioregistry._model import Entry, Invalid, Invalidated, Override, Removed
 
 from .conversion import Conversion
 from .guard import Moment
 from .mirror import News
+from .overriding import Overriding
 from .recall import Recall
 from .stages import (
     Called,
@@ -30,6 +31,7 @@ from .stages import (
     Notice,
     Opened,
     Options,
+    Overridden,
     Stage,
     State,
     Withdrawn,
@@ -47,6 +49,7 @@ STAGES: Final[tuple[Callable[[Options, State[Any]], Stage[Any] | None], ...]] = 
     Conversion.asked_for,
     Recall.asked_for,
     Suspecting.asked_for,
+    Overriding.asked_for,
 )
 
 _METHODS: Final[Mapping[type[Any], str]] = {
@@ -56,6 +59,7 @@ _METHODS: Final[Mapping[type[Any], str]] = {
     Withdrawn: "withdrawn",
     Called: "called",
     Due: "due",
+    Overridden: "overridden",
 }
 
 
@@ -164,4 +168,11 @@ class ViewCore(Generic[P]):
     @property
     def to_keep(self) -> dict[str, Entry[Any]]:
         """What a file is to keep: payloads as they were read, whatever is left of them here, and suspects."""
-        return {**self._state.listing.entries, **self.suspects}
+        covered = self._state.covered
+        suspects = {id: covered.get(id, entry) for id, entry in self.suspects.items()}
+        return {**self._state.listing.entries, **suspects}
+
+    @property
+    def overrides(self) -> Mapping[str, Override]:
+        """The overrides of operators that are in force, by id."""
+        return self._state.overrides

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from aioregistry._errors import InvalidArgument
 from aioregistry._markers import root_of
+from aioregistry._overrides import overrides_root
 from aioregistry._paths import place_of
 from aioregistry._session import ReadingSessionPort
 from aioregistry._streams import Stream
@@ -20,6 +21,7 @@ from .departures import Departures
 from .follower import Follower, Strategy
 from .guard import Guard
 from .names import ServiceNames
+from .overrides import OverrideReader, Told
 from .view import KeptAt, View
 
 if TYPE_CHECKING:
@@ -39,21 +41,32 @@ class Discovery:
         base_path: absolute path of the services; empty for the root.
         strategy: how nodes are watched, see :data:`Strategy`.
         marked: whether there are markers of withdrawals beside the base path.
+        overridden: whether operators may override instances, beside the base path.
 
     Attributes:
         session: that one.
         base_path: where the services are, as a file of one names it.
         departures: whoever withdraws from one of the services.
+        overrides: of operators; None where they are not read.
     """
 
     def __init__(
-        self, session: ReadingSessionPort, base_path: str, strategy: Strategy = "auto", *, marked: bool = True
+        self,
+        session: ReadingSessionPort,
+        base_path: str,
+        strategy: Strategy = "auto",
+        *,
+        marked: bool = True,
+        overridden: bool = False,
     ) -> None:
         self.session = session
         self._base_path = base_path.rstrip("/")
         self.base_path: str = self._base_path or "/"
         root = root_of(self._base_path) if marked and strategy != "one-shot" else None
         self.departures: Departures = Departures(session, self._base_path, root, self._departed)
+        self.overrides: OverrideReader | None = None
+        if overridden:
+            self.overrides = OverrideReader(session, overrides_root(self._base_path), strategy)
         self._strategy = strategy
         self._barrier = Barrier(session)
         self._names: ServiceNames | None = None
@@ -90,6 +103,13 @@ class Discovery:
         """Return a stream of the sorted names of all services: the present ones first, latest wins."""
         return self._service_names().stream()
 
+    def follow_overrides(self, name: str, told: Told) -> Callable[[], None]:
+        """Call *told* with the overrides of the service *name* that are in force, and whenever they change.
+
+        Return what ends that.
+        """
+        return _nothing if self.overrides is None else self.overrides.follow(name, told)
+
     def close_by(self, deadline: float) -> None:
         """Let views that are closed from now on take no longer than until *deadline*, by the loop's clock."""
         self._closes_by = deadline
@@ -102,6 +122,8 @@ class Discovery:
         """End every view's streams, and follow nothing any more."""
         if self._names is not None:
             await self._names.aclose()
+        if self.overrides is not None:
+            await self.overrides.aclose()
         for follower in list(self._followers.values()):
             await follower.aclose()
         self._followers.clear()
@@ -155,3 +177,7 @@ class Discovery:
         if self._names is None:
             self._names = ServiceNames(self.session, self.base_path)
         return self._names
+
+
+def _nothing() -> None:
+    """Nothing is followed."""

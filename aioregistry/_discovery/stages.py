@@ -7,10 +7,10 @@ whatever a subclass does not override passes through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from aioregistry._model import Difference, Entry, Invalid
+from aioregistry._model import Difference, Entry, Invalid, Override
 
 from .guard import Guard, Moment, Release, Subset
 from .mirror import News
@@ -30,6 +30,7 @@ __all__ = [
     "Notice",
     "Opened",
     "Options",
+    "Overridden",
     "Recalled",
     "Released",
     "Stage",
@@ -81,7 +82,13 @@ class Due(NamedTuple):
     """The clock has reached what was asked for."""
 
 
-Event: TypeAlias = Opened | News | FreshnessChanged | Withdrawn | Called | Due
+class Overridden(NamedTuple):
+    """These overrides of operators are in force, by id."""
+
+    overrides: Mapping[str, Override]
+
+
+Event: TypeAlias = Opened | News | FreshnessChanged | Withdrawn | Called | Due | Overridden
 
 
 # ---------------------------------------------------------------- notices
@@ -137,6 +144,8 @@ class Options(NamedTuple):
     """Whether it has a file."""
     subsets: Callable[[], Iterable[Subset]]
     """Returns what the guard judges beside the whole service."""
+    overridden: bool = False
+    """Whether overrides of operators are read."""
 
 
 class State(Generic[P]):
@@ -148,12 +157,25 @@ class State(Generic[P]):
         listed: the instances of it; its own, unless payloads are converted.
         misfits: the nodes whose payloads cannot be converted.
         overlay: what is shown beside *listed*, or otherwise than there, by id. Only the core changes it.
+        overrides: of operators, those that are in force, by id.
+        covered: what is not shown because an override covers it, by id.
         recalled: what the file kept, while that is shown because nothing was read yet.
         refusing: how many have refused a connection and not answered since.
         notices: what is to be told; stages append to it.
     """
 
-    __slots__ = ("at", "listed", "listing", "misfits", "notices", "overlay", "recalled", "refusing")
+    __slots__ = (
+        "at",
+        "covered",
+        "listed",
+        "listing",
+        "misfits",
+        "notices",
+        "overlay",
+        "overrides",
+        "recalled",
+        "refusing",
+    )
 
     def __init__(self, listing: Listing) -> None:
         self.at = Moment(0.0, 0.0)
@@ -161,6 +183,8 @@ class State(Generic[P]):
         self.listed: dict[str, Entry[P]] = listing.entries
         self.misfits: dict[str, Invalid] = {}
         self.overlay: dict[str, Entry[P]] = {}
+        self.overrides: Mapping[str, Override] = {}
+        self.covered: dict[str, Entry[P]] = {}
         self.recalled: Kept | None = None
         self.refusing = 0
         self.notices: list[Notice] = []
@@ -204,4 +228,8 @@ class Stage(Generic[P]):
 
     def due(self, event: Due, changes: Differences[P]) -> Differences[P]:
         """The clock has come so far."""
+        return changes
+
+    def overridden(self, event: Overridden, changes: Differences[P]) -> Differences[P]:
+        """Other overrides are in force."""
         return changes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, overload
 
@@ -20,7 +20,7 @@ from aioregistry._arguments import check_flag, check_optional, check_seconds
 from aioregistry._concurrency import Alarm
 from aioregistry._errors import HandleClosed, InvalidType, RegistryError, RequestTimeout, UsageError
 from aioregistry._handles import Handle, finished
-from aioregistry._model import Change, Invalidated, Snapshot, check_payload_type
+from aioregistry._model import Change, Invalidated, Override, Snapshot, check_payload_type
 from aioregistry._paths import check_name
 from aioregistry._session import ReadingSessionPort, SessionState
 from aioregistry._streams import Stream
@@ -32,7 +32,8 @@ from .fanout import Balancers, ChangeStreams, Fanout, SnapshotFile, SnapshotStre
 from .follower import Follower
 from .guard import Guard, Moment
 from .mirror import News
-from .stages import Called, Due, Event, FreshnessChanged, Held, Opened, Options, Withdrawn
+from .overrides import OverrideReader, Told
+from .stages import Called, Due, Event, FreshnessChanged, Held, Opened, Options, Overridden, Withdrawn
 from .subscriptions import Changes
 from .telling import Telling
 
@@ -63,6 +64,7 @@ class Mirrors(Protocol):
     session: ReadingSessionPort
     base_path: str
     departures: Departures
+    overrides: OverrideReader | None
 
     def acquire(self, name: str) -> Follower:
         """Return the follower of a service; each is to be released."""
@@ -126,6 +128,8 @@ class View(Handle, Generic[P]):
         self._follower: Follower | None = None
         self._core: ViewCore[P] | None = None
         self._latest: Snapshot[P] | None = None
+        self._overrides: Mapping[str, Override] = {}
+        self._unfollow: Callable[[], None] = _nothing
         self._held_total = 0
         self._alarm = Alarm()
         self._alarm_at: float | None = None
@@ -316,19 +320,28 @@ class View(Handle, Generic[P]):
             mirrors.departures.acquire()
         follower = mirrors.acquire(self.name)
         mirror = follower.mirror
+        if mirrors.overrides is not None:
+            self._unfollow = mirrors.overrides.follow(self.name, _told(weakref.WeakMethod(self._overridden)))
         try:
             if self._guard is not None:
                 await mirrors.departures.arm()  # of others the follower may have begun without
             await follower.until(lambda: mirror.synced or follower.refusal is not None or self._can_do_without(kept))
             if follower.refusal is not None:
                 raise follower.refusal
+            if mirrors.overrides is not None:
+                await mirrors.overrides.settled(self.name)
         except BaseException:
             await self._released(follower)
             raise
         self._follower = follower
-        options = Options(self._payload_type, self._guard, self._keeper is not None, self._balancers.subsets)
+        overridden = mirrors.overrides is not None
+        options = Options(
+            self._payload_type, self._guard, self._keeper is not None, self._balancers.subsets, overridden
+        )
         self._core = ViewCore(mirror, options)
         self._step(Opened(kept, listed=mirror.synced or bool(mirror.as_of), synced=mirror.synced))
+        if self._overrides:
+            self._step(Overridden(self._overrides))
         if self._keeper is not None:
             self._keeper.changed()
         follower.attach(self)
@@ -348,6 +361,7 @@ class View(Handle, Generic[P]):
         await self._released(follower)
 
     async def _released(self, follower: Follower) -> None:
+        self._unfollow()
         if self._guard is not None:
             self._mirrors.departures.release()
         await finished(asyncio.get_running_loop().create_task(self._mirrors.release(follower)))
@@ -371,6 +385,11 @@ class View(Handle, Generic[P]):
         fresh = self._following().fresh
         self._show_if_any(self._step(FreshnessChanged(fresh)))
         self._fanout.freshness_changed(fresh)
+
+    def _overridden(self, overrides: Mapping[str, Override]) -> None:
+        self._overrides = overrides
+        if self._core is not None and self._is_open:
+            self._show(self._step(Overridden(overrides)))
 
     def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
         """A call to *id* that began at *since* ended with *error*; return whether that dropped the instance."""
@@ -438,7 +457,14 @@ class View(Handle, Generic[P]):
         stale_since, latest = self._stale_since(), self._latest
         if latest is None:
             core = self._shown
-            latest = Snapshot(self.name, core.entries, core.invalid, as_of=core.as_of, stale_since=stale_since)
+            latest = Snapshot(
+                self.name,
+                core.entries,
+                core.invalid,
+                as_of=core.as_of,
+                stale_since=stale_since,
+                overrides=core.overrides,
+            )
         elif latest.stale_since != stale_since:
             latest = latest.with_stale_since(stale_since)
         self._latest = latest
@@ -470,6 +496,21 @@ class View(Handle, Generic[P]):
         instances = f"{len(core)} instances" + (f" ({suspects} suspect)" if suspects else "")
         held = f", {self.held_total} held so far" if self.held_total else ""
         return f"<View {self.name}: {instances}, {state}, as of zxid {core.as_of:#x}{held}>"
+
+
+def _nothing() -> None:
+    """Nothing is followed."""
+
+
+def _told(told: weakref.WeakMethod[Told]) -> Told:
+    """Return *told*, held weakly: being told of overrides is no reason for a view to stay."""
+
+    def tell(overrides: Mapping[str, Override]) -> None:
+        method = told()
+        if method is not None:
+            method(overrides)
+
+    return tell
 
 
 def _wake(reference: weakref.ref[View[Any]]) -> None:

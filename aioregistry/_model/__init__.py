@@ -7,6 +7,7 @@ from aioregistry._payload import check_payload_type
 from .changes import Added, Change, Difference, Invalidated, Removed, Resynced, Updated
 from .fields import DOCUMENT_NAMES, FIELDS, NO_EXTRA, STATUSES, InstanceStatus, ServiceType
 from .instance import AsWritten, Draft, ServiceInstance, with_payload_type
+from .override import Override
 from .snapshot import Entry, Invalid, Snapshot, Suspicion
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "InstanceStatus",
     "Invalid",
     "Invalidated",
+    "Override",
     "Removed",
     "Resynced",
     "ServiceInstance",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, ValuesView
 from types import MappingProxyType
-from typing import Generic, NoReturn, TypeVar
+from typing import Final, Generic, NoReturn, TypeVar
 
 import msgspec
 
 from .instance import ServiceInstance, with_payload_type
+from .override import Override
 
 __all__ = ["Entry", "Invalid", "Snapshot", "Suspicion"]
 
 P = TypeVar("P")
 Q = TypeVar("Q")
+
+_NO_OVERRIDES: Final[Mapping[str, Override]] = MappingProxyType({})
 
 
 class Suspicion(msgspec.Struct, frozen=True, gc=False):
@@ -82,17 +85,19 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
         entries: the instances with what ZooKeeper knows of their nodes, by id, in no particular order.
         invalid: nodes that are no instances, by id, with the reason.
         as_of: the zxid of the latest observation that the snapshot includes, 0 before the first.
+        overrides: what operators say of instances, by id: those that are in maintenance are shown as not enabled.
         stale_since: None while the view was fresh; else the time, in seconds since the epoch, of the last evidence that
             the quorum answered: what happened after it is not in the snapshot.
     """
 
-    __slots__ = ("_confirmed", "_ids", "_suspects", "as_of", "entries", "invalid", "name", "stale_since")
+    __slots__ = ("_confirmed", "_ids", "_suspects", "as_of", "entries", "invalid", "name", "overrides", "stale_since")
 
     name: str
     entries: Mapping[str, Entry[P]]
     invalid: Mapping[str, Invalid]
     as_of: int
     stale_since: float | None
+    overrides: Mapping[str, Override]
 
     def __init__(
         self,
@@ -102,6 +107,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
         *,
         as_of: int,
         stale_since: float | None = None,
+        overrides: Mapping[str, Override] = _NO_OVERRIDES,
     ) -> None:
         values = {
             "name": name,
@@ -109,6 +115,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
             "invalid": _read_only(invalid),
             "as_of": as_of,
             "stale_since": stale_since,
+            "overrides": _read_only(overrides),
             "_ids": None,
             "_suspects": None,
             "_confirmed": None,
@@ -140,7 +147,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
         confirmed: Snapshot[P] | None = self._confirmed  # type: ignore[attr-defined]
         if confirmed is None:
             listed = {id: entry for id, entry in self.entries.items() if entry.suspicion is None}
-            confirmed = Snapshot(self.name, listed, self.invalid, as_of=self.as_of, stale_since=self.stale_since)
+            confirmed = self._with(listed, self.stale_since)
             object.__setattr__(self, "_confirmed", confirmed)
         return confirmed
 
@@ -150,7 +157,12 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
 
     def with_stale_since(self, stale_since: float | None) -> Snapshot[P]:
         """Return the same facts with another ``stale_since``; they are shared, not copied."""
-        return Snapshot(self.name, self.entries, self.invalid, as_of=self.as_of, stale_since=stale_since)
+        return self._with(self.entries, stale_since)
+
+    def _with(self, entries: Mapping[str, Entry[P]], stale_since: float | None) -> Snapshot[P]:
+        return Snapshot(
+            self.name, entries, self.invalid, as_of=self.as_of, stale_since=stale_since, overrides=self.overrides
+        )
 
     def __getitem__(self, id: str) -> ServiceInstance[P]:
         return self.entries[id].instance

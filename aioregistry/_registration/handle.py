@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import enum
 import logging
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import anyio
 
@@ -25,7 +26,7 @@ from aioregistry._errors import (
 )
 from aioregistry._handles import Handle, finished
 from aioregistry._health import Checks, CheckStatus, Runner, checked_checks
-from aioregistry._model import ServiceInstance, ServiceType
+from aioregistry._model import Override, ServiceInstance, ServiceType
 from aioregistry._paths import check_path, place_of
 from aioregistry._protocol import OPEN_ACL
 from aioregistry._streams import Source, Stream
@@ -39,13 +40,15 @@ from .worker import Withdrawals, Worker
 if TYPE_CHECKING:
     from aioregistry._session import SessionPort
 
-__all__ = ["OnConflict", "OnDisplaced", "Registration", "Status"]
+__all__ = ["FollowOverrides", "OnConflict", "OnDisplaced", "Registration", "Status"]
 
 P = TypeVar("P")
 T = TypeVar("T")
 
 OnConflict = Literal["takeover", "wait", "fail"]
 OnDisplaced = Literal["stop", "standby"]
+FollowOverrides: TypeAlias = Callable[[str, Callable[[Mapping[str, Override]], object]], Callable[[], None]]
+"""Is given a service and what is to be told of the overrides in force there; returns what ends that."""
 
 
 class Status(enum.Enum):
@@ -116,6 +119,7 @@ class Registration(Handle, Generic[P]):
         create_chroot: whether the chroot is made where it is missing, as every other parent is.
         withdrawals: those of the session, shared by all its registrations.
         checks: whether the instance is well, by name; each an async function or a :class:`Check`.
+        follow_overrides: called with the service and what is to be told of its overrides; returns what ends that.
         marked: whether a withdrawal may leave a trace beside the base path, by which it can be told from an expiry.
 
     Raises:
@@ -138,6 +142,7 @@ class Registration(Handle, Generic[P]):
         withdrawals: Withdrawals | None = None,
         marked: bool = True,
         checks: Checks | None = None,
+        follow_overrides: FollowOverrides | None = None,
     ) -> None:
         if not isinstance(instance, ServiceInstance):
             raise InvalidType("instance", instance, "give a ServiceInstance")
@@ -184,6 +189,8 @@ class Registration(Handle, Generic[P]):
         self._told = Status.REGISTERING
         self._told_at = session.runtime.monotonic()
         self._health = health
+        self._follow_overrides = follow_overrides
+        self._stop_following: Callable[[], None] | None = None
         super().__init__()
 
     # ------------------------------------------------------------------ what is known
@@ -385,6 +392,17 @@ class Registration(Handle, Generic[P]):
         if self._publish(**_composed(against)):
             self._agree(against)
 
+    def _overridden(self, overrides: Mapping[str, Override]) -> None:
+        """These overrides are in force for its service; what it publishes tells readers that know of none."""
+        override = overrides.get(self._instance.id)
+        against = override is not None and override.enabled is False and override.applies_to(self._instance)
+        self._vote("maintenance", up=not against)
+
+    def _unfollow(self) -> None:
+        if self._stop_following is not None:
+            self._stop_following()
+            self._stop_following = None
+
     def _agree(self, against: frozenset[Voter]) -> None:
         """*against* are those who are against its being enabled from now on."""
         before, self._against = self._against, against
@@ -415,6 +433,12 @@ class Registration(Handle, Generic[P]):
         )
         worker.start()
         self._health.start()
+        if self._follow_overrides is not None:
+            # Weakly: being told of overrides is no reason for a registration to stay.
+            method = weakref.WeakMethod(self._overridden)
+            self._stop_following = self._follow_overrides(
+                self._instance.name, lambda overrides: (told := method()) and told(overrides)
+            )
         if not self._wait:
             return
         try:
@@ -442,6 +466,7 @@ class Registration(Handle, Generic[P]):
         workers = [registration._worker for registration in registrations if registration._worker is not None]
         for registration in registrations:
             registration._health.stop()
+            registration._unfollow()
         for worker in workers:
             worker.close()
         with contextlib.suppress(TimeoutError):
@@ -466,6 +491,7 @@ class Registration(Handle, Generic[P]):
         """The worker or its session changed."""
         if self._worker is not None and self._worker.ended:
             self._health.stop()
+            self._unfollow()
         self._publish_timeout()
         self._refresh()
 

@@ -375,3 +375,17 @@ def check_truthful(
         for before, after in itertools.pairwise([*passed, end]):
             if after - before > bound:
                 raise Violated("Truthful", f"enabled until {after:.3f}, and the last success was at {before:.3f}")
+
+
+# ---------------------------------------------------------------- Obeyed
+
+
+def check_obeyed(*, seen: Collection[str], picked: Collection[str]) -> None:
+    """An instance in maintenance is picked by no view that has seen the override.
+
+    Args:
+        seen: the ids of the overrides that the view knew to be in force.
+        picked: the ids of the instances that were picked while it did.
+    """
+    if disobeyed := sorted(set(seen) & set(picked)):
+        raise Violated("Obeyed", f"picked in maintenance: {', '.join(disobeyed)}")

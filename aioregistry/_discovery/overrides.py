@@ -1,0 +1,314 @@
+"""Reads the overrides of operators, for views and for the owners of instances; see :mod:`aioregistry._overrides`.
+
+One recursive watch on their root serves a session. Where there is no root, which is so almost always, a connection
+costs that watch and one list. Only the services that somebody asks about are read. While there is no connection what
+was known stays in force.
+
+What has ended is removed by whoever notices and may. Whether it has ended is the server's to say: so a client that
+thinks so writes to the service's node beside it first, whose new time is the server's now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from aioregistry import _foreign as foreign
+from aioregistry._concurrency import Alarm, Notifier
+from aioregistry._errors import (
+    ConnectionLost,
+    NoNode,
+    RegistryError,
+    ServerError,
+    SessionClosed,
+    UnsupportedServer,
+)
+from aioregistry._incident_log import IncidentLog
+from aioregistry._model import Override
+from aioregistry._overrides import Standing, UnfitOverride, read_override
+from aioregistry._paths import place_of
+from aioregistry._protocol import Delete, Exists, GetChildren, GetData, SetData, WatchedEvent
+from aioregistry._session import ReadingSessionPort, TreeWatchPort, WatchPort
+
+from .follower import RETRY, Strategy
+
+__all__ = ["OverrideReader", "Told"]
+
+log = logging.getLogger("aioregistry.discovery")
+
+MOST: Final = 10_000
+"""Overrides of one service that are read; who has more of them in maintenance than that has another trouble."""
+
+SWEEP: Final = 5.0
+"""Seconds after an override has ended until one of those that noticed removes it, at most: not all of them at once."""
+
+_SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahead of the runtime's
+
+Told: TypeAlias = Callable[[Mapping[str, Override]], object]
+"""Called with what is in force, by id."""
+
+
+class _Service:
+    """What is known of one service, and who is told."""
+
+    def __init__(self) -> None:
+        self.standing = Standing()
+        self.told: dict[int, Told] = {}
+        self.in_force: Mapping[str, Override] = {}
+        self.read = self.known = False  # on this connection; on this one or one before
+
+
+class OverrideReader:
+    """The overrides of the services below one base path, for as long as somebody asks.
+
+    Args:
+        session: read and watched through.
+        root: the parent of the overrides; None where there is no place for it.
+        strategy: how nodes are watched.
+    """
+
+    def __init__(self, session: ReadingSessionPort, root: str | None, strategy: Strategy) -> None:
+        self._session = session
+        self._root = root
+        self._strategy = strategy
+        self._services: dict[str, _Service] = {}
+        self._news = Notifier()
+        self._wake = asyncio.Event()
+        self._alarm = Alarm()
+        self._task: asyncio.Task[None] | None = None
+        self._tree: TreeWatchPort | None = None
+        self._watches: dict[str, WatchPort] = {}
+        self._may_remove = True
+        self._repeated = IncidentLog(log)
+
+    def follow(self, name: str, told: Told) -> Callable[[], None]:
+        """Call *told* with what is in force for the service *name*, now if that is known, and whenever it changes.
+
+        Return what ends that.
+        """
+        place = place_of(name)
+        if self._root is None:
+            return lambda: None
+        service = self._services.setdefault(place, _Service())
+        service.told[id(told)] = told
+        if service.in_force:
+            told(service.in_force)
+        self._start()
+        if not service.read:
+            self._wake.set()
+
+        def forget() -> None:
+            service.told.pop(id(told), None)
+            if not service.told and self._services.get(place) is service:
+                del self._services[place]
+            if not self._services:
+                self._stop()
+
+        return forget
+
+    async def settled(self, name: str) -> None:
+        """Wait until the overrides of the service *name* were read, or cannot be for now."""
+        place = place_of(name)
+
+        def is_settled() -> bool:
+            service = self._services.get(place)
+            return service is None or service.read or not self._session.connected or self._task is None
+
+        await self._news.until(is_settled)
+
+    async def aclose(self) -> None:
+        """Follow no more."""
+        task = self._task
+        self._services.clear()
+        self._stop()
+        if task is not None:
+            await asyncio.wait([task])
+
+    # ------------------------------------------------------------------ the task
+
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"aioregistry reads {self._root}")
+
+    def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        self._alarm.cancel()
+        self._unwatch()
+        self._repeated.close()
+        self._news.notify()
+
+    async def _run(self) -> None:
+        stop_observing = self._session.observe(self._session_changed)
+        try:
+            while True:
+                await self._session.wait_connected()
+                with contextlib.suppress(ConnectionLost):
+                    await self._on_one_connection(self._session.generation)
+        except SessionClosed:
+            pass
+        except RegistryError as error:
+            self._repeated.tell("ended", logging.WARNING, "overrides in %s are read no more: %s", self._root, error)
+        except (Exception, BaseExceptionGroup) as defect:  # no view ends with it
+            log.critical("reading the overrides in %s failed: %s", self._root, foreign.shown(defect), exc_info=True)
+        finally:
+            stop_observing()
+            for service in self._services.values():
+                service.read = True  # nobody waits for what will not come
+            self._news.notify()
+
+    def _session_changed(self) -> None:
+        if not self._session.connected:
+            self._unwatch()
+            for service in self._services.values():
+                service.read = False
+        self._wake.set()
+        self._news.notify()
+
+    async def _on_one_connection(self, generation: int) -> None:
+        for service in self._services.values():
+            service.read = False
+        self._may_remove = True
+        one_shot = not await self._arm()
+        while self._session.connected and self._session.generation == generation:
+            self._wake.clear()
+            try:
+                await self._read(one_shot=one_shot)
+            except ServerError as error:  # what was known stays
+                for service in self._services.values():
+                    service.read = True
+                self._news.notify()
+                self._repeated.tell("unread", logging.WARNING, "overrides in %s are not read: %s", self._root, error)
+                await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
+                continue
+            self._news.notify()
+            await self._remove_what_is_over()
+            self._set_alarm()
+            await self._wake.wait()
+
+    # ------------------------------------------------------------------ reading
+
+    async def _arm(self) -> bool:
+        """Set the recursive watch; return False where one-shot watches have to do."""
+        assert self._root is not None
+        if self._strategy == "one-shot":
+            return False
+        if self._tree is None:
+            self._tree = self._session.watches.listen_tree(self._root, self._fired)
+        try:
+            await self._tree.arm()
+        except (UnsupportedServer, ServerError):
+            self._unwatch()
+            return False
+        return True
+
+    def _fired(self, _: WatchedEvent) -> None:
+        self._wake.set()
+
+    async def _read(self, *, one_shot: bool) -> None:
+        assert self._root is not None
+        present = await self._children(self._root, one_shot=one_shot)
+        for place, service in list(self._services.items()):
+            found: list[Override] = []
+            if present is not None and place.partition("/")[0] in present:
+                found = await self._read_service(place, one_shot=one_shot)
+            runtime = self._session.runtime
+            service.standing.read(found, runtime.monotonic(), runtime.wall(), seen_being_set=service.read)
+            service.read = service.known = True
+            self._tell(service)
+
+    async def _read_service(self, place: str, *, one_shot: bool) -> list[Override]:
+        path = f"{self._root}/{place}"
+        ids = sorted(await self._children(path, one_shot=one_shot) or ())
+        if len(ids) > MOST:
+            text = "%s has %d overrides, of which %d are read"
+            self._repeated.tell("many", logging.WARNING, text, path, len(ids), MOST)
+        found = []
+        for id, answer in [(id, self._submit(GetData(f"{path}/{id}", one_shot))) for id in ids[:MOST]]:
+            try:
+                data, stat = (await answer).value
+            except NoNode:
+                continue
+            if not data:
+                continue  # a part of a longer name
+            try:
+                found.append(read_override(data, place, id, stat.mtime, stat.version))
+            except UnfitOverride as unfit:
+                text = "the override of %s/%s says nothing: %s"
+                self._repeated.tell(("unfit", str(unfit)), logging.WARNING, text, place, id, unfit)
+        return found
+
+    async def _children(self, path: str, *, one_shot: bool) -> list[str] | None:
+        """Return the names of the nodes below *path*; None where that is none itself."""
+        while True:
+            try:
+                names: list[str] = (await self._submit(GetChildren(path, one_shot))).value
+            except NoNode:
+                if not one_shot:
+                    return None
+            else:
+                return names
+            try:
+                await self._submit(Exists(path, watch=True))
+            except NoNode:
+                return None
+
+    def _submit(self, message: Any) -> asyncio.Future[Any]:
+        if getattr(message, "watch", False) and message.path not in self._watches:
+            self._watches[message.path] = self._session.watches.listen(message.path, self._fired)
+        return self._session.submit(message)
+
+    def _unwatch(self) -> None:
+        if self._tree is not None:
+            self._tree.close()
+            self._tree = None
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+
+    # ------------------------------------------------------------------ what is in force
+
+    def _tell(self, service: _Service) -> None:
+        in_force = service.standing.in_force(self._session.runtime.monotonic())
+        if in_force != service.in_force:
+            service.in_force = in_force
+            for told in list(service.told.values()):
+                told(in_force)
+
+    def _set_alarm(self) -> None:
+        now = self._session.runtime.monotonic()
+        ends = [end for service in self._services.values() if (end := service.standing.next_end(now)) is not None]
+        if ends:
+            self._alarm.set_in(max(min(ends) - now, _SHORTEST_WAIT), self._due)
+        else:
+            self._alarm.cancel()
+
+    def _due(self) -> None:
+        for service in list(self._services.values()):
+            self._tell(service)
+        self._set_alarm()
+        now = self._session.runtime.monotonic()
+        if self._may_remove and any(service.standing.over(now) for service in self._services.values()):
+            pause = self._session.runtime.uniform(0.0, SWEEP)
+            asyncio.get_running_loop().call_later(pause, self._wake.set)
+
+    async def _remove_what_is_over(self) -> None:
+        now = self._session.runtime.monotonic()
+        for place, service in list(self._services.items()):
+            over = service.standing.over(now)
+            if not over or not self._may_remove or self._session.read_only:
+                continue
+            try:
+                stat = (await self._submit(SetData(f"{self._root}/{place}", b""))).value
+                for override in over:
+                    if override.until is not None and override.until * 1000 <= stat.mtime:
+                        path = f"{self._root}/{place}/{override.id}"
+                        await self._submit(Delete(path, override.version))
+                        log.info("the override of %s/%s has ended and is removed", place, override.id)
+            except ServerError as error:  # somebody else was quicker, or it is not ours to remove
+                log.debug("overrides of %s that have ended are left: %s", place, error)
+                self._may_remove = isinstance(error, NoNode)

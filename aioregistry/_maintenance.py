@@ -1,0 +1,220 @@
+"""Maintenance by operators: setting, ending and listing overrides; see :mod:`aioregistry._overrides`."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from ._arguments import check_flag, check_seconds
+from ._document import decode
+from ._errors import ConnectionLost, InvalidArgument, InvalidInstance, NodeExists, NoNode, wrong_argument
+from ._model import Override
+from ._overrides import LONGEST, UnfitOverride, encoded, overrides_root, read_override
+from ._paths import check_name, check_segment, place_of
+from ._protocol import Create, Delete, GetChildren, GetData, Message, SetData, Stat
+from ._session import Session
+
+__all__ = ["HOUR", "Overrides"]
+
+log = logging.getLogger("aioregistry.registry")
+
+T = TypeVar("T")
+
+HOUR: Final = 3600.0
+"""Seconds that an override lasts unless told otherwise."""
+
+
+class Overrides:
+    """What operators say of instances that are not theirs; ``registry.overrides``.
+
+    An instance in maintenance stays listed. Views show it as not enabled, with the status ``"maintenance"``, so that no
+    balancer picks it; an owner who is aioregistry publishes the same for readers in Java. An override ends by its time,
+    by the server's clock, and is kept in a node of its own, which no re-registration touches.
+
+    Calls wait for a connection as long as there is none; the caller sets the deadline. Cancelling one leaves the
+    override as it was or as it was to be.
+    """
+
+    def __init__(self, session: Session, services: str, acl: Sequence[Any], check: Callable[[], None]) -> None:
+        self._session = session
+        self._services = services
+        self._root = overrides_root(services)
+        self._acl = acl
+        self._check = check
+
+    async def drain(
+        self,
+        name: str,
+        id: str,
+        *,
+        reason: str,
+        seconds: float | None = HOUR,
+        any_incarnation: bool = False,
+        by: str | None = None,
+    ) -> Override:
+        """Take the instance *id* of the service *name* into maintenance; return what is in force then.
+
+        Args:
+            name: the service.
+            id: the instance.
+            reason: why, for whoever wonders.
+            seconds: until it ends; None is for ever.
+            any_incarnation: whether a process that registers the id later is meant too.
+            by: who says so; the user and the host unless given.
+
+        Raises:
+            InvalidArgument: an argument is wrong, or there is no such instance; names it and its value.
+            NoAuth: this client may not write there.
+        """
+        self._check()
+        path = self._path(name, id)
+        if not _is_text(reason):
+            raise wrong_argument("reason", reason, "say why, for whoever wonders", str)
+        if seconds is not None:
+            check_seconds("seconds", seconds, at_most=LONGEST)
+        check_flag("any_incarnation", any_incarnation)
+        if by is not None and not _is_text(by):
+            raise wrong_argument("by", by, "give a text, or None", str)
+        registered = await self._registered(name, id)
+        data = encoded(
+            enabled=False,
+            reason=reason,
+            by=_whoever() if by is None else by,
+            seconds=seconds,
+            registration_time_ms=None if any_incarnation else registered,
+        )
+        stat = await self._write(path, data)
+        return read_override(data, name, id, stat.mtime, stat.version)
+
+    async def enable(self, name: str, id: str) -> None:
+        """End the override of the instance *id* of the service *name*.
+
+        Its owner and its checks may still say that it is not enabled.
+
+        Raises:
+            InvalidArgument: there is no such override; names it.
+            NoAuth: this client may not remove it.
+        """
+        self._check()
+        path = self._path(name, id)
+        tried = False
+        while True:
+            try:
+                await self._session.wait_connected()
+                await self._session.request(Delete(path))
+            except ConnectionLost as lost:
+                tried = tried or lost.maybe_applied
+            except NoNode:
+                if tried:
+                    return
+                raise InvalidArgument("id", id, f"is not overridden: no override of {name!r} has it") from None
+            else:
+                return
+
+    async def list(self, name: str | None = None) -> Sequence[Override]:
+        """Return the overrides of the service *name*, or of all, in the order of services and ids.
+
+        Those that have ended and were not removed yet are among them: their ``until`` says so. Makes no node.
+
+        Raises:
+            InvalidArgument: *name* is no name of a service.
+        """
+        self._check()
+        if name is not None:
+            check_name("name", name)
+        if self._root is None:
+            return []
+        found: list[Override] = []
+        places = [""] if name is None else [place_of(name)]
+        while places:
+            place = places.pop()
+            path = f"{self._root}/{place}" if place else self._root
+            for child in await self._children(path):
+                override, has_more = await self._look(place, child)
+                if override is not None:
+                    found.append(override)
+                if has_more and name is None:
+                    places.append(f"{place}/{child}" if place else child)
+        return sorted(found, key=lambda override: (override.service, override.id))
+
+    # ------------------------------------------------------------------ nodes
+
+    def _path(self, name: str, id: str) -> str:
+        check_name("name", name)
+        check_segment("id", id)
+        if self._root is None:
+            raise InvalidArgument("base_path", self._services or "/", "has no place beside it for overrides")
+        return f"{self._root}/{place_of(name)}/{id}"
+
+    async def _registered(self, name: str, id: str) -> int | None:
+        """Return when the instance was registered, as it says itself."""
+        try:
+            data, _ = (await self._session.read(GetData(f"{self._services}/{place_of(name)}/{id}"))).value
+        except NoNode:
+            raise InvalidArgument("id", id, f"is no instance of the service {name!r}") from None
+        try:
+            return decode(data, name=name, id=id).registration_time_ms
+        except InvalidInstance as error:
+            raise InvalidArgument("id", id, f"is a node of {name!r} that shows no instance: {error.reason}") from error
+
+    async def _write(self, path: str, data: bytes) -> Stat:
+        while True:
+            try:
+                return await self._persisted(SetData(path, data))
+            except NoNode:
+                await self._make(path, data)
+
+    async def _make(self, path: str, data: bytes) -> None:
+        """Make the node, and its parents where they are missing."""
+        assert self._root is not None
+        below = path.removeprefix(f"{self._root}/").split("/")
+        parents = [self._root, *(f"{self._root}/{'/'.join(below[:n])}" for n in range(1, len(below)))]
+        for each in (*parents, path):
+            try:
+                _ = await self._persisted(Create(each, data if each == path else b"", self._acl))
+            except NodeExists:
+                continue
+
+    async def _children(self, path: str) -> Sequence[str]:
+        try:
+            return sorted((await self._session.read(GetChildren(path))).value)
+        except NoNode:
+            return []
+
+    async def _look(self, place: str, child: str) -> tuple[Override | None, bool]:
+        path = f"{self._root}/{place}/{child}" if place else f"{self._root}/{child}"
+        try:
+            data, stat = (await self._session.read(GetData(path))).value
+        except NoNode:
+            return None, False
+        if not place or not data:
+            return None, stat.num_children > 0
+        try:
+            return read_override(data, place, child, stat.mtime, stat.version), stat.num_children > 0
+        except UnfitOverride as unfit:
+            log.warning("the override %s says nothing: %s", path, unfit)
+            return None, stat.num_children > 0
+
+    async def _persisted(self, message: Message[T]) -> T:
+        """Send what may be done twice until it is answered."""
+        while True:
+            await self._session.wait_connected()
+            try:
+                return (await self._session.request(message)).value
+            except ConnectionLost:
+                continue
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _whoever() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in many containers
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

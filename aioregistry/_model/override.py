@@ -1,0 +1,34 @@
+"""What an operator says of an instance that is not theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .instance import ServiceInstance
+
+__all__ = ["Override"]
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator said of an instance."""
+
+    service: str
+    id: str
+    enabled: bool | None = None
+    """False: it is in maintenance, listed and not picked. None: nothing is said about that. Never True."""
+    reason: str
+    by: str
+    since: float
+    """Seconds since the epoch, by the server's clock."""
+    until: float | None
+    """Seconds since the epoch, by the server's clock; None is for ever."""
+    registration_time_ms: int | None
+    """Of the incarnation that is meant, milliseconds since the epoch; None is any."""
+    version: int
+    """Of its node."""
+
+    def applies_to(self, instance: ServiceInstance[Any]) -> bool:
+        """Return whether *instance* is meant; a process that took its id later is not, unless any incarnation is."""
+        return self.registration_time_ms is None or self.registration_time_ms == instance.registration_time_ms

@@ -1,0 +1,147 @@
+"""Overrides: what operators say of instances that are not theirs, in nodes beside the services. Pure.
+
+An override is the persistent node ``<services>-overrides/<name>/<id>``: an owner who registers again cannot undo it,
+and whoever sets it needs no right to the instance's node. Its document is JSON::
+
+    {"enabled": false, "reason": "new disk", "by": "ann@ops1", "seconds": 3600, "registrationTimeUTC": 1763680000000}
+
+``enabled`` is never true: nobody is forced up. ``seconds`` counts from the node's last change, by the clock of the
+server that led then; null is for ever. ``registrationTimeUTC`` is that of the incarnation that is meant; null is any.
+
+What others write is read with care: a field that cannot be meant makes the document none, a number is bounded.
+
+**Time.** Nobody knows the server's clock without writing. So an override that one sees being set lasts for its
+``seconds`` by one's own clock that never steps back. One that was there before ends by the node's times and the wall
+clock, which may differ from the server's: but never later than its ``seconds`` after it was seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from ._bounds import moment
+from ._model import Override
+
+__all__ = ["LONGEST", "Known", "Standing", "UnfitOverride", "encoded", "overrides_root", "read_override"]
+
+LONGEST: Final = 10 * 365 * 86_400.0
+"""Seconds that an override lasts at most, but for one that is for ever."""
+
+_LONGEST_TEXT: Final = 1000
+_HUGE: Final = 1e308
+
+
+class UnfitOverride(ValueError):
+    """The document says nothing that can be followed; says why."""
+
+
+def overrides_root(services: str) -> str | None:
+    """Return the parent of the overrides for the services below *services*; None where those are in the root.
+
+    It stands beside the services, not among them, where Curator would list it as a service.
+    """
+    return f"{services}-overrides" if services not in ("", "/") else None
+
+
+def encoded(
+    *, enabled: bool | None, reason: str, by: str, seconds: float | None, registration_time_ms: int | None
+) -> bytes:
+    """Return the document of an override."""
+    fields = {
+        "enabled": enabled,
+        "reason": reason,
+        "by": by,
+        "seconds": seconds,
+        "registrationTimeUTC": registration_time_ms,
+    }
+    return json.dumps(fields).encode()
+
+
+def read_override(data: bytes, service: str, id: str, mtime_ms: int, version: int) -> Override:
+    """Return what the node of an override says, changed last at *mtime_ms*.
+
+    Raises:
+        UnfitOverride: its document is none.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UnfitOverride("it is no JSON") from error
+    if not isinstance(document, dict):
+        raise UnfitOverride("it is no JSON object")
+    enabled, seconds = document.get("enabled"), document.get("seconds")
+    incarnation = document.get("registrationTimeUTC")
+    if enabled is not None and enabled is not False:
+        raise UnfitOverride("enabled is neither false nor null: nobody is forced up")
+    if seconds is not None and not _is_number(seconds):
+        raise UnfitOverride("seconds is neither a number nor null")
+    if incarnation is not None and not (_is_number(incarnation) and int(incarnation) == incarnation):
+        raise UnfitOverride("registrationTimeUTC is neither a whole number nor null")
+    since = moment(mtime_ms)
+    return Override(
+        service=service,
+        id=id,
+        enabled=enabled,
+        reason=_text(document.get("reason")),
+        by=_text(document.get("by")),
+        since=since,
+        until=None if seconds is None else since + min(max(seconds, 0.0), LONGEST),
+        registration_time_ms=None if incarnation is None else int(incarnation),
+        version=version,
+    )
+
+
+def _is_number(value: object) -> bool:
+    # Not math.isfinite, which no whole number of 400 digits survives.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_HUGE < value < _HUGE
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)[:_LONGEST_TEXT]
+
+
+class Known(NamedTuple):
+    """An override, and when it ends by the clock of whoever knows it that never steps back."""
+
+    override: Override
+    ends: float
+
+
+class Standing:
+    """The overrides of one service, as far as they are known, and which of them are in force."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Known] = {}
+
+    def read(self, overrides: Iterable[Override], now: float, wall: float, *, seen_being_set: bool) -> None:
+        """These are all there are; those that are new were *seen_being_set*, or had been there before."""
+        before, self._known = self._known, {}
+        for override in overrides:
+            known = before.get(override.id)
+            if known is not None and known.override == override:
+                self._known[override.id] = known
+            else:
+                self._known[override.id] = Known(override, now + _left(override, wall, whole=seen_being_set))
+
+    def in_force(self, now: float) -> Mapping[str, Override]:
+        """Return those that have not ended, by id."""
+        return {id: known.override for id, known in self._known.items() if known.ends > now}
+
+    def over(self, now: float) -> list[Override]:
+        """Return those that have ended."""
+        return [known.override for known in self._known.values() if known.ends <= now]
+
+    def next_end(self, now: float) -> float | None:
+        """Return when the next one ends; None where none does."""
+        ends = [known.ends for known in self._known.values() if now < known.ends < math.inf]
+        return min(ends) if ends else None
+
+
+def _left(override: Override, wall: float, *, whole: bool) -> float:
+    if override.until is None:
+        return math.inf
+    lasts = override.until - override.since
+    return lasts if whole else min(max(override.until - wall, 0.0), lasts)

@@ -1,0 +1,102 @@
+"""`aioregistry drain`, `enable` and `maintenance`, as operators meet them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+
+import pytest
+
+from tests.cli.command import Command, outcome
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer
+
+DOCUMENT = {"name": "chat", "id": "a", "address": "10.0.0.7", "port": 7000, "registrationTimeUTC": 1}
+
+
+@pytest.fixture
+async def servers(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> tuple[str, ...]:
+    await judge.make(f"{chroot}/services/chat/a", json.dumps(DOCUMENT).encode())
+    return ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "60")
+
+
+async def test_drained_listed_and_enabled(servers: tuple[str, ...], judge: Judge, chroot: str) -> None:
+    async with Command("watch", "chat", "--json", *servers) as watch:
+        assert json.loads(await watch.line())["kind"] == "snapshot"
+        code, stdout, stderr = await outcome("drain", "chat", "a", "--reason", "new disk", "--for", "15m", *servers)
+        assert (code, stderr) == (0, "")
+        assert stdout.startswith("chat/a is in maintenance until ")
+        assert stdout.endswith(": new disk\n")
+        told = json.loads(await watch.line())
+        assert (told["kind"], told["instance"]["enabled"], told["instance"]["status"]) == (
+            "updated",
+            False,
+            "maintenance",
+        )
+
+        code, stdout, stderr = await outcome("maintenance", "--json", *servers)
+        assert (code, stderr) == (0, "")
+        [override] = json.loads(stdout)
+        assert (override["service"], override["id"], override["reason"]) == ("chat", "a", "new disk")
+        assert (override["by"], override["enabled"]) == (f"{getpass.getuser()}@{socket.gethostname()}", False)
+        assert override["registration_time_ms"] == 1
+        code, stdout, stderr = await outcome("maintenance", "chat", *servers)
+        head, row = stdout.splitlines()
+        assert head.split() == ["SERVICE", "ID", "UNTIL", "BY", "REASON"]
+        assert row.split()[:2] == ["chat", "a"]
+        assert row.endswith("new disk")
+
+        assert await outcome("enable", "chat", "a", *servers) == (0, "chat/a is in maintenance no more\n", "")
+        assert json.loads(await watch.line())["instance"]["enabled"] is True
+    assert await outcome("maintenance", "--json", *servers) == (0, "[]\n", "")
+
+
+async def test_for_ever_and_any_incarnation(servers: tuple[str, ...]) -> None:
+    drain = ("drain", "chat", "a", "--reason", "gone", "--for", "ever", "--any-incarnation")
+    assert await outcome(*drain, *servers) == (0, "chat/a is in maintenance for ever: gone\n", "")
+    _, stdout, _ = await outcome("maintenance", "--json", *servers)
+    [override] = json.loads(stdout)
+    assert (override["until"], override["registration_time_ms"]) == (None, None)
+
+
+async def test_readers_make_nothing(servers: tuple[str, ...], judge: Judge, chroot: str) -> None:
+    assert await outcome("maintenance", "--json", *servers) == (0, "[]\n", "")
+    assert await judge.children(chroot) == ["services"]
+
+
+@pytest.mark.parametrize("duration", ["", "0", "-1h", "1y", "h", "1e9", "nan", "inf", "99999d", "1h30m", "١h"])
+async def test_what_is_no_duration_is_refused_before_any_wait(duration: str) -> None:
+    """Nobody is there: what is asked for is looked at first."""
+    drain = ("drain", "chat", "a", "--reason", "x", f"--for={duration}", "--zookeeper", "127.0.0.1:1")
+    code, stdout, stderr = await outcome(*drain)
+    assert (code, stdout) == (2, "")
+    assert "for=" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("drain", "chat", "absent", "--reason", "x"), "id="),
+        (("drain", "absent", "a", "--reason", "x"), "id="),
+        (("drain", "chat", "a/b", "--reason", "x"), "id="),
+        (("drain", "chat", "a", "--reason", " "), "reason="),
+        (("enable", "chat", "a"), "id="),
+        (("enable", "chat", "a/b"), "id="),
+        (("maintenance", "a//b"), "name="),
+    ],
+)
+async def test_what_is_not_there_or_wrong_is_one_line(
+    arguments: tuple[str, ...], field: str, servers: tuple[str, ...]
+) -> None:
+    code, stdout, stderr = await outcome(*arguments, *servers)
+    assert (code, stdout) == (2, "")
+    assert field in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+async def test_a_drain_without_a_reason_is_a_wrong_usage(servers: tuple[str, ...]) -> None:
+    code, _, stderr = await outcome("drain", "chat", "a", *servers)
+    assert code == 2
+    assert "--reason" in stderr

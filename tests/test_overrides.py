@@ -1,0 +1,121 @@
+"""What an override says, and when it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioregistry import Override, ServiceInstance
+from aioregistry._bounds import LATEST
+from aioregistry._overrides import LONGEST, Standing, UnfitOverride, encoded, overrides_root, read_override
+from tests.support.checkers import Violated, check_obeyed
+
+ME = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000, registration_time_ms=1)
+
+
+def read(data: bytes, mtime_ms: int = 1_000_000) -> Override:
+    return read_override(data, "chat", "a", mtime_ms, 3)
+
+
+def lasting(seconds: float | None, **fields: Any) -> Override:
+    arguments = {"enabled": False, "reason": "new disk", "by": "ann", "registration_time_ms": None, **fields}
+    return read(encoded(seconds=seconds, **arguments))
+
+
+@given(
+    st.sampled_from([None, False]),
+    st.text(max_size=50),
+    st.none() | st.floats(0, LONGEST),
+    st.none() | st.integers(0, 2**63 - 1),
+)
+def test_what_is_written_is_read(
+    enabled: bool | None, text: str, seconds: float | None, registered: int | None
+) -> None:
+    data = encoded(enabled=enabled, reason=text, by=text, seconds=seconds, registration_time_ms=registered)
+    override = read(data)
+    assert (override.enabled, override.reason, override.by) == (enabled, text, text)
+    assert override.registration_time_ms == registered
+    assert override.since == 1000.0
+    assert override.until == (None if seconds is None else 1000.0 + seconds)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.sampled_from(["enabled", "reason", "by", "seconds", "registrationTimeUTC", "weight"])
+
+
+@given(st.binary(max_size=30) | st.dictionaries(FIELDS, JSON).map(lambda each: json.dumps(each).encode()))
+def test_whatever_others_write_is_an_override_or_unfit(data: bytes) -> None:
+    try:
+        override = read(data, mtime_ms=2**63 - 1)
+    except UnfitOverride:
+        return
+    assert override.enabled in (None, False)
+    assert override.since == LATEST
+    assert override.until is None or 0 <= override.until - override.since <= LONGEST
+    assert len(override.reason) <= 1000
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1e999", "NaN", '"1h"', "true", "[]"])
+@pytest.mark.parametrize("field", ["seconds", "registrationTimeUTC"])
+def test_what_is_no_number_is_unfit(field: str, number: str) -> None:
+    with pytest.raises(UnfitOverride, match=field):
+        read(f'{{"enabled": false, "{field}": {number}}}'.encode())
+
+
+@pytest.mark.parametrize(("registered", "applies"), [(1, True), (2, False), (None, True)])
+def test_one_incarnation_is_meant_or_any(registered: int | None, applies: bool) -> None:
+    assert lasting(60.0, registration_time_ms=registered).applies_to(ME) is applies
+
+
+def test_one_that_was_seen_being_set_lasts_its_time_whatever_the_wall_clock_says() -> None:
+    standing = Standing()
+    standing.read([lasting(60.0)], now=5.0, wall=9e9, seen_being_set=True)
+    assert list(standing.in_force(64.9)) == ["a"]
+    assert standing.next_end(5.0) == 65.0
+    assert (dict(standing.in_force(65.0)), [each.id for each in standing.over(65.0)]) == ({}, ["a"])
+
+
+@pytest.mark.parametrize(("wall", "left"), [(1000.0, 60.0), (1045.0, 15.0), (0.0, 60.0), (5000.0, 0.0)])
+def test_one_that_was_there_ends_by_the_nodes_time_and_never_later_than_it_lasts(wall: float, left: float) -> None:
+    standing = Standing()
+    standing.read([lasting(60.0)], now=5.0, wall=wall, seen_being_set=False)
+    assert list(standing.in_force(5.0 + left)) == []
+    assert len(standing.over(5.0 + left)) == 1
+    if left:
+        assert list(standing.in_force(5.0 + left - 0.001)) == ["a"]
+
+
+def test_reading_again_moves_no_end_but_a_new_override_has_its_own() -> None:
+    standing = Standing()
+    standing.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
+    standing.read([lasting(60.0)], now=50.0, wall=1000.0, seen_being_set=True)
+    assert standing.next_end(50.0) == 65.0
+    standing.read([lasting(90.0)], now=50.0, wall=1000.0, seen_being_set=True)
+    assert standing.next_end(50.0) == 140.0
+    standing.read([], now=60.0, wall=1000.0, seen_being_set=True)
+    assert standing.next_end(60.0) is None
+
+
+def test_one_for_ever_has_no_end() -> None:
+    standing = Standing()
+    standing.read([lasting(None)], now=5.0, wall=1000.0, seen_being_set=False)
+    assert (list(standing.in_force(1e300)), standing.next_end(5.0), standing.over(1e300)) == (["a"], None, [])
+
+
+@pytest.mark.parametrize(("services", "root"), [("/services", "/services-overrides"), ("", None), ("/", None)])
+def test_overrides_stand_beside_the_services(services: str, root: str | None) -> None:
+    assert overrides_root(services) == root
+
+
+def test_picking_in_maintenance_is_a_violation() -> None:
+    check_obeyed(seen=["a"], picked=["b"])
+    with pytest.raises(Violated, match="Obeyed"):
+        check_obeyed(seen=["a", "b"], picked=["b"])
