@@ -118,6 +118,7 @@ def test_many_threads_share_it(registry: blocking.Registry) -> None:
 
 def test_many_threads_pick_while_instances_come_and_go(registry: blocking.Registry) -> None:
     with registry.discover("chat") as chat, registry.register(instance_of("stays")):
+        chat.sync(DEADLINE)
         balancer = chat.balancer("least-outstanding")
         told: list[BaseException] = []
         stop = threading.Event()
