@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ._errors import InvalidArgument, wrong_argument
 
-__all__ = ["MARK", "check_class", "class_for", "marked", "unmarked"]
+__all__ = ["MARK", "NoClass", "check_class", "class_for", "marked", "unmarked"]
 
 MARK: Final = "@class"
 _LIST: Final = "java.util.ArrayList"
@@ -32,6 +32,10 @@ _CLASS: Final = re.compile(rf"{_ARRAY}|{_NAME}(?:<[\w$.,<>\[\];? ]+>)?")
 # and its value.
 _BY_CONVENTION: Final = re.compile(rf"{_ARRAY}|(?:[a-z_][a-z0-9_]*\.)+[A-Z](?:[\w$])*(?:<.+>)?|[A-Z]\w*\$[\w$]+")
 _MAX_LENGTH: Final = 1000
+
+
+class NoClass(ValueError):
+    """The mark of a payload is no name of a Java class."""
 
 
 def _is_class(text: object) -> bool:
@@ -81,12 +85,12 @@ def unmarked(payload: dict[str, Any] | list[Any]) -> tuple[Any, str | None]:
     A list without a class reads as a list, though Jackson cannot read it.
 
     Raises:
-        ValueError: the mark of an object is no class.
+        NoClass: the mark of an object is no class.
     """
     if type(payload) is dict:
         payload_class = payload.pop(MARK, None)
         if payload_class is not None and not _is_class(payload_class):
-            raise ValueError(f"payload.{MARK} is {payload_class!r:.80}, not the name of a Java class")
+            raise NoClass(f"payload.{MARK} is {payload_class!r:.80}, not the name of a Java class")
         return payload, payload_class
     match payload:
         case [str(payload_class), value] if _is_class(payload_class) and _is_meant(payload_class, value):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 import aioregistry
 import aioregistry.balancing
-from aioregistry import InvalidArgument
+import aioregistry.integrations.membership
+from aioregistry import InvalidArgument, ServiceInstance
 from aioregistry.integrations.membership import Membership
 
 REFUSED: list[dict[str, Any]] = [
@@ -41,3 +45,36 @@ def test_what_a_refused_registry_leaves_in_a_traceback(options: dict[str, Any]) 
 def test_what_a_refused_picker_or_membership_shows() -> None:
     for kind in (aioregistry.balancing.Picker, Membership):
         assert repr(kind.__new__(kind)) == f"<{kind.__name__}, not made>"
+
+
+def public_classes() -> list[type]:
+    rooms = (aioregistry, aioregistry.balancing, aioregistry.integrations.membership)
+    found = {id(each): each for room in rooms for name in room.__all__ if isinstance(each := getattr(room, name), type)}
+    # Of tuples and Structs there is no object before it is whole.
+    return [each for each in found.values() if not issubclass(each, BaseException | enum.Enum | tuple | msgspec.Struct)]
+
+
+@pytest.mark.parametrize("kind", public_classes(), ids=lambda kind: kind.__name__)
+def test_what_was_not_made_says_so(kind: type) -> None:
+    assert repr(object.__new__(kind))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ServiceInstance("chat", id="a", port=-1),
+        lambda: aioregistry.OwnZone("", aioregistry.RoundRobin()),
+        lambda: aioregistry.Weighted(""),
+        lambda: aioregistry.Ring(""),
+        lambda: aioregistry.TcpCheck(""),
+        lambda: aioregistry.Ejection(errors=()),
+    ],
+)
+def test_a_refusal_can_be_shown_with_its_variables(make: Callable[[], object]) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        make()
+    trace, shown = raised.value.__traceback__, []
+    while trace is not None:
+        shown += [repr(value) for name, value in trace.tb_frame.f_locals.items() if name == "self"]
+        trace = trace.tb_next
+    assert [text for text in shown if text.endswith("not made>")]

@@ -31,6 +31,8 @@ ROOMS: dict[str, set[str]] = {
     # How all rooms wait: news, timers, tasks with an owner, threads.
     "concurrency": set(),
     "errors": {"foreign"},
+    # An object whose constructor has refused an argument is shown in one way.
+    "reprs": set(),
     # Flags, seconds and choices are checked in one way.
     "arguments": {"errors"},
     "reasons": {"foreign", "errors"},
@@ -51,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "frozen": set(),
     "java": {"errors"},
     "payload": {"foreign", "errors", "frozen", "msgspec", "pydantic"},
-    "model": {"errors", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
+    "model": {"reprs", "errors", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
     "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
     # Written by operators, read by views.
     "overrides": {"bounds", "model"},
@@ -68,7 +70,17 @@ ROOMS: dict[str, set[str]] = {
         *("anyio", "aiozk.protocol"),
     },
     # A check dials by addresses and look-ups as the session does, and says why it failed in the same words.
-    "health": {"concurrency", "foreign", "errors", "arguments", "reasons", "runtime", "incident_log", "addresses"},
+    "health": {
+        "reprs",
+        "concurrency",
+        "foreign",
+        "errors",
+        "arguments",
+        "reasons",
+        "runtime",
+        "incident_log",
+        "addresses",
+    },
     # Both speak to the session in `protocol`'s messages, and offer handles and streams.
     "registration": {
         *(
@@ -91,9 +103,10 @@ ROOMS: dict[str, set[str]] = {
         "anyio",
     },
     # Raises InvalidArgument and NoInstances.
-    "balancing": {"foreign", "errors", "arguments", "addresses", "model"},
+    "balancing": {"reprs", "foreign", "errors", "arguments", "addresses", "model"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
+        "reprs",
         "bounds",
         "overrides",
         "foreign",

@@ -22,6 +22,7 @@ from aioregistry._errors import (
 )
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Difference, ServiceInstance, Snapshot
+from aioregistry._reprs import shown_half_made
 from aioregistry._session import ReadingSessionPort
 from aioregistry._streams import Stream
 from aioregistry.balancing import NOBODY, Ejection, Filter, Load, Member, OfSuspects, Picker, Strategy, Subset
@@ -278,6 +279,7 @@ def _checked_ids(ids: object) -> frozenset[str]:
     return frozenset(ids)
 
 
+@shown_half_made
 class Pick(Generic[P]):
     """An instance that was picked, for one call to it.
 

@@ -10,7 +10,7 @@ import msgspec
 
 from aioregistry._errors import InvalidInstance
 from aioregistry._frozen import CONTAINERS, FrozenDict, TooDeep, freeze
-from aioregistry._java import unmarked
+from aioregistry._java import NoClass, unmarked
 from aioregistry._model import DOCUMENT_NAMES, NO_EXTRA, AsWritten, Draft, InstanceStatus, ServiceInstance, ServiceType
 
 from .scalars import MAX_INT, MAX_LONG, MAX_PORT, MOST_SHARED, READERS, as_text, as_uri_spec, shared
@@ -114,7 +114,7 @@ def _without_class(payload: Any) -> tuple[Any, str | None]:
         return freeze(value), payload_class
     except TooDeep as error:
         raise InvalidInstance(f"payload: {error}") from error
-    except ValueError as error:
+    except NoClass as error:
         raise InvalidInstance(str(error)) from error
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from aioregistry._arguments import check_choice, check_seconds
 from aioregistry._errors import InvalidType, wrong_argument
+from aioregistry._reprs import shown_half_made
 
 from .table import STARTING, CheckState, Standing
 
@@ -19,6 +20,7 @@ class CheckFailed(Exception):
     """A ready-made check failed; its text is the reason."""
 
 
+@shown_half_made
 class Check:
     """An async function that is called again and again to find out whether an instance is well.
 

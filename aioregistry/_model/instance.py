@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeVar, overload
 from aioregistry._errors import InvalidArgument
 from aioregistry._java import check_class, class_for
 from aioregistry._payload import convert, fresh_json
+from aioregistry._reprs import shown_half_made
 
 from .fields import FIELDS, InstanceStatus, ServiceType, check_port
 
@@ -61,6 +62,7 @@ class Draft(_Fields[P]):
         return self  # type: ignore[return-value]
 
 
+@shown_half_made
 class ServiceInstance(_Fields[P]):
     """One instance of a service, frozen.
 

@@ -8,6 +8,8 @@ from typing import Final, Generic, NoReturn, TypeVar
 
 import msgspec
 
+from aioregistry._reprs import shown_half_made
+
 from .instance import ServiceInstance, with_payload_type
 from .override import Override
 
@@ -75,6 +77,7 @@ class Invalid(msgspec.Struct, frozen=True, gc=False):
     mzxid: int = 0
 
 
+@shown_half_made
 class Snapshot(Mapping[str, ServiceInstance[P]]):
     """What was known of a service at one moment: its instances by id, in the order of their ids. Immutable.
 

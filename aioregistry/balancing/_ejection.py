@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 from aioregistry._errors import InvalidArgument, InvalidType
+from aioregistry._reprs import shown_half_made
 
 from ._members import check_count, check_number
 from ._strategies import Draw
@@ -25,6 +26,7 @@ _MOST_DOUBLINGS: Final = 64
 _HEAP_SLACK: Final = 16
 
 
+@shown_half_made
 class Ejection:
     """When instances are set aside, and for how long.
 

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 from aioregistry import _foreign as foreign
 from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
 from aioregistry._model import ServiceInstance
+from aioregistry._reprs import shown_half_made
 
 __all__ = [
     "HEAVIEST",
@@ -78,6 +79,7 @@ def place_of(instance: ServiceInstance[Any]) -> Hashable:
     return instance.address, instance.port, instance.ssl_port
 
 
+@shown_half_made
 class Member(Generic[P]):
     """An instance that may be chosen.
 

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from aioregistry._model import ServiceInstance
+from aioregistry._reprs import shown_half_made
 
 from ._keys import points, probes
 from ._members import Census, Member, Traits, Weight, check_field, weight_of
@@ -29,6 +30,7 @@ _FULL: Final = 8  # points in an arc, on average, at most; a quarter of that at 
 _Arc: TypeAlias = tuple[list[float], list[Member[Any]]]  # points in order, and whose each is
 
 
+@shown_half_made
 class Ring(Generic[P]):
     """By consistent hashing of a key: each key stays with one instance for as long as that can be picked.
 

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Any, Final, Generic, TypeVar
 
 from aioregistry._model import ServiceInstance
+from aioregistry._reprs import shown_half_made
 
 from ._members import Census, Member, Traits, check_count
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy, check_strategy
@@ -19,6 +20,7 @@ _LONGEST: Final = 32
 """Bytes of the longest key that is kept as it is; of longer ones a digest is, longer by one, so that it is no key."""
 
 
+@shown_half_made
 class Sticky(Generic[P]):
     """A key's first pick is another strategy's; its later ones are the same instance, for as long as it can be picked.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, Generic, TypeVar
 
 from aioregistry._model import ServiceInstance
+from aioregistry._reprs import shown_half_made
 
 from ._members import Census, Member, Traits, Weight, check_field, weight_of
 from ._strategies import NOBODY, Draw, Pool
@@ -16,6 +17,7 @@ P = TypeVar("P")
 _FIRST_ROOM: Final = 16  # a power of two
 
 
+@shown_half_made
 class Weighted(Generic[P]):
     """At random, each with a chance in proportion to its weight. O(log n).
 

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
+from aioregistry._reprs import shown_half_made
 
 from ._keys import share
 from ._members import Census, Field, Member, Traits, check_count, check_field, check_name, check_number, field_of
@@ -16,6 +17,7 @@ __all__ = ["OwnZone"]
 P = TypeVar("P")
 
 
+@shown_half_made
 class OwnZone(Generic[P]):
     """Instances of one's own zone, as far as they suffice; the rest spills over to the others.
 

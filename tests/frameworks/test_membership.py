@@ -650,7 +650,11 @@ def test_an_unknown_option_is_refused_by_name(option: str) -> None:
 
 # What Membership does not take, and why.
 NOT_TAKEN: dict[Any, dict[str, str]] = {
-    aioregistry.connect: {"runtime": "for simulated worlds, which connect themselves"},
+    aioregistry.connect: {
+        "runtime": "for simulated worlds, which connect themselves",
+        "thread": "a server that is registered lives on the loop that it serves on",
+        "lag_check": "for threads",
+    },
     ServiceInstance.__init__: {
         "self": "the instance",
         "name": "the service",
