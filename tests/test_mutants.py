@@ -86,7 +86,7 @@ m.preload()
 source = (m.ROOT / "{MODULE}").read_text()
 made = [m.Mutant(0, "", "", text) for text in (source, source + "\\nmistaken = True\\n")]
 tried = m.tried([("{MODULE}", mutant) for mutant in made], {{"{MODULE}": 60.0}}, 1, math.inf)
-print([verdict.caught for verdict in tried])
+print([verdict.caught for verdict in sorted(tried, key=lambda verdict: len(verdict.mutant.text))])
 """
     (tmp_path / "test_it.py").write_text(
         "import aioregistry._paths\n\ndef test_it():\n    assert not hasattr(aioregistry._paths, 'mistaken')\n"

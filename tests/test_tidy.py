@@ -157,7 +157,7 @@ ROOMS: dict[str, set[str]] = {
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     # Reads a live ensemble: it connects as users do, and asks for ACLs and Stats too.
-    "doctor": {"errors", "reasons", "addresses", "protocol", "session", "model", "document", ""},
+    "doctor": {"errors", "reasons", "addresses", "overrides", "protocol", "session", "model", "document", ""},
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way

@@ -83,6 +83,9 @@ class News(NamedTuple):
 _MEMBERSHIP = frozenset({EventKind.CREATED, EventKind.DELETED, EventKind.CHILDREN_CHANGED})
 _NODE = frozenset({EventKind.CREATED, EventKind.DELETED, EventKind.DATA_CHANGED})
 _COUNTED = frozenset({EventKind.CREATED, EventKind.DELETED})
+_COUNTER: Final = 0xFFFF_FFFF
+"""The lower half of a zxid counts the transactions of an epoch, from one on."""
+
 _INT = 2**32
 
 
@@ -243,7 +246,7 @@ class Mirror:
             self._compare(names)
         if stat is not None and not self.one_shot:
             self._compare_tally(stat)
-        self._forget_all_but(set(names), zxid)
+        self._forget_all_but(set(names), self._horizon)
         if resyncing and not self._due and not self._asked:
             self._due = OrderedDict.fromkeys(names, epoch)
         else:
@@ -259,7 +262,7 @@ class Mirror:
             return
         if unprompted:
             self._compare(())
-        self._forget_all_but(set(), zxid)
+        self._forget_all_but(set(), self._horizon)
         # A child watch needs a node; where there is none, the exists watch must be in place before this is all.
         self._missing = self.one_shot and not self._missing
         if self._missing:
@@ -276,11 +279,10 @@ class Mirror:
 
     def observed(self, question: ReadNodes, observations: Sequence[Observation], zxid: int | None) -> None:
         """Data and Stat of each node of *question*, or why it cannot be read; *zxid* is None where nobody answered."""
-        zxid = self._horizon if zxid is None else zxid
-        if zxid < self._horizon:
+        if zxid is not None and not self._reaches(zxid):
             self.refused(question)
             return
-        self._horizon = zxid
+        zxid = self._horizon
         # As _answered(), without a call for each of what may be 100,000 nodes.
         asked, again, observe, unprompted = self._asked, self._again, self._observe, self._unprompted
         for name, observation in zip(question.names, observations, strict=True):
@@ -314,11 +316,22 @@ class Mirror:
         epoch = self._answered(key)
         if epoch is None:
             return None
-        if zxid < self._horizon:
+        if not self._reaches(zxid):
             self._require(key, epoch)
             return None
-        self._horizon = zxid
         return epoch
+
+    def _reaches(self, zxid: int) -> bool:
+        """Return whether an answer at *zxid* is as new as all that is known, and take note of how new that is now.
+
+        A leader that has begun an epoch says so; its followers tell the last transaction of the one before, and know no
+        less. So the beginning of an epoch makes no answer an older one.
+        """
+        if zxid < self._horizon and self._horizon & _COUNTER:
+            return False
+        if zxid & _COUNTER or not self._horizon:
+            self._horizon = max(self._horizon, zxid)
+        return True
 
     def _known(self, name: str) -> _Node | None:
         if name in self._staged:

@@ -6,7 +6,6 @@ question, it does not find: :func:`unknown` says so instead.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import unicodedata
@@ -18,6 +17,7 @@ from aioregistry._addresses import ip_address, only_here
 from aioregistry._document import decode
 from aioregistry._errors import InvalidInstance, session_name
 from aioregistry._model import ServiceInstance
+from aioregistry._overrides import UnfitOverride, read_override
 from aioregistry._protocol import AclEntry, Permission
 
 from .picture import Node, Picture, Server
@@ -479,16 +479,14 @@ SOON: Final = 600.0
 
 
 def _ends_of_overrides(picture: Picture) -> Iterator[tuple[str, float | None]]:
-    for node in picture.overrides.values():
-        try:
-            fields: Any = json.loads(node.data or b"")
-        except (ValueError, RecursionError):
+    for (name, id), node in picture.overrides.items():
+        if node.stat is None:
             continue
-        until = fields.get("until") if isinstance(fields, dict) else 0
-        if until is None:
-            yield _full(picture, node.path), None
-        elif isinstance(until, int | float) and not isinstance(until, bool) and math.isfinite(until):
-            yield _full(picture, node.path), until / 1000
+        try:
+            override = read_override(node.data or b"", name, id, node.stat.mtime, node.stat.version)
+        except UnfitOverride:
+            continue  # views do not follow it
+        yield _full(picture, node.path), override.until
 
 
 # ---------------------------------------------------------------- the table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import difflib
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -186,6 +187,8 @@ async def _elsewhere(registry: Registry, chroot: str, base: str) -> dict[str, in
     whole = _Tree(registry, "")
     parent = chroot.rpartition("/")[0]
     beside = [f"{parent}/{name}" for name in await whole.children(parent) or ()]
+    # The most alike first: of many places only some are looked at, and a slip of the finger changes little.
+    beside.sort(key=lambda place: difflib.SequenceMatcher(None, place, chroot).ratio(), reverse=True)
     places = [place for place in ["", *beside] if place != chroot][:MOST_ELSEWHERE]
     found: dict[str, int] = {}
     for place in places:

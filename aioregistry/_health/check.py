@@ -58,8 +58,8 @@ class Check:
         _check_count("fall", fall)
         check_choice("initial", initial, ("failing", "passing"))
         self.probe = probe
-        self.interval = float(interval)
-        self.timeout = float(timeout)
+        self.interval: float = float(interval)
+        self.timeout: float = float(timeout)
         self.rise = rise
         self.fall = fall
         self.initial: Initial = initial

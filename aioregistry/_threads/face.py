@@ -290,6 +290,7 @@ async def _open(thread: LoopThread, handle: Handle) -> None:
     except BaseException:
         # It may have been entered in the moment in which this was cancelled.
         await finished(asyncio.get_running_loop().create_task(thread.run(_left, handle)))
+        handle._discard()  # or it was not even begun
         raise
 
 

@@ -178,6 +178,24 @@ def test_an_event_during_a_reading_has_the_node_read_again() -> None:
     assert [change.instance.payload for change in changes(mirror)] == [2, 3]
 
 
+@pytest.mark.parametrize("begun_first", [False, True])
+def test_the_beginning_of_an_epoch_makes_no_answer_an_older_one(begun_first: bool) -> None:
+    last, begun = 0x1_0000_000E, 0x2_0000_0000
+    nodes = {"a": (document("a"), stat(0x1_0000_000D))}
+    at = [begun, last] if begun_first else [last, begun, last]
+    mirror = synced(nodes, zxid=at.pop(0))
+    known = mirror.as_of
+    for zxid in at:  # the leader tells that it has begun, a follower of the same state does not
+        mirror.disconnected()
+        mirror.connected(one_shot=False, history=0)
+        resync(mirror, nodes, zxid)
+        assert mirror.as_of == known
+    mirror.disconnected()
+    mirror.connected(one_shot=False, history=0)
+    resync(mirror, {"b": (document("b"), stat(begun + 1))}, begun + 1)
+    assert mirror.as_of == begun + 1
+
+
 def test_an_answer_older_than_what_is_known_is_asked_for_again() -> None:
     mirror = synced({"a": (document("a", 1), stat(3)), "b": (document("b"), stat(4))})
     mirror.event(EventKind.DATA_CHANGED, "a")

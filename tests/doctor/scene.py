@@ -134,11 +134,11 @@ async def duplicate(scene: Scene) -> None:
 
 
 async def override_ending(scene: Scene) -> None:
-    await override(scene, "e", {"enabled": False, "until": time.time() * 1000 + 60_000})
+    await override(scene, "e", {"enabled": False, "seconds": 60})
 
 
 async def override_endless(scene: Scene) -> None:
-    await override(scene, "f", {"enabled": False, "until": None})
+    await override(scene, "f", {"enabled": False, "seconds": None})
 
 
 async def override(scene: Scene, name: str, fields: dict[str, Any]) -> None:
