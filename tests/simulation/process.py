@@ -15,6 +15,7 @@ import aioregistry
 from aioregistry import (
     Guard,
     HandleClosed,
+    NoAuth,
     Registration,
     RegistrationDisplaced,
     RegistrationError,
@@ -403,7 +404,9 @@ class Process:
                 await held.registration.update(payload={"by": self.name, "n": number})
             except RegistrationDisplaced:
                 await asyncio.sleep(longest)
-            except RegistrationError:  # refused: it may be permitted later
+            except RegistrationError as error:
+                if not isinstance(error.__cause__, NoAuth):  # which may be permitted later
+                    raise
                 await asyncio.sleep(longest)
             except HandleClosed:
                 if not held.closed:
