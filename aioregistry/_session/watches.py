@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ class SessionWatches:
 
     def __init__(self, session: Session, table: WatchTable) -> None:
         self._session, self._table = session, table
+        self._asking = asyncio.Lock()
+        """While it is not known whether the server has recursive watches: one request finds out for all."""
 
     def listen(self, path: str, callback: Callable[[WatchedEvent], None]) -> Watch:
         """Call *callback* for each event on exactly *path*.
@@ -31,7 +34,7 @@ class SessionWatches:
 
     def listen_tree(self, path: str, callback: Callable[[WatchedEvent], None]) -> TreeWatch:
         """Call *callback* for each event on *path* and below, once :meth:`TreeWatch.arm` has set the watch."""
-        return TreeWatch(self._session, self._table, path, callback)
+        return TreeWatch(self._session, self._table, path, callback, self._asking)
 
 
 class Watch:
@@ -64,6 +67,17 @@ class Watch:
 class TreeWatch(Watch):
     """A listener to a path and everything below, shared on the server with others on the same path."""
 
+    def __init__(
+        self,
+        session: Session,
+        table: WatchTable,
+        path: str,
+        callback: Callable[[WatchedEvent], None],
+        asking: asyncio.Lock,
+    ) -> None:
+        self._asking = asking
+        super().__init__(session, table, path, callback)
+
     async def arm(self) -> None:
         """Set the recursive watch on the present connection, unless it is set; to be called again after each reconnect.
 
@@ -72,12 +86,21 @@ class TreeWatch(Watch):
         session = self._session
         # Again where a read with a one-shot watch on the same path, sent meanwhile, has replaced it.
         while not self._closed and not self._table.is_tree_armed(self._path):
-            if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
-                raise UnsupportedServer(f"{session.server} has no recursive watches")
-            try:
-                await session.persist(lambda: session.submit(AddWatch(self._path)), TRANSIENT)
-            except (Unimplemented, MarshallingError, PoisonRequest) as error:
-                raise UnsupportedServer(f"{session.server} has no recursive watches") from error
+            if session.supports(AddWatch.opcode) is not None:
+                await self._set()
+                continue
+            async with self._asking:
+                if not self._closed:
+                    await self._set()
+
+    async def _set(self) -> None:
+        session = self._session
+        if session.supports(AddWatch.opcode) is False or session.supports(MultiRead.opcode) is False:
+            raise UnsupportedServer(f"{session.server} has no recursive watches")
+        try:
+            await session.persist(lambda: session.submit(AddWatch(self._path)), TRANSIENT)
+        except (Unimplemented, MarshallingError, PoisonRequest) as error:
+            raise UnsupportedServer(f"{session.server} has no recursive watches") from error
 
     def _listen(self) -> None:
         self._table.listen_tree(self._path, self._fired)

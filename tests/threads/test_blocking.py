@@ -198,19 +198,24 @@ from aioregistry import ServiceInstance, blocking
 
 registry = blocking.connect(sys.argv[1], session_timeout=4)
 chat = registry.discover("chat")
+told, tells = os.pipe()
+leave, stay = os.pipe()
 for number in range(3):
     if os.fork() == 0:
+        os.close(stay)
         me = registry.register(ServiceInstance("chat", id=f"worker-{number}", address="10.0.0.7", port=7000 + number))
-        changes = chat.changes()
         me.open()
-        seen = set(changes.start.entries)
-        while len(seen) < 3:
-            change = changes.next(60)
-            seen |= {each.id for each in getattr(change, "changes", (change,))}
+        chat.wait_for(lambda snapshot: len(snapshot) == 3, 60)
+        os.write(tells, b".")
+        os.read(leave, 1)  # until all have seen all: one that comes and goes at once may not be seen
         sys.exit(0)
 for _ in range(3):
+    os.read(told, 1)
+os.close(stay)
+for _ in range(3):
     assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
-assert registry.discover("chat").sync(30).entries == {}, "each has withdrawn at its exit"
+with registry:
+    assert registry.discover("chat").sync(30).entries == {}, "each has withdrawn at its exit"
 """
 
 BLOCKED = """
