@@ -15,8 +15,8 @@ _OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message
 class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object on one line, in ASCII.
 
-    It has ``time`` (ISO 8601, UTC), ``level`` in lower case, ``logger``, ``message``, and what the record carries
-    besides: aioregistry's say ``session``, ``service``, ``id`` and ``path`` where they are about one.
+    It has ``time`` (ISO 8601, UTC), ``level`` in lower case, ``logger``, ``message``, and whatever the record carries
+    besides (``extra=`` of the call that logged it). The records of aioregistry itself carry nothing more yet.
     A traceback is the field ``exception``. A value that JSON has no form for is shown as text.
     """
 
