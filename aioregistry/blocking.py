@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import math
 import os
 import threading
@@ -262,10 +263,12 @@ class Registry(_Blocking):
             raise
         self._thread = thread
         # Before the interpreter stops its daemon threads.
-        atexit.register(_close_if_alive, weakref.ref(self))
+        self._at_exit = functools.partial(_close_if_alive, weakref.ref(self))
+        atexit.register(self._at_exit)
 
     def _close(self) -> None:
         assert self._thread is not None
+        atexit.unregister(self._at_exit)
         self._thread.wait(self._remote.aclose)
         for handle in list(self._opened):
             handle.close()  # what is behind it is closed

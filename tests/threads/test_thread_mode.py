@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -65,8 +64,7 @@ async def test_a_caller_that_stands_still_is_published_as_failing(
     async with connect(zookeeper.address + chroot, session_timeout=T, thread=True) as registry:
         async with registry.register(instance_of(), checks=checks):
             assert await enabled(judge, node)
-            async with blocking_watcher(zookeeper.address + chroot) as seen:
-                time.sleep(1.0)
+            seen = seen_while_standing_still(zookeeper.address + chroot)
             assert (False, "failing") in seen
             async with asyncio.timeout(DEADLINE):
                 while not await enabled(judge, node):
@@ -80,18 +78,17 @@ async def enabled(judge: Judge, path: str) -> bool:
     return bool(json.loads(node.data).get("enabled", True))
 
 
-@asynccontextmanager
-async def blocking_watcher(servers: str) -> AsyncIterator[list[tuple[bool, str | None]]]:
-    """What another thread sees of the instance meanwhile."""
+def seen_while_standing_still(servers: str) -> list[tuple[bool, str | None]]:
+    """What another registry sees of the instance while this loop is blocked, until it is not enabled."""
     seen: list[tuple[bool, str | None]] = []
     with blocking.connect(servers, session_timeout=T) as registry, registry.discover("chat") as chat:
-        changes = chat.changes()
-        yield seen
-        chat.sync(DEADLINE)
-        with changes:
-            while not any(not up for up, _ in seen):
-                instance = getattr(changes.next(DEADLINE), "instance")  # noqa: B009 - of an Updated
-                seen.append((instance.enabled, instance.status))
+        seen += [(each.enabled, each.status) for each in chat.snapshot.values()]
+        with chat.changes() as changes:
+            while all(up for up, _ in seen):
+                change = changes.next(DEADLINE)
+                assert isinstance(change, Updated)
+                seen.append((change.instance.enabled, change.instance.status))
+    return seen
 
 
 @pytest.mark.parametrize("lag_check", [True, False])
