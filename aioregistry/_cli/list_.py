@@ -19,7 +19,7 @@ from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
 from .selection import Condition, condition, selected
-from .text import document, payload_of, place, printable, to_json
+from .text import document, payload_of, place, printable, to_json, why_disabled
 
 T = TypeVar("T")
 
@@ -178,7 +178,7 @@ def _rows(snapshot: Snapshot[Any]) -> Iterator[Row]:
 
 def _row(entry: Entry[Any]) -> Row:
     instance, owner, created = entry.instance, session_name(entry.owner), _moment(entry.created)
-    state = "listed" if instance.enabled else instance.status or "draining"
+    state = "listed" if instance.enabled else why_disabled(instance)
     age = "?" if created is None else _age(time.time() - entry.created)
     fields = {**document(instance), "owner": owner, "created": created, "invalid": None}
     return Row(fields, state, (instance.id, place(instance), owner, age, state, payload_of(instance)))

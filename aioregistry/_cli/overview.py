@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from aioregistry import Entry, Snapshot
 from aioregistry._errors import session_name
 
-from .text import payload_of, place, printable
+from .text import payload_of, place, printable, why_disabled
 
 __all__ = [
     "INSTANCE_HEAD",
@@ -59,7 +59,7 @@ def state_of(entry: Entry[Any]) -> str:
         return "suspect"
     if entry.instance.enabled:
         return "enabled"
-    return entry.instance.status or "disabled"
+    return why_disabled(entry.instance)
 
 
 def service_row(name: str, snapshot: Snapshot[Any], now: float) -> ServiceRow:
@@ -74,7 +74,7 @@ def service_row(name: str, snapshot: Snapshot[Any], now: float) -> ServiceRow:
     since = snapshot.stale_since
     return ServiceRow(
         *(printable(name), len(snapshot.entries), states["enabled"], states["failing"]),
-        *(states["draining"] + states["disabled"], states["maintenance"], states["suspect"], len(snapshot.invalid)),
+        *(states["draining"], states["maintenance"], states["suspect"], len(snapshot.invalid)),
         "now" if since is None else f"{shortened(now - since)} ago",
     )
 

@@ -21,10 +21,15 @@ def described(instance: ServiceInstance[Any]) -> str:
     """Return *instance* as a line: id, place, payload."""
     parts = [instance.id, place(instance)]
     if not instance.enabled:
-        parts.append("draining")
+        parts.append(why_disabled(instance))
     if instance.payload is not None:
         parts.append(payload_of(instance))
     return printable("  ".join(parts))
+
+
+def why_disabled(instance: ServiceInstance[Any]) -> str:
+    """Return why *instance* is not enabled: what its document says, and "draining" where that says nothing."""
+    return instance.status or "draining"
 
 
 def payload_of(instance: ServiceInstance[Any]) -> str:

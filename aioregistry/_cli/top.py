@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import aioregistry
-from aioregistry import Registry, RegistryError, View
+from aioregistry import Registry, RegistryError, SessionState, View
 
 from .options import connection
 from .overview import INSTANCE_HEAD, SERVICE_HEAD, instance_rows, service_row
 from .process import DONE
+from .text import printable
 
 try:
     from textual.app import App, ComposeResult
@@ -33,7 +34,10 @@ _SERVICES_FOLLOWED = 1000
 async def top(arguments: argparse.Namespace) -> int:
     """Show the services, and one service's instances, until q or a signal."""
     async with aioregistry.connect(**connection(arguments), wait=False) as registry:
-        await Top(registry, arguments.name).run_async()
+        screen = Top(registry, arguments.name)
+        await screen.run_async()
+    if screen.failure is not None:
+        raise screen.failure
     return DONE
 
 
@@ -43,6 +47,9 @@ class Top(App[None]):
     Args:
         registry: entered; need not be connected.
         name: of a service to show alone; all unless given.
+
+    Attributes:
+        failure: why nothing can be followed any more, which ends the screen; None where the user ended it.
     """
 
     CSS = """
@@ -59,13 +66,17 @@ class Top(App[None]):
         self._source = registry
         self._only = name
         self._views: dict[str, View[Any]] = {}
-        self._opening: dict[str, asyncio.Task[None]] = {}
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._changed: set[str] = set()
         self._rows: dict[str, tuple[str, ...]] = {}
+        self._refused: dict[str, str] = {}
+        """Services that cannot be followed, and why; the latest answer of each."""
         self._beyond = 0
         self._laid_out = False
         self._chosen: str | None = name
-        self._stack = contextlib.AsyncExitStack()
+        self._shown: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.failure: RegistryError | None = None
 
     def compose(self) -> ComposeResult:
         """Lay the screen out."""
@@ -85,16 +96,16 @@ class Top(App[None]):
         if self._only is not None:
             self._follow([self._only])
         else:
-            self.run_worker(self._follow_names(), exit_on_error=True)
+            self.run_worker(self._follow_names())
         self.set_interval(_REDRAWN_EVERY / 4, self._draw)
         self._draw()
 
     async def on_unmount(self) -> None:
         """Let go of every view."""
-        for task in self._opening.values():
+        tasks = [*self._following.values(), *self._ending]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        await self._stack.aclose()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Show the instances of the service under the cursor."""
@@ -105,28 +116,46 @@ class Top(App[None]):
     # ------------------------------------------------------------------ following
 
     async def _follow_names(self) -> None:
-        async with self._source.watch_services() as names:
-            async for present in names:
-                self._beyond = max(len(present) - _SERVICES_FOLLOWED, 0)
-                self._follow(present[:_SERVICES_FOLLOWED])
+        try:
+            async with self._source.watch_services() as names:
+                async for present in names:
+                    self._beyond = max(len(present) - _SERVICES_FOLLOWED, 0)
+                    self._follow(present[:_SERVICES_FOLLOWED])
+        except RegistryError as error:
+            self._end_with(error)
 
-    def _follow(self, names: Any) -> None:
+    def _follow(self, names: Sequence[str]) -> None:
         for name in names:
-            if name not in self._opening:
-                self._opening[name] = asyncio.create_task(self._open(name))
-        for name in set(self._opening) - set(names):
-            self._opening.pop(name).cancel()
-            self._rows.pop(name, None)
-            if (view := self._views.pop(name, None)) is not None:
-                self.run_worker(view.aclose())
+            if name not in self._following:
+                self._following[name] = asyncio.create_task(self._follow_one(name))
+        for name in set(self._following) - set(names):
+            task = self._following.pop(name)
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            task.cancel()
 
-    async def _open(self, name: str) -> None:
-        view: View[Any] = await self._stack.enter_async_context(self._source.discover(name))
-        self._views[name] = view
-        async with view.snapshots() as snapshots:
-            async for _ in snapshots:
-                self._changed.add(name)
-                await asyncio.sleep(_REDRAWN_EVERY / 4)  # so a busy service costs no more than an idle one
+    async def _follow_one(self, name: str) -> None:
+        view: View[Any] | None = None
+        try:
+            async with self._source.discover(name) as view, view.snapshots() as snapshots:
+                self._views[name] = view
+                self._refused.pop(name, None)
+                async for _ in snapshots:
+                    self._changed.add(name)
+                    await asyncio.sleep(_REDRAWN_EVERY / 4)  # so a busy service costs no more than an idle one
+        except RegistryError as error:
+            if self._only is not None or self._source.session.state is SessionState.FAILED:
+                self._end_with(error)
+            else:
+                self._refused[name] = printable(str(error))
+        finally:
+            if self._views.get(name) is view:  # and not that of one who came again meanwhile
+                self._views.pop(name, None)
+                self._rows.pop(name, None)
+
+    def _end_with(self, error: RegistryError) -> None:
+        self.failure = error
+        self.exit()
 
     # ------------------------------------------------------------------ drawing
 
@@ -136,20 +165,26 @@ class Top(App[None]):
         session = self._source.session
         beyond = f"; {self._beyond} more services are not followed" if self._beyond else ""
         where = f" {session.server}" if session.server is not None else ""
-        head = f"{session.state.value}{where}: {len(self._views)} services{beyond}"
+        refused = "".join(f"; {printable(name)}: {why}" for name, why in sorted(self._refused.items()))
+        head = f"{session.state.value}{where}: {len(self._views)} services{beyond}{refused}"
         self.query_one("#head", Static).update(head)
         now = time.time()
         for name, view in self._views.items():
             if name in self._changed or not view.fresh:
                 self._rows[name] = tuple(map(str, service_row(name, view.snapshot, now)))
         self._changed.clear()
-        _show(self._table("services"), dict(sorted(self._rows.items())))
+        self._show("services", dict(sorted(self._rows.items())))
         self._draw_instances()
 
     def _draw_instances(self) -> None:
         view = self._views.get(self._chosen or "")
         rows = [] if view is None else [*instance_rows(view.snapshot, time.time())]
-        _show(self._table("instances"), {f"{row.state == 'invalid'}{row.id}": row for row in rows})
+        self._show("instances", {f"{row.state == 'invalid'}{row.id}": row for row in rows})
+
+    def _show(self, id: str, rows: dict[str, tuple[str, ...]]) -> None:
+        if self._shown.get(id) != rows:
+            self._shown[id] = rows
+            _show(self._table(id), rows)
 
     def _table(self, id: str) -> DataTable[str]:
         return self.query_one(f"#{id}", DataTable)

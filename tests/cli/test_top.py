@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiozk import ACL
 from textual.widgets import DataTable, Static
 
 import aioregistry
-from aioregistry import Registry, ServiceInstance
+from aioregistry import NoAuth, Registry, ServiceInstance
 from aioregistry._cli.overview import shortened
+from aioregistry._cli.text import described
 from aioregistry._cli.top import Top
+from aioregistry._document import decode
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -75,6 +79,21 @@ async def test_a_service_that_comes_later_is_shown_and_a_name_with_markup_is_har
             assert cells(app, "instances")[0][0] == "\\u202ea[b"
 
 
+async def test_what_may_not_be_read_ends_the_screen_with_the_reason(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    acl = [ACL.make("auth", "", True, True, True, True, True)]
+    servers = zookeeper.address + chroot
+    async with (
+        aioregistry.connect(servers, auth=[("digest", "ada:x")], acl=acl) as owner,
+        owner.register(instance("chat", "a")),
+        aioregistry.connect(servers) as stranger,
+    ):
+        for name in (None, "chat"):
+            app = Top(stranger, name)
+            async with app.run_test(size=(80, 24)):
+                await until(lambda app=app: app.failure is not None)  # type: ignore[misc]
+            assert isinstance(app.failure, NoAuth)
+
+
 async def test_one_service_alone_also_without_a_connection(registry: Registry) -> None:
     async with registry.register(instance("chat", "a")):
         app = Top(registry, "chat")
@@ -84,6 +103,15 @@ async def test_one_service_alone_also_without_a_connection(registry: Registry) -
         app = Top(away)
         async with app.run_test(size=(80, 24)):
             await until(lambda: "disconnected" in str(app.query_one("#head", Static).render()))
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("failing", "failing"), ("maintenance", "maintenance"), ("draining", "draining"), (None, "draining")],
+)
+def test_a_command_says_why_an_instance_is_not_enabled(status: str | None, state: str) -> None:
+    document = {"name": "chat", "id": "a", "enabled": False} | ({} if status is None else {"status": status})
+    assert described(decode(json.dumps(document).encode(), name="chat", id="a")).split() == ["a", "?", state]
 
 
 @pytest.mark.parametrize(
