@@ -55,6 +55,8 @@ ROOMS: dict[str, set[str]] = {
     "payload": {"foreign", "errors", "frozen", "msgspec", "pydantic"},
     "model": {"reprs", "errors", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
     "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
+    # What people are told of instances, by commands and pages.
+    "words": {"model", "document"},
     # Written by operators, read by views.
     "overrides": {"bounds", "model"},
     # Written by registrations, believed by views.
@@ -173,6 +175,7 @@ ROOMS: dict[str, set[str]] = {
         "addresses",
         "paths",
         "overrides",
+        "words",
         "model",
         "document",
         "registration",

@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with the usage and *message*, exit code 2."""
-        from .text import printable
+        from .._words import printable
 
         super().error(printable(message))
 

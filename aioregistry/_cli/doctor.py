@@ -12,9 +12,9 @@ from typing import Final
 from .._doctor.checks import Finding, Unknown, examine, unknown
 from .._doctor.gather import gather
 from .._doctor.picture import Picture
+from .._words import printable, to_json
 from .options import connection
 from .process import DONE, FAILED
-from .text import printable, to_json
 
 PAGE: Final = "docs/doctor.md"
 SHOWN_OF_A_KIND: Final = 10

@@ -15,11 +15,11 @@ from aioregistry import Entry, Invalid, InvalidArgument, Registry, RegistryError
 from aioregistry._errors import session_name
 from aioregistry._paths import check_name
 
+from .._words import document, payload_of, place, printable, to_json, why_disabled
 from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
 from .selection import Condition, condition, selected
-from .text import document, payload_of, place, printable, to_json, why_disabled
 
 T = TypeVar("T")
 

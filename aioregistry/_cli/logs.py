@@ -10,8 +10,8 @@ import sys
 import threading
 from typing import Final
 
+from .._words import printable
 from ..logs import JsonFormatter
-from .text import printable
 
 __all__ = ["Format", "begin", "end"]
 

@@ -14,10 +14,10 @@ from aioregistry import InvalidArgument, Override, RequestTimeout
 from aioregistry._overrides import LONGEST
 from aioregistry._paths import check_name, check_segment
 
+from .._words import printable, to_json
 from .outages import connected
 from .output import Output
 from .process import DONE
-from .text import printable, to_json
 
 __all__ = ["drain", "enable", "maintenance"]
 

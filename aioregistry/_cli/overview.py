@@ -6,21 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from aioregistry import Entry, Snapshot
+from aioregistry import Snapshot
 from aioregistry._errors import session_name
 
-from .text import payload_of, place, printable, why_disabled
+from .._words import payload_of, place, printable, shortened, state_of
 
-__all__ = [
-    "INSTANCE_HEAD",
-    "SERVICE_HEAD",
-    "InstanceRow",
-    "ServiceRow",
-    "instance_rows",
-    "service_row",
-    "shortened",
-    "state_of",
-]
+__all__ = ["INSTANCE_HEAD", "SERVICE_HEAD", "InstanceRow", "ServiceRow", "instance_rows", "service_row"]
 
 
 class ServiceRow(NamedTuple):
@@ -51,15 +42,6 @@ class InstanceRow(NamedTuple):
 
 SERVICE_HEAD: Final = tuple(field.upper() for field in ServiceRow._fields)
 INSTANCE_HEAD: Final = ("ID", "ADDRESS", "STATE", "OWNER", "AGE", "PAYLOAD OR REASON")
-
-
-def state_of(entry: Entry[Any]) -> str:
-    """Return the state of an instance in one word: that which keeps it from being picked comes first."""
-    if entry.suspicion is not None:
-        return "suspect"
-    if entry.instance.enabled:
-        return "enabled"
-    return why_disabled(entry.instance)
 
 
 def service_row(name: str, snapshot: Snapshot[Any], now: float) -> ServiceRow:
@@ -95,11 +77,3 @@ def instance_rows(snapshot: Snapshot[Any], now: float) -> Iterator[InstanceRow]:
         )
     for node in snapshot.invalid.values():
         yield InstanceRow(printable(node.id), "-", "invalid", session_name(node.owner), "-", printable(node.reason))
-
-
-def shortened(seconds: float) -> str:
-    """Return a time in its largest unit, rounded down; a server's clock may be ahead of ours, or absurd."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{min(int(seconds // size), 99999)}{unit}"
-    return f"{max(int(seconds), 0)}s" if seconds == seconds else "?"

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import aioregistry
 from aioregistry import Registry, RegistryError, SessionState, View
 
+from .._words import printable
 from .options import connection
 from .overview import INSTANCE_HEAD, SERVICE_HEAD, instance_rows, service_row
 from .process import DONE
-from .text import printable
 
 try:
     from textual.app import App, ComposeResult

@@ -10,10 +10,10 @@ from typing import Any
 from aioregistry import Added, Change, Entry, Guard, Invalid, Invalidated, Removed, Resynced, Snapshot, Updated
 from aioregistry._paths import check_name
 
+from .._words import described, document, printable, to_json
 from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
-from .text import described, document, printable, to_json
 
 KINDS: dict[type, str] = {Added: "added", Updated: "updated", Removed: "removed", Resynced: "resynced"}
 

@@ -12,8 +12,8 @@ from aioregistry import Entry, Invalid, Snapshot
 from aioregistry._cli import main
 from aioregistry._cli.list_ import Row, _age, _rows
 from aioregistry._cli.selection import condition, selected
-from aioregistry._cli.text import document, payload_of, to_json
 from aioregistry._document import decode
+from aioregistry._words import document, payload_of, to_json
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.cli.command import Command, outcome
 from tests.cli.test_watch import FIELDS, instance

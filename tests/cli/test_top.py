@@ -14,10 +14,9 @@ from textual.widgets import DataTable, Static
 
 import aioregistry
 from aioregistry import NoAuth, Registry, ServiceInstance
-from aioregistry._cli.overview import shortened
-from aioregistry._cli.text import described
 from aioregistry._cli.top import Top
 from aioregistry._document import decode
+from aioregistry._words import described, shortened
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 

@@ -1,4 +1,4 @@
-"""Instances as JSON objects and as lines for people."""
+"""Instances in words: as JSON objects, as lines for people, their state and age. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ import math
 import re
 from typing import Any, Final
 
-from .._document import encode
-from .._model import ServiceInstance
+from ._document import encode
+from ._model import Entry, ServiceInstance
+
+__all__ = [
+    "described",
+    "document",
+    "payload_of",
+    "place",
+    "printable",
+    "shortened",
+    "state_of",
+    "to_json",
+    "why_disabled",
+]
 
 
 def document(instance: ServiceInstance[Any]) -> dict[str, Any]:
@@ -30,6 +42,23 @@ def described(instance: ServiceInstance[Any]) -> str:
 def why_disabled(instance: ServiceInstance[Any]) -> str:
     """Return why *instance* is not enabled: what its document says, and "draining" where that says nothing."""
     return instance.status or "draining"
+
+
+def state_of(entry: Entry[Any]) -> str:
+    """Return the state of an instance in one word: that which keeps it from being picked comes first."""
+    if entry.suspicion is not None:
+        return "suspect"
+    if entry.instance.enabled:
+        return "enabled"
+    return why_disabled(entry.instance)
+
+
+def shortened(seconds: float) -> str:
+    """Return a time in its largest unit, rounded down; a server's clock may be ahead of ours, or absurd."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{min(int(seconds // size), 99999)}{unit}"
+    return f"{max(int(seconds), 0)}s" if seconds == seconds else "?"
 
 
 def payload_of(instance: ServiceInstance[Any]) -> str:
