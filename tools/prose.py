@@ -15,7 +15,14 @@ __all__ = ["PAGES", "main", "problems"]
 
 ROOT: Final = Path(__file__).parents[1]
 
-PAGES: Final = ("README.md", "docs/blocking.md", "docs/index.md", "docs/style.md", "docs/threads.md")
+PAGES: Final = (
+    "README.md",
+    "docs/blocking.md",
+    "docs/index.md",
+    "docs/style.md",
+    "docs/threads.md",
+    "docs/tutorial.md",
+)
 """The pages that are written in this style; a page that was rewritten is added."""
 
 RULES: Final = (

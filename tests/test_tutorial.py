@@ -1,0 +1,141 @@
+"""The tutorial works: its files are written and its commands are run, in one shell, as a reader would do it.
+
+A block ```` ```python file NAME ```` is a file. Of a block ```` ```console ```` each line after `$ ` is a command, and
+what follows it is its output, where `…` stands for anything. A command with an output is run until it has that output:
+what was started just before it may take a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from aioregistry.testing._ports import ReservedPort
+
+ROOT = Path(__file__).parents[1]
+FENCED = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+PORTS = ("2181", "8000", "8001", "8002")
+DEADLINE = 90.0
+END = "end of the output, exit code "
+
+
+class File(NamedTuple):
+    name: str
+    text: str
+
+
+class Command(NamedTuple):
+    text: str
+    output: str
+
+
+def steps(page: str) -> Iterator[File | Command]:
+    """What the *page* has its reader do, in this order."""
+    for found in FENCED.finditer(page):
+        kind, _, name = found["info"].partition(" file ")
+        if name:
+            assert kind == "python"
+            yield File(name, found["text"])
+        elif kind == "console":
+            for command in found["text"].removeprefix("$ ").split("\n$ "):
+                line, _, output = command.partition("\n")
+                yield Command(line, output.rstrip("\n"))
+
+
+def matches(expected: str, output: str) -> bool:
+    """Whether *output* is what is *expected*, blanks at the ends of lines and between columns aside."""
+    pattern = re.escape(" ".join(expected.split(" "))).replace("…", ".*")
+    return re.fullmatch(re.sub(r"(\\ )+", " +", pattern).replace("\n", " *\n"), output.strip(), re.DOTALL) is not None
+
+
+class Shell:
+    """A shell that runs one command after the other, as in a terminal."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def run(self, command: str) -> tuple[str, int]:
+        """Run the *command*, and return what it wrote to the standard output, and its exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{command}\ncode=$?; echo; echo '{END}'$code\n".encode())
+        lines: list[str] = []
+        async with asyncio.timeout(DEADLINE):
+            while not (line := (await self._process.stdout.readline()).decode()).startswith(END):
+                assert line, f"the shell ended at {command!r}"
+                lines.append(line)
+        return "".join(lines).rstrip("\n"), int(line.removeprefix(END))
+
+
+@asynccontextmanager
+async def shell(folder: Path, zookeeper: str) -> AsyncIterator[Shell]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIOREGISTRY", "PYTEST"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment["AIOREGISTRY_ZOOKEEPER"] = zookeeper  # the page has the default's port
+    with (folder / "errors.log").open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "--norc"),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
+            cwd=folder, env=environment, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield Shell(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with all that the shell started
+        await process.wait()
+
+
+async def follow(shell: Shell, command: Command) -> None:
+    """Run the *command*, again and again until it writes what the page says."""
+    output, code = await shell.run(command.text)
+    if not command.output:
+        assert output == ""
+        assert code == 0 or command.text.startswith("wait "), f"{command.text}: exit code {code}"
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DEADLINE):
+            while not matches(command.output, output):
+                assert "failures" not in output or output.startswith("0 failures"), output
+                await asyncio.sleep(0.5)
+                output, _ = await shell.run(command.text)
+    assert matches(command.output, output), f"{command.text}\n{output}\n--- expected ---\n{command.output}"
+
+
+async def test_every_step_of_the_tutorial(tmp_path: Path) -> None:
+    page = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    with ExitStack() as stack:
+        numbers = sorted(stack.enter_context(ReservedPort()).number for _ in PORTS)  # tables are sorted by address
+        free = dict(zip(PORTS, map(str, numbers), strict=True))
+        done = []
+        async with shell(tmp_path, f"127.0.0.1:{free['2181']}") as terminal:
+            for step in steps(re.sub("|".join(PORTS), lambda found: free[found[0]], page)):
+                done.append(step)
+                if isinstance(step, File):
+                    (tmp_path / step.name).write_text(step.text, encoding="utf-8")
+                else:
+                    await follow(terminal, step)
+    assert len([step for step in done if isinstance(step, Command) and step.output]) >= 10
+
+
+@pytest.mark.parametrize(
+    ("expected", "output"),
+    [("0 failures; a", "1 failures; a"), ("a\n…", "b\nc"), ("x  y", "x"), ("1 passed in …", "1 failed in 3 s")],
+)
+def test_another_output_is_noticed(expected: str, output: str) -> None:
+    assert not matches(expected, output)
+
+
+def test_the_steps_of_a_page_are_found() -> None:
+    page = "```python file a.py\nx = 1\n```\n\n```console\n$ b &\n$ c\nd\ne …\n```\n\n```sh\nf\n```\n"
+    assert [*steps(page)] == [File("a.py", "x = 1\n"), Command("b &", ""), Command("c", "d\ne …")]
