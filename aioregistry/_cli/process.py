@@ -94,6 +94,8 @@ async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
     try:
         return await task
     except asyncio.CancelledError:
+        if not task.cancelling():  # somebody within gave up, and said nothing
+            raise RegistryError("the command was cancelled from within: please report this") from None
         return DONE  # being ended is how these commands are done
 
 

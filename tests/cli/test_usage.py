@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from argparse import Namespace
 from asyncio.subprocess import PIPE
 
 import pytest
 
 import aioregistry
+from aioregistry._cli.process import FAILED, run
 from tests.cli.command import outcome
 
 HEAVY = {"aiozk", "anyio", "asyncio", "kazoo", "msgspec", "ssl"}
@@ -91,3 +93,13 @@ async def test_servers_come_from_the_environment_unless_given() -> None:
     code, _, stderr = await outcome("list", "--zookeeper", "zk2:99999", AIOREGISTRY_ZOOKEEPER="zk1:99999")
     assert code == 2
     assert "zk2:99999" in stderr
+
+
+def test_a_command_that_is_cancelled_by_nobody_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    async def command(_: Namespace) -> int:
+        raise asyncio.CancelledError
+
+    assert run(command, Namespace()) == FAILED
+    stdout, stderr = capfd.readouterr()
+    assert stdout == ""
+    assert stderr.startswith("aioregistry: the command was cancelled from within")
