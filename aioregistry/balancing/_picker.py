@@ -12,20 +12,18 @@ against those that are dead.
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from aioregistry import _foreign as foreign
-from aioregistry._addresses import problem_of
 from aioregistry._arguments import check_choice, check_optional
 from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, Snapshot, Updated
 
+from ._admission import ADDRESS, Admission, Outside
 from ._ejection import Ejection, Outliers
 from ._keys import key_bytes
-from ._members import STATUS, Census, Filter, Loads, Member, Traits, check_number, filter_of, out_of_service, place_of
+from ._members import Census, Filter, Loads, Member, Traits, check_number, place_of
 from ._named import strategy_of
 from ._panic import panics
 from ._strategies import (
@@ -45,25 +43,11 @@ OfSuspects: TypeAlias = Literal["last", "never", "equal"]
 
 _OF_SUSPECTS: Final = ("last", "never", "equal")
 
-_ADDRESS: Final = "address"
-"""The field that a refusal for an address names: the document is wrong then, and not the picker's arguments."""
-
 _FIRST, _LAST = 0, 1
 """The ranks: a pool is picked from while those before it are empty."""
 
 _FAILURES_OF_SUSPECTS: Final = 1
 """In a row, that set a suspect aside: what speaks for it is only that nobody knows better."""
-
-
-class _Outside(enum.Enum):
-    """Why an instance is not admitted; the values are :class:`NoInstances`'s."""
-
-    DISABLED = "disabled"
-    OUT_OF_SERVICE = "out of service"
-    FILTERED = "filtered out"
-    REFUSED = "refused"
-    SUSPECT = "suspect"
-    WEIGHTLESS = "of weight 0"
 
 
 class Subset(NamedTuple, Generic[P]):
@@ -120,7 +104,7 @@ class Picker(Generic[P]):
         self.refused: dict[str, InvalidArgument] = {}
         self.in_panic: bool = False
         self._hears = False  # whether anybody ever said how a call went
-        self._accepts = filter_of(where)
+        self._admission = Admission(self.strategy, where)
         self._of_suspects = suspects
         self._panic = panic
         self._draw = draw
@@ -128,20 +112,18 @@ class Picker(Generic[P]):
         self._outliers: tuple[Outliers, ...] = ()
         if ejection is not None:
             self._outliers = (Outliers(ejection, draw), Outliers(ejection, draw, failures=_FAILURES_OF_SUSPECTS))
-        self._filters = where is not None
-        self._asks_status = isinstance(where, Mapping) and STATUS in where  # then it says itself which may be picked
         self._census = Census()
         self._suspect_census = Census()
         self._members: dict[str, Member[P]] = {}
         self._suspects: dict[str, Member[P]] = {}  # those of them
         self._loads = Loads()
-        self._outside: dict[str, _Outside] = {}
-        self._reasons: Counter[_Outside] = Counter()
+        self._outside: dict[str, Outside] = {}
+        self._reasons: Counter[Outside] = Counter()
         self._pools: dict[int, Pool[P]] = {}  # by rank, in order
         for entry in snapshot.entries.values():
             self._put(entry)
         self._look_for_panic()
-        misfits = (error for error in self.refused.values() if error.field != _ADDRESS)
+        misfits = (error for error in self.refused.values() if error.field != ADDRESS)
         if not self._members and (misfit := next(misfits, None)) is not None:
             raise misfit
 
@@ -164,7 +146,7 @@ class Picker(Generic[P]):
 
     def _put(self, entry: Entry[P]) -> InvalidArgument | None:
         id = entry.instance.id
-        standing = self._judge(entry.instance)
+        standing = self._admission.judge(entry.instance)
         suspect = entry.suspicion is not None
         if isinstance(standing, Traits) and not (suspect and self._of_suspects == "never"):
             member = self._members.get(id)
@@ -177,7 +159,7 @@ class Picker(Generic[P]):
             return None
         news = standing if isinstance(standing, InvalidArgument) and id not in self.refused else None
         self._drop(id)
-        self._leave_out(id, _Outside.SUSPECT if isinstance(standing, Traits) else standing)
+        self._leave_out(id, Outside.SUSPECT if isinstance(standing, Traits) else standing)
         return news
 
     def _rank(self, suspect: bool) -> int:
@@ -195,32 +177,10 @@ class Picker(Generic[P]):
         for member in self._suspects.values():
             self._move(member, self._rank(True))
 
-    def _judge(self, instance: ServiceInstance[P]) -> Traits | _Outside | InvalidArgument:
-        asked = "where"
-        try:
-            if not instance.enabled:
-                return _Outside.DISABLED
-            if not self._asks_status and out_of_service(instance):
-                return _Outside.OUT_OF_SERVICE
-            if not foreign.call(self._accepts, instance):
-                return _Outside.FILTERED
-            address = instance.address
-            if address is not None and (problem := problem_of(address)) is not None:
-                return InvalidArgument(_ADDRESS, address, f"of {instance.id}: nobody can connect to it: {problem}")
-            asked = "strategy"
-            traits = foreign.call(self.strategy.traits, instance)
-        except foreign.ForeignError as failure:  # of a comparison or a strategy of the caller's: no view ends with it
-            if isinstance(failure.error, InvalidArgument):
-                return failure.error
-            refusal = InvalidArgument(asked, None, f"of {instance.id}: it raised {failure}")
-            refusal.__cause__ = failure.error
-            return refusal
-        return traits if traits.weight else _Outside.WEIGHTLESS
-
-    def _leave_out(self, id: str, why: _Outside | InvalidArgument) -> None:
+    def _leave_out(self, id: str, why: Outside | InvalidArgument) -> None:
         if isinstance(why, InvalidArgument):
             self.refused[id] = why
-            why = _Outside.REFUSED
+            why = Outside.REFUSED
         self._outside[id] = why
         self._reasons[why] += 1
 
@@ -312,15 +272,15 @@ class Picker(Generic[P]):
         """Return what the filter leaves, if there is one, and the own zone: callers of this picker see no more."""
         census, suspects = self._census, self._suspect_census
         local: Subset[P] = Subset(self._is_local, lambda: census.local - suspects.local)
-        if not self._filters:
+        if not self._admission.filters:
             return (local,)
         return Subset(self._is_admitted, lambda: census.total - suspects.total), local
 
     def _is_admitted(self, instance: ServiceInstance[P]) -> bool:
-        return isinstance(self._judge(instance), Traits)
+        return isinstance(self._admission.judge(instance), Traits)
 
     def _is_local(self, instance: ServiceInstance[P]) -> bool:
-        standing = self._judge(instance)
+        standing = self._admission.judge(instance)
         return isinstance(standing, Traits) and standing.local
 
     # ------------------------------------------------------------------ reports in
@@ -433,7 +393,7 @@ class Picker(Generic[P]):
         return key_bytes(key)
 
     def _nothing(self, now: float) -> NoInstances:
-        counts = {reason.value: self._reasons[reason] for reason in _Outside if self._reasons[reason]}
+        counts = {reason.value: self._reasons[reason] for reason in Outside if self._reasons[reason]}
         out, due = len(self.out), self.next_return()
         kinds = {"set aside": out, "excluded": len(self._members) - out}
         counts |= {kind: number for kind, number in kinds.items() if number}
