@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ._registry import Registry
     from ._session import Attempt, AttemptOutcome, SessionState
     from ._streams import Stream
-    from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, Weighted
+    from .balancing import Ejection, LeastOutstanding, OwnZone, Random, Ring, RoundRobin, Sticky, WarmUp, Weighted
 
 __all__ = [
     "Added",
@@ -121,6 +121,7 @@ __all__ = [
     "Updated",
     "UsageError",
     "View",
+    "WarmUp",
     "Weighted",
     "connect",
 ]
@@ -130,7 +131,17 @@ __version__ = "0.1.0"
 # Loaded when first used: the command line answers --help without asyncio, aiozk and msgspec, which take five times as
 # long.
 _ROOMS = {
-    "balancing": ("Ejection", "LeastOutstanding", "OwnZone", "Random", "Ring", "RoundRobin", "Sticky", "Weighted"),
+    "balancing": (
+        "Ejection",
+        "LeastOutstanding",
+        "OwnZone",
+        "Random",
+        "Ring",
+        "RoundRobin",
+        "Sticky",
+        "WarmUp",
+        "Weighted",
+    ),
     "_connect": ("connect",),
     "_discovery": ("Changes", "Guard", "View"),
     "_discovery.balancer": ("Balancer", "Pick"),

@@ -61,6 +61,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "aioregistry/_session/watch_table.py": ("tests/session/test_watch_table.py",),
     "aioregistry/balancing/_ejection.py": ("tests/balancing/test_ejection.py", "tests/balancing/test_picker.py"),
     "aioregistry/balancing/_picker.py": ("tests/balancing/test_picker.py",),
+    "aioregistry/balancing/_admission.py": ("tests/balancing/test_picker.py",),
     "aioregistry/balancing/_rings.py": ("tests/balancing/test_rings.py", "tests/balancing/test_strategies.py"),
     "aioregistry/balancing/_weighted.py": ("tests/balancing/test_weighted.py",),
     "aioregistry/balancing/_zones.py": ("tests/balancing/test_zones.py",),

@@ -44,6 +44,10 @@ class Feed(Protocol[P]):
     name: str
 
     @property
+    def arrivals(self) -> Mapping[str, float]:
+        """Since when instances are new, by id; kept up before changes are told."""
+
+    @property
     def snapshot(self) -> Snapshot[P]:
         """What is shown now."""
 
@@ -97,6 +101,7 @@ class Balancer(Generic[P]):
                 ejection=ejection,
                 suspects=suspects,
                 panic=panic,
+                arrivals=feed.arrivals,
                 draw=lambda: runtime.uniform(0.0, 1.0),
             )
         except foreign.ForeignError as failure:
@@ -124,6 +129,11 @@ class Balancer(Generic[P]):
     def in_panic(self) -> bool:
         """Whether suspects are picked like all others now, because too few instances are confirmed."""
         return self._picker.in_panic
+
+    @property
+    def warming_up(self) -> Mapping[str, float]:
+        """What new instances weigh now, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
+        return MappingProxyType(dict(self._picker.warming_up(self._now())))
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
         """Return an instance, now: nothing is awaited.

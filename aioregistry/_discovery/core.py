@@ -76,6 +76,8 @@ class Effects(NamedTuple, Generic[P]):
     """When the core is to be told that the clock has come so far, at the latest."""
     notices: tuple[Notice, ...]
     """What is to be logged and told to the hook."""
+    first: bool = False
+    """What was shown before came from the file: *changes* are those of the first list."""
 
 
 class ViewCore(Generic[P]):
@@ -97,7 +99,7 @@ class ViewCore(Generic[P]):
         state.at = at
         news = event if type(event) is News else None
         changes: Differences[P] = () if news is None else news.changes
-        before = changes
+        before, recalled = changes, state.recalled is not None
         method = _METHODS[type(event)]
         for stage in self._stages:
             changes = getattr(stage, method)(event, changes)
@@ -115,7 +117,7 @@ class ViewCore(Generic[P]):
         if news.invalid or state.misfits:
             nodes = (*news.invalid, *(state.misfits[each.id] for each in news.changes if each.id in state.misfits))
             invalid = tuple([Invalidated(node, state.as_of) for node in nodes])
-        return Effects(changes, news.resynced, invalid, wake_at, notices)
+        return Effects(changes, news.resynced, invalid, wake_at, notices, recalled)
 
     def _lay(self, changes: Differences[P]) -> None:
         """Remember what *changes* show otherwise than it is listed."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from aioregistry import _foreign as foreign
 from aioregistry._errors import RegistryError
 from aioregistry._model import Resynced, Snapshot
 from aioregistry._streams import Source, Stream
+from aioregistry.balancing import Arrivals
 
 from .core import Effects
 from .subscriptions import Changes, SnapshotStream
@@ -68,10 +69,20 @@ class Fanout(Generic[P]):
 
 
 class Balancers(Generic[P]):
-    """The balancers of the service *name*; held weakly, so that one that was dropped costs nothing."""
+    """The balancers of the service *name*; held weakly, so that one that was dropped costs nothing.
 
-    def __init__(self, name: str) -> None:
+    It remembers which instances are new, so that a balancer that is made later knows too.
+
+    Args:
+        name: of the service.
+        now: a clock that never steps back.
+    """
+
+    def __init__(self, name: str, now: Callable[[], float]) -> None:
         self._name = name
+        self._now = now
+        self._arrivals = Arrivals()
+        self.arrivals: Mapping[str, float] = self._arrivals.since
         self._balancers: weakref.WeakValueDictionary[int, Balancer[P]] = weakref.WeakValueDictionary()
 
     def add(self, balancer: Balancer[P]) -> None:
@@ -88,6 +99,7 @@ class Balancers(Generic[P]):
 
     def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
         """Tell each; one that fails, in a pool of the caller's own, picks no more: nobody knows what that holds now."""
+        self._arrivals.take(effects.changes, self._now(), first=effects.first)
         for balancer in list(self._balancers.values()):
             try:
                 foreign.call(balancer.take, effects.changes)

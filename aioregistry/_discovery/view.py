@@ -25,6 +25,7 @@ from aioregistry._paths import check_name
 from aioregistry._session import ReadingSessionPort, SessionState
 from aioregistry._streams import Stream
 
+from .balancer import Balancer
 from .core import Effects, ViewCore
 from .departures import Departures
 from .evidence import is_refusal
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from aioregistry.balancing import Ejection, Filter, OfSuspects
     from aioregistry.balancing import Strategy as Balancing
 
-    from .balancer import Balancer
     from .keeper import Keeper
     from .kept import Kept
 
@@ -135,7 +135,7 @@ class View(Handle, Generic[P]):
         self._alarm_at: float | None = None
         self._telling = Telling(name, mirrors.session)
         self._keeper = None if keep is None else mirrors.keeper(keep, self, weakref.WeakMethod(self._to_keep))
-        self._balancers: Balancers[P] = Balancers(name)
+        self._balancers: Balancers[P] = Balancers(name, mirrors.session.runtime.monotonic)
         self._changes: ChangeStreams[P] = ChangeStreams()
         self._snapshots: SnapshotStreams[P] = SnapshotStreams()
         file = SnapshotFile(self._keeper)
@@ -164,6 +164,11 @@ class View(Handle, Generic[P]):
     def held_total(self) -> int:
         """How many removals this view's guard has held back so far."""
         return self._held_total
+
+    @property
+    def arrivals(self) -> Mapping[str, float]:
+        """Since when instances are new, by id, on the registry's clock; :class:`WarmUp` goes by it."""
+        return self._balancers.arrivals
 
     def report_failed(self, id: str, error: BaseException | None = None) -> bool:
         """Report that a call to the instance *id* failed; return whether that dropped it.
@@ -241,8 +246,6 @@ class View(Handle, Generic[P]):
             InvalidArgument: an argument is wrong, or fits none of the instances that are there (no payload has the
                 field of the weight, say).
         """
-        from .balancer import Balancer  # a quarter of the import of aioregistry, for those who want it
-
         balancer = Balancer(
             self,
             self._mirrors.session,

@@ -37,6 +37,11 @@ class CrossFeed(Generic[P]):
         self._thread, self._view = thread, view
 
     @property
+    def arrivals(self) -> Mapping[str, float]:
+        """Since when instances are new, by id; read on the loop."""
+        return self._view.arrivals
+
+    @property
     def snapshot(self) -> Snapshot[P]:
         """What is shown now; read on the loop."""
         return self._view.snapshot
@@ -85,6 +90,12 @@ class SharedBalancer(Balancer[P]):
         """The instances that are set aside for having failed, and for how many seconds more, by id."""
         with self._lock:
             return super().set_aside
+
+    @property
+    def warming_up(self) -> Mapping[str, float]:
+        """What new instances weigh now, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
+        with self._lock:
+            return super().warming_up
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
         """Return an instance, now. As :meth:`aioregistry.Balancer.pick`."""

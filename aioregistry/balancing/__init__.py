@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._arrivals import Arrivals
 from ._ejection import Ejection
 from ._members import Filter, Load, Member, Weight
 from ._named import STRATEGIES, strategy_of
@@ -9,12 +10,14 @@ from ._picker import OfSuspects, Picker, Subset
 from ._rings import Ring
 from ._sticky import Sticky
 from ._strategies import NOBODY, LeastOutstanding, Random, RoundRobin, Strategy
+from ._warm_up import WarmUp
 from ._weighted import Weighted
 from ._zones import OwnZone
 
 __all__ = [
     "NOBODY",
     "STRATEGIES",
+    "Arrivals",
     "Ejection",
     "Filter",
     "LeastOutstanding",
@@ -29,6 +32,7 @@ __all__ = [
     "Sticky",
     "Strategy",
     "Subset",
+    "WarmUp",
     "Weight",
     "Weighted",
     "strategy_of",

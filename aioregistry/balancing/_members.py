@@ -12,6 +12,8 @@ from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
 from aioregistry._model import ServiceInstance
 from aioregistry._reprs import shown_half_made
 
+from ._newcomers import Newcomers
+
 __all__ = [
     "HEAVIEST",
     "LIGHTEST",
@@ -141,13 +143,18 @@ class Loads:
 
 
 class Census:
-    """How many members there are, those that are set aside included: what is missing shows a zone that fails."""
+    """How many members there are, those that are set aside included: what is missing shows a zone that fails.
 
-    __slots__ = ("local", "total")
+    Args:
+        newcomers: those of them that are new; None where the strategy does not ask for them.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("local", "newcomers", "total")
+
+    def __init__(self, newcomers: Newcomers | None = None) -> None:
         self.total: int = 0
         self.local: int = 0
+        self.newcomers: Newcomers | None = newcomers
 
     def count(self, traits: Traits, number: int) -> None:
         """*number* members with these *traits* came (or went, where it is negative)."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aioregistry._arguments import check_choice, check_optional
@@ -25,6 +26,7 @@ from ._ejection import Ejection, Outliers
 from ._keys import key_bytes
 from ._members import Census, Filter, Loads, Member, Traits, check_number, place_of
 from ._named import strategy_of
+from ._newcomers import Newcomers
 from ._panic import panics
 from ._strategies import (
     NOBODY,
@@ -33,6 +35,7 @@ from ._strategies import (
     Remembering,
     Strategy,
 )
+from ._warm_up import warm_up_of
 
 __all__ = ["OfSuspects", "Picker", "Subset"]
 
@@ -42,6 +45,9 @@ OfSuspects: TypeAlias = Literal["last", "never", "equal"]
 """When suspects are picked."""
 
 _OF_SUSPECTS: Final = ("last", "never", "equal")
+
+NO_ARRIVALS: Final[Mapping[str, float]] = MappingProxyType({})
+"""Nobody is new."""
 
 _FIRST, _LAST = 0, 1
 """The ranks: a pool is picked from while those before it are empty."""
@@ -74,6 +80,7 @@ class Picker(Generic[P]):
         suspects: whether they are picked ``"last"``, ``"never"``, or as if they were none (``"equal"``).
         panic: share of the admitted instances; while fewer are confirmed, suspects that are to come last are picked
             like all others, once a call was reported. From 0 (never) to 1 (while there is a suspect).
+        arrivals: since when instances are new, by id; kept up by whoever has it, before changes are told.
         draw: random numbers, 0 <= number < 1.
 
     Attributes:
@@ -94,6 +101,7 @@ class Picker(Generic[P]):
         ejection: Ejection | None = None,
         suspects: OfSuspects = "last",
         panic: float = 0.5,
+        arrivals: Mapping[str, float] = NO_ARRIVALS,
         draw: Draw,
     ) -> None:
         check_choice("suspects", suspects, _OF_SUSPECTS)
@@ -112,7 +120,10 @@ class Picker(Generic[P]):
         self._outliers: tuple[Outliers, ...] = ()
         if ejection is not None:
             self._outliers = (Outliers(ejection, draw), Outliers(ejection, draw, failures=_FAILURES_OF_SUSPECTS))
-        self._census = Census()
+        warm_up = warm_up_of(self.strategy)
+        self._arrivals = arrivals
+        self._newcomers = None if warm_up is None else Newcomers(warm_up)
+        self._census = Census(self._newcomers)
         self._suspect_census = Census()
         self._members: dict[str, Member[P]] = {}
         self._suspects: dict[str, Member[P]] = {}  # those of them
@@ -152,10 +163,12 @@ class Picker(Generic[P]):
             member = self._members.get(id)
             if member is not None:
                 self._change(member, entry.instance, standing, suspect)
-                return None
-            self._drop(id)
-            load = self._loads.take(entry.instance)
-            self._add(Member(entry.instance, standing, load, self._rank(suspect), suspect=suspect))
+            else:
+                self._drop(id)
+                load = self._loads.take(entry.instance)
+                self._add(Member(entry.instance, standing, load, self._rank(suspect), suspect=suspect))
+            if self._newcomers is not None and (since := self._arrivals.get(id)) is not None:
+                self._newcomers.note(id, since)
             return None
         news = standing if isinstance(standing, InvalidArgument) and id not in self.refused else None
         self._drop(id)
@@ -247,6 +260,8 @@ class Picker(Generic[P]):
         if member is None:
             return
         self._loads.leave(member)
+        if self._newcomers is not None:
+            self._newcomers.forget(id)
         self._suspects.pop(id, None)
         self._count(member, -1)
         if not self._is_out(member):
@@ -340,6 +355,8 @@ class Picker(Generic[P]):
         hashed = None
         if key is not None or self.strategy.keyed:
             hashed = self._checked(key)
+        if self._newcomers is not None:
+            self._newcomers.at(now, self._census.total)
         outliers = self._outliers
         if outliers and (outliers[0].out or outliers[1].out):
             self._readmit(now)
@@ -384,6 +401,13 @@ class Picker(Generic[P]):
     def aside(self) -> Mapping[str, float]:
         """Who is set aside, and when each returns, by id."""
         return {id: until for outliers in self._outliers for id, until in outliers.aside.items()}
+
+    def warming_up(self, now: float) -> Mapping[str, float]:
+        """Return what those that are new weigh at *now*, by id; those that are new no more are not in it."""
+        if self._newcomers is None:
+            return {}
+        self._newcomers.at(now, self._census.total)
+        return self._newcomers.weights
 
     def _checked(self, key: str | bytes | None) -> bytes:
         if not self.strategy.keyed:

@@ -16,6 +16,7 @@ from aioregistry import (
     Ring,
     RoundRobin,
     Sticky,
+    WarmUp,
     Weighted,
 )
 from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
@@ -50,7 +51,9 @@ EJECTION: Final = Ejection()
 """When instances that fail are set aside, unless the caller says so."""
 
 Authority = Literal["service", "instance"]
-Strategy = LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | Weighted[Any] | str
+Strategy = (
+    LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | WarmUp[Any] | Weighted[Any] | str
+)
 
 
 class RoutingOptions(TypedDict, total=False):

@@ -8,6 +8,7 @@ import gc
 import logging
 import weakref
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,12 +25,14 @@ from aioregistry import (
     Ring,
     SessionFailed,
     UsageError,
+    WarmUp,
     Weighted,
 )
 from aioregistry._discovery import Discovery, View
 from aioregistry._discovery.balancer import Balancer
 from aioregistry._document import encode
 from aioregistry._errors import AuthenticationFailed
+from aioregistry._model import InstanceStatus
 from tests.discovery.scene import DiscoverySession, Service, chat, discovery
 from tests.support.fake_session import RandomRuntime, quiet
 from tests.support.model_tree import ModelTree
@@ -461,3 +464,88 @@ async def test_a_pick_shows_what_it_is(view: View[Any], service: Service) -> Non
     await quiet()
     pick = view.balancer().pick()
     assert (repr(pick), pick.id, pick.instance) == ("<Pick chat/a>", "a", chat("a", 1))
+
+
+# ---------------------------------------------------------------- newcomers
+
+
+def registered(id: str, number: int, *, status: InstanceStatus | None = None) -> bytes:
+    return encode(chat(id).replace(registration_time_ms=number, enabled=status is None, status=status))
+
+
+async def test_who_comes_later_warms_up_whenever_the_balancer_is_made(
+    found: Discovery, service: Service, runtime: SetRuntime
+) -> None:
+    for id in "abc":
+        service.add(id)
+    async with found.view("chat") as later:
+        told = later.balancer(WarmUp(seconds=2000))
+        service.add("d", data=registered("d", 1))
+        await quiet()
+        runtime.ahead += 1000.0
+        made = later.balancer(WarmUp(seconds=2000))
+        half = {"d": pytest.approx(0.5, abs=0.05)}
+        assert told.warming_up == half
+        assert made.warming_up == half
+        assert later.balancer().warming_up == {}
+        assert 0 < sum(told.pick().id == "d" for _ in range(2000)) < 500
+        runtime.ahead += 1000.0
+        assert told.warming_up == {}
+
+
+async def test_an_instance_that_only_registers_again_is_not_new_and_another_incarnation_is(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    for id in "abcd":
+        service.add(id, data=registered(id, 1))
+    async with found.view("chat") as view:
+        balancer = view.balancer(WarmUp())
+        for id in "abcd":  # as their sessions expire
+            service.remove(id)
+            await quiet()
+            service.add(id, data=registered(id, 1))
+        await quiet()
+        assert balancer.warming_up == {}
+        session.disconnect()
+        service.remove("a")
+        service.add("a", data=registered("a", 2))
+        session.connect()
+        await quiet()
+        assert set(balancer.warming_up) == {"a"}
+
+
+async def test_a_warm_up_begins_anew_when_health_comes_back(
+    found: Discovery, service: Service, runtime: SetRuntime
+) -> None:
+    for id in "abc":
+        service.add(id, data=registered(id, 1))
+    async with found.view("chat") as view:
+        balancer = view.balancer(WarmUp(seconds=2000))
+        service.set("a", data=registered("a", 1, status="failing"))
+        await quiet()
+        runtime.ahead += 3600.0
+        assert picked(balancer) == {"b", "c"}
+        service.set("a", data=registered("a", 1))
+        await quiet()
+        assert balancer.warming_up == {"a": pytest.approx(0.1, abs=0.05)}
+
+
+async def test_what_a_file_does_not_have_is_not_new_at_the_first_list(
+    service: Service, session: DiscoverySession, tmp_path: Path
+) -> None:
+    for id in "abcde":
+        service.add(id, data=registered(id, 1))
+    async with contextlib.aclosing(discovery(session)) as before, before.view("chat", keep=tmp_path / "chat"):
+        pass
+    session.disconnect()
+    async with contextlib.aclosing(discovery(session)) as found, found.view("chat", keep=tmp_path / "chat") as view:
+        balancer = view.balancer(WarmUp())
+        service.add("f", data=registered("f", 1))
+        service.set("a", data=registered("a", 2))
+        session.connect()
+        await quiet()
+        assert set(view.snapshot.confirmed) == set("abcdef")
+        assert balancer.warming_up == {}
+        service.add("g", data=registered("g", 1))
+        await quiet()
+        assert set(balancer.warming_up) == {"g"}
