@@ -2,14 +2,18 @@
 
 To watchers an expired session and a withdrawal are the same: the node is deleted. So a withdrawal creates and deletes a
 marker in the same transaction, ``<services>-withdrawn/<name>:<id>:<czxid>``, name and id quoted as in URLs, czxid in
-hexadecimal. Nothing of it stays, but whoever watches that root sees it come.
+hexadecimal; then it writes the node before it deletes it. Nothing of it stays, but whoever watches sees it come.
 
 A withdrawal takes its instance out of a view at once, where a mass of expiries would be held back. So only those may
 mark one that could withdraw the instance itself. A marker counts if all of these hold:
 
 - its text is exactly what :func:`marker_name` makes of service, id and czxid;
-- its node came and went, and the instance's node went right after, with neither an event nor an answer in between:
-  those of one transaction come together, so that a marker alone tells nothing, whoever makes it and whenever;
+- its node came and went, and the instance's node was written and went right after, with neither an event nor an answer
+  in between: those of one transaction come together, so that a marker alone tells nothing, whoever makes it and
+  whenever;
+- that write is the proof that the instance's own ACL lets its writer change it: the server judges that, then and there.
+  A deletion proves less, because it is the parent's ACL that allows it, which may be open where the instance's is not.
+  Nobody could ask for the instance's ACL: its node is gone when the marker is seen;
 - no node was created with that czxid after the deletion was seen;
 - whoever may create nodes below the root, or change its ACL, may also delete the service's nodes, or change the ACL of
   theirs; and the root is the one, with the ACL, that it was before the marker came. See :func:`distrust`.
@@ -22,7 +26,7 @@ from typing import Final, NamedTuple
 
 from ._protocol import AclEntry, EventKind, Permission
 
-__all__ = ["Marker", "Withdrawals", "distrust", "marker_name", "marker_prefix", "read_marker", "root_of"]
+__all__ = ["Marker", "Withdrawal", "Withdrawals", "distrust", "marker_name", "marker_prefix", "read_marker", "root_of"]
 
 _PARTS: Final = 3
 _LARGEST_ZXID: Final = 2**63 - 1
@@ -74,6 +78,13 @@ def read_marker(text: str) -> Marker | None:
     return marker if exact and marker.name and marker.id and 0 < marker.czxid <= _LARGEST_ZXID else None
 
 
+class Withdrawal(NamedTuple):
+    """A marked deletion; *proven* where the node was written first, by the same transaction."""
+
+    marker: Marker
+    proven: bool
+
+
 class Withdrawals:
     """Finds withdrawals in the events of one connection, which are to be told in the order of their coming.
 
@@ -88,30 +99,34 @@ class Withdrawals:
         self._path = ""
         self._marker: Marker | None = None
         self._complete = False
+        self._written = False
 
     @property
     def awaited(self) -> Marker | None:
-        """The marker that came and went, where nothing was received since."""
+        """The marker that came and went, where nothing was received since but that its instance was written."""
         return self._marker if self._complete else None
 
-    def event(self, kind: EventKind, path: str) -> Marker | None:
+    def event(self, kind: EventKind, path: str) -> Withdrawal | None:
         """Return what is withdrawn, where this event is the last of a withdrawal."""
-        marker, complete = self._marker, self._complete
+        marker, complete, written = self._marker, self._complete, self._written
         if marker is not None and not complete and kind is EventKind.DELETED and path == self._path:
             self._complete = True
             return None
-        self._marker, self._complete = None, False
+        of_its_node = complete and marker is not None and path == f"{self._services}/{marker.name}/{marker.id}"
+        if of_its_node and kind is EventKind.DATA_CHANGED and not written:
+            self._written = True
+            return None
+        self.interrupted()
         if kind is EventKind.CREATED:
             parent, _, text = path.rpartition("/")
             if parent == self._root:
                 self._path, self._marker = path, read_marker(text)
             return None
-        gone = complete and marker is not None and path == f"{self._services}/{marker.name}/{marker.id}"
-        return marker if gone and kind is EventKind.DELETED else None
+        return Withdrawal(marker, written) if marker and of_its_node and kind is EventKind.DELETED else None
 
     def interrupted(self) -> None:
         """Something else was received, or the connection is another."""
-        self._marker, self._complete = None, False
+        self._marker, self._complete, self._written = None, False, False
 
 
 def distrust(root: Sequence[AclEntry], service: Sequence[AclEntry]) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from aioregistry._errors import ConnectionLost, RegistryError, ServerError, UnsupportedServer
 from aioregistry._incident_log import IncidentLog
-from aioregistry._markers import Marker, Withdrawals, distrust
+from aioregistry._markers import Marker, Withdrawal, Withdrawals, distrust
 from aioregistry._protocol import AclEntry, EventKind, GetAcl, WatchedEvent
 from aioregistry._session import ReadingSessionPort, TreeWatchPort
 
@@ -39,7 +39,7 @@ class _Question:
     """The ACLs that decide about some markers of one service."""
 
     def __init__(self) -> None:
-        self.markers: list[Marker] = []
+        self.withdrawals: list[Withdrawal] = []
         self.root: _Acl | str = ""  # or why it is not known
 
 
@@ -94,10 +94,12 @@ class Departures:
 
     # ------------------------------------------------------------------ events
 
-    def saw(self, event: WatchedEvent) -> None:
-        """This happened to the node of a service that is followed, or below."""
-        if self._watch is not None:
-            self._event(event)
+    def saw(self, event: WatchedEvent) -> bool:
+        """This happened to the node of a service that is followed, or below; return whether its deletion comes next."""
+        if self._watch is None:
+            return False
+        self._event(event)
+        return self._withdrawals.awaited is not None
 
     def _fired(self, event: WatchedEvent) -> None:
         if event.path == self._root:
@@ -105,9 +107,9 @@ class Departures:
         self._event(event)
 
     def _event(self, event: WatchedEvent) -> None:
-        marker = self._withdrawals.event(event.kind, event.path)
-        if marker is not None:
-            self._asked[marker.name].markers.append(marker)
+        withdrawal = self._withdrawals.event(event.kind, event.path)
+        if withdrawal is not None:
+            self._asked[withdrawal.marker.name].withdrawals.append(withdrawal)
         elif event.kind is EventKind.DELETED and (awaited := self._withdrawals.awaited) is not None:
             self._ask(awaited.name)
 
@@ -149,8 +151,8 @@ class Departures:
             why = "its ACL was changed a moment before"
         else:
             why = distrust(root.entries, service.entries)
-        for marker in question.markers:
-            refused = why
+        for marker, proven in question.withdrawals:
+            refused = why if proven else "who deleted the node did not write it first, and may have no right to"
             if refused is None and not isinstance(root, str) and marker.czxid > root.zxid:
                 refused = f"no node was created with zxid {marker.czxid:#x} yet"
             if refused is None:

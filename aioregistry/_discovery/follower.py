@@ -91,7 +91,8 @@ class Follower:
         strategy: how nodes are watched.
         prepare: awaited on each connection before anything is read or watched; must not raise.
         barrier: of the session.
-        saw: called with every event of the service and its nodes, before anything follows from it.
+        saw: called with every event of the service and its nodes, before anything follows from it; returns whether that
+            node's deletion comes next.
 
     Attributes:
         mirror: what is known.
@@ -109,7 +110,7 @@ class Follower:
         prepare: Callable[[], Awaitable[None]],
         barrier: Barrier,
         *,
-        saw: Callable[[WatchedEvent], None],
+        saw: Callable[[WatchedEvent], bool],
     ) -> None:
         self.name = name
         self.path = path
@@ -426,7 +427,7 @@ class Follower:
             consumer.departed(id, czxid)
 
     def _fired(self, event: WatchedEvent) -> None:
-        self._saw(event)
+        deletion_next = self._saw(event)
         if event.path == self.path:
             self.mirror.event(event.kind, SERVICE)
         else:
@@ -434,7 +435,7 @@ class Follower:
             if parent != self.path:
                 return
             self.mirror.event(event.kind, name)
-        if self._reader.idle and event.kind is not EventKind.DELETED:
+        if self._reader.idle and event.kind is not EventKind.DELETED and not deletion_next:
             self._pump()
         elif not self._pump_scheduled:
             # What comes together is asked for together, and once: a takeover is a deletion and a creation.

@@ -110,7 +110,7 @@ hear of that. For one that was listed it is told to whoever waits for an update,
 slip must not become a lasting outage of what ran before."""
 
 _MARKER_OPERATIONS = 2
-"""How many operations of a marked withdrawal come before the node's own."""
+"""How many operations of a marked withdrawal come before the node's own: its write, and its deletion."""
 
 
 def remedy(action: Action | None, error: RegistryError) -> Remedy:
@@ -119,9 +119,9 @@ def remedy(action: Action | None, error: RegistryError) -> Remedy:
         return Remedy.OMIT_MARKER  # the deletion alone may be what the server can take
     if not isinstance(error, TransactionAborted):
         return Remedy.MAKE_PARENTS if isinstance(error, NoNode) and action is Action.CREATE else REMEDIES[type(error)]
-    if action is not Action.WITHDRAW or error.index >= _MARKER_OPERATIONS:
-        return REMEDIES[type(error.cause)]
-    if isinstance(error.cause, NoNode):
-        return Remedy.MAKE_PARENTS
     usual = REMEDIES[type(error.cause)]
-    return usual if usual is Remedy.OBSERVE_LATER else Remedy.OMIT_MARKER
+    if action is not Action.WITHDRAW or error.index > _MARKER_OPERATIONS or usual is Remedy.OBSERVE_LATER:
+        return usual
+    if error.index == _MARKER_OPERATIONS:  # who may not write the node may delete it all the same
+        return Remedy.OMIT_MARKER if usual is Remedy.REFUSED else usual
+    return Remedy.MAKE_PARENTS if isinstance(error.cause, NoNode) else Remedy.OMIT_MARKER

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Together", "divided"]
 
 MOST_TOGETHER: Final = 100
-"""Withdrawals in one transaction: some 300 operations and 30 kB, which a server applies in a few milliseconds."""
+"""Withdrawals in one transaction: some 400 operations and 40 kB, which a server applies in a few milliseconds."""
 
 MOST_BYTES: Final = 50_000
 """Of one transaction, unless a withdrawal alone is larger."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from aioregistry._markers import marker_name, marker_prefix, root_of
 from aioregistry._protocol import Create, Create2, CreateContainer, CreateFlag, Delete, Multi, SetData
@@ -20,6 +20,9 @@ __all__ = [
     "target_of",
     "withdrawal",
 ]
+
+
+_ANY_VERSION: Final = -1
 
 
 class Target(NamedTuple):
@@ -100,10 +103,17 @@ def withdrawal(target: Target, version: int, czxid: int, *, marked: bool) -> Mul
     """Return the deletion of the node.
 
     Where *marked*, a marker comes and goes in the same transaction: to watchers an expiry and a deletion are the
-    same, and this is what tells a deliberate leave.
+    same, and this is what tells a deliberate leave. The write of the node is what proves it, see :mod:`.._markers`; it
+    is fenced by the version, and the deletion by the write.
     """
-    deletion = Delete(target.path, version)
     if not marked:
-        return deletion
+        return Delete(target.path, version)
     marker = marker_name(str(target.marker), czxid)
-    return Multi([Create(marker, b"", target.acl), Delete(marker, 0), deletion])
+    return Multi(
+        [
+            Create(marker, b"", target.acl),
+            Delete(marker, 0),
+            SetData(target.path, b"", version),
+            Delete(target.path, _ANY_VERSION),
+        ]
+    )

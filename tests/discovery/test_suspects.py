@@ -17,7 +17,7 @@ from aioregistry._discovery import Changes, Discovery, View, subscriptions
 from aioregistry._discovery import view as view_module
 from aioregistry._discovery.stages import FreshnessChanged
 from aioregistry._markers import marker_name, marker_prefix
-from aioregistry._protocol import AclEntry, AddWatch, Create, Delete, Multi
+from aioregistry._protocol import AclEntry, AddWatch, Create, Delete, Multi, SetData
 from aioregistry._registration.transactions import target_of, withdrawal
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery, refuse_twice
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
@@ -497,10 +497,39 @@ async def test_a_marker_of_a_node_that_nobody_has_made_yet_is_not_believed(
 ) -> None:
     async with found.view("chat", guard=LONG) as view:
         for id in IDS:
-            marker = f"{MARKERS}/{marker_name(marker_prefix('chat', id), 2**63 - 1)}"
-            service.tree.apply(0, Multi([Create(marker, b""), Delete(marker), Delete(f"{CHAT}/{id}")]))
+            marker, node = f"{MARKERS}/{marker_name(marker_prefix('chat', id), 2**63 - 1)}", f"{CHAT}/{id}"
+            service.tree.apply(0, Multi([Create(marker, b""), Delete(marker), SetData(node, b""), Delete(node)]))
         await quiet()
         assert sorted(view.snapshot.suspects) == sorted(IDS)
+
+
+async def test_who_deletes_without_writing_first_is_not_believed_and_a_warning_says_so(
+    found: Discovery, service: Service, session: DiscoverySession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The parent's ACL lets him delete; whether he may write the node nobody can tell."""
+    async with found.view("chat", guard=LONG) as view:
+        for id in IDS:
+            node = f"{CHAT}/{id}"
+            marker = f"{MARKERS}/{marker_name(marker_prefix('chat', id), service.tree.nodes[node].czxid)}"
+            service.tree.apply(0, Multi([Create(marker, b""), Delete(marker), Delete(node)]))
+        await quiet()
+        assert sorted(view.snapshot.suspects) == sorted(IDS)
+    assert [record for record in caplog.records if "did not write it" in record.getMessage()]
+    refused = [fields for name, fields in session.emitted if name == "discovery.marker_refused"]
+    assert [fields["id"] for fields in refused] == IDS
+    assert all("did not write it" in str(fields["reason"]) for fields in refused)
+
+
+async def test_a_withdrawal_costs_no_read_more_than_a_deletion(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        before = len(session.served)
+        withdraw(service, "n0")
+        await quiet()
+        assert "n0" not in view.snapshot
+        asked = [type(each).__name__ for each in session.served[before:]]
+        assert sorted(asked) == ["GetAcl", "GetAcl", "GetData"]
 
 
 # ---------------------------------------------------------------- reports and picks

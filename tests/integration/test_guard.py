@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pytest
 from aiozk import ACL
 
 import aioregistry
 from aioregistry import Guard, Registration, Registry, Resynced, ServiceInstance, Status, View
+from aioregistry._errors import NoAuth
 from aioregistry._markers import marker_name, marker_prefix
+from aioregistry._protocol import OPEN_ACL, Create, Delete, Multi, SetData
 from aioregistry.server import Ensemble, ZooKeeperServer
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, until
@@ -292,6 +294,94 @@ async def test_copied_markers_do_not_disarm_the_guard(
         assert len(crowd.view.snapshot.suspects) == len(IDS)
         proxy.restore()
         await crowd.all_confirmed()
+
+
+class Stranger(NamedTuple):
+    """Who writes to the nodes of others, with what ACL these have, and whether he may write to them by that."""
+
+    acl: list[ACL]
+    auth: list[tuple[str, str]]
+    may_write: bool
+
+
+EVERYBODY_HERE = ACL.make("ip", "127.0.0.1", read=True, write=True, create=True, delete=True, admin=True)
+SOMEBODY_ELSEWHERE = ACL.make("ip", "192.0.2.7", read=True, write=True, create=True, delete=True, admin=True)
+EVERYBODY_BUT_TO_WRITE = ACL.make("world", "anyone", read=True, create=True, delete=True)
+STRANGERS = {
+    "without credentials": Stranger([OURS, READABLE], [], False),
+    "with credentials of his own": Stranger([OURS, READABLE], [("digest", "chat:guessed")], False),
+    "from another address": Stranger([OURS, READABLE, SOMEBODY_ELSEWHERE], [], False),
+    "with every right but to write": Stranger([OURS, EVERYBODY_BUT_TO_WRITE], [], False),
+    "who has our credentials": Stranger([OURS, READABLE], CREDENTIALS, True),
+    "from an address that may": Stranger([OURS, EVERYBODY_HERE], [], True),
+}
+
+
+@pytest.mark.since(3, 6)
+@pytest.mark.parametrize("who", STRANGERS)
+async def test_a_withdrawal_counts_if_its_writer_may_write_the_instance_itself(
+    zookeeper: RealZooKeeper,
+    proxy: ZooKeeperProxy,
+    judge: Judge,
+    chroot: str,
+    who: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The service's node and the root of the markers are open: everybody may delete instances, and make markers."""
+    servers, stranger = f"{zookeeper.address}{chroot}", STRANGERS[who]
+    for path in ("/services", "/services/chat", "/services-withdrawn"):
+        await judge.make(f"{chroot}{path}")
+    async with (
+        Crowd(f"{proxy.address}{chroot}", seen_by=servers, auth=CREDENTIALS, acl=stranger.acl) as crowd,
+        aioregistry.connect(servers, session_timeout=TIMEOUT, auth=stranger.auth) as other,
+    ):
+        nodes = {
+            f"{chroot}/services/chat/{id}": f"{chroot}/services-withdrawn/{marker_name(f'chat:{id}', entry.czxid)}"
+            for id, entry in crowd.view.snapshot.entries.items()
+        }
+        session = session_of(other)
+        as_we_do: list[Any] = []
+        without_the_write: list[Any] = []
+        for node, marker in nodes.items():
+            without_the_write += [Create(marker, b"", OPEN_ACL), Delete(marker), Delete(node)]
+            as_we_do += [Create(marker, b"", OPEN_ACL), Delete(marker), SetData(node, b""), Delete(node)]
+        proxy.silence()  # nobody lists them anew before the view has shown what it makes of it
+        reply = (await session.request(Multi(as_we_do))).value
+        if stranger.may_write:
+            reply.raise_for_error()
+            await crowd.view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+            assert crowd.view.held_total == 0
+        else:
+            assert reply.failed is not None
+            assert isinstance(reply.failed.error, NoAuth)
+            (await session.request(Multi(without_the_write))).value.raise_for_error()
+            await crowd.view.wait_for(lambda snapshot: len(snapshot.suspects) == len(IDS), timeout=DEADLINE)
+            assert [record for record in caplog.records if "not believed" in record.getMessage()]
+        proxy.restore()
+        await crowd.all_confirmed()
+
+
+@pytest.mark.since(3, 6)
+async def test_who_may_write_his_instance_only_is_believed_when_he_withdraws_it(
+    zookeeper: RealZooKeeper, judge: Judge, chroot: str
+) -> None:
+    for path in ("/services", "/services/chat", "/services-withdrawn"):
+        await judge.make(f"{chroot}{path}")
+    async with Crowd(f"{zookeeper.address}{chroot}", **PROTECTED) as crowd:
+        await withdraw_all(crowd)
+        await crowd.view.wait_for(lambda snapshot: not snapshot, timeout=DEADLINE)
+        assert crowd.view.held_total == 0
+
+
+@pytest.mark.since(3, 6)
+async def test_who_may_not_write_his_own_instance_withdraws_it_without_a_marker(
+    zookeeper: RealZooKeeper, judge: Judge, chroot: str
+) -> None:
+    acl = [ACL.make("world", "anyone", read=True, create=True, delete=True)]
+    async with Crowd(f"{zookeeper.address}{chroot}", acl=acl) as crowd:
+        await withdraw_all(crowd)
+        await crowd.view.wait_for(lambda snapshot: len(snapshot.suspects) == len(IDS), timeout=DEADLINE)
+    assert await judge.children(f"{chroot}/services/chat") == []
 
 
 @pytest.mark.parametrize("base_path", ["/", "/deep/below"])

@@ -99,18 +99,19 @@ async def test_a_life(judge: Judge, chroot: str, new_session: NewSession) -> Non
 async def test_the_leave_can_be_told_from_an_expiry(
     zookeeper: ZooKeeperServer, chroot: str, new_session: NewSession
 ) -> None:
-    """`create(M), delete(M), delete(node)` in one transaction: [E] of the facts."""
+    """`create(M), delete(M), set(node), delete(node)` in one transaction: [E] of the facts."""
     session = await new_session()
     async with await wire.connect(zookeeper.address) as watcher:
         await watcher.add_watch(chroot)
         async with registration(session, chroot) as registered:
             (czxid,) = [(await watcher.get_data(registered.path)).stat.czxid]
         marker = f"{chroot}/services-withdrawn/chat:10.0.0.7%3A7000:{czxid:x}"
-        seen: list[str] = []
+        seen: list[tuple[int, str]] = []
         async with asyncio.timeout(DEADLINE):
-            while not seen or seen[-1] != registered.path or len(seen) < 3 or seen[-2] != marker:
-                seen.append((await watcher.event()).path)
-        assert seen[-3:] == [marker, marker, registered.path]
+            while (2, registered.path) not in seen:
+                event = await watcher.event()
+                seen.append((event.type, event.path))
+        assert seen[-4:] == [(1, marker), (2, marker), (3, registered.path), (2, registered.path)]
         assert await watcher.get_children(f"{chroot}/services-withdrawn") == []
 
 

@@ -47,8 +47,8 @@ async def test_one_is_sent_as_it_is(session: FakeSession) -> None:
 async def test_many_share_transactions(session: FakeSession) -> None:
     together = Together(session.as_session)
     replies = await asyncio.gather(*map(together.submit, listed(session, 3 * MOST_TOGETHER + 1)))
-    assert [len(message.ops) for message in session.served if isinstance(message, Multi)] == [300, 300, 300, 3]
-    assert all(reply.value.failed is None and len(reply.value.results) == 3 for reply in replies)
+    assert [len(message.ops) for message in session.served if isinstance(message, Multi)] == [400, 400, 400, 4]
+    assert all(reply.value.failed is None and len(reply.value.results) == 4 for reply in replies)
     assert session.tree.children("/services/chat") == []
 
 
@@ -80,7 +80,7 @@ async def test_what_costs_the_connection_together_is_sent_alone(session: FakeSes
     submit = session.submit
 
     def poisoned(message: Message[Any], answered: Any = None) -> asyncio.Future[Reply[Any]]:
-        if isinstance(message, Multi) and len(message.ops) > 3:
+        if isinstance(message, Multi) and len(message.ops) > 4:
             future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
             future.add_done_callback(answered)
             future.set_exception(PoisonRequest.__new__(PoisonRequest))

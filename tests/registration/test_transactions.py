@@ -92,8 +92,27 @@ def test_a_withdrawal_leaves_nothing_but_the_trace_of_its_passing() -> None:
     tree.on_change.append(lambda change: seen.append((change.kind.name, change.path)))
     tree.apply(session, withdrawal(TARGET, 0, 0xABC, marked=True)).raise_for_error()
     marker = "/services-withdrawn/chat:10.0.0.7%3A7000:abc"
-    assert seen == [("CREATED", marker), ("DELETED", marker), ("DELETED", TARGET.path)]
+    assert seen == [
+        ("CREATED", marker),
+        ("DELETED", marker),
+        ("DATA_CHANGED", TARGET.path),
+        ("DELETED", TARGET.path),
+    ]
     assert tree.node(marker) is None
+
+
+@pytest.mark.parametrize("version", [0, 7, 2**31 - 1, -(2**31), -2])
+def test_a_withdrawal_deletes_the_version_that_was_seen_only(version: int) -> None:
+    tree = ModelTree()
+    session = tree.open_session()
+    tree.make("/services/chat")
+    tree.make("/services-withdrawn")
+    tree.apply(session, creation(TARGET, b"x"))
+    tree.age(TARGET.path, version)
+    assert tree.apply(session, withdrawal(TARGET, version ^ 4, 0xABC, marked=True)).failed.index == 2
+    assert tree.node(TARGET.path) is not None
+    tree.apply(session, withdrawal(TARGET, version, 0xABC, marked=True)).raise_for_error()
+    assert tree.node(TARGET.path) is None
 
 
 def test_a_withdrawal_without_a_marker_is_a_deletion() -> None:

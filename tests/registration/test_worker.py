@@ -985,7 +985,7 @@ async def test_the_marker_comes_and_goes(tree: ModelTree, session: FakeSession) 
         czxid = tree.nodes[PATH].czxid
         tree.on_change.append(lambda change: seen.append((change.kind.name, change.path)))
     marker = f"/services-withdrawn/chat:10.0.0.7%3A7000:{czxid:x}"
-    assert seen[-3:] == [("CREATED", marker), ("DELETED", marker), ("DELETED", PATH)]
+    assert seen[-4:] == [("CREATED", marker), ("DELETED", marker), ("DATA_CHANGED", PATH), ("DELETED", PATH)]
     assert tree.children("/services") == ["chat"]
 
 
