@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aioregistry._bounds import LONGEST_GRANTED, PACED, SHORTEST_GRANTED, SYNC_LIMIT, doubts, granted, paced
 from aioregistry._session import SessionState
 from tests.session.simulation import World, simulated
-from tests.session.test_supervisor import T, client_of
+from tests.session.test_session import T, client_of
 
 
 @given(st.floats(0.001, 2**31 / 1000), st.floats(0.001, 3600.0))

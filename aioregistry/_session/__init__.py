@@ -7,8 +7,8 @@ from .backoff import throttled_patience, throttled_pause
 from .hosts import Hosts, parse_hosts
 from .info import SessionInfo
 from .port import ReadingSessionPort, SessionPort, TreeWatchPort, WatchPort
+from .session import Session
 from .states import SessionState
-from .supervisor import Session
 from .watches import TreeWatch, Watch
 
 __all__ = [

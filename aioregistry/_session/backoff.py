@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 __all__ = [
     "CAP",
     "FIRST",
+    "HEARTBEATS_PER_TIMEOUT",
     "LONGEST_THROTTLED",
     "PATIENCE",
     "attempt_deadline",
@@ -24,6 +25,9 @@ __all__ = [
     "throttled_patience",
     "throttled_pause",
 ]
+
+HEARTBEATS_PER_TIMEOUT = 3
+"""As Java's client: one may be lost, and the last third is left for another server."""
 
 LONGEST_THROTTLED = 1.0
 """Seconds until a request that was dropped by an overloaded server is sent again, at most."""

@@ -8,8 +8,8 @@ from aioregistry._runtime import Endpoint
 from aioregistry._streams import Stream
 
 from .attempts import Attempt
+from .session import Session
 from .states import SessionState
-from .supervisor import Session
 
 __all__ = ["SessionInfo"]
 

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from aioregistry._errors import TRANSIENT, MarshallingError, PoisonRequest, Unimplemented, UnsupportedServer
-from aioregistry._protocol import AddWatch, MultiRead, RemoveWatches, WatchedEvent, WatcherType
+from aioregistry._errors import (
+    TRANSIENT,
+    MarshallingError,
+    PoisonRequest,
+    RegistryError,
+    Unimplemented,
+    UnsupportedServer,
+)
+from aioregistry._protocol import AddWatch, Message, MultiRead, RemoveWatches, Reply, WatchedEvent, WatcherType
+from aioregistry._runtime import Endpoint
 
 from .watch_table import WatchTable
 
-if TYPE_CHECKING:
-    from .supervisor import Session
-
 __all__ = ["SessionWatches", "TreeWatch", "Watch"]
+
+
+class _Session(Protocol):
+    """What watches need of their session."""
+
+    @property
+    def server(self) -> Endpoint | None: ...
+    @property
+    def connected(self) -> bool: ...
+    def supports(self, opcode: int) -> bool | None: ...
+    def submit(self, message: Message[Any]) -> asyncio.Future[Reply[Any]]: ...
+    async def persist(
+        self, send: Callable[[], asyncio.Future[Reply[Any]]], errors: tuple[type[RegistryError], ...]
+    ) -> Reply[Any]: ...
 
 
 class SessionWatches:
     """Who listens to events, shared by all rooms above."""
 
-    def __init__(self, session: Session, table: WatchTable) -> None:
+    def __init__(self, session: _Session, table: WatchTable) -> None:
         self._session, self._table = session, table
         self._asking = asyncio.Lock()
         """While it is not known whether the server has recursive watches: one request finds out for all."""
@@ -41,7 +60,7 @@ class Watch:
     """A listener to one path, until closed."""
 
     def __init__(
-        self, session: Session, table: WatchTable, path: str, callback: Callable[[WatchedEvent], None]
+        self, session: _Session, table: WatchTable, path: str, callback: Callable[[WatchedEvent], None]
     ) -> None:
         self._session, self._table, self._path, self._callback = session, table, path, callback
         self._closed = False
@@ -69,7 +88,7 @@ class TreeWatch(Watch):
 
     def __init__(
         self,
-        session: Session,
+        session: _Session,
         table: WatchTable,
         path: str,
         callback: Callable[[WatchedEvent], None],

@@ -39,7 +39,7 @@ class OwnedSession(SharedSession):
             allow_read_only=self._allow_read_only,
             max_request=MAX_REQUEST,
         )
-        session._machine = session._machine._replace(last_zxid=self.last_zxid)
+        session._driver.machine = session._driver.machine._replace(last_zxid=self.last_zxid)
         super().__init__(session)
         self.state = DisturbedState(session)
         self._started = False
@@ -57,7 +57,7 @@ class OwnedSession(SharedSession):
 
     @property
     def conn(self) -> DisturbedConnection:  # type: ignore[override]
-        return DisturbedConnection(self._session._connection, super().conn.version_info)
+        return DisturbedConnection(self._session._driver.connection, super().conn.version_info)
 
     @property
     def timeout(self) -> float:
@@ -78,7 +78,7 @@ class OwnedSession(SharedSession):
 class DisturbedState(ClientState):
     def transition_to(self, state: str) -> None:
         assert state == aiozk.session.States.SUSPENDED
-        transport_of(self._session._connection).abort()
+        transport_of(self._session._driver.connection).abort()
 
     def waitings(self, *states: str) -> dict[str, set[asyncio.Future[None]]]:
         return {state: {future for future, wanted in self._waiting.items() if state in wanted} for state in states}
@@ -111,8 +111,8 @@ def transport_of(connection: Connection | None) -> asyncio.Transport:
 
 
 def connection_of(session: Session) -> Connection:
-    assert session._connection is not None
-    return session._connection
+    assert session._driver.connection is not None
+    return session._driver.connection
 
 
 aiozk.session.Session = aiozk.client.Session = OwnedSession

@@ -211,7 +211,7 @@ async def test_the_watch_on_the_markers_goes_with_the_last_view() -> None:
         first = await registry.discover("chat")
         second = await registry.discover("mail")
         unguarded = await registry.discover("chat", guard=None)
-        watched = session_of(registry)._watched
+        watched = session_of(registry)._driver.watched
         assert watched.is_tree_armed("/services-withdrawn")
         await first.aclose()
         await second.aclose()

@@ -185,6 +185,6 @@ def test_a_missing_extra_is_named(name: str, hidden: str) -> None:
 async def test_without_a_reader_nobody_listens(zookeeper: ZooKeeperServer, chroot: str) -> None:
     registry: Registry
     async with aioregistry.connect(f"{zookeeper.address}{chroot}") as registry:
-        assert not registry._session._hooks
+        assert not registry._session._observers._hooks
         prometheus(registry)
-        assert len(registry._session._hooks) == 1
+        assert len(registry._session._observers._hooks) == 1

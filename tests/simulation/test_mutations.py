@@ -26,7 +26,7 @@ from aioregistry._registration.plan import PLANS, Action, Goal, Sight
 from aioregistry._registration.remedies import REMEDIES, Remedy
 from aioregistry._registration.transactions import creation
 from aioregistry._registration.worker import Worker
-from aioregistry._session import backoff, connection, isolation, machine, states, supervisor
+from aioregistry._session import backoff, connection, connector, incoming, isolation, keepalive, machine, states
 from tests.simulation.process import MachineRuntime
 from tests.simulation.profiles import TWINS
 from tests.simulation.world import Profile, World
@@ -131,7 +131,7 @@ def removed_straight_from_an_event(patch: Patch) -> None:
 
 def live_by_ping(patch: Patch) -> None:
     """A read in the place of the sync: what any server answers by itself."""
-    patch.setattr(supervisor, "Sync", Exists)
+    patch.setattr(keepalive, "Sync", Exists)
     patch.setattr(connection, "_EVIDENT", connection._EVIDENT | {Exists.opcode})
 
 
@@ -198,7 +198,7 @@ def retry_that_ends(patch: Patch) -> None:
     def delay_until_tired(failures: int, timeout: float, draw: Callable[[float, float], float]) -> float:
         return delay(failures, timeout, draw) if failures < 29 else 1e9
 
-    patch.setattr(supervisor, "retry_delay", delay_until_tired)
+    patch.setattr(connector, "retry_delay", delay_until_tired)
 
 
 def event_of_the_own_node_ignored(patch: Patch) -> None:
@@ -253,8 +253,8 @@ def throttled_means_refused(patch: Patch) -> None:
 
 
 def numbers_as_they_come(patch: Patch) -> None:
-    patch.setattr(supervisor, "granted", lambda told, asked: told)
-    patch.setattr(supervisor, "paced", lambda timeout, asked: timeout)
+    patch.setattr(incoming, "granted", lambda told, asked: told)
+    patch.setattr(connector, "paced", lambda timeout, asked: timeout)
 
 
 def gone_with_its_session(patch: Patch) -> None:

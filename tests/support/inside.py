@@ -13,4 +13,4 @@ def session_of(registry: Registry) -> Session:
 
 def password_of(session: Session) -> bytes:
     """What the server gave to prove that the session is ours."""
-    return session._machine.password
+    return session._driver.machine.password

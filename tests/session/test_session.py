@@ -1421,7 +1421,7 @@ class TestWaiting:
             await waiting
         assert client.session.state is DISCONNECTED
         await client.end()
-        assert len(client.session._phase_changes) == 0
+        assert len(client.session._driver.phase_changes) == 0
 
     @simulated
     async def test_ends_when_the_session_is_closed(self, world: World) -> None:
@@ -1859,7 +1859,7 @@ class TestFailing:
         async def defect(*_: Any) -> None:
             raise ZeroDivisionError
 
-        client.session._beat = defect  # type: ignore[method-assign, assignment]
+        client.session._keepalive._beat = defect  # type: ignore[method-assign, assignment]
         await asyncio.sleep(T / 2)
         assert "the session's supervisor died" in caplog.text
         await self.check(client, pending, ZeroDivisionError)
@@ -2062,7 +2062,7 @@ class TestForeignCode:
         self, kind: str, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         client = await client_of(world).connected()
-        connection = client.session._connection
+        connection = client.session._driver.connection
         assert connection is not None
         monkeypatch.setattr(connection, "_on_answer", lambda *_: raising(kind))
         first = client.session.submit(Exists("/"), lambda _: raising(kind))

@@ -1,0 +1,135 @@
+"""Priming: credentials, what the server knows, and the watches, before anybody may use a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from aioregistry._errors import (
+    TRANSIENT,
+    ConnectionLost,
+    MarshallingError,
+    PoisonRequest,
+    RegistryError,
+    SessionClosedRequireSASL,
+    Unimplemented,
+)
+from aioregistry._protocol import AddWatch, Auth, Exists, GetData, MultiRead, Reply
+
+from .attempts import AttemptOutcome
+from .backoff import HEARTBEATS_PER_TIMEOUT
+from .connection import Connection
+from .driver import Driver
+from .features import Features
+from .isolation import Isolation
+from .machine import Primed
+from .patience import patience
+from .retrying import persist
+
+__all__ = ["Priming"]
+
+log = logging.getLogger("aioregistry.session")
+
+
+class Priming:
+    """Makes an accepted connection ready.
+
+    Args:
+        driver: the machine at work.
+        features: takes note of what the server knows.
+        auth: credentials as (scheme, secret) pairs, sent first.
+        max_request: the servers' jute.maxbuffer in bytes.
+    """
+
+    def __init__(
+        self, driver: Driver, features: Features, *, auth: Sequence[tuple[str, bytes]], max_request: int
+    ) -> None:
+        self._driver, self._features, self._auth, self._max_request = driver, features, tuple(auth), max_request
+        self._isolation = Isolation()
+
+    async def run(self) -> None:
+        """Prime the connection in use, or leave it."""
+        connection = self._driver.connection
+        assert connection is not None
+        connection.isolate(self._isolation, self._poison_found)
+        deadline = self._driver.timeout / HEARTBEATS_PER_TIMEOUT
+        try:
+            async with patience(deadline):
+                await self._authenticate(connection)
+                await self._learn(connection)
+                await self._restore_watches(connection)
+        except TimeoutError:
+            connection.silent("nothing was answered")
+            self._driver.leave(connection, f"accepted the session, then did not answer within {deadline:.3g} s")
+            return
+        except ConnectionLost:
+            return  # reported already
+        except RegistryError as error:
+            # An expiry between the acceptance and this, a server that is overloaded, or is no longer of the version
+            # that was found at its address.
+            if not isinstance(error, PoisonRequest):
+                self._features.forget(connection.endpoint)
+            if connection.closed:
+                return  # reported already
+            wants = isinstance(error, SessionClosedRequireSASL)
+            outcome = AttemptOutcome.UNAUTHENTICATED if wants else AttemptOutcome.FAILED
+            self._driver.leave(connection, f"accepted the session, then failed: {error}", outcome)
+            return
+        self._driver.note(connection.endpoint, AttemptOutcome.ACCEPTED, "accepted the session")
+        self._driver.step(Primed(connection.number))
+
+    async def _persist(self, send: Callable[[], asyncio.Future[Reply[Any]]]) -> Reply[Any]:
+        timeout = self._driver.timeout
+        # Over before that with the connection is, so that what the server said is told.
+        longest = timeout / HEARTBEATS_PER_TIMEOUT / 2
+        return await persist(send, TRANSIENT, patience=longest, timeout=timeout, runtime=self._driver.runtime)
+
+    async def _authenticate(self, connection: Connection) -> None:
+        for answer in [connection.submit(Auth(scheme, secret)) for scheme, secret in self._auth]:
+            await answer
+
+    async def _learn(self, connection: Connection) -> None:
+        # An unknown opcode costs the connection and whatever is pipelined behind it, so it is asked alone, before
+        # anybody else may speak, and once per server. MultiRead came with the recursive watches (3.6).
+        server = connection.endpoint
+        self._features.reconsider(server)
+        if self._features.supports(server, MultiRead.opcode) is None:
+            try:
+                asking = partial(connection.submit, MultiRead([GetData("/")]))
+                await self._persist(asking)
+            except PoisonRequest as error:
+                if connection.closed:
+                    raise
+                log.info("%s is taken to know no MultiRead: %s", server, error)
+                self._features.presume_no_multi_read(server)
+            except (Unimplemented, MarshallingError):
+                log.info("%s knows no MultiRead: one-shot watches and single reads are used", server)
+                # Most versions close the connection with that answer: nobody is told that it serves before it has.
+                await connection.submit(Exists("/"))
+
+    async def _restore_watches(self, connection: Connection) -> None:
+        recursive = self._features.supports(connection.endpoint, AddWatch.opcode) is True
+        # Whoever knows that a request was too long does not know by how much; half of it is found fitting soon.
+        limit = self._isolation.limit(str(connection.endpoint))
+        most = self._max_request if limit is None else min(self._max_request, limit // 2)
+        requests = self._driver.watched.restore(self._driver.news_since, recursive=recursive, max_request=most)
+        for request, answer in [(request, connection.submit(request)) for request in requests]:
+            try:
+                try:
+                    await answer
+                except TRANSIENT:
+                    await self._persist(partial(connection.submit, request))
+            except PoisonRequest as error:
+                if connection.closed:
+                    raise
+                # Registrations and views look anew after each connect, and leave new watches with that.
+                log.warning("watches are not restored: %s", error)
+
+    def _poison_found(self, error: PoisonRequest) -> None:
+        log.warning("%s", error)
+        self._driver.observers.emit(
+            "session.poison", request=error.request, size=error.size, server=error.server, limit=error.limit
+        )

@@ -1,0 +1,82 @@
+"""What the log says of the session's states, and of the time without a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aioregistry._concurrency import Alarm
+from aioregistry._incident_log import IncidentLog
+from aioregistry._runtime import Endpoint
+
+from .attempts import Attempts, told
+from .outage import Outage
+from .states import SessionState
+
+__all__ = ["Reports"]
+
+log = logging.getLogger("aioregistry.session")
+
+
+class Reports:
+    """Writes the log's lines about one session.
+
+    Args:
+        attempts: what each address answered last.
+        emit: the hook for events.
+        repeated: takes what can repeat.
+    """
+
+    def __init__(self, attempts: Attempts, emit: Callable[..., None], repeated: IncidentLog) -> None:
+        self._attempts, self._emit, self._repeated = attempts, emit, repeated
+        self._outage: Outage | None = None
+        """The present one, or the last."""
+        self._alarm = Alarm()
+
+    def suspended(self, session: str, why: str) -> None:
+        """The connection in use was lost, because of *why*."""
+        self._repeated.tell(SessionState.SUSPENDED, logging.INFO, "session %s is suspended: %s", session, why)
+
+    def changed(self, state: SessionState, session: str, where: object) -> None:
+        """The session is in a *state* without a connection that serves."""
+        level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
+        self._repeated.tell(state, level, "session %s is %s (%s)", session, state.value, where)
+
+    def outage_begins(self, timeout: float, failures: int) -> None:
+        """There is no connection from now on; *failures*: of attempts in a row until then."""
+        # A connection that did not last was no end of the outage before.
+        if self._outage is None or failures == 0:
+            self._outage = Outage(asyncio.get_running_loop().time(), timeout)
+        self._alarm.set_at(self._outage.due, self._tell_of_outage)
+
+    def outage_is_over(self, state: SessionState, session: str, server: Endpoint | None) -> None:
+        """A connection to *server* serves."""
+        self._alarm.cancel()
+        self._attempts.over = True
+        outage = self._outage
+        assert outage is not None
+        lasted = asyncio.get_running_loop().time() - outage.began
+        line = "session %s is %s (%s) after %.1f s without a connection"
+        words = session, state.value, server, lasted
+        if outage.told:
+            outage.told = False
+            log.info(line, *words)
+            self._emit("session.outage_over", seconds=lasted, server=str(server))
+        else:
+            self._repeated.tell(state, logging.INFO, line, *words)
+
+    def close(self) -> None:
+        """Tell nothing more of an outage."""
+        self._alarm.cancel()
+
+    def _tell_of_outage(self) -> None:
+        outage = self._outage
+        assert outage is not None
+        first = not outage.told
+        lasted = outage.tell(asyncio.get_running_loop().time())
+        self._alarm.set_at(outage.due, self._tell_of_outage)
+        reason = told(self._attempts.words())
+        log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason)
+        if first:
+            self._emit("session.outage", seconds=lasted, reason=reason)
