@@ -191,7 +191,8 @@ ROOMS: dict[str, set[str]] = {
 # Modules that get time, randomness and news as arguments; `balancing` and `settings` as a whole.
 PURE_MODULES = {
     *("selection", "checks", "picture", "words"),
-    *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states", "machine"),
+    *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states"),
+    *("machine", "vocabulary", "decisions"),
     *("plan", "reach", "table", "votes", "mirror", "guard", "kept"),
     *("core", "stages", "conversion", "recall", "suspects", "overriding"),
     *("tree", "nodes", "operations", "acl", "sessions", "profiles"),

@@ -53,10 +53,13 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "aioregistry/_session/backoff.py": ("tests/session/test_backoff.py",),
     "aioregistry/_session/hosts.py": ("tests/session/test_hosts.py",),
     "aioregistry/_session/isolation.py": ("tests/session/test_isolation.py",),
-    "aioregistry/_session/machine.py": (
-        "tests/session/test_machine.py",
-        "tests/session/test_states.py",
-        "tests/session/test_machine_and_ensemble.py",
+    **dict.fromkeys(
+        ("aioregistry/_session/decisions.py", "aioregistry/_session/machine.py"),
+        (
+            "tests/session/test_machine.py",
+            "tests/session/test_states.py",
+            "tests/session/test_machine_and_ensemble.py",
+        ),
     ),
     "aioregistry/_session/watch_table.py": ("tests/session/test_watch_table.py",),
     "aioregistry/balancing/_ejection.py": ("tests/balancing/test_ejection.py", "tests/balancing/test_picker.py"),

@@ -7,21 +7,17 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import chain, islice
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from aiozk.protocol.request import Request
 
 from aioregistry import _foreign as foreign
 from aioregistry._errors import (
-    BadVersion,
     ConnectionLost,
-    NoAuth,
-    NoNode,
     PoisonRequest,
     ProtocolError,
     RegistryError,
     RequestTooLarge,
-    ServerError,
 )
 from aioregistry._protocol import (
     AUTH_XID,
@@ -30,7 +26,6 @@ from aioregistry._protocol import (
     WRITE_OPCODES,
     Connect,
     ConnectReply,
-    Delete,
     Exists,
     FrameDecoder,
     Reply,
@@ -46,10 +41,9 @@ from aioregistry._runtime import Endpoint, Runtime
 
 from .attempts import AttemptOutcome
 from .isolation import Isolation, Sent
+from .pending import BARRIER, Answered, Held, Pending, fail, is_evidence, passing
 
-__all__ = ["Answered", "Connection", "fail"]
-
-Answered: TypeAlias = Callable[["asyncio.Future[Reply[Any]]"], None]
+__all__ = ["Connection"]
 
 log = logging.getLogger("aioregistry.session")
 
@@ -63,33 +57,6 @@ _MAX_FRAME = 256 * 1024 * 1024
 _MAX_XID = 0x7FFF_FFFF
 # The lower half of a zxid counts the transactions of an epoch, from one on.
 _COUNTER = 0xFFFF_FFFF
-
-# What the quorum decides: an answer to one of these was agreed on after it was sent.
-_EVIDENT = WRITE_OPCODES | {Sync.opcode}
-# Errors that a server gives by itself, without asking its leader: unimplemented, marshalling, bad arguments,
-# throttled, session expired or moved, not read-only.
-_LOCAL_ERRORS = frozenset({-5, -6, -8, -112, -118, -119, -127})
-
-# In the place of a sync, on a server that hangs up on those: the quorum decides about it, too, and nothing changes.
-_BARRIER = Delete("/aioregistry-barrier", version=0x7FFF_FFFF)
-_PASSED = (NoNode, NoAuth, BadVersion)
-
-
-class _Pending(NamedTuple, Generic[T]):
-    request: Any
-    xid: int
-    future: asyncio.Future[Reply[T]]
-    sent: float
-    answered: Answered | None
-    size: int
-
-
-class _Held(NamedTuple):
-    """A request that waits until what was sent before it is answered, or which is to be sent apart."""
-
-    pending: _Pending[Any]
-    payload: bytes
-    apart: bool
 
 
 class Connection(asyncio.Protocol):
@@ -132,9 +99,9 @@ class Connection(asyncio.Protocol):
         self._connect: tuple[Connect, float] | None = None
         self._greeted = False
         self._xid = 0
-        self._pending: deque[_Pending[Any]] = deque()
+        self._pending: deque[Pending[Any]] = deque()
         # The server answers these under xids of their own, and credentials past the requests in its pipeline.
-        self._aside: dict[int, deque[_Pending[Any]]] = {AUTH_XID: deque(), PING_XID: deque()}
+        self._aside: dict[int, deque[Pending[Any]]] = {AUTH_XID: deque(), PING_XID: deque()}
         self._outgoing: list[bytes] = []
         self._unsent = 0
         """How many of the last in _pending are still in _outgoing."""
@@ -144,7 +111,7 @@ class Connection(asyncio.Protocol):
         self._largest = 0
         """Bytes of the largest request that was answered while nothing was suspected."""
         self._on_poison: Callable[[PoisonRequest], None] | None = None
-        self._held: deque[_Held] = deque()
+        self._held: deque[Held] = deque()
         self._apart = 0
         """How many were sent apart, since nothing was in flight."""
         self._proven = self._proven_by_quorum = False
@@ -188,7 +155,7 @@ class Connection(asyncio.Protocol):
             subject = getattr(request, "subject", type(request).__name__)
             fail(future, RequestTooLarge(subject, len(payload), self._max_request), answered)
             return future
-        pending = _Pending(request, xid, future, self._runtime.boot(), answered, len(payload))
+        pending = Pending(request, xid, future, self._runtime.boot(), answered, len(payload))
         if xid in self._aside:
             self._aside[xid].append(pending)
             self._send(payload)
@@ -198,40 +165,21 @@ class Connection(asyncio.Protocol):
             if isinstance(request, Sync) and self._isolation.excludes(
                 Sync.opcode, self._server, self._runtime.monotonic()
             ):
-                return self._submit_barrier(future, request, answered)
+                _ = self.submit(BARRIER, passing(future, request, answered))
+                return future
             try:
                 apart = self._isolation.apart(Sent(request, len(payload)), self._server, self._runtime.monotonic())
             except PoisonRequest as error:
                 fail(future, error, answered)
                 return future
         if apart or self._held or self._apart:
-            self._held.append(_Held(pending, payload, apart))
+            self._held.append(Held(pending, payload, apart))
             self._release_held()
         else:
             self._queue(pending, payload)
         return future
 
-    def _submit_barrier(
-        self, future: asyncio.Future[Reply[Any]], sync: Any, answered: Answered | None
-    ) -> asyncio.Future[Reply[Any]]:
-        """Answer *sync* by a write that must fail: it says as much, and heartbeats and observations go on."""
-
-        def passed(answer: asyncio.Future[Reply[Any]]) -> None:
-            error = answer.exception()
-            if future.done():  # whoever waited was cancelled
-                return
-            if isinstance(error, _PASSED):
-                future.set_result(Reply(error.zxid, sync.path))
-            else:
-                assert isinstance(error, RegistryError), "a write with this version succeeds nowhere"
-                fail(future, error)
-            if answered is not None:
-                answered(future)
-
-        _ = self.submit(_BARRIER, passed)
-        return future
-
-    def _queue(self, pending: _Pending[Any], payload: bytes) -> None:
+    def _queue(self, pending: Pending[Any], payload: bytes) -> None:
         self._pending.append(pending)
         self._unsent += 1
         self._send(payload)
@@ -271,7 +219,7 @@ class Connection(asyncio.Protocol):
         xid = self._next_xid(proof)
         payload = proof.serialize(xid)
         future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
-        self._queue(_Pending(proof, xid, future, self._runtime.boot(), None, len(payload)), payload)
+        self._queue(Pending(proof, xid, future, self._runtime.boot(), None, len(payload)), payload)
 
     def _next_xid(self, request: Any) -> int:
         if request.special_xid in self._aside:
@@ -373,11 +321,9 @@ class Connection(asyncio.Protocol):
         if self._held or self._apart:
             self._release_held()
 
-    def _resolve(self, pending: _Pending[Any], reply: Reply[Any] | None, error: RegistryError | None) -> None:
+    def _resolve(self, pending: Pending[Any], reply: Reply[Any] | None, error: RegistryError | None) -> None:
         """Take note of an answer, and tell whoever waits, whatever taking note raises."""
-        if pending.request.opcode in _EVIDENT and (
-            error is None or (isinstance(error, ServerError) and error.code not in _LOCAL_ERRORS)
-        ):
+        if is_evidence(pending.request, error):
             self.evidence = max(self.evidence, pending.sent)
             self._proven_by_quorum = True
         self._proven = self._proven or pending.xid not in self._aside  # a server answers those before it reads others
@@ -485,12 +431,3 @@ class Connection(asyncio.Protocol):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self._pending)} pending"
         return f"<Connection {self.number} to {self.endpoint}, {state}>"
-
-
-def fail(future: asyncio.Future[Any], error: RegistryError, answered: Answered | None = None) -> None:
-    """Let *future* fail, and *answered* be called soon."""
-    future.set_exception(error)
-    # Counts as retrieved: whoever dropped the future does not want to know, and the loop would log it as a defect.
-    future.exception()
-    if answered is not None:
-        asyncio.get_running_loop().call_soon(answered, future)

@@ -30,7 +30,6 @@ from aioregistry._streams import Stream
 
 from .attempts import Attempt
 from .backoff import throttled_patience
-from .connection import Answered, fail
 from .connector import Connector
 from .driver import Driver
 from .features import Features
@@ -39,6 +38,7 @@ from .incoming import Incoming
 from .keepalive import Keepalive
 from .machine import CloseRequested, Failed, Machine, Overdue, Phase
 from .observers import Hook, Observers
+from .pending import Answered, fail
 from .priming import Priming
 from .retrying import persist
 from .states import ENDED, SessionState
@@ -243,7 +243,10 @@ class Session:
     async def persist(
         self, send: Callable[[], asyncio.Future[Reply[T]]], errors: tuple[type[RegistryError], ...]
     ) -> Reply[T]:
-        """Send again after *errors*, which prove nothing, for two thirds of the session timeout; then raise the last."""
+        """Send again after *errors*, which prove nothing, for two thirds of the session timeout.
+
+        Raises the last of them then, and whatever else what *send* returns fails with.
+        """
         timeout = self.timeout
         return await persist(send, errors, patience=throttled_patience(timeout), timeout=timeout, runtime=self.runtime)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aioregistry._session import decisions
 from aioregistry._session import machine as module
 from aioregistry._session.machine import (
     Accepted,
@@ -195,7 +196,7 @@ class TestEverywhere:
     def test_every_target_of_the_table_is_met(self, steps: Steps) -> None:
         met: dict[Any, set[Any]] = {}
         for before, event, after, commands in steps:
-            target = after.phase, module._news(before, commands)
+            target = after.phase, decisions.news_of(before, commands)
             met.setdefault((before.phase, type(event)), set()).add(target)
         assert met == {place: set(row.targets) for place, row in module._TABLE.items()}
 

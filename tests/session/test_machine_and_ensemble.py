@@ -21,6 +21,7 @@ from hypothesis import Phase as Generation
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from aioregistry._session import decisions
 from aioregistry._session import machine as module
 from aioregistry._session.machine import (
     Accepted,
@@ -652,19 +653,19 @@ def test_whatever_happens() -> None:
 
 
 def accepts_anybodys_session(machine: Machine, event: Accepted) -> Any:
-    return module._on_accepted(machine, event._replace(read_only=False))
+    return decisions.on_accepted(machine, event._replace(read_only=False))
 
 
 def takes_a_loss_for_the_end(machine: Machine, event: Lost) -> Any:
     return (
-        module._on_refused(machine, Refused(event.connection, False))
+        decisions.on_refused(machine, Refused(event.connection, False))
         if machine.session_id
-        else module._on_silently_closed(machine, event)
+        else decisions.on_silently_closed(machine, event)
     )
 
 
 def forgets_what_was_replaced(machine: Machine, event: Accepted) -> Any:
-    after, commands = module._on_accepted(machine, event)
+    after, commands = decisions.on_accepted(machine, event)
     return after._replace(earlier_ids=machine.earlier_ids), commands
 
 
@@ -673,11 +674,11 @@ def never_probes(machine: Machine, event: RoundFailed) -> Any:
 
 
 def believes_any_probe(machine: Machine, event: Probed) -> Any:
-    return module._rolled_back(machine, event, proven=True)
+    return decisions._rolled_back(machine, event, proven=True)
 
 
 def never_believes_a_probe(machine: Machine, event: Probed) -> Any:
-    return module._on_probe_failed(machine, event)
+    return decisions.on_probe_failed(machine, event)
 
 
 DEFECTS: dict[tuple[Phase, type[Any]], list[Any]] = {

@@ -26,7 +26,17 @@ from aioregistry._registration.plan import PLANS, Action, Goal, Sight
 from aioregistry._registration.remedies import REMEDIES, Remedy
 from aioregistry._registration.transactions import creation
 from aioregistry._registration.worker import Worker
-from aioregistry._session import backoff, connection, connector, incoming, isolation, keepalive, machine, states
+from aioregistry._session import (
+    backoff,
+    connection,
+    connector,
+    decisions,
+    incoming,
+    isolation,
+    keepalive,
+    pending,
+    states,
+)
 from tests.simulation.process import MachineRuntime
 from tests.simulation.profiles import TWINS
 from tests.simulation.world import Profile, World
@@ -132,7 +142,7 @@ def removed_straight_from_an_event(patch: Patch) -> None:
 def live_by_ping(patch: Patch) -> None:
     """A read in the place of the sync: what any server answers by itself."""
     patch.setattr(keepalive, "Sync", Exists)
-    patch.setattr(connection, "_EVIDENT", connection._EVIDENT | {Exists.opcode})
+    patch.setattr(pending, "_EVIDENT", pending._EVIDENT | {Exists.opcode})
 
 
 def evidence_by_arrival(patch: Patch) -> None:
@@ -213,7 +223,7 @@ def withdrawn_without_looking(patch: Patch) -> None:
 
 def every_session_is_new(patch: Patch) -> None:
     suspended = {**states.FOLLOWING[SessionState.SUSPENDED], states.News.SERVES: SessionState.CONNECTED}
-    patch.setattr(machine, "FOLLOWING", {**states.FOLLOWING, SessionState.SUSPENDED: suspended})
+    patch.setattr(decisions, "FOLLOWING", {**states.FOLLOWING, SessionState.SUSPENDED: suspended})
 
 
 def garbage_ends_the_following(patch: Patch) -> None:
@@ -231,7 +241,7 @@ def nothing_is_convicted(patch: Patch) -> None:
 
 
 def replaced_session_forgotten(patch: Patch) -> None:
-    left = machine._left
+    left = decisions._left
 
     def left_and_forgotten(value: Any, *, lost_history: bool = False) -> Any:
         known = value.earlier_ids
@@ -244,7 +254,7 @@ def replaced_session_forgotten(patch: Patch) -> None:
         self._written_as.clear()  # a registration knows by itself, too
         return planned(self, sight)
 
-    patch.setattr(machine, "_left", left_and_forgotten)
+    patch.setattr(decisions, "_left", left_and_forgotten)
     patch.setattr(Worker, "_planned", planned_and_forgotten)
 
 
