@@ -13,6 +13,7 @@ from aioregistry._document import encode
 from aioregistry._markers import marker_name, marker_prefix
 from aioregistry.server import _acl as access
 from aioregistry.server._codes import Opcode
+from tests.simulation import wellness
 from tests.simulation.process import BASE, Claim, Followed, Held, Names, Process, Stage
 
 if TYPE_CHECKING:
@@ -651,6 +652,7 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "lead late": _lead_late,
         "again": _again,
         "forbid": _forbid,
+        **wellness.FAULTS,
     }
 )
 """What each kind does; it is over when the coroutine is."""

@@ -16,6 +16,7 @@ from tests.simulation.engine import Engine
 from tests.simulation.process import BASE, Followed, Held, Process, Stage
 from tests.simulation.servers import Servers
 from tests.simulation.timeline import Timeline
+from tests.simulation.wellness import Wellbeing
 from tests.support.checkers import (
     Loss,
     Violated,
@@ -78,6 +79,7 @@ class Judges:
         self.engine = engine
         self.timeline = timeline
         self.servers: Servers
+        self._wellbeing = Wellbeing(lambda: self.servers, SLACK)
         self.processes: list[Process] = []
         self.violations: list[Violated] = []
         self.limits = 0
@@ -268,6 +270,8 @@ class Judges:
                 self.ask(process)
             elif process.stage is Stage.KILLED:
                 self._is_gone(process)
+            else:
+                self._wellbeing.interrupted(process)
 
     def ask(self, process: Process) -> None:
         """What does this process claim, and by what right?"""
@@ -281,9 +285,12 @@ class Judges:
         for held in process.held:
             claims[held.name] = live = held.registration.status is Status.LIVE
             self._has_its_node(held, live=live, timeout=timeout)
+            self._judge(partial(self._wellbeing.sample, process, held, live=live), held.name)
             held.was_live |= live
             if held.was_live and held.registration.status is Status.FAILED:
                 self.violated(Violated("Published", f"{held.name} was live, and has given up"))
+            if held.registration.status is Status.CLOSED and not held.closed:
+                self.violated(Violated("Published", f"{held.name} is closed, and nobody has closed it"))
             displaced = held.registration.displaced
             if displaced is not None and displaced.owner in process.sessions:
                 what = f"{held.name} was displaced by {displaced.owner:#x}, which was its own process' session"
@@ -331,6 +338,7 @@ class Judges:
                 owner = None if node is None else node.owner
                 session = process.registry.session.id
                 self._judge(partial(check_owned, live=live, session_id=session, owner=owner), held.name)
+            self._judge(partial(self._wellbeing.quiet, process), process.name)
             with process.machine.as_running():
                 self._judge_views(process)
 
@@ -366,6 +374,7 @@ class Judges:
             seen |= {id: (invalid.czxid, invalid.mzxid) for id, invalid in snapshot.invalid.items()}
             who = f"{process.name} of {followed.service}"
             self._judge(partial(check_converged, seen=seen, held=held), who)
+            self._judge(partial(self._wellbeing.views, followed), who)
             # It was fresh for longer than any hold by now.
             suspects = dict.fromkeys(snapshot.suspects, float("inf"))
             holds = dict.fromkeys(suspects, 0.0)

@@ -25,9 +25,11 @@ from aioregistry import (
     View,
 )
 from aioregistry._discovery.subscriptions import CHANGES_KEPT, Changes
+from aioregistry._errors import TransactionAborted
 from aioregistry._runtime import Endpoint, Runtime
 from tests.simulation.engine import Machine
 from tests.simulation.network import Network, Tap
+from tests.simulation.wellness import Wellness
 from tests.support.checkers import OrderedConsumer, Violated, check_bounded
 
 BASE: Final = "/services"
@@ -207,6 +209,7 @@ class Part:
         pace: seconds that its consumers take for an item, at most.
         updates: seconds between two updates of its payload, at most; None for none.
         watches: how views watch.
+        checked: whether what it registers has checks.
     """
 
     name: str
@@ -216,6 +219,7 @@ class Part:
     pace: float = 0.0
     updates: float | None = None
     watches: Literal["auto", "recursive", "one-shot"] = "auto"
+    checked: bool = False
 
 
 class Stage(enum.Enum):
@@ -283,15 +287,24 @@ class Process:
         servers: connect string.
         draw: all that is random in it.
         hooks: whom it tells.
+        wellness: whether it is well.
     """
 
     def __init__(
-        self, part: Part, machine: Machine, network: Network, servers: str, draw: random.Random, hooks: Hooks
+        self,
+        part: Part,
+        machine: Machine,
+        network: Network,
+        servers: str,
+        draw: random.Random,
+        hooks: Hooks,
+        wellness: Wellness,
     ) -> None:
         self.part = part
         self.name = machine.name
         self.machine = machine
         self.draw = draw
+        self.wellness = wellness
         self.evidence = float("-inf")
         """When the last request was sent that the quorum answered (boot clock)."""
         self.first_sights: dict[str, int] = {}
@@ -380,7 +393,8 @@ class Process:
         """Register once, without waiting for it to be listed."""
         instance = ServiceInstance(claim.service, address="10.0.0.1", id=claim.id, payload=payload)
         self.first_sights.pop(claim.path, None)  # it is another claim than that of who was closed before
-        registration = self.registry.register(instance, wait=False, on_displaced=claim.on_displaced)
+        checks = self.wellness.checks() if self.part.checked else None
+        registration = self.registry.register(instance, wait=False, on_displaced=claim.on_displaced, checks=checks)
         _ = await registration
         held = Held(claim, self, registration, self._hooks.number())
         self.held.append(held)
@@ -405,7 +419,7 @@ class Process:
             except RegistrationDisplaced:
                 await asyncio.sleep(longest)
             except RegistrationError as error:
-                if not isinstance(error.__cause__, NoAuth):  # which may be permitted later
+                if not _is_not_permitted(error.__cause__):  # which may be later
                     raise
                 await asyncio.sleep(longest)
             except HandleClosed:
@@ -450,6 +464,11 @@ class Process:
             as_of = snapshot.as_of
             if self.part.pace:
                 await asyncio.sleep(self.draw.uniform(0.0, self.part.pace))
+
+
+def _is_not_permitted(error: BaseException | None) -> bool:
+    """Whether an ACL refuses it: the request, or one of its transaction."""
+    return isinstance(error, NoAuth) or (isinstance(error, TransactionAborted) and _is_not_permitted(error.cause))
 
 
 def _told(change: Any) -> str:

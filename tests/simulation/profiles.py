@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tests.simulation.faults import OUTSIDE
+from tests.simulation.wellness import FAULTS as WELLNESS
 from tests.simulation.world import ALL_KINDS, DEFAULT, Profile
 
 TWINS: Final = {"twin": 6, "rush": 2, "kill": 3, "leave": 3, "expire": 2, "partition": 2, "sleep": 1, "delete": 1}
@@ -83,6 +84,28 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                 "partition": 1,
             },
             sizes=(1, 3),
+        ),
+        # Sick processes, blocked callers and operators, while other things happen as well.
+        "wellness": Profile(
+            length=60.0,
+            every=2.0,
+            weights={
+                **dict.fromkeys(WELLNESS, 6),
+                "cut": 2,
+                "partition": 1,
+                "kill": 2,
+                "twin": 1,
+                "expire": 1,
+                "delete": 1,
+                "overwrite": 1,
+                "wipe": 1,
+                "restart": 1,
+                "change leader": 1,
+                "block": 1,
+                "sleep": 1,
+                "strangers": 1,
+            },
+            checked=0.8,
         ),
         # Members that lag, are cut off, and lead in turns.
         "ensemble": Profile(

@@ -10,17 +10,20 @@ from typing import Any, Final
 
 import pytest
 
-from aioregistry import SessionState, Status
+from aioregistry import CheckState, Override, SessionState, Status
 from aioregistry import _document as document
 from aioregistry._discovery import barrier, guard, mirror, subscriptions
 from aioregistry._discovery.departures import Departures
 from aioregistry._discovery.follower import Follower
 from aioregistry._discovery.mirror import Mirror
 from aioregistry._errors import Throttled
+from aioregistry._health import loop_lag, runner, table
+from aioregistry._health.table import Result, Standing
 from aioregistry._markers import read_marker
+from aioregistry._overrides import Standing as Overriding
 from aioregistry._protocol import Delete, EventKind, Exists, Multi, Sync
+from aioregistry._registration import handle, remedies, votes, worker
 from aioregistry._registration import plan as plans
-from aioregistry._registration import remedies, worker
 from aioregistry._registration.handle import Registration
 from aioregistry._registration.plan import PLANS, Action, Goal, Sight
 from aioregistry._registration.remedies import REMEDIES, Remedy
@@ -300,6 +303,65 @@ def refused_for_good(patch: Patch) -> None:
     patch.setattr(Worker, "_refused", refused_as_if_never_listed)
 
 
+def sick_and_enabled(patch: Patch) -> None:
+    patch.setattr(Registration, "_health_changed", lambda self, name: None)
+
+
+def never_well_again(patch: Patch) -> None:
+    def after(standing: Standing, result: Result, **counts: int) -> Standing:
+        return standing if standing.state is CheckState.FAILING else table.after(standing, result, **counts)
+
+    patch.setattr(runner, "after", after)
+
+
+def failing_is_withdrawn(patch: Patch) -> None:
+    changed = Registration._health_changed
+
+    def changed_and_left(self: Registration[Any], name: str) -> None:
+        changed(self, name)
+        if self._worker is not None and not self.instance.enabled:
+            self._worker.leave()
+
+    patch.setattr(Registration, "_health_changed", changed_and_left)
+
+
+def the_last_voter_counts(patch: Patch) -> None:
+    def status_of(against: Any) -> Any:
+        return next((status for voter, status in reversed([*votes.STATUS_OF.items()]) if voter in against), None)
+
+    patch.setattr(handle, "status_of", status_of)
+
+
+def lag_of_nobody(patch: Patch) -> None:
+    async def no_lag(other: object) -> float:
+        return 0.0
+
+    patch.setattr(loop_lag, "_turn", no_lag)
+
+
+def whoever_comes_next_is_meant(patch: Patch) -> None:
+    patch.setattr(Override, "applies_to", lambda self, instance: True)
+
+
+def overrides_never_end(patch: Patch) -> None:
+    patch.setattr(Overriding, "in_force", lambda self, now: {id: each.override for id, each in self._known.items()})
+    patch.setattr(Overriding, "over", lambda self, now: [])
+
+
+def overrides_read_once(patch: Patch) -> None:
+    read = Overriding.read
+
+    def read_first(self: Overriding, overrides: Any, *given: float, seen_being_set: bool) -> None:
+        if not self._known:
+            read(self, overrides, *given, seen_being_set=seen_being_set)
+
+    patch.setattr(Overriding, "read", read_first)
+
+
+def owners_follow_no_overrides(patch: Patch) -> None:
+    patch.setattr(Registration, "_overridden", lambda self, overrides: None)
+
+
 @dataclass(frozen=True)
 class Mistake:
     guarantee: str
@@ -340,6 +402,15 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Converged", sync_in_place_of_the_barrier, with_faults("lead late", sizes=(3,))),
         Mistake("Withdrawn", nothing_handed_over, with_faults("again", sizes=(1,))),
         Mistake("Published", refused_for_good, with_faults("forbid", "delete")),
+        Mistake("Truthful", sick_and_enabled, with_faults("sick", checked=1.0)),
+        Mistake("Truthful", never_well_again, with_faults("flap", "sick", checked=1.0)),
+        Mistake("Published", failing_is_withdrawn, with_faults("sick", checked=1.0)),
+        Mistake("Truthful", the_last_voter_counts, with_faults("sick", "maintain", checked=1.0)),
+        Mistake("Truthful", lag_of_nobody, with_faults("block caller", checked=1.0)),
+        Mistake("Truthful", whoever_comes_next_is_meant, with_faults("maintain", "kill", "leave")),
+        Mistake("Truthful", overrides_never_end, with_faults("maintain")),
+        Mistake("Obeyed", overrides_read_once, with_faults("maintain", every=1.5)),
+        Mistake("Truthful", owners_follow_no_overrides, with_faults("maintain")),
     )
 }
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from aioregistry._discovery.follower import AUDIT
 from aioregistry.server._server import Data
+from tests.simulation import wellness
 from tests.simulation.engine import Engine, Machine, NothingWillHappen, TooBusy
 from tests.simulation.faults import FAULTS, OUTSIDE, Fault, drawn, living, strike
 from tests.simulation.judges import Judges
@@ -20,6 +21,7 @@ from tests.simulation.network import Network
 from tests.simulation.process import Claim, Hooks, Part, Process, Stage
 from tests.simulation.servers import Servers
 from tests.simulation.timeline import Timeline
+from tests.simulation.wellness import Wellness
 from tests.support.checkers import Violated
 
 SETTLING: Final = 4.0
@@ -28,8 +30,8 @@ SETTLING: Final = 4.0
 TURNS_TO_END: Final = 1_000_000
 """Callbacks in which a world that went round in circles is put away."""
 
-APART: Final = {"flood": 0, "names away": 0, **dict.fromkeys(OUTSIDE, 0)}
-"""A flood takes a second to compute; names that are away and other servers' ways have worlds of their own."""
+APART: Final = {"flood": 0, "names away": 0, **dict.fromkeys(OUTSIDE, 0), **dict.fromkeys(wellness.FAULTS, 0)}
+"""A flood takes a second to compute; names that are away, other servers' ways and the sick have worlds of their own."""
 
 ALL_KINDS: Final = dict.fromkeys(FAULTS, 2) | {"wipe": 1, "roll back": 1, "cut": 4} | APART
 
@@ -52,6 +54,7 @@ class Profile:
         versions: of the servers, one of them.
         sampling: seconds between two looks at what everybody claims.
         most_turns: callbacks; who needs more goes round in circles.
+        checked: the share of the processes whose instances have checks.
     """
 
     length: float = 120.0
@@ -67,6 +70,7 @@ class Profile:
     versions: tuple[str, ...] = ("3.5", "3.8", "3.8", "3.9")
     sampling: float = 2.0
     most_turns: int = 3_000_000
+    checked: float = 0.0
 
 
 DEFAULT: Final = Profile()
@@ -231,8 +235,9 @@ class World:
         """Everybody leaves."""
         self.timeline.note("world", "everybody leaves")
         for process in self.judges.processes:
-            if process.machine.stands_still:  # after a violation
-                process.machine.go_on()
+            for machine in (process.machine, process.wellness.caller):
+                if machine.stands_still:  # after a violation
+                    machine.go_on()
         # The killed did nothing any more; that which ran on unheard is put away.
         for process in [*self.judges.processes]:
             if process.stage in (Stage.UP, Stage.KILLED):
@@ -254,8 +259,11 @@ class World:
 
     def process(self, number: int) -> Process:
         """One of those that live."""
-        there = living(self.judges.processes)
+        there = self.living()
         return there[number % len(there)]
+
+    def living(self) -> list[Process]:
+        return living(self.judges.processes)
 
     def server_name(self, number: int) -> str:
         return self.servers.names[number % len(self.servers.names)]
@@ -286,7 +294,16 @@ class World:
             self.judges.told,
             lambda: next(self._numbers),
         )
-        process = Process(part, machine, self.network, self.servers.connect_string, self._draw(machine.name), hooks)
+        caller = self._machine(f"{machine.name}'s caller")
+        process = Process(
+            part,
+            machine,
+            self.network,
+            self.servers.connect_string,
+            self._draw(machine.name),
+            hooks,
+            Wellness(machine, caller, self._draw(caller.name)),
+        )
         self.judges.processes.append(process)
         self.timeline.note(process.name, f"starts, timeout {part.session_timeout:g} s")
         process.start()
@@ -336,6 +353,7 @@ class World:
         profile = self.profile
         services = [f"s{number}" for number in range(1, profile.services + 1)]
         parts = []
+        checked = self._draw("checked")
         for number in range(1, draw.randint(*profile.processes) + 1):
             count = draw.choice((0, 1, 1, 2))
             claims = tuple(Claim(draw.choice(services), f"a{number}-{each}") for each in range(count))
@@ -348,6 +366,7 @@ class World:
                     draw.choice(profile.paces),
                     draw.choice(profile.updates),
                     draw.choice(("auto", "auto", "one-shot")),
+                    checked.random() < profile.checked,
                 )
             )
         return parts

@@ -248,11 +248,21 @@ class OrderedConsumer:
         newest = self._newest.get(id, 0)
         # Doubt is no state of the node: an instance that becomes suspect is the one that was told before.
         doubted = getattr(change.entry, "suspicion", None) is not None
-        if change.entry.mzxid < newest or (change.entry.mzxid == newest and not doubted):
+        # Nor is maintenance, which begins and ends beside it.
+        same = change.entry.mzxid == newest and not (doubted or _maintained_otherwise(change.entry, known))
+        if change.entry.mzxid < newest or same:
             raise Violated("Ordered", f"{change!r} repeats or undoes what was told: {newest:#x}")
         if not doubted:  # it may be of a history that was lost
             self._newest[id] = change.entry.mzxid
         self.entries[id] = change.entry
+
+
+def _maintained_otherwise(entry: Any, known: Any) -> bool:
+    """Whether an operator has taken into maintenance what was shown as *known*, or has ended that."""
+    if known is None or not hasattr(entry, "instance"):
+        return False
+    statuses = (entry.instance.status, known.instance.status)  # which equal instances may differ in
+    return "maintenance" in statuses and len(set(statuses)) == 2
 
 
 # ---------------------------------------------------------------- Bounded

@@ -1,0 +1,311 @@
+"""Whether instances are well, and what operators say of them: what happens to that, and what must come of it.
+
+A process that is *checked* has two checks: a function of its own, and one on the loop of its caller, which is another
+machine than the registry's, as in thread mode. Either may be sick, for a while or to the end. Operators take instances
+into maintenance through the registry of any process.
+
+Judged are **Truthful** (who is sick is published as not enabled, in time and for as long; who is well and not in
+maintenance is published as enabled at the quiet end) and **Obeyed** (views show what the overrides say that the servers
+have). That a failing instance keeps its node is Published, as for everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from aioregistry import Check, LoopLagCheck, RegistryError
+from aioregistry.server._nodes import Node
+from tests.support.checkers import Violated, check_obeyed
+
+if TYPE_CHECKING:
+    from tests.simulation.engine import Machine
+    from tests.simulation.faults import Fault
+    from tests.simulation.process import Claim, Followed, Held, Process
+    from tests.simulation.servers import Servers
+    from tests.simulation.world import World
+
+OVERRIDES: Final = "/services-overrides"
+INTERVAL: Final = 1.0
+TIMEOUT: Final = 0.5
+FALL: Final = 3
+RISE: Final = 2
+BOUND: Final = INTERVAL * FALL + TIMEOUT
+"""Seconds in which who only fails is failing."""
+
+
+class Condition(enum.Enum):
+    """What a process' own check finds."""
+
+    WELL = enum.auto()
+    FAILING = enum.auto()
+    HANGING = enum.auto()
+    FLAPPING = enum.auto()
+    """It passes and fails as it comes."""
+
+
+class Wellness:
+    """Whether one process is well.
+
+    Args:
+        machine: of the registry.
+        caller: the machine that stands for the caller's loop.
+        draw: for what comes as it comes.
+    """
+
+    def __init__(self, machine: Machine, caller: Machine, draw: random.Random) -> None:
+        self._machine = machine
+        self.caller = caller
+        self._draw = draw
+        self._condition = Condition.WELL
+        self._sick_since: float | None = None
+
+    def checks(self) -> dict[str, Check]:
+        return {
+            "self": Check(self._probe, interval=INTERVAL, timeout=TIMEOUT, rise=RISE, fall=FALL),
+            "caller": LoopLagCheck(self.caller, interval=INTERVAL, timeout=TIMEOUT, rise=RISE, fall=FALL),
+        }
+
+    async def _probe(self) -> bool:
+        if self._condition is Condition.HANGING:
+            await asyncio.get_running_loop().create_future()
+        return self._condition is Condition.WELL or (
+            self._condition is Condition.FLAPPING and self._draw.random() < 0.5
+        )
+
+    @property
+    def condition(self) -> Condition:
+        return self._condition
+
+    def becomes(self, condition: Condition) -> None:
+        self._condition = condition
+        self._note()
+
+    def block(self) -> None:
+        self.caller.stand_still()
+        self._note()
+
+    def unblock(self) -> None:
+        self.caller.go_on()
+        self._note()
+
+    @property
+    def is_sick(self) -> bool:
+        """Whether one of its checks must fail."""
+        return self._condition in (Condition.FAILING, Condition.HANGING) or self.caller.stands_still
+
+    def sick_for(self) -> float:
+        """Seconds for which it has been sick."""
+        return 0.0 if self._sick_since is None else self._machine.engine.now - self._sick_since
+
+    def _note(self) -> None:
+        if not self.is_sick:
+            self._sick_since = None
+        elif self._sick_since is None:
+            self._sick_since = self._machine.engine.now
+
+
+# ---------------------------------------------------------------- what happens
+
+
+def _checked(world: World, fault: Fault) -> Process | None:
+    """One of those that are checked."""
+    there = [each for each in world.living() if each.part.checked]
+    return there[fault.target % len(there)] if there else None
+
+
+async def _sick(world: World, fault: Fault) -> None:
+    await _becomes(world, fault, Condition.FAILING if fault.dice < 0.5 else Condition.HANGING)
+
+
+async def _flap(world: World, fault: Fault) -> None:
+    await _becomes(world, fault, Condition.FLAPPING)
+
+
+async def _becomes(world: World, fault: Fault, condition: Condition) -> None:
+    process = _checked(world, fault)
+    if process is None or process.wellness.condition is not Condition.WELL:
+        return
+    world.note(process, f"its check is {condition.name} for {fault.duration:.2f} s")
+    process.wellness.becomes(condition)
+    await asyncio.sleep(fault.duration)
+    if condition is not Condition.FLAPPING and fault.target % 4 == 0:
+        world.note(process, "its check will not pass any more")
+        return
+    process.wellness.becomes(Condition.WELL)
+    world.note(process, "its check passes")
+
+
+async def _block_caller(world: World, fault: Fault) -> None:
+    process = _checked(world, fault)
+    if process is None or process.wellness.caller.stands_still:
+        return
+    world.note(process, f"its caller is blocked for {fault.duration:.2f} s")
+    process.wellness.block()
+    await asyncio.sleep(fault.duration)
+    process.wellness.unblock()
+    world.note(process, "its caller goes on")
+
+
+LASTING: Final = (2.0, 15.0, 3600.0, None)
+"""Seconds of an override."""
+
+
+async def _maintain(world: World, fault: Fault) -> None:
+    """An operator takes an instance into maintenance, and ends that or leaves it to its time."""
+    owner, operator = world.process(fault.target), world.process(fault.target // 7)
+    if not owner.held or operator.machine.stands_still:
+        return
+    claim = owner.held[fault.target % len(owner.held)].claim
+    seconds, any_incarnation = LASTING[int(fault.dice * 100) % len(LASTING)], fault.dice < 0.5
+    who = "any incarnation" if any_incarnation else "this incarnation"
+    world.note(operator, f"drains {claim.path}, {who}, for {seconds} s")
+    operator.go(_drain(operator, claim, seconds, any_incarnation=any_incarnation))
+    await asyncio.sleep(fault.duration)
+    if fault.target % 2 and operator in [each for each in world.living() if not each.machine.stands_still]:
+        world.note(operator, f"enables {claim.path}")
+        operator.go(_enable(operator, claim))
+
+
+PATIENCE: Final = 10.0
+"""Seconds that an operator waits."""
+
+
+async def _drain(operator: Process, claim: Claim, seconds: float | None, *, any_incarnation: bool) -> None:
+    await _told(
+        operator.registry.overrides.drain(
+            claim.service,
+            claim.id,
+            reason="a test",
+            seconds=seconds,
+            any_incarnation=any_incarnation,
+            by=operator.name,
+        )
+    )
+
+
+async def _enable(operator: Process, claim: Claim) -> None:
+    await _told(operator.registry.overrides.enable(claim.service, claim.id))
+
+
+async def _told(what: Awaitable[object]) -> None:
+    """What operators are told is not judged; what the servers have afterwards is."""
+    with contextlib.suppress(TimeoutError, RegistryError):
+        await asyncio.wait_for(what, PATIENCE)
+
+
+FAULTS: Final[Mapping[str, Callable[[World, Fault], Awaitable[None]]]] = MappingProxyType(
+    {"sick": _sick, "flap": _flap, "block caller": _block_caller, "maintain": _maintain}
+)
+
+
+# ---------------------------------------------------------------- what must come of it
+
+
+class Shown(NamedTuple):
+    """What is published of an instance, or shown: whether it is enabled, and why not."""
+
+    enabled: bool
+    status: str | None
+
+
+class Wellbeing:
+    """Judges what is published and shown.
+
+    Args:
+        servers: returns what is there.
+        slack: seconds for what is under way.
+    """
+
+    def __init__(self, servers: Callable[[], Servers], slack: float) -> None:
+        self._there = servers
+        self._slack = slack
+        self._live_since: dict[str, float] = {}
+
+    @property
+    def _servers(self) -> Servers:
+        return self._there()
+
+    def sample(self, process: Process, held: Held, *, live: bool) -> None:
+        """Who has been sick, and live, for long is not published as enabled."""
+        now = process.machine.engine.now
+        if not live or not process.part.checked or held.closed:
+            self._live_since.pop(held.name, None)
+            return
+        since = self._live_since.setdefault(held.name, now)
+        # A request whose answer is lost is asked again on another connection, within a session timeout or two.
+        bound = BOUND + 2 * process.part.session_timeout + self._slack
+        if min(process.wellness.sick_for(), now - since) <= bound:
+            return
+        published = self._published(held)
+        if published is not None and published.enabled:
+            seconds = process.wellness.sick_for()
+            raise Violated("Truthful", f"{held.name} has been sick for {seconds:.1f} s, and is published as enabled")
+
+    def interrupted(self, process: Process) -> None:
+        """Its machine stands still, and so do its checks."""
+        for held in process.held:
+            self._live_since.pop(held.name, None)
+
+    def quiet(self, process: Process) -> None:
+        """Nothing has changed for long: what is published is true."""
+        for held in process.held:
+            if held.told:
+                continue
+            published, due = self._published(held), self._due(process, held)
+            if published is not None and published != due:
+                raise Violated("Truthful", f"{held.name} is published as {published}, and is to be {due}")
+
+    def views(self, followed: Followed) -> None:
+        """Views show what is published, but for those in maintenance."""
+        shown = followed.view.snapshot.entries
+        service = followed.service
+        seen = {id for id in shown if self._is_overridden(service, id)}
+        check_obeyed(seen=seen, picked=[id for id, entry in shown.items() if entry.instance.enabled])
+        for id, entry in shown.items():
+            node = self._servers.node(f"/services/{service}/{id}")
+            if node is None or id in seen:
+                continue
+            document = _document(node)
+            due = Shown(document.get("enabled", True), document.get("status"))
+            found = Shown(entry.instance.enabled, entry.instance.status)
+            if found != due:
+                raise Violated(
+                    "Obeyed", f"{id} is shown as {found}, and is published as {due}; no override is in force"
+                )
+
+    def _published(self, held: Held) -> Shown | None:
+        node = self._servers.node(held.claim.path)
+        if node is None or node.owner != held.process.registry.session.id:
+            return None  # which others judge
+        document = _document(node)
+        return Shown(document.get("enabled", True), document.get("status"))
+
+    def _due(self, process: Process, held: Held) -> Shown:
+        if self._is_overridden(held.claim.service, held.claim.id):
+            return Shown(False, "maintenance")
+        return Shown(False, "failing") if process.part.checked and process.wellness.is_sick else Shown(True, None)
+
+    def _is_overridden(self, service: str, id: str) -> bool:
+        override = self._servers.node(f"{OVERRIDES}/{service}/{id}")
+        node = self._servers.node(f"/services/{service}/{id}")
+        if override is None or node is None or not override.data:
+            return False
+        says = json.loads(override.data)
+        seconds, meant = says["seconds"], says["registrationTimeUTC"]
+        ended = seconds is not None and override.mtime / 1000 + seconds < self._servers.machine.wall()
+        return not ended and (meant is None or meant == _document(node).get("registrationTimeUTC"))
+
+
+def _document(node: Node) -> dict[str, Any]:
+    try:
+        found = json.loads(node.data or b"")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
