@@ -205,6 +205,7 @@ CONTAINERS: dict[str, tuple[Any, Any, str | None]] = {
         "java.util.UUID",
     ),
     "map in a list": (["java.util.HashMap", {"a": 1}], {"a": 1}, "java.util.HashMap"),
+    "null in a list": (["com.acme.Day", None], None, "com.acme.Day"),
     "null class": ({"@class": None, "a": 1}, {"a": 1}, None),
 }
 LISTS: list[list[Any]] = [
@@ -289,6 +290,11 @@ def test_a_class_that_java_cannot_make_of_the_payload_is_refused(java_class: str
     with pytest.raises(InvalidArgument) as raised:
         ServiceInstance("chat", id="a", payload=payload, payload_class=java_class)
     assert (raised.value.field, raised.value.value) == ("payload_class", java_class)
+
+
+def test_null_in_a_list_goes_with_its_class_only() -> None:
+    changed = decode(written(payload=["com.acme.Day", None])).replace(payload_class=None)
+    assert json.loads(encode(changed))["payload"] is None
 
 
 def test_null_has_no_class() -> None:

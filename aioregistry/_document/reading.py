@@ -102,10 +102,10 @@ def _decode_fast(data: bytes, name: str | None, id: str | None) -> ServiceInstan
 
 
 def _is_unusual(payload: Any) -> bool:
-    """Whether the payload is a map in a list's form, or has a class of null: it would be written otherwise."""
+    """Whether the payload is a map or null in a list's form, or has a class of null: it would be written otherwise."""
     if type(payload) is dict:
         return payload.get("@class", "") is None
-    return len(payload) == 2 and type(payload[1]) is dict
+    return len(payload) == 2 and (type(payload[1]) is dict or payload[1] is None)
 
 
 def _without_class(payload: Any) -> tuple[Any, str | None]:
@@ -171,6 +171,8 @@ def _remembered(draft: Draft[Any], written: dict[str, Member], given_id: str | N
             continue
         if field == "id" and given_id and given_id != draft.id:
             read_as["service_type"] = draft.service_type  # of no other type may it differ from its node's
+        if field == "payload":
+            read_as["payload_class"] = draft.payload_class
         if field == "status":
             read_as["enabled"] = draft.enabled  # an instance that is enabled has none, whatever is written
         value, text = written[field]

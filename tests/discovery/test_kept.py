@@ -111,6 +111,7 @@ nodes = st.tuples(fields, numbers, numbers, numbers, st.integers(0, 2**31 - 1), 
 @settings(max_examples=30)
 @given(st.dictionaries(texts.filter(bool), nodes, max_size=4), times, numbers)
 @example({"a": ({"payload": ["java.util.ArrayList", {"@class": 5}]}, 0, 0, 0, 0, 0.0, 0.0)}, 0.0, 0)
+@example({"a": ({"payload": ["A.A", None]}, 0, 0, 0, 0, 0.0, 0.0)}, 0.0, 0)
 def test_whatever_a_node_can_say_is_kept(nodes: dict[str, Any], known_at: float, as_of: int) -> None:
     entries = {}
     for id, (document, *stat) in nodes.items():
