@@ -208,20 +208,13 @@ class Gateway:
                 self._see(change)
 
     def _see(self, change: Change[Any]) -> None:
-        match change:
-            case Added():
-                self._tell("added", change.id, f"sees {change.id}")
-            case Removed():
-                self._tell("removed", change.id, f"misses {change.id}")
-            case Updated() if change.entry.owner != change.previous_entry.owner:
-                self._tell("replaced", change.id, f"sees {change.id} in a new session, never gone")
-            case Updated():
-                self._tell("updated", change.id, f"sees {change.id} changed")
-            case Resynced():
-                for single in change.changes:
-                    self._see(single)
+        if isinstance(change, Resynced):
+            for single in change.changes:
+                self._see(single)
+        else:
+            self._tell(*seen(change))
 
-    def _tell(self, event: str, server: str, text: str) -> None:
+    def _tell(self, event: str, text: str, server: str) -> None:
         moved = self._route()
         self._log.tell("gateway", event, f"{text}; {_moves(moved)}" if moved else text, server)
 
@@ -240,6 +233,22 @@ class Gateway:
                 return pick.id
         except NoInstances:
             return None
+
+
+def seen(change: Added[Any] | Removed[Any] | Updated[Any]) -> tuple[str, str, str]:
+    """Return what a change is to the gateway: the event, the text, and the server."""
+    name = change.id
+    match change:
+        case Added():
+            return "added", f"sees {name}", name
+        case Removed():
+            return "removed", f"misses {name}", name
+    now, before = change.entry, change.previous_entry
+    if now.owner != before.owner:
+        return "replaced", f"sees {name} in a new session, never gone", name
+    if now.czxid != before.czxid:  # it was deleted, and put back before the gateway looked
+        return "replaced", f"sees a new node of {name}, never gone", name
+    return "updated", f"sees {name} changed", name
 
 
 def _environment() -> dict[str, str]:

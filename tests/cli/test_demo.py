@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from aioregistry import Added, Entry, Removed, ServiceInstance, Updated
 from aioregistry._cli import demo
 from aioregistry._cli.demo import Stage, of_cut, of_kill
-from aioregistry._cli.stage import Verdict
+from aioregistry._cli.stage import Verdict, seen
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
@@ -83,6 +84,35 @@ def test_a_ghost_may_go_before_the_new_process_comes_and_never_with_its_node(
 ) -> None:
     verdict = of_kill(saw, 1.5, listings)
     assert (verdict.promised, verdict.saw) == (KILL[saw, listings], saw)
+
+
+# session and czxid of the node, before and after
+SEEN = {
+    ((7, 1), (8, 2)): "replaced",
+    ((7, 1), (7, 2)): "replaced",  # deleted and put back by the same session, faster than the gateway looked
+    ((7, 1), (7, 1)): "updated",
+    (None, (7, 1)): "added",
+    ((7, 1), None): "removed",
+}
+
+
+@pytest.mark.parametrize(("before", "after"), SEEN)
+def test_a_new_node_of_the_same_session_is_seen_as_a_new_node(
+    before: tuple[int, int] | None, after: tuple[int, int] | None
+) -> None:
+    def entry(of: tuple[int, int] | None) -> Entry[Any] | None:
+        return None if of is None else Entry(ServiceInstance("chat", id="chat-1"), of[0], of[1], 9, 0, 0.0, 0.0)
+
+    old, new = entry(before), entry(after)
+    change: Added[Any] | Removed[Any] | Updated[Any]
+    if old is None:
+        assert new is not None
+        change = Added(new, 9)
+    else:
+        change = Removed(old, 9) if new is None else Updated(new, old, 9)
+    event, text, server = seen(change)
+    assert (event, server) == (SEEN[before, after], "chat-1")
+    assert "chat-1" in text
 
 
 async def test_it_brings_its_own_server() -> None:
