@@ -19,7 +19,7 @@ import anyio
 from ._errors import HandleClosed, UsageError
 from ._runtime import running_loop
 
-__all__ = ["Handle", "close_together", "finished"]
+__all__ = ["Handle", "close_together", "discard", "finished", "is_closed", "is_open", "loop_of"]
 
 
 class _Phase(enum.Enum):
@@ -165,6 +165,26 @@ class Handle:
             )
         elif self._phase is not _Phase.CLOSED and os.getpid() == self._pid:
             warnings.warn(f"{self._title()} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+
+def is_open(handle: Handle) -> bool:
+    """Whether *handle* was entered or awaited, and not closed since."""
+    return handle._is_open
+
+
+def is_closed(handle: Handle) -> bool:
+    """Whether *handle* can never be used again, also where it was never entered."""
+    return handle._is_closed
+
+
+def loop_of(handle: Handle) -> asyncio.AbstractEventLoop | None:
+    """Return the loop on which *handle* is open; None while it is not."""
+    return handle._loop if handle._is_open else None
+
+
+def discard(handle: Handle) -> None:
+    """*handle* will not be entered: nothing is to be warned of."""
+    handle._discard()
 
 
 def close_together(handles: Sequence[Handle], closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

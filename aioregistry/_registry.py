@@ -7,7 +7,7 @@ import logging
 import ssl
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 import anyio
 from aiozk.protocol.acl import ACL
@@ -25,12 +25,20 @@ from ._errors import (
     SessionFailed,
     wrong_argument,
 )
-from ._handles import Handle, close_together, finished
+from ._handles import Handle, close_together, finished, is_open
 from ._health import Checks
 from ._model import ServiceInstance
 from ._paths import check_name, check_path, place_of
 from ._protocol import Exists
-from ._registration import OnConflict, OnDisplaced, Registration, Withdrawals
+from ._registration import (
+    OnConflict,
+    OnDisplaced,
+    Registration,
+    Withdrawals,
+    begin_withdrawal,
+    close_all,
+    has_ended,
+)
 from ._runtime import Runtime, SystemRuntime
 from ._session import Session, SessionInfo, parse_hosts
 from ._streams import Stream
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
     from ._client import RegistryClient
     from ._maintenance import Overrides
 
-__all__ = ["DEFAULT_GUARD", "DEFAULT_MAX_REQUEST", "DEFAULT_SESSION_TIMEOUT", "Registry"]
+__all__ = ["DEFAULT_GUARD", "DEFAULT_MAX_REQUEST", "DEFAULT_SESSION_TIMEOUT", "Parts", "Registry", "parts_of"]
 
 P = TypeVar("P")
 
@@ -226,7 +234,7 @@ class Registry(Handle):
 
     def _require_free(self, instance: ServiceInstance[Any]) -> None:
         present = self._registrations.get((place_of(instance.name), instance.id))
-        if present is not None and not present._over:
+        if present is not None and not has_ended(present):
             raise InvalidArgument("id", instance.id, f"is registered as {instance.name!r} in this registry already")
 
     @overload
@@ -381,15 +389,15 @@ class Registry(Handle):
         patience = whole * 2 / 3
         self._discovery.close_by(deadline)
         # Whoever is entering a handle is told by the end of the session.
-        registrations = [handle for handle in self._registrations.values() if handle._is_open]
+        registrations = [handle for handle in self._registrations.values() if is_open(handle)]
         for number, registration in enumerate(registrations):
-            registration._leave()
+            begin_withdrawal(registration)
             if number % _LEFT_IN_ONE_TURN == 0:
                 await asyncio.sleep(0)  # for the answers, which let the next ones be sent
-        registrations = [registration for registration in registrations if registration._is_open]
+        registrations = [registration for registration in registrations if is_open(registration)]
         left = max(deadline - (whole - patience) - loop.time(), 0.0)
-        closings = [close_together(registrations, Registration._close_all(registrations, left))]
-        closings += [loop.create_task(view.aclose()) for view in self._views.values() if view._is_open]
+        closings = [close_together(registrations, close_all(registrations, left))]
+        closings += [loop.create_task(view.aclose()) for view in self._views.values() if is_open(view)]
         await asyncio.wait(closings, timeout=left)
         await self._discovery.aclose()
         await self._session.close(max(deadline - loop.time(), whole - patience))
@@ -399,6 +407,19 @@ class Registry(Handle):
 
     def __repr__(self) -> str:
         return f"<Registry {self._session.hosts} {self._session!r}>"
+
+
+class Parts(NamedTuple):
+    """What a registry is made of, for the rooms above; users have what it offers."""
+
+    session: Session
+    registrations: tuple[Registration[Any], ...]
+    views: tuple[View[Any], ...]
+
+
+def parts_of(registry: Registry) -> Parts:
+    """Return what *registry* is made of now; on its loop, where it is open."""
+    return Parts(registry._session, tuple(registry._registrations.values()), tuple(registry._views.values()))
 
 
 def _checked_hooks(on_event: object) -> tuple[EventCallback, ...]:

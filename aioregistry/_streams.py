@@ -29,10 +29,14 @@ class Stream(AsyncIterator[T]):
     ``__anext__`` loses no item. Raises :class:`UsageError` when two tasks wait on the same stream, and, after what
     was offered before, the error that its source failed with, if any; and when it is waited on in another loop than
     it was made in, or under trio.
+
+    Args:
+        capacity: items that it holds; beyond them the oldest goes.
+        first: items that it holds from the beginning.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._items: deque[T] = deque(maxlen=capacity)
+    def __init__(self, capacity: int, *first: T) -> None:
+        self._items: deque[T] = deque(first, maxlen=capacity)
         self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._source: Source[T] | None = None

@@ -36,9 +36,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, overload
 from ._arguments import check_seconds
 from ._connect import connect as _connect
 from ._errors import HandleClosed, NoInstances, RequestTimeout, UsageError
-from ._handles import Handle
+from ._handles import Handle, discard
 from ._paths import check_name
 from ._registry import Registry as _Registry
+from ._registry import parts_of
 from ._threads import (
     BlockingStream,
     LoopThread,
@@ -253,7 +254,7 @@ class Registry(_Blocking):
     def _open(self) -> None:
         if self._made_in != os.getpid():
             # Its random numbers are the parent's, and those of every other child.
-            self._remote._discard()
+            discard(self._remote)
             self._remote, self._made_in = _made(self._servers, self._options), os.getpid()
         thread = LoopThread(f"aioregistry {self._remote.base_path}")
         try:
@@ -276,7 +277,7 @@ class Registry(_Blocking):
         self._thread.join()
 
     def _discard(self) -> None:
-        self._remote._discard()
+        discard(self._remote)
 
     def _title(self) -> str:
         return f"Registry {self._servers}"
@@ -464,7 +465,7 @@ class Balancer(Generic[P]):
 
     def __init__(self, view: View[P], strategy: Strategy[P] | str, options: BalancerOptions[P]) -> None:
         self._view = view
-        thread, remote, session = view._thread, view._remote, view._registry._remote._session
+        thread, remote, session = view._thread, view._remote, parts_of(view._registry._remote).session
         self._shared: SharedBalancer[P] = thread.call(
             lambda: shared(thread, remote, session, remote.snapshots, view._use, strategy, options)
         )

@@ -10,6 +10,7 @@ import sys
 from typing import Any, Final
 
 from aioregistry import InvalidArgument, RegistryError
+from aioregistry._registration import vote
 
 from .child import Child, NotStarted, exit_code_of
 from .init import passed_on
@@ -99,7 +100,7 @@ class _Sidecar:
         if registration is None:
             return False
         was_listed = registration.owner is not None
-        registration._vote("draining", up=False)
+        vote(registration, "draining", up=False)
         return was_listed
 
     async def _passed_on_later(self, number: signal.Signals) -> None:

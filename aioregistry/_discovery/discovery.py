@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from aioregistry._errors import InvalidArgument
+from aioregistry._handles import is_closed
 from aioregistry._markers import root_of
 from aioregistry._overrides import overrides_root
 from aioregistry._paths import place_of
@@ -138,7 +139,7 @@ class Discovery:
 
         path = checked_path(keep)
         other = self._kept_at.get(path)
-        if other is not None and other.name != view.name and not other._is_closed:
+        if other is not None and other.name != view.name and not is_closed(other):
             raise InvalidArgument(
                 "keep", keep, f"is where the view of {other.name!r} is kept: give each a file of its own"
             )

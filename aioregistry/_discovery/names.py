@@ -41,9 +41,7 @@ class ServiceNames:
         """Return a stream of the names, the present ones first."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"aioregistry follows {self._path}")
-        stream: Stream[tuple[str, ...]] = Stream(1)
-        if self._names is not None:
-            stream._offer(self._names)
+        stream = Stream(1) if self._names is None else Stream(1, self._names)
         self._source.attach(stream)
         return stream
 

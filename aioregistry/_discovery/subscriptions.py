@@ -24,9 +24,8 @@ class SnapshotStream(Stream[Snapshot[P]]):
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot[P]]) -> None:
-        super().__init__(1)
+        super().__init__(1, None)  # type: ignore[arg-type]  # what is offered only says that there is another
         self._snapshot = snapshot
-        self._offer(None)  # type: ignore[arg-type]  # what is offered only says that there is another
 
     def _take(self) -> Snapshot[P]:
         super()._take()

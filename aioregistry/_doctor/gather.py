@@ -16,6 +16,7 @@ from aioregistry import AuthenticationFailed, ConnectTimeout, NoAuth, Registry, 
 from aioregistry._errors import NoNode
 from aioregistry._protocol import AclEntry, GetAcl, GetChildren2, GetData, Stat
 from aioregistry._reasons import reason_of
+from aioregistry._registry import parts_of
 from aioregistry._session import parse_hosts
 
 from . import words
@@ -101,7 +102,7 @@ class _Tree:
     """
 
     def __init__(self, registry: Registry, chroot: str) -> None:
-        self._session = registry._session
+        self._session = parts_of(registry).session
         self._chroot = chroot
         self._turns = asyncio.Semaphore(AT_ONCE)
         self.refused: list[str] = []

@@ -97,8 +97,7 @@ def _decode_fast(data: bytes, name: str | None, id: str | None) -> ServiceInstan
     else:
         draft.payload, draft.payload_class = payload, None
     draft.extra = NO_EXTRA
-    draft._as_written = _ENABLED_WRITTEN if document.enabled is True else ()
-    return draft.frozen()
+    return draft.frozen(_ENABLED_WRITTEN if document.enabled is True else ())
 
 
 def _is_unusual(payload: Any) -> bool:
@@ -156,8 +155,7 @@ def _decode_leniently(data: bytes, name: str | None, id: str | None) -> ServiceI
         draft.payload, draft.payload_class = payload, None
     extra = {key: freeze(member.value) for key, member in members.items() if key not in _KNOWN}
     draft.extra = FrozenDict(extra) if extra else NO_EXTRA
-    draft._as_written = tuple(_remembered(draft, written, given_id))
-    return draft.frozen()
+    return draft.frozen(tuple(_remembered(draft, written, given_id)))
 
 
 def _remembered(draft: Draft[Any], written: dict[str, Member], given_id: str | None) -> Iterator[AsWritten]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from aioregistry._java import marked
-from aioregistry._model import FIELDS, Draft, ServiceInstance
+from aioregistry._model import FIELDS, Draft, ServiceInstance, as_written
 from aioregistry._payload import plain
 
 __all__ = ["encode", "encode_json", "fields_of", "names_itself"]
@@ -18,7 +18,7 @@ encode_json = msgspec.json.Encoder().encode
 def encode(instance: ServiceInstance[Any]) -> bytes:
     """Return the document of *instance*."""
     document = {**fields_of(instance), **instance.extra}
-    for field in instance._as_written:
+    for field in as_written(instance):
         if all(getattr(instance, attribute) == value for attribute, value in field.read_as.items()):
             if field.text is None:
                 document.pop(field.name, None)
@@ -29,7 +29,7 @@ def encode(instance: ServiceInstance[Any]) -> bytes:
 
 def names_itself(instance: ServiceInstance[Any]) -> bool:
     """Return whether the document of *instance* alone tells its id."""
-    return all(field.name != "id" for field in instance._as_written)
+    return all(field.name != "id" for field in as_written(instance))
 
 
 def fields_of(instance: Draft[Any] | ServiceInstance[Any]) -> dict[str, Any]:

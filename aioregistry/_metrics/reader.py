@@ -6,13 +6,19 @@ import asyncio
 import concurrent.futures
 import math
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from aioregistry import InvalidArgument, Registry, SessionState
-from aioregistry._threads import ThreadRegistry
+from aioregistry._handles import is_open, loop_of
+from aioregistry._registry import parts_of
+from aioregistry._threads import ThreadRegistry, remote_of
 
 from .table import Counters, Sample
+
+if TYPE_CHECKING:
+    from aioregistry import Registration, View
+    from aioregistry._session import Session
 
 __all__ = ["Reader"]
 
@@ -33,15 +39,15 @@ class Reader:
     def __init__(self, registry: Registry | ThreadRegistry) -> None:
         if not isinstance(registry, Registry | ThreadRegistry):
             raise InvalidArgument("registry", registry, "give what connect() returns")
-        self._registry = registry if isinstance(registry, Registry) else registry._remote
+        self._registry = registry if isinstance(registry, Registry) else remote_of(registry)
         self._counters = Counters()
         # Held by the session, for as long as that lives.
-        self._registry._session.listen(self._counters.told)
+        parts_of(self._registry).session.listen(self._counters.told)
 
     def read(self) -> list[Sample]:
         """Return the present values; where the loop does not answer, or is over, only that it is not up."""
-        loop = self._registry._loop
-        if loop is None or loop.is_closed() or not self._registry._is_open:
+        loop = loop_of(self._registry)
+        if loop is None or loop.is_closed():
             return [_DOWN]
         if _running() is loop:
             return self._values()
@@ -62,7 +68,8 @@ class Reader:
             return [_DOWN]
 
     def _values(self) -> list[Sample]:
-        session = self._registry._session
+        parts = parts_of(self._registry)
+        session = parts.session
         return [
             Sample("aioregistry.up", (), 1.0),
             *(
@@ -70,42 +77,42 @@ class Reader:
                 for each in SessionState
             ),
             Sample("aioregistry.session.timeout", (), session.timeout),
-            *self._evidence(),
-            *self._attempts(),
+            *_evidence(session),
+            *_attempts(session),
             *self._counters.samples(),
             Sample("aioregistry.session.connections", (), float(session.generation)),
-            *self._registrations(),
-            *self._views(),
+            *_registrations(parts.registrations),
+            *_views(parts.views),
         ]
 
-    def _evidence(self) -> Iterator[Sample]:
-        age = self._registry._session.evidence_age()
-        if math.isfinite(age):
-            yield Sample("aioregistry.session.evidence.age", (), age)
 
-    def _attempts(self) -> Iterator[Sample]:
-        outcomes = Counter(attempt.outcome.value for attempt in self._registry._session.attempts.values())
-        yield from (Sample("aioregistry.session.addresses", (each,), float(n)) for each, n in outcomes.items())
+def _evidence(session: Session) -> Iterator[Sample]:
+    age = session.evidence_age()
+    if math.isfinite(age):
+        yield Sample("aioregistry.session.evidence.age", (), age)
 
-    def _registrations(self) -> Iterator[Sample]:
-        present = list(self._registry._registrations.values())
-        statuses = Counter((each.instance.name, each.status.value) for each in present)
-        yield from (Sample("aioregistry.registrations", labels, float(n)) for labels, n in statuses.items())
 
-    def _views(self) -> Iterator[Sample]:
-        # Views of one service differ by their guards and types only: the one that shows most stands for all.
-        present = (view for view in list(self._registry._views.values()) if view._is_open)
-        views = {view.name: view for view in sorted(present, key=lambda view: len(view.snapshot))}
-        for name, view in views.items():
-            snapshot = view.snapshot
-            suspects, invalid = len(snapshot.suspects), len(snapshot.invalid)
-            yield Sample("aioregistry.instances", (name, "confirmed"), float(len(snapshot) - suspects))
-            yield Sample("aioregistry.instances", (name, "suspect"), float(suspects))
-            yield Sample("aioregistry.instances", (name, "invalid"), float(invalid))
-            yield Sample(
-                "aioregistry.instances.enabled", (name,), float(sum(each.enabled for each in snapshot.values()))
-            )
-            yield Sample("aioregistry.view.fresh", (name,), float(view.fresh))
+def _attempts(session: Session) -> Iterator[Sample]:
+    outcomes = Counter(attempt.outcome.value for attempt in session.attempts.values())
+    yield from (Sample("aioregistry.session.addresses", (each,), float(n)) for each, n in outcomes.items())
+
+
+def _registrations(present: Iterable[Registration[Any]]) -> Iterator[Sample]:
+    statuses = Counter((each.instance.name, each.status.value) for each in present)
+    yield from (Sample("aioregistry.registrations", labels, float(n)) for labels, n in statuses.items())
+
+
+def _views(present: Iterable[View[Any]]) -> Iterator[Sample]:
+    # Views of one service differ by their guards and types only: the one that shows most stands for all.
+    views = {view.name: view for view in sorted(filter(is_open, present), key=lambda view: len(view.snapshot))}
+    for name, view in views.items():
+        snapshot = view.snapshot
+        suspects, invalid = len(snapshot.suspects), len(snapshot.invalid)
+        yield Sample("aioregistry.instances", (name, "confirmed"), float(len(snapshot) - suspects))
+        yield Sample("aioregistry.instances", (name, "suspect"), float(suspects))
+        yield Sample("aioregistry.instances", (name, "invalid"), float(invalid))
+        yield Sample("aioregistry.instances.enabled", (name,), float(sum(each.enabled for each in snapshot.values())))
+        yield Sample("aioregistry.view.fresh", (name,), float(view.fresh))
 
 
 _DOWN: Final = Sample("aioregistry.up", (), 0.0)

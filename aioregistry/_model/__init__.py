@@ -6,7 +6,7 @@ from aioregistry._payload import check_payload_type
 
 from .changes import Added, Change, Difference, Invalidated, Removed, Resynced, Updated
 from .fields import DOCUMENT_NAMES, FIELDS, NO_EXTRA, STATUSES, InstanceStatus, ServiceType
-from .instance import AsWritten, Draft, ServiceInstance, with_payload_type
+from .instance import AsWritten, Draft, ServiceInstance, as_written, with_payload_type
 from .override import Override
 from .snapshot import Entry, Invalid, Snapshot, Suspicion
 
@@ -32,6 +32,7 @@ __all__ = [
     "Snapshot",
     "Suspicion",
     "Updated",
+    "as_written",
     "check_payload_type",
     "with_payload_type",
 ]

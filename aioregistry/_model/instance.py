@@ -12,7 +12,7 @@ from aioregistry._reprs import shown_half_made
 
 from .fields import FIELDS, InstanceStatus, ServiceType, check_port
 
-__all__ = ["AsWritten", "Draft", "ServiceInstance", "with_payload_type"]
+__all__ = ["AsWritten", "Draft", "ServiceInstance", "as_written", "with_payload_type"]
 
 P = TypeVar("P")
 Q = TypeVar("Q")
@@ -56,8 +56,15 @@ class Draft(_Fields[P]):
 
     __slots__ = ()
 
-    def frozen(self) -> ServiceInstance[P]:
-        """Make this object an instance: nothing is checked, and nothing can be set any more."""
+    def frozen(self, as_written: tuple[AsWritten, ...] | None = None) -> ServiceInstance[P]:
+        """Make this object an instance: nothing is checked, and nothing can be set any more.
+
+        Args:
+            as_written: what its document says otherwise than it would be written here; None where that was copied with
+                the other fields.
+        """
+        if as_written is not None:
+            self._as_written = as_written
         self.__class__ = ServiceInstance  # type: ignore[assignment]
         return self  # type: ignore[return-value]
 
@@ -272,6 +279,11 @@ def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> 
     if address is None or port is None:
         raise InvalidArgument("id", None, "is needed where there is no address and port to make it of")
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def as_written(instance: ServiceInstance[Any]) -> tuple[AsWritten, ...]:
+    """Return what the document of *instance* said otherwise than it would be written here."""
+    return instance._as_written
 
 
 # ---------------------------------------------------------------- two steps

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
-from .handle import OnConflict, OnDisplaced, Registration, Status
+from .handle import (
+    OnConflict,
+    OnDisplaced,
+    Registration,
+    Status,
+    begin_withdrawal,
+    close_all,
+    has_ended,
+    vote,
+)
 from .votes import Voter, status_of
 from .worker import Withdrawals
 
-__all__ = ["OnConflict", "OnDisplaced", "Registration", "Status", "Voter", "Withdrawals", "status_of"]
+__all__ = [
+    "OnConflict",
+    "OnDisplaced",
+    "Registration",
+    "Status",
+    "Voter",
+    "Withdrawals",
+    "begin_withdrawal",
+    "close_all",
+    "has_ended",
+    "status_of",
+    "vote",
+]

@@ -40,7 +40,17 @@ from .worker import Withdrawals, Worker
 if TYPE_CHECKING:
     from aioregistry._session import SessionPort
 
-__all__ = ["FollowOverrides", "OnConflict", "OnDisplaced", "Registration", "Status"]
+__all__ = [
+    "FollowOverrides",
+    "OnConflict",
+    "OnDisplaced",
+    "Registration",
+    "Status",
+    "begin_withdrawal",
+    "close_all",
+    "has_ended",
+    "vote",
+]
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -447,36 +457,9 @@ class Registration(Handle, Generic[P]):
             await finished(asyncio.get_running_loop().create_task(self._close(), name=f"withdraw {self._title()}"))
             raise
 
-    def _leave(self) -> None:
-        """Begin to withdraw as far as that is quick; closing is to follow."""
-        self._health.stop()
-        if self._worker is not None:
-            self._worker.leave()
-
     async def _close(self) -> None:
         timeout = self._session.timeout / 3 if self._close_timeout is None else self._close_timeout
-        await Registration._close_all([self], self._withdrawals.patience(timeout, self._session))
-
-    @staticmethod
-    async def _close_all(registrations: Sequence[Registration[Any]], patience: float) -> None:
-        """Withdraw and end *registrations*, all within *patience* seconds.
-
-        What is not withdrawn by then is withdrawn in the background.
-        """
-        workers = [registration._worker for registration in registrations if registration._worker is not None]
-        for registration in registrations:
-            registration._health.stop()
-            registration._unfollow()
-        for worker in workers:
-            worker.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                for worker in workers:
-                    await worker.left()
-        for worker in workers:
-            worker.end()
-        for registration in registrations:
-            await registration._health.over()
+        await close_all([self], self._withdrawals.patience(timeout, self._session))
 
     def _entered(self) -> Worker:
         if self._worker is None:
@@ -564,6 +547,50 @@ def _ended_as(cause: Exception | None) -> Status:
     if cause is None:
         return Status.CLOSED
     return Status.DISPLACED if isinstance(cause, RegistrationDisplaced) else Status.FAILED
+
+
+# ---------------------------------------------------------------- for the rooms above, not for users
+
+
+def has_ended(registration: Registration[Any]) -> bool:
+    """Whether *registration* lists nothing any more, and never will."""
+    return registration._over
+
+
+def vote(registration: Registration[Any], voter: Voter, *, up: bool) -> None:
+    """Let *voter* be for or against the instance's being enabled from now on; what follows is published soon.
+
+    May be called before *registration* is entered, and does nothing once it has ended.
+    """
+    registration._vote(voter, up=up)
+
+
+def begin_withdrawal(registration: Registration[Any]) -> None:
+    """Begin to withdraw as far as that is quick; closing is to follow."""
+    registration._health.stop()
+    if registration._worker is not None:
+        registration._worker.leave()
+
+
+async def close_all(registrations: Sequence[Registration[Any]], patience: float) -> None:
+    """Withdraw and end *registrations*, all within *patience* seconds.
+
+    What is not withdrawn by then is withdrawn in the background.
+    """
+    workers = [registration._worker for registration in registrations if registration._worker is not None]
+    for registration in registrations:
+        registration._health.stop()
+        registration._unfollow()
+    for worker in workers:
+        worker.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            for worker in workers:
+                await worker.left()
+    for worker in workers:
+        worker.end()
+    for registration in registrations:
+        await registration._health.over()
 
 
 def _voted(against: frozenset[Voter], voter: Voter, *, up: bool) -> frozenset[Voter]:

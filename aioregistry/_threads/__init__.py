@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .balancer import SharedBalancer, shared
-from .face import ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView
+from .face import ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView, remote_of
 from .facts import Newest, RegistrationFacts, SessionFacts, ViewFacts
 from .loop import LoopThread, within
 from .streams import BlockingStream
@@ -21,6 +21,7 @@ __all__ = [
     "ThreadSession",
     "ThreadView",
     "ViewFacts",
+    "remote_of",
     "shared",
     "within",
 ]

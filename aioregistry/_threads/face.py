@@ -10,8 +10,9 @@ import anyio
 
 from aioregistry._arguments import check_seconds
 from aioregistry._errors import HandleClosed, RequestTimeout
-from aioregistry._handles import Handle, finished
+from aioregistry._handles import Handle, discard, finished, is_open
 from aioregistry._health import LoopLagCheck
+from aioregistry._registry import parts_of
 from aioregistry._streams import Stream
 
 from .balancer import shared
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from aioregistry._session import SessionState
     from aioregistry.balancing import Strategy
 
-__all__ = ["ThreadChanges", "ThreadRegistration", "ThreadRegistry", "ThreadSession", "ThreadView"]
+__all__ = ["ThreadChanges", "ThreadRegistration", "ThreadRegistry", "ThreadSession", "ThreadView", "remote_of"]
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class _Face(Handle, Generic[H]):
 
     async def aclose(self) -> None:
         """Close it, as every handle; in its registry's closing it is closed, too."""
-        self._remote._discard()
+        discard(self._remote)
         await super().aclose()
 
     async def _open(self) -> None:
@@ -68,7 +69,7 @@ class _Face(Handle, Generic[H]):
 
     def __del__(self) -> None:
         if self._made:
-            self._remote._discard()
+            discard(self._remote)
         super().__del__()
 
 
@@ -162,11 +163,16 @@ class ThreadRegistry(Handle):
 
     async def aclose(self) -> None:
         """Close it, as every handle."""
-        self._remote._discard()
+        discard(self._remote)
         await super().aclose()
 
     def __repr__(self) -> str:
         return f"<ThreadRegistry of {self._remote!r}>"
+
+
+def remote_of(registry: ThreadRegistry) -> Registry:
+    """Return the registry on the loop of its own."""
+    return registry._remote
 
 
 class ThreadRegistration(RegistrationFacts[P], _Face["Registration[P]"]):
@@ -249,7 +255,7 @@ class ThreadView(ViewFacts[P], _Face["View[P]"]):
         It is picked from here, and fed on the registry's thread, where filters and strategies see each instance.
         """
         self._check()
-        session = self._registry._remote._session
+        session = parts_of(self._registry._remote).session
         return self._thread.call(
             lambda: shared(self._thread, self._remote, session, self.snapshots, self._check, strategy, options)
         )
@@ -290,7 +296,7 @@ async def _open(thread: LoopThread, handle: Handle) -> None:
     except BaseException:
         # It may have been entered in the moment in which this was cancelled.
         await finished(asyncio.get_running_loop().create_task(thread.run(_left, handle)))
-        handle._discard()  # or it was not even begun
+        discard(handle)  # or it was not even begun
         raise
 
 
@@ -299,5 +305,5 @@ async def _entered(handle: Handle) -> None:
 
 
 async def _left(handle: Handle) -> None:
-    if handle._is_open:
+    if is_open(handle):
         await handle.aclose()

@@ -18,7 +18,7 @@ from aioregistry import RegistrationError
 from aioregistry._errors import NoAuth, RegistryError
 from aioregistry._model import ServiceInstance
 from aioregistry._protocol import Create2, Delete, Message, Multi, SetData
-from aioregistry._registration import Registration, Status, Withdrawals
+from aioregistry._registration import Registration, Status, Withdrawals, has_ended
 from tests.support.checkers import check_withdrawn
 from tests.support.fake_session import FakeSession, Fate, quiet, until
 from tests.support.model_tree import ModelTree
@@ -42,7 +42,7 @@ class Place:
     @property
     def open(self) -> Registration[Any] | None:
         """The registration that decides about the id."""
-        return self.handles[-1] if self.handles and not self.handles[-1]._over else None
+        return self.handles[-1] if self.handles and not has_ended(self.handles[-1]) else None
 
     @property
     def owner(self) -> int | None:

@@ -10,7 +10,7 @@ import pytest
 from aioregistry._errors import BadVersion, ConnectionLost, NoNode, PoisonRequest, RolledBack, Throttled
 from aioregistry._model import ServiceInstance
 from aioregistry._protocol import Create2, Delete, Message, Multi, MultiReply, Reply
-from aioregistry._registration import Registration, Status, Withdrawals
+from aioregistry._registration import Registration, Status, Withdrawals, begin_withdrawal
 from aioregistry._registration.together import MOST_TOGETHER, MOST_UNDER_WAY, Together, divided
 from aioregistry._registration.transactions import target_of, withdrawal
 from tests.support.fake_session import FakeSession, Fate, quiet, until
@@ -137,7 +137,7 @@ async def test_many_that_are_closed_at_once_leave_in_few_transactions(session: F
     await until(lambda: all(each.status is Status.LIVE for each in many))
     session.served.clear()
     for each in many:
-        each._leave()
+        begin_withdrawal(each)
     await asyncio.gather(*(each.aclose() for each in many))
     assert all(each.withdrawn for each in many)
     assert session.tree.children("/services/chat") == []

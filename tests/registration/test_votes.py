@@ -10,7 +10,7 @@ import pytest
 from aioregistry._document import decode
 from aioregistry._errors import HandleClosed, InvalidArgument, RequestTooLarge
 from aioregistry._model import STATUSES, ServiceInstance
-from aioregistry._registration import Registration, Voter, status_of
+from aioregistry._registration import Registration, Voter, status_of, vote
 from aioregistry._registration.votes import STATUS_OF
 from tests.support.fake_session import FakeSession, quiet
 from tests.support.model_tree import ModelTree
@@ -57,7 +57,7 @@ async def say(registered: Registration[Any], voter: Voter, *, up: bool) -> None:
     if voter == "owner":
         await registered.update(enabled=up)
     else:
-        registered._vote(voter, up=up)
+        vote(registered, voter, up=up)
         await quiet()
 
 
@@ -85,7 +85,7 @@ async def test_an_update_of_the_payload_changes_nothing_of_that(session: FakeSes
 
 async def test_what_is_said_before_it_is_listed_is_in_its_first_document(session: FakeSession) -> None:
     registered = registration(session)
-    registered._vote("health", up=False)
+    vote(registered, "health", up=False)
     async with registered:
         node = session.tree.nodes[registered.path]
         assert (decode(node.data).status, node.version) == ("failing", 0)
@@ -108,7 +108,7 @@ async def test_a_vote_that_changes_nothing_writes_nothing(session: FakeSession) 
 async def test_a_vote_while_disconnected_is_published_later(session: FakeSession) -> None:
     async with registration(session) as registered:
         session.disconnect()
-        registered._vote("maintenance", up=False)
+        vote(registered, "maintenance", up=False)
         assert published(registered).enabled
         session.connect()
         await registered.wait_live(5)
@@ -128,14 +128,14 @@ async def test_draining_is_for_good(session: FakeSession) -> None:
         assert (now.payload, now.enabled, now.status) == ({"load": 2}, False, "draining")
     with pytest.raises(HandleClosed):
         await registered.drain()
-    registered._vote("health", up=False)  # nobody is there to hear of it
+    vote(registered, "health", up=False)  # nobody is there to hear of it
     assert registered.instance.status == "draining"
 
 
 async def test_what_changed_is_told(session: FakeSession) -> None:
     async with registration(session) as registered:
         for voter, up in (("health", False), ("maintenance", False), ("health", True), ("maintenance", True)):
-            registered._vote(voter, up=up)  # type: ignore[arg-type]
+            vote(registered, voter, up=up)  # type: ignore[arg-type]
         told = [fields for name, fields in session.emitted if name == "registration.enabled"]
         assert [(each["enabled"], each["status"]) for each in told] == [
             (False, "failing"),
@@ -147,7 +147,7 @@ async def test_what_changed_is_told(session: FakeSession) -> None:
 async def test_an_unknown_voter_is_refused(session: FakeSession) -> None:
     async with registration(session) as registered:
         with pytest.raises(InvalidArgument, match="voter"):
-            registered._vote("weather", up=False)  # type: ignore[arg-type]
+            vote(registered, "weather", up=False)  # type: ignore[arg-type]
 
 
 async def test_room_is_kept_for_what_others_may_have_to_say(session: FakeSession) -> None:
