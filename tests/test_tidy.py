@@ -6,12 +6,13 @@ Every check is a function from sources to problems, and is also given a source t
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -158,8 +159,19 @@ ROOMS: dict[str, set[str]] = {
         *("paths", "balancing", "exports", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
-    # Reads a live ensemble: it connects as users do, and asks for ACLs and Stats too.
-    "doctor": {"errors", "reasons", "addresses", "overrides", "protocol", "session", "model", "document", ""},
+    # Reads a live ensemble: it connects as users do, and asks that session for ACLs and Stats too.
+    "doctor": {
+        "registry",
+        "errors",
+        "reasons",
+        "addresses",
+        "overrides",
+        "protocol",
+        "session",
+        "model",
+        "document",
+        "",
+    },
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way
@@ -222,6 +234,40 @@ PUBLIC_MODULES = {
     f"{PACKAGE}.testing.plugin",
 }
 
+# A module's private names are its own. Of other packages these are used, because they offer no other way.
+PRIVATE_ELSEWHERE = {
+    f"{PACKAGE}._cli.completion": {"_actions", "_choices_actions", "_SubParsersAction"},  # argparse's, of a parser
+    # A pool for each name that TLS proves is made of the package's own transport, of which it offers no copy.
+    f"{PACKAGE}.integrations._lanes": {"_pool", "_connections", "_requests"},
+    # aiohttp's: whether a connection is free, whether the request's time is over, and a redirect led back.
+    f"{PACKAGE}.integrations._aiohttp_client": {"_available_connections", "_timer", "_headers", "_cache"},
+}
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public, as collections.namedtuple documents them
+
+# More lines than a reader wants to keep in mind at once.
+MOST_LINES = 450
+# A longer file says why it is not two, on a line of its own near its top.
+WHY_LONG = re.compile(r"^# Longer than [0-9]+ lines: .{20,}\.$", re.MULTILINE)
+# Those that are to be split: a row goes when its file has been. None is added.
+TO_SPLIT = {
+    f"{PACKAGE}/{path}"
+    for path in (
+        "_discovery/follower.py",
+        "_discovery/guard.py",
+        "_discovery/mirror.py",
+        "_discovery/view.py",
+        "_doctor/checks.py",
+        "_errors.py",
+        "_registration/handle.py",
+        "_registration/worker.py",
+        "_registry.py",
+        "_session/connection.py",
+        "_session/machine.py",
+        "_session/supervisor.py",
+        "blocking.py",
+    )
+}
+
 FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
 MACHINE_PATHS = re.compile("|".join([r"/home/[a-z]\w*/", *map(re.escape, (f"{ROOT}/", f"{Path.home()}/."))]))
@@ -250,7 +296,13 @@ def room_of(module: str) -> str:
 
 
 def modules(sources: Sources) -> dict[str, ast.Module]:
-    return {module_name(path): ast.parse(text, path) for path, text in sources.items()}
+    return {module_name(path): parsed(text) for path, text in sources.items()}
+
+
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    """The tree of a source; each is needed by many checks, none of which changes it."""
+    return ast.parse(text)
 
 
 def packages(sources: Sources) -> set[str]:
@@ -277,9 +329,8 @@ def absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
     return ".".join([*kept, *([node.module] if node.module else [])])
 
 
-def target_module(name: str, known: Iterable[str]) -> str | None:
+def target_module(name: str, known: Container[str]) -> str | None:
     """The module of ours that a dotted *name* means, if any."""
-    known = set(known)
     while name and name not in known:
         name = name.rpartition(".")[0]
     return name or None
@@ -289,18 +340,18 @@ def target_module(name: str, known: Iterable[str]) -> str | None:
 
 
 def misplaced_imports(sources: Sources) -> Iterator[str]:
-    trees = modules(sources)
+    trees, whole = modules(sources), packages(sources)
     for module, tree in trees.items():
         room = room_of(module)
         if room not in ROOMS:
             yield f"{module}: the room {room!r} is not in the table"
             continue
-        for line, name in imports(tree, module, module in packages(sources)):
+        for line, name in imports(tree, module, module in whole):
             if not may_import(room, name, trees):
                 yield f"{module}:{line}: {room or PACKAGE} may not import {name}"
 
 
-def may_import(room: str, name: str, known: Iterable[str]) -> bool:
+def may_import(room: str, name: str, known: Container[str]) -> bool:
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names or top == "__future__":
         return True
@@ -317,11 +368,11 @@ def allowed_rooms(room: str) -> set[str]:
 
 
 def impure_imports(sources: Sources) -> Iterator[str]:
-    trees = modules(sources)
+    trees, whole = modules(sources), packages(sources)
     for module, tree in trees.items():
         if plain(module.rpartition(".")[2]) not in PURE_MODULES and room_of(module) not in PURE_ROOMS:
             continue
-        for line, name in imports(tree, module, module in packages(sources)):
+        for line, name in imports(tree, module, module in whole):
             ours = target_module(name, trees)
             if name.partition(".")[0] in IMPURE or (ours is not None and room_of(ours) in IMPURE_ROOMS):
                 yield f"{module}:{line}: a pure module may not import {name}"
@@ -367,7 +418,7 @@ def exports(tree: ast.Module) -> list[str] | None:
 
 def orphans(sources: Sources, entries: Iterable[str]) -> Iterator[str]:
     """Modules that no entry point reaches by imports; importing a module imports the packages above it."""
-    trees = modules(sources)
+    trees, whole = modules(sources), packages(sources)
     reached: set[str] = set()
     pending = [entry for entry in entries if entry in trees]
     while pending:
@@ -375,9 +426,122 @@ def orphans(sources: Sources, entries: Iterable[str]) -> Iterator[str]:
         if module in reached:
             continue
         reached.add(module)
-        named = [name for _, name in imports(trees[module], module, module in packages(sources))]
+        named = [name for _, name in imports(trees[module], module, module in whole)]
         pending += [found for name in [*named, module.rpartition(".")[0]] if (found := target_module(name, trees))]
     yield from (f"{module}: nothing imports it" for module in sorted(set(trees) - reached))
+
+
+def circles(sources: Sources) -> Iterator[str]:
+    """Files that import each other, in one step or several, whether at run time or for types only."""
+    trees, whole = modules(sources), packages(sources)
+    graph = {
+        module: {found for _, name in imports(tree, module, module in whole)
+                 if (found := target_module(name, trees)) and found != module}
+        for module, tree in trees.items()
+    }  # fmt: skip
+    left = dict(graph)
+    while True:
+        # Who imports nobody that is left, or is imported by nobody that is left, is in no circle.
+        wanted = {target for targets in left.values() for target in targets}
+        outside = {module for module, targets in left.items() if not targets & left.keys() or module not in wanted}
+        if not outside:
+            break
+        left = {module: targets for module, targets in left.items() if module not in outside}
+    yield from (f"{module}: in a circle by {sorted(targets & left.keys())}" for module, targets in left.items())
+
+
+def foreign_privates(sources: Sources) -> Iterator[str]:
+    """Private names that a module takes from another one: by import, or of an object that the other one's class made.
+
+    What a class has it has for those that derive from it, too, under ``self`` and ``cls``. What an object of another
+    class is shows where its parameter has a type; where it has none, a name that no class of this module has is another
+    one's.
+    """
+    trees, whole = modules(sources), packages(sources)
+    members = {module: class_members(tree) for module, tree in trees.items()}
+    inherited = set().union(*(names for classes in members.values() for names in classes.values()))
+    for module, tree in trees.items():
+        allowed = PRIVATE_ELSEWHERE.get(module, set()) | OF_NAMED_TUPLES
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                base = absolute(node, module, module in whole)
+                for alias in node.names:
+                    if is_private(alias.name) and f"{base}.{alias.name}" not in trees:
+                        yield f"{module}:{node.lineno}: {alias.name} is private to {base}"
+        own = set().union(*members[module].values()) if members[module] else set()
+        for line, receiver, name, kinds in private_accesses(tree):
+            if name in allowed:
+                continue
+            if receiver in ("self", "cls", "super()"):
+                known = name in own | inherited
+            else:
+                known = name in own and not (kinds and not kinds & members[module].keys())
+            if not known:
+                yield f"{module}:{line}: {receiver}.{name} is private elsewhere"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def class_members(tree: ast.Module) -> dict[str, set[str]]:
+    """By class, the private names that its objects have: methods, attributes and slots."""
+    found: dict[str, set[str]] = {}
+    for outer in ast.walk(tree):
+        if not isinstance(outer, ast.ClassDef):
+            continue
+        names = found.setdefault(outer.name, set())
+        for node in ast.walk(outer):
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                    names.add(name)
+                case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                    names.add(name)
+                case ast.Assign(targets=[ast.Name(id="__slots__")], value=value):
+                    names |= {str(each.value) for each in ast.walk(value) if isinstance(each, ast.Constant)}
+    return found
+
+
+def private_accesses(tree: ast.Module) -> Iterator[tuple[int, str, str, set[str]]]:
+    """Yield (line, receiver, name, the names in the receiver's type as far as its parameter says one)."""
+    pending: list[tuple[ast.AST, dict[str, set[str]]]] = [(tree, {})]
+    while pending:
+        node, kinds = pending.pop()
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                kinds = kinds | typed_parameters(node.args)
+            case ast.Attribute(value=value, attr=name) if is_private(name):
+                receiver = ast.unparse(value)
+                yield node.lineno, receiver, name, kinds.get(receiver, set())
+            case ast.Call(func=ast.Name(id="getattr" | "setattr"), args=[value, ast.Constant(value=str(name)), *_]):
+                if is_private(name):
+                    yield node.lineno, ast.unparse(value), name, set()
+        pending += [(child, kinds) for child in ast.iter_child_nodes(node)]
+
+
+def typed_parameters(arguments: ast.arguments) -> dict[str, set[str]]:
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return {each.arg: names_in(each.annotation) for each in every if each.annotation is not None}
+
+
+def names_in(annotation: ast.expr) -> set[str]:
+    """`Registry | None` → Registry, None; also where it is written as text."""
+    text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
+    return set(re.findall(r"\w+", str(text)))
+
+
+def long_files(sources: Sources, to_split: Iterable[str] = ()) -> Iterator[str]:
+    to_split = set(to_split)
+    for path, text in sources.items():
+        lines = text.count("\n")
+        explained = WHY_LONG.search("\n".join(text.splitlines()[:40])) is not None
+        if lines > MOST_LINES and not explained and path not in to_split:
+            yield f"{path}: {lines} lines: split it, or say why not: `# Longer than {MOST_LINES} lines: WHY.`"
+        if (lines <= MOST_LINES or explained) and path in to_split:
+            yield f"{path}: it is split, or says why not: take its row out of TO_SPLIT"
+        if lines <= MOST_LINES and explained:
+            yield f"{path}: {lines} lines are not too many: what says why they are is untrue"
+    yield from (f"{path}: there is no such file: take its row out of TO_SPLIT" for path in to_split - sources.keys())
 
 
 def forbidden_text(sources: Sources, pattern: re.Pattern[str]) -> Iterator[str]:
@@ -391,7 +555,7 @@ def forbidden_names(sources: Sources) -> Iterator[str]:
     for path, text in sources.items():
         if last_word(PurePosixPath(path).stem) in FORBIDDEN_LAST_WORDS:
             yield f"{path}: says nothing"
-        for node in definitions(ast.parse(text, path)):
+        for node in definitions(parsed(text)):
             if last_word(node.name) in FORBIDDEN_LAST_WORDS:
                 yield f"{path}:{node.lineno}: {node.name} says nothing"
 
@@ -414,7 +578,7 @@ def unread_options(sources: Sources) -> Iterator[str]:
     """
     for path, text in sources.items():
         lines = text.splitlines()
-        for node in definitions(ast.parse(text, path)):
+        for node in definitions(parsed(text)):
             if isinstance(node, ast.ClassDef) or not is_public(node.name) or is_stub(node):
                 continue
             read = {name.id for part in node.body for name in ast.walk(part) if isinstance(name, ast.Name)}
@@ -453,9 +617,9 @@ def words_of_others(tests: Sources, ours: Sources) -> Iterator[str]:
     looked for: numbers, names and punctuation are values of which the text is made. A value that is a word too may
     stand at either end of a run.
     """
-    written = "\0".join(str(node.value) for text in ours.values() for node in texts(ast.parse(text)))
+    written = "\0".join(str(node.value) for text in ours.values() for node in texts(parsed(text)))
     for path, text in tests.items():
-        tree = ast.parse(text, path)
+        tree = parsed(text)
         asked = set(asked_for(tree))
         own = [str(node.value) for node in texts(tree) if node not in asked]
         known = "\0".join([written, *own]).lower()
@@ -582,6 +746,18 @@ def test_every_file_is_reachable(package: Sources) -> None:
     assert list(orphans(package, entry_points())) == []
 
 
+def test_no_files_import_each_other(package: Sources) -> None:
+    assert list(circles(package)) == []
+
+
+def test_private_names_stay_in_their_module(package: Sources) -> None:
+    assert list(foreign_privates(package)) == []
+
+
+def test_no_file_is_long_without_a_reason(package: Sources) -> None:
+    assert list(long_files(package, TO_SPLIT)) == []
+
+
 def test_nothing_is_left_unfinished(everything: Sources) -> None:
     assert list(forbidden_text(everything, UNFINISHED)) == []
 
@@ -681,6 +857,80 @@ def test_an_unmarked_module_is_found() -> None:
 def test_an_orphan_is_found() -> None:
     sources = one("aioregistry/attic.py", "") | {"aioregistry/__init__.py": "from . import errors, runtime"}
     assert list(orphans(sources, [PACKAGE])) == ["aioregistry.attic: nothing imports it"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("from . import runtime", "from . import errors"),
+        ("from .runtime import x", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .errors import y"),
+        ("def f():\n    from . import runtime", "from .model import a"),
+    ],
+)
+def test_a_circle_is_found(first: str, second: str) -> None:
+    sources = one("aioregistry/model.py", "from .errors import z") | {"aioregistry/errors.py": first}
+    assert list(circles(sources)) == []
+    found = list(circles(sources | {"aioregistry/runtime.py": second}))
+    assert [each.partition(":")[0] for each in found if "runtime" in each.partition(":")[0]] == ["aioregistry.runtime"]
+
+
+ELSEWHERE = """
+class Boxes:
+    __slots__ = ("_far",)
+    def _count(self): ...
+    def __init__(self):
+        self._near = 1
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from .errors import _x",
+        "from . import errors\nerrors._x",
+        "def f(boxes):\n    return boxes._far",
+        "def f(boxes):\n    boxes._count()",
+        "def f(boxes):\n    return getattr(boxes, '_near')",
+        "class A:\n    def __init__(self, boxes: Boxes):\n        self._near = boxes._near",
+        "class A:\n    def __init__(self, boxes: 'Boxes | None'):\n        self._near = boxes._near",
+        "class A:\n    def f(self):\n        return self._boxes._far",
+        "class A:\n    def f(self):\n        return self._nobody_has_it",
+    ],
+)
+def test_a_private_name_of_elsewhere_is_found(text: str) -> None:
+    assert list(foreign_privates(one("aioregistry/model.py", text) | {"aioregistry/errors.py": ELSEWHERE}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from . import _errors",
+        "class A(Boxes):\n    def f(self):\n        return self._near, super()._count()",
+        "class A:\n    def __init__(self, other: A):\n        self._mine = other._mine",
+        "def f(a):\n    return a._mine\nclass A:\n    _mine = 1",
+        "def f(row):\n    return row._replace(a=1)",
+    ],
+)
+def test_a_private_name_of_its_own_is_not_found(text: str) -> None:
+    sources = one("aioregistry/model.py", text) | {"aioregistry/_errors.py": ELSEWHERE}
+    assert list(foreign_privates(sources)) == []
+
+
+LONG = "x = 1\n" * (MOST_LINES + 1)
+REASON = f"# Longer than {MOST_LINES} lines: its table is read as one, from above.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "to_split"),
+    [(LONG, ()), (REASON, ()), (REASON, ("a.py",)), ("", ("a.py",)), (REASON + LONG, ("a.py",)), ("", ("b.py",))],
+)
+def test_a_long_file_and_an_untrue_reason_are_found(text: str, to_split: tuple[str, ...]) -> None:
+    assert len(list(long_files({"a.py": text}, to_split))) == 1 + ((text, to_split) == (REASON, ("a.py",)))
+
+
+@pytest.mark.parametrize(("text", "to_split"), [("", ()), (LONG, ("a.py",)), (REASON + LONG, ())])
+def test_a_long_file_with_a_reason_is_not_found(text: str, to_split: tuple[str, ...]) -> None:
+    assert list(long_files({"a.py": text}, to_split)) == []
 
 
 @pytest.mark.parametrize(
