@@ -261,9 +261,6 @@ TO_SPLIT = {
         "_registration/handle.py",
         "_registration/worker.py",
         "_registry.py",
-        "_session/connection.py",
-        "_session/machine.py",
-        "_session/supervisor.py",
         "blocking.py",
     )
 }
