@@ -40,6 +40,8 @@ napoleon_use_rtype = False
 html_theme = "furo"
 html_title = f"aioregistry {version}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 
 def setup(app: Any) -> None:

@@ -1,7 +1,8 @@
 """The documentation is true: its programs run, its snippets compile, its links lead somewhere, its commands are CI's.
 
 A block fenced as ```` ```python run ```` is a whole program; it is run against a real ZooKeeper, which it is told of as
-127.0.0.1:2181. One fenced as ```` ```python test ```` is a module of tests, which pass.
+127.0.0.1:2181. One fenced as ```` ```python test ```` is a module of tests, which pass. Those of a page that are fenced
+as ```` ```python ours ```` are one program together, which may await outside of functions.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_snippets_compile(page: Path) -> None:
     for block in blocks(page.name, page.read_text(encoding="utf-8")):
-        if block.info in ("python", "python test"):
+        if block.info in ("python", "python ours", "python test") or block.info.startswith("python file "):
             compiles(block.text)
 
 
@@ -98,9 +99,12 @@ def test_tests_pass(block: Block, pytester: pytest.Pytester) -> None:
 )
 async def test_program_runs(block: Block, zookeeper: ZooKeeperServer, chroot: str) -> None:
     assert ADDRESS_IN_DOCS in block.text or "ZooKeeperServer(" in block.text
-    program = block.text.replace(ADDRESS_IN_DOCS, f"{zookeeper.address}{chroot}")
+    await runs(block.text.replace(ADDRESS_IN_DOCS, f"{zookeeper.address}{chroot}"))
+
+
+async def runs(program: str, *arguments: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-c", program),
+        *(sys.executable, "-W", "error", "-c", program, *arguments),
         cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -111,6 +115,28 @@ async def test_program_runs(block: Block, zookeeper: ZooKeeperServer, chroot: st
             process.kill()
             await process.wait()
     assert (process.returncode, stderr.decode()) == (0, "")
+
+
+# What `python -m asyncio` does with each line
+AWAITING = """
+import ast, asyncio, inspect, sys
+code = compile(sys.argv[1], "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+result = eval(code, {"__name__": "__main__"})
+if inspect.iscoroutine(result):
+    asyncio.run(result)
+"""
+
+
+def ours(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    return "".join(block.text for block in blocks(page.name, text) if block.info == "python ours")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if ours(page)], ids=lambda page: page.name)
+async def test_what_a_page_has_on_the_right_runs(page: Path, zookeeper: ZooKeeperServer, chroot: str) -> None:
+    program = ours(page)
+    assert ADDRESS_IN_DOCS in program
+    await runs(AWAITING, program.replace(ADDRESS_IN_DOCS, f"{zookeeper.address}{chroot}"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -176,6 +202,11 @@ def test_every_fact_names_its_test() -> None:
     tests = re.findall(r"def (test_\w+)", (ROOT / "tests/test_zookeeper_facts.py").read_text(encoding="utf-8"))
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs/facts.md").read_text(encoding="utf-8"))
     assert sorted(named) == sorted(tests)
+
+
+def test_there_is_a_page_for_each_of_those_from_which_people_come() -> None:
+    pages = {page.stem for page in PAGES if ours(page)}
+    assert pages >= {"kazoo", "aiozk", "curator", "consul", "eureka", "nacos"}
 
 
 def test_there_is_a_program_to_run() -> None:

@@ -33,6 +33,7 @@ def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
         "| Who expires | There is none. It ends. |",
         "```text\nThere is none. It ends.\n```",
         "It runs on ZooKeeper 3.8 and e.g. 3.9.",
+        "Give `guard=None`, or `None`.",
         "[It ends](https://example.org/a.B. C)",
     ],
 )

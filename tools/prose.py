@@ -18,6 +18,13 @@ ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = (
     "README.md",
     "docs/blocking.md",
+    "docs/coming-from.md",
+    "docs/coming-from/aiozk.md",
+    "docs/coming-from/consul.md",
+    "docs/coming-from/curator.md",
+    "docs/coming-from/eureka.md",
+    "docs/coming-from/kazoo.md",
+    "docs/coming-from/nacos.md",
     "docs/index.md",
     "docs/style.md",
     "docs/threads.md",
@@ -33,6 +40,7 @@ RULES: Final = (
 
 _FENCE = re.compile(r"^ *```")
 _MARKER = re.compile(r"^ *(?:[-*]|\d+\.) +")
+_CODE = re.compile(r"`[^`]*`")
 _LINK = re.compile(r"\]\([^)]*\)")
 
 
@@ -43,7 +51,7 @@ def problems(text: str) -> Iterator[tuple[int, str]]:
         if _FENCE.match(line):
             in_code = not in_code
         elif not in_code and not line.startswith(("|", "#")):
-            prose = _LINK.sub("]", _MARKER.sub("", line)).strip()
+            prose = _CODE.sub("`…`", _LINK.sub("]", _MARKER.sub("", line))).strip()
             yield from ((number, why) for rule, why in RULES if rule.search(prose))
 
 
