@@ -10,7 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from tools.mutants import ROOT, Mutant, Verdict, explained, mutants, stale, tried
+from tools.mutants import (
+    EXPLAINED,
+    MODULE,
+    ROOMS,
+    ROOT,
+    Job,
+    Key,
+    Mutant,
+    Verdict,
+    deciding,
+    explained,
+    found,
+    mutants,
+    source_of,
+    stale,
+    tried,
+)
 
 SOURCE = """
 from enum import Enum
@@ -66,27 +82,52 @@ def test_what_a_branch_has_behind_it_stays() -> None:
     assert found.text == "if False:\n    b()\nelse:\n    c()\n"
 
 
+def test_a_mistake_is_named_by_the_function_that_it_is_in() -> None:
+    text = "A = 1\n\n\nclass B:\n    C = 2\n\n    def d(self, e=3):\n        def f():\n            return 4\n"
+    assert {mutant.scope for mutant in mutants(text)} == {MODULE, "B", "B.d", "B.d.f"}
+    moved = "import other\n\n\n" + text.removeprefix("A = 1\n\n\n")
+    assert {mutant.key for mutant in mutants(moved)} == {each.key for each in mutants(text) if each.scope != MODULE}
+
+
 def test_an_explanation_of_what_cannot_happen_is_found() -> None:
-    text = (
-        "| module | line | mistake | why |\n| --- | --- | --- | --- |\n| `m.py` | `a < b` | Lt is LtE | never equal |\n"
-    )
-    assert explained(text) == {("m.py", "a < b", "Lt is LtE")}
-    paths = "aioregistry/_paths.py"
-    (made, *_) = mutants((ROOT / paths).read_text(encoding="utf-8"))
-    known = {(paths, made.code, made.what), (paths, "no such line", "3 is 4"), ("no/such.py", "a", "b")}
-    assert sorted(stale(known)) == [("aioregistry/_paths.py", "no such line", "3 is 4"), ("no/such.py", "a", "b")]
+    text = "| in | line | mistake | why |\n| --- | --- | --- | --- |\n| `f` | `a < b` | Lt is LtE | never equal |\n"
+    assert explained(text) == {Key("f", "a < b", "Lt is LtE")}
+    (made, *_) = mutants(source_of(PATHS))
+    no_such_line, no_such_place = Key(made.scope, "no such line", "3 is 4"), made.key._replace(scope="nowhere")
+    assert stale({made.key, no_such_line, no_such_place}, [PATHS]) == sorted([no_such_line, no_such_place])
+
+
+def test_every_explanation_is_of_a_mistake_that_can_be_made() -> None:
+    known = explained(EXPLAINED.read_text(encoding="utf-8"))
+    assert known
+    assert stale(known, deciding()) == []
+
+
+def test_the_tests_that_decide_are_those_that_import_the_module_or_what_is_made_of_it() -> None:
+    chosen = deciding()
+    assert chosen[PATHS] == ("tests/test_paths.py",)
+    for module, tests in chosen.items():
+        assert all((ROOT / test).is_file() for test in tests), module
+    sources = {module: source_of(module) for module in chosen}
+    assert not any("import asyncio" in text for text in sources.values())
+
+
+def test_every_room_has_modules_and_tests() -> None:
+    chosen = deciding()
+    assert [room for room, tests in ROOMS.items() if not all(found(each) for each in (room, *tests))] == []
+    assert [room for room in ROOMS if not chosen.keys() & set(found(room))] == []
 
 
 def test_a_mutant_that_nobody_notices_survives(tmp_path: Path) -> None:
     script = f"""
 import math
 import tools.mutants as m
-m.MODULES["{MODULE}"] = ("{tmp_path}/test_it.py",)
 m.preload()
-source = (m.ROOT / "{MODULE}").read_text()
-made = [m.Mutant(0, "", "", text) for text in (source, source + "\\nmistaken = True\\n")]
-tried = m.tried([("{MODULE}", mutant) for mutant in made], {{"{MODULE}": 60.0}}, 1, math.inf)
-print([verdict.caught for verdict in sorted(tried, key=lambda verdict: len(verdict.mutant.text))])
+source = m.source_of("{PATHS}")
+made = [m.Mutant(0, "", "", "", text) for text in (source, source + "\\nmistaken = True\\n")]
+jobs = [m.Job("{PATHS}", mutant, ("{tmp_path}/test_it.py",), 60.0) for mutant in made]
+verdicts = sorted(m.tried(jobs, 1, math.inf), key=lambda verdict: len(verdict.job.mutant.text))
+print([verdict.caught for verdict in verdicts])
 """
     (tmp_path / "test_it.py").write_text(
         "import aioregistry._paths\n\ndef test_it():\n    assert not hasattr(aioregistry._paths, 'mistaken')\n"
@@ -102,24 +143,24 @@ def test_no_more_run_at_a_time_than_there_are_jobs(monkeypatch: pytest.MonkeyPat
     most = 0
 
     class Trial:
-        def __init__(self, module: str, mutant: Mutant, seconds: float) -> None:
+        def __init__(self, job: Job) -> None:
             nonlocal most
             running.append(self)
             most = max(most, len(running))
-            self.of, self.looks = (module, mutant), 3
+            self.job, self.looks = job, 3
 
         def verdict(self) -> Verdict | None:
             self.looks -= 1
             if self.looks:
                 return None
             running.remove(self)
-            return Verdict(*self.of, True, 0.0)
+            return Verdict(self.job, True, 0.0)
 
     monkeypatch.setattr("tools.mutants.Trial", Trial)
-    todo = [("module", Mutant(line, "", "", "")) for line in range(10)]
-    verdicts = list(tried(todo, {"module": 1.0}, 3, math.inf))
-    assert sorted(verdict.mutant.line for verdict in verdicts) == list(range(10))
+    jobs = [Job("module", Mutant(line, "", "", "", ""), (), 1.0) for line in range(10)]
+    verdicts = list(tried(jobs, 3, math.inf))
+    assert sorted(verdict.job.mutant.line for verdict in verdicts if verdict.job.mutant) == list(range(10))
     assert most == 3
 
 
-MODULE = "aioregistry/_paths.py"
+PATHS = "aioregistry/_paths.py"

@@ -18,8 +18,6 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tools import mutants
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = "aioregistry"
 
@@ -769,11 +767,6 @@ def test_names_say_something(everything: Sources) -> None:
 
 def test_every_option_is_read(package: Sources) -> None:
     assert list(unread_options(package)) == []
-
-
-def test_mutants_are_made_of_modules_that_are_there() -> None:
-    named = [path for module, tests in mutants.MODULES.items() for path in (module, *tests)]
-    assert [path for path in named if not (ROOT / path).is_file()] == []
 
 
 def test_tests_ask_for_our_own_words() -> None:

@@ -2,8 +2,8 @@
 
 A mutant is a module in which one expression or statement is another: a comparison or its boundary, a constant, a row of
 a table, a condition, what is returned, an argument or a whole statement that is missing. Which ones are tried is drawn
-by a seed. Each is run in a process of its own by the tests of its module, until one fails. Nothing is written into the
-repository: the changed module is put in the place of the original when it is imported.
+by a seed. Each is run in a process of its own by the tests of its module, the quickest first, until one fails. Nothing
+is written into the repository: the changed module is put in the place of the original when it is imported.
 
 `tests/mutants.md` explains the survivors that are known.
 """
@@ -13,73 +13,72 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import itertools
+import json
 import math
 import multiprocessing
 import os
 import random
+import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from multiprocessing.context import ForkProcess
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final, NamedTuple, TypeAlias
+
+import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 EXPLAINED: Final = ROOT / "tests" / "mutants.md"
 
-MODULES: Final[dict[str, tuple[str, ...]]] = {
+ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "aioregistry/_addresses.py": ("tests/test_addresses.py",),
     "aioregistry/_incidents.py": ("tests/test_incidents.py",),
     "aioregistry/_paths.py": ("tests/test_paths.py",),
-    "aioregistry/_discovery/guard.py": ("tests/discovery/test_guard.py",),
-    "aioregistry/_discovery/kept.py": ("tests/discovery/test_kept.py",),
-    "aioregistry/_discovery/mirror.py": ("tests/discovery/test_mirror.py",),
-    "aioregistry/_protocol/framing.py": ("tests/protocol/test_framing.py",),
-    "aioregistry/_protocol/jute.py": ("tests/protocol/test_jute.py", "tests/protocol/test_messages.py"),
-    "aioregistry/_protocol/transactions.py": ("tests/protocol/test_messages.py",),
-    "aioregistry/_registration/plan.py": ("tests/registration/test_plan.py", "tests/registration/test_claimants.py"),
-    "aioregistry/_registration/reach.py": ("tests/registration/test_reach.py",),
-    "aioregistry/_registration/remedies.py": ("tests/registration/test_plan.py",),
-    "aioregistry/_registration/transactions.py": (
-        "tests/registration/test_transactions.py",
-        "tests/registration/test_claimants.py",
-    ),
-    "aioregistry/_session/backoff.py": ("tests/session/test_backoff.py",),
-    "aioregistry/_session/hosts.py": ("tests/session/test_hosts.py",),
-    "aioregistry/_session/isolation.py": ("tests/session/test_isolation.py",),
-    **dict.fromkeys(
-        ("aioregistry/_session/decisions.py", "aioregistry/_session/machine.py"),
-        (
-            "tests/session/test_machine.py",
-            "tests/session/test_states.py",
-            "tests/session/test_machine_and_ensemble.py",
-        ),
-    ),
-    "aioregistry/_session/watch_table.py": ("tests/session/test_watch_table.py",),
-    "aioregistry/balancing/_ejection.py": ("tests/balancing/test_ejection.py", "tests/balancing/test_picker.py"),
-    "aioregistry/balancing/_picker.py": ("tests/balancing/test_picker.py",),
-    "aioregistry/balancing/_admission.py": ("tests/balancing/test_picker.py",),
-    "aioregistry/balancing/_rings.py": ("tests/balancing/test_rings.py", "tests/balancing/test_strategies.py"),
-    "aioregistry/balancing/_weighted.py": ("tests/balancing/test_weighted.py",),
-    "aioregistry/balancing/_zones.py": ("tests/balancing/test_zones.py",),
+    "aioregistry/_discovery/*.py": ("tests/discovery/test_*.py", "tests/simulation/test_explore_core.py"),
+    "aioregistry/_protocol/*.py": ("tests/protocol/test_*.py",),
+    "aioregistry/_registration/*.py": ("tests/registration/test_*.py",),
+    "aioregistry/_session/*.py": ("tests/session/test_*.py",),
+    "aioregistry/balancing/*.py": ("tests/balancing/test_*.py",),
     "aioregistry/server/_acl.py": ("tests/server/test_acl.py",),
     "aioregistry/server/_tree.py": ("tests/server/test_tree.py",),
 }
-"""Each module and the tests that decide about it."""
+"""Where the pure modules are, and the tests among which are those that decide about them."""
+
+IMPURE: Final = frozenset({"asyncio", "logging", "random", "selectors", "socket", "ssl", "threading", "time"})
+"""A module that imports one of these is not pure; but for chance, no test of pure modules needs them."""
+
+SERVERS: Final = frozenset({"zookeeper", "own_zookeeper", "start_zookeeper", "ensemble"})
+"""Fixtures whose tests decide about nothing: they take too long."""
 
 AS_LONG: Final = 8.0
-"""A mutant may take as many times as long as the original; one that takes longer goes round in circles."""
+"""A mutant may take as many times what the original does; one that takes more goes round in circles."""
 
 LEAST: Final = 20.0
-"""Seconds that each may take."""
+"""Seconds of the processor that each may take."""
+
+WAITING: Final = 30.0
+"""The seconds of a clock in which a mutant gets one of the processor, on a machine that does other things as well."""
 
 # ---------------------------------------------------------------- what may be wrong
+
+
+MODULE: Final = "(module)"
+"""The scope of what is in no class and no function."""
+
+
+class Key(NamedTuple):
+    """Which mistake it is, wherever its code is."""
+
+    scope: str
+    code: str
+    what: str
 
 
 class Mutant(NamedTuple):
@@ -87,15 +86,22 @@ class Mutant(NamedTuple):
 
     Args:
         line: where.
+        scope: the class and function that it is in, dotted; MODULE outside of them.
         code: the line as it is.
         what: which mistake it is.
         text: of the whole module with it.
     """
 
     line: int
+    scope: str
     code: str
     what: str
     text: str
+
+    @property
+    def key(self) -> Key:
+        """What stays the same when the code around it changes, or moves to another file."""
+        return Key(self.scope, self.code, self.what)
 
 
 Members: TypeAlias = dict[str, list[str]]
@@ -137,26 +143,29 @@ def mutants(source: str) -> Iterator[Mutant]:
     """Yield everything that may be wrong with a module."""
     tree = ast.parse(source)
     members = _members(tree)
-    for node in _judged(tree):
+    lines = source.splitlines()
+    for scope, node in _judged(tree, ()):
         for what, other in _others(node, members):
             mutated = _with(source, node, other)
             if mutated != source:
-                yield Mutant(node.lineno, source.splitlines()[node.lineno - 1].strip(), what, mutated)
+                yield Mutant(node.lineno, ".".join(scope) or MODULE, lines[node.lineno - 1].strip(), what, mutated)
 
 
-def _judged(node: ast.AST) -> Iterator[Any]:
+Scope: TypeAlias = tuple[str, ...]
+
+
+def _judged(node: ast.AST, scope: Scope) -> Iterator[tuple[Scope, Any]]:
     """Yield the expressions and statements that do something; not types, texts for people, imports or assertions."""
-    for name, child in _children(node):
-        if name in ("annotation", "returns", "decorator_list", "type_params", "bases"):
-            continue
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        scope = (*scope, node.name)
+    for child in _children(node):
         match child:
             case ast.Assert() | ast.Import() | ast.ImportFrom() | ast.JoinedStr():
                 continue
-            case ast.Raise(exc=ast.Call() as call):
-                yield child
-                yield from _judged(call.func)
+            case ast.Raise(exc=ast.Call()):
+                yield scope, child
                 continue
-            case ast.FunctionDef(name=name) if name in _TOLD_ONLY:
+            case ast.FunctionDef(name=called) if called in _TOLD_ONLY:
                 continue
             case ast.AnnAssign(annotation=ast.Name(id="TypeAlias")) | ast.Assign(targets=[ast.Name(id="__all__")]):
                 continue
@@ -165,15 +174,18 @@ def _judged(node: ast.AST) -> Iterator[Any]:
             case ast.Expr(value=ast.Constant()):
                 continue
         if isinstance(child, ast.expr | ast.stmt):
-            yield child
-        yield from _judged(child)
+            yield scope, child
+        yield from _judged(child, scope)
 
 
-def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+_UNJUDGED: Final = frozenset({"annotation", "returns", "decorator_list", "type_params", "bases"})
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
     for name, value in ast.iter_fields(node):
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, ast.AST):
-                yield name, each
+            if isinstance(each, ast.AST) and name not in _UNJUDGED:
+                yield each
 
 
 def _members(tree: ast.AST) -> Members:
@@ -239,6 +251,8 @@ def _of_choice(node: ast.IfExp, _: Members) -> Iterator[Other]:
 
 def _of_call(node: ast.Call, _: Members) -> Iterator[Other]:
     for number, keyword in enumerate(node.keywords):
+        if keyword.arg == "strict":
+            continue  # an assertion: it says that both are as long
         rest = node.keywords[:number] + node.keywords[number + 1 :]
         yield f"without {keyword.arg}=", _changed(node, keywords=rest)
 
@@ -355,65 +369,103 @@ def name_of(module: str) -> str:
     return module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def run_tests(module: str, text: str, tests: Sequence[str]) -> None:
-    """Run tests with the module's text replaced, and end the process with pytest's code."""
-    import pytest  # in the child, where it is loaded already
+class Quickest:
+    """A plugin of pytest: runs the quickest tests first, and notes how long each took.
 
+    Args:
+        seconds: of the processor that each takes, by its name.
+        notes: a file for what each took; None for none.
+    """
+
+    def __init__(self, seconds: Mapping[str, float], notes: Path | None) -> None:
+        self._seconds, self._notes = seconds, notes
+        self._took: dict[str, float] = {}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Order them; leave out those that need servers."""
+        items[:] = [item for item in items if not SERVERS & set(item.fixturenames)]
+        items.sort(key=lambda item: self._seconds.get(item.nodeid, 0.0))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: Any) -> Generator[None, object, object]:
+        """Take note of what a test takes."""
+        began = time.process_time()
+        result = yield
+        self._took[item.nodeid] = time.process_time() - began
+        return result
+
+    def pytest_sessionfinish(self) -> None:
+        """Write it down."""
+        if self._notes is not None:
+            self._notes.write_text(json.dumps(self._took), encoding="utf-8")
+
+
+class Job(NamedTuple):
+    """What a process is to try.
+
+    Args:
+        module: the file that is replaced.
+        mutant: what is wrong with it; None for the module as it is.
+        tests: the files of the tests.
+        limit: seconds of the processor that it may take.
+        seconds: of the processor that each test takes, where that is known.
+        notes: a file for what each test took; None for none.
+    """
+
+    module: str
+    mutant: Mutant | None
+    tests: tuple[str, ...]
+    limit: float
+    seconds: Mapping[str, float] = MappingProxyType({})
+    notes: Path | None = None
+
+
+def run_tests(job: Job) -> None:
+    """Run the tests with the module's text replaced, and end the process with pytest's code."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)
-    sys.meta_path.insert(0, Replaced(name_of(module), ROOT / module, text))
+    if job.limit < math.inf:
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(job.limit), math.ceil(job.limit) + 1))
+    if job.mutant is not None:
+        sys.meta_path.insert(0, Replaced(name_of(job.module), ROOT / job.module, job.mutant.text))
     options = (
-        "-q",
-        "-x",
-        "--no-header",
-        "--tb=no",
-        "--assert=plain",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:random_order",
+        *("-q", "-x", "--no-header", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:random_order"),
+        *("--hypothesis-profile=mutants", "--hypothesis-seed=0"),
     )
     try:
-        code = pytest.main([*options, "--hypothesis-profile=mutants", "--hypothesis-seed=0", *tests])
+        code = pytest.main([*options, *job.tests], plugins=[Quickest(job.seconds, job.notes)])
     except BaseException:  # noqa: BLE001  # whatever it is, it was noticed
         code = 1
-    os._exit(int(code))
+    # A file of which all tests need servers says nothing.
+    os._exit(0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code))
 
 
 class Verdict(NamedTuple):
     """What became of a mutant, and how long that took."""
 
-    module: str
-    mutant: Mutant
+    job: Job
     caught: bool
     seconds: float
 
 
 class Trial:
-    """One mutant that runs.
+    """A job that runs in a process of its own."""
 
-    Args:
-        module: the file.
-        mutant: what is wrong with it.
-        seconds: that it may take.
-    """
-
-    def __init__(self, module: str, mutant: Mutant, seconds: float) -> None:
-        self.module, self.mutant = module, mutant
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._began = time.monotonic()
-        self._until = self._began + seconds
-        self._process = _started(module, mutant.text)
+        self._process = multiprocessing.get_context("fork").Process(target=run_tests, args=(job,))
+        self._process.start()
 
     def verdict(self) -> Verdict | None:
         """Return what became of it, None while that is open."""
         if self._process.is_alive():
-            if time.monotonic() < self._until:
+            if time.monotonic() < self._began + WAITING * self._job.limit:
                 return None
             self._process.kill()
         self._process.join()
-        took = time.monotonic() - self._began
-        return Verdict(self.module, self.mutant, self._process.exitcode != 0, took)
+        return Verdict(self._job, self._process.exitcode != 0, time.monotonic() - self._began)
 
     def end(self) -> None:
         """Stop it."""
@@ -421,33 +473,12 @@ class Trial:
         self._process.join()
 
 
-def _started(module: str, text: str) -> ForkProcess:
-    process = multiprocessing.get_context("fork").Process(target=run_tests, args=(module, text, MODULES[module]))
-    process.start()
-    return process
-
-
-def limits_of(modules: Sequence[str], jobs: int) -> dict[str, float]:
-    """Return the seconds that a mutant of each module may take; raises SystemExit where tests fail by themselves."""
-    originals = [(module, Mutant(0, "", "", (ROOT / module).read_text(encoding="utf-8"))) for module in modules]
-    began = time.monotonic()
-    limits: dict[str, float] = {}
-    for verdict in tried(originals, dict.fromkeys(modules, math.inf), jobs, math.inf):
-        if verdict.caught:
-            sys.exit(f"the tests of {verdict.module} fail by themselves: {' '.join(MODULES[verdict.module])}")
-        limits[verdict.module] = max(LEAST, AS_LONG * verdict.seconds)
-        print(f"\r{len(limits)}/{len(modules)} originals in {time.monotonic() - began:.0f} s", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    return limits
-
-
-def tried(todo: Iterable[tuple[str, Mutant]], limits: dict[str, float], jobs: int, until: float) -> Iterator[Verdict]:
-    """Yield what becomes of each, as it comes, until the time is over."""
-    waiting, running = iter(todo), list[Trial]()
+def tried(jobs: Iterable[Job], most: int, until: float) -> Iterator[Verdict]:
+    """Yield what becomes of each, as it comes, *most* at a time, until the time is over."""
+    waiting, running = iter(jobs), list[Trial]()
     try:
         while time.monotonic() < until:
-            for module, mutant in itertools.islice(waiting, jobs - len(running)):
-                running.append(Trial(module, mutant, limits[module]))
+            running += [Trial(job) for job in itertools.islice(waiting, most - len(running))]
             if not running:
                 return
             time.sleep(0.02)
@@ -460,32 +491,141 @@ def tried(todo: Iterable[tuple[str, Mutant]], limits: dict[str, float], jobs: in
             trial.end()
 
 
-def explained(text: str) -> set[tuple[str, str, str]]:
-    """Read the survivors that are known: the rows of tables with module, line and mistake."""
+# ---------------------------------------------------------------- which tests decide about which module
+
+
+def source_of(module: str) -> str:
+    """Return the text of a file, empty where it is not there."""
+    return (ROOT / module).read_text(encoding="utf-8") if (ROOT / module).is_file() else ""
+
+
+class Imports:
+    """Which files a file imports names from; of a package, those that the names come from."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, frozenset[str]] = {}
+
+    def of(self, file: str) -> frozenset[str]:
+        """Return the files that it imports from, by their paths."""
+        if file not in self._known:
+            self._known[file] = frozenset(
+                meant for folder, name in imported(file) for meant in self._meant(folder, name)
+            )
+        return self._known[file]
+
+    def _meant(self, folder: str, name: str) -> Iterator[str]:
+        init = f"{folder}/__init__.py"
+        if (ROOT / f"{folder}/{name}.py").is_file():
+            yield f"{folder}/{name}.py"
+        elif (ROOT / f"{folder}/{name}/__init__.py").is_file():
+            yield from self.of(f"{folder}/{name}/__init__.py")  # which of its names are meant is not known
+        elif (ROOT / f"{folder}.py").is_file():
+            yield f"{folder}.py"
+        else:
+            for inner, each in imported(init):
+                if each == name:
+                    yield from self._meant(inner, each)
+
+
+@functools.cache
+def imported(file: str) -> list[tuple[str, str]]:
+    """Return what a file imports: the path of a module or a package, and a name in it."""
+    pairs = []
+    for node in ast.walk(ast.parse(source_of(file))):
+        if isinstance(node, ast.ImportFrom):
+            above = list(Path(file).parts[: -node.level]) if node.level else []
+            folder = "/".join([*above, *(node.module or "").split(".")]).rstrip("/")
+            pairs += [(folder, alias.name) for alias in node.names]
+    return pairs
+
+
+def is_pure(file: str, *, besides: str = "") -> bool:
+    """Whether a file imports neither clock, loop, log nor chance; *besides* is one of them that it may."""
+    for node in ast.walk(ast.parse(source_of(file))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            names = [node.module]
+        if any(name.partition(".")[0] in IMPURE - {besides} for name in names):
+            return False
+    return True
+
+
+def found(pattern: str) -> list[str]:
+    """Return the files that a pattern means."""
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+
+
+def deciding() -> dict[str, tuple[str, ...]]:
+    """Return the pure modules, each with the files of the tests that decide about it; the one of its name first.
+
+    These are those of its room that import it, or another pure module of the room that is made of it.
+    """
+    imports, modules = Imports(), dict[str, tuple[str, ...]]()
+    for room, patterns in ROOMS.items():
+        pure = {module for module in found(room) if is_pure(module)}
+        files = [
+            file for each in patterns for file in found(each) if "*" not in each or is_pure(file, besides="random")
+        ]
+        modules.update(_deciding(pure, files, imports))
+    return modules
+
+
+def _deciding(pure: set[str], files: list[str], imports: Imports) -> Iterator[tuple[str, tuple[str, ...]]]:
+    seen = {file: _closure(file, pure, imports) for file in files}
+    for module in sorted(pure):
+        named = f"test_{Path(module).stem.removeprefix('_')}"
+        tests = [(Path(file).stem != named, module not in imports.of(file), file) for file in files]
+        chosen = tuple(file for *_, file in sorted(tests) if module in seen[file])
+        if chosen and next(mutants(source_of(module)), None) is not None:
+            yield module, chosen
+
+
+def _closure(file: str, pure: set[str], imports: Imports) -> set[str]:
+    """What a file of tests imports of the pure, or what it shares with others of its folder, or what these do."""
+    folder = str(Path(file).parent)
+    there, todo = set[str](), [file]
+    while todo:
+        new = {each for each in imports.of(todo.pop()) if each in pure or str(Path(each).parent) == folder} - there
+        there |= new
+        todo += new
+    return there
+
+
+def measured(files: Iterable[str], most: int) -> dict[str, dict[str, float]]:
+    """Return how many seconds each test of each file takes; raises SystemExit where one fails by itself."""
+    began, seconds = time.monotonic(), dict[str, dict[str, float]]()
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs = [Job("", None, (file,), math.inf, notes=Path(scratch, f"{n}")) for n, file in enumerate(files)]
+        for verdict in tried(jobs, most, math.inf):
+            (file,) = verdict.job.tests
+            if verdict.caught or verdict.job.notes is None:
+                sys.exit(f"the tests of {file} fail by themselves")
+            notes = verdict.job.notes
+            seconds[file] = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+            print(f"\r{len(seconds)}/{len(jobs)} files in {time.monotonic() - began:.0f} s", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    return seconds
+
+
+# ---------------------------------------------------------------- what is known
+
+
+def explained(text: str) -> set[Key]:
+    """Read the survivors that are known: the rows of tables with scope, line and mistake."""
     rows = (line.split(" | ") for line in text.splitlines() if line.startswith("| `"))
-    return {(row[0].strip("| `"), row[1].strip("`"), row[2].strip("`")) for row in rows if len(row) > 2}
+    return {Key(row[0].strip("| `"), row[1].strip("`"), row[2].strip("`")) for row in rows if len(row) > 2}
 
 
-def stale(known: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Yield the explanations of what cannot happen any more."""
-    made: dict[str, set[tuple[str, str]]] = {}
-    for module, code, what in known:
-        if module not in made:
-            text = (ROOT / module).read_text(encoding="utf-8") if (ROOT / module).is_file() else ""
-            made[module] = {(mutant.code, mutant.what) for mutant in mutants(text)}
-        if (code, what) not in made[module]:
-            yield module, code, what
+def stale(known: Iterable[Key], modules: Iterable[str]) -> list[Key]:
+    """Return the explanations of what cannot happen any more."""
+    made = {mutant.key for module in modules for mutant in mutants(source_of(module))}
+    return sorted(set(known) - made)
 
 
-def drawn(modules: Sequence[str], seed: int, most: int) -> list[tuple[str, Mutant]]:
-    """Return so many mutants of each module at most, those of all modules in turns."""
-    draw = random.Random(f"mutants {seed}")
-    chosen: list[tuple[float, str, Mutant]] = []
-    for module in modules:
-        found = list(mutants((ROOT / module).read_text(encoding="utf-8")))
-        some = draw.sample(found, min(most, len(found)))
-        chosen += [(place / len(some), module, mutant) for place, mutant in enumerate(some)]
-    return [(module, mutant) for _, module, mutant in sorted(chosen, key=lambda each: each[:2])]
+def drawn(modules: Iterable[str], seed: int, count: int) -> list[tuple[str, Mutant]]:
+    """Return so many mutants of all modules together."""
+    there = [(module, mutant) for module in modules for mutant in mutants(source_of(module))]
+    return random.Random(f"mutants {seed}").sample(there, min(count, len(there)))
 
 
 def main() -> int:
@@ -495,41 +635,53 @@ def main() -> int:
     os.chdir(ROOT)
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp(prefix="mutants-")
     preload()
-    modules = [module for module in MODULES if not options.only or any(part in module for part in options.only)]
     until = time.monotonic() + options.seconds
-    limits = limits_of(modules, options.jobs)
-    known = explained(EXPLAINED.read_text(encoding="utf-8"))
-    counts = {module: [0, 0] for module in modules}
-    survivors: list[Verdict] = []
-    todo = drawn(modules, options.seed, options.most)
-    for number, verdict in enumerate(tried(todo, limits, options.jobs, until), start=1):
-        counts[verdict.module][0] += 1
-        counts[verdict.module][1] += verdict.caught
-        if not verdict.caught:
-            survivors.append(verdict)
-        print(f"\r{number}/{len(todo)} mutants, {len(survivors)} survived", end="", file=sys.stderr, flush=True)
+    all_modules = deciding()
+    modules = {
+        module: tests
+        for module, tests in all_modules.items()
+        if not options.only or any(part in module for part in options.only)
+    }
+    todo = drawn(modules, options.seed, options.count)
+    seconds = measured(sorted({file for module, _ in todo for file in modules[module]}), options.jobs)
+    jobs = [job_of(module, mutant, modules[module], seconds) for module, mutant in todo]
+    verdicts: list[Verdict] = []
+    for verdict in tried(jobs, options.jobs, until):
+        verdicts.append(verdict)
+        survived = sum(not each.caught for each in verdicts)
+        print(f"\r{len(verdicts)}/{len(todo)} mutants, {survived} survived", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return told(counts, survivors, known, options.seed, len(todo))
+    known = explained(EXPLAINED.read_text(encoding="utf-8"))
+    return told(verdicts, known, stale(known, all_modules), f"seed {options.seed}: {len(verdicts)} of {len(todo)}")
 
 
-def told(
-    counts: dict[str, list[int]], survivors: list[Verdict], known: set[tuple[str, str, str]], seed: int, drawn: int
-) -> int:
+def job_of(module: str, mutant: Mutant, tests: tuple[str, ...], seconds: Mapping[str, Mapping[str, float]]) -> Job:
+    """Return what is to be tried of a mutant, with the time that it may take."""
+    each = {test: took for file in tests for test, took in seconds[file].items()}
+    return Job(module, mutant, tests, max(LEAST, AS_LONG * sum(each.values())), each)
+
+
+def told(verdicts: Sequence[Verdict], known: set[Key], outdated: Sequence[Key], begin: str) -> int:
     """Print what came of it; 1 where a survivor is not explained, or what is explained is outdated."""
-    for module, (ran, caught) in counts.items():
-        if ran:
-            print(f"{module}: {caught} of {ran} caught")
+    counts: dict[str, list[int]] = {}
     unexplained = 0
-    for module, mutant, *_ in sorted(survivors):
-        is_known = (module, mutant.code, mutant.what) in known
-        unexplained += not is_known
-        print(f"{'explained' if is_known else 'SURVIVED'}: {module}:{mutant.line}: {mutant.what}: {mutant.code}")
-    outdated = sorted(stale(known))
-    for module, code, what in outdated:
-        print(f"explained, and cannot happen any more: {module}: {what}: {code}")
-    ran, caught = (sum(column) for column in zip(*counts.values(), strict=True))
-    print(f"seed {seed}: {ran} of {drawn} mutants were run, {caught} caught ({caught / max(ran, 1):.1%}),")
-    print(f"{ran - caught - unexplained} survivors are explained, {unexplained} are not")
+    for (module, mutant, *_), caught, _ in verdicts:
+        count = counts.setdefault(module, [0, 0])
+        count[0] += 1
+        count[1] += caught
+        if not caught and mutant is not None:
+            unexplained += mutant.key not in known
+            word = "explained" if mutant.key in known else "SURVIVED"
+            print(f"{word}: {module}:{mutant.line}: {' | '.join(mutant.key)}")
+    for module, (number, noticed) in sorted(counts.items()):
+        print(f"{module}: {noticed} of {number} caught")
+    for key in outdated:
+        print(f"explained, and cannot happen any more: {' | '.join(key)}")
+    ran, good = len(verdicts), sum(verdict.caught for verdict in verdicts)
+    times = os.times()
+    print(f"{begin} mutants were run, {good} caught ({good / max(ran, 1):.1%}),")
+    print(f"{ran - good - unexplained} survivors are explained, {unexplained} are not;")
+    print(f"{times.user + times.system + times.children_user + times.children_system:.0f} s of CPU")
     return 1 if unexplained or outdated else 0
 
 
@@ -557,7 +709,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__)
     parser.add_argument("only", nargs="*", help="parts of modules' names; all modules unless given")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="which mutants")
-    parser.add_argument("--most", type=int, default=30, help="mutants of each module (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=200, help="how many mutants (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--seconds", type=float, default=3600.0, help="when to end (default: %(default)s)")
     return parser.parse_args()
