@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from aioregistry._errors import ChrootMissing, NodeExists, NoNode, PoisonRequest, Unimplemented
-from aioregistry._protocol import CreateContainer
+from aioregistry._errors import ChrootMissing, ConnectionLost, NodeExists, NoNode, PoisonRequest, Unimplemented
+from aioregistry._protocol import Create, CreateContainer, Message
 
 from .transactions import Target, ancestors, parent_creation
 
@@ -33,14 +33,18 @@ class Parents:
         """Who finds out about a parent."""
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._made: dict[str, asyncio.Future[None]] = {}
+        self._unanswered: dict[str, Message[Any]] = {}
+        """Creations whose answers were lost, by their paths."""
 
     def known(self, parent: str) -> bool:
         """Return whether *parent* was seen."""
         return parent in self._known
 
-    def seen(self, parent: str) -> None:
+    def seen(self, session: SessionPort, parent: str) -> None:
         """*parent* is there."""
         self._known.add(parent)
+        for path in [path for path in self._unanswered if f"{parent}/".startswith(f"{path}/")]:
+            session.executed(self._unanswered.pop(path))
 
     def begin(self, parent: str, who: Hashable, wake: Callable[[], None]) -> bool:
         """Return whether *who* may go on; else *wake* is called when somebody has found out, or has given up."""
@@ -67,38 +71,44 @@ class Parents:
             return  # whatever came of it: it is planned anew
         made = self._made[parent] = asyncio.get_running_loop().create_future()
         try:
-            await _make(session, target, path)
+            await self._make(session, target, path)
             self._known.add(parent)
         finally:
             del self._made[parent]
             made.set_result(None)
 
+    async def _make(self, session: SessionPort, target: Target, path: str) -> None:
+        missing: list[str] = []
+        # The nearest first: mostly it is the service alone that is missing.
+        for parent in reversed(ancestors(path)):
+            if parent == target.chroot and not target.create_chroot:
+                raise ChrootMissing(parent)
+            try:
+                await self._make_one(session, target, parent)
+            except NoNode:
+                missing.append(parent)
+            else:
+                break
+        for parent in reversed(missing):
+            await self._make_one(session, target, parent)
 
-async def _make(session: SessionPort, target: Target, path: str) -> None:
-    missing: list[str] = []
-    # The nearest first: mostly it is the service alone that is missing.
-    for parent in reversed(ancestors(path)):
-        if parent == target.chroot and not target.create_chroot:
-            raise ChrootMissing(parent)
+    async def _make_one(self, session: SessionPort, target: Target, path: str) -> None:
+        with contextlib.suppress(NodeExists):
+            if session.supports(CreateContainer.opcode) is not False:
+                with contextlib.suppress(Unimplemented, PoisonRequest):
+                    await self._send(session, parent_creation(target, path, container=True))
+                    _tell(target, path)
+                    return
+            await self._send(session, parent_creation(target, path, container=False))
+            _tell(target, path)
+
+    async def _send(self, session: SessionPort, creation: Create | CreateContainer) -> None:
+        self._unanswered.pop(creation.path, None)
         try:
-            await _make_one(session, target, parent)
-        except NoNode:
-            missing.append(parent)
-        else:
-            break
-    for parent in reversed(missing):
-        await _make_one(session, target, parent)
-
-
-async def _make_one(session: SessionPort, target: Target, path: str) -> None:
-    with contextlib.suppress(NodeExists):
-        if session.supports(CreateContainer.opcode) is not False:
-            with contextlib.suppress(Unimplemented, PoisonRequest):
-                await session.submit(parent_creation(target, path, container=True))
-                _tell(target, path)
-                return
-        await session.submit(parent_creation(target, path, container=False))
-        _tell(target, path)
+            await session.submit(creation)
+        except ConnectionLost:
+            self._unanswered[creation.path] = creation
+            raise
 
 
 def _tell(target: Target, path: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-__all__ = ["PLANS", "Action", "Desired", "Goal", "Node", "Sight", "classify", "plan"]
+__all__ = ["PLANS", "Action", "Desired", "Goal", "Node", "Sight", "classify", "executed", "plan"]
 
 
 class Node(NamedTuple):
@@ -127,6 +127,19 @@ def classify(data: bytes, observed: Node | None, session_id: int, earlier_ids: C
     if observed.czxid > claim:
         return Sight.NEWER
     return Sight.UNFENCED if observed.version == _ANY_VERSION else Sight.GHOST
+
+
+def executed(action: Action, data: bytes, observed: Node | None, session_id: int) -> bool:
+    """Return whether a write whose answer was lost was done, by what was *observed* afterwards.
+
+    Args:
+        action: what was sent.
+        data: what the node was to hold by it.
+        observed: as for :func:`plan`.
+        session_id: of the present session.
+    """
+    ours = observed is not None and observed.owner == session_id
+    return not ours if action is Action.WITHDRAW else observed is not None and ours and observed.data == data
 
 
 # As an expected version it means "whatever it is": a node that has it, after 2^32 - 1 changes, cannot be deleted by

@@ -42,11 +42,9 @@ from aioregistry._errors import (
 )
 from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import (
-    Delete,
     EventKind,
     GetData,
     Message,
-    Multi,
     MultiReply,
     Reply,
     Sync,
@@ -58,7 +56,7 @@ from aioregistry._session.states import ENDED
 from .expiry import Expiry
 from .marker_root import MarkerRoot
 from .parents import Parents
-from .plan import Action, Desired, Goal, Node, plan
+from .plan import Action, Desired, Goal, Node, executed, plan
 from .remedies import Remedy, remedy
 from .together import Together
 from .transactions import Target, change, creation, takeover, withdrawal
@@ -115,6 +113,13 @@ class _Revision(NamedTuple):
 
     number: int
     data: bytes
+
+
+class _Request(NamedTuple):
+    """What was sent, and by which session."""
+
+    message: Message[Any]
+    session: int
 
 
 class Withdrawals:
@@ -256,6 +261,9 @@ class Worker:
         self._reading: asyncio.Future[Any] | None = None
         self._answer: asyncio.Future[Any] | None = None
         """That of a withdrawal which was sent before the task came to it."""
+        self._last_request = _Request(Sync(target.path), 0)
+        self._unanswered: tuple[Action, _Request] | None = None
+        """The last write, where its answer was lost and no look has shown yet what became of it."""
         self._marked = target.marker is not None
         self._marker_root = withdrawals.marker_root(session)
         self._repeated = withdrawals.repeated
@@ -344,7 +352,7 @@ class Worker:
             return
         self.closing = True
         if self._planned(sight) is Action.WITHDRAW:
-            self._answer = self._withdrawals.together(session).submit(self._withdraw(sight))
+            self._answer = self._send_withdrawal(sight)
 
     def close(self) -> None:
         """Withdraw from now on; :meth:`end` is to follow.
@@ -492,6 +500,7 @@ class Worker:
         elif action in (Action.CREATE, Action.TAKE_OVER):
             self._marker_root.make(self._target)
         known = session.last_zxid
+        self._last_request = _Request(message, session.id)
         answer = session.submit(message)
         reading = self._reading = session.submit(GetData(self._target.path, watch=True))
         try:
@@ -503,11 +512,12 @@ class Worker:
         # Replies come in order, and a lost connection takes them all: what was asked first is answered by now.
         if self._claim is None and action is Action.CREATE:
             self._claim = _claim_of(answer, known)
+        self._note_unanswered(action, answer)
         error = _error_of(answer)
         node, zxid = _node_read(reading)
         trusted = error is None or remedy(action, error) in _TRUSTING
         if node is not None:
-            self._parents.seen(self._parent)
+            self._parents.seen(session, self._parent)
         if trusted and self._claim is None:
             # Also by a sight that an event has overtaken since: who came in between is newer, and no ghost.
             self._claim = zxid
@@ -523,13 +533,14 @@ class Worker:
         answer, self._answer = self._answer, None
         if answer is None:
             assert sight is not None, "what is withdrawn was seen"
-            answer = self._withdrawals.together(self._session).submit(self._withdraw(sight))
+            answer = self._send_withdrawal(sight)
         self._sight, self._reading, self._stale = None, None, False
         try:
             await asyncio.wait([answer])
         except asyncio.CancelledError:
             answer.cancel()  # what was not sent yet is not sent any more
             raise
+        self._note_unanswered(Action.WITHDRAW, answer)
         error = _error_of(answer)
         if error is None:
             self._saw(Observation(None, answer.result().zxid))
@@ -537,8 +548,25 @@ class Worker:
             self._sight = sight  # it is the marker that was refused, and nothing of the transaction was applied
         return error
 
+    def _send_withdrawal(self, sight: Observation) -> asyncio.Future[Reply[Any]]:
+        node = _there(sight)
+        message = withdrawal(self._target, node.version, node.czxid, marked=self._marked)
+        self._last_request = _Request(message, self._session.id)
+        return self._withdrawals.together(self._session).submit(message)
+
+    def _note_unanswered(self, action: Action | None, answer: asyncio.Future[Any]) -> None:
+        if action is not None:
+            lost = isinstance(answer.exception(), ConnectionLost | PoisonRequest)
+            self._unanswered = (action, self._last_request) if lost else None
+
     def _saw(self, sight: Observation) -> None:
         session, node = self._session, sight.node
+        unanswered, self._unanswered = self._unanswered, None
+        if unanswered is not None:
+            action, request = unanswered
+            # What another session owned is gone, whatever became of the request.
+            if request.session == session.id and executed(action, self._sent.data, node, session.id):
+                session.executed(request.message)
         self._sight = sight
         if node is not None and node.owner == session.id:
             self._saw_ours(node)
@@ -587,10 +615,6 @@ class Worker:
         self._writes()
         self._sent = self._desired
         return takeover(self._target, self._sent.data, node.version)
-
-    def _withdraw(self, sight: Observation) -> Multi | Delete:
-        node = _there(sight)
-        return withdrawal(self._target, node.version, node.czxid, marked=self._marked)
 
     def _keep(self, sight: Observation) -> None:  # noqa: ARG002
         self._release(None, up_to=self._desired.number)

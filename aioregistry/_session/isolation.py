@@ -14,7 +14,10 @@ have in common with dead connections, and cleared by any answer:
   had answered something else before, is convicted: it fails with :class:`~aioregistry._errors.PoisonRequest`. The
   same, or a longer one, fails without being sent to that server until :data:`FIRST_TERM` seconds have passed, doubled
   each time up to :data:`LONGEST_TERM`; a shorter one is tried, apart;
-- a reply that cannot be read tells by itself which request it was; :data:`ALONE` of them are enough.
+- a reply that cannot be read tells by itself which request it was; :data:`ALONE` of them are enough;
+- one whose answer was lost, and whose effect is found afterwards, was taken by a server: that clears it as an answer
+  does, and a conviction with it. Else several updates in a row, each of them done and its answer lost, would look like
+  one request that no server can take.
 
 What one conviction shows is used for others: requests as long as the convicted one, where that was longer than any
 that was answered, and requests of its operation, where none was answered since, are sent apart from the first time on
@@ -146,6 +149,16 @@ class _Record:
             count, _ = self.operations.get(opcode, (0, None))
             self.operations[opcode] = (count + 1, conviction)
 
+    def acquit(self, key: Hashable) -> None:
+        conviction = self.convicted.pop(key, None)
+        if conviction is None:
+            return
+        if self.limit is conviction:
+            self.limit = None
+        for opcode, (_, operation) in tuple(self.operations.items()):
+            if operation is conviction:
+                del self.operations[opcode]
+
     def answered(self, key: Hashable, sent: Sent) -> None:
         self.largest = max(self.largest, sent.size)
         self.operations.pop(sent.request.opcode, None)
@@ -222,6 +235,13 @@ class Isolation:
         """The server answered a request of so many bytes; to be called instead of :meth:`answered` without suspects."""
         record = self._of(server)
         record.largest = max(record.largest, size)
+
+    def executed(self, request: Any) -> None:
+        """What the request asks for was found done, though its answer was lost."""
+        key = _key(request)
+        self._suspects.pop(key, None)
+        for record in (self._anywhere, *self._servers.values()):
+            record.acquit(key)
 
     def survived(self) -> None:
         """A batch that was sent apart was answered."""

@@ -42,13 +42,20 @@ class Priming:
         features: takes note of what the server knows.
         auth: credentials as (scheme, secret) pairs, sent first.
         max_request: the servers' jute.maxbuffer in bytes.
+        isolation: what is known of requests that cost connections.
     """
 
     def __init__(
-        self, driver: Driver, features: Features, *, auth: Sequence[tuple[str, bytes]], max_request: int
+        self,
+        driver: Driver,
+        features: Features,
+        *,
+        auth: Sequence[tuple[str, bytes]],
+        max_request: int,
+        isolation: Isolation,
     ) -> None:
         self._driver, self._features, self._auth, self._max_request = driver, features, tuple(auth), max_request
-        self._isolation = Isolation()
+        self._isolation = isolation
 
     async def run(self) -> None:
         """Prime the connection in use, or leave it."""

@@ -35,6 +35,7 @@ from .driver import Driver
 from .features import Features
 from .hosts import Hosts
 from .incoming import Incoming
+from .isolation import Isolation
 from .keepalive import Keepalive
 from .machine import CloseRequested, Failed, Machine, Overdue, Phase
 from .observers import Hook, Observers
@@ -86,7 +87,10 @@ class Session:
         self._features = Features()
         incoming = Incoming(self._driver, self._features)
         self._connector = Connector(self._driver, incoming, tls=tls, max_request=max_request)
-        self._priming = Priming(self._driver, self._features, auth=auth, max_request=max_request)
+        self._isolation = Isolation()
+        self._priming = Priming(
+            self._driver, self._features, auth=auth, max_request=max_request, isolation=self._isolation
+        )
         self._keepalive = Keepalive(self._driver)
         self.watches: SessionWatches = SessionWatches(self, self._driver.watched)
         self._task = Supervised(self._died)
@@ -249,6 +253,13 @@ class Session:
         """
         timeout = self.timeout
         return await persist(send, errors, patience=throttled_patience(timeout), timeout=timeout, runtime=self.runtime)
+
+    def executed(self, message: Message[Any]) -> None:
+        """What *message* asked for was found done, though its answer was lost: it is no request that costs connections.
+
+        Whoever sends the like of it again and again says so, since nobody else can know.
+        """
+        self._isolation.executed(message)
 
     # ------------------------------------------------------------------ observers
 

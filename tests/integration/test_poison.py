@@ -13,14 +13,15 @@ from aioregistry import PoisonRequest, RegistrationError, Registry, Status
 from aioregistry.testing._proxy import TcpProxy
 from tests.conftest import StartZooKeeper
 from tests.integration.scene import DEADLINE, instance_of, until
+from tests.support import wire
 from tests.support.frames import Frame, FrameProxy
 from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
 T = 6.0
-CREATE2, MULTI, CREATE_CONTAINER, ADD_WATCH, MULTI_READ, GET_DATA, SET_WATCHES, SET_WATCHES2, SET_DATA, SYNC = (
-    *(15, 14, 19, 106, 22, 4, 101, 105, 5, 9),
+CREATE2, MULTI, CREATE_CONTAINER, ADD_WATCH, MULTI_READ, GET_DATA, SET_WATCHES, SET_WATCHES2, SET_DATA, SYNC, DELETE = (
+    *(15, 14, 19, 106, 22, 4, 101, 105, 5, 9, 2),
 )
 
 
@@ -167,6 +168,53 @@ class TestServersThatHangUp:
             async with asyncio.timeout(DEADLINE), registry.register(instance_of("chat")) as registration:
                 assert registration.status is Status.LIVE
             assert await judge.node("/services/chat/a") is None
+
+    @pytest.mark.parametrize("base_path", ["/services", "/"])
+    async def test_after_doing_it_each_time_convicts_nobody(
+        self, frames: FrameProxy, own_zookeeper: ZooKeeperServer, base_path: str
+    ) -> None:
+        """Every write is done and its answer lost, in a row, with the parents' creation and without markers too."""
+        poison: list[dict[str, object]] = []
+
+        def on_event(name: str, fields: dict[str, object]) -> None:
+            if name == "session.poison":
+                poison.append(fields)
+
+        done: list[int] = []
+
+        def lost_if_a_write_was_answered(frame: Frame) -> bytes | None:
+            if frame.up or frame.opcode not in (CREATE2, MULTI, CREATE_CONTAINER, SET_DATA, DELETE):
+                return frame.body
+            if frame.body[12:16] != bytes(4):  # an error, by which the next step is found
+                return frame.body
+            done.append(frame.opcode)
+            return None
+
+        async with (
+            Judge(own_zookeeper.address) as judge,
+            aioregistry.connect(
+                frames.address, base_path=base_path, session_timeout=T, on_event=on_event, close_timeout=DEADLINE
+            ) as registry,
+        ):
+            service = f"{base_path.rstrip('/')}/chat"
+            frames.filter = lost_if_a_write_was_answered
+            async with asyncio.timeout(4 * DEADLINE):
+                for _ in range(6):
+                    async with registry.register(instance_of("chat")) as registration:
+                        pass
+                    assert registration.withdrawn
+                    assert await judge.node(f"{service}/a") is None
+                    with contextlib.suppress(wire.WireError):  # the server has reaped it
+                        await judge.delete(service)
+                async with registry.register(instance_of("chat")) as registration:
+                    for number in range(6):
+                        await registration.update(payload=number)
+                    node = await judge.node(f"{service}/a")
+                    assert node is not None
+                    assert b'"payload":5' in node.data
+                frames.filter = lambda frame: frame.body
+            assert poison == []
+            assert min(map(done.count, (CREATE2, SET_DATA, MULTI if base_path == "/services" else DELETE))) >= 6
 
     @pytest.mark.parametrize(
         "opcodes",

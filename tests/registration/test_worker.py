@@ -571,6 +571,12 @@ def losing(session: FakeSession, kind: type[Message[Any]], fate: Fate) -> list[M
 FATES = [Fate.REQUEST_LOST, Fate.REPLY_LOST]
 
 
+def check_told_if_executed(session: FakeSession, struck: list[Message[Any]], fate: Fate, *, expires: bool) -> None:
+    """The session is told of what was done though its answer was lost, and of nothing else."""
+    done = struck[0].writes and fate is Fate.REPLY_LOST and not expires
+    assert session.found_executed == (struck if done else [])
+
+
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("kind", [Sync, GetData, Create2])
 async def test_listing_survives_a_loss(
@@ -582,6 +588,7 @@ async def test_listing_survives_a_loss(
     session.connect()
     registered = await entering
     check_listed(tree, session, registered)
+    check_told_if_executed(session, struck, fate, expires=False)
     await registered.aclose()
 
 
@@ -597,6 +604,7 @@ async def test_a_takeover_survives_a_loss(tree: ModelTree, session: FakeSession,
     session.connect()
     registered = await entering
     check_listed(tree, session, registered)
+    check_told_if_executed(session, struck, fate, expires=expires)
     await registered.aclose()
 
 
@@ -614,6 +622,7 @@ async def test_an_update_survives_a_loss(
     await updating
     assert payload(tree) == {"load": 9}
     check_listed(tree, session, registered)
+    check_told_if_executed(session, struck, fate, expires=expires)
 
 
 @pytest.mark.parametrize("fate", FATES)
@@ -630,6 +639,20 @@ async def test_a_withdrawal_survives_a_loss(
     await closing
     check_withdrawn(withdrawn=registered.withdrawn, sessions=[*session.earlier_ids, session.id], owner=owner(tree))
     assert registered.withdrawn
+    check_told_if_executed(session, struck, fate, expires=expires)
+
+
+@pytest.mark.parametrize("fate", FATES)
+async def test_making_the_parents_survives_a_loss(session: FakeSession, fate: Fate) -> None:
+    session.tree.delete("/services/chat")
+    struck = losing(session, CreateContainer, fate)
+    entering = asyncio.ensure_future(opened(registration(session)))
+    await until(lambda: struck)
+    session.connect()
+    registered = await entering
+    check_listed(session.tree, session, registered)
+    check_told_if_executed(session, struck, fate, expires=False)
+    await registered.aclose()
 
 
 # ---------------------------------------------------------------- errors

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry._errors import PoisonRequest
-from aioregistry._protocol import Create2, Delete, GetData, Multi, MultiReadData, SetWatches, Sync
+from aioregistry._protocol import Create2, Delete, GetData, Multi, MultiReadData, SetData, SetWatches, Sync
 from aioregistry._session.isolation import (
     ALONE,
     ENOUGH,
@@ -297,3 +297,36 @@ def test_one_among_many_is_found_in_few_deaths(count: int, data: st.DataObject) 
                 waiting.remove(number)
             isolation.survived()
     assert deaths <= TOGETHER + ALONE + 2 * count.bit_length()
+
+
+def test_what_was_found_done_is_no_suspect_whatever_it_carried() -> None:
+    isolation = Isolation()
+    for size in range(1, 2 * ENOUGH):
+        update = Sent(SetData("/services/chat/a", b"x" * size, size), 100 + size)
+        assert not died(isolation, update)
+        isolation.executed(update.request)
+        assert not isolation.apart(update, SERVER, 0)
+    assert not isolation.suspects
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_what_was_found_done_after_all_is_acquitted_on_every_server(size: int) -> None:
+    isolation = Isolation()
+    convict(isolation, create("a", size))
+    assert isolation.has_convicted(Create2.opcode, SERVER) == (size < LARGE)
+    assert isolation.limit(SERVER) == (None if size < LARGE else LARGE)
+    isolation.executed(create("a").request)
+    assert not isolation.has_convicted(Create2.opcode, SERVER)
+    assert isolation.limit(SERVER) is None
+    assert refused(isolation, create("a", size), 0) is None
+    assert not isolation.suspects
+
+
+def test_another_request_that_was_found_done_says_nothing_of_a_convicted_one() -> None:
+    isolation = Isolation()
+    error = convict(isolation, create("a"))
+    isolation.executed(create("b").request)
+    assert isolation.has_convicted(Create2.opcode, SERVER)
+    again = refused(isolation, create("a"), 0)
+    assert again is not None
+    assert again.request == error.request

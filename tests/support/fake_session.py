@@ -124,6 +124,8 @@ class FakeSession:
         self.served: list[Message[Any]] = []
         self.late: list[Message[Any]] = []
         """Requests on their way from a connection that is lost."""
+        self.found_executed: list[Message[Any]] = []
+        """What was found done, though its answer was lost."""
         self.round_trips = 0
         self.silent = False
 
@@ -183,6 +185,9 @@ class FakeSession:
 
     async def request(self, message: Message[T]) -> Reply[T]:
         return await self.submit(message)
+
+    def executed(self, message: Message[Any]) -> None:
+        self.found_executed.append(message)
 
     def _unavailable(self) -> RegistryError:
         if self.state is SessionState.CLOSED:
