@@ -364,7 +364,7 @@ def root_of(session: nox.Session, suite: str) -> Path:
         scratch = root.with_name(f"{suite}.unfinished")
         shutil.rmtree(scratch, ignore_errors=True)
         session.run("debootstrap", "--variant=minbase", suite, str(scratch), "", str(script), external=True)
-        inside(session, scratch, "apt-get update -qq")
+        inside(session, scratch, "apt-get -o Acquire::Check-Valid-Until=false update -qq")
         inside(session, scratch, f"apt-get install -y -qq --no-install-recommends {' '.join(IN_ROOT)}")
         scratch.rename(root)
     return root

@@ -35,7 +35,7 @@ from tests.support.inside import password_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
-DEADLINE = 20.0
+DEADLINE = 100.0
 TIMEOUT = 6.0
 # What tests/support/messages.py adds to aiozk's table, which the library must do without.
 OF_THE_TESTS = (CREATE_CONTAINER := 19, 21, 22, 103, 104, 105, 106, 107)

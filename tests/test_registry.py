@@ -25,7 +25,7 @@ from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
-DEADLINE = 15
+DEADLINE = 100.0
 ME = ServiceInstance("chat", address="10.0.0.7", port=7000, payload={"zone": "eu-1"})
 
 

@@ -25,7 +25,7 @@ from aioregistry.testing._ports import ReservedPort
 ROOT = Path(__file__).parents[1]
 FENCED = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 PORTS = ("2181", "8000", "8001", "8002")
-DEADLINE = 90.0
+DEADLINE = 100.0
 END = "end of the output, exit code "
 
 

@@ -20,7 +20,7 @@ from aioregistry._words import described, shortened
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
-DEADLINE = 30.0
+DEADLINE = 100.0
 
 
 def cells(app: Top, id: str) -> list[list[str]]:

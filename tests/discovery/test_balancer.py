@@ -37,7 +37,7 @@ from tests.discovery.scene import DiscoverySession, Service, chat, discovery
 from tests.support.fake_session import RandomRuntime, quiet
 from tests.support.model_tree import ModelTree
 
-DEADLINE = 10.0
+DEADLINE = 100.0
 
 
 class SetRuntime(RandomRuntime):

@@ -18,7 +18,7 @@ from tests.support.fake_session import quiet
 from tests.support.model_tree import ModelTree
 from tests.support.raising import ODD, raising
 
-DEADLINE = 10.0
+DEADLINE = 100.0
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.support.checkers import OrderedConsumer, check_converged
 from tests.support.fake_session import quiet, until
 from tests.support.model_tree import ModelTree
 
-DEADLINE = 20.0
+DEADLINE = 100.0
 
 State: TypeAlias = frozenset[tuple[str, int, int]]
 """The instances by id, czxid and mzxid."""

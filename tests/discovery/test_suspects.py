@@ -24,7 +24,7 @@ from tests.support.checkers import OrderedConsumer, check_converged, check_guard
 from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
 
-DEADLINE = 20.0
+DEADLINE = 100.0
 IDS = [f"n{number}" for number in range(10)]
 LONG, SHORT = Guard(hold=300), Guard(hold=0.05)
 MARKERS = f"{BASE}-withdrawn"

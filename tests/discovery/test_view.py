@@ -41,7 +41,7 @@ from tests.support.checkers import OrderedConsumer, check_converged, check_hones
 from tests.support.fake_session import Fate, quiet, until
 from tests.support.model_tree import ModelTree
 
-DEADLINE = 10.0
+DEADLINE = 100.0
 
 T = TypeVar("T")
 

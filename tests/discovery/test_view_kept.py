@@ -24,7 +24,7 @@ from tests.support.checkers import OrderedConsumer
 from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
 
-DEADLINE = 20.0
+DEADLINE = 100.0
 EPOCH = 5 << 32
 KNOWN_AT = 1_763_600_000.5
 

@@ -33,7 +33,7 @@ from docs.examples.chat.wire import ROOM
 from tests.cli.command import Command
 from tests.support.zookeeper import ZooKeeperServer as RealZooKeeperServer
 
-DEADLINE = 30.0
+DEADLINE = 100.0
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
     *("--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -18,7 +18,7 @@ from aioregistry import Snapshot, View
 from tests.support.zookeeper import ZooKeeperServer
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 30.0
+DEADLINE = 100.0
 
 
 @pytest.fixture

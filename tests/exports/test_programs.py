@@ -23,7 +23,7 @@ from tests.support.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.exports
 
-DEADLINE = 60.0
+DEADLINE = 100.0
 
 
 @pytest.fixture

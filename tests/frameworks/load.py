@@ -22,7 +22,7 @@ from aioregistry.integrations.uvicorn import Server
 from aioregistry.testing._ports import ReservedPort
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 30.0
+TIMEOUT = 100.0
 CONSUMERS = 12
 
 

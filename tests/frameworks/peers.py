@@ -14,7 +14,7 @@ from aioregistry import Ejection, Registry, ServiceInstance, View
 from aioregistry.testing._ports import ReservedPort
 from tests.support.zookeeper import ZooKeeperServer
 
-TIMEOUT = 20.0
+TIMEOUT = 100.0
 
 
 class Manner(enum.Enum):

@@ -24,7 +24,7 @@ from tests.support.raising import ODD, raising
 from tests.support.zookeeper import ZooKeeperServer
 
 PACKAGES: dict[ModuleType, Any] = {httpx: Transport1, httpx2: Transport2}
-DEADLINE = 20.0
+DEADLINE = 100.0
 
 
 def blamed(scene: Scene, balancer: Any) -> list[Any]:

@@ -25,7 +25,7 @@ from tests.support.zookeeper import ZooKeeperServer
 PACKAGES: dict[ModuleType, Any] = {httpx: Transport1, httpx2: Transport2}
 PROVED = {"sni_hostname": "localhost"}
 """The extension by which the certificate of the tests is the one that is asked for: it is for localhost only."""
-DEADLINE = 20.0
+DEADLINE = 100.0
 
 
 @pytest.fixture(params=PACKAGES, ids=lambda http: http.__name__)

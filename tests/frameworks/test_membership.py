@@ -49,7 +49,7 @@ from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.support.judge import Judge
 from tests.support.raising import ODD, raising
 
-TIMEOUT = 30.0
+TIMEOUT = 100.0
 REAL_SLEEP = asyncio.sleep
 ID = "10.0.0.7:8000"
 

@@ -18,7 +18,7 @@ from aioregistry._health.check import CheckFailed
 from aioregistry.testing._ports import ReservedPort
 from tests.support.tls import serving, trusting
 
-DEADLINE = 20.0
+DEADLINE = 100.0
 
 
 class Web:

@@ -14,7 +14,7 @@ from tests.interop.samples import PAYLOADS, SPRING_PAYLOAD, URI_SPEC, chat, java
 
 pytestmark = pytest.mark.interop
 
-DEADLINE = 20.0
+DEADLINE = 100.0
 
 
 @pytest.fixture

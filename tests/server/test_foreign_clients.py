@@ -26,7 +26,7 @@ from tests.server.foreign_suites import run_suite
 from tests.support.embedded import EmbeddedServer, embedded_server, profile_of
 from tests.support.zookeeper import DEBIANS_JARS, JVM_OPTIONS, VERSION
 
-PATIENCE = 20.0
+PATIENCE = 100.0
 SUITE_DEADLINE = 220.0
 
 # ---------------------------------------------------------------- kazoo

@@ -13,7 +13,7 @@ from aioregistry._registration.worker import SESSIONS_KEPT
 from aioregistry.server import Ensemble, ZooKeeperServer
 from tests.support.inside import session_of
 
-TIMEOUT = 20.0
+TIMEOUT = 100.0
 ME: ServiceInstance[object] = ServiceInstance("chat", address="10.0.0.7", port=7000)
 
 

@@ -16,7 +16,7 @@ from aioregistry.server._profiles import PROFILES
 S = TypeVar("S")
 T = TypeVar("T")
 
-PATIENCE = 20.0
+PATIENCE = 100.0
 
 
 def profile_of(version: str) -> str:

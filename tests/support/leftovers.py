@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aioregistry.testing._proxy import TcpProxy
 
-DEADLINE = 10.0
+DEADLINE = 100.0
 
 
 def other_tasks() -> set[asyncio.Task[object]]:

@@ -14,7 +14,7 @@ from typing import Self, cast
 CERTIFICATES = Path(__file__).parent / "certificates"
 AUTHORITY = CERTIFICATES / "authority.pem"
 KEY_AND_CERTIFICATE = CERTIFICATES / "localhost.pem"
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 50.0
 
 
 def trusting() -> ssl.SSLContext:

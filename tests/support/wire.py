@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-TIMEOUT = 10.0
+TIMEOUT = 50.0
 
 CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, SYNC, PING = 1, 2, 3, 4, 5, 9, 11
 GET_CHILDREN, MULTI, CREATE2, REMOVE_WATCHES = 12, 14, 15, 18

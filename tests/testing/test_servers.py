@@ -19,7 +19,7 @@ from tests.support.judge import Judge
 from tests.support.reasons import by_code
 from tests.support.zookeeper import ZooKeeperServer
 
-DEADLINE = 20.0
+DEADLINE = 100.0
 ME = ServiceInstance("chat", address="10.0.0.7", port=7000)
 
 

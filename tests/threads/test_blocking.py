@@ -28,8 +28,8 @@ from aioregistry import (
 )
 from tests.support.zookeeper import ZooKeeperServer
 
-DEADLINE = 30.0
-T = 2.0
+DEADLINE = 100.0
+T = 60.0
 
 
 def instance_of(id: str = "a", payload: object = None) -> ServiceInstance[object]:
@@ -196,7 +196,7 @@ PREFORK = """
 import os, sys
 from aioregistry import ServiceInstance, blocking
 
-registry = blocking.connect(sys.argv[1], session_timeout=4)
+registry = blocking.connect(sys.argv[1], session_timeout=60)
 chat = registry.discover("chat")
 told, tells = os.pipe()
 leave, stay = os.pipe()
@@ -222,7 +222,7 @@ BLOCKED = """
 import sys
 from aioregistry import blocking
 
-with blocking.connect(sys.argv[1], session_timeout=4) as registry, registry.discover("chat") as chat:
+with blocking.connect(sys.argv[1], session_timeout=60) as registry, registry.discover("chat") as chat:
     try:
         print("waits", flush=True)
         chat.wait_for(lambda snapshot: False)
@@ -232,7 +232,7 @@ with blocking.connect(sys.argv[1], session_timeout=4) as registry, registry.disc
 
 
 def test_prefork_children_open_their_own_and_the_exit_closes_it(servers: str) -> None:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(PREFORK), servers], timeout=90, check=False)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(PREFORK), servers], timeout=2 * DEADLINE, check=False)
     assert done.returncode == 0
 
 

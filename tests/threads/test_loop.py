@@ -17,7 +17,7 @@ from aioregistry._streams import Source, Stream
 from aioregistry._threads.loop import LoopThread, within
 from aioregistry._threads.streams import BlockingStream, ThreadStream
 
-DEADLINE = 30.0
+DEADLINE = 100.0
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 from aioregistry import ServiceInstance, blocking
 from tests.support.zookeeper import ZooKeeperServer
 
-DEADLINE = 60.0
+DEADLINE = 100.0
 ASK = "from docs.examples.celery_app import price; print(price.delay().get(timeout=30))"
 
 
