@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import yaml
 from pygments.lexers.special import TextLexer
 
 import aioregistry
@@ -44,6 +46,16 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 
 
+YAML = re.compile(r"^ *```yaml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+
+
+def check_yaml(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG001 - Sphinx's
+    """Raise where a block of YAML is none."""
+    for block in YAML.findall(source[0]):
+        list(yaml.safe_load_all(block))
+
+
 def setup(app: Any) -> None:
-    """Show diagrams that GitHub draws as their text: drawing them takes a script from elsewhere."""
+    """Check YAML; show diagrams that GitHub draws as their text, since drawing them takes a script from elsewhere."""
+    app.connect("source-read", check_yaml)
     app.add_lexer("mermaid", TextLexer)

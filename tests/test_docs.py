@@ -198,6 +198,12 @@ def test_every_status_is_in_the_table() -> None:
     assert list(rows_of("registration.md", "status")) == [status.name for status in Status]
 
 
+def test_every_logger_is_in_the_table() -> None:
+    sources = (file.read_text(encoding="utf-8") for file in ROOT.glob("aioregistry/**/*.py"))
+    loggers = {name for text in sources for name in re.findall(r'= logging\.getLogger\("([\w.]+)"\)', text)}
+    assert loggers - {"aioregistry"} == set(rows_of("how-to/logging.md", "logger"))
+
+
 def test_every_fact_names_its_test() -> None:
     tests = re.findall(r"def (test_\w+)", (ROOT / "tests/test_zookeeper_facts.py").read_text(encoding="utf-8"))
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs/facts.md").read_text(encoding="utf-8"))
