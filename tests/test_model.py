@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import pickle
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -110,11 +111,24 @@ def test_a_payload_that_contains_itself_is_refused() -> None:
         chat(payload=payload)
 
 
-@pytest.mark.parametrize("fields", [{}, {"address": "10.0.0.7"}, {"port": 7000}])
-def test_an_id_is_needed_where_there_is_nothing_to_make_it_of(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fields", [{"port": 7000}, {"ssl_port": 7443}])
+def test_an_id_is_needed_where_there_is_a_port_and_no_address(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument) as raised:
         ServiceInstance("chat", **fields)
     assert (raised.value.field, raised.value.value) == ("id", None)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "worker-3.example", "::1", None])
+def test_without_a_port_each_id_tells_the_host_and_is_another(address: str | None) -> None:
+    jobs = [ServiceInstance("jobs", address=address) for _ in range(20)]
+    assert len({job.id for job in jobs}) == len(jobs)
+    for job in jobs:
+        host, _, number = job.id.rpartition("#")
+        assert host == (socket.gethostname() if address is None else address)
+        assert int(number, 16) < 2**32
+    assert jobs[0].replace(payload=1).id == jobs[0].id
+    assert jobs[0].replace(id=None).id not in {job.id for job in jobs}
+    assert decode(encode(jobs[0])).id == jobs[0].id
 
 
 @pytest.mark.parametrize(

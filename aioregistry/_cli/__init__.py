@@ -96,13 +96,16 @@ def _add_register(commands: Commands) -> None:
         usage="%(prog)s NAME --port PORT [options] [-- COMMAND ...]",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
-    parser.add_argument("--id", help="the instance within the service (default: ADDRESS:PORT)")
+    parser.add_argument(
+        "--id",
+        help="the instance within the service (default: ADDRESS:PORT; without a port ADDRESS# and a random number)",
+    )
     parser.add_argument(
         "--address",
         help="host name or IP address at which consumers reach it (default: $AIOREGISTRY_ADDRESS, $POD_IP, else that "
         "of the interface to ZooKeeper)",
     )
-    parser.add_argument("--port", required=True, type=int, help="1 to 65535")
+    parser.add_argument("--port", type=int, help="1 to 65535; not for a worker that nobody connects to")
     parser.add_argument("--payload", type=_json, metavar="JSON", help="what else consumers should know")
     parser.add_argument(
         "--on-displaced",

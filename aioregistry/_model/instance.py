@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeVar, overload
 
@@ -80,8 +81,12 @@ class ServiceInstance(_Fields[P]):
     Args:
         name: the service; a path segment, or several with slashes between, as Curator takes them.
         id: the instance within the service; a path segment. Without it ``address:port``, so that a restarted process
-            replaces its ghost; workers that share a port need ids of their own (``address:port#worker``).
-        address: host name or IP address at which consumers reach the instance.
+            replaces its ghost; workers that share a port need ids of their own (``address:port#worker``). Without a
+            port either, for a worker that nobody connects to, ``address#`` (the host's name where there is no address)
+            and eight random hexadecimal digits: it says where the worker runs, which a UUID (Curator's default) does
+            not, and a process id is no name, since those of two containers that share an address may be equal. Such an
+            id is another for every instance that is made, so a worker that is restarted leaves its ghost to expire.
+        address: host name or IP address at which consumers reach the instance; with a port it is needed for the id.
         port: 0 to 65535, or None.
         ssl_port: 0 to 65535, or None.
         payload: anything msgspec can write as JSON. Dicts, lists and other builtin containers are copied and frozen; an
@@ -270,14 +275,26 @@ def _check_status(instance: _Fields[Any]) -> None:
         raise InvalidArgument("status", instance.status, "says why an instance is not enabled, and this one is")
 
 
+_RANDOM_BYTES: Final = 4
+"""Of an id without a port: of a thousand workers on one host two have the same once in ten thousand times."""
+
+
+def _host_name() -> str:
+    from socket import gethostname
+
+    return gethostname()
+
+
 def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> str:
     # Of what is wrong in itself no id is made: it is told as what it is.
     _CHECKS["address"]("address", address)
     check_port("port", port)
     check_port("ssl_port", ssl_port)
     port = ssl_port if port is None else port
-    if address is None or port is None:
-        raise InvalidArgument("id", None, "is needed where there is no address and port to make it of")
+    if port is None:
+        return f"{_host_name() if address is None else address}#{os.urandom(_RANDOM_BYTES).hex()}"
+    if address is None:
+        raise InvalidArgument("id", None, "is needed where there is a port and no address to make it of")
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 

@@ -46,6 +46,27 @@ async def test_a_signal_withdraws(
     assert await judge.node(chroot + NODE) is None  # at once, not a minute later
 
 
+async def test_a_worker_without_a_port_has_an_id_of_its_own(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "60")
+    async with Command("register", "jobs", *servers) as first, Command("register", "jobs", *servers) as second:
+        for command in (first, second):
+            await command.error_lines_until("LIVE")
+        nodes = await judge.children(f"{chroot}/services/jobs")
+        assert len(nodes) == 2
+        for id in nodes:
+            node = await judge.node(f"{chroot}/services/jobs/{id}")
+            assert node is not None
+            document = json.loads(node.data)
+            assert (document["id"], document["port"]) == (id, None)
+            assert id.startswith(f"{document['address']}#")
+        for command in (first, second):
+            command.send(signal.SIGTERM)
+            assert await command.exit_code() == 0
+    assert [await judge.node(f"{chroot}/services/jobs/{id}") for id in nodes] == [None, None]
+
+
 async def test_the_newer_of_two_stays(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
     async with Command(*INSTANCE, *servers, "--on-displaced", "stop") as first:

@@ -49,7 +49,7 @@ async def test_the_version_is_the_librarys() -> None:
         ((), "COMMAND"),
         (("regster",), "regster"),
         (("watch",), "NAME"),
-        (("register", "chat", "--address", "127.0.0.1"), "--port"),
+        (("register", "--port", "7000"), "NAME"),
         ((*REGISTER[:-1], "http"), "http"),
         ((*REGISTER, "--payload", "{zone"), "{zone"),
         ((*REGISTER, "--session-timeout", "soon"), "soon"),
