@@ -177,8 +177,9 @@ def simulate(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def explore(session: nox.Session) -> None:
-    """Every order of events for one session, and for several claimants of one id, within ten minutes each."""
+    """Every order of events for one session, for several claimants of one id, and for two minutes for a view's core."""
     install(session, "test")
+    session.run("python", "-m", "tests.simulation.explore_core")
     session.run("python", "-m", "tests.simulation.explore", *session.posargs)
 
 

@@ -296,8 +296,8 @@ class Walked(NamedTuple):
 
 
 def walk(deepest: int, *, seconds: float, among: Sequence[str] = tuple(MOVES)) -> Walked:
-    """Walk all ways of 1, 2, … *deepest* moves, for as long as *seconds* allow; of all moves, or *among* some."""
-    until, ways, depth = time.monotonic() + seconds, 0, 0
+    """Walk all ways of 1, 2, … *deepest* moves, of all or *among* some, in at most *seconds* of the processor."""
+    until, ways, depth = time.process_time() + seconds, 0, 0
     for depth in range(1, deepest + 1):
         for beginning, begin in BEGINNINGS.items():
             for way in _ways(depth, among):
@@ -306,7 +306,7 @@ def walk(deepest: int, *, seconds: float, among: Sequence[str] = tuple(MOVES)) -
                 except AssertionError as violation:
                     return Walked(ways, depth, violation, (beginning, *way.names))
                 ways += 1
-                if time.monotonic() > until:
+                if time.process_time() > until:
                     return Walked(ways, depth - 1)
     return Walked(ways, depth)
 
@@ -342,7 +342,7 @@ def _walked(world: World, names: tuple[str, ...]) -> int | None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.explore_core", description=__doc__)
     parser.add_argument("--depth", type=int, default=9, help="moves at most (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=120.0, help="for as long as (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of the processor (default %(default)s)")
     options = parser.parse_args()
     found = walk(options.depth, seconds=options.seconds)
     if found.violation is not None:

@@ -297,6 +297,8 @@ class Judges:
                 self.violated(Violated("Published", what))
         for followed in process.followed:
             claims[f"{process.name} of {followed.service}"] = followed.view.fresh
+            if followed.warmth is not None:
+                self._judge(followed.warmth.judge, f"{process.name} of {followed.service}")
         for who, claimed in claims.items():
             self._judge(partial(check_honest, claimed=claimed, contact_age=age, timeout=timeout), who)
 

@@ -29,7 +29,7 @@ from aioregistry._errors import TransactionAborted
 from aioregistry._runtime import Endpoint, Runtime
 from tests.simulation.engine import Machine
 from tests.simulation.network import Network, Tap
-from tests.simulation.wellness import Wellness
+from tests.simulation.wellness import Warmth, Wellness
 from tests.support.checkers import OrderedConsumer, Violated, check_bounded
 
 BASE: Final = "/services"
@@ -261,6 +261,7 @@ class Followed:
     service: str
     view: View[Any]
     consumer: OrderedConsumer | None = None
+    warmth: Warmth | None = None
     history_lost: bool = False
     """The servers lost theirs since: what it is told cannot be compared with what it was told before."""
 
@@ -433,6 +434,9 @@ class Process:
         view = await self.registry.discover(service, guard=GUARDS.get(service))
         followed = Followed(service, view)
         self.followed.append(followed)
+        if self.part.checked:
+            followed.warmth = warmth = Warmth(view, self.machine.time)
+            self.go(warmth.follow())
         self.go(self._take_changes(followed))
         self.go(self._take_snapshots(followed))
 

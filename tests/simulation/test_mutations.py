@@ -40,6 +40,7 @@ from aioregistry._session import (
     pending,
     states,
 )
+from aioregistry.balancing._arrivals import Arrivals
 from tests.simulation.process import MachineRuntime
 from tests.simulation.profiles import TWINS
 from tests.simulation.world import Profile, World
@@ -362,6 +363,10 @@ def owners_follow_no_overrides(patch: Patch) -> None:
     patch.setattr(Registration, "_overridden", lambda self, overrides: None)
 
 
+def whoever_comes_is_new(patch: Patch) -> None:
+    patch.setattr(Arrivals, "_is_new", lambda self, instance, now: True)
+
+
 @dataclass(frozen=True)
 class Mistake:
     guarantee: str
@@ -411,6 +416,7 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Truthful", overrides_never_end, with_faults("maintain")),
         Mistake("Obeyed", overrides_read_once, with_faults("maintain", every=1.5)),
         Mistake("Truthful", owners_follow_no_overrides, with_faults("maintain")),
+        Mistake("Warm", whoever_comes_is_new, with_faults("expire", checked=1.0)),
     )
 }
 

@@ -6,7 +6,8 @@ into maintenance through the registry of any process.
 
 Judged are **Truthful** (who is sick is published as not enabled, in time and for as long; who is well and not in
 maintenance is published as enabled at the quiet end) and **Obeyed** (views show what the overrides say that the servers
-have). That a failing instance keeps its node is Published, as for everybody.
+have). That a failing instance keeps its node is Published, as for everybody. **Warm** (who registers again after an
+expiry is not new to a balancer, nor is anybody for ever) is what docs/balancing.md says of WarmUp.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import contextlib
 import enum
 import json
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from aioregistry import Check, LoopLagCheck, RegistryError
+from aioregistry import Check, LoopLagCheck, RegistryError, Removed, Resynced, Updated, View
+from aioregistry.balancing import WarmUp
 from aioregistry.server._nodes import Node
 from tests.support.checkers import Violated, check_obeyed
 
@@ -203,6 +206,56 @@ async def _told(what: Awaitable[object]) -> None:
 FAULTS: Final[Mapping[str, Callable[[World, Fault], Awaitable[None]]]] = MappingProxyType(
     {"sick": _sick, "flap": _flap, "block caller": _block_caller, "maintain": _maintain}
 )
+
+
+# ---------------------------------------------------------------- who is new
+
+WARMING: Final = 15.0
+"""Seconds for which new instances get fewer calls."""
+
+
+class Warmth:
+    """A balancer of one view that lets new instances warm up, and a notebook of its own of who may be new.
+
+    Args:
+        view: opened just now, so that who is in it is not new.
+        now: returns the time.
+    """
+
+    def __init__(self, view: View[Any], now: Callable[[], float]) -> None:
+        self._view = view
+        self._now = now
+        self._changes = view.changes()
+        self._balancer = view.balancer(WarmUp("round-robin", seconds=WARMING))
+        self._registered = {id: entry.instance.registration_time_ms for id, entry in view.snapshot.entries.items()}
+        self._since: dict[str, float] = {}
+
+    async def follow(self) -> None:
+        """Take note of who comes for the first time, and of who is enabled again."""
+        async for change in self._changes:
+            for each in change.changes if isinstance(change, Resynced) else (change,):
+                if isinstance(each, Removed):
+                    continue
+                registered, before = each.instance.registration_time_ms, self._registered.get(each.id)
+                enabled_again = isinstance(each, Updated) and each.instance.enabled and not each.previous.enabled
+                if registered != before or enabled_again:
+                    self._since[each.id] = self._now()
+                self._registered[each.id] = registered
+
+    def judge(self) -> None:
+        """Where nobody can be new, all are picked alike."""
+        entries = self._view.snapshot.entries
+        if not entries or any(entry.suspicion is not None or not entry.instance.enabled for entry in entries.values()):
+            return  # who is picked then has other reasons
+        if any(self._now() - self._since.get(id, float("-inf")) <= WARMING + 1.0 for id in entries):
+            return
+        picked: Counter[str] = Counter()
+        for _ in range(2 * len(entries)):
+            pick = self._balancer.pick()
+            picked[pick.id] += 1
+            pick.abandoned()
+        if picked != dict.fromkeys(entries, 2):
+            raise Violated("Warm", f"nobody is new, and the picks are {dict(sorted(picked.items()))}")
 
 
 # ---------------------------------------------------------------- what must come of it
