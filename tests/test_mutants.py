@@ -77,6 +77,11 @@ def test_each_kind_of_mistake_is_made_once_at_its_place() -> None:
         ast.parse(mutant.text)
 
 
+def test_to_return_nothing_at_the_end_of_a_function_is_no_mistake() -> None:
+    text = "def f(a):\n    if a:\n        return None\n    g()\n    return None\n"
+    assert [mutant.line for mutant in mutants(text) if mutant.what == "return is missing"] == [3]
+
+
 def test_what_a_branch_has_behind_it_stays() -> None:
     (found,) = (m for m in mutants("if a:\n    b()\nelse:\n    c()\n") if m.what == "the condition never holds")
     assert found.text == "if False:\n    b()\nelse:\n    c()\n"

@@ -184,8 +184,16 @@ _UNJUDGED: Final = frozenset({"annotation", "returns", "decorator_list", "type_p
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     for name, value in ast.iter_fields(node):
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, ast.AST) and name not in _UNJUDGED:
+            if isinstance(each, ast.AST) and name not in _UNJUDGED and not _is_the_end(node, each):
                 yield each
+
+
+def _is_the_end(node: ast.AST, statement: ast.AST) -> bool:
+    """Whether it is the last statement of a function, and returns nothing, as is done without it."""
+    match node, statement:
+        case ast.FunctionDef(body=[*_, last]), ast.Return(value=ast.Constant(value=None)):
+            return last is statement
+    return False
 
 
 def _members(tree: ast.AST) -> Members:
@@ -645,13 +653,17 @@ def main() -> int:
     todo = drawn(modules, options.seed, options.count)
     seconds = measured(sorted({file for module, _ in todo for file in modules[module]}), options.jobs)
     jobs = [job_of(module, mutant, modules[module], seconds) for module, mutant in todo]
+    known = explained(EXPLAINED.read_text(encoding="utf-8"))
     verdicts: list[Verdict] = []
     for verdict in tried(jobs, options.jobs, until):
         verdicts.append(verdict)
         survived = sum(not each.caught for each in verdicts)
+        if not verdict.caught and verdict.job.mutant is not None:
+            key = verdict.job.mutant.key
+            word = "explained" if key in known else "SURVIVED"
+            print(f"\n{word}: {verdict.job.module}:{verdict.job.mutant.line}: {' | '.join(key)}", flush=True)
         print(f"\r{len(verdicts)}/{len(todo)} mutants, {survived} survived", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    known = explained(EXPLAINED.read_text(encoding="utf-8"))
     return told(verdicts, known, stale(known, all_modules), f"seed {options.seed}: {len(verdicts)} of {len(todo)}")
 
 
@@ -669,10 +681,7 @@ def told(verdicts: Sequence[Verdict], known: set[Key], outdated: Sequence[Key], 
         count = counts.setdefault(module, [0, 0])
         count[0] += 1
         count[1] += caught
-        if not caught and mutant is not None:
-            unexplained += mutant.key not in known
-            word = "explained" if mutant.key in known else "SURVIVED"
-            print(f"{word}: {module}:{mutant.line}: {' | '.join(mutant.key)}")
+        unexplained += not caught and mutant is not None and mutant.key not in known
     for module, (number, noticed) in sorted(counts.items()):
         print(f"{module}: {noticed} of {number} caught")
     for key in outdated:

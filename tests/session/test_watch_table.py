@@ -334,6 +334,36 @@ def test_whoever_should_hear_hears_on_any_walk(world: type[World]) -> None:
         wander(world(), random.Random(seed))
 
 
+# ---------------------------------------------------------------- one thing at a time
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        (EventKind.CREATED, "child"),
+        (EventKind.DATA_CHANGED, "child"),
+        (EventKind.DELETED, ""),
+        (EventKind.CHILDREN_CHANGED, "data exist"),
+        (EventKind.DATA_WATCH_REMOVED, "child"),
+        (EventKind.CHILD_WATCH_REMOVED, "data exist"),
+        (EventKind.PERSISTENT_WATCH_REMOVED, "data exist child"),
+        (EventKind.NONE, "data exist child"),
+    ],
+)
+def test_an_event_takes_what_it_fires_from_the_server_and_nothing_else(kind: EventKind, left: str) -> None:
+    table = WatchTable()
+    table.listen("/a", lambda _: None)
+    table.one_shot_asked(Exists.opcode, "/a")
+    table.read_answered(Exists.opcode, "/a", watch=True, found=False)
+    table.one_shot_asked(GetData.opcode, "/a")
+    table.one_shot_asked(GetChildren.opcode, "/a")
+    table.fire(event("/a", kind))
+    (restored,) = table.restore(3, recursive=False, max_request=MAX_REQUEST) or [SetWatches(3, (), (), ())]
+    assert isinstance(restored, SetWatches)
+    there = {"data": restored.data, "exist": restored.exist, "child": restored.child}
+    assert " ".join(name for name, paths in there.items() if list(paths) == ["/a"]) == left
+
+
 # ---------------------------------------------------------------- the world bites
 
 
