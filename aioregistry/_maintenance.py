@@ -17,7 +17,7 @@ from ._paths import check_name, check_segment, place_of
 from ._protocol import Create, Delete, GetChildren, GetData, Message, SetData, Stat
 from ._session import Session
 
-__all__ = ["HOUR", "Overrides"]
+__all__ = ["HOUR", "Overrides", "check_weight"]
 
 log = logging.getLogger("aioregistry.registry")
 
@@ -31,8 +31,9 @@ class Overrides:
     """What operators say of instances that are not theirs; ``registry.overrides``.
 
     An instance in maintenance stays listed. Views show it as not enabled, with the status ``"maintenance"``, so that no
-    balancer picks it; an owner who is aioregistry publishes the same for readers in Java. An override ends by its time,
-    by the server's clock, and is kept in a node of its own, which no re-registration touches.
+    balancer picks it; an owner who is aioregistry publishes the same for readers in Java. An instance with a weight
+    gets that part of its share of calls, from all balancers of aioregistry. An override ends by its time, by the
+    server's clock, and is kept in a node of its own, which no re-registration touches.
 
     Calls wait for a connection as long as there is none; the caller sets the deadline. Cancelling one leaves the
     override as it was or as it was to be.
@@ -51,16 +52,22 @@ class Overrides:
         id: str,
         *,
         reason: str,
+        weight: float | None = None,
         seconds: float | None = HOUR,
         any_incarnation: bool = False,
         by: str | None = None,
     ) -> Override:
-        """Take the instance *id* of the service *name* into maintenance; return what is in force then.
+        """Take the instance *id* of the service *name* into maintenance, or give it fewer calls.
+
+        Return what is in force then. It replaces what an earlier call set.
 
         Args:
             name: the service.
             id: the instance.
             reason: why, for whoever wonders.
+            weight: the part of its share of calls that the instance gets, from 0 (nothing) to 1. It stays enabled then.
+                None, the default, takes it into maintenance. Above 1 is refused: to give one instance more, give the
+                others less.
             seconds: until it ends; None is for ever.
             any_incarnation: whether a process that registers the id later is meant too.
             by: who says so; the user and the host unless given.
@@ -73,6 +80,8 @@ class Overrides:
         path = self._path(name, id)
         if not _is_text(reason):
             raise wrong_argument("reason", reason, "say why, for whoever wonders", str)
+        if weight is not None:
+            check_weight(weight)
         if seconds is not None:
             check_seconds("seconds", seconds, at_most=LONGEST)
         check_flag("any_incarnation", any_incarnation)
@@ -80,7 +89,8 @@ class Overrides:
             raise wrong_argument("by", by, "give a text, or None", str)
         registered = await self._registered(name, id)
         data = encoded(
-            enabled=False,
+            enabled=False if weight is None else None,
+            weight=weight,
             reason=reason,
             by=_whoever() if by is None else by,
             seconds=seconds,
@@ -206,6 +216,13 @@ class Overrides:
                 return (await self._session.request(message)).value
             except ConnectionLost:
                 continue
+
+
+def check_weight(weight: object) -> None:
+    """Raise :class:`InvalidArgument` unless *weight* is a part of a share."""
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not number or not 0 <= weight <= 1:  # type: ignore[operator] # NaN compares as False
+        raise wrong_argument("weight", weight, "give a number from 0 to 1: the part of its share of calls", int, float)
 
 
 def _is_text(value: object) -> bool:

@@ -3,10 +3,13 @@
 An override is the persistent node ``<services>-overrides/<name>/<id>``: an owner who registers again cannot undo it,
 and whoever sets it needs no right to the instance's node. Its document is JSON::
 
-    {"enabled": false, "reason": "new disk", "by": "ann@ops1", "seconds": 3600, "registrationTimeUTC": 1763680000000}
+    {"enabled": false, "weight": null, "reason": "new disk", "by": "ann@ops1", "seconds": 3600,
+     "registrationTimeUTC": 1763680000000}
 
-``enabled`` is never true: nobody is forced up. ``seconds`` counts from the node's last change, by the clock of the
-server that led then; null is for ever. ``registrationTimeUTC`` is that of the incarnation that is meant; null is any.
+``enabled`` is never true: no instance is forced up. ``weight`` is the part of its share of calls that the instance
+gets, from 0 to 1, for the same reason: to give one instance more, give the others less. ``seconds`` counts from the
+node's last change, by the clock of the server that led then; null is for ever. ``registrationTimeUTC`` is that of the
+incarnation that is meant; null is any.
 
 What others write is read with care: a field that cannot be meant makes the document none, a number is bounded.
 
@@ -47,11 +50,18 @@ def overrides_root(services: str) -> str | None:
 
 
 def encoded(
-    *, enabled: bool | None, reason: str, by: str, seconds: float | None, registration_time_ms: int | None
+    *,
+    enabled: bool | None,
+    weight: float | None = None,
+    reason: str,
+    by: str,
+    seconds: float | None,
+    registration_time_ms: int | None,
 ) -> bytes:
     """Return the document of an override."""
     fields = {
         "enabled": enabled,
+        "weight": weight,
         "reason": reason,
         "by": by,
         "seconds": seconds,
@@ -73,9 +83,11 @@ def read_override(data: bytes, service: str, id: str, mtime_ms: int, version: in
     if not isinstance(document, dict):
         raise UnfitOverride("it is no JSON object")
     enabled, seconds = document.get("enabled"), document.get("seconds")
-    incarnation = document.get("registrationTimeUTC")
+    weight, incarnation = document.get("weight"), document.get("registrationTimeUTC")
     if enabled is not None and enabled is not False:
         raise UnfitOverride("enabled is neither false nor null: nobody is forced up")
+    if weight is not None and not _is_number(weight):
+        raise UnfitOverride("weight is neither a number nor null")
     if seconds is not None and not _is_number(seconds):
         raise UnfitOverride("seconds is neither a number nor null")
     if incarnation is not None and not (_is_number(incarnation) and int(incarnation) == incarnation):
@@ -85,6 +97,7 @@ def read_override(data: bytes, service: str, id: str, mtime_ms: int, version: in
         service=service,
         id=id,
         enabled=enabled,
+        weight=None if weight is None else float(min(max(weight, 0.0), 1.0)),
         reason=_text(document.get("reason")),
         by=_text(document.get("by")),
         since=since,

@@ -28,15 +28,19 @@ def lasting(seconds: float | None, **fields: Any) -> Override:
 
 @given(
     st.sampled_from([None, False]),
+    st.none() | st.floats(0, 1),
     st.text(max_size=50),
     st.none() | st.floats(0, LONGEST),
     st.none() | st.integers(0, 2**63 - 1),
 )
 def test_what_is_written_is_read(
-    enabled: bool | None, text: str, seconds: float | None, registered: int | None
+    enabled: bool | None, weight: float | None, text: str, seconds: float | None, registered: int | None
 ) -> None:
-    data = encoded(enabled=enabled, reason=text, by=text, seconds=seconds, registration_time_ms=registered)
+    data = encoded(
+        enabled=enabled, weight=weight, reason=text, by=text, seconds=seconds, registration_time_ms=registered
+    )
     override = read(data)
+    assert override.weight == weight
     assert (override.enabled, override.reason, override.by) == (enabled, text, text)
     assert override.registration_time_ms == registered
     assert override.since == 1000.0
@@ -58,16 +62,24 @@ def test_whatever_others_write_is_an_override_or_unfit(data: bytes) -> None:
     except UnfitOverride:
         return
     assert override.enabled in (None, False)
+    assert override.weight is None or 0 <= override.weight <= 1
     assert override.since == LATEST
     assert override.until is None or 0 <= override.until - override.since <= LONGEST
     assert len(override.reason) <= 1000
 
 
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "-1e999", "NaN", '"1h"', "true", "[]"])
-@pytest.mark.parametrize("field", ["seconds", "registrationTimeUTC"])
+@pytest.mark.parametrize("field", ["seconds", "registrationTimeUTC", "weight"])
 def test_what_is_no_number_is_unfit(field: str, number: str) -> None:
     with pytest.raises(UnfitOverride, match=field):
         read(f'{{"enabled": false, "{field}": {number}}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("written", "read_as"), [("7", 1.0), ("-0.5", 0.0), ("1e300", 1.0), ("0.25", 0.25), ("0", 0.0)]
+)
+def test_a_weight_that_others_write_is_bounded(written: str, read_as: float) -> None:
+    assert read(f'{{"weight": {written}}}'.encode()).weight == read_as
 
 
 @pytest.mark.parametrize(("registered", "applies"), [(1, True), (2, False), (None, True)])

@@ -220,13 +220,18 @@ def _add_export(commands: Commands) -> None:
 def _add_drain(commands: Commands) -> None:
     parser = commands.add_parser(
         "drain",
-        help="take an instance into maintenance: listed, and picked by nobody",
+        help="take an instance into maintenance: listed, and picked by nobody; or give it fewer calls",
         description="Take an instance into maintenance, whoever owns it: it stays listed, and nobody picks it until "
-        "the time is over or it is enabled again.",
+        "the time is over or it is enabled again. With --weight it is picked less often instead.",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("id", metavar="ID", help="the instance")
     parser.add_argument("--reason", required=True, help="why, for whoever wonders")
+    parser.add_argument(
+        "--weight",
+        metavar="PART",
+        help="from 0 to 1: the part of its share of calls that it gets, instead of maintenance",
+    )
     parser.add_argument(
         "--for",
         dest="duration",
@@ -244,7 +249,7 @@ def _add_drain(commands: Commands) -> None:
 def _add_enable(commands: Commands) -> None:
     parser = commands.add_parser(
         "enable",
-        help="end the maintenance of an instance",
+        help="end the maintenance of an instance, or its weight",
         description="End what drain began. The owner of the instance, and its checks, may still hold it back.",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
@@ -256,7 +261,7 @@ def _add_enable(commands: Commands) -> None:
 def _add_maintenance(commands: Commands) -> None:
     parser = commands.add_parser(
         "maintenance",
-        help="what is in maintenance, by whom, why and until when",
+        help="what is in maintenance or has a weight, by whom, why and until when",
         description="List the instances that operators hold back, of NAME or of all services.",
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="the service (default: all)")

@@ -181,7 +181,11 @@ def _row(entry: Entry[Any]) -> Row:
     state = "listed" if instance.enabled else why_disabled(instance)
     age = "?" if created is None else _age(time.time() - entry.created)
     fields = {**document(instance), "owner": owner, "created": created, "invalid": None}
-    return Row(fields, state, (instance.id, place(instance), owner, age, state, payload_of(instance)))
+    shown = state
+    if entry.weight < 1 and instance.enabled:
+        fields["override_weight"] = entry.weight
+        shown = f"{state}, weight {entry.weight:g}"
+    return Row(fields, state, (instance.id, place(instance), owner, age, shown, payload_of(instance)))
 
 
 def _invalid_row(invalid: Invalid) -> Row:

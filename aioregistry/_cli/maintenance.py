@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Awaitable
@@ -44,11 +45,31 @@ def _seconds(text: str) -> float | None:
     return seconds
 
 
+def _weight(text: str) -> float:
+    """Return what ``--weight`` says.
+
+    Raises:
+        InvalidArgument: it is no number from 0 to 1.
+    """
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight <= 1:
+        raise InvalidArgument("weight", text, "give a number from 0 to 1: the part of its share of calls")
+    return weight
+
+
+def _what(override: Override) -> str:
+    return f"gets {override.weight:g} of its share" if override.enabled is None else "is in maintenance"
+
+
 async def drain(arguments: argparse.Namespace) -> int:
-    """Take an instance into maintenance, and print until when."""
+    """Take an instance into maintenance, or give it fewer calls, and print until when."""
     seconds = _seconds(arguments.duration)
     check_name("name", arguments.name)
     check_segment("id", arguments.id)
+    weight = None if arguments.weight is None else _weight(arguments.weight)
     if not arguments.reason.strip():
         raise InvalidArgument("reason", arguments.reason, "say why, for whoever wonders")
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
@@ -56,22 +77,23 @@ async def drain(arguments: argparse.Namespace) -> int:
             arguments.name,
             arguments.id,
             reason=arguments.reason,
+            weight=weight,
             seconds=seconds,
             any_incarnation=arguments.any_incarnation,
         )
         override = await _in_time(setting, arguments)
     until = "for ever" if override.until is None else f"until {_moment(override.until)}"
-    print(printable(f"{arguments.name}/{arguments.id} is in maintenance {until}: {override.reason}"))
+    print(printable(f"{arguments.name}/{arguments.id} {_what(override)} {until}: {override.reason}"))
     return DONE
 
 
 async def enable(arguments: argparse.Namespace) -> int:
-    """End the maintenance of an instance."""
+    """End the override of an instance."""
     check_name("name", arguments.name)
     check_segment("id", arguments.id)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
         await _in_time(registry.overrides.enable(arguments.name, arguments.id), arguments)
-    print(printable(f"{arguments.name}/{arguments.id} is in maintenance no more"))
+    print(printable(f"{arguments.name}/{arguments.id} is overridden no more"))
     return DONE
 
 
@@ -84,7 +106,7 @@ async def maintenance(arguments: argparse.Namespace) -> int:
     if arguments.json:
         text = to_json([_fields(override) for override in overrides], indent=2) + "\n"
     else:
-        rows = [("SERVICE", "ID", "UNTIL", "BY", "REASON"), *map(_row, overrides)]
+        rows = [("SERVICE", "ID", "WEIGHT", "UNTIL", "BY", "REASON"), *map(_row, overrides)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         text = "".join(f"{line.rstrip()}\n" for line in lines)
@@ -106,7 +128,8 @@ def _row(override: Override) -> tuple[str, ...]:
         until = "for ever"
     else:
         until = _moment(override.until) + (" (over)" if override.until <= time.time() else "")
-    return tuple(map(printable, (override.service, override.id, until, override.by, override.reason)))
+    weight = "-" if override.enabled is False or override.weight is None else f"{override.weight:g}"
+    return tuple(map(printable, (override.service, override.id, weight, until, override.by, override.reason)))
 
 
 def _fields(override: Override) -> dict[str, object]:
@@ -114,6 +137,7 @@ def _fields(override: Override) -> dict[str, object]:
         "service": override.service,
         "id": override.id,
         "enabled": override.enabled,
+        "weight": override.weight,
         "reason": override.reason,
         "by": override.by,
         "since": _moment(override.since),

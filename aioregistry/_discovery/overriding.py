@@ -1,4 +1,4 @@
-"""The stage that shows what operators say: an instance in maintenance is listed and not picked. Pure.
+"""The stage that shows what operators say: an instance in maintenance is not picked, and a weight is its entry's. Pure.
 
 It is the last one: whatever is shown of an instance, listed or suspect, is shown as in maintenance while an override
 is in force. The guard before it judges what owners say, so what an operator drains is no announced leave to it.
@@ -63,7 +63,7 @@ class Overriding(Stage[P]):
             plain = state.covered.get(id, before)
             _ = self._uncovered(id)
             after = self._covered(plain)
-            if (after.instance.enabled, after.instance.status) != (before.instance.enabled, before.instance.status):
+            if _said(after) != _said(before):
                 shown.append(Updated(after, before, state.as_of))
         return tuple(shown)
 
@@ -71,9 +71,17 @@ class Overriding(Stage[P]):
         """Return what is shown of *entry*."""
         instance = entry.instance
         override = self.state.overrides.get(instance.id)
-        if override is None or override.enabled is not False or not override.applies_to(instance):
+        if override is None or not override.applies_to(instance):
             return entry
-        covered = msgspec.structs.replace(entry, instance=instance.replace(enabled=False, status="maintenance"))
+        weight = 1.0 if override.weight is None else override.weight
+        if override.enabled is False:
+            covered = msgspec.structs.replace(
+                entry, instance=instance.replace(enabled=False, status="maintenance"), weight=weight
+            )
+        elif weight < 1:
+            covered = msgspec.structs.replace(entry, weight=weight)
+        else:
+            return entry
         self.state.covered[instance.id] = entry
         self._shown[instance.id] = covered
         return covered
@@ -82,3 +90,8 @@ class Overriding(Stage[P]):
         """Forget that *id* was shown otherwise, and return as what; None where it was not."""
         self.state.covered.pop(id, None)
         return self._shown.pop(id, None)
+
+
+def _said(entry: Entry[P]) -> tuple[object, ...]:
+    """Return what an override changes of *entry*."""
+    return entry.instance.enabled, entry.instance.status, entry.weight

@@ -18,6 +18,8 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     enabled: bool | None = None
     """False: it is in maintenance, listed and not picked. None: nothing is said about that. Never True."""
+    weight: float | None = None
+    """The part of its share of calls that it gets, from 0 to 1. None: nothing is said about that."""
     reason: str
     by: str
     since: float

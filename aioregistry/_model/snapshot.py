@@ -52,18 +52,36 @@ class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
     modified: float
     suspicion: Suspicion | None = None
     """None for what is listed; else its node is gone, or is known from a file only."""
+    weight: float = 1.0
+    """The part of its share of calls that it gets: below 1 while an operator's override says so."""
 
     def with_payload_type(self, payload_type: type[Q]) -> Entry[Q]:
         """Return this entry with its instance's payload converted, see :func:`with_payload_type`."""
         instance = with_payload_type(self.instance, payload_type)
         return Entry(
-            instance, self.owner, self.czxid, self.mzxid, self.version, self.created, self.modified, self.suspicion
+            instance,
+            self.owner,
+            self.czxid,
+            self.mzxid,
+            self.version,
+            self.created,
+            self.modified,
+            self.suspicion,
+            self.weight,
         )
 
     def with_suspicion(self, suspicion: Suspicion | None) -> Entry[P]:
         """Return this entry with another ``suspicion``."""
         return Entry(
-            self.instance, self.owner, self.czxid, self.mzxid, self.version, self.created, self.modified, suspicion
+            self.instance,
+            self.owner,
+            self.czxid,
+            self.mzxid,
+            self.version,
+            self.created,
+            self.modified,
+            suspicion,
+            self.weight,
         )
 
 
@@ -88,7 +106,8 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
         entries: the instances with what ZooKeeper knows of their nodes, by id, in no particular order.
         invalid: nodes that are no instances, by id, with the reason.
         as_of: the zxid of the latest observation that the snapshot includes, 0 before the first.
-        overrides: what operators say of instances, by id: those that are in maintenance are shown as not enabled.
+        overrides: what operators say of instances, by id. An instance in maintenance is shown as not enabled; a weight
+            is shown in its entry.
         stale_since: None while the view was fresh; else the time, in seconds since the epoch, of the last evidence that
             the quorum answered: what happened after it is not in the snapshot.
     """

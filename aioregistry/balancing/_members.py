@@ -89,15 +89,23 @@ class Member(Generic[P]):
         id: the instance's.
         instance: as it is now.
         traits: as they are now; unchanged for as long as the member is in a pool.
+        weight: the part of its share that it gets, by an operator's word, above 0; unchanged for as long, too.
         load: of the address where it is now.
         suspect: whether the guard of the view holds it: ZooKeeper lists it no more.
         rank: that of the pool it belongs to; the least is picked first.
     """
 
-    __slots__ = ("id", "instance", "load", "rank", "suspect", "traits")
+    __slots__ = ("id", "instance", "load", "rank", "suspect", "traits", "weight")
 
     def __init__(
-        self, instance: ServiceInstance[P], traits: Traits, load: Load, rank: int = 0, *, suspect: bool = False
+        self,
+        instance: ServiceInstance[P],
+        traits: Traits,
+        load: Load,
+        rank: int = 0,
+        *,
+        suspect: bool = False,
+        weight: float = 1.0,
     ) -> None:
         self.id: str = instance.id
         self.instance: ServiceInstance[P] = instance
@@ -105,6 +113,7 @@ class Member(Generic[P]):
         self.load: Load = load
         self.suspect: bool = suspect
         self.rank: int = rank
+        self.weight: float = weight
 
     def __repr__(self) -> str:
         return f"<Member {self.id} {self.traits} outstanding={self.load.calls}>"
@@ -147,19 +156,28 @@ class Census:
 
     Args:
         newcomers: those of them that are new; None where the strategy does not ask for them.
+
+    Attributes:
+        reduced: the members that weigh less than 1, by id.
     """
 
-    __slots__ = ("local", "newcomers", "total")
+    __slots__ = ("local", "newcomers", "reduced", "total")
 
     def __init__(self, newcomers: Newcomers | None = None) -> None:
         self.total: int = 0
         self.local: int = 0
         self.newcomers: Newcomers | None = newcomers
+        self.reduced: dict[str, Member[Any]] = {}
 
-    def count(self, traits: Traits, number: int) -> None:
-        """*number* members with these *traits* came (or went, where it is negative)."""
+    def count(self, member: Member[Any], number: int) -> None:
+        """*member* came (*number* is 1), or went (-1)."""
         self.total += number
-        self.local += number * traits.local
+        self.local += number * member.traits.local
+        if member.weight < 1:
+            if number > 0:
+                self.reduced[member.id] = member
+            else:
+                del self.reduced[member.id]
 
 
 # ---------------------------------------------------------------- what payloads say

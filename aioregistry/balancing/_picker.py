@@ -35,6 +35,7 @@ from ._strategies import (
     Remembering,
     Strategy,
 )
+from ._thinning import choose_reduced, reduced_in
 from ._warm_up import warm_up_of
 
 __all__ = ["OfSuspects", "Picker", "Subset"]
@@ -125,6 +126,7 @@ class Picker(Generic[P]):
         self._newcomers = None if warm_up is None else Newcomers(warm_up)
         self._census = Census(self._newcomers)
         self._suspect_census = Census()
+        self._reduced = reduced_in(self.strategy, self._census)
         self._members: dict[str, Member[P]] = {}
         self._suspects: dict[str, Member[P]] = {}  # those of them
         self._loads = Loads()
@@ -157,16 +159,17 @@ class Picker(Generic[P]):
 
     def _put(self, entry: Entry[P]) -> InvalidArgument | None:
         id = entry.instance.id
-        standing = self._admission.judge(entry.instance)
+        standing = self._admission.judge(entry.instance) if entry.weight else Outside.WEIGHTLESS
         suspect = entry.suspicion is not None
         if isinstance(standing, Traits) and not (suspect and self._of_suspects == "never"):
             member = self._members.get(id)
             if member is not None:
-                self._change(member, entry.instance, standing, suspect)
+                self._change(member, entry, standing, suspect)
             else:
                 self._drop(id)
                 load = self._loads.take(entry.instance)
-                self._add(Member(entry.instance, standing, load, self._rank(suspect), suspect=suspect))
+                rank = self._rank(suspect)
+                self._add(Member(entry.instance, standing, load, rank, suspect=suspect, weight=entry.weight))
             if self._newcomers is not None and (since := self._arrivals.get(id)) is not None:
                 self._newcomers.note(id, since)
             return None
@@ -205,23 +208,24 @@ class Picker(Generic[P]):
         self._pool(member.rank).add(member)
 
     def _count(self, member: Member[P], number: int) -> None:
-        self._census.count(member.traits, number)
+        self._census.count(member, number)
         if member.suspect:
-            self._suspect_census.count(member.traits, number)
+            self._suspect_census.count(member, number)
 
-    def _change(self, member: Member[P], instance: ServiceInstance[P], traits: Traits, suspect: bool) -> None:
+    def _change(self, member: Member[P], entry: Entry[P], traits: Traits, suspect: bool) -> None:
+        instance = entry.instance
         if place_of(instance) != place_of(member.instance):
             self._loads.leave(member)
             member.load = self._loads.take(instance)
         member.instance = instance
         if suspect != member.suspect:
             self._change_standing(member, suspect)
-        if traits != member.traits:
+        if traits != member.traits or entry.weight != member.weight:
             inside = not self._is_out(member)
             if inside:
                 self._pools[member.rank].discard(member)
             self._count(member, -1)
-            member.traits = traits
+            member.traits, member.weight = traits, entry.weight
             self._count(member, 1)
             if inside:
                 self._pool(member.rank).add(member)
@@ -361,7 +365,13 @@ class Picker(Generic[P]):
         if outliers and (outliers[0].out or outliers[1].out):
             self._readmit(now)
         for pool in self._pools.values():
-            if len(pool) and (member := pool.choose(hashed, exclude)) is not None:
+            if not len(pool):
+                continue
+            if self._reduced:
+                member = choose_reduced(pool, hashed, exclude, self._draw)
+            else:
+                member = pool.choose(hashed, exclude)
+            if member is not None:
                 if outliers and member.id in outliers[member.suspect].probation:
                     self._probe(member, now)
                 return member

@@ -11,6 +11,7 @@ from aioregistry._reprs import shown_half_made
 
 from ._members import Census, Member, Traits, check_count
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy, check_strategy
+from ._thinning import choose_reduced, reduced_in
 
 __all__ = ["Sticky"]
 
@@ -38,6 +39,7 @@ class Sticky(Generic[P]):
 
     __slots__ = ("keys", "strategy")
     keyed = True
+    weighs_inner = True
 
     def __init__(self, strategy: Strategy[P], *, keys: int = 100_000) -> None:
         check_strategy("strategy", strategy)
@@ -51,18 +53,21 @@ class Sticky(Generic[P]):
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:
         """Return an empty pool."""
-        return _Memory(self.strategy.pool(draw, census), self.keys)
+        return _Memory(self, draw, census)
 
     def __repr__(self) -> str:
         return f"Sticky({self.strategy!r})"
 
 
 class _Memory:
-    __slots__ = ("_inner", "_keys", "_members", "_remembered")
+    __slots__ = ("_draw", "_inner", "_keyed", "_keys", "_members", "_reduced", "_remembered")
 
-    def __init__(self, inner: Pool[Any], keys: int) -> None:
-        self._inner = inner
-        self._keys = keys
+    def __init__(self, sticky: Sticky[Any], draw: Draw, census: Census) -> None:
+        self._reduced = reduced_in(sticky.strategy, census)
+        self._draw = draw
+        self._keyed = sticky.strategy.keyed
+        self._inner = sticky.strategy.pool(draw, census)
+        self._keys = sticky.keys
         self._members: dict[str, Member[Any]] = {}
         # By id: a restarted instance has its keys again. What became of the instance is looked up when it is needed.
         self._remembered: OrderedDict[bytes, str] = OrderedDict()
@@ -90,7 +95,10 @@ class _Memory:
         id = remembered.get(kept)
         member = None if id is None or id in exclude else self._members.get(id)
         if member is None:
-            member = self._inner.choose(key, exclude)
+            if self._reduced:
+                member = choose_reduced(self._inner, key if self._keyed else None, exclude, self._draw)
+            else:
+                member = self._inner.choose(key, exclude)
             if member is None:
                 return None
             remembered[kept] = member.id

@@ -11,14 +11,16 @@ the same, and moves once while a weight grows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from ._keys import share
-from ._members import Member
-from ._strategies import NOBODY, Draw, Pool
+from ._members import Census, Member
+from ._strategies import NOBODY, Draw, Pool, Strategy
 
-__all__ = ["thinned"]
+__all__ = ["choose_reduced", "reduced_in", "thinned", "weight_of_member"]
 
 P = TypeVar("P")
 
@@ -28,6 +30,27 @@ members weigh 0.1, a pick takes two choices on average, and 32 do not suffice on
 
 _KEYED_DRAWS: Final = 8
 """The same for a key, for which each further choice costs more."""
+
+
+weight_of_member: Final[Callable[[Member[Any]], float]] = attrgetter("weight")
+"""The part of its share that a member gets by an operator's word."""
+
+_NOT_HERE: Final[Mapping[str, Member[Any]]] = MappingProxyType({})
+
+
+def reduced_in(strategy: Strategy[Any], census: Census) -> Mapping[str, Member[Any]]:
+    """Return the members whose weights are to be obeyed by whoever makes a pool of *strategy*.
+
+    They are all that weigh less than 1, and change with *census*. They are no member for a strategy that contains
+    another: it obeys them itself, as it asks the inner one. So a key that :class:`Sticky` remembers stays where it is,
+    and a zone carries what the weights of its instances add up to.
+    """
+    return _NOT_HERE if getattr(strategy, "weighs_inner", False) else census.reduced
+
+
+def choose_reduced(pool: Pool[P], key: bytes | None, exclude: frozenset[str], draw: Draw) -> Member[P] | None:
+    """Return one of *pool*, in proportion to the weights that operators gave as well."""
+    return thinned(pool, key, exclude, weight_of_member, draw, b"override")
 
 
 def thinned(
@@ -42,7 +65,8 @@ def thinned(
 
     Args:
         pool: whose strategy chooses.
-        key: what the choice depends on, for a strategy that takes one.
+        key: what the choice depends on, for a strategy that takes one; else None. A member of weight w keeps that part
+            of its own keys then.
         exclude: ids of members that are not to be chosen.
         weight: of a member, above 0 and at most 1.
         draw: random numbers, 0 <= number < 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from aioregistry._errors import InvalidArgument
@@ -13,7 +14,7 @@ from ._members import Census, Member, Traits, check_number
 from ._named import strategy_of
 from ._newcomers import Newcomers
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy
-from ._thinning import thinned
+from ._thinning import choose_reduced, reduced_in, thinned
 
 __all__ = ["WarmUp", "warm_up_of"]
 
@@ -46,6 +47,7 @@ class WarmUp(Generic[P]):
     """
 
     __slots__ = ("_exponent", "aggression", "least", "seconds", "strategy")
+    weighs_inner = True
 
     def __init__(
         self,
@@ -80,7 +82,9 @@ class WarmUp(Generic[P]):
         """Return an empty pool."""
         inner = self.strategy.pool(draw, census)
         newcomers = census.newcomers
-        return inner if newcomers is None else _Warming(inner, newcomers, draw)
+        if newcomers is None:
+            return inner
+        return _Warming(inner, newcomers, reduced_in(self.strategy, census), draw, keyed=self.keyed)
 
     def weight(self, age: float) -> float:
         """Return the weight of an instance that has been new for *age* seconds."""
@@ -102,11 +106,15 @@ def warm_up_of(strategy: object) -> WarmUp[Any] | None:
 
 
 class _Warming:
-    __slots__ = ("_draw", "_inner", "_newcomers")
+    __slots__ = ("_draw", "_inner", "_keyed", "_newcomers", "_reduced")
 
-    def __init__(self, inner: Pool[Any], newcomers: Newcomers, draw: Draw) -> None:
+    def __init__(
+        self, inner: Pool[Any], newcomers: Newcomers, reduced: Mapping[str, Member[Any]], draw: Draw, *, keyed: bool
+    ) -> None:
+        self._keyed = keyed
         self._inner = inner
         self._newcomers = newcomers
+        self._reduced = reduced
         self._draw = draw
 
     def __len__(self) -> int:
@@ -123,6 +131,13 @@ class _Warming:
             self._inner.remember_with(other._inner)
 
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:
-        if not self._newcomers:
+        if not self._newcomers and not self._reduced:
             return self._inner.choose(key, exclude)
-        return thinned(self._inner, key, exclude, self._newcomers.weight, self._draw, b"warm-up")
+        decides = key if self._keyed else None  # an outer strategy's key says nothing to one that takes none
+        if not self._newcomers:
+            return choose_reduced(self._inner, decides, exclude, self._draw)
+        weight = self._both if self._reduced else self._newcomers.weight
+        return thinned(self._inner, decides, exclude, weight, self._draw, b"warm-up")
+
+    def _both(self, member: Member[Any]) -> float:
+        return self._newcomers.weight(member) * member.weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Generic, TypeVar
 
 from aioregistry._errors import InvalidArgument
@@ -11,6 +12,7 @@ from aioregistry._reprs import shown_half_made
 from ._keys import share
 from ._members import Census, Field, Member, Traits, check_count, check_field, check_name, check_number, field_of
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy, check_strategy
+from ._thinning import choose_reduced, reduced_in
 
 __all__ = ["OwnZone"]
 
@@ -40,6 +42,7 @@ class OwnZone(Generic[P]):
     """
 
     __slots__ = ("_at_least", "_field", "_healthy", "strategy", "zone")
+    weighs_inner = True
 
     def __init__(
         self, zone: str, strategy: Strategy[P], *, field: Field[P] = "zone", at_least: int = 1, healthy: float = 0.7
@@ -69,7 +72,7 @@ class OwnZone(Generic[P]):
         inner = self.strategy
         return _Zones(self, inner.pool(draw, census), inner.pool(draw, census), draw, census)
 
-    def carried(self, live: int, known: int) -> float:
+    def carried(self, live: float, known: int) -> float:
         """Return the share of the picks that the zone can carry with *live* of *known* instances; may be above 1."""
         return live / max(self._at_least, self._healthy * known)
 
@@ -86,7 +89,7 @@ def _check_zoneless(strategy: object) -> None:
 
 
 class _Zones:
-    __slots__ = ("_census", "_draw", "_local", "_others", "_zone")
+    __slots__ = ("_census", "_draw", "_local", "_missing", "_others", "_reduced", "_short", "_zone")
 
     def __init__(self, zone: OwnZone[Any], local: Pool[Any], others: Pool[Any], draw: Draw, census: Census) -> None:
         self._zone = zone
@@ -94,15 +97,23 @@ class _Zones:
         self._others = others
         self._draw = draw
         self._census = census
+        self._reduced = reduced_in(zone.strategy, census)
+        self._short: dict[str, float] = {}  # by how much local members weigh less than 1
+        self._missing = 0.0  # in sum
 
     def __len__(self) -> int:
         return len(self._local) + len(self._others)
 
     def add(self, member: Member[Any]) -> None:
         (self._local if member.traits.local else self._others).add(member)
+        if member.weight < 1 and member.traits.local:
+            self._short[member.id] = 1 - member.weight
+            self._missing = math.fsum(self._short.values())
 
     def discard(self, member: Member[Any]) -> None:
         (self._local if member.traits.local else self._others).discard(member)
+        if self._short and self._short.pop(member.id, None) is not None:
+            self._missing = math.fsum(self._short.values())
 
     def remember_with(self, other: _Zones) -> None:
         for mine, others in ((self._local, other._local), (self._others, other._others)):
@@ -111,14 +122,19 @@ class _Zones:
 
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:
         first, second = (self._local, self._others) if self._stays(key) else (self._others, self._local)
-        member = first.choose(key, exclude) if len(first) else None
+        member = self._of(first, key, exclude) if len(first) else None
         if member is None and len(second):
-            member = second.choose(key, exclude)
+            member = self._of(second, key, exclude)
         return member
+
+    def _of(self, pool: Pool[Any], key: bytes | None, exclude: frozenset[str]) -> Member[Any] | None:
+        if self._reduced:
+            return choose_reduced(pool, key if self._zone.keyed else None, exclude, self._draw)
+        return pool.choose(key, exclude)
 
     def _stays(self, key: bytes | None) -> bool:
         live = len(self._local)
         if not live or not len(self._others):
             return live > 0
-        carried = self._zone.carried(live, self._census.local)
+        carried = self._zone.carried(live - self._missing, self._census.local)
         return carried >= 1 or (self._draw() if key is None else share(key)) < carried

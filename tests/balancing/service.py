@@ -16,8 +16,16 @@ def instance(id: str, payload: Any = None, *, enabled: bool = True) -> ServiceIn
     return ServiceInstance("chat", id=id, address="10.0.0.7", port=7000, payload=payload, enabled=enabled)
 
 
-def entry(id: str, payload: Any = None, *, enabled: bool = True, owner: int = 1, suspect: bool = False) -> Entry[Any]:
-    listed = Entry(instance(id, payload, enabled=enabled), owner, 1, 1, 0, 0.0, 0.0)
+def entry(
+    id: str,
+    payload: Any = None,
+    *,
+    enabled: bool = True,
+    owner: int = 1,
+    suspect: bool = False,
+    weight: float = 1.0,
+) -> Entry[Any]:
+    listed = Entry(instance(id, payload, enabled=enabled), owner, 1, 1, 0, 0.0, 0.0, None, weight)
     return listed.with_suspicion(Suspicion("disruption", 0.0, 30.0)) if suspect else listed
 
 

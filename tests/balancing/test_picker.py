@@ -29,6 +29,7 @@ from aioregistry.balancing import (
     Ring,
     RoundRobin,
     Sticky,
+    WarmUp,
     Weighted,
 )
 from aioregistry.balancing._members import Traits
@@ -544,6 +545,9 @@ STRATEGIES_TO_TRY = [
     OwnZone("ours", RoundRobin(), at_least=2),
     OwnZone("ours", Ring("weight")),
     Sticky(OwnZone("ours", LeastOutstanding(), healthy=1.0)),
+    WarmUp(RoundRobin(), seconds=10),
+    WarmUp(OwnZone("ours", Ring()), seconds=10),
+    Sticky(WarmUp(Weighted("weight"), seconds=10)),
 ]
 RULE = Ejection(failures=2, pause=4, longest=16, jitter=0, remaining=0.4)
 
@@ -627,6 +631,7 @@ class Picking(RuleBasedStateMachine):
     def start(self, strategy: Any, seed: int) -> None:
         self.now = 0.0
         self.entries: dict[str, Entry[Any]] = {}
+        self.arrivals: dict[str, float] = {}
         self.panic = self.reported = False
         self.outstanding: list[tuple[Member[Any], float, int]] = []
         self.apart = {False: Apart(2), True: Apart(1)}  # by whether they are suspect
@@ -638,13 +643,22 @@ class Picking(RuleBasedStateMachine):
             strategy,
             where={"tier": "gold"},
             ejection=RULE,
+            arrivals=self.arrivals,
             draw=random.Random(seed).random,
         )
 
-    @rule(id=st.sampled_from(IDS), payload=payloads, enabled=st.booleans(), suspect=st.booleans())
-    def put(self, id: str, payload: Any, enabled: bool, suspect: bool) -> None:
-        after = entry(id, payload, enabled=enabled, suspect=suspect)
+    @rule(
+        id=st.sampled_from(IDS),
+        payload=payloads,
+        enabled=st.booleans(),
+        suspect=st.booleans(),
+        weight=st.sampled_from([1.0, 0.3, 0.0]),
+    )
+    def put(self, id: str, payload: Any, enabled: bool, suspect: bool, weight: float) -> None:
+        after = entry(id, payload, enabled=enabled, suspect=suspect, weight=weight)
         before = self.entries.get(id)
+        if before is None:
+            self.arrivals[id] = self.now
         self.entries[id] = after
         self.picker.apply(Added(after, 1) if before is None else Updated(after, before, 1), self.now)
         if not self.is_admitted(after):
@@ -774,7 +788,7 @@ class Picking(RuleBasedStateMachine):
 
     def is_admitted(self, each: Entry[Any]) -> bool:
         payload = each.instance.payload
-        if not each.instance.enabled or payload["tier"] != "gold":
+        if not each.instance.enabled or payload["tier"] != "gold" or not each.weight:
             return False
         return not self.weighs or (isinstance(payload["weight"], int | float) and payload["weight"] > 0)
 

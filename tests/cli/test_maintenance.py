@@ -43,11 +43,11 @@ async def test_drained_listed_and_enabled(servers: tuple[str, ...], judge: Judge
         assert override["registration_time_ms"] == 1
         code, stdout, stderr = await outcome("maintenance", "chat", *servers)
         head, row = stdout.splitlines()
-        assert head.split() == ["SERVICE", "ID", "UNTIL", "BY", "REASON"]
+        assert head.split() == ["SERVICE", "ID", "WEIGHT", "UNTIL", "BY", "REASON"]
         assert row.split()[:2] == ["chat", "a"]
         assert row.endswith("new disk")
 
-        assert await outcome("enable", "chat", "a", *servers) == (0, "chat/a is in maintenance no more\n", "")
+        assert await outcome("enable", "chat", "a", *servers) == (0, "chat/a is overridden no more\n", "")
         assert json.loads(await watch.line())["instance"]["enabled"] is True
     assert await outcome("maintenance", "--json", *servers) == (0, "[]\n", "")
 
@@ -58,6 +58,22 @@ async def test_for_ever_and_any_incarnation(servers: tuple[str, ...]) -> None:
     _, stdout, _ = await outcome("maintenance", "--json", *servers)
     [override] = json.loads(stdout)
     assert (override["until"], override["registration_time_ms"]) == (None, None)
+
+
+async def test_a_weight_is_set_listed_and_shown(servers: tuple[str, ...]) -> None:
+    drain = ("drain", "chat", "a", "--reason", "canary", "--for", "ever", "--weight", "0.2")
+    assert await outcome(*drain, *servers) == (0, "chat/a gets 0.2 of its share for ever: canary\n", "")
+    _, stdout, _ = await outcome("maintenance", "--json", *servers)
+    [override] = json.loads(stdout)
+    assert (override["enabled"], override["weight"]) == (None, 0.2)
+    _, stdout, _ = await outcome("maintenance", *servers)
+    assert stdout.splitlines()[1].split()[:3] == ["chat", "a", "0.2"]
+    _, stdout, _ = await outcome("list", "chat", *servers)
+    assert "listed, weight 0.2" in stdout
+    _, stdout, _ = await outcome("list", "chat", "--json", "--where", "state=listed", *servers)
+    [instance] = json.loads(stdout)
+    assert (instance["enabled"], instance["override_weight"]) == (True, 0.2)
+    assert await outcome("enable", "chat", "a", *servers) == (0, "chat/a is overridden no more\n", "")
 
 
 async def test_readers_make_nothing(servers: tuple[str, ...], judge: Judge, chroot: str) -> None:
@@ -72,6 +88,15 @@ async def test_what_is_no_duration_is_refused_before_any_wait(duration: str) -> 
     code, stdout, stderr = await outcome(*drain)
     assert (code, stdout) == (2, "")
     assert "for=" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("weight", ["", "-0.1", "1.01", "nan", "inf", "half", "20%"])
+async def test_what_is_no_part_of_a_share_is_refused_before_any_wait(weight: str) -> None:
+    drain = ("drain", "chat", "a", "--reason", "x", f"--weight={weight}", "--zookeeper", "127.0.0.1:1")
+    code, stdout, stderr = await outcome(*drain)
+    assert (code, stdout) == (2, "")
+    assert "weight=" in stderr
     assert len(stderr.splitlines()) == 1
 
 

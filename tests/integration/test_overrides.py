@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 import aioregistry
-from aioregistry import InvalidArgument, NoInstances, Override, Registry, Removed, ServiceInstance, Updated, View
+from aioregistry import (
+    InvalidArgument,
+    NoInstances,
+    Override,
+    Registry,
+    Removed,
+    ServiceInstance,
+    Status,
+    Updated,
+    View,
+)
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support.checkers import check_obeyed
@@ -176,6 +186,10 @@ async def test_what_comes_and_goes_meanwhile_is_told_as_it_was_shown(
         ({"seconds": "1h"}, "seconds"),
         ({"any_incarnation": 1}, "any_incarnation"),
         ({"by": 7}, "by"),
+        ({"weight": -0.1}, "weight"),
+        ({"weight": 1.5}, "weight"),
+        ({"weight": "0.5"}, "weight"),
+        ({"weight": True}, "weight"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_at_once(
@@ -230,3 +244,37 @@ async def test_an_outage_ends_no_maintenance(own_zookeeper: ZooKeeperServer, wat
             proxy.accept()
             _ = await view.wait_for(lambda seen: seen["a"].enabled, DEADLINE)
             assert picked(view) == {"a"}
+
+
+async def test_a_weight_is_obeyed_by_every_balancer_and_leaves_the_instance_enabled(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
+) -> None:
+    for id in "ab":
+        await judge.make(f"{chroot}{CHAT}/{id}", document(id))
+    async with (
+        registry_at(zookeeper, chroot, watches) as consumer,
+        registry_at(zookeeper, chroot) as operator,
+        consumer.discover("chat") as view,
+        view.changes() as changes,
+        operator.register(instance_of("chat", id="c")) as registration,
+    ):
+        assert (await asyncio.wait_for(anext(changes), DEADLINE)).entry.weight == 1.0  # type: ignore[union-attr]
+        balancers = [view.balancer(), view.balancer(aioregistry.WarmUp("random"))]
+        override = await operator.overrides.drain("chat", "c", reason="canary", weight=0)
+        assert (override.enabled, override.weight) == (None, 0.0)
+        change = await asyncio.wait_for(anext(changes), DEADLINE)
+        assert isinstance(change, Updated)
+        assert (change.entry.weight, change.previous_entry.weight, change.instance.enabled) == (0.0, 1.0, True)
+        assert {balancer.pick().id for balancer in balancers for _ in range(50)} == {"a", "b"}
+        assert registration.instance.enabled
+        assert registration.status is Status.LIVE
+
+        await operator.overrides.drain("chat", "c", reason="canary", weight=0.5, seconds=None)
+        change = await asyncio.wait_for(anext(changes), DEADLINE)
+        assert isinstance(change, Updated)
+        assert change.entry.weight == 0.5
+        assert {balancers[0].pick().id for _ in range(200)} == {"a", "b", "c"}
+        await operator.overrides.enable("chat", "c")
+        change = await asyncio.wait_for(anext(changes), DEADLINE)
+        assert isinstance(change, Updated)
+        assert (change.entry.weight, change.previous_entry.weight) == (1.0, 0.5)
