@@ -48,15 +48,19 @@ def call(function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
 
 
 async def wait(function: Callable[[], Awaitable[R]]) -> R:
-    """Return what the async *function* returns; run in a task of its own, which nothing that it raises ends otherwise.
+    """Return what the async *function* returns. Cancelling the task that waits cancels *function*, and is no error.
 
     Raises:
-        ForeignError: it raised, anything, or what it returned cannot be awaited; chained to that. A cancelled task ends
-            so, too, when *function* ends by the cancellation.
+        ForeignError: it raised, anything, or what it returned cannot be awaited; chained to that.
     """
+    import asyncio  # only here: the guard is used by code that has no loop, too
+
     try:
         return await function()
     except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
         ending = _ending(error)
         if ending is not None:
             _end_process(ending)

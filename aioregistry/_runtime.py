@@ -116,7 +116,10 @@ class SystemRuntime(Runtime):
     ) -> asyncio.Transport:
         # The name that a certificate has, and that a server is told, is without the dot that ends a fully qualified
         # one (RFC 6066, section 3).
-        name = endpoint.host.removesuffix(".") if tls else None
+        name = None if tls is None else endpoint.host.removesuffix(".")
+        if tls is not None:
+            # A caller's context may raise anything. uvloop asks it in a callback, where nobody hears of that.
+            tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
         transport, _ = await asyncio.get_running_loop().create_connection(
             factory, endpoint.address, endpoint.port, ssl=tls, server_hostname=name
         )

@@ -24,6 +24,25 @@ def test_whatever_is_raised_comes_out_as_one_exception(kind: str) -> None:
     assert "raising" in foreign.traced(raised.value.error)
 
 
+@pytest.mark.parametrize("kind", ODD)
+async def test_an_async_function_may_raise_anything(kind: str) -> None:
+    async def function() -> None:
+        raising(kind)
+
+    with pytest.raises(foreign.ForeignError) as raised:
+        await foreign.wait(function)
+    # A coroutine cannot raise StopIteration: Python makes a RuntimeError of it.
+    assert type(raised.value.error) is (RuntimeError if kind == "stop" else type(ODD[kind]()))
+
+
+async def test_the_cancellation_of_whoever_waits_is_no_error_of_the_function() -> None:
+    waiting = asyncio.ensure_future(foreign.wait(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+
+
 def test_what_is_returned_is_returned() -> None:
     assert foreign.call(max, 1, 2, key=lambda number: -number) == 1
 

@@ -305,21 +305,28 @@ class Connection(asyncio.Protocol):
         reply: Reply[Any] | None = None
         error: RegistryError | None = None
         try:
-            reply = decode_reply(pending.request, frame)
-        except ProtocolError as unreadable:
-            # What else comes on this connection cannot be trusted either; whoever waits hears that it was lost.
-            self._judge(str(unreadable), unreadable=queue is self._pending)
-            raise
-        except RegistryError as failure:
-            error = failure
-        except Exception as defect:
-            log.exception("the reply to %s could not be decoded", type(pending.request).__name__)
-            self._judge(f"a defect of aioregistry: {defect!r}", unreadable=queue is self._pending)
-            raise ProtocolError("a reply that could not be decoded") from defect
+            # The code that reads it is a caller's where the request is.
+            reply = foreign.call(decode_reply, pending.request, frame)
+        except foreign.ForeignError as failure:
+            if isinstance(failure.error, RegistryError) and not isinstance(failure.error, ProtocolError):
+                error = failure.error
+            else:
+                # What else comes on this connection cannot be trusted either; whoever waits hears that it was lost.
+                raise self._unreadable(pending, failure.error, first=queue is self._pending) from failure.error
         queue.popleft()
         self._resolve(pending, reply, error)
         if self._held or self._apart:
             self._release_held()
+
+    def _unreadable(self, pending: Pending[Any], failure: BaseException, *, first: bool) -> ProtocolError:
+        if isinstance(failure, ProtocolError):
+            why = failure
+        else:
+            subject = type(pending.request).__name__
+            log.error("the reply to %s could not be decoded\n%s", subject, foreign.traced(failure))
+            why = ProtocolError(f"the reply to {subject} could not be decoded: {foreign.shown(failure)}")
+        self._judge(str(why), unreadable=first)
+        return why
 
     def _resolve(self, pending: Pending[Any], reply: Reply[Any] | None, error: RegistryError | None) -> None:
         """Take note of an answer, and tell whoever waits, whatever taking note raises."""

@@ -13,6 +13,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
+from aioregistry import _foreign as foreign
 from aioregistry._concurrency import Notifier
 from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint
@@ -112,15 +113,16 @@ class Dialer:
     async def _attempt(self, endpoint: Endpoint) -> Connection | None:
         try:
             async with patience(self._timeout):
-                return await self._dial(endpoint)
+                # The code of the caller's TLS context may raise anything, beside an OSError (ssl.SSLError is one).
+                return await foreign.wait(lambda: self._dial(endpoint))
         except TimeoutError:
             self._failed(endpoint, AttemptOutcome.SILENT, f"no connection within {self._timeout:.3g} s")
-        except Exception as error:  # noqa: BLE001 - OSError (ssl.SSLError is one), and whatever a context's code raises
-            self._failed(endpoint, *explained(error))
+        except foreign.ForeignError as failure:
+            self._failed(endpoint, *explained(failure.error))
         return None
 
 
-def explained(error: Exception) -> tuple[AttemptOutcome, str]:
+def explained(error: BaseException) -> tuple[AttemptOutcome, str]:
     """Return what an *error* of connecting says of the other end, in our words where they are better."""
     if isinstance(error, ssl.SSLError):
         return AttemptOutcome.TLS, f"no TLS connection was made: {reason_of(error)}"

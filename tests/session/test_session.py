@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import ssl
 import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -2055,6 +2056,52 @@ class TestForeignCode:
         await client.again(RECONNECTED)
         assert len(told) == 3
         await client.end()
+
+    @pytest.mark.parametrize("kind", ODD)
+    @simulated
+    async def test_reading_an_answer_may_raise_anything(self, kind: str, world: World) -> None:
+        class Odd(Exists):
+            def read_reply(self, body: bytes, at: int) -> Any:
+                raising(kind)
+
+        client = await client_of(world).connected()
+        with pytest.raises(ConnectionLost):
+            await client.session.request(Odd("/"))
+        await client.until(RECONNECTED)
+        await client.session.request(Exists("/"))
+        await client.end()
+
+    @pytest.mark.parametrize("loop_factory", loops())
+    @pytest.mark.parametrize("kind", ODD)
+    def test_a_tls_context_may_raise_anything(self, kind: str, loop_factory: LoopFactory) -> None:
+        class Odd(ssl.SSLContext):
+            def wrap_bio(self, *_: Any, **__: Any) -> Any:
+                raising(kind)
+
+        async def scenario() -> None:
+            server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+            address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            session = Session(
+                parse_hosts(address),
+                timeout=5.0,
+                runtime=SystemRuntime(),
+                max_request=MAX_REQUEST,
+                tls=Odd(ssl.PROTOCOL_TLS_CLIENT),
+            )
+            session.start()
+            with pytest.raises(ConnectTimeout):
+                await session.wait_connected(0.01)
+            async with asyncio.timeout(60):
+                while address not in session.attempts or session.attempts[address].times < 2:
+                    await asyncio.sleep(0.01)
+            assert session.attempts[address].outcome is AttemptOutcome.UNREACHABLE
+            await session.close(1)
+            assert session.failure is None
+            server.close()
+            await server.wait_closed()
+
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(scenario())
 
     @pytest.mark.parametrize("kind", ODD)
     @simulated
