@@ -8,11 +8,11 @@ from typing import Literal, Unpack, overload
 
 from aiozk.protocol.acl import ACL
 
+from ._arguments import check_flag
 from ._discovery import Guard, Strategy
-from ._errors import InvalidArgument
 from ._options import ConnectOptions
-from ._protocol import OPEN_ACL
-from ._registry import DEFAULT_GUARD, DEFAULT_MAX_REQUEST, DEFAULT_SESSION_TIMEOUT, Registry
+from ._parameters import DEFAULT_ACL, DEFAULT_GUARD, DEFAULT_MAX_REQUEST, DEFAULT_SESSION_TIMEOUT, checked_parameters
+from ._registry import Registry
 from ._runtime import Runtime
 from ._threads import ThreadRegistry
 from .events import EventCallback
@@ -36,7 +36,7 @@ def connect(
     base_path: str = "/services",
     create_chroot: bool = True,
     auth: Sequence[tuple[str, str | bytes]] = (),
-    acl: Sequence[ACL] = OPEN_ACL,
+    acl: Sequence[ACL] = DEFAULT_ACL,
     tls: ssl.SSLContext | None = None,
     allow_read_only: bool = False,
     max_request: int = DEFAULT_MAX_REQUEST,
@@ -87,12 +87,10 @@ def connect(
     Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
     :class:`ChrootMissing`. Cancelling it leaves nothing behind.
     """
-    if not isinstance(thread, bool):
-        raise InvalidArgument("thread", thread, "give True or False")
-    if not isinstance(lag_check, bool):
-        raise InvalidArgument("lag_check", lag_check, "give True or False")
+    check_flag("thread", thread)
+    check_flag("lag_check", lag_check)
     try:
-        registry = Registry(
+        parameters = checked_parameters(
             servers,
             session_timeout=session_timeout,
             connect_timeout=connect_timeout,
@@ -110,6 +108,7 @@ def connect(
             on_event=on_event,
             runtime=runtime,
         )
+        registry = Registry(parameters)
         return ThreadRegistry(registry, lag_check=lag_check) if thread else registry
     finally:
         auth = ()  # frames of a traceback keep their variables

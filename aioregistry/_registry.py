@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import weakref
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 import anyio
-from aiozk.protocol.acl import ACL
 
-from ._arguments import UNSET, Unset, check_choice, check_flag, check_optional, check_seconds
-from ._discovery import Discovery, Guard, KeptAt, Strategy, View
+from ._arguments import UNSET, Unset, check_seconds
+from ._discovery import Discovery, Guard, KeptAt, View
 from ._errors import (
     ChrootMissing,
     ConnectionLost,
     ConnectTimeout,
     InvalidArgument,
-    InvalidType,
     NoNode,
     RequestTimeout,
     SessionFailed,
-    wrong_argument,
 )
 from ._handles import Handle, close_together, finished, is_open
 from ._health import Checks
 from ._model import ServiceInstance
-from ._paths import check_name, check_path, place_of
+from ._parameters import Parameters
+from ._paths import check_name, place_of
 from ._protocol import Exists
 from ._registration import (
     OnConflict,
@@ -39,39 +35,22 @@ from ._registration import (
     close_all,
     has_ended,
 )
-from ._runtime import Runtime, SystemRuntime
-from ._session import Session, SessionInfo, parse_hosts
+from ._runtime import SystemRuntime
+from ._session import Session, SessionInfo
 from ._streams import Stream
-from .events import EventCallback
 
 if TYPE_CHECKING:
     from ._client import RegistryClient
     from ._maintenance import Overrides
 
-__all__ = ["DEFAULT_GUARD", "DEFAULT_MAX_REQUEST", "DEFAULT_SESSION_TIMEOUT", "Parts", "Registry", "parts_of"]
+__all__ = ["Parts", "Registry", "parts_of"]
 
 P = TypeVar("P")
 
 log = logging.getLogger("aioregistry.registry")
 
-DEFAULT_SESSION_TIMEOUT = 10.0
-"""Seconds; aiozk's and kazoo's default, and within what a server with the usual tick of 2 s grants (4 to 40 s)."""
-
-DEFAULT_MAX_REQUEST = 0xFFFFF
-"""Bytes; jute.maxbuffer as servers have it unless set (``BinaryInputArchive.maxBuffer``)."""
-
-_LONGEST_SESSION = (2**31 - 1) / 1000
-"""Seconds; the protocol counts milliseconds in 32 bits."""
-
-_HIDDEN = "<hidden>"
-"""In place of what is, or may hold, a secret."""
-
-
 _LEFT_IN_ONE_TURN: Final = 200
 """Registrations, when all are closed: some 10 ms of this loop's time."""
-
-
-DEFAULT_GUARD: Final = Guard()
 
 
 class Registry(Handle):
@@ -80,64 +59,26 @@ class Registry(Handle):
     Leaving it withdraws every registration, ends every view and closes the session, within ``close_timeout``.
     """
 
-    def __init__(
-        self,
-        servers: str,
-        *,
-        session_timeout: float,
-        connect_timeout: float | None,
-        close_timeout: float | None,
-        wait: bool,
-        base_path: str,
-        create_chroot: bool,
-        auth: Sequence[tuple[str, str | bytes]],
-        acl: Sequence[ACL],
-        tls: ssl.SSLContext | None,
-        allow_read_only: bool,
-        max_request: int,
-        watches: Strategy,
-        guard: Guard | None,
-        on_event: EventCallback | Sequence[EventCallback] | None,
-        runtime: Runtime | None,
-    ) -> None:
-        try:
-            credentials = _Credentials(_checked_credentials(auth))
-        finally:
-            auth = ()  # frames of a traceback keep their variables
-        hosts = parse_hosts(servers)
-        check_seconds("session_timeout", session_timeout, at_most=_LONGEST_SESSION)
-        for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
-            if seconds is not None:
-                check_seconds(field, seconds)
-        _check_bytes("max_request", max_request)
-        check_choice("watches", watches, ("auto", "recursive", "one-shot"))
-        for field, flag in (("wait", wait), ("create_chroot", create_chroot), ("allow_read_only", allow_read_only)):
-            check_flag(field, flag)
-        check_optional("tls", tls, ssl.SSLContext)
-        check_optional("guard", guard, Guard)
-        check_optional("runtime", runtime, Runtime)
-        hooks = _checked_hooks(on_event)
-        base = check_path("base_path", base_path)
-        self._base_path = hosts.chroot + ("" if base == "/" else base)
-        self._marked = base != "/"  # beside the chroot is somebody else's place
-        self._connect_timeout = session_timeout if connect_timeout is None else connect_timeout
-        self._close_timeout = session_timeout / 3 if close_timeout is None else close_timeout
-        self._wait, self._create_chroot = wait, create_chroot
-        self._guard = guard
-        self._chroot = hosts.chroot
-        self._acl = _checked_acl(acl)
+    def __init__(self, parameters: Parameters) -> None:
+        self._base_path = parameters.base_path
+        self._marked = parameters.marked
+        self._connect_timeout, self._close_timeout = parameters.connect_timeout, parameters.close_timeout
+        self._wait, self._create_chroot = parameters.wait, parameters.create_chroot
+        self._guard = parameters.guard
+        self._chroot = parameters.hosts.chroot
+        self._acl = parameters.acl
         self._session = Session(
-            hosts,
-            timeout=session_timeout,
-            runtime=runtime or SystemRuntime(),
-            auth=credentials,
-            tls=tls,
-            allow_read_only=allow_read_only,
-            max_request=max_request,
-            hooks=hooks,
+            parameters.hosts,
+            timeout=parameters.session_timeout,
+            runtime=parameters.runtime or SystemRuntime(),
+            auth=parameters.auth,
+            tls=parameters.tls,
+            allow_read_only=parameters.allow_read_only,
+            max_request=parameters.max_request,
+            hooks=parameters.hooks,
         )
         self._discovery = Discovery(
-            self._session, self._base_path, watches, marked=self._marked, overridden=self._marked
+            self._session, self._base_path, parameters.watches, marked=self._marked, overridden=self._marked
         )
         self._registrations: weakref.WeakValueDictionary[tuple[str, str], Registration[Any]]
         self._registrations = weakref.WeakValueDictionary()
@@ -420,72 +361,3 @@ class Parts(NamedTuple):
 def parts_of(registry: Registry) -> Parts:
     """Return what *registry* is made of now; on its loop, where it is open."""
     return Parts(registry._session, tuple(registry._registrations.values()), tuple(registry._views.values()))
-
-
-def _checked_hooks(on_event: object) -> tuple[EventCallback, ...]:
-    if on_event is None:
-        return ()
-    if callable(on_event):
-        return (on_event,)
-    if not isinstance(on_event, Sequence) or isinstance(on_event, str | bytes):
-        raise InvalidType("on_event", on_event, "give something that can be called, a sequence of such, or None")
-    for index, each in enumerate(on_event):
-        if not callable(each):
-            raise InvalidType(f"on_event[{index}]", each, "give something that can be called")
-    return tuple(on_event)
-
-
-def _check_bytes(field: str, number: object) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
-        raise wrong_argument(field, number, "give a number of bytes above 0", int)
-
-
-class _Credentials(tuple[tuple[str, bytes], ...]):
-    """Which the variables of a traceback may hold."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} credentials>"
-
-
-def _checked_credentials(auth: object) -> list[tuple[str, bytes]]:
-    # Frames of a traceback keep their variables: none may keep a secret that was refused.
-    checked: list[tuple[str, bytes]] = []
-    each: object = None
-    try:
-        if isinstance(auth, (str, bytes)) or not isinstance(auth, Iterable):
-            raise InvalidType("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
-        for index, each in enumerate(auth):
-            credential = _credential(each)
-            if credential is None:
-                why = "give a pair of scheme and secret, each a str (the secret may be bytes)"
-                checked.clear()
-                raise InvalidArgument(f"auth[{index}]", _HIDDEN, why)
-            checked.append(credential)
-        return checked
-    finally:
-        credential = auth = each = None
-
-
-def _credential(given: object) -> tuple[str, bytes] | None:
-    match given:
-        case (str(scheme), str(secret)) if scheme and _is_text(scheme) and _is_text(secret):
-            return scheme, secret.encode()
-        case (str(scheme), bytes(secret)) if scheme and _is_text(scheme):
-            return scheme, secret
-    return None
-
-
-def _is_text(text: str) -> bool:
-    # Asked before it is encoded: the error of an encoder shows what it was given.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _checked_acl(acl: object) -> tuple[ACL, ...]:
-    entries = tuple(acl) if isinstance(acl, Iterable) else None
-    if entries is None or not all(isinstance(each, ACL) for each in entries):
-        raise InvalidType("acl", acl, "give a sequence of aiozk.ACL, at least one")
-    if not entries:
-        raise InvalidArgument("acl", acl, "give a sequence of aiozk.ACL, at least one")
-    return entries

@@ -10,6 +10,7 @@ import pytest
 
 from aioregistry import Registry, View, connect
 from aioregistry._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
+from aioregistry._parameters import checked_parameters
 from aioregistry.integrations._arguments import RoutingOptions
 from aioregistry.integrations._routing import Router
 
@@ -18,6 +19,7 @@ from aioregistry.integrations._routing import Router
     ("options", "function", "besides"),
     [
         (ConnectOptions, connect, {"thread", "lag_check"}),
+        (ConnectOptions, checked_parameters, set()),
         (RegisterOptions, Registry.register, set()),
         (DiscoverOptions, Registry.discover, {"payload_type"}),
         (BalancerOptions, View.balancer, set()),

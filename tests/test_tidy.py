@@ -136,7 +136,8 @@ ROOMS: dict[str, set[str]] = {
     "logs": set(),
     "client": {"*", "aiozk"},
     "maintenance": {"*"},
-    "registry": {"*", "anyio", "aiozk"},  # whose ACLs it takes
+    "parameters": {"*", "aiozk"},  # whose ACLs it takes
+    "registry": {"*", "anyio"},
     # Above the registry: the same on a loop of its own, and a face for programs without one.
     "options": {"*", "aiozk"},
     "threads": {"*", "anyio"},
@@ -154,7 +155,7 @@ ROOMS: dict[str, set[str]] = {
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
         *("concurrency", "events", "foreign", "errors", "arguments", "incident_log", "addresses", "health", "model"),
-        *("paths", "balancing", "exports", ""),
+        *("parameters", "paths", "balancing", "exports", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     # Reads a live ensemble: it connects as users do, and asks that session for ACLs and Stats too.
@@ -258,7 +259,6 @@ TO_SPLIT = {
         "_errors.py",
         "_registration/handle.py",
         "_registration/worker.py",
-        "_registry.py",
         "blocking.py",
     )
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -18,7 +17,6 @@ __all__ = [
     "Hidden",
     "KeptAt",
     "Settings",
-    "check_connect",
     "check_drain",
     "check_ports",
     "checked_conflict",
@@ -81,12 +79,6 @@ def _checked_type(field: str, payload_type: Any) -> Any:
         return check_payload_type(payload_type)
     except InvalidArgument as error:
         raise type(error)(field, payload_type, error.reason) from None
-
-
-def check_connect(registry: Callable[[], Registry]) -> None:
-    # One that is never entered is closed without an await, and then does not warn of having been forgotten.
-    with contextlib.suppress(StopIteration):
-        registry().aclose().send(None)
 
 
 def check_ports(port: object, ssl_port: object, id: object, shared: bool) -> None:

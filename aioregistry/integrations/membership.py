@@ -22,9 +22,10 @@ from typing import Any, Final, Literal, Self
 
 import anyio
 
-from aioregistry import Check, Guard, Registration, Registry, RegistryError, ServiceInstance, UsageError, View, connect
+from aioregistry import Check, Guard, Registration, Registry, RegistryError, ServiceInstance, UsageError, View
 from aioregistry._arguments import check_choice, check_flag
 from aioregistry._health import checked_checks
+from aioregistry._parameters import DEFAULT_ACL, checked_parameters
 from aioregistry.events import EventCallback
 
 from ._advertised import NoAddress, advertised_address, configured_address
@@ -35,7 +36,6 @@ from ._settings import (
     Hidden,
     KeptAt,
     Settings,
-    check_connect,
     check_drain,
     check_ports,
     checked_conflict,
@@ -171,26 +171,6 @@ class Membership:
         self._service = service
         secrets = Hidden(auth)
         del auth
-
-        def registry() -> Registry:
-            connecting = connect if acl is None else partial(connect, acl=acl)
-            return connecting(
-                servers,
-                wait=wait,
-                session_timeout=session_timeout,
-                connect_timeout=connect_timeout,
-                close_timeout=close_timeout,
-                base_path=base_path,
-                create_chroot=create_chroot,
-                auth=secrets.value,
-                tls=tls,
-                allow_read_only=allow_read_only,
-                max_request=max_request,
-                watches=watches,
-                guard=guard,
-                on_event=on_event,
-            )
-
         shared = check_choice("workers", workers, ("each", "one")) == "one"
         check_ports(port, ssl_port, id, shared)
         # Whatever the address will be, the rest is right or wrong now.
@@ -208,14 +188,30 @@ class Membership:
         )
         for field, flag in (("wait", wait), ("ready_in_outage", ready_in_outage), ("check_port", check_port)):
             check_flag(field, flag)
-        check_connect(registry)
+        parameters = checked_parameters(
+            servers,
+            wait=wait,
+            session_timeout=session_timeout,
+            connect_timeout=connect_timeout,
+            close_timeout=close_timeout,
+            base_path=base_path,
+            create_chroot=create_chroot,
+            auth=secrets.value,
+            acl=DEFAULT_ACL if acl is None else acl,
+            tls=tls,
+            allow_read_only=allow_read_only,
+            max_request=max_request,
+            watches=watches,
+            guard=guard,
+            on_event=on_event,
+        )
         configured_address(address)
         check_drain(drain)
         services = checked_services(discover)
         self._settings = Settings(
             servers=servers,
             place=(servers, base_path, service),
-            registry=registry,
+            registry=partial(Registry, parameters),
             instance=instance,
             address=address,
             id=id,

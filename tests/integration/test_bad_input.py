@@ -300,7 +300,7 @@ NO_SEGMENTS = [
 async def test_names_and_ids_that_are_no_path_segment(bystander: Bystander, segment: Any) -> None:
     attempts: dict[str, Callable[[], object]] = {
         "name": lambda: ServiceInstance(segment, id="a"),
-        "id": lambda: ServiceInstance("chat", id=segment),
+        "id": lambda: ServiceInstance("chat", id=segment, port=7000),
         "name ": lambda: bystander.registry.discover(segment),
     }
     for field, attempt in attempts.items():

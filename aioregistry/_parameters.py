@@ -1,0 +1,197 @@
+"""What :func:`aioregistry.connect` takes, checked, without a registry that is made of it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from aiozk.protocol.acl import ACL
+
+from ._arguments import check_choice, check_flag, check_optional, check_seconds
+from ._discovery import Guard, Strategy
+from ._errors import InvalidArgument, InvalidType, wrong_argument
+from ._paths import check_path
+from ._protocol import OPEN_ACL
+from ._runtime import Runtime
+from ._session import Hosts, parse_hosts
+from .events import EventCallback
+
+__all__ = [
+    "DEFAULT_ACL",
+    "DEFAULT_GUARD",
+    "DEFAULT_MAX_REQUEST",
+    "DEFAULT_SESSION_TIMEOUT",
+    "Parameters",
+    "checked_parameters",
+]
+
+DEFAULT_ACL: Final[Sequence[ACL]] = OPEN_ACL
+"""Everybody may do everything."""
+
+DEFAULT_GUARD: Final = Guard()
+
+DEFAULT_SESSION_TIMEOUT = 10.0
+"""Seconds; aiozk's and kazoo's default, and within what a server with the usual tick of 2 s grants (4 to 40 s)."""
+
+DEFAULT_MAX_REQUEST = 0xFFFFF
+"""Bytes; jute.maxbuffer as servers have it unless set (``BinaryInputArchive.maxBuffer``)."""
+
+_LONGEST_SESSION = (2**31 - 1) / 1000
+"""Seconds; the protocol counts milliseconds in 32 bits."""
+
+_HIDDEN = "<hidden>"
+"""In place of what is, or may hold, a secret."""
+
+
+class Parameters(NamedTuple):
+    """Of a registry, checked; each is what :func:`aioregistry.connect` says, but for these.
+
+    ``base_path`` is absolute, the chroot included. ``marked``: there is a place for markers and overrides beside it.
+    """
+
+    hosts: Hosts
+    session_timeout: float
+    connect_timeout: float
+    close_timeout: float
+    wait: bool
+    base_path: str
+    marked: bool
+    create_chroot: bool
+    auth: Sequence[tuple[str, bytes]]
+    acl: tuple[ACL, ...]
+    tls: ssl.SSLContext | None
+    allow_read_only: bool
+    max_request: int
+    watches: Strategy
+    guard: Guard | None
+    hooks: tuple[EventCallback, ...]
+    runtime: Runtime | None
+
+
+def checked_parameters(
+    servers: str,
+    *,
+    session_timeout: float = DEFAULT_SESSION_TIMEOUT,
+    connect_timeout: float | None = None,
+    close_timeout: float | None = None,
+    wait: bool = True,
+    base_path: str = "/services",
+    create_chroot: bool = True,
+    auth: Sequence[tuple[str, str | bytes]] = (),
+    acl: Sequence[ACL] = DEFAULT_ACL,
+    tls: ssl.SSLContext | None = None,
+    allow_read_only: bool = False,
+    max_request: int = DEFAULT_MAX_REQUEST,
+    watches: Strategy = "auto",
+    guard: Guard | None = DEFAULT_GUARD,
+    on_event: EventCallback | Sequence[EventCallback] | None = None,
+    runtime: Runtime | None = None,
+) -> Parameters:
+    """Return the arguments of :func:`aioregistry.connect`, checked; raises InvalidArgument that names the wrong one."""
+    try:
+        credentials = _Credentials(_checked_credentials(auth))
+    finally:
+        auth = ()  # frames of a traceback keep their variables
+    hosts = parse_hosts(servers)
+    check_seconds("session_timeout", session_timeout, at_most=_LONGEST_SESSION)
+    for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
+        if seconds is not None:
+            check_seconds(field, seconds)
+    _check_bytes("max_request", max_request)
+    check_choice("watches", watches, ("auto", "recursive", "one-shot"))
+    for field, flag in (("wait", wait), ("create_chroot", create_chroot), ("allow_read_only", allow_read_only)):
+        check_flag(field, flag)
+    check_optional("tls", tls, ssl.SSLContext)
+    check_optional("guard", guard, Guard)
+    check_optional("runtime", runtime, Runtime)
+    hooks = _checked_hooks(on_event)
+    base = check_path("base_path", base_path)
+    return Parameters(
+        hosts,
+        session_timeout,
+        connect_timeout=session_timeout if connect_timeout is None else connect_timeout,
+        close_timeout=session_timeout / 3 if close_timeout is None else close_timeout,
+        wait=wait,
+        base_path=hosts.chroot + ("" if base == "/" else base),
+        marked=base != "/",  # beside the chroot is somebody else's place
+        create_chroot=create_chroot,
+        auth=credentials,
+        acl=_checked_acl(acl),
+        tls=tls,
+        allow_read_only=allow_read_only,
+        max_request=max_request,
+        watches=watches,
+        guard=guard,
+        hooks=hooks,
+        runtime=runtime,
+    )
+
+
+def _checked_hooks(on_event: object) -> tuple[EventCallback, ...]:
+    if on_event is None:
+        return ()
+    if callable(on_event):
+        return (on_event,)
+    if not isinstance(on_event, Sequence) or isinstance(on_event, str | bytes):
+        raise InvalidType("on_event", on_event, "give something that can be called, a sequence of such, or None")
+    for index, each in enumerate(on_event):
+        if not callable(each):
+            raise InvalidType(f"on_event[{index}]", each, "give something that can be called")
+    return tuple(on_event)
+
+
+def _check_bytes(field: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
+        raise wrong_argument(field, number, "give a number of bytes above 0", int)
+
+
+class _Credentials(tuple[tuple[str, bytes], ...]):
+    """Which the variables of a traceback may hold."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} credentials>"
+
+
+def _checked_credentials(auth: object) -> list[tuple[str, bytes]]:
+    # Frames of a traceback keep their variables: none may keep a secret that was refused.
+    checked: list[tuple[str, bytes]] = []
+    each: object = None
+    try:
+        if isinstance(auth, (str, bytes)) or not isinstance(auth, Iterable):
+            raise InvalidType("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
+        for index, each in enumerate(auth):
+            credential = _credential(each)
+            if credential is None:
+                why = "give a pair of scheme and secret, each a str (the secret may be bytes)"
+                checked.clear()
+                raise InvalidArgument(f"auth[{index}]", _HIDDEN, why)
+            checked.append(credential)
+        return checked
+    finally:
+        credential = auth = each = None
+
+
+def _credential(given: object) -> tuple[str, bytes] | None:
+    match given:
+        case (str(scheme), str(secret)) if scheme and _is_text(scheme) and _is_text(secret):
+            return scheme, secret.encode()
+        case (str(scheme), bytes(secret)) if scheme and _is_text(scheme):
+            return scheme, secret
+    return None
+
+
+def _is_text(text: str) -> bool:
+    # Asked before it is encoded: the error of an encoder shows what it was given.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _checked_acl(acl: object) -> tuple[ACL, ...]:
+    entries = tuple(acl) if isinstance(acl, Iterable) else None
+    if entries is None or not all(isinstance(each, ACL) for each in entries):
+        raise InvalidType("acl", acl, "give a sequence of aiozk.ACL, at least one")
+    if not entries:
+        raise InvalidArgument("acl", acl, "give a sequence of aiozk.ACL, at least one")
+    return entries
