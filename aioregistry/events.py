@@ -1,6 +1,7 @@
-"""The events of a registry, each a class of its own: what ``connect(on_event=…)`` tells by name and fields, with types.
+"""The events of a registry, each a class of its own, with typed fields.
 
-A callback gets the event's name and a dict of its fields. :func:`typed` gives it an object instead::
+``connect(on_event=…)`` calls a function with an event's name and a dict of its fields. :func:`typed` has it called with
+an object instead::
 
     def told(event: events.Event) -> None:
         if isinstance(event, events.SessionStall):
@@ -59,7 +60,11 @@ class Event:
 
 @dataclass(frozen=True)
 class SessionMoved(Event):
-    """The session's state changed: to ``state``; ``generation`` counts the connections that were accepted so far."""
+    """The session moved to ``state``.
+
+    ``session`` is its id, of an expired session the former one; ``generation`` counts the connections accepted so far;
+    ``attempts`` has what each address answered, in words.
+    """
 
     name = "session.state"
     state: str
@@ -70,7 +75,10 @@ class SessionMoved(Event):
 
 @dataclass(frozen=True)
 class SessionOutage(Event):
-    """There was no connection for ``seconds``; told once for each outage, with its first WARNING."""
+    """There was no connection for ``seconds``.
+
+    It comes once for each outage, with its first WARNING; ``reason`` has what each address answered.
+    """
 
     name = "session.outage"
     seconds: float
@@ -79,7 +87,7 @@ class SessionOutage(Event):
 
 @dataclass(frozen=True)
 class SessionOutageOver(Event):
-    """An outage that was told of is over; ``server`` is the one connected to."""
+    """An outage with a ``session.outage`` is over, after ``seconds``; ``server`` is the one connected to."""
 
     name = "session.outage_over"
     seconds: float
@@ -88,7 +96,7 @@ class SessionOutageOver(Event):
 
 @dataclass(frozen=True)
 class SessionRollback(Event):
-    """The ensemble lost its history: from zxid ``ours`` back to ``theirs``, ``proven`` or presumed."""
+    """The ensemble lost its history: zxid ``ours`` was seen, the quorum is at ``theirs``; ``proven`` or presumed."""
 
     name = "session.rollback"
     ours: int
@@ -98,7 +106,10 @@ class SessionRollback(Event):
 
 @dataclass(frozen=True)
 class SessionPoison(Event):
-    """A request costs the connection whenever it is sent; from ``limit`` bytes on, or None where that is not known."""
+    """A ``request`` of ``size`` bytes costs the connection whenever it is sent.
+
+    ``limit`` is the size in bytes from which on the server seems to refuse requests, or None if that is unknown.
+    """
 
     name = "session.poison"
     request: str
@@ -109,7 +120,10 @@ class SessionPoison(Event):
 
 @dataclass(frozen=True)
 class SessionStall(Event):
-    """The event loop was blocked, or the system slept, for ``seconds`` while a heartbeat was due."""
+    """The event loop was blocked, or the system slept, for ``seconds`` while a heartbeat was due.
+
+    ``timeout`` is the session timeout, in seconds.
+    """
 
     name = "session.stall"
     seconds: float
@@ -118,7 +132,7 @@ class SessionStall(Event):
 
 @dataclass(frozen=True)
 class RegistrationStatus(Event):
-    """A registration's status changed; ``owner`` is the session that owns the node, or None."""
+    """A registration's status changed; ``owner`` is the session that owns its node, or None."""
 
     name = "registration.status"
     path: str
@@ -128,7 +142,7 @@ class RegistrationStatus(Event):
 
 @dataclass(frozen=True)
 class RegistrationEnabled(Event):
-    """Whether the instance is to be published as enabled changed; ``status`` says why it is not."""
+    """An instance is now published as enabled, or not; ``status`` says why not."""
 
     name = "registration.enabled"
     path: str
@@ -138,7 +152,7 @@ class RegistrationEnabled(Event):
 
 @dataclass(frozen=True)
 class CheckChanged(Event):
-    """A check of the instance passes or fails from now on, and why."""
+    """A check of an instance begins to pass or to fail; ``reason`` says why it fails."""
 
     name = "health.check"
     path: str
@@ -149,7 +163,7 @@ class CheckChanged(Event):
 
 @dataclass(frozen=True)
 class RegistrationTakeover(Event):
-    """The node of a ghost is about to be taken over from the session ``owner``."""
+    """A registration is about to take over a ghost's node from the session ``owner``."""
 
     name = "registration.takeover"
     path: str
@@ -158,7 +172,7 @@ class RegistrationTakeover(Event):
 
 @dataclass(frozen=True)
 class ServiceSynced(Event):
-    """A service was read completely, at first or after a reconnect."""
+    """A view read its service completely: at first, or after a reconnect."""
 
     name = "discovery.synced"
     service: str
@@ -167,7 +181,7 @@ class ServiceSynced(Event):
 
 @dataclass(frozen=True)
 class NodeInvalid(Event):
-    """A node that is no instance was found."""
+    """A view found a node that shows no instance; ``reason`` says why."""
 
     name = "discovery.invalid"
     service: str
@@ -177,7 +191,7 @@ class NodeInvalid(Event):
 
 @dataclass(frozen=True)
 class MarkerRefused(Event):
-    """A withdrawal is not believed by its marker, so that the guard judges it."""
+    """A view does not believe the marker of a withdrawal, so its guard judges the removal."""
 
     name = "discovery.marker_refused"
     service: str
@@ -187,7 +201,7 @@ class MarkerRefused(Event):
 
 @dataclass(frozen=True)
 class NodesMissed(Event):
-    """Nodes had changed, and no event had told of it."""
+    """An audit found nodes that had changed without a watch event: an ACL may hide their events."""
 
     name = "discovery.missed"
     service: str
@@ -196,7 +210,7 @@ class NodesMissed(Event):
 
 @dataclass(frozen=True)
 class InstanceHeld(Event):
-    """A view's guard holds a removal back; by what it went."""
+    """A view's guard holds the removal of an instance back; ``reason`` is its kind of suspicion."""
 
     name = "discovery.held"
     service: str
@@ -206,7 +220,7 @@ class InstanceHeld(Event):
 
 @dataclass(frozen=True)
 class InstanceReleased(Event):
-    """An instance that was held is a suspect no more; how that ended."""
+    """An instance is not suspect any more; ``why`` says how that ended."""
 
     name = "discovery.released"
     service: str
@@ -216,7 +230,10 @@ class InstanceReleased(Event):
 
 @dataclass(frozen=True)
 class KeptRecalled(Event):
-    """A view begins without a connection, with a kept snapshot that was confirmed last at ``known_at`` (epoch, s)."""
+    """A view begins without a connection, with the instances of its kept snapshot.
+
+    ``known_at`` is when the quorum confirmed them last, in seconds since the epoch.
+    """
 
     name = "discovery.recalled"
     service: str
@@ -226,7 +243,7 @@ class KeptRecalled(Event):
 
 @dataclass(frozen=True)
 class KeepFailed(Event):
-    """A kept snapshot could not be written, or is there and not used."""
+    """A view could not write its kept snapshot, or does not use the one that is there."""
 
     name = "discovery.keep_failed"
     service: str
@@ -236,7 +253,7 @@ class KeepFailed(Event):
 
 @dataclass(frozen=True)
 class KeptDamaged(Event):
-    """A kept snapshot was damaged, and is now at ``path``."""
+    """A kept snapshot was damaged; it was moved to ``path``."""
 
     name = "discovery.kept_damaged"
     service: str
@@ -246,7 +263,7 @@ class KeptDamaged(Event):
 
 @dataclass(frozen=True)
 class InstanceRefused(Event):
-    """A balancer never picks an instance because of what it publishes."""
+    """A balancer refuses an instance for what it publishes, and never picks it."""
 
     name = "discovery.refused"
     service: str
@@ -256,7 +273,7 @@ class InstanceRefused(Event):
 
 @dataclass(frozen=True)
 class PanicChanged(Event):
-    """A balancer began to pick suspects like all others, because too few instances are confirmed, or ended that."""
+    """A balancer began to pick suspects like other instances, because too few are confirmed, or stopped that."""
 
     name = "discovery.panic"
     service: str
@@ -265,7 +282,7 @@ class PanicChanged(Event):
 
 @dataclass(frozen=True)
 class InstanceSetAside(Event):
-    """A balancer set an instance aside that failed, for ``seconds``."""
+    """A balancer set a failing instance aside for ``seconds``."""
 
     name = "discovery.set_aside"
     service: str

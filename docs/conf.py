@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import yaml
 from pygments.lexers.special import TextLexer
+from sphinx.util import logging
 
 import aioregistry
 
@@ -29,6 +33,7 @@ myst_heading_anchors = 4  # every heading is a target, as on GitHub
 
 # ---------------------------------------------------------------- reference
 
+suppress_warnings = ["ref.python"]  # `Registry` in a signature is that of aioregistry or of aioregistry.blocking
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -55,7 +60,29 @@ def check_yaml(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG001 
         list(yaml.safe_load_all(block))
 
 
+WITHIN = ("aioregistry.balancing",)  # what is public there is a name of aioregistry
+
+
+def public_names() -> Iterator[tuple[str, str]]:
+    """Every name that a public module lists, after that module's."""
+    for module in (
+        "aioregistry",
+        *(found.name for found in pkgutil.walk_packages(aioregistry.__path__, "aioregistry.")),
+    ):
+        if "._" not in module and module not in WITHIN and not module.endswith("__main__"):
+            yield from ((module, name) for name in getattr(import_module(module), "__all__", ()))
+
+
+def check_reference(app: Any, env: Any) -> None:  # noqa: ARG001 - Sphinx's
+    """Warn of each public name that the reference does not have."""
+    described = {name.rpartition(".")[2] for name in env.domaindata["py"]["objects"]}
+    for module, name in public_names():
+        if name not in described and not name.startswith("pytest_"):
+            logging.getLogger(__name__).warning("the reference lacks %s.%s", module, name)
+
+
 def setup(app: Any) -> None:
-    """Check YAML; show diagrams that GitHub draws as their text, since drawing them takes a script from elsewhere."""
+    """Check YAML and the reference, and show diagrams that GitHub draws as their text."""
     app.connect("source-read", check_yaml)
+    app.connect("env-check-consistency", check_reference)
     app.add_lexer("mermaid", TextLexer)

@@ -42,7 +42,7 @@ LOCKS: Final[Mapping[str, Contents]] = {
     "test": Contents(True, ("test",)),
     "run": Contents(True),
     "plot": Contents(True, ("plot", "test")),
-    "docs": Contents(True, ("docs",)),
+    "docs": Contents(True, ("docs", "test")),  # the reference imports every integration
     "package": Contents(False, ("package",)),
     "nox": Contents(False, ("nox",)),
 }

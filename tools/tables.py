@@ -1,0 +1,50 @@
+"""Writes the tables of the documentation that come from code: `python -m tools.tables`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from aioregistry.events import EVENTS
+
+__all__ = ["TABLES", "filled", "main"]
+
+ROOT: Final = Path(__file__).parents[1]
+
+
+def events() -> str:
+    """Return the table of events: name, class, fields, and when it comes."""
+    rows = ["| event | fields | when | class |", "| --- | --- | --- | --- |"]
+    for name, kind in EVENTS.items():
+        fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
+        when = " ".join((inspect.getdoc(kind) or "").split()).replace("``", "`")
+        rows.append(f"| `{name}` | {fields} | {when} | `{kind.__name__}` |")
+    return "\n".join(rows)
+
+
+TABLES: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {"events": ("docs/reference/events.md", events)}
+"""The page and the maker of each table, by the name between its marks."""
+
+
+def filled(name: str, page: str) -> str:
+    """Return the text of a *page* with the table of this *name* as it is today."""
+    marks = re.compile(rf"(<!-- {name}: generated -->\n\n).*?(\n\n<!-- {name}: end -->)", re.DOTALL)
+    _, make = TABLES[name]
+    return marks.sub(lambda found: f"{found[1]}{make()}{found[2]}", page)
+
+
+def main() -> int:
+    """Write every table; return 0."""
+    for name, (place, _) in TABLES.items():
+        path = ROOT / place
+        path.write_text(filled(name, path.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
