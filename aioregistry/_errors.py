@@ -345,12 +345,13 @@ class InvalidInstance(RegistryError, ValueError):
 class NoInstances(RegistryError, LookupError):
     """There is no instance to pick, and why.
 
-    ``counts`` tells how many there are of each kind that is not picked: ``"disabled"``, ``"out of service"`` (Spring
-    Cloud's ``instance_status`` says so), ``"filtered out"``, ``"refused"`` (its weight is none, say),
-    ``"of weight 0"``, ``"suspect"`` (not listed any more, and suspects are not wanted), ``"set aside"`` (it failed; or
-    it is back, and a call finds out whether it is well), ``"excluded"`` (from this pick, by its caller). ``reason`` is
-    the one kind that all are of, ``"empty"`` where the service is, else ``"mixed"``. ``returns_in`` is the seconds
-    until the first of those that are set aside may be picked again, None where none is.
+    ``counts`` tells how many there are of each kind that is not picked: ``"disabled"``, ``"failing"`` (its own checks
+    say so, and there is no panic), ``"out of service"`` (Spring Cloud's ``instance_status`` says so),
+    ``"filtered out"``, ``"refused"`` (its weight is none, say), ``"of weight 0"``, ``"suspect"`` (not listed any more,
+    and suspects are not wanted), ``"set aside"`` (it failed; or it is back, and a call finds out whether it is well),
+    ``"excluded"`` (from this pick, by its caller). ``reason`` is the one kind that all are of, ``"empty"`` where the
+    service is, else ``"mixed"``. ``returns_in`` is the seconds until the first of those that are set aside may be
+    picked again, None where none is.
     """
 
     def __init__(self, service: str, counts: Mapping[str, int], returns_in: float | None = None) -> None:

@@ -273,7 +273,7 @@ class InstanceRefused(Event):
 
 @dataclass(frozen=True)
 class PanicChanged(Event):
-    """A balancer began to pick suspects like other instances, because too few are confirmed, or stopped that."""
+    """A balancer began to pick failing instances and suspects too, because too few are well, or stopped that."""
 
     name = "discovery.panic"
     service: str

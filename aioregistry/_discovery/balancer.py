@@ -111,6 +111,8 @@ class Balancer(Generic[P]):
         self._errors = (Exception,) if ejection is None else ejection.errors
         for id, error in self._picker.refused.items():
             self._refused(id, error)
+        if self._picker.in_panic:
+            self._tell_of_panic()
 
     # ------------------------------------------------------------------ what it offers
 
@@ -127,7 +129,7 @@ class Balancer(Generic[P]):
 
     @property
     def in_panic(self) -> bool:
-        """Whether suspects are picked like all others now, because too few instances are confirmed."""
+        """Whether failing instances and suspects are picked like all others now, because too few instances are well."""
         return self._picker.in_panic
 
     @property
@@ -221,12 +223,13 @@ class Balancer(Generic[P]):
 
     def _tell_of_panic(self) -> None:
         name, panic = self._feed.name, self._picker.in_panic
+        well, known = self._picker.healthy
         if panic:
-            text = "%s: too few instances are confirmed: suspects are picked like all others"
-            self._repeated.tell("panic", logging.WARNING, text, name)
+            text = "%s: only %d of %d instances are well: failing ones and suspects are picked like all others"
+            self._repeated.tell("panic", logging.WARNING, text, name, well, known)
         else:
-            text = "%s: enough instances are confirmed: suspects are picked last again"
-            self._repeated.tell("panic", logging.INFO, text, name)
+            text = "%s: %d of %d instances are well: no failing one is picked any more, and suspects are picked last"
+            self._repeated.tell("panic", logging.INFO, text, name, well, known)
         self._session.emit("discovery.panic", service=name, panic=panic)
 
     def _refused(self, id: str, error: InvalidArgument) -> None:

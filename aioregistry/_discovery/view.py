@@ -233,14 +233,17 @@ class View(Handle, Generic[P]):
         Args:
             strategy: how to choose; one that needs no argument may be given by name: ``"round-robin"``, ``"random"``,
                 ``"least-outstanding"``.
-            where: which instances may be picked, of the enabled ones: a mapping of payload fields to what they must be
-                (a value, or a set of values), or a function of the instance that returns a bool.
+            where: which instances may be picked, of the enabled ones and, in a panic, of the failing ones: a mapping of
+                payload fields to what they must be (a value, or a set of values), or a function of the instance that
+                returns a bool.
             ejection: when instances that fail are set aside; never unless given.
             suspects: whether those that the guard holds are picked: ``"last"``, when there is nobody else or too few
                 are confirmed, ``"never"``, or ``"equal"`` to all others.
-            panic: share of the instances that may be picked; while fewer are confirmed, suspects are picked like all
-                others, so that the few do not get every call. From 0 (never) to 1; Envoy's panic threshold, and its
-                default. It takes reports of how calls went, as ``with`` blocks of picks make them.
+            panic: share of the instances; while fewer are well, those whose own checks fail (status ``"failing"``) are
+                picked like all others, and so are suspects, so that the few do not get every call. An instance that is
+                in maintenance, draining or disabled by its owner is never picked. From 0 (never) to 1; Envoy's panic
+                threshold, and its default. Suspects take part once a caller reports how calls go, as ``with`` blocks
+                of picks do.
 
         Raises:
             InvalidArgument: an argument is wrong, or fits none of the instances that are there (no payload has the

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ._admission import Subset
 from ._arrivals import Arrivals
 from ._ejection import Ejection
 from ._members import Filter, Load, Member, Weight
 from ._named import STRATEGIES, strategy_of
-from ._picker import OfSuspects, Picker, Subset
+from ._picker import OfSuspects, Picker
 from ._rings import Ring
 from ._sticky import Sticky
 from ._strategies import NOBODY, LeastOutstanding, Random, RoundRobin, Strategy

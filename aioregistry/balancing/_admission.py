@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from aioregistry import _foreign as foreign
 from aioregistry._addresses import problem_of
@@ -14,7 +14,7 @@ from aioregistry._model import ServiceInstance
 from ._members import STATUS, Filter, Traits, filter_of, out_of_service
 from ._strategies import Strategy
 
-__all__ = ["ADDRESS", "Admission", "Outside"]
+__all__ = ["ADDRESS", "Admission", "Outside", "Subset"]
 
 P = TypeVar("P")
 
@@ -26,11 +26,19 @@ class Outside(enum.Enum):
     """Why an instance is not admitted; the values are :class:`NoInstances`'s."""
 
     DISABLED = "disabled"
+    FAILING = "failing"
     OUT_OF_SERVICE = "out of service"
     FILTERED = "filtered out"
     REFUSED = "refused"
     SUSPECT = "suspect"
     WEIGHTLESS = "of weight 0"
+
+
+class Subset(NamedTuple, Generic[P]):
+    """Some instances of a service, which callers see as a service of its own."""
+
+    admits: Callable[[ServiceInstance[P]], bool]
+    confirmed: Callable[[], int]
 
 
 class Admission(Generic[P]):
@@ -54,10 +62,13 @@ class Admission(Generic[P]):
         self.filters: bool = where is not None
 
     def judge(self, instance: ServiceInstance[P]) -> Traits | Outside | InvalidArgument:
-        """Return what the strategy goes by, or why *instance* is never picked."""
+        """Return what the strategy goes by, or why *instance* is never picked.
+
+        An instance whose checks fail is judged as if it were enabled: a picker in panic picks it.
+        """
         asked = "where"
         try:
-            if not instance.enabled:
+            if not instance.enabled and instance.status != "failing":
                 return Outside.DISABLED
             if not self._asks_status and out_of_service(instance):
                 return Outside.OUT_OF_SERVICE
@@ -75,3 +86,12 @@ class Admission(Generic[P]):
             refusal.__cause__ = failure.error
             return refusal
         return traits if traits.weight else Outside.WEIGHTLESS
+
+    def admits(self, instance: ServiceInstance[P]) -> bool:
+        """Return whether *instance* may be picked whether there is a panic or not."""
+        return instance.enabled and isinstance(self.judge(instance), Traits)
+
+    def admits_local(self, instance: ServiceInstance[P]) -> bool:
+        """Return whether it may, and is in the own zone."""
+        standing = self.judge(instance) if instance.enabled else None
+        return isinstance(standing, Traits) and standing.local

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Protocol
 
-from aioregistry._errors import InvalidType
+from aioregistry._errors import InvalidArgument, InvalidType
 
-__all__ = ["POINTS", "PROBES", "key_bytes", "points", "probes", "share"]
+__all__ = ["POINTS", "PROBES", "key_bytes", "key_for", "points", "probes", "share"]
 
 PROBES: Final = 8
 """The places of a key: as many as one digest of blake2b holds."""
@@ -32,6 +32,24 @@ def key_bytes(key: object) -> bytes:
     if isinstance(key, bytes):
         return key
     raise InvalidType("key", key, f"must be str or bytes, not {type(key).__name__}")
+
+
+class _Choosing(Protocol):
+    @property
+    def keyed(self) -> bool: ...
+
+
+def key_for(strategy: _Choosing, key: object) -> bytes:
+    """Return *key* as bytes, for *strategy*.
+
+    Raises:
+        InvalidArgument: it is neither str nor bytes, is missing, or is given to a strategy that takes none.
+    """
+    if not strategy.keyed:
+        raise InvalidArgument("key", key, f"{strategy!r} takes no key")
+    if key is None:
+        raise InvalidArgument("key", key, f"{strategy!r} needs one")
+    return key_bytes(key)
 
 
 def probes(key: bytes) -> list[float]:

@@ -92,10 +92,11 @@ class Member(Generic[P]):
         weight: the part of its share that it gets, by an operator's word, above 0; unchanged for as long, too.
         load: of the address where it is now.
         suspect: whether the guard of the view holds it: ZooKeeper lists it no more.
+        failing: whether its own checks fail; it is a member during a panic only.
         rank: that of the pool it belongs to; the least is picked first.
     """
 
-    __slots__ = ("id", "instance", "load", "rank", "suspect", "traits", "weight")
+    __slots__ = ("failing", "id", "instance", "load", "rank", "suspect", "traits", "weight")
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class Member(Generic[P]):
         rank: int = 0,
         *,
         suspect: bool = False,
+        failing: bool = False,
         weight: float = 1.0,
     ) -> None:
         self.id: str = instance.id
@@ -112,6 +114,7 @@ class Member(Generic[P]):
         self.traits: Traits = traits
         self.load: Load = load
         self.suspect: bool = suspect
+        self.failing: bool = failing
         self.rank: int = rank
         self.weight: float = weight
 

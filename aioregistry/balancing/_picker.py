@@ -4,26 +4,27 @@ What may be picked is decided in a row: is the instance admitted (enabled, throu
 aside for failing, is it suspect while enough are confirmed, and then the strategy chooses among what is left. All but
 the choice is done when something changes, so that a pick looks at no instance but the one it returns.
 
-**Panic.** Suspects come last, as long as enough instances are confirmed. When they are fewer than a share of those that
-are known (Envoy's panic threshold), suspects are picked like all others: the first to come back after an outage would
-get every call otherwise, and fall over. That takes reports: where nobody says how calls went, nothing would speak
-against those that are dead.
+**Panic.** Suspects come last and failing instances are not picked, as long as enough instances are well. If those are
+fewer than a share of all that are known (Envoy's panic threshold), both are picked like all others. After an outage the
+first to come back would get every call otherwise; and when a dependency that all share fails, every check fails, and to
+pick no instance helps nobody. For suspects a panic takes reports: if no caller says how calls went, nothing speaks
+against those that are dead. Failing instances live, as their sessions prove, so they need no reports.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 from aioregistry._arguments import check_choice, check_optional
 from aioregistry._errors import InvalidArgument, NoInstances
-from aioregistry._model import Added, Change, Entry, Removed, ServiceInstance, Snapshot, Updated
+from aioregistry._model import Added, Change, Entry, Removed, Snapshot, Updated
 
-from ._admission import ADDRESS, Admission, Outside
+from ._admission import ADDRESS, Admission, Outside, Subset
 from ._ejection import Ejection, Outliers
-from ._keys import key_bytes
+from ._keys import key_for
 from ._members import Census, Filter, Loads, Member, Traits, check_number, place_of
 from ._named import strategy_of
 from ._newcomers import Newcomers
@@ -57,13 +58,6 @@ _FAILURES_OF_SUSPECTS: Final = 1
 """In a row, that set a suspect aside: what speaks for it is only that nobody knows better."""
 
 
-class Subset(NamedTuple, Generic[P]):
-    """Some instances of a service, which callers see as a service of its own."""
-
-    admits: Callable[[ServiceInstance[P]], bool]
-    confirmed: Callable[[], int]
-
-
 class Picker(Generic[P]):
     """Chooses among the instances of a service. Pure: time and chance are given, nothing waits.
 
@@ -79,14 +73,16 @@ class Picker(Generic[P]):
         ejection: when those that fail are set aside; never unless given. The share that remains is one of the confirmed
             instances, and one of the suspects.
         suspects: whether they are picked ``"last"``, ``"never"``, or as if they were none (``"equal"``).
-        panic: share of the admitted instances; while fewer are confirmed, suspects that are to come last are picked
-            like all others, once a call was reported. From 0 (never) to 1 (while there is a suspect).
+        panic: share of the admitted and failing instances; while fewer are well, failing ones are picked like all
+            others, and so are suspects that are to come last, once a call was reported. From 0 (never) to 1 (while
+            there is one of these).
         arrivals: since when instances are new, by id; kept up by whoever has it, before changes are told.
         draw: random numbers, 0 <= number < 1.
 
     Attributes:
         refused: why, by id.
-        in_panic: whether suspects are picked now because too few are confirmed.
+        in_panic: whether failing instances and suspects are picked now because too few are well.
+        healthy: how many of the admitted and failing instances are well, and how many there are.
 
     Raises:
         InvalidArgument: an argument is wrong; or instances were refused, not for their addresses, and no other is
@@ -125,10 +121,13 @@ class Picker(Generic[P]):
         self._arrivals = arrivals
         self._newcomers = None if warm_up is None else Newcomers(warm_up)
         self._census = Census(self._newcomers)
-        self._suspect_census = Census()
+        self._doubtful = Census()  # suspects, and those that fail
         self._reduced = reduced_in(self.strategy, self._census)
         self._members: dict[str, Member[P]] = {}
         self._suspects: dict[str, Member[P]] = {}  # those of them
+        self._unwell = 0  # of the members: those that fail, and suspects that are to come last
+        self._failing: dict[str, Entry[P]] = {}  # members during a panic, and else outside
+        self._suspects_equal = False  # for now, by the panic
         self._loads = Loads()
         self._outside: dict[str, Outside] = {}
         self._reasons: Counter[Outside] = Counter()
@@ -160,38 +159,56 @@ class Picker(Generic[P]):
     def _put(self, entry: Entry[P]) -> InvalidArgument | None:
         id = entry.instance.id
         standing = self._admission.judge(entry.instance) if entry.weight else Outside.WEIGHTLESS
-        suspect = entry.suspicion is not None
-        if isinstance(standing, Traits) and not (suspect and self._of_suspects == "never"):
+        suspect, failing = entry.suspicion is not None, not entry.instance.enabled
+        if isinstance(standing, Traits) and suspect and self._of_suspects == "never":
+            standing = Outside.SUSPECT
+        if isinstance(standing, Traits) and failing and not self.in_panic:
+            standing = Outside.FAILING
+        if isinstance(standing, Traits):
             member = self._members.get(id)
             if member is not None:
-                self._change(member, entry, standing, suspect)
+                self._change(member, entry, standing, suspect, failing)
             else:
                 self._drop(id)
-                load = self._loads.take(entry.instance)
-                rank = self._rank(suspect)
-                self._add(Member(entry.instance, standing, load, rank, suspect=suspect, weight=entry.weight))
+                load, rank = self._loads.take(entry.instance), self._rank(suspect)
+                said = {"suspect": suspect, "failing": failing}
+                self._add(Member(entry.instance, standing, load, rank, weight=entry.weight, **said))
+            if failing:
+                self._failing[id] = entry
             if self._newcomers is not None and (since := self._arrivals.get(id)) is not None:
                 self._newcomers.note(id, since)
             return None
         news = standing if isinstance(standing, InvalidArgument) and id not in self.refused else None
         self._drop(id)
-        self._leave_out(id, Outside.SUSPECT if isinstance(standing, Traits) else standing)
+        self._leave_out(id, standing)
+        if standing is Outside.FAILING:
+            self._failing[id] = entry
         return news
 
     def _rank(self, suspect: bool) -> int:
-        return _LAST if suspect and self._of_suspects == "last" and not self.in_panic else _FIRST
+        return _LAST if suspect and self._of_suspects == "last" and not self._suspects_equal else _FIRST
+
+    @property
+    def healthy(self) -> tuple[int, int]:
+        """How many instances are well, and how many there are that might be picked."""
+        known = len(self._members)
+        well = known - self._unwell
+        return well, known if self.in_panic else known + len(self._failing)
 
     def _look_for_panic(self) -> None:
-        """Move the suspects where they belong, if that is elsewhere than before."""
-        if not self._suspects and not self.in_panic:
+        """Move suspects and failing instances where they belong, if that is elsewhere than before."""
+        if not self._unwell and not self._failing and not self.in_panic:
             return
-        confirmed = len(self._members) - len(self._suspects)
-        panic = self._hears and panics(confirmed, len(self._members), self._panic, already=self.in_panic)
-        if panic == self.in_panic or self._of_suspects != "last":
-            return
-        self.in_panic = panic
-        for member in self._suspects.values():
-            self._move(member, self._rank(True))
+        panic = (self._hears or bool(self._failing)) and panics(*self.healthy, self._panic, already=self.in_panic)
+        if panic != self.in_panic:
+            self.in_panic = panic
+            for entry in list(self._failing.values()):
+                self._put(entry)
+        equal = panic and self._hears
+        if equal != self._suspects_equal:
+            self._suspects_equal = equal
+            for member in self._suspects.values():
+                self._move(member, self._rank(True))
 
     def _leave_out(self, id: str, why: Outside | InvalidArgument) -> None:
         if isinstance(why, InvalidArgument):
@@ -209,17 +226,19 @@ class Picker(Generic[P]):
 
     def _count(self, member: Member[P], number: int) -> None:
         self._census.count(member, number)
-        if member.suspect:
-            self._suspect_census.count(member, number)
+        if member.failing or (member.suspect and self._of_suspects == "last"):
+            self._unwell += number
+        if member.failing or member.suspect:
+            self._doubtful.count(member, number)
 
-    def _change(self, member: Member[P], entry: Entry[P], traits: Traits, suspect: bool) -> None:
+    def _change(self, member: Member[P], entry: Entry[P], traits: Traits, suspect: bool, failing: bool) -> None:
         instance = entry.instance
         if place_of(instance) != place_of(member.instance):
             self._loads.leave(member)
             member.load = self._loads.take(instance)
         member.instance = instance
-        if suspect != member.suspect:
-            self._change_standing(member, suspect)
+        if (suspect, failing) != (member.suspect, member.failing):
+            self._change_standing(member, suspect, failing)
         if traits != member.traits or entry.weight != member.weight:
             inside = not self._is_out(member)
             if inside:
@@ -230,18 +249,19 @@ class Picker(Generic[P]):
             if inside:
                 self._pool(member.rank).add(member)
 
-    def _change_standing(self, member: Member[P], suspect: bool) -> None:
+    def _change_standing(self, member: Member[P], suspect: bool, failing: bool) -> None:
         """Begin anew with *member*: how it failed before speaks no more for or against it."""
         if self._is_out(member):
             self._pool(member.rank).add(member)
         self._forget_failures(member)
         self._count(member, -1)
-        member.suspect = suspect
+        member.suspect, member.failing = suspect, failing
         self._count(member, 1)
+        self._failing.pop(member.id, None)
         if suspect:
             self._suspects[member.id] = member
         else:
-            del self._suspects[member.id]
+            self._suspects.pop(member.id, None)
         self._move(member, self._rank(suspect))
 
     def _move(self, member: Member[P], rank: int) -> None:
@@ -257,6 +277,7 @@ class Picker(Generic[P]):
     def _drop(self, id: str) -> None:
         """Forget *id*, however it was known."""
         self.refused.pop(id, None)
+        self._failing.pop(id, None)
         outside = self._outside.pop(id, None)
         if outside is not None:
             self._reasons[outside] -= 1
@@ -289,18 +310,11 @@ class Picker(Generic[P]):
 
     def subsets(self) -> tuple[Subset[P], ...]:
         """Return what the filter leaves, if there is one, and the own zone: callers of this picker see no more."""
-        census, suspects = self._census, self._suspect_census
-        local: Subset[P] = Subset(self._is_local, lambda: census.local - suspects.local)
+        census, doubtful = self._census, self._doubtful
+        local: Subset[P] = Subset(self._admission.admits_local, lambda: census.local - doubtful.local)
         if not self._admission.filters:
             return (local,)
-        return Subset(self._is_admitted, lambda: census.total - suspects.total), local
-
-    def _is_admitted(self, instance: ServiceInstance[P]) -> bool:
-        return isinstance(self._admission.judge(instance), Traits)
-
-    def _is_local(self, instance: ServiceInstance[P]) -> bool:
-        standing = self._admission.judge(instance)
-        return isinstance(standing, Traits) and standing.local
+        return Subset(self._admission.admits, lambda: census.total - doubtful.total), local
 
     # ------------------------------------------------------------------ reports in
 
@@ -358,7 +372,7 @@ class Picker(Generic[P]):
         """
         hashed = None
         if key is not None or self.strategy.keyed:
-            hashed = self._checked(key)
+            hashed = key_for(self.strategy, key)
         if self._newcomers is not None:
             self._newcomers.at(now, self._census.total)
         outliers = self._outliers
@@ -418,13 +432,6 @@ class Picker(Generic[P]):
             return {}
         self._newcomers.at(now, self._census.total)
         return self._newcomers.weights
-
-    def _checked(self, key: str | bytes | None) -> bytes:
-        if not self.strategy.keyed:
-            raise InvalidArgument("key", key, f"{self.strategy!r} takes no key")
-        if key is None:
-            raise InvalidArgument("key", key, f"{self.strategy!r} needs one")
-        return key_bytes(key)
 
     def _nothing(self, now: float) -> NoInstances:
         counts = {reason.value: self._reasons[reason] for reason in Outside if self._reasons[reason]}

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from aioregistry._model import Added, Entry, Removed, ServiceInstance, Snapshot, Suspicion, Updated
+from aioregistry._model import Added, Entry, InstanceStatus, Removed, ServiceInstance, Snapshot, Suspicion, Updated
 from aioregistry.balancing import Picker, Strategy
 
 
-def instance(id: str, payload: Any = None, *, enabled: bool = True) -> ServiceInstance[Any]:
-    return ServiceInstance("chat", id=id, address="10.0.0.7", port=7000, payload=payload, enabled=enabled)
+def instance(
+    id: str, payload: Any = None, *, enabled: bool = True, status: InstanceStatus | None = None
+) -> ServiceInstance[Any]:
+    fields: dict[str, Any] = {"payload": payload, "enabled": enabled and status is None, "status": status}
+    return ServiceInstance("chat", id=id, address="10.0.0.7", port=7000, **fields)
 
 
 def entry(
@@ -21,11 +24,12 @@ def entry(
     payload: Any = None,
     *,
     enabled: bool = True,
+    status: InstanceStatus | None = None,
     owner: int = 1,
     suspect: bool = False,
     weight: float = 1.0,
 ) -> Entry[Any]:
-    listed = Entry(instance(id, payload, enabled=enabled), owner, 1, 1, 0, 0.0, 0.0, None, weight)
+    listed = Entry(instance(id, payload, enabled=enabled, status=status), owner, 1, 1, 0, 0.0, 0.0, None, weight)
     return listed.with_suspicion(Suspicion("disruption", 0.0, 30.0)) if suspect else listed
 
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from aioregistry._document import decode
 from aioregistry._errors import InvalidArgument, NoInstances
-from aioregistry._model import Added, Entry, Removed, Resynced, ServiceInstance, Snapshot, Updated
+from aioregistry._model import Added, Entry, InstanceStatus, Removed, Resynced, ServiceInstance, Snapshot, Updated
 from aioregistry.balancing import (
     STRATEGIES,
     Ejection,
@@ -364,6 +364,94 @@ def test_the_confirmed_have_a_floor_of_their_own() -> None:
     assert len(chosen.aside) == 1
 
 
+def fail(chosen: Picker[Any], ids: Iterable[str], status: InstanceStatus = "failing") -> None:
+    for id in ids:
+        update(chosen, id, status=status)
+
+
+def test_failing_instances_are_picked_where_too_few_are_well_and_need_no_reports() -> None:
+    chosen = picker("abcd", "round-robin")
+    fail(chosen, "ab")
+    assert (chosen.in_panic, chosen.healthy) == (False, (2, 4))
+    assert set(picked(chosen, 8)) == set("cd")
+    fail(chosen, "c")
+    assert (chosen.in_panic, chosen.healthy) == (True, (1, 4))
+    assert Counter(picked(chosen, 8)) == dict.fromkeys("abcd", 2)
+    assert sum(chosen.pick(None, 0.0).instance.status == "failing" for _ in range(4)) == 3
+    update(chosen, "a")
+    assert (chosen.in_panic, chosen.healthy) == (False, (2, 4))
+    assert set(picked(chosen, 8)) == set("ad")
+
+
+def test_when_a_shared_dependency_fails_all_are_picked_and_those_that_are_to_rest_are_not() -> None:
+    chosen = picker("abcdefg", "random", ejection=Ejection())
+    fail(chosen, "abc")
+    fail(chosen, "d", "maintenance")
+    fail(chosen, "e", "draining")
+    update(chosen, "f", enabled=False)
+    remove(chosen, "g")
+    assert chosen.in_panic
+    assert set(picked(chosen, 100)) == set("abc")
+    made = Picker(
+        Snapshot("chat", {"a": entry("a", status="failing")}, {}, as_of=1), "random", draw=random.Random(1).random
+    )
+    assert made.in_panic
+    assert made.pick(None, 0.0).id == "a"
+
+
+def test_without_panic_no_failing_instance_is_picked() -> None:
+    chosen = picker("abcd", "round-robin", panic=0)
+    fail(chosen, "abc")
+    assert set(picked(chosen, 8)) == {"d"}
+    fail(chosen, "d")
+    assert nothing(chosen).counts == {"failing": 4}
+    assert not chosen.in_panic
+
+
+@pytest.mark.parametrize(("panic", "picks"), [(0.25, "d"), (0.26, "abcd"), (1.0, "abcd")])
+def test_the_threshold_is_the_caller_s(panic: float, picks: str) -> None:
+    chosen = picker("abcd", "round-robin", panic=panic)
+    fail(chosen, "abc")
+    assert set(picked(chosen, 8)) == set(picks)
+
+
+def test_failing_instances_and_suspects_are_one_rule() -> None:
+    chosen = picker(IDS[:6], "round-robin")
+    for id in IDS[:2]:
+        update(chosen, id, suspect=True)
+    fail(chosen, IDS[2:4])
+    assert (chosen.in_panic, chosen.healthy) == (True, (2, 6))
+    assert set(picked(chosen, 30)) == set(IDS[2:6])  # nobody reported yet: suspects come last
+    chosen.report(chosen.pick(None, 0.0), True, 0.0, 0.0)
+    assert set(picked(chosen, 30)) == set(IDS[:6])
+    update(chosen, IDS[2])
+    assert (chosen.in_panic, chosen.healthy) == (False, (3, 6))
+    assert set(picked(chosen, 30)) == {IDS[2], IDS[4], IDS[5]}
+
+
+@pytest.mark.parametrize(
+    ("suspects", "before", "in_panic"), [("never", "c", "c"), ("equal", "ac", "abc"), ("last", "bc", "bc")]
+)
+def test_a_suspect_that_fails_is_picked_as_suspects_are(suspects: Any, before: str, in_panic: str) -> None:
+    chosen = picker("abc", "round-robin", suspects=suspects)
+    update(chosen, "a", suspect=True)
+    update(chosen, "b", status="failing", suspect=suspects != "last")
+    assert set(picked(chosen, 9)) == set(before)
+    fail(chosen, "c")
+    assert chosen.in_panic
+    assert set(picked(chosen, 9)) == set(in_panic)
+
+
+def test_an_instance_whose_health_comes_back_begins_anew() -> None:
+    chosen = picker("abc", "round-robin", ejection=Ejection(failures=1, remaining=0))
+    fail(chosen, "abc")
+    failed = chosen.pick(None, 0.0)
+    chosen.report(failed, False, 0.0, 0.0)
+    assert list(chosen.aside) == [failed.id]
+    update(chosen, failed.id)
+    assert chosen.aside == {}
+
+
 def test_one_that_is_confirmed_begins_anew() -> None:
     chosen = picker("ab", "round-robin", ejection=Ejection(failures=1))
     lose(chosen, "ab")
@@ -650,12 +738,12 @@ class Picking(RuleBasedStateMachine):
     @rule(
         id=st.sampled_from(IDS),
         payload=payloads,
-        enabled=st.booleans(),
+        status=st.sampled_from([None, None, None, "failing", "draining"]),
         suspect=st.booleans(),
         weight=st.sampled_from([1.0, 0.3, 0.0]),
     )
-    def put(self, id: str, payload: Any, enabled: bool, suspect: bool, weight: float) -> None:
-        after = entry(id, payload, enabled=enabled, suspect=suspect, weight=weight)
+    def put(self, id: str, payload: Any, status: InstanceStatus | None, suspect: bool, weight: float) -> None:
+        after = entry(id, payload, status=status, suspect=suspect, weight=weight)
         before = self.entries.get(id)
         if before is None:
             self.arrivals[id] = self.now
@@ -663,7 +751,7 @@ class Picking(RuleBasedStateMachine):
         self.picker.apply(Added(after, 1) if before is None else Updated(after, before, 1), self.now)
         if not self.is_admitted(after):
             self.lives[id] += 1
-        if not self.is_admitted(after) or (before and (before.suspicion is None) is suspect):
+        if not self.is_admitted(after) or (before and self.standing(before) != self.standing(after)):
             self.forget(id)
         self.changed()
 
@@ -703,10 +791,22 @@ class Picking(RuleBasedStateMachine):
             return None
         return self.apart[admitted[member.id]]
 
+    def standing(self, each: Entry[Any]) -> tuple[bool, bool]:
+        return each.suspicion is not None, not each.instance.enabled
+
     def look_for_panic(self) -> None:
-        admitted = self.admitted()
-        confirmed = sum(not suspect for suspect in admitted.values())
-        self.panic = self.reported and confirmed < 0.5 * len(admitted)  # of seven, there is no sixteenth
+        known = {id: self.standing(each) for id, each in self.entries.items() if self.might_be(each)}
+        failing = [id for id, (_, fails) in known.items() if fails]
+        well = sum(standing == (False, False) for standing in known.values())
+        before = self.panic
+        self.panic = (self.reported or bool(failing)) and well < 0.5 * len(known)  # of seven, there is no sixteenth
+        if before and not self.panic:
+            for id in failing:
+                self.lives[id] += 1
+                self.forget(id)
+
+    def comes_last(self, suspect: bool) -> bool:
+        return suspect and not (self.panic and self.reported)
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 20.0]))
     def wait(self, seconds: float) -> None:
@@ -752,7 +852,7 @@ class Picking(RuleBasedStateMachine):
         if tried and not left:  # it shares what another call probes
             admitted = self.admitted()
             probed = {id for apart in self.apart.values() for id in apart.probed} - tried
-            left = {id: admitted[id] and not self.panic for id in probed}
+            left = {id: self.comes_last(admitted[id]) for id in probed}
         if not left:
             with pytest.raises(NoInstances) as caught:
                 self.picker.pick(given, self.now, tried)
@@ -780,15 +880,19 @@ class Picking(RuleBasedStateMachine):
         """Whether they come last, those that may be picked now."""
         self.pass_time()
         out = self.out()
-        return {id: suspect and not self.panic for id, suspect in self.admitted().items() if id not in out}
+        return {id: self.comes_last(suspect) for id, suspect in self.admitted().items() if id not in out}
 
     def admitted(self) -> dict[str, bool]:
         """Whether they are suspect, those that may be picked at all."""
         return {id: each.suspicion is not None for id, each in self.entries.items() if self.is_admitted(each)}
 
     def is_admitted(self, each: Entry[Any]) -> bool:
+        return self.might_be(each) and (each.instance.enabled or self.panic)
+
+    def might_be(self, each: Entry[Any]) -> bool:
+        """Whether it may be picked in a panic, at least."""
         payload = each.instance.payload
-        if not each.instance.enabled or payload["tier"] != "gold" or not each.weight:
+        if each.instance.status == "draining" or payload["tier"] != "gold" or not each.weight:
             return False
         return not self.weighs or (isinstance(payload["weight"], int | float) and payload["weight"] > 0)
 

@@ -549,3 +549,45 @@ async def test_what_a_file_does_not_have_is_not_new_at_the_first_list(
         service.add("g", data=registered("g", 1))
         await quiet()
         assert set(balancer.warming_up) == {"g"}
+
+
+# ---------------------------------------------------------------- panic
+
+
+async def test_where_too_few_are_well_failing_ones_are_picked_and_that_is_told(
+    found: Discovery, service: Service, session: DiscoverySession, caplog: pytest.LogCaptureFixture
+) -> None:
+    for id in "abcd":
+        service.add(id, data=registered(id, 1))
+    async with found.view("chat") as view:
+        balancer, never = view.balancer(), view.balancer(panic=0)
+        for id in "abc":
+            service.set(id, data=registered(id, 1, status="failing"))
+        await quiet()
+        assert picked(balancer) == set("abcd")
+        assert picked(never) == {"d"}
+        assert (balancer.in_panic, never.in_panic) == (True, False)
+        assert [id for id, each in view.snapshot.items() if each.enabled] == ["d"]
+        assert balancer.pick().instance.status in {"failing", None}
+        later = view.balancer()
+        assert later.in_panic
+        service.set("c", data=registered("c", 1))
+        await quiet()
+        assert picked(balancer) == picked(later) == set("cd")
+        told = [fields for name, fields in session.emitted if name == "discovery.panic"]
+        assert told == [{"service": "chat", "panic": panic} for panic in (True, True, False, False)]
+        warnings = [each for each in caplog.records if "only 1 of 4 instances are well" in each.message]
+        assert [each.levelno for each in warnings] == [logging.WARNING, logging.WARNING]
+
+
+async def test_an_instance_in_maintenance_or_disabled_by_its_owner_is_never_picked(
+    view: View[Any], service: Service
+) -> None:
+    service.add("a", data=registered("a", 1, status="maintenance"))
+    service.add("b", data=registered("b", 1, status="draining"))
+    service.add("c", data=encode(chat("c").replace(enabled=False)))
+    await quiet()
+    balancer = view.balancer()
+    with pytest.raises(NoInstances) as caught:
+        balancer.pick()
+    assert (caught.value.reason, balancer.in_panic) == ("disabled", False)
