@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tools.mutants import (
     explained,
     found,
     mutants,
+    part_of,
     source_of,
     stale,
     tried,
@@ -115,6 +117,14 @@ def test_the_tests_that_decide_are_those_that_import_the_module_or_what_is_made_
         assert all((ROOT / test).is_file() for test in tests), module
     sources = {module: source_of(module) for module in chosen}
     assert not any("import asyncio" in text for text in sources.values())
+
+
+def test_the_parts_of_a_run_are_the_run() -> None:
+    todo = [(f"{name}.py", Mutant(line, "", "", "", "")) for line in range(5) for name in "ba"]
+    parts = [part_of(todo, f"{number}/3") for number in (1, 2, 3)]
+    assert [len(part) for part in parts] == [3, 3, 4]
+    assert sorted(itertools.chain(*parts)) == sorted(todo)
+    assert [module for module, _ in parts[0]] == ["a.py"] * 3
 
 
 def test_every_room_has_modules_and_tests() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioregistry._errors import InvalidArgument
-from aioregistry._paths import check_name, check_path, check_segment
+from aioregistry._paths import check_name, check_path, check_segment, place_of
 
 
 @pytest.mark.parametrize(("given", "kept"), [("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("/a/b//", "/a/b")])
@@ -39,3 +39,23 @@ def test_a_name_that_is_no_text_is_refused(name: object) -> None:
     with pytest.raises(InvalidArgument) as refused:
         check_name("name", name)
     assert isinstance(refused.value, TypeError)
+
+
+@pytest.mark.parametrize("name", ["chat", "a b", "a/b", "/a/b", "a/b/", "//a/b/c//"])
+def test_a_name_may_have_slashes_between_before_and_behind(name: str) -> None:
+    assert check_name("name", name) == name
+    assert place_of(name) == name.strip("/")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "//", "a//b", "a/./b", "../a", "a\x1f", "a/\x1f", "a/b\ue000"])
+def test_a_name_whose_segments_zookeeper_refuses_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_name("name", name)
+    assert (refused.value.field, refused.value.value) == ("name", name)
+
+
+@pytest.mark.parametrize("segment", [".", "..", "\x1f", "\ue000"])
+def test_every_segment_of_a_path_is_looked_at(segment: str) -> None:
+    for path in (f"/{segment}", f"/{segment}/a", f"/a/{segment}", f"/a/{segment}/"):
+        with pytest.raises(InvalidArgument):
+            check_path("base_path", path)

@@ -184,13 +184,15 @@ _UNJUDGED: Final = frozenset({"annotation", "returns", "decorator_list", "type_p
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     for name, value in ast.iter_fields(node):
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, ast.AST) and name not in _UNJUDGED and not _is_the_end(node, each):
+            if isinstance(each, ast.AST) and name not in _UNJUDGED and not _does_nothing(node, each):
                 yield each
 
 
-def _is_the_end(node: ast.AST, statement: ast.AST) -> bool:
-    """Whether it is the last statement of a function, and returns nothing, as is done without it."""
+def _does_nothing(node: ast.AST, statement: ast.AST) -> bool:
+    """Whether it is for checkers of types, asserts an equal length, or ends a function that returns nothing anyway."""
     match node, statement:
+        case (_, ast.If(test=ast.Name(id="TYPE_CHECKING"))) | (ast.keyword(arg="strict"), _):
+            return True
         case ast.FunctionDef(body=[*_, last]), ast.Return(value=ast.Constant(value=None)):
             return last is statement
     return False
@@ -636,6 +638,13 @@ def drawn(modules: Iterable[str], seed: int, count: int) -> list[tuple[str, Muta
     return random.Random(f"mutants {seed}").sample(there, min(count, len(there)))
 
 
+def part_of(todo: list[tuple[str, Mutant]], part: str) -> list[tuple[str, Mutant]]:
+    """Return a part, as ``2/3``, of what is to be tried; those of one module are together."""
+    number, parts = (int(each) for each in part.split("/"))
+    ordered = sorted(todo, key=lambda each: each[0])
+    return ordered[(number - 1) * len(todo) // parts : number * len(todo) // parts]
+
+
 def main() -> int:
     """Do as the command line says; return how to exit."""
     options = parsed()
@@ -650,7 +659,7 @@ def main() -> int:
         for module, tests in all_modules.items()
         if not options.only or any(part in module for part in options.only)
     }
-    todo = drawn(modules, options.seed, options.count)
+    todo = part_of(drawn(modules, options.seed, options.count), options.part)
     seconds = measured(sorted({file for module, _ in todo for file in modules[module]}), options.jobs)
     jobs = [job_of(module, mutant, modules[module], seconds) for module, mutant in todo]
     known = explained(EXPLAINED.read_text(encoding="utf-8"))
@@ -719,6 +728,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("only", nargs="*", help="parts of modules' names; all modules unless given")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="which mutants")
     parser.add_argument("--count", type=int, default=200, help="how many mutants (default: %(default)s)")
+    parser.add_argument("--part", default="1/1", help="which of how many parts of them (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--seconds", type=float, default=3600.0, help="when to end (default: %(default)s)")
     return parser.parse_args()

@@ -82,6 +82,20 @@ def test_an_exclusion_leaves_no_trace(given_weights: list[float], tried: frozens
     assert pool._sums == sums  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("excluded", range(4))
+def test_the_others_keep_their_shares_beside_an_exclusion(excluded: int) -> None:
+    draws = iter([number / 90 for number in range(90)])
+    pool = Weighted("weight").pool(lambda: next(draws), Census())
+    shares = [1, 2, 3, 4]
+    for number, share in enumerate(shares):
+        pool.add(Member(instance(f"n{number}"), Traits(float(share)), Load()))
+    total = sum(shares) - shares[excluded]
+    chosen = Counter(str(member.id) for _ in range(90) if (member := pool.choose(None, frozenset({f"n{excluded}"}))))
+    expected = {f"n{number}": 90 * share / total for number, share in enumerate(shares) if number != excluded}
+    assert chosen.keys() == expected.keys()
+    assert all(abs(chosen[id] - expected[id]) <= 1 for id in expected)
+
+
 def test_a_place_that_is_free_is_used_again() -> None:
     chosen = picker({"a": {"weight": 1}}, Weighted("weight"))
     for number in range(1000):

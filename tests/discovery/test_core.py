@@ -26,6 +26,8 @@ from aioregistry._discovery.stages import (
     Overridden,
     Recalled,
     Released,
+    Stage,
+    State,
     Withdrawn,
 )
 from aioregistry._model import Added, Difference, Invalid, Removed, Updated
@@ -138,6 +140,25 @@ def test_who_asks_for_everything_has_each_stage_in_this_order() -> None:
     assert [type(stage).__name__ for stage in view._stages] == ["Conversion", "Recall", "Suspecting", "Overriding"]
     assert len(STAGES) == 4
     assert ViewCore(Listing(), Options(Any, None, False, tuple))._stages == ()
+
+
+@pytest.mark.parametrize(
+    ("method", "event"),
+    [
+        ("opened", Opened(None, True, True)),
+        ("news", News((), (), False)),
+        ("freshness_changed", FreshnessChanged(True)),
+        ("withdrawn", Withdrawn("a", EPOCH)),
+        ("called", Called("a", True, 0.0)),
+        ("due", Due()),
+        ("overridden", Overridden({})),
+    ],
+)
+def test_what_a_stage_does_not_care_for_passes_through(method: str, event: Event) -> None:
+    changes = (Added(entry("a"), EPOCH + 1),)
+    stage: Stage[Any] = Stage(State(Listing()))
+    assert getattr(stage, method)(event, changes) is changes
+    assert stage.wake is None
 
 
 # ---------------------------------------------------------------- payloads with a type
@@ -297,6 +318,74 @@ def test_removals_around_a_disruption_are_held_and_released_when_their_hold_is_o
     assert sorted(change.id for change in effects.changes) == ["a", "b"]
     assert [type(notice) for notice in effects.notices] == [Released]
     assert (view.shown, effects.wake_at, view.core.heeds_answers) == ([], None, False)
+
+
+def test_holds_stand_still_from_a_disruption_to_the_next_list() -> None:
+    view = with_guard(*"abcdef")
+    view.opens()
+    held = view.hears(*[Removed(view.listing.entries[id], EPOCH + 10) for id in "abcde"])
+    assert held.wake_at == view.now + GUARD.hold
+    view.now += 10.0
+    assert view.step(FreshnessChanged(False)).wake_at is None
+    view.now += 1000.0
+    assert view.step(Due()).changes == ()
+    assert view.step(FreshnessChanged(True)).wake_at == view.now + GUARD.hold - 10.0
+
+
+@pytest.mark.parametrize("disrupted", [False, True])
+def test_two_of_three_are_held_around_a_disruption_only(disrupted: bool) -> None:
+    view = with_guard("a", "b", "c")
+    view.opens()
+    if disrupted:
+        view.step(FreshnessChanged(False))
+        view.hears(resynced=True)
+    effects = view.hears(*[Removed(view.listing.entries[id], EPOCH + 10) for id in "ab"])
+    assert sorted(view.core.suspects) == (["a", "b"] if disrupted else [])
+    if disrupted:
+        assert effects.wake_at == view.now + GUARD.hold, "the list that came anew ended the disruption"
+
+
+def test_a_view_that_opens_behind_takes_that_for_a_disruption() -> None:
+    view = with_guard("a", "b", "c")
+    view.opens(synced=False)
+    effects = view.hears(*[Removed(view.listing.entries[id], EPOCH + 10) for id in "ab"])
+    assert (sorted(view.core.suspects), effects.wake_at) == (["a", "b"], None)
+
+
+def test_who_comes_back_long_after_the_others_were_counted_is_confirmed() -> None:
+    view = with_guard(*"abcdef")
+    view.opens()
+    view.hears(*[Removed(view.listing.entries[id], EPOCH + 10) for id in "abcde"])
+    view.now += GUARD.hold - 1.0
+    view.step(Due())
+    (update,) = view.hears(Added(entry("a", EPOCH + 11), EPOCH + 11)).changes
+    assert isinstance(update, Updated)
+    assert (update.previous_entry.suspicion is not None, update.entry.suspicion) == (True, None)
+
+
+def test_a_payload_that_does_not_fit_any_more_is_no_removal_to_doubt() -> None:
+    listing = Listing(*(entry(id, payload=1) for id in "abcdef"))
+    view = View(listing, guard=GUARD, payload_type=int)
+    view.opens()
+    broken = entry("a", EPOCH + 10, payload="x")
+    effects = view.hears(
+        Updated(broken, listing.entries["a"], EPOCH + 10),
+        *[Removed(listing.entries[id], EPOCH + 10) for id in "bcde"],
+    )
+    assert [change.id for change in effects.changes if isinstance(change, Removed)] == ["a"]
+    assert view.shown == list("bcdef")
+    (held,) = [notice for notice in effects.notices if isinstance(notice, Held)]
+    assert [each.instance.id for each in held.entries] == list("bcde")
+
+
+def test_a_suspect_that_comes_back_with_a_payload_that_does_not_fit_is_let_go() -> None:
+    listing = Listing(*(entry(id, payload=1) for id in "abcdef"))
+    view = View(listing, guard=GUARD, payload_type=int)
+    view.opens()
+    view.hears(*[Removed(listing.entries[id], EPOCH + 10) for id in "abcde"])
+    effects = view.hears(Added(entry("a", EPOCH + 11, payload="x"), EPOCH + 11))
+    assert [(type(change), change.id) for change in effects.changes] == [(Removed, "a")]
+    assert view.shown == list("bcdef")
 
 
 def test_what_is_withdrawn_is_not_held() -> None:

@@ -154,6 +154,12 @@ def told(changes: Iterable[Difference[Any]]) -> list[tuple[str, str, bool]]:
 # ---------------------------------------------------------------- one thing at a time
 
 
+def test_news_older_than_the_last_concern_the_guard_though_nobody_went() -> None:
+    suspects: Suspects[Any] = Suspects(Guard(), 5, tuple)
+    assert not suspects.concerned((), 10)
+    assert suspects.concerned((), 8), "the history was lost"
+
+
 def test_nothing_is_kept_of_markers_for_who_is_not_listed() -> None:
     """Whoever may write markers could fill the memory of all views with them."""
     scene = Scene(Guard(), IDS)

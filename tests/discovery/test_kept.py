@@ -81,6 +81,15 @@ def test_what_was_written_is_read() -> None:
     assert read(to_bytes(kept())) == kept()
 
 
+def test_an_instance_whose_document_says_no_id_keeps_that_of_its_node() -> None:
+    for document in (
+        b'{"name": "chat", "address": "10.0.0.7"}',
+        b'{"name": "chat", "id": null, "address": "10.0.0.7"}',
+    ):
+        instance = decode(document, name="chat", id="a")
+        assert read(to_bytes(kept(instance))).entries["a"].instance == instance
+
+
 def test_equal_states_give_equal_files() -> None:
     other_order = TWO._replace(entries=dict(reversed(list(TWO.entries.items()))))
     assert to_bytes(other_order) == to_bytes(TWO)

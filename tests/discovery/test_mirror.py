@@ -135,6 +135,40 @@ def test_an_event_without_a_change_tells_nothing() -> None:
     assert mirror.as_of == 12
 
 
+def test_an_event_before_the_first_connection_asks_for_nothing() -> None:
+    mirror = Mirror("chat")
+    mirror.event(EventKind.CREATED, "a")
+    assert mirror.ask(100) is None
+
+
+def test_what_an_event_had_asked_for_is_not_missed_when_a_look_finds_it() -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    mirror.event(EventKind.DATA_CHANGED, "a")
+    mirror.look_at_everything()
+    assert isinstance(mirror.ask(100), ListNames)
+    mirror.listed(["a"], 11)
+    read(mirror, (document("a", payload=1), stat(3, 11)), zxid=11)
+    news = mirror.take_news()
+    assert news is not None
+    assert ([type(change) for change in news.changes], news.missed) == ([Updated], ())
+
+
+def test_a_look_that_was_answered_makes_nothing_later_a_miss() -> None:
+    mirror = synced({"a": (document("a"), stat(3))}, one_shot=True)
+    mirror.look_at_everything()
+    assert isinstance(mirror.ask(100), ListNames)
+    mirror.listed(["a"], 11)
+    read(mirror, (document("a"), stat(3)), zxid=11)
+    for names, zxid in (([], 12), (["a"], 13)):
+        mirror.event(EventKind.CHILDREN_CHANGED, SERVICE)
+        assert isinstance(mirror.ask(100), ListNames)
+        mirror.listed(names, zxid)
+    read(mirror, (document("a"), stat(13)), zxid=13)
+    news = mirror.take_news()
+    assert news is not None
+    assert ([type(change) for change in news.changes], news.missed) == ([Removed, Added], ())
+
+
 @pytest.mark.parametrize("other", [stat(3, owner=BOB), stat(3)._replace(ctime=99_000)], ids=["owner", "birth"])
 def test_a_node_of_another_history_has_another_owner_or_was_born_at_another_time(other: Stat) -> None:
     """Nothing proves that the history was lost where the new one has overtaken what was seen of the old."""

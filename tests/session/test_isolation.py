@@ -17,6 +17,7 @@ from aioregistry._session.isolation import (
     ENOUGH,
     FIRST_TERM,
     LONGEST_TERM,
+    REPLACED,
     SMALLEST_LIMIT,
     TOGETHER,
     Isolation,
@@ -207,6 +208,8 @@ def test_the_servers_limit_is_remembered() -> None:
     assert "Create2 /services/chat/b" in str(other)
     assert "Create2 /services/chat/a" in str(other), "it says from which it is known"
     assert not isolation.apart(create("b", LARGE - 1), SERVER, 1)
+    isolation.answered(create("c", LARGE - 1), SERVER)
+    assert isolation.limit(SERVER) == LARGE, "a shorter one says nothing of longer ones"
     isolation.answered(create("c", LARGE + 5), SERVER)
     assert isolation.limit(SERVER) is None
 
@@ -230,7 +233,7 @@ def test_an_operation_that_costs_connections_again_and_again_is_refused_at_once(
         assert isolation.apart(sent, SERVER, 1)
         assert died(isolation, sent, now=1)
         deaths += 1
-    assert deaths <= 3
+    assert deaths == 2, "three convictions in all"
     assert refused(isolation, Sent(GetData("/services/chat/a"), 100), 1) is None
     isolation.answered(create("late"), SERVER)
     assert refused(isolation, create("yet another"), 1) is None
@@ -330,3 +333,19 @@ def test_another_request_that_was_found_done_says_nothing_of_a_convicted_one() -
     again = refused(isolation, create("a"), 0)
     assert again is not None
     assert again.request == error.request
+
+
+def test_another_operation_takes_its_place_for_a_while_after_a_conviction() -> None:
+    isolation = Isolation()
+    opcode = create("a").request.opcode
+    assert not isolation.excludes(opcode, SERVER, 0.0)
+    convict(isolation, create("a"))
+    assert isolation.excludes(opcode, SERVER, FIRST_TERM + REPLACED - 0.001)
+    assert not isolation.excludes(opcode, SERVER, FIRST_TERM + REPLACED)
+    assert not isolation.excludes(opcode, OTHER, 0.0)
+
+
+@pytest.mark.parametrize(("number", "end"), [(1, "0)"), (3, "2)"), (4, "2, 1 more)"), (6, "2, 3 more)")])
+def test_the_error_names_the_first_operations_of_a_transaction(number: int, end: str) -> None:
+    transaction = Sent(Multi([Delete(f"/services/chat/{each}") for each in range(number)]), 100)
+    assert convict(Isolation(), transaction).request.endswith(end)

@@ -364,6 +364,18 @@ def test_an_event_takes_what_it_fires_from_the_server_and_nothing_else(kind: Eve
     assert " ".join(name for name, paths in there.items() if list(paths) == ["/a"]) == left
 
 
+def test_a_request_is_filled_to_its_limit() -> None:
+    """Each path takes its bytes and four for their number."""
+    table = WatchTable()
+    for number in range(6):
+        table.listen(f"/{number:05}", lambda _: None)
+        table.one_shot_asked(GetData.opcode, f"/{number:05}")
+    sent = table.restore(3, recursive=False, max_request=64 + 2 * 10)
+    assert [len(each.data) for each in sent if isinstance(each, SetWatches)] == [2, 2, 2]
+    sent = table.restore(3, recursive=False, max_request=64 + 2 * 10 - 1)
+    assert [len(each.data) for each in sent if isinstance(each, SetWatches)] == [1] * 6
+
+
 # ---------------------------------------------------------------- the world bites
 
 
