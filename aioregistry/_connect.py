@@ -14,6 +14,7 @@ from ._options import ConnectOptions
 from ._parameters import DEFAULT_ACL, DEFAULT_GUARD, DEFAULT_MAX_REQUEST, DEFAULT_SESSION_TIMEOUT, checked_parameters
 from ._registry import Registry
 from ._runtime import Runtime
+from ._secrets import Hidden
 from ._threads import ThreadRegistry
 from .events import EventCallback
 
@@ -87,28 +88,27 @@ def connect(
     Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
     :class:`ChrootMissing`. Cancelling it leaves nothing behind.
     """
+    secrets = Hidden(auth)
+    del auth
     check_flag("thread", thread)
     check_flag("lag_check", lag_check)
-    try:
-        parameters = checked_parameters(
-            servers,
-            session_timeout=session_timeout,
-            connect_timeout=connect_timeout,
-            close_timeout=close_timeout,
-            wait=wait,
-            base_path=base_path,
-            create_chroot=create_chroot,
-            auth=auth,
-            acl=acl,
-            tls=tls,
-            allow_read_only=allow_read_only,
-            max_request=max_request,
-            watches=watches,
-            guard=guard,
-            on_event=on_event,
-            runtime=runtime,
-        )
-        registry = Registry(parameters)
-        return ThreadRegistry(registry, lag_check=lag_check) if thread else registry
-    finally:
-        auth = ()  # frames of a traceback keep their variables
+    parameters = checked_parameters(
+        servers,
+        session_timeout=session_timeout,
+        connect_timeout=connect_timeout,
+        close_timeout=close_timeout,
+        wait=wait,
+        base_path=base_path,
+        create_chroot=create_chroot,
+        auth=secrets.value,
+        acl=acl,
+        tls=tls,
+        allow_read_only=allow_read_only,
+        max_request=max_request,
+        watches=watches,
+        guard=guard,
+        on_event=on_event,
+        runtime=runtime,
+    )
+    registry = Registry(parameters)
+    return ThreadRegistry(registry, lag_check=lag_check) if thread else registry

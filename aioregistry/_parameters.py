@@ -14,6 +14,7 @@ from ._errors import InvalidArgument, InvalidType, wrong_argument
 from ._paths import check_path
 from ._protocol import OPEN_ACL
 from ._runtime import Runtime
+from ._secrets import Hidden, Secret
 from ._session import Hosts, parse_hosts
 from .events import EventCallback
 
@@ -89,10 +90,9 @@ def checked_parameters(
     runtime: Runtime | None = None,
 ) -> Parameters:
     """Return the arguments of :func:`aioregistry.connect`, checked; raises InvalidArgument that names the wrong one."""
-    try:
-        credentials = _Credentials(_checked_credentials(auth))
-    finally:
-        auth = ()  # frames of a traceback keep their variables
+    secrets = Hidden(auth)
+    del auth
+    credentials = _checked_credentials(secrets)
     hosts = parse_hosts(servers)
     check_seconds("session_timeout", session_timeout, at_most=_LONGEST_SESSION)
     for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
@@ -146,20 +146,12 @@ def _check_bytes(field: str, number: object) -> None:
         raise wrong_argument(field, number, "give a number of bytes above 0", int)
 
 
-class _Credentials(tuple[tuple[str, bytes], ...]):
-    """Which the variables of a traceback may hold."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} credentials>"
-
-
-def _checked_credentials(auth: object) -> list[tuple[str, bytes]]:
+def _checked_credentials(given: Hidden) -> list[tuple[str, Secret]]:
     # Frames of a traceback keep their variables: none may keep a secret that was refused.
-    checked: list[tuple[str, bytes]] = []
-    each: object = None
+    checked: list[tuple[str, Secret]] = []
+    auth = each = None
     try:
+        auth = given.value
         if isinstance(auth, (str, bytes)) or not isinstance(auth, Iterable):
             raise InvalidType("auth", _HIDDEN, "give a sequence of pairs of scheme and secret")
         for index, each in enumerate(auth):
@@ -174,12 +166,12 @@ def _checked_credentials(auth: object) -> list[tuple[str, bytes]]:
         credential = auth = each = None
 
 
-def _credential(given: object) -> tuple[str, bytes] | None:
+def _credential(given: object) -> tuple[str, Secret] | None:
     match given:
         case (str(scheme), str(secret)) if scheme and _is_text(scheme) and _is_text(secret):
-            return scheme, secret.encode()
+            return scheme, Secret(secret.encode())
         case (str(scheme), bytes(secret)) if scheme and _is_text(scheme):
-            return scheme, secret
+            return scheme, Secret(secret)
     return None
 
 

@@ -31,7 +31,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
 
 from ._arguments import check_seconds
 from ._connect import connect as _connect
@@ -40,6 +40,8 @@ from ._handles import Handle, discard
 from ._paths import check_name
 from ._registry import Registry as _Registry
 from ._registry import parts_of
+from ._reprs import shown_half_made
+from ._secrets import Hidden
 from ._threads import (
     BlockingStream,
     LoopThread,
@@ -83,6 +85,7 @@ def connect(servers: str, **options: Unpack[ConnectOptions]) -> Registry:
     Arguments and errors are those of :func:`aioregistry.connect`; a hook given as ``on_event`` is called on the
     registry's thread.
     """
+    options = _hidden(options)
     return Registry(servers, **options)
 
 
@@ -179,6 +182,7 @@ class Session(SessionFacts):
         return _stream(self._thread, self._remote.states, timeout)
 
 
+@shown_half_made
 class Registry(_Blocking):
     """A registry for threads; made by :func:`connect`.
 
@@ -186,6 +190,7 @@ class Registry(_Blocking):
     """
 
     def __init__(self, servers: str, **options: Unpack[ConnectOptions]) -> None:
+        options = _hidden(options)
         self._servers, self._options = servers, options
         self._remote = _made(servers, options)
         self._made_in = os.getpid()
@@ -286,6 +291,7 @@ class Registry(_Blocking):
         return f"<blocking {self._remote!r}>"
 
 
+@shown_half_made
 class Registration(RegistrationFacts[P], _Blocking):
     """An instance, kept listed from opening until closing."""
 
@@ -347,6 +353,7 @@ class Registration(RegistrationFacts[P], _Blocking):
         return f"<{self._title()}, not opened>" if self._opened_in is None else self._ask(repr)
 
 
+@shown_half_made
 class View(ViewFacts[P], _Blocking):
     """Who is there: one service, followed from opening until closing."""
 
@@ -460,6 +467,7 @@ class View(ViewFacts[P], _Blocking):
         return f"<{self._title()}, not opened>" if self._opened_in is None else self._thread.call(repr, self._remote)
 
 
+@shown_half_made
 class Balancer(Generic[P]):
     """Chooses among the instances of a view, which feeds it; for any number of threads. It ends with its view."""
 
@@ -525,6 +533,13 @@ class Changes(BlockingStream[T]):
     def __init__(self, thread: LoopThread, remote: Any, timeout: float | None) -> None:
         super().__init__(thread, remote, timeout)
         self.start: Snapshot[Any] = remote.start
+
+
+def _hidden(options: ConnectOptions) -> ConnectOptions:
+    """Return *options* with credentials that no traceback shows."""
+    if "auth" not in options:
+        return options
+    return cast("ConnectOptions", {**options, "auth": Hidden(options["auth"])})
 
 
 def _made(servers: str, options: ConnectOptions) -> _Registry:

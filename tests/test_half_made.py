@@ -11,6 +11,7 @@ import pytest
 
 import aioregistry
 import aioregistry.balancing
+import aioregistry.blocking
 import aioregistry.integrations.membership
 from aioregistry import InvalidArgument, ServiceInstance
 from aioregistry.integrations.membership import Membership
@@ -48,7 +49,7 @@ def test_what_a_refused_picker_or_membership_shows() -> None:
 
 
 def public_classes() -> list[type]:
-    rooms = (aioregistry, aioregistry.balancing, aioregistry.integrations.membership)
+    rooms = (aioregistry, aioregistry.balancing, aioregistry.blocking, aioregistry.integrations.membership)
     found = {id(each): each for room in rooms for name in room.__all__ if isinstance(each := getattr(room, name), type)}
     # Of tuples and Structs there is no object before it is whole.
     return [each for each in found.values() if not issubclass(each, BaseException | enum.Enum | tuple | msgspec.Struct)]

@@ -32,6 +32,8 @@ ROOMS: dict[str, set[str]] = {
     "errors": {"foreign"},
     # An object whose constructor has refused an argument is shown in one way.
     "reprs": set(),
+    # What no traceback shows.
+    "secrets": set(),
     # Flags, seconds and choices are checked in one way.
     "arguments": {"errors"},
     "reasons": {"foreign", "errors"},
@@ -62,12 +64,12 @@ ROOMS: dict[str, set[str]] = {
     "markers": {"protocol"},
     # aiozk has no types: a stub says those of the classes that ours derive from.
     "aiozk_types": {"aiozk"},
-    "protocol": {"errors", "aiozk_types", "aiozk.protocol"},
+    "protocol": {"errors", "secrets", "aiozk_types", "aiozk.protocol"},
     # Raising what its messages and callers raise needs `errors`, offering states needs `streams`, and it sends aiozk's
     # own requests too: those of the verbs and recipes of `registry.client`.
     "session": {
         *("bounds", "foreign", "concurrency", "errors", "reasons", "streams", "incident_log", "paths", "protocol"),
-        "runtime",
+        *("runtime", "secrets"),
         *("anyio", "aiozk.protocol"),
     },
     # A check dials by addresses and look-ups as the session does, and says why it failed in the same words.
@@ -155,7 +157,7 @@ ROOMS: dict[str, set[str]] = {
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
         *("concurrency", "events", "foreign", "errors", "arguments", "incident_log", "addresses", "health", "model"),
-        *("parameters", "paths", "balancing", "exports", ""),
+        *("parameters", "paths", "secrets", "balancing", "exports", ""),
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     # Reads a live ensemble: it connects as users do, and asks that session for ACLs and Stats too.

@@ -41,6 +41,7 @@ from aioregistry._protocol.records import (
     read_stat,
     write_acl,
 )
+from aioregistry._secrets import Secret
 
 NOTIFICATION_XID: Final = -1
 PING_XID: Final = -2
@@ -101,7 +102,7 @@ class Connect(Message[ConnectReply]):
 
     def encode(self) -> bytes:
         fixed = self._FIXED.pack(self.protocol_version, self.last_zxid, self.timeout_ms, self.session_id)
-        return fixed + write_buffer(self.password) + _BOOL[self.read_only]
+        return Secret(fixed + write_buffer(self.password) + _BOOL[self.read_only])
 
     def read_reply(self, body: bytes, at: int) -> tuple[ConnectReply, int]:
         if len(body) - at == HEADER.size:
@@ -112,6 +113,7 @@ class Connect(Message[ConnectReply]):
         timeout_ms, at = read_int(body, at)
         (session_id,) = LONG.unpack_from(body, at)
         password, at = read_buffer(body, at + 8)
+        password = Secret(password)  # whoever has it can take the session over
         read_only = False
         if at != len(body):  # servers before 3.4 say nothing of read-only mode
             (read_only,) = BOOL.unpack_from(body, at)
@@ -119,7 +121,7 @@ class Connect(Message[ConnectReply]):
         return ConnectReply(version, timeout_ms, session_id, password, read_only), at
 
     def __str__(self) -> str:
-        # Without the password: whoever has it can take the session over.
+        # Without the password.
         known = f"session_id={session_name(self.session_id)}, last_zxid={self.last_zxid:#x}"
         return f"Connect({known}, timeout_ms={self.timeout_ms})"
 
@@ -141,8 +143,11 @@ class Auth(Silent):
         self.scheme = scheme
         self.auth = auth
 
+    def serialize(self, xid: int | None = None) -> bytes:
+        return Secret(super().serialize(xid))
+
     def encode(self) -> bytes:
-        return INT.pack(self.type) + write_string(self.scheme) + write_buffer(self.auth)
+        return Secret(INT.pack(self.type) + write_string(self.scheme) + write_buffer(self.auth))
 
     def __str__(self) -> str:
         return f"Auth(scheme={self.scheme})"

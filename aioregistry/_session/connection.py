@@ -38,6 +38,7 @@ from aioregistry._protocol import (
 )
 from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint, Runtime
+from aioregistry._secrets import Secret
 
 from .attempts import AttemptOutcome
 from .isolation import Isolation, Sent
@@ -103,6 +104,8 @@ class Connection(asyncio.Protocol):
         # The server answers these under xids of their own, and credentials past the requests in its pipeline.
         self._aside: dict[int, deque[Pending[Any]]] = {AUTH_XID: deque(), PING_XID: deque()}
         self._outgoing: list[bytes] = []
+        self._sends_secret = False
+        """There is one in what is to be sent."""
         self._unsent = 0
         """How many of the last in _pending are still in _outgoing."""
         self._receiving = False
@@ -231,11 +234,14 @@ class Connection(asyncio.Protocol):
         if not self._outgoing and not self._receiving:
             asyncio.get_running_loop().call_soon(self._flush)
         self._outgoing.append(payload)
+        self._sends_secret = self._sends_secret or type(payload) is Secret
 
     def _flush(self) -> None:
         outgoing, self._outgoing, self._unsent = self._outgoing, [], 0
+        secret, self._sends_secret = self._sends_secret, False
         if outgoing and self._transport is not None and not self.closed:
-            self._transport.write(join_frames(outgoing))
+            joined = join_frames(outgoing)
+            self._transport.write(Secret(joined) if secret else joined)
 
     # ------------------------------------------------------------------ the transport's callbacks
 
@@ -245,9 +251,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closed:
             return
+        if not self._greeted:  # the answer has the session's password in it
+            data = Secret(data)
         self._receiving = True  # what the answers lead to leaves in one write behind them, without a turn of the loop
         try:
-            for frame in self._decoder.feed(data):
+            for frame in self._decoder.feed(data) if self._greeted else map(Secret, self._decoder.feed(data)):
                 self._received(frame)
                 if self.closed:
                     return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
+from aioregistry._reprs import shown_half_made
 from aioregistry._session import SessionState
 from aioregistry._streams import Stream
 
@@ -24,6 +25,7 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 
+@shown_half_made
 class SessionFacts:
     """What the session tells; each property is read on the registry's loop, which takes some 0.1 ms."""
 

@@ -14,7 +14,6 @@ from aioregistry._errors import InvalidType, wrong_argument
 from aioregistry._model import check_payload_type
 
 __all__ = [
-    "Hidden",
     "KeptAt",
     "Settings",
     "check_drain",
@@ -27,18 +26,6 @@ __all__ = [
 ]
 
 KeptAt: TypeAlias = str | os.PathLike[str]
-
-
-class Hidden:
-    """A secret that whoever shows variables, as error reporters do, does not show."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return "<hidden>"
 
 
 class Settings(NamedTuple):

@@ -26,6 +26,7 @@ from aioregistry import Check, Guard, Registration, Registry, RegistryError, Ser
 from aioregistry._arguments import check_choice, check_flag
 from aioregistry._health import checked_checks
 from aioregistry._parameters import DEFAULT_ACL, checked_parameters
+from aioregistry._secrets import Hidden
 from aioregistry.events import EventCallback
 
 from ._advertised import NoAddress, advertised_address, configured_address
@@ -33,7 +34,6 @@ from ._hosting import Hosting, hosting
 from ._ports import check_has_port
 from ._readiness import WAITING, NotYet, Readiness
 from ._settings import (
-    Hidden,
     KeptAt,
     Settings,
     check_drain,

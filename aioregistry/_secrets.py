@@ -1,0 +1,38 @@
+"""Secrets that are not shown by whoever shows the variables of a traceback, as error reporters do.
+
+Frames of a traceback keep their variables, arguments too. So a secret is put into one of these by the first function
+that has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Hidden", "Secret"]
+
+
+class Secret(bytes):
+    """Bytes like any others, but for their ``repr``. What is cut from them or joined with others is plain bytes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    __str__ = __repr__
+
+
+class Hidden:
+    """Any value, to be handed on without being shown.
+
+    Args:
+        value: what is hidden; another of these is taken for what it hides.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value: Any = value.value if isinstance(value, Hidden) else value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
