@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import sys
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +15,10 @@ from pygments.lexers.special import TextLexer
 from sphinx.util import logging
 
 import aioregistry
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tools.pictures import rooms
 
 project = "aioregistry"
 author = "the aioregistry authors"
@@ -63,6 +69,14 @@ def check_yaml(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG001 
 WITHIN = ("aioregistry.balancing",)  # what is public there is a name of aioregistry
 
 
+def draw_rooms(app: Any) -> None:
+    """Draw the map of the rooms anew, as their imports are now."""
+    picture = Path(app.srcdir, "pictures", "rooms.svg")
+    drawn = rooms.draw()
+    if picture.read_text(encoding="utf-8") != drawn:
+        picture.write_text(drawn, encoding="utf-8")
+
+
 def public_names() -> Iterator[tuple[str, str]]:
     """Every name that a public module lists, after that module's."""
     for module in (
@@ -83,6 +97,7 @@ def check_reference(app: Any, env: Any) -> None:  # noqa: ARG001 - Sphinx's
 
 def setup(app: Any) -> None:
     """Check YAML and the reference, and show diagrams that GitHub draws as their text."""
+    app.connect("builder-inited", draw_rooms)
     app.connect("source-read", check_yaml)
     app.connect("env-check-consistency", check_reference)
     app.add_lexer("mermaid", TextLexer)
