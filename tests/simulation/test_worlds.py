@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from aioregistry._session.names import Names
 from tests.simulation.faults import FAULTS
 from tests.simulation.profiles import PROFILES
 from tests.simulation.world import APART, World
@@ -63,6 +64,19 @@ def test_a_name_server_that_is_away_ends_no_session(seed: int) -> None:
     assert outcome.violation is None, outcome.told()
     assert any("names away" in fault.kind and fault.duration > 10.0 for fault in world.faults)
     assert [line for line in outcome.lines if "expired" in line] == []
+
+
+def test_a_session_ends_where_the_addresses_known_before_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mistake that the worlds without a name server would find."""
+
+    def forgotten(self: Names, server: tuple[str, int], why: str) -> None:
+        self._names[server].known = ()
+
+    monkeypatch.setattr(Names, "_failed", forgotten)
+    profile = replace(PROFILES["names"], weights={"names away": 1})
+    outcomes = (World(seed, profile, judged="").run() for seed in range(5))
+
+    assert any("expired" in line for outcome in outcomes for line in outcome.lines)
 
 
 def test_different_seeds_are_different_worlds() -> None:
