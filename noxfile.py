@@ -26,8 +26,11 @@ nox.options.reuse_venv = "yes"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 # Most tests wait for a server more than they compute: with two workers two processors are busy for three fifths of the
-# time. Files side by side, each worker with a ZooKeeper of its own.
-IN_PARALLEL = ("-n", "3", "--dist", "loadfile")
+# time. Files side by side, each worker with a ZooKeeper of its own. The order is that of tests/conftest.py: xdist's own
+# begins with the files of most tests, and the dearest have few.
+IN_PARALLEL = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
+
+CACHED = {"PYTHONDONTWRITEBYTECODE": ""}
 
 # Debian package → the command or file that shows that it is there
 ZOOKEEPER = {
@@ -91,7 +94,12 @@ def tests(session: nox.Session) -> None:
     """The default test run, on a real ZooKeeper and in a real browser."""
     provide(session, ZOOKEEPER | CHROMIUM)
     install(session, "test")
-    session.run("pytest", *IN_PARALLEL, *session.posargs)
+    run_tests(session)
+
+
+def run_tests(session: nox.Session, *options: str, **environment: str) -> None:
+    """Run pytest, which starts hundreds of Pythons: they share what they compile, wherever that is switched off."""
+    session.run("pytest", *IN_PARALLEL, *options, *session.posargs, env=CACHED | environment)
 
 
 @nox.session(default=False)
@@ -100,7 +108,7 @@ def coverage(session: nox.Session) -> None:
     provide(session, ZOOKEEPER | CHROMIUM)
     install(session, "test")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *session.posargs, env=CACHED)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -147,8 +155,7 @@ def releases(session: nox.Session, release: str) -> None:
     """The default test run, on another release of ZooKeeper than Debian's."""
     provide(session, ZOOKEEPER | CHROMIUM)
     install(session, "test")
-    environment = zookeeper_of(session, release)
-    session.run("pytest", *IN_PARALLEL, *session.posargs, env=environment)
+    run_tests(session, **zookeeper_of(session, release))
 
 
 @nox.session(default=False)
@@ -249,7 +256,7 @@ def newest(session: nox.Session) -> None:
     provide(session, ZOOKEEPER | CHROMIUM)
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "lint"))
     look(session)
-    session.run("pytest", *IN_PARALLEL, *session.posargs)
+    run_tests(session)
 
 
 @nox.session(default=False, reuse_venv=False)
@@ -261,7 +268,7 @@ def oldest(session: nox.Session) -> None:
     session.install(*str(lowest).split(), silent=False)
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     look(session)
-    session.run("pytest", *IN_PARALLEL, *session.posargs)
+    run_tests(session)
 
 
 @nox.session(default=False)
@@ -300,7 +307,7 @@ def try_sources(session: nox.Session, archive: Path, scratch: Path) -> None:
     with session.chdir(scratch / archive.name.removesuffix(".tar.gz")):
         session.run(python, "-m", "pip", "install", "-q", "--require-hashes", "-r", "locks/test.txt", external=True)
         session.run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "-e", ".", external=True)
-        session.run(python, "-m", "pytest", *IN_PARALLEL, *session.posargs, external=True)
+        session.run(python, "-m", "pytest", *IN_PARALLEL, *session.posargs, env=CACHED, external=True)
 
 
 def venv(session: nox.Session, place: Path) -> str:
@@ -317,10 +324,7 @@ def stress(session: nox.Session) -> None:
     for _ in range(5):
         seed = random.SystemRandom().randrange(10**6)
         with busy_processors():
-            session.run(
-                *("pytest", *IN_PARALLEL, f"--random-order-seed={seed}", "-o", "faulthandler_timeout=1200"),
-                *session.posargs,
-            )
+            run_tests(session, f"--random-order-seed={seed}", "-o", "faulthandler_timeout=1200")
 
 
 @contextlib.contextmanager
@@ -393,7 +397,7 @@ def inside(session: nox.Session, root: Path, command: str) -> None:
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     session.run(
         *("unshare", "--mount", "--propagation", "private", "sh", "-ec", "\n".join(lines)),
-        env={"PATH": path, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PATH": path, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **CACHED},
         external=True,
     )
 

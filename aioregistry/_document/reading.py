@@ -82,12 +82,13 @@ def _decode_fast(data: bytes, name: str | None, id: str | None) -> ServiceInstan
     draft.port = document.port
     draft.ssl_port = document.ssl_port
     draft.enabled = document.enabled is not False
-    draft.status = document.status or None
+    draft.status = None if isinstance(document.status, msgspec.UnsetType) else document.status
     if draft.enabled and draft.status:
         raise _Slow
     draft.service_type = document.service_type
     draft.registration_time_ms = document.registration_time_ms or None
-    draft.session_timeout_ms = shared(document.session_timeout_ms or None)
+    timeout_ms = document.session_timeout_ms
+    draft.session_timeout_ms = None if isinstance(timeout_ms, msgspec.UnsetType) else shared(timeout_ms)
     draft.uri_spec = _shared_uri_spec(document.uri_spec)
     payload = document.payload
     if type(payload) in CONTAINERS:

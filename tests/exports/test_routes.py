@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -27,7 +27,7 @@ async def registry(zookeeper: ZooKeeperServer, chroot: str) -> AsyncIterator[Reg
 
 
 def asking(app: Exports) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://sd")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=cast(Any, app)), base_url="http://sd")
 
 
 async def test_what_is_listed_is_answered(registry: Registry) -> None:
