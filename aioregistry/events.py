@@ -32,6 +32,8 @@ __all__ = [
     "MarkerRefused",
     "NodeInvalid",
     "NodesMissed",
+    "OverrideEnded",
+    "OverrideSet",
     "PanicChanged",
     "RegistrationEnabled",
     "RegistrationStatus",
@@ -290,6 +292,33 @@ class InstanceSetAside(Event):
     seconds: float
 
 
+@dataclass(frozen=True)
+class OverrideSet(Event):
+    """The registry saw an operator's override come into force, or change, of a service that it follows or registers at.
+
+    ``enabled`` is False for maintenance, ``weight`` is the part of its share of calls, ``until`` is in seconds since
+    the epoch; each is None where the override says nothing.
+    """
+
+    name = "discovery.override_set"
+    service: str
+    id: str
+    enabled: bool | None
+    weight: float | None
+    reason: str
+    by: str
+    until: float | None
+
+
+@dataclass(frozen=True)
+class OverrideEnded(Event):
+    """An operator's override is over: its time is, or an operator ended it."""
+
+    name = "discovery.override_ended"
+    service: str
+    id: str
+
+
 EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType(
     {
         kind.name: kind
@@ -298,7 +327,7 @@ EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType(
             *(RegistrationStatus, RegistrationEnabled, CheckChanged, RegistrationTakeover),
             *(ServiceSynced, NodeInvalid, MarkerRefused, NodesMissed),
             *(InstanceHeld, InstanceReleased, KeptRecalled, KeepFailed, KeptDamaged),
-            *(InstanceRefused, PanicChanged, InstanceSetAside),
+            *(InstanceRefused, PanicChanged, InstanceSetAside, OverrideSet, OverrideEnded),
         )
     }
 )

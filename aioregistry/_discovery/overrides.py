@@ -1,7 +1,7 @@
 """Reads the overrides of operators, for views and for the owners of instances; see :mod:`aioregistry._overrides`.
 
-One recursive watch on their root serves a session. Where there is no root, which is so almost always, a connection
-costs that watch and one list. Only the services that somebody asks about are read. While there is no connection what
+One recursive watch on their root serves a session. Usually there is no root: then a connection costs one request, which
+asks for it and watches for it. Only the services that somebody asks about are read. While there is no connection, what
 was known stays in force.
 
 What has ended is removed by whoever notices and may. Whether it has ended is the server's to say: so a client that
@@ -173,10 +173,12 @@ class OverrideReader:
         for service in self._services.values():
             service.read = False
         self._may_remove = True
-        one_shot = not await self._arm()
+        one_shot: bool | None = None  # not known while there is no root
         while self._session.connected and self._session.generation == generation:
             self._wake.clear()
             try:
+                if one_shot is None and await self._has_root():
+                    one_shot = not await self._arm()
                 await self._read(one_shot=one_shot)
             except ServerError as error:  # what was known stays
                 for service in self._services.values():
@@ -191,6 +193,15 @@ class OverrideReader:
             await self._wake.wait()
 
     # ------------------------------------------------------------------ reading
+
+    async def _has_root(self) -> bool:
+        """Return whether there is a root, and watch it."""
+        assert self._root is not None
+        try:
+            await self._submit(Exists(self._root, watch=True))
+        except NoNode:
+            return False
+        return True
 
     async def _arm(self) -> bool:
         """Set the recursive watch; return False where one-shot watches have to do."""
@@ -209,12 +220,13 @@ class OverrideReader:
     def _fired(self, _: WatchedEvent) -> None:
         self._wake.set()
 
-    async def _read(self, *, one_shot: bool) -> None:
+    async def _read(self, *, one_shot: bool | None) -> None:
+        """Read the services; *one_shot* is how they are watched, None where there is no root."""
         assert self._root is not None
-        present = await self._children(self._root, one_shot=one_shot)
+        present = None if one_shot is None else await self._children(self._root, one_shot=one_shot)
         for place, service in list(self._services.items()):
             found: list[Override] = []
-            if present is not None and place.partition("/")[0] in present:
+            if one_shot is not None and present is not None and place.partition("/")[0] in present:
                 found = await self._read_service(place, one_shot=one_shot)
             runtime = self._session.runtime
             service.standing.read(found, runtime.monotonic(), runtime.wall(), seen_being_set=service.read)
@@ -275,9 +287,31 @@ class OverrideReader:
     def _tell(self, service: _Service) -> None:
         in_force = service.standing.in_force(self._session.runtime.monotonic())
         if in_force != service.in_force:
-            service.in_force = in_force
+            before, service.in_force = service.in_force, in_force
+            self._emit(before, in_force)
             for told in list(service.told.values()):
                 told(in_force)
+
+    def _emit(self, before: Mapping[str, Override], after: Mapping[str, Override]) -> None:
+        for override in after.values():
+            if before.get(override.id) != override:
+                what = "in maintenance" if override.enabled is False else f"of weight {override.weight}"
+                text = "%s/%s is %s by an operator's override: %s, %s"
+                log.info(text, override.service, override.id, what, override.by, override.reason)
+                self._session.emit(
+                    "discovery.override_set",
+                    service=override.service,
+                    id=override.id,
+                    enabled=override.enabled,
+                    weight=override.weight,
+                    reason=override.reason,
+                    by=override.by,
+                    until=override.until,
+                )
+        for id, override in before.items():
+            if id not in after:
+                log.info("the override of %s/%s is over", override.service, id)
+                self._session.emit("discovery.override_ended", service=override.service, id=id)
 
     def _set_alarm(self) -> None:
         now = self._session.runtime.monotonic()

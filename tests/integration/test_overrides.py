@@ -19,6 +19,7 @@ from aioregistry import (
     Status,
     Updated,
     View,
+    events,
 )
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
@@ -278,3 +279,32 @@ async def test_a_weight_is_obeyed_by_every_balancer_and_leaves_the_instance_enab
         change = await asyncio.wait_for(anext(changes), DEADLINE)
         assert isinstance(change, Updated)
         assert (change.entry.weight, change.previous_entry.weight) == (1.0, 0.5)
+
+
+async def test_a_registry_is_told_of_overrides_that_come_and_go(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: Any
+) -> None:
+    for id in "ab":
+        await judge.make(f"{chroot}{CHAT}/{id}", document(id))
+    told: list[events.Event] = []
+
+    def overridden() -> list[events.Event]:
+        return [event for event in told if isinstance(event, events.OverrideSet | events.OverrideEnded)]
+
+    servers = f"{zookeeper.address}{chroot}"
+    async with (
+        aioregistry.connect(servers, watches=watches, on_event=events.typed(told.append)) as consumer,
+        registry_at(zookeeper, chroot) as operator,
+        consumer.discover("chat"),
+        consumer.discover("chat"),
+    ):
+        one = await operator.overrides.drain("chat", "a", reason="new disk", by="ann")
+        other = await operator.overrides.drain("chat", "b", reason="canary", by="bob", weight=0.5, seconds=None)
+        await until(lambda: len(overridden()) == 2)
+        await operator.overrides.enable("chat", "a")
+        await until(lambda: len(overridden()) == 3)
+        assert overridden() == [
+            events.OverrideSet("chat", "a", False, None, "new disk", "ann", one.until),
+            events.OverrideSet("chat", "b", None, 0.5, "canary", "bob", other.until),
+            events.OverrideEnded("chat", "a"),
+        ]

@@ -1,0 +1,98 @@
+"""What reading the overrides of operators costs, and what it tells, on a session in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import pytest
+
+from aioregistry import Override
+from aioregistry._discovery.overrides import OverrideReader
+from aioregistry._overrides import encoded
+from aioregistry._protocol import AddWatch, Create, Delete, Exists, GetChildren
+from tests.discovery.scene import DiscoverySession
+from tests.support.fake_session import quiet
+from tests.support.model_tree import ModelTree
+
+ROOT = "/services-overrides"
+
+
+@pytest.fixture
+def session() -> DiscoverySession:
+    session = DiscoverySession(ModelTree())
+    session.connect()
+    return session
+
+
+def asked(session: DiscoverySession) -> list[str]:
+    """What was asked for below the root since this was called last."""
+    asked = [type(message).__name__ for message in session.served if getattr(message, "path", "").startswith(ROOT)]
+    session.served.clear()
+    return asked
+
+
+def drain(session: DiscoverySession, id: str, **fields: Any) -> None:
+    arguments: dict[str, Any] = {"enabled": False, "reason": "disk", "by": "ann", "seconds": None, **fields}
+    data = encoded(registration_time_ms=None, **arguments)
+    session.tree.apply(0, Create(f"{ROOT}/chat/{id}", data))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "one-shot"])
+async def test_without_overrides_a_connection_costs_one_request_and_the_first_override_is_seen(
+    session: DiscoverySession, strategy: Literal["auto", "one-shot"]
+) -> None:
+    told: list[Mapping[str, Override]] = []
+    reader = OverrideReader(session, ROOT, strategy)
+    forget = reader.follow("chat", told.append)
+    await reader.settled("chat")
+    assert asked(session) == [Exists.__name__]
+    for _ in range(3):
+        session.disconnect()
+        session.connect()
+        await reader.settled("chat")
+        assert asked(session) == [Exists.__name__]
+    for path in (ROOT, f"{ROOT}/chat"):
+        session.tree.apply(0, Create(path, b""))
+        await quiet()
+    drain(session, "a")
+    await quiet()
+    assert [set(each) for each in told] == [{"a"}]
+    assert (AddWatch.__name__ in asked(session)) is (strategy == "auto")
+    session.tree.apply(0, Delete(f"{ROOT}/chat/a"))
+    await quiet()
+    assert told[-1] == {}
+    forget()
+    await reader.aclose()
+    assert session.watches.in_use == []
+
+
+async def test_where_there_is_a_root_it_is_watched_whole_and_changes_are_told_once(session: DiscoverySession) -> None:
+    for path in (ROOT, f"{ROOT}/chat"):
+        session.tree.make(path)
+    drain(session, "a")
+    reader = OverrideReader(session, ROOT, "auto")
+    ends: list[Callable[[], None]] = [reader.follow("chat", lambda _: None) for _ in range(3)]
+    await reader.settled("chat")
+    assert asked(session)[:3] == [Exists.__name__, AddWatch.__name__, GetChildren.__name__]
+    drain(session, "b", enabled=None, weight=0.5)
+    session.tree.apply(0, Delete(f"{ROOT}/chat/a"))
+    await quiet()
+    names = [(name, fields["id"]) for name, fields in session.emitted]
+    assert names == [
+        ("discovery.override_set", "a"),
+        ("discovery.override_set", "b"),
+        ("discovery.override_ended", "a"),
+    ]
+    assert session.emitted[1][1] == {
+        "service": "chat",
+        "id": "b",
+        "enabled": None,
+        "weight": 0.5,
+        "reason": "disk",
+        "by": "ann",
+        "until": None,
+    }
+    for end in ends:
+        end()
+    await reader.aclose()
