@@ -206,7 +206,7 @@ PURE_MODULES = {
     *("selection", "checks", "picture", "words"),
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states"),
     *("machine", "vocabulary", "decisions"),
-    *("plan", "reach", "table", "votes", "mirror", "guard", "kept"),
+    *("plan", "reach", "lifecycle", "pauses", "table", "votes", "mirror", "guard", "kept"),
     *("core", "stages", "conversion", "recall", "suspects", "overriding"),
     *("tree", "nodes", "operations", "acl", "sessions", "profiles"),
 }

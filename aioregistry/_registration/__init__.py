@@ -13,7 +13,7 @@ from .handle import (
     vote,
 )
 from .votes import Voter, status_of
-from .worker import Withdrawals
+from .withdrawals import Withdrawals
 
 __all__ = [
     "OnConflict",

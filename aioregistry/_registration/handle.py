@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +30,13 @@ from aioregistry._paths import check_path, place_of
 from aioregistry._protocol import OPEN_ACL
 from aioregistry._streams import Source, Stream
 
+from .lifecycle import Status, status
 from .plan import Goal
 from .reach import check_reachable
 from .transactions import Target, takeover, target_of
 from .votes import STATUS_OF, Voter, status_of
-from .worker import Withdrawals, Worker
+from .withdrawals import Withdrawals
+from .worker import Worker
 
 if TYPE_CHECKING:
     from aioregistry._session import SessionPort
@@ -59,25 +60,6 @@ OnConflict = Literal["takeover", "wait", "fail"]
 OnDisplaced = Literal["stop", "standby"]
 FollowOverrides: TypeAlias = Callable[[str, Callable[[Mapping[str, Override]], object]], Callable[[], None]]
 """Is given a service and what is to be told of the overrides in force there; returns what ends that."""
-
-
-class Status(enum.Enum):
-    """What is known of a registration at the moment of asking."""
-
-    REGISTERING = "registering"
-    """Not listed, or not known to be; being worked on as far as there is a connection."""
-    LIVE = "live"
-    """Listed: seen as ours on this connection, and the quorum has answered within the session timeout."""
-    UNCERTAIN = "uncertain"
-    """Was listed; the connection was lost since, or is so new that the node was not looked at yet."""
-    PRESUMED_GONE = "presumed gone"
-    """Was listed; the quorum has not answered for a session timeout, so that it may have ended the session."""
-    DISPLACED = "displaced"
-    """A newer claimant has the id. With ``on_displaced="standby"`` it is claimed anew when that one's node goes."""
-    FAILED = "failed"
-    """Ended by an error, which :meth:`Registration.wait_closed` returns."""
-    CLOSED = "closed"
-    """Withdrawn, or ended without knowing that, by closing the registration or its session."""
 
 
 _RUNNING_OUT: Final = frozenset({Status.LIVE, Status.UNCERTAIN})
@@ -225,17 +207,16 @@ class Registration(Handle, Generic[P]):
         worker, session = self._worker, self._session
         if worker is None:
             return Status.CLOSED if self._is_closed else Status.REGISTERING
-        if worker.ended:
-            return _ended_as(worker.cause)
-        if worker.displaced is not None:
-            return Status.DISPLACED
         held = worker.held  # once: monitors ask from threads of their own
-        if held is None or held.owner != session.id:
-            return Status.CLOSED if worker.closing else Status.REGISTERING
-        if session.presumed_expired:
-            return Status.PRESUMED_GONE
-        on_this_connection = session.connected and held.generation == session.generation
-        return Status.LIVE if on_this_connection else Status.UNCERTAIN
+        owned = held is not None and held.owner == session.id
+        return status(
+            worker.stage,
+            cause=worker.cause,
+            displaced=worker.displaced is not None,
+            owned=owned,
+            presumed_expired=owned and session.presumed_expired,
+            seen_here=held is not None and session.connected and held.generation == session.generation,
+        )
 
     @property
     def owner(self) -> int | None:
@@ -259,7 +240,7 @@ class Registration(Handle, Generic[P]):
     @property
     def _over(self) -> bool:
         """Whether it does nothing for its node any more, but for withdrawing it."""
-        return self._is_closed if self._worker is None else self._worker.closing or self._worker.ended
+        return self._is_closed if self._worker is None else self._worker.leaving
 
     @property
     def withdrawn(self) -> bool | None:
@@ -541,12 +522,6 @@ class _Statuses(Stream[Status]):
     def __init__(self, present: Status) -> None:
         super().__init__(_STATUSES_KEPT)
         self._offer(present)
-
-
-def _ended_as(cause: Exception | None) -> Status:
-    if cause is None:
-        return Status.CLOSED
-    return Status.DISPLACED if isinstance(cause, RegistrationDisplaced) else Status.FAILED
 
 
 # ---------------------------------------------------------------- for the rooms above, not for users

@@ -18,53 +18,47 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aioregistry._concurrency import Alarm
 from aioregistry._errors import (
     ChrootMissing,
     ConnectionLost,
     HandleClosed,
-    NodeExists,
     NodeNotEphemeral,
-    NoNode,
     PoisonRequest,
     RegistrationConflict,
     RegistrationDisplaced,
     RegistrationError,
     RegistryError,
-    RequestTooLarge,
     ServerError,
     SessionClosed,
     SessionFailed,
-    Throttled,
     session_name,
 )
-from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import (
     EventKind,
     GetData,
     Message,
-    MultiReply,
     Reply,
     Sync,
     WatchedEvent,
 )
-from aioregistry._session import throttled_pause
 from aioregistry._session.states import ENDED
 
-from .expiry import Expiry
-from .marker_root import MarkerRoot
-from .parents import Parents
+from .lifecycle import GOALS, LEAVING, OVER, Stage, Turn, moved
+from .pauses import Pauses
 from .plan import Action, Desired, Goal, Node, executed, plan
 from .remedies import Remedy, remedy
-from .together import Together
+from .revisions import Revisions
+from .sights import Held, Observation, Refusal, claim_of, error_of, node_read, node_there
 from .transactions import Target, change, creation, takeover, withdrawal
+from .withdrawals import Withdrawals
 
 if TYPE_CHECKING:
     from aioregistry._session import SessionPort
 
-__all__ = ["Held", "Observation", "Withdrawals", "Worker"]
+__all__ = ["SESSIONS_KEPT", "Worker"]
 
 _log = logging.getLogger("aioregistry.registration")
 
@@ -73,46 +67,8 @@ PERIOD: Final = 60.0
 server hides those of nodes that it thinks we may not read. 1,000 registrations make some 45 small requests a second
 of it."""
 
-FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 5.0
-"""Seconds: the bounds of a pause with full jitter, which doubles from the one to the other."""
-
-SOON: Final = 10
-"""How many failures in a row are followed by short pauses where an overloaded server dropped the request. Then
-pauses are as long as after any other error: thousands of registrations must not keep such a server busy."""
-
-FREE_ATTEMPTS: Final = 4
-"""How many plans in a row may be overtaken by others before the next pauses: losing a race costs nothing, spinning
-would."""
-
-
 SESSIONS_KEPT: Final = 16
 """Ids of sessions that wrote the node, kept to know it by."""
-
-
-_Refusal: TypeAlias = ServerError | RequestTooLarge | PoisonRequest
-"""What a request itself fails with, not its connection or session."""
-
-
-class Observation(NamedTuple):
-    """A read of the node: what it was, and the zxid of the reply."""
-
-    node: Node | None
-    zxid: int
-
-
-class Held(NamedTuple):
-    """The evidence that the node is ours: which session owns it, and on which connection that was seen."""
-
-    owner: int
-    generation: int
-
-
-class _Revision(NamedTuple):
-    """What was desired at some time; later ones have higher numbers."""
-
-    number: int
-    data: bytes
 
 
 class _Request(NamedTuple):
@@ -120,78 +76,6 @@ class _Request(NamedTuple):
 
     message: Message[Any]
     session: int
-
-
-class Withdrawals:
-    """The workers of one session whose nodes may be there, by path.
-
-    A node must not stay for as long as the session lives because nobody answered when its registration was closed. So
-    a worker goes on until its node is gone, and gives that up only to the next worker of the same node, which takes
-    over what the former one knows: a node that it never wrote may be there all the same.
-    """
-
-    def __init__(self) -> None:
-        self._workers: dict[str, Worker] = {}
-        self._closing: dict[Worker, float] = {}
-        """Those that are being withdrawn, and since when (boot clock), the earliest first."""
-        self._marker_root: MarkerRoot | None = None
-        self.repeated: IncidentLog = IncidentLog(_log)
-        """What many registrations may say at once."""
-        self._together: Together | None = None
-        self._expiry: Expiry | None = None
-        self.parents: Parents = Parents()
-
-    def together(self, session: SessionPort) -> Together:
-        """Return what sends withdrawals of *session*."""
-        if self._together is None:
-            self._together = Together(session)
-        return self._together
-
-    def expiry(self, session: SessionPort) -> Expiry:
-        """Return what tells the registrations of *session* that it may have expired."""
-        if self._expiry is None:
-            self._expiry = Expiry(session)
-        return self._expiry
-
-    def marker_root(self, session: SessionPort) -> MarkerRoot:
-        """Return what makes the root of the markers, the same for all registrations of *session*."""
-        if self._marker_root is None:
-            self._marker_root = MarkerRoot(session)
-        return self._marker_root
-
-    def begin(self, path: str, worker: Worker) -> Worker | None:
-        """*worker* decides about the node at *path* from now on; return the one that did."""
-        former = self._workers.get(path)
-        self._workers[path] = worker
-        return former
-
-    def closing(self, worker: Worker, now: float) -> None:
-        """*worker* withdraws from *now* on (boot clock)."""
-        self._closing[worker] = now
-
-    def end(self, path: str, worker: Worker, *, gone: bool) -> None:
-        """*worker* has ended; *gone*: nothing is left of it."""
-        self._closing.pop(worker, None)
-        if gone and self._workers.get(path) is worker:
-            del self._workers[path]
-
-    async def over(self) -> None:
-        """Wait until every worker has ended, as all do with the session."""
-        tasks = [worker.task for worker in self._workers.values() if worker.task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
-        self.repeated.close()
-
-    def patience(self, timeout: float, session: SessionPort) -> float:
-        """Return how many of *timeout* seconds are left to wait for an answer of servers that may be silent.
-
-        One silence costs one bound, however many are closed in it: who was closed before has waited already.
-        """
-        if not self._closing:
-            return timeout
-        waited = session.runtime.boot() - next(iter(self._closing.values()))
-        silent = waited > 0.0 and session.evidence_age() >= waited
-        return max(timeout - waited, 0.0) if silent else timeout
 
 
 class Worker:
@@ -221,19 +105,15 @@ class Worker:
         self.held: Held | None = None
         self.displaced: RegistrationDisplaced | None = None
         """Set while in standby, and for ever after a displacement without."""
-        self.ended: bool = False
-        """Whoever waited was told; a withdrawal may go on."""
+        self.stage: Stage = Stage.CLAIMING
         self.cause: Exception | None = None
         """Why it ended, where it did not end by being closed."""
-        self.closing: bool = False
         self.task: asyncio.Task[None] | None = None
 
         self._session = session
         self._target = target
-        self._desired = _Revision(0, data)
-        self._sent = self._desired
-        """What the last write would make of the node."""
-        self._goal = first_goal
+        self._revisions = Revisions(data)
+        self._first_goal = first_goal
         self._standby = standby
         self._changed = changed
         self._withdrawals = withdrawals
@@ -268,15 +148,13 @@ class Worker:
         self._marker_root = withdrawals.marker_root(session)
         self._repeated = withdrawals.repeated
         self._parents, self._parent = withdrawals.parents, target.path.rpartition("/")[0]
-        self._failures = 0
-        self._overtaken = 0
+        self._pauses = Pauses()
         self._waiting_for = 0
         """The session that has the id and was told of; 0: none."""
 
         self._woken = asyncio.Event()
-        self._was_listed = False
-        self._first_listing = asyncio.Event()
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._first_listing: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """Whether it was ever listed, once that is known for good."""
         self._next_look = Alarm()
         self._over = asyncio.Event()
         self._left = asyncio.Event()
@@ -303,7 +181,7 @@ class Worker:
 
     def publish(self, data: bytes) -> None:
         """Let the node hold *data* from now on."""
-        self._desired = _Revision(self._desired.number + 1, data)
+        self._revisions.desire(data)
         self._woken.set()
 
     async def published(self) -> None:
@@ -314,17 +192,11 @@ class Worker:
         """
         if self.ended or self.displaced is not None:
             raise self.ending()
-        waiter = (self._desired.number, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        try:
-            await waiter[1]
-        finally:
-            if waiter in self._waiters:  # cancelled
-                self._waiters.remove(waiter)
+        await self._revisions.listed()
 
     async def listed(self) -> None:
         """Wait until the node was ours for the first time; raises why, when the end comes before."""
-        await self._first_listing.wait()
+        await asyncio.wait([self._first_listing])  # which outlives whoever waits for it
         if not self._was_listed:
             raise self.ending()
 
@@ -338,7 +210,7 @@ class Worker:
             return self.cause
         if self.displaced is not None:
             return self.displaced
-        if self.closing:
+        if self.stage in (Stage.CLOSING, Stage.CLOSED):
             return HandleClosed(f"the registration of {self._target.path} is closed")
         return SessionClosed(f"the session that {self._target.path} was registered in is closed")
 
@@ -348,9 +220,9 @@ class Worker:
         Of ten thousand that close at once the tasks alone take long: by then the withdrawals are on their way.
         """
         sight, session = self._sight, self._session
-        if self._leaving or sight is None or not session.connected or session.read_only or self._claim is None:
+        if self.leaving or sight is None or not session.connected or session.read_only or self._claim is None:
             return
-        self.closing = True
+        self._move(Turn.CLOSE)
         if self._planned(sight) is Action.WITHDRAW:
             self._answer = self._send_withdrawal(sight)
 
@@ -360,7 +232,7 @@ class Worker:
         What is not withdrawn by then is withdrawn in the background, until that is done, the session has ended, or
         another worker takes it over.
         """
-        self.closing = True
+        self._move(Turn.CLOSE)
         if not self._finished:
             self._withdrawals.closing(self, self._session.runtime.boot())
         self._woken.set()
@@ -376,7 +248,26 @@ class Worker:
     @property
     def withdrawn(self) -> bool | None:
         """Whether no node of ours is left; None before the closing has ended."""
-        return self._surely_gone() if self.closing and self.ended else None
+        return self._surely_gone() if self.stage is Stage.CLOSED else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether whoever waited was told that it is over; a withdrawal may go on."""
+        return self.stage in OVER
+
+    @property
+    def leaving(self) -> bool:
+        """Whether nothing is wanted any more but that no node of ours is left."""
+        return self.stage in LEAVING
+
+    @property
+    def _was_listed(self) -> bool:
+        return self._first_listing.done() and self._first_listing.result()
+
+    def _move(self, turn: Turn) -> None:
+        self.stage = moved(self.stage, turn)
+        if turn in (Turn.SEEN, Turn.END) and not self._first_listing.done():
+            self._first_listing.set_result(turn is Turn.SEEN)
 
     def look(self) -> None:
         """Look at the node, though nothing may have happened to it."""
@@ -402,7 +293,7 @@ class Worker:
         # and older than one that is still awaited. The event of our own write comes before its reply.
         if self._reading is None or self._reading.done():
             self.look()
-        if event.kind is EventKind.DELETED and not self._leaving:  # else that is what is being waited for
+        if event.kind is EventKind.DELETED and not self.leaving:  # else that is what is being waited for
             self.held = None
             self._changed()
 
@@ -413,7 +304,7 @@ class Worker:
             self._woken.clear()
             if self._session.state in ENDED:
                 self._stop(self._session.failure)
-            elif self._leaving and self._surely_gone():
+            elif self.leaving and self._surely_gone():
                 self._stop(None)
             else:
                 pause = await self._settle()
@@ -431,7 +322,7 @@ class Worker:
 
     async def _settle(self) -> float | None:
         """Plan, act and look until nothing is left to do; return how many seconds to rest, None: until woken."""
-        begun = self._leaving or self._claim is not None
+        begun = self.leaving or self._claim is not None
         if not begun and not self._parents.begin(self._parent, self, self._woken.set):
             return None  # somebody else finds out about the service's node
         try:
@@ -455,7 +346,7 @@ class Worker:
             else:
                 message = Sync(self._target.path) if sight is None or action is None else _PREPARE[action](self, sight)
                 if message is None:
-                    self._failures = self._overtaken = 0
+                    self._pauses.succeeded()
                     return self._session.runtime.uniform(PERIOD / 2, PERIOD)
                 error = await self._exchange(action, message)
         except (ServerError, PoisonRequest) as unreadable:
@@ -465,7 +356,7 @@ class Worker:
     def _planned(self, sight: Observation) -> Action:
         claim = 0 if self._claim is None else self._claim  # only what is absent is planned for without one
         session = self._session
-        desired = Desired(Goal.WITHDRAWN if self._leaving else self._goal, self._desired.data)
+        desired = Desired(GOALS.get(self.stage, self._first_goal), self._revisions.desired.data)
         # The session keeps its last few ids only, those of the present history. Of a server that grants a new session
         # each time, and lets the old ones live, they may all be of sessions that wrote nothing.
         earlier_ids = (*session.earlier_ids, *self._written_as)
@@ -478,16 +369,16 @@ class Worker:
         first registration of a service looks, which tells whether its parents and the root of the markers are there.
         """
         held = self.held
-        if not self._leaving and self._claim is None and self._writer == 0 and self._parents.known(self._parent):
+        if not self.leaving and self._claim is None and self._writer == 0 and self._parents.known(self._parent):
             return Observation(None, 0)
-        if self._leaving or held is None or held.owner not in self._session.earlier_ids:
+        if self.leaving or held is None or held.owner not in self._session.earlier_ids:
             return None
         self.held = None
         return Observation(None, 0)
 
     # ------------------------------------------------------------------ one round trip
 
-    async def _exchange(self, action: Action | None, message: Message[Any]) -> _Refusal | None:
+    async def _exchange(self, action: Action | None, message: Message[Any]) -> Refusal | None:
         """Send *message*, and a read of the node in the same tick; return what *message* failed with.
 
         Where the quorum answered the one, the other is as new as that, and is taken note of. Raises what the reading
@@ -511,10 +402,10 @@ class Worker:
             raise
         # Replies come in order, and a lost connection takes them all: what was asked first is answered by now.
         if self._claim is None and action is Action.CREATE:
-            self._claim = _claim_of(answer, known)
+            self._claim = claim_of(answer, known)
         self._note_unanswered(action, answer)
-        error = _error_of(answer)
-        node, zxid = _node_read(reading)
+        error = error_of(answer)
+        node, zxid = node_read(reading)
         trusted = error is None or remedy(action, error) in _TRUSTING
         if node is not None:
             self._parents.seen(session, self._parent)
@@ -525,7 +416,7 @@ class Worker:
             self._saw(Observation(node, zxid))
         return error
 
-    async def _withdrawn_by_now(self, sight: Observation | None) -> _Refusal | None:
+    async def _withdrawn_by_now(self, sight: Observation | None) -> Refusal | None:
         """Withdraw what is seen, perhaps with others, unless that was begun; return what it failed with.
 
         Its success says all that a look behind it would: that the node, ours by the version, is gone.
@@ -541,7 +432,7 @@ class Worker:
             answer.cancel()  # what was not sent yet is not sent any more
             raise
         self._note_unanswered(Action.WITHDRAW, answer)
-        error = _error_of(answer)
+        error = error_of(answer)
         if error is None:
             self._saw(Observation(None, answer.result().zxid))
         elif remedy(Action.WITHDRAW, error) in (Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER) and not self._stale:
@@ -549,7 +440,7 @@ class Worker:
         return error
 
     def _send_withdrawal(self, sight: Observation) -> asyncio.Future[Reply[Any]]:
-        node = _there(sight)
+        node = node_there(sight)
         message = withdrawal(self._target, node.version, node.czxid, marked=self._marked)
         self._last_request = _Request(message, self._session.id)
         return self._withdrawals.together(self._session).submit(message)
@@ -565,7 +456,7 @@ class Worker:
         if unanswered is not None:
             action, request = unanswered
             # What another session owned is gone, whatever became of the request.
-            if request.session == session.id and executed(action, self._sent.data, node, session.id):
+            if request.session == session.id and executed(action, self._revisions.sent.data, node, session.id):
                 session.executed(request.message)
         self._sight = sight
         if node is not None and node.owner == session.id:
@@ -583,20 +474,14 @@ class Worker:
         self._writer = node.owner
         self.held = Held(node.owner, self._session.generation)
         self.displaced, self._waiting_for = None, 0
-        self._goal = Goal.LISTED
-        self._was_listed = True
-        self._first_listing.set()
-        if node.data == self._sent.data:
-            # Its waiters are released even if another revision is due by now: updates that come faster than a round
-            # trip would keep them waiting for ever.
-            self._release(None, up_to=self._sent.number)
+        self._move(Turn.SEEN)
+        self._revisions.seen(node.data)
 
     # ------------------------------------------------------------------ acting: what to send; None: nothing
 
     def _create(self, sight: Observation) -> Message[Any]:  # noqa: ARG002
         self._writes()
-        self._sent = self._desired
-        return creation(self._target, self._sent.data)
+        return creation(self._target, self._revisions.send())
 
     def _writes(self) -> None:
         self._writer = self._session.id
@@ -604,24 +489,22 @@ class Worker:
             self._written_as.append(self._writer)
 
     def _set(self, sight: Observation) -> Message[Any]:
-        self._sent = self._desired
-        return change(self._target, self._sent.data, _there(sight).version)
+        return change(self._target, self._revisions.send(), node_there(sight).version)
 
     def _take_over(self, sight: Observation) -> Message[Any]:
-        node = _there(sight)
+        node = node_there(sight)
         owner = session_name(node.owner)
         self._repeated.tell("takeover", logging.INFO, "%s: taking over from session %s", self._target.path, owner)
         self._session.emit("registration.takeover", path=self._target.path, owner=node.owner)
         self._writes()
-        self._sent = self._desired
-        return takeover(self._target, self._sent.data, node.version)
+        return takeover(self._target, self._revisions.send(), node.version)
 
     def _keep(self, sight: Observation) -> None:  # noqa: ARG002
-        self._release(None, up_to=self._desired.number)
+        self._revisions.tell(None)
 
     def _wait(self, sight: Observation) -> None:
         """The watch that was armed with the read wakes us."""
-        owner = _there(sight).owner
+        owner = node_there(sight).owner
         if owner == self._waiting_for:
             return
         self._waiting_for = owner
@@ -632,19 +515,19 @@ class Worker:
             self._changed()
 
     def _yield(self, sight: Observation) -> None:
-        displaced = RegistrationDisplaced(self._target.path, _there(sight).owner)
+        displaced = RegistrationDisplaced(self._target.path, node_there(sight).owner)
         then = "; it is listed again when that node goes" if self._standby else ""
         self._repeated.tell("displaced", logging.WARNING, "%s%s", displaced, then)
         self.displaced, self._waiting_for = displaced, displaced.owner
         if not self._standby:
             self._end(displaced)
             return
-        self._goal = Goal.LISTED_IN_TURN
-        self._release(displaced, up_to=self._desired.number)
+        self._move(Turn.DISPLACED)
+        self._revisions.tell(displaced)
         self._changed()
 
     def _refuse_conflict(self, sight: Observation) -> None:
-        self._end(RegistrationConflict(self._target.path, _there(sight).owner))
+        self._end(RegistrationConflict(self._target.path, node_there(sight).owner))
 
     def _refuse_obstacle(self, sight: Observation) -> None:  # noqa: ARG002
         self._end(NodeNotEphemeral(self._target.path))
@@ -656,7 +539,7 @@ class Worker:
 
     async def _remedied(self, action: Action | None, error: RegistryError) -> float | None:
         """Do what follows from *error*; return the seconds to rest after it, if any."""
-        self._failures += 1
+        self._pauses.failed()
         what = remedy(action, error)
         if what is Remedy.MAKE_PARENTS:
             try:
@@ -671,14 +554,13 @@ class Worker:
             self._marked = False
         if what is Remedy.REFUSED and self._refused(error):
             return None
-        # Counted for themselves: after a long refusal the way to the node is made without another pause.
-        self._overtaken = self._overtaken + 1 if what in _TRUSTING else 0
-        if 0 < self._overtaken <= FREE_ATTEMPTS:
+        if self._pauses.is_free(overtaken=what in _TRUSTING):
             return None
-        pause = self._pause(error)
+        session = self._session
+        pause = self._pauses.length(error, session.timeout, session.runtime.uniform)
         text = "%s%s: %s; looking again in %.2f s"
-        told = (self._target.path, " cannot be withdrawn" if self._leaving else "", error, pause)
-        if self._failures == 1:
+        told = (self._target.path, " cannot be withdrawn" if self.leaving else "", error, pause)
+        if self._pauses.failures == 1:
             self._repeated.tell("failed", logging.WARNING, text, *told)
         else:
             _log.debug(text, *told)
@@ -687,11 +569,11 @@ class Worker:
     def _refused(self, error: RegistryError) -> bool:
         """Tell whom it concerns; return whether that is the end."""
         refusal = error if isinstance(error, ChrootMissing) else self._refusal(error)
-        if self._leaving:
+        if self.leaving:
             self._tell_end(None)
             self._left.set()
         elif self._was_listed:
-            self._release(refusal, up_to=self._desired.number)
+            self._revisions.tell(refusal)
         else:
             self._end(refusal)
         return self._finished
@@ -701,31 +583,10 @@ class Worker:
         refusal.__cause__ = error
         return refusal
 
-    def _pause(self, error: RegistryError) -> float:
-        session = self._session
-        if isinstance(error, Throttled) and self._failures <= SOON:
-            # As for every other request that is dropped: one that waited longer than the server was overloaded would
-            # leave the node listed, or not listed, for that time.
-            return throttled_pause(self._failures, session.timeout, session.runtime.uniform)
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
-        return session.runtime.uniform(0.0, longest)
-
     # ------------------------------------------------------------------ the end
 
     def _surely_gone(self) -> bool:
         return self._writer in (0, self._session.closed_id)
-
-    def _release(self, error: Exception | None, *, up_to: int) -> None:
-        """Tell those who wait for a revision up to that number."""
-        released = [waiter for number, waiter in self._waiters if number <= up_to]
-        self._waiters = [each for each in self._waiters if each[0] > up_to]
-        for waiter in released:
-            if waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
 
     def _end(self, cause: Exception | None) -> None:
         """It will not be listed any more. Where a node of ours may be there, that is withdrawn."""
@@ -739,17 +600,13 @@ class Worker:
         self._tell_end(cause)
         self._left.set()
 
-    @property
-    def _leaving(self) -> bool:
-        """Nothing is wanted any more but that no node of ours is left."""
-        return self.closing or self.ended
-
     def _tell_end(self, cause: Exception | None) -> None:
         if self.ended:
             return
-        self.ended, self.cause, self.held = True, cause, None
-        self._release(self.ending(), up_to=self._desired.number)
-        self._first_listing.set()
+        self.cause = cause
+        self._move(Turn.END)
+        self.held = None
+        self._revisions.tell(self.ending())
         self._over.set()
         self._changed()
 
@@ -781,43 +638,3 @@ _PREPARE: Final[Mapping[Action, Callable[[Worker, Observation], Message[Any] | N
 
 _TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER})
 """Where the quorum answered, so that what was read behind it is planned from."""
-
-
-def _claim_of(creation: asyncio.Future[Reply[Any]], known: int) -> int | None:
-    """Return the claim of whoever created its node without having looked; *known*: the quorum's zxid before.
-
-    Who takes the node from us between our creation and the read behind it is newer, and no ghost.
-    """
-    error = creation.exception()
-    if error is None:
-        _, stat = creation.result().value
-        return int(stat.czxid)
-    if isinstance(error, NodeExists | NoNode):
-        return error.zxid
-    # It may have been applied. Whoever came since this session is there is newer: to yield to a ghost costs its
-    # timeout, to take the node from a newer claimant would be a fight.
-    return known or None if isinstance(error, ConnectionLost) else None
-
-
-def _error_of(answer: asyncio.Future[Reply[Any]]) -> _Refusal | None:
-    """Return what a request failed with, inside a transaction too; raises what the connection or session did."""
-    try:
-        if isinstance(result := answer.result().value, MultiReply):
-            result.raise_for_error()
-    except (ServerError, RequestTooLarge, PoisonRequest) as error:
-        return error
-    return None
-
-
-def _node_read(reading: asyncio.Future[Any]) -> tuple[Node | None, int]:
-    """Return the node, and the zxid of the reply; raises what the read failed with."""
-    try:
-        zxid, (data, stat) = reading.result()
-    except NoNode as absence:
-        return None, absence.zxid
-    return Node(stat.ephemeral_owner, stat.version, stat.czxid, data), zxid
-
-
-def _there(sight: Observation) -> Node:
-    assert sight.node is not None, "the table plans this only where there is a node"
-    return sight.node

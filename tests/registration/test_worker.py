@@ -30,7 +30,7 @@ from aioregistry._errors import (
 )
 from aioregistry._model import ServiceInstance
 from aioregistry._protocol import Create, Create2, CreateContainer, Delete, GetData, Message, Multi, SetData, Sync
-from aioregistry._registration import Registration, Status, Withdrawals, worker
+from aioregistry._registration import Registration, Status, Withdrawals, pauses, worker
 from aioregistry._session.backoff import LONGEST_THROTTLED
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
 from tests.support.fake_session import FakeRuntime, FakeSession, Fate, RandomRuntime, quiet, until
@@ -734,7 +734,7 @@ async def test_pauses_begin_anew_after_a_success(
     for load in range(3):
         session.fate = lambda message: Throttled(PATH) if not drawn else None
         await registered.update(payload={"load": load + 1})
-        assert drawn[0] == 2 * worker.FIRST_PAUSE
+        assert drawn[0] == 2 * pauses.FIRST_PAUSE
         drawn.clear()
     session.fate = lambda message: None
 
@@ -753,7 +753,7 @@ async def test_pauses_grow_and_are_bounded(session: FakeSession, monkeypatch: py
     session.fate = lambda message: None
     await (await entering).aclose()
     assert drawn[:3] == [0.1, 0.2, 0.4]
-    assert drawn[19] == worker.LONGEST_PAUSE
+    assert drawn[19] == pauses.LONGEST_PAUSE
 
 
 async def test_a_server_that_is_overloaded_for_a_moment_is_asked_again_soon(
@@ -766,11 +766,11 @@ async def test_a_server_that_is_overloaded_for_a_moment_is_asked_again_soon(
         return 0.0
 
     monkeypatch.setattr(session.runtime, "uniform", draw)
-    session.fate = lambda message: Throttled(PATH) if len(drawn) < worker.SOON else None
+    session.fate = lambda message: Throttled(PATH) if len(drawn) < pauses.SOON else None
     await registered.aclose()
     assert registered.withdrawn
     assert tree.nodes.get(PATH) is None
-    assert max(drawn[: worker.SOON]) <= LONGEST_THROTTLED
+    assert max(drawn[: pauses.SOON]) <= LONGEST_THROTTLED
 
 
 @pytest.mark.parametrize("error", [NoAuth, InvalidACL, QuotaExceeded])
@@ -853,7 +853,7 @@ async def test_a_lost_race_is_run_again_without_spinning(tree: ModelTree, sessio
     session.fate = be_quicker
     async with registration(session) as registered:
         check_listed(tree, session, registered)
-    assert len([message for message in session.served if isinstance(message, Multi)]) >= worker.FREE_ATTEMPTS + 3
+    assert len([message for message in session.served if isinstance(message, Multi)]) >= pauses.FREE_ATTEMPTS + 3
 
 
 async def test_a_closed_session_ends_it(session: FakeSession, registered: Registration[Any]) -> None:
@@ -976,7 +976,7 @@ async def test_cancelled_updates_leave_nothing_behind(session: FakeSession, regi
         updating.cancel()
         await asyncio.wait([updating])
     assert registered._worker is not None
-    assert registered._worker._waiters == []
+    assert registered._worker._revisions._waiters == []
     session.connect()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -298,7 +299,7 @@ def refused_for_good(patch: Patch) -> None:
     refused = Worker._refused
 
     def refused_as_if_never_listed(self: Worker, error: Any) -> bool:
-        self._was_listed = False
+        self._first_listing = asyncio.get_running_loop().create_future()
         return refused(self, error)
 
     patch.setattr(Worker, "_refused", refused_as_if_never_listed)

@@ -1,0 +1,69 @@
+"""What the node is to hold, what the last write makes of it, and who waits for which."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+__all__ = ["Revision", "Revisions"]
+
+
+class Revision(NamedTuple):
+    """What was desired at some time; later ones have higher numbers."""
+
+    number: int
+    data: bytes
+
+
+class Revisions:
+    """Those of one node.
+
+    Attributes:
+        desired: the latest.
+        sent: what the last write would make of the node.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.desired = self.sent = Revision(0, data)
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+
+    def desire(self, data: bytes) -> None:
+        """Let the node hold *data* from now on."""
+        self.desired = Revision(self.desired.number + 1, data)
+
+    def send(self) -> bytes:
+        """Return what is desired, which is written next."""
+        self.sent = self.desired
+        return self.sent.data
+
+    async def listed(self) -> None:
+        """Wait until the node holds what is desired now, or later; raises what :meth:`tell` is given."""
+        waiter = (self.desired.number, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            await waiter[1]
+        finally:
+            if waiter in self._waiters:  # cancelled
+                self._waiters.remove(waiter)
+
+    def seen(self, data: bytes) -> None:
+        """The node holds *data*."""
+        if data == self.sent.data:
+            # Its waiters are released even if another revision is due by now: updates that come faster than a round
+            # trip would keep them waiting for ever.
+            self._release(None, up_to=self.sent.number)
+
+    def tell(self, error: Exception | None) -> None:
+        """What is desired is listed, or *error* says why it is not: whoever waits hears of it."""
+        self._release(error, up_to=self.desired.number)
+
+    def _release(self, error: Exception | None, *, up_to: int) -> None:
+        released = [waiter for number, waiter in self._waiters if number <= up_to]
+        self._waiters = [each for each in self._waiters if each[0] > up_to]
+        for waiter in released:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)

@@ -1,0 +1,71 @@
+"""What answers tell of the node, and of what became of a request. Pure."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple, TypeAlias
+
+from aioregistry._errors import ConnectionLost, NodeExists, NoNode, PoisonRequest, RequestTooLarge, ServerError
+from aioregistry._protocol import MultiReply, Reply
+
+from .plan import Node
+
+__all__ = ["Held", "Observation", "Refusal", "claim_of", "error_of", "node_read", "node_there"]
+
+
+Refusal: TypeAlias = ServerError | RequestTooLarge | PoisonRequest
+"""What a request itself fails with, not its connection or session."""
+
+
+class Observation(NamedTuple):
+    """A read of the node: what it was, and the zxid of the reply."""
+
+    node: Node | None
+    zxid: int
+
+
+class Held(NamedTuple):
+    """The evidence that the node is ours: which session owns it, and on which connection that was seen."""
+
+    owner: int
+    generation: int
+
+
+def claim_of(creation: asyncio.Future[Reply[Any]], known: int) -> int | None:
+    """Return the claim of whoever created its node without having looked; *known*: the quorum's zxid before.
+
+    Who takes the node from us between our creation and the read behind it is newer, and no ghost.
+    """
+    error = creation.exception()
+    if error is None:
+        _, stat = creation.result().value
+        return int(stat.czxid)
+    if isinstance(error, NodeExists | NoNode):
+        return error.zxid
+    # It may have been applied. Whoever came since this session is there is newer: to yield to a ghost costs its
+    # timeout, to take the node from a newer claimant would be a fight.
+    return known or None if isinstance(error, ConnectionLost) else None
+
+
+def error_of(answer: asyncio.Future[Reply[Any]]) -> Refusal | None:
+    """Return what a request failed with, inside a transaction too; raises what the connection or session did."""
+    try:
+        if isinstance(result := answer.result().value, MultiReply):
+            result.raise_for_error()
+    except (ServerError, RequestTooLarge, PoisonRequest) as error:
+        return error
+    return None
+
+
+def node_read(reading: asyncio.Future[Any]) -> tuple[Node | None, int]:
+    """Return the node, and the zxid of the reply; raises what the read failed with."""
+    try:
+        zxid, (data, stat) = reading.result()
+    except NoNode as absence:
+        return None, absence.zxid
+    return Node(stat.ephemeral_owner, stat.version, stat.czxid, data), zxid
+
+
+def node_there(sight: Observation) -> Node:
+    assert sight.node is not None, "the table plans this only where there is a node"
+    return sight.node
