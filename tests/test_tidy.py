@@ -173,6 +173,8 @@ ROOMS: dict[str, set[str]] = {
         "document",
         "",
     },
+    # A reader of public names, for browsers.
+    "console": {"errors", "reasons", "words", "", *("jinja2", "starlette", "uvicorn")},
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way
@@ -181,6 +183,7 @@ ROOMS: dict[str, set[str]] = {
         "balancing",
         "testing",
         "doctor",
+        "console",
         "server",
         "errors",
         "reasons",
@@ -204,6 +207,7 @@ ROOMS: dict[str, set[str]] = {
 # Modules that get time, randomness and news as arguments; `balancing` and `settings` as a whole.
 PURE_MODULES = {
     *("selection", "checks", "picture", "words"),
+    *("access", "passwords", "rows", "states", "timeline"),
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states"),
     *("machine", "vocabulary", "decisions"),
     *("plan", "reach", "lifecycle", "pauses", "table", "votes", "mirror", "guard", "kept"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.resources
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from aioregistry.server import ZooKeeperServer
 
 EXTRAS = ("aiohttp", "fastapi", "httpx", "httpx2", "starlette", "uvicorn")
 # What an extra brings along of the others.
-BROUGHT = {"fastapi": {"starlette"}}
+BROUGHT = {"console": {"starlette", "uvicorn"}, "fastapi": {"starlette"}}
 DEADLINE = 30.0
 
 
@@ -47,13 +48,23 @@ def integrations(extras: set[str]) -> None:
             check(f"pip install 'aioregistry-zookeeper[{name}]'" in str(missing), str(missing))
         else:
             check(name in installed, f"{name} is not installed")
-    try:
-        importlib.import_module("aioregistry._cli.top")
-    except RegistryError as missing:
-        check("top" not in extras, f"top is installed: {missing}")
-        check("pip install 'aioregistry-zookeeper[top]'" in str(missing), str(missing))
-    else:
-        check("top" in extras, "top is not installed")
+    commands(installed)
+
+
+def commands(installed: set[str]) -> None:
+    """Those of an extra can be imported, or say what installs them."""
+    for name in ("console", "top"):
+        try:
+            importlib.import_module(f"aioregistry._cli.{name}")
+        except RegistryError as missing:
+            check(name not in installed, f"{name} is installed: {missing}")
+            check(f"pip install 'aioregistry-zookeeper[{name}]'" in str(missing), str(missing))
+        else:
+            check(name in installed, f"{name} is not installed")
+    if "console" in installed:
+        package = importlib.resources.files("aioregistry._console")
+        for file in ("templates/page.html", "templates/login.html", "static/console.js", "static/console.css"):
+            check(bool((package / file).read_bytes()), f"{file} is empty")
 
 
 def command(version: str) -> None:

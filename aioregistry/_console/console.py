@@ -1,0 +1,120 @@
+"""The console as a whole: what it is set up with, and what is known of the registry, for browsers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aioregistry import Registry
+from aioregistry._words import printable
+
+from .following import MAX_SERVICES, Following
+from .hub import Hub
+from .passwords import Scrypt
+from .recorder import Recorder
+from .rows import Row, instance_detail, instance_rows, invalid_detail, service_row
+
+__all__ = ["Console", "Settings"]
+
+_FOUND_AT_MOST: Final = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How browsers may use it.
+
+    Attributes:
+        hosts: names by which browsers ask for it, besides addresses and localhost.
+        passwords: hashes by user; None where nobody has to log in.
+        user_header: the header in which a proxy names the user; None where there is no such proxy.
+        proxies: addresses of the proxies that may.
+        allow_drain: whether instances may be taken into maintenance.
+        secure: whether it is reached by HTTPS only.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    passwords: Mapping[str, Scrypt] | None = field(default=None, repr=False)
+    user_header: str | None = None
+    proxies: frozenset[str] = frozenset()
+    allow_drain: bool = False
+    secure: bool = False
+
+
+class Console:
+    """What is known of a registry, for browsers.
+
+    Args:
+        settings: how browsers may use it.
+        registry: entered, and followed by *following*.
+        following: of all its services.
+        recorder: of its history.
+        hub: of the browsers.
+    """
+
+    def __init__(
+        self, settings: Settings, registry: Registry, following: Following, recorder: Recorder, hub: Hub
+    ) -> None:
+        self.settings = settings
+        self.registry, self.recorder, self.hub = registry, recorder, hub
+        self._following = following
+
+    def status(self) -> dict[str, Any]:
+        """Return what is said of the session and of the whole."""
+        following, session = self._following, self.registry.session
+        outage = following.outage
+        return {
+            "now": time.time(),
+            "session": session.state.value,
+            "server": None if session.server is None else printable(str(session.server)),
+            "base": printable(self.registry.base_path or "/"),
+            "outage": None if outage is None else {"since": outage.since, "reason": printable(outage.reason)},
+            "failure": None if following.failure is None else printable(str(following.failure)),
+            "epoch": following.epoch,
+            "unread": following.unread,
+            "beyond": following.beyond,
+            "most": MAX_SERVICES,
+            "history": None if self.recorder.failure is None else printable(self.recorder.failure),
+            "history_since": self.recorder.failing_since,
+        }
+
+    def names(self) -> list[str]:
+        """Return the names of the services."""
+        return sorted(self._following.services)
+
+    def service(self, name: str) -> Row | None:
+        """Return the row of a service; None where there is none."""
+        followed = self._following.services.get(name)
+        if followed is None:
+            return None
+        return service_row(name, followed.snapshot, followed.refusal)
+
+    def instances(self, name: str) -> dict[str, Row] | None:
+        """Return the rows of a service's instances by id; None where there is no such service."""
+        followed = self._following.services.get(name)
+        if followed is None or followed.snapshot is None:
+            return None
+        return instance_rows(followed.snapshot)
+
+    def detail(self, service: str, id: str) -> dict[str, Any] | None:
+        """Return all that is known of an instance; None where there is none."""
+        followed = self._following.services.get(service)
+        snapshot = None if followed is None else followed.snapshot
+        if snapshot is None:
+            return None
+        if id in snapshot.entries:
+            return instance_detail(snapshot.entries[id], snapshot.overrides.get(id))
+        return invalid_detail(snapshot.invalid[id]) if id in snapshot.invalid else None
+
+    def found(self, text: str) -> Iterator[list[str] | None]:
+        """Yield service and id of instances that have *text* in id, address or owner, and None after each service."""
+        wanted, left = text.casefold(), _FOUND_AT_MOST
+        for name in self.names():
+            for id, row in (self.instances(name) or {}).items():
+                if any(wanted in str(row[column]).casefold() for column in (0, 2, 4)):
+                    yield [name, printable(name), id, row[1], row[2], row[3]]
+                    left -= 1
+                    if not left:
+                        return
+            yield None

@@ -1,0 +1,315 @@
+"""Follows all services of a registry, for the history and for browsers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
+
+from aioregistry import (
+    Change,
+    Invalid,
+    Invalidated,
+    Override,
+    Registry,
+    RegistryError,
+    Removed,
+    Resynced,
+    SessionState,
+    Snapshot,
+    Stream,
+    View,
+)
+
+from . import store
+from .states import State, invalid_state, of_entry, of_snapshot
+
+__all__ = ["Followed", "Following", "Outage", "Recording", "Told"]
+
+log = logging.getLogger("aioregistry.console")
+
+MAX_SERVICES: Final = 5000
+"""A view each; of more services the first by name are followed, and the page says so."""
+
+_PAUSE: Final = 0.1
+"""Seconds between two looks at a service: one that changes all the time costs no more than this allows."""
+
+_TOLD_AGAIN_EVERY: Final = 1.0
+_MOST_CHANGES: Final = 1024
+_AWAY: Final = frozenset({SessionState.DISCONNECTED, SessionState.SUSPENDED, SessionState.EXPIRED})
+
+
+class Recording(Protocol):
+    """Where a history is written to."""
+
+    def put(self, operation: store.Operation) -> bool:
+        """Have it written; False where it is lost."""
+
+    def has_lost_all(self) -> bool:
+        """Return whether what was put since the last call is lost, and all is to be told anew."""
+
+
+class Told(Protocol):
+    """What browsers are told of."""
+
+    def service_changed(self, name: str) -> None:
+        """Something of a service is otherwise, or it came or went."""
+
+    def status_changed(self) -> None:
+        """Something of the session or of the whole is otherwise."""
+
+
+class Outage(NamedTuple):
+    """There is no connection to ZooKeeper.
+
+    Args:
+        since: seconds since the epoch.
+        reason: what the servers answered; empty while that is not known.
+    """
+
+    since: float
+    reason: str
+
+
+class Followed:
+    """A service that is followed.
+
+    Attributes:
+        name: its name.
+        view: None before it was read, and while it cannot be.
+        refusal: why it cannot be followed; None while it is.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.view: View[Any] | None = None
+        self.refusal: str | None = None
+        self.invalid: Mapping[str, Invalid] = {}
+        self.overrides: Mapping[str, Override] = {}
+
+    @property
+    def snapshot(self) -> Snapshot[Any] | None:
+        """What is known of it now."""
+        return None if self.view is None else self.view.snapshot
+
+
+class Following:
+    """All services of a registry, from :meth:`run` until that is cancelled.
+
+    Args:
+        recording: gets every change.
+        told: hears of what changed.
+
+    Attributes:
+        services: those that are followed, by name.
+        beyond: how many services there are besides.
+        outage: the present one; None while there is a connection.
+        epoch: of the ensemble's leader, as far as it is known; 0 before.
+        failure: what ended the whole; None while it goes on.
+    """
+
+    def __init__(self, recording: Recording, told: Told) -> None:
+        self._recording, self._told = recording, told
+        self.services: dict[str, Followed] = {}
+        self.beyond = 0
+        self.outage: Outage | None = Outage(time.time(), "")
+        self.epoch = 0
+        self.failure: RegistryError | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._first: frozenset[str] | None = None
+        self._unread: set[str] = set()
+        self._behind: dict[str, bool] = {}
+        self._session = 0
+        self._put(partial(store.Period, kind="outage", text="the console starts"))
+
+    # ------------------------------------------------------------------ the session
+
+    def on_event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Take note of an event of the registry; for ``connect(on_event=…)``."""
+        if name == "session.outage" and self.outage is not None:
+            self.outage = Outage(self.outage.since, str(fields["reason"]))
+            self._put(partial(store.Event, kind="outage", service="", id="", text=self.outage.reason))
+        elif name == "session.state":
+            self._moved(SessionState(fields["state"]), fields["session"])
+        else:
+            return
+        self._told.status_changed()
+
+    def _moved(self, state: SessionState, session: int) -> None:
+        if state in _AWAY:
+            if self.outage is None:
+                self.outage = Outage(time.time(), "")
+                self._put(partial(store.Period, kind="outage", text=""))
+                self._put(partial(store.Event, kind="outage", service="", id="", text="the connection is lost"))
+            return
+        if state in (SessionState.CONNECTED, SessionState.RECONNECTED):
+            if self.outage is not None:
+                seconds = time.time() - self.outage.since
+                self.outage = None
+                self._put(partial(store.PeriodOver, kind="outage"))
+                self._put(partial(store.Event, kind="connected", service="", id="", text=f"after {seconds:.1f} s"))
+            if self._session not in (0, session):
+                self._put(partial(store.Event, kind="session", service="", id="", text=f"{session:#x}"))
+            self._session = session
+
+    # ------------------------------------------------------------------ following
+
+    async def run(self, registry: Registry) -> None:
+        """Follow until cancelled, or until nothing can be followed any more, which raises what the session ended with.
+
+        Raises:
+            RegistryError: the session failed, or the services may not be listed.
+        """
+        telling = asyncio.create_task(self._tell_again())
+        try:
+            async with registry.watch_services() as names:
+                async for present in names:
+                    self.beyond = max(len(present) - MAX_SERVICES, 0)
+                    self._follow(registry, present[:MAX_SERVICES])
+                    self._told.status_changed()
+        except RegistryError as error:
+            self.failure = error
+            self._told.status_changed()
+            raise
+        finally:
+            tasks = [telling, *self._tasks.values(), *self._ending]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _follow(self, registry: Registry, names: Iterable[str]) -> None:
+        wanted = frozenset(names)
+        begins = self._first is None
+        if self._first is None:
+            self._first = wanted
+            self._unread = set(wanted)
+            self._put(partial(store.Names, names=wanted))
+        for name in sorted(wanted - set(self._tasks)):
+            self.services[name] = Followed(name)
+            self._tasks[name] = asyncio.create_task(self._follow_one(registry, self.services[name], begins=begins))
+            if not begins:
+                self._put(partial(store.Event, kind="service", service=name, id="", text="began"))
+        for name in set(self._tasks) - wanted:
+            task = self._tasks.pop(name)
+            del self.services[name]
+            self._behind.pop(name, None)
+            self._unread.discard(name)
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            task.cancel()
+            self._put_whole(name, {}, begins=False)
+            self._put(partial(store.Event, kind="service", service=name, id="", text="ended"))
+            self._told.service_changed(name)
+
+    async def _follow_one(self, registry: Registry, service: Followed, *, begins: bool) -> None:
+        try:
+            async with registry.discover(service.name) as view, view.snapshots() as snapshots:
+                changes = view.changes(invalid=True)
+                async with changes:
+                    service.view = view
+                    self._unread.discard(service.name)
+                    snapshot = view.snapshot
+                    self._put_whole(service.name, of_snapshot(snapshot), begins=begins)
+                    async for snapshot in snapshots:
+                        self._take(service, changes, snapshot)
+                        await asyncio.sleep(_PAUSE)
+        except RegistryError as error:
+            if self._is_current(service):
+                service.refusal = str(error)
+                self._unread.discard(service.name)
+                if registry.session.state not in (SessionState.CLOSED, SessionState.FAILED):
+                    log.warning("the service %r cannot be followed: %s", service.name, error)
+        finally:
+            service.view = None
+            if self._is_current(service):
+                self._told.service_changed(service.name)
+
+    def _is_current(self, service: Followed) -> bool:
+        return self.services.get(service.name) is service
+
+    def _take(self, service: Followed, changes: Stream[Any], snapshot: Snapshot[Any]) -> None:
+        for change in changes.take_ready(_MOST_CHANGES):
+            self._record(service.name, change, snapshot.overrides)
+        self._record_silent(service, snapshot)
+        service.invalid, service.overrides = snapshot.invalid, snapshot.overrides
+        epoch = snapshot.as_of >> 32
+        if epoch > self.epoch:
+            self._led(epoch)
+        self._told.service_changed(service.name)
+
+    def _record(self, name: str, change: Change[Any] | Invalidated, overrides: Mapping[str, Override]) -> None:
+        match change:
+            case Resynced():
+                self._put_whole(name, of_snapshot(change.snapshot), begins=False)
+            case Removed() if change.invalid is not None:
+                return  # what the node is now comes next
+            case Removed():
+                self._put_change(name, change.id, None)
+            case Invalidated():
+                self._put_change(name, change.id, invalid_state(change.invalid))
+            case _:
+                self._put_change(name, change.id, of_entry(change.entry, overrides.get(change.id)))
+
+    def _record_silent(self, service: Followed, snapshot: Snapshot[Any]) -> None:
+        """Record what no change of an instance tells: nodes that nobody could read and that went, and overrides."""
+        for id in service.invalid:
+            if id not in snapshot.invalid and id not in snapshot.entries:
+                self._put_change(service.name, id, None)
+        if service.overrides is snapshot.overrides:
+            return
+        for id in {*service.overrides, *snapshot.overrides}:
+            if service.overrides.get(id) != snapshot.overrides.get(id) and id in snapshot.entries:
+                self._put_change(service.name, id, of_entry(snapshot.entries[id], snapshot.overrides.get(id)))
+
+    def _led(self, epoch: int) -> None:
+        known, self.epoch = self.epoch, epoch
+        self._put(partial(store.Period, kind="leader", text=f"epoch {epoch}"))
+        if known:
+            self._put(partial(store.Event, kind="leader", service="", id="", text=f"epoch {known} → {epoch}"))
+        self._told.status_changed()
+
+    # ------------------------------------------------------------------ the history
+
+    def _begin_again(self) -> None:
+        self._behind |= dict.fromkeys(self.services, True)
+        self._put(partial(store.Names, names=frozenset(self.services)))
+        if self.outage is not None:
+            self._put(partial(store.Period, kind="outage", text=self.outage.reason))
+
+    def _put(self, operation: Callable[[float], store.Operation]) -> None:
+        _ = self._recording.put(operation(time.time()))
+
+    def _put_change(self, name: str, id: str, state: State | None) -> None:
+        if name not in self._behind and not self._recording.put(store.Change(time.time(), name, id, state)):
+            self._behind[name] = False
+
+    def _put_whole(self, name: str, states: Mapping[str, State], *, begins: bool) -> None:
+        if not self._recording.put(store.Reconcile(time.time(), name, states, begins)):
+            self._behind.setdefault(name, begins)
+
+    async def _tell_again(self) -> None:
+        while True:
+            await asyncio.sleep(_TOLD_AGAIN_EVERY)
+            if self._recording.has_lost_all():
+                self._begin_again()
+                self._told.status_changed()
+            for name, begins in [*self._behind.items()]:
+                service = self.services.get(name)
+                snapshot = None if service is None else service.snapshot
+                if service is not None and snapshot is None:
+                    continue  # it is recorded as it was until it is read
+                states = {} if snapshot is None else of_snapshot(snapshot)
+                if self._recording.put(store.Reconcile(time.time(), name, states, begins)):
+                    self._behind.pop(name, None)
+                await asyncio.sleep(0)
+
+    # ------------------------------------------------------------------ what is known
+
+    @property
+    def unread(self) -> int:
+        """How many of the services that were there at first have not been read yet."""
+        return len(self._unread)

@@ -1,0 +1,178 @@
+"""What each browser is sent: what changed since it was sent the last, and never more than that.
+
+A browser has no queue. What changed is remembered by name; rows are made when they can be sent. So a browser that reads
+slowly gets fewer messages, and one that reads nothing costs the names of the services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final, Protocol
+
+from aioregistry._words import to_json
+
+from .rows import Row
+
+__all__ = ["Browser", "Hub", "Source", "TooManyBrowsers"]
+
+MOST_BROWSERS: Final = 200
+PAUSE: Final = 0.5
+"""Seconds between two messages to a browser."""
+
+KEEP_ALIVE: Final = 15.0
+"""Seconds; proxies end connections on which nothing is said."""
+
+_MADE_AT_ONCE: Final = 100
+
+
+class TooManyBrowsers(Exception):
+    """No more browsers can follow now."""
+
+
+class Source(Protocol):
+    """Where the rows come from."""
+
+    def status(self) -> dict[str, Any]:
+        """Return what is said of the session and of the whole."""
+
+    def names(self) -> list[str]:
+        """Return the names of the services."""
+
+    def service(self, name: str) -> Row | None:
+        """Return the row of a service; None where there is none."""
+
+    def instances(self, name: str) -> dict[str, Row] | None:
+        """Return the rows of a service's instances by id; None where there is no such service."""
+
+
+class Browser:
+    """What one browser has not been sent yet.
+
+    Args:
+        source: of the rows.
+        watched: the service whose instances it shows; None for none.
+    """
+
+    def __init__(self, source: Source, watched: str | None) -> None:
+        self.source, self.watched = source, watched
+        self.woken = asyncio.Event()
+        self.services: set[str] = set()
+        self.status = True
+        self.instances: dict[str, Row] = {}
+
+
+class Hub:
+    """All browsers that follow."""
+
+    def __init__(self) -> None:
+        self._browsers: set[Browser] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._browsers)
+
+    def service_changed(self, name: str) -> None:
+        """Something of a service is otherwise, or it came or went."""
+        for browser in self._browsers:
+            browser.services.add(name)
+            browser.woken.set()
+
+    def status_changed(self) -> None:
+        """Something of the session or of the whole is otherwise."""
+        for browser in self._browsers:
+            browser.status = True
+            browser.woken.set()
+
+    def close(self) -> None:
+        """End what is sent to all browsers, now and later."""
+        self._closed = True
+        for browser in self._browsers:
+            browser.woken.set()
+
+    def follow(self, source: Source, watched: str | None, allowed: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+        """Return the messages to one more browser, as server-sent events; endless.
+
+        Args:
+            source: of the rows.
+            watched: the service whose instances it shows; None for none.
+            allowed: whether it may still be sent anything: a session of a browser ends by its time.
+
+        Raises:
+            TooManyBrowsers: at once.
+        """
+        if len(self._browsers) >= MOST_BROWSERS or self._closed:
+            raise TooManyBrowsers
+        return self._messages(Browser(source, watched), allowed)
+
+    async def _messages(self, browser: Browser, allowed: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+        self._browsers.add(browser)
+        try:
+            yield b"retry: 2000\n\n"
+            yield _event("services", {"all": await _all(browser.source)})
+            browser.services.add(browser.watched or "")
+            while not self._closed and allowed():
+                for event, content in await _news(browser):
+                    yield _event(event, content)
+                await asyncio.sleep(PAUSE)
+                if not await self._is_woken(browser):
+                    yield b": nothing new\n\n"
+        finally:
+            self._browsers.discard(browser)
+
+    async def _is_woken(self, browser: Browser) -> bool:
+        try:
+            async with asyncio.timeout(KEEP_ALIVE):
+                await browser.woken.wait()
+        except TimeoutError:
+            return False
+        browser.woken.clear()
+        return True
+
+
+async def _all(source: Source) -> list[Row]:
+    rows: list[Row] = []
+    for number, name in enumerate(source.names(), 1):
+        row = source.service(name)
+        if row is not None:
+            rows.append(row)
+        if number % _MADE_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return rows
+
+
+async def _news(browser: Browser) -> list[tuple[str, dict[str, Any]]]:
+    news: list[tuple[str, dict[str, Any]]] = []
+    if browser.status:
+        browser.status = False
+        news.append(("status", browser.source.status()))
+    changed, browser.services = browser.services, set()
+    if changed:
+        found: list[Row] = []
+        gone: list[str] = []
+        for number, name in enumerate(sorted(changed), 1):
+            row = browser.source.service(name)
+            if row is not None:
+                found.append(row)
+            elif name:
+                gone.append(name)
+            if number % _MADE_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        if found or gone:
+            news.append(("services", {"changed": found, "gone": gone}))
+    if browser.watched is not None and browser.watched in changed:
+        news.append(("instances", _instances(browser, browser.watched)))
+    return news
+
+
+def _instances(browser: Browser, name: str) -> dict[str, Any]:
+    rows = browser.source.instances(name)
+    present = rows or {}
+    changed = [row for id, row in present.items() if browser.instances.get(id) != row]
+    gone = [id for id in browser.instances if id not in present]
+    browser.instances = present
+    return {"service": name, "known": rows is not None, "changed": changed, "gone": gone}
+
+
+def _event(name: str, content: Any) -> bytes:
+    return f"event: {name}\ndata: {to_json(content)}\n\n".encode()

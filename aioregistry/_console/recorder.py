@@ -1,0 +1,174 @@
+"""The history is written by a thread of its own, so that a slow or full disk costs history and not the console."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Self, TypeVar
+
+from .store import History, Operation, Reading, reason_of_failure
+
+__all__ = ["HistoryUnavailable", "Recorder"]
+
+log = logging.getLogger("aioregistry.console")
+
+T = TypeVar("T")
+
+_WAITING: Final = 20_000
+"""Operations that wait for the disk; of what comes beyond, only how it ends is recorded."""
+
+_AT_ONCE: Final = 2000
+_HEARTBEAT: Final = 2.0
+"""Seconds; so much of the end of a recording may be missing after the process was killed."""
+
+_PRUNED_EVERY: Final = 30.0
+_TRIED_AGAIN_AFTER: Final = 10.0
+_CLOSED_WITHIN: Final = 5.0
+
+
+class HistoryUnavailable(Exception):
+    """The history cannot be read now; says why."""
+
+
+class Recorder:
+    """Writes what it is given to a history, in order, and answers questions about it.
+
+    Args:
+        history: open; the recorder closes it.
+    """
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._lost = False
+        self._waiting: queue.Queue[Operation | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._run, name="aioregistry-console-history", daemon=True)
+        self._ending = False
+        self._written_at = time.time()
+        self._pruned_at = -_PRUNED_EVERY
+        self._readings: queue.SimpleQueue[Reading] = queue.SimpleQueue()
+        self.failure: str | None = None
+        """Why nothing is recorded now; None while all is well."""
+        self.failing_since = 0.0
+        """Seconds since the epoch."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._history.begin(self._written_at)
+        except sqlite3.Error as error:
+            self._fail(error)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending = True
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        self._thread.join(_CLOSED_WITHIN)
+        while not self._readings.empty():
+            with self._readings.get_nowait():
+                pass
+        if not self._thread.is_alive():
+            self._history.close()
+
+    def put(self, operation: Operation) -> bool:
+        """Have *operation* written; return False where too much waits, or nothing can be written: it is lost then."""
+        if self.failure is not None:
+            return False
+        try:
+            self._waiting.put_nowait(operation)
+        except queue.Full:
+            return False
+        return True
+
+    def has_lost_all(self) -> bool:
+        """Return whether what was put since the last call is lost, and all is to be told anew."""
+        lost, self._lost = self._lost, False
+        return lost
+
+    def ask(self, question: Callable[[Reading], T]) -> T:
+        """Return what *question* finds; blocks, for threads.
+
+        Raises:
+            HistoryUnavailable: it found nothing in time, or the file cannot be read.
+        """
+        try:
+            with self._reading() as reading:
+                return question(reading)
+        except sqlite3.Error as error:
+            raise HistoryUnavailable(f"the history {reason_of_failure(error)}") from None
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Reading]:
+        try:
+            reading = self._readings.get_nowait()
+        except queue.Empty:
+            reading = Reading(self._history.path)
+        try:
+            yield reading
+        except sqlite3.Error:
+            with reading:
+                raise
+        self._readings.put(reading)
+
+    # ------------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        while not self._ending or not self._waiting.empty():
+            if self.failure is not None:
+                self._try_again()
+                continue
+            batch = self._batch()
+            try:
+                now = time.time()
+                self._history.write(batch, now)
+                self._written_at = now
+                self._prune(now)
+            except sqlite3.Error as error:
+                self._fail(error)
+
+    def _batch(self) -> list[Operation]:
+        batch: list[Operation | None] = []
+        with contextlib.suppress(queue.Empty):
+            batch.append(self._waiting.get(timeout=_HEARTBEAT))
+            while len(batch) < _AT_ONCE:
+                batch.append(self._waiting.get_nowait())
+        return [each for each in batch if each is not None]
+
+    def _prune(self, now: float) -> None:
+        if time.monotonic() - self._pruned_at >= _PRUNED_EVERY:
+            self._pruned_at = time.monotonic()
+            self._history.prune(now)
+
+    def _fail(self, error: sqlite3.Error) -> None:
+        self.failing_since = time.time()
+        self.failure = reason_of_failure(error)
+        log.warning("nothing is recorded until further notice: the history %s %s", self._history.path, self.failure)
+
+    def _try_again(self) -> None:
+        self._drop_all()
+        if self._ending or self._is_told_to_end(_TRIED_AGAIN_AFTER):
+            return
+        try:
+            self._history.interrupted(self._written_at, time.time())
+        except sqlite3.Error:
+            return
+        seconds = time.time() - self.failing_since
+        log.warning("the history %s is recorded again, after %.0f s", self._history.path, seconds)
+        self._lost = True
+        self.failure = None
+
+    def _drop_all(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+
+    def _is_told_to_end(self, seconds: float) -> bool:
+        # While it fails nothing is put but the end.
+        with contextlib.suppress(queue.Empty):
+            return self._waiting.get(timeout=seconds) is None or self._ending
+        return self._ending

@@ -1,0 +1,127 @@
+"""What browsers are sent of services and instances: short rows of JSON, harmless to look at. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, Final
+
+from aioregistry import Entry, Invalid, Override, Snapshot
+from aioregistry._errors import session_name
+from aioregistry._words import document, payload_of, place, printable, state_of
+
+__all__ = ["STATES", "instance_detail", "instance_rows", "invalid_detail", "service_row"]
+
+STATES: Final = ("enabled", "failing", "draining", "maintenance", "suspect", "invalid")
+
+Row = list[Any]
+
+_PREVIEW: Final = 120
+
+
+def service_row(name: str, snapshot: Snapshot[Any] | None, refusal: str | None) -> Row:
+    """Return the row of a service: its name, as it is shown, counts, since when it is stale, why it is not followed.
+
+    Args:
+        name: of the service.
+        snapshot: of it; None before it was read.
+        refusal: why it cannot be followed; None where it can.
+    """
+    shown = printable(name)
+    if snapshot is None:
+        return [name, shown, None, *[0] * len(STATES), None, None if refusal is None else printable(refusal)]
+    states = Counter(state_of(entry) for entry in snapshot.entries.values())
+    states["invalid"] = len(snapshot.invalid)
+    counts = [states[state] for state in STATES]
+    return [name, shown, len(snapshot.entries), *counts, snapshot.stale_since, None]
+
+
+def instance_rows(snapshot: Snapshot[Any]) -> dict[str, Row]:
+    """Return the rows of a service's instances and of the nodes that show none, by id, in the order of ids.
+
+    A row has the id, the id as it is shown, address, state, owner, since when the node is there, why it is in this
+    state, and the beginning of its payload.
+    """
+    rows: dict[str, Row] = {}
+    for id in snapshot:
+        entry = snapshot.entries[id]
+        rows[id] = [
+            *(id, printable(id), printable(place(entry.instance)), state_of(entry), session_name(entry.owner)),
+            *(entry.created, printable(_reason(entry, snapshot.overrides.get(id))), _preview(entry)),
+        ]
+    for id, node in sorted(snapshot.invalid.items()):
+        rows.setdefault(
+            id,
+            [id, printable(id), "-", "invalid", session_name(node.owner), None, printable(node.reason), ""],
+        )
+    return rows
+
+
+def instance_detail(entry: Entry[Any], override: Override | None) -> dict[str, Any]:
+    """Return all that is known of an instance."""
+    instance = entry.instance
+    return {
+        "id": instance.id,
+        "shown": printable(instance.id),
+        "place": printable(place(instance)),
+        "state": state_of(entry),
+        "reason": printable(_reason(entry, override)),
+        "owner": session_name(entry.owner),
+        "created": entry.created,
+        "modified": entry.modified,
+        "czxid": f"{entry.czxid:#x}",
+        "mzxid": f"{entry.mzxid:#x}",
+        "version": entry.version,
+        "suspicion": None
+        if entry.suspicion is None
+        else {"since": entry.suspicion.since, "until": _finite(entry.suspicion.until)},
+        "override": None if override is None else _override(override, applies=override.applies_to(instance)),
+        "document": _lines({key: value for key, value in document(instance).items() if key != "payload"}),
+        "payload": None if instance.payload is None else _lines(json.loads(payload_of(instance))),
+    }
+
+
+def invalid_detail(node: Invalid) -> dict[str, Any]:
+    """Return all that is known of a node that shows no instance."""
+    return {
+        "id": node.id,
+        "shown": printable(node.id),
+        "state": "invalid",
+        "reason": printable(node.reason),
+        "owner": session_name(node.owner),
+        "czxid": f"{node.czxid:#x}",
+        "mzxid": f"{node.mzxid:#x}",
+    }
+
+
+def _lines(value: Any) -> list[str]:
+    return [printable(line) for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n")]
+
+
+def _override(override: Override, *, applies: bool) -> dict[str, Any]:
+    return {
+        "reason": printable(override.reason),
+        "by": printable(override.by),
+        "since": override.since,
+        "until": override.until,
+        "applies": applies,
+    }
+
+
+def _reason(entry: Entry[Any], override: Override | None) -> str:
+    if entry.suspicion is not None:
+        return entry.suspicion.reason
+    if override is not None and override.enabled is False and override.applies_to(entry.instance):
+        return f"{override.reason} (by {override.by})"
+    return ""
+
+
+def _preview(entry: Entry[Any]) -> str:
+    if entry.instance.payload is None:
+        return ""
+    text = payload_of(entry.instance)
+    return printable(text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}…")
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if abs(seconds) < 1e15 else None

@@ -1,0 +1,549 @@
+"""The history of the console in SQLite: what is written, asked for, and let go. Blocking, for threads.
+
+A row of ``span`` is a state of an instance, from ``since`` to ``until``; of one that lasts ``until`` is null. A row of
+``event`` is what happened. A row of ``period`` is when something lasted: recording, an outage, a leader's epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+from aioregistry._errors import InvalidArgument
+from aioregistry._reasons import reason_of
+
+from .states import Mark, State, marks
+from .timeline import Span, reconcile
+
+__all__ = [
+    "Change",
+    "Event",
+    "History",
+    "Names",
+    "Operation",
+    "Period",
+    "PeriodOver",
+    "Query",
+    "Reading",
+    "Reconcile",
+    "reason_of_failure",
+]
+
+APPLICATION: Final = 0x61696F72  # "aior"
+VERSION: Final = 1
+PATIENCE: Final = 5.0
+"""Seconds that a question may take."""
+
+_PAGES_AT_ONCE: Final = 2000
+_SHARE_AT_ONCE: Final = 20
+"""So much of what is over is let go at once: a twentieth."""
+
+_MAGIC: Final = b"SQLite format 3\0"
+
+_SCHEMA: Final = (
+    """CREATE TABLE span (
+        service TEXT NOT NULL, id TEXT NOT NULL, since REAL NOT NULL, until REAL,
+        state TEXT NOT NULL, owner TEXT NOT NULL, place TEXT NOT NULL, payload TEXT NOT NULL, reason TEXT NOT NULL,
+        czxid INTEGER NOT NULL)""",
+    "CREATE UNIQUE INDEX span_lasts ON span (service, id) WHERE until IS NULL",
+    "CREATE INDEX span_of ON span (service, id, since)",
+    "CREATE INDEX span_since ON span (since)",
+    "CREATE INDEX span_until ON span (until)",
+    """CREATE TABLE event (
+        at REAL NOT NULL, kind TEXT NOT NULL, service TEXT NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL)""",
+    "CREATE INDEX event_at ON event (at)",
+    "CREATE INDEX event_of ON event (service, id, at)",
+    "CREATE TABLE period (kind TEXT NOT NULL, since REAL NOT NULL, until REAL, text TEXT NOT NULL)",
+    "CREATE INDEX period_of ON period (kind, since)",
+)
+
+
+# ---------------------------------------------------------------- what is written
+
+
+class Change(NamedTuple):
+    """An instance changed, came or went: what it is now, None where it is not there."""
+
+    at: float
+    service: str
+    id: str
+    state: State | None
+
+
+class Reconcile(NamedTuple):
+    """These are all instances of a service; what is recorded otherwise has changed meanwhile.
+
+    Args:
+        at: seconds since the epoch.
+        service: its name.
+        states: by id.
+        begins: whether a recording begins with it: what differs then happened while nothing was recorded.
+    """
+
+    at: float
+    service: str
+    states: Mapping[str, State]
+    begins: bool
+
+
+class Names(NamedTuple):
+    """With these services a recording begins; others that are recorded as lasting ended while nothing was."""
+
+    at: float
+    names: frozenset[str]
+
+
+class Event(NamedTuple):
+    """Something happened."""
+
+    at: float
+    kind: str
+    service: str
+    id: str
+    text: str
+
+
+class Period(NamedTuple):
+    """Something begins; what lasted of the same kind ends."""
+
+    at: float
+    kind: str
+    text: str
+
+
+class PeriodOver(NamedTuple):
+    """What lasts of a kind is over."""
+
+    at: float
+    kind: str
+
+
+Operation = Change | Reconcile | Names | Event | Period | PeriodOver
+
+_Row = tuple[Any, ...]
+
+
+class History:
+    """A file with the history, open for writing; one process at a time.
+
+    Args:
+        path: of the file; it is made where it is missing.
+        days: how long what is over is kept.
+        limit: bytes that the file may have.
+
+    Raises:
+        InvalidArgument: the file cannot be used; names field, path and reason.
+    """
+
+    def __init__(self, path: Path, *, days: float, limit: int) -> None:
+        self.path, self._days, self._limit = path, days, limit
+        self._lock = _locked(path)
+        try:
+            self._connection = _opened(path)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.recorded_until = self._last_heartbeat()
+        """When the recording before this one ended, seconds since the epoch; None where there was none."""
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+        os.close(self._lock)
+
+    def begin(self, at: float) -> None:
+        """Begin a recording. Raises sqlite3.Error."""
+        with self._transaction():
+            before = self.recorded_until
+            if before is not None:
+                self._run("UPDATE period SET until = ? WHERE until IS NULL AND kind != 'recording'", min(before, at))
+            self._run("INSERT INTO period VALUES ('recording', ?, ?, '')", at, at)
+            self._event(Event(at, "recording", "", "", "began"))
+
+    def write(self, operations: Iterable[Operation], now: float) -> None:
+        """Write all, or nothing where that fails; until *now* was recorded. Raises sqlite3.Error."""
+        with self._transaction():
+            for each in operations:
+                match each:
+                    case Change():
+                        self._change(each)
+                    case Reconcile():
+                        self._reconcile(each)
+                    case Names():
+                        self._names(each)
+                    case Event():
+                        self._event(each)
+                    case Period():
+                        self._end_period(each.at, each.kind)
+                        self._run("INSERT INTO period VALUES (?, ?, NULL, ?)", each.kind, each.at, each.text)
+                    case PeriodOver():
+                        self._end_period(each.at, each.kind)
+            self._run(
+                "UPDATE period SET until = max(?, since) WHERE rowid = "
+                "(SELECT max(rowid) FROM period WHERE kind = 'recording')",
+                now,
+            )
+
+    def interrupted(self, before: float, now: float) -> None:
+        """Nothing was recorded from *before* to *now*; a new recording begins. Raises sqlite3.Error."""
+        self.recorded_until = before
+        with self._transaction():
+            self._run(
+                "UPDATE period SET until = max(since, ?) WHERE rowid = "
+                "(SELECT max(rowid) FROM period WHERE kind = 'recording')",
+                before,
+            )
+            self._run("INSERT INTO period VALUES ('recording', ?, ?, '')", now, now)
+            self._event(Event(now, "recording", "", "", "goes on after a gap"))
+
+    def prune(self, now: float) -> None:
+        """Let go of what is over for too long, and of the oldest while the file is too large. Raises sqlite3.Error."""
+        self._prune_before(now - self._days * 86_400)
+        while self._size() > self._limit:
+            oldest = self._oldest_bound()
+            if oldest is None:
+                break
+            self._prune_before(oldest)
+
+    # ------------------------------------------------------------------ rows
+
+    def _change(self, change: Change) -> None:
+        row = self._run(
+            "SELECT state, owner, place, payload, reason, czxid FROM span "
+            "WHERE service = ? AND id = ? AND until IS NULL",
+            *(change.service, change.id),
+        ).fetchone()
+        before = None if row is None else State(*row)
+        if before == change.state:
+            return
+        self._end(change.at, change.service, change.id)
+        if change.state is not None:
+            self._begin(change.at, change.service, change.id, change.state)
+        self._mark(change.at, change.service, change.id, marks(before, change.state))
+
+    def _reconcile(self, news: Reconcile) -> None:
+        recorded = self._lasting(news.service)
+        closing = reconcile({id: state for id, (state, _) in recorded.items()}, news.states)
+        gap = self.recorded_until if news.begins else None
+        for id in closing.ended:
+            state, since = recorded[id]
+            # What an earlier recording saw is known to have lasted until that ended, and no longer.
+            self._end(news.at if gap is None else max(gap, since), news.service, id)
+            if id not in news.states:
+                self._mark(news.at, news.service, id, marks(state, None), unseen=news.begins)
+        for id, state in closing.begun.items():
+            before = recorded[id][0] if id in recorded else None
+            self._begin(news.at, news.service, id, state)
+            # In the first recording of all, those that are there are found, and have not joined now.
+            if not news.begins or gap is not None:
+                self._mark(news.at, news.service, id, marks(before, state), unseen=news.begins)
+
+    def _names(self, news: Names) -> None:
+        rows = self._run("SELECT DISTINCT service FROM span WHERE until IS NULL").fetchall()
+        for (service,) in rows:
+            if service not in news.names:
+                self._reconcile(Reconcile(news.at, service, {}, begins=True))
+
+    def _lasting(self, service: str) -> dict[str, tuple[State, float]]:
+        rows = self._run(
+            "SELECT id, since, state, owner, place, payload, reason, czxid FROM span "
+            "WHERE service = ? AND until IS NULL",
+            service,
+        )
+        return {id: (State(*state), since) for id, since, *state in rows}
+
+    def _begin(self, at: float, service: str, id: str, state: State) -> None:
+        self._run("INSERT INTO span VALUES (?, ?, ?, NULL, ?, ?, ?, ?, ?, ?)", service, id, at, *state)
+
+    def _end(self, at: float, service: str, id: str) -> None:
+        self._run(
+            "UPDATE span SET until = max(?, since) WHERE service = ? AND id = ? AND until IS NULL", at, service, id
+        )
+
+    def _mark(self, at: float, service: str, id: str, happened: Iterable[Mark], *, unseen: bool = False) -> None:
+        for kind, text in happened:
+            self._event(Event(at, kind, service, id, f"{text}; while nothing was recorded" if unseen else text))
+
+    def _event(self, event: Event) -> None:
+        self._run("INSERT INTO event VALUES (?, ?, ?, ?, ?)", *event)
+
+    def _end_period(self, at: float, kind: str) -> None:
+        self._run("UPDATE period SET until = max(?, since) WHERE kind = ? AND until IS NULL", at, kind)
+
+    # ------------------------------------------------------------------ bounds
+
+    def _size(self) -> int:
+        pages, free, size = (self._number(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size"))
+        return (pages - free) * size
+
+    def _oldest_bound(self) -> float | None:
+        """Return a moment before which the oldest rows end; None where nothing has ended."""
+        oldest = "SELECT max(t) FROM (SELECT {0} AS t FROM {1} ORDER BY t LIMIT (SELECT count(*) / ? + 1 FROM {1}))"
+        found = [
+            self._run(oldest.format(*source), _SHARE_AT_ONCE).fetchone()[0]
+            for source in (("until", "span WHERE until IS NOT NULL"), ("at", "event"))
+        ]
+        known = [moment for moment in found if moment is not None]
+        return min(known) + 1e-6 if known else None
+
+    def _prune_before(self, moment: float) -> None:
+        with self._transaction():
+            self._run("DELETE FROM span WHERE until < ?", moment)
+            self._run("DELETE FROM event WHERE at < ?", moment)
+            self._run("DELETE FROM period WHERE until < ?", moment)
+        self._run(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+
+    # ------------------------------------------------------------------ SQLite
+
+    def _last_heartbeat(self) -> float | None:
+        found: float | None = self._run("SELECT max(until) FROM period WHERE kind = 'recording'").fetchone()[0]
+        return found
+
+    def _number(self, statement: str) -> int:
+        return int(self._run(statement).fetchone()[0])
+
+    def _run(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        return self._connection.execute(statement, values)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._run("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._run("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._run("ROLLBACK")
+            raise
+
+
+def _locked(path: Path) -> int:
+    """Return the descriptor of a lock that only one process has: two recordings at once would end each other's."""
+    beside = path.with_name(f"{path.name}.lock")
+    try:
+        lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidArgument("history", str(path), f"cannot be written: {reason_of(error)}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise InvalidArgument("history", str(path), "is used by another console") from None
+    return lock
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    connection: sqlite3.Connection | None = None
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "rb") as file:
+            head = file.read(len(_MAGIC))
+        if head and head != _MAGIC:
+            # SQLite takes a file that is shorter than its head for an empty one, and writes over it.
+            raise InvalidArgument("history", str(path), _REASONS[sqlite3.SQLITE_NOTADB])
+        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        _prepare(connection, path)
+    except (OSError, sqlite3.Error) as error:
+        if connection is not None:
+            connection.close()
+        why = f"cannot be written: {reason_of(error)}" if isinstance(error, OSError) else reason_of_failure(error)
+        raise InvalidArgument("history", str(path), why) from None
+    except InvalidArgument:
+        if connection is not None:
+            connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    application, version, tables = (
+        connection.execute(question).fetchone()[0]
+        for question in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+    )
+    if tables and application != APPLICATION:
+        raise InvalidArgument("history", str(path), "is the database of another program")
+    if version > VERSION:
+        why = f"was written by a newer aioregistry, in version {version}; this one knows version {VERSION}"
+        raise InvalidArgument("history", str(path), why)
+    if not tables:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    elif connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise InvalidArgument("history", str(path), "is damaged: move it away to begin a new history")
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA journal_size_limit = 16777216")
+    # That it can be written is known now, not with the first change.
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE period SET until = until WHERE 0")
+    connection.execute("COMMIT")
+
+
+_REASONS: Final[Mapping[int, str]] = {
+    sqlite3.SQLITE_CORRUPT: "is damaged: move it away to begin a new history",
+    sqlite3.SQLITE_NOTADB: "is no SQLite database",
+    sqlite3.SQLITE_FULL: "cannot be written: the disk is full",
+    sqlite3.SQLITE_READONLY: "cannot be written: it is read-only",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
+    sqlite3.SQLITE_IOERR: "cannot be written: the disk fails, or is full",
+    sqlite3.SQLITE_BUSY: "is in use by another program",
+    sqlite3.SQLITE_LOCKED: "is in use by another program",
+    sqlite3.SQLITE_INTERRUPT: "was asked for too much at once",
+}
+
+
+def reason_of_failure(error: sqlite3.Error) -> str:
+    """Return what an error of SQLite's says of a file, in words of our own."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return "cannot be used"
+    return _REASONS.get(code & 0xFF, f"cannot be used (SQLite's error {code})")
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+class Query(NamedTuple):
+    """What a timeline is to show.
+
+    Args:
+        since: seconds since the epoch.
+        until: seconds since the epoch.
+        service: all unless given.
+        id: all of the service unless given.
+        kinds: of events; all unless given.
+        text: in the names, ids or texts of events; any unless given.
+    """
+
+    since: float
+    until: float
+    service: str | None = None
+    id: str | None = None
+    kinds: frozenset[str] | None = None
+    text: str = ""
+
+
+class Reading:
+    """A connection that only reads; used by one thread at a time. Its methods raise sqlite3.Error.
+
+    Args:
+        path: of a history that is open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE, check_same_thread=False)
+        self._until = 0.0
+        self._connection.set_progress_handler(self._overdue, 10_000)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def _overdue(self) -> int:
+        return time.monotonic() > self._until
+
+    def _ask(self, statement: str, *values: Any) -> list[_Row]:
+        self._until = time.monotonic() + PATIENCE
+        return self._connection.execute(statement, values).fetchall()
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        """Return when the history begins and until when it goes."""
+        ((since, until),) = self._ask("SELECT min(since), max(until) FROM period WHERE kind = 'recording'")
+        return since, until
+
+    def events(self, query: Query, limit: int) -> list[_Row]:
+        """Return the latest events: at, kind, service, id, text; the newest first, *limit* at most."""
+        where, values = _conditions(query)
+        return self._ask(
+            f"SELECT at, kind, service, id, text FROM event WHERE {where} ORDER BY at DESC, rowid DESC LIMIT ?",
+            *values,
+            limit,
+        )
+
+    def counts(self, query: Query, bins: int, limit: int) -> list[_Row]:
+        """Return how often what happened: service, number of the bin, kind, how often."""
+        where, values = _conditions(query)
+        width = max(query.until - query.since, 1e-3) / bins
+        return self._ask(
+            f"SELECT service, min(CAST((at - ?) / ? AS INTEGER), ?) AS bin, kind, count(*) FROM event "
+            f"WHERE {where} GROUP BY service, bin, kind ORDER BY service, bin LIMIT ?",
+            *(query.since, width, bins - 1, *values, limit),
+        )
+
+    def spans(self, query: Query, limit: int) -> list[Span]:
+        """Return the states of the instances of a service that overlap the time, by id and time."""
+        assert query.service is not None
+        only, values = ("AND id = ?", (query.id,)) if query.id is not None else ("", ())
+        return _spans(
+            self._ask(
+                f"SELECT * FROM span WHERE service = ? {only} AND since <= ? AND (until IS NULL OR until >= ?) "
+                "ORDER BY id, since LIMIT ?",
+                *(query.service, *values, query.until, query.since, limit),
+            )
+        )
+
+    def changed(self, earlier: float, later: float, service: str | None, limit: int) -> list[Span]:
+        """Return the states that began or ended between two moments."""
+        only, values = ("AND service = ?", (service,)) if service is not None else ("", ())
+        return _spans(
+            self._ask(
+                f"SELECT * FROM span WHERE since > ? AND since <= ? {only} UNION "
+                f"SELECT * FROM span WHERE until > ? AND until <= ? {only} ORDER BY 1, 2, 3 LIMIT ?",
+                *(earlier, later, *values, earlier, later, *values, limit),
+            )
+        )
+
+    def totals(self, moment: float, service: str | None) -> dict[str, int]:
+        """Return how many instances were in which state."""
+        only, values = ("AND service = ?", (service,)) if service is not None else ("", ())
+        return dict(
+            self._ask(
+                f"SELECT state, count(*) FROM span WHERE since <= ? AND (until IS NULL OR until > ?) {only} GROUP BY 1",
+                *(moment, moment, *values),
+            )
+        )
+
+    def periods(self, since: float, until: float) -> list[_Row]:
+        """Return the periods that overlap the time: kind, since, until, text; in the order of time."""
+        return self._ask(
+            "SELECT kind, since, until, text FROM period WHERE since <= ? AND (until IS NULL OR until >= ?) "
+            "ORDER BY since LIMIT 2000",
+            *(until, since),
+        )
+
+
+def _spans(rows: Iterable[_Row]) -> list[Span]:
+    return [Span(service, id, since, until, State(*state)) for service, id, since, until, *state in rows]
+
+
+def _conditions(query: Query) -> tuple[str, Sequence[Any]]:
+    parts, values = ["at >= ?", "at <= ?"], [query.since, query.until]
+    found: list[Any] = list(values)
+    for column, value in (("service", query.service), ("id", query.id)):
+        if value is not None:
+            parts.append(f"{column} = ?")
+            found.append(value)
+    if query.kinds is not None:
+        parts.append(f"kind IN ({', '.join('?' * len(query.kinds)) or 'NULL'})")
+        found += sorted(query.kinds)
+    if query.text:
+        pattern = "%" + "".join(f"\\{c}" if c in "%_\\" else c for c in query.text) + "%"
+        parts.append("(service LIKE ? ESCAPE '\\' OR id LIKE ? ESCAPE '\\' OR text LIKE ? ESCAPE '\\')")
+        found += [pattern] * 3
+    return " AND ".join(parts), found

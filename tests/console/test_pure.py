@@ -1,0 +1,279 @@
+"""The console's pure parts: what a change is called, what is drawn, what differs, who may."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioregistry import InvalidArgument
+from aioregistry._console.access import (
+    HEADERS,
+    Attempts,
+    Logins,
+    is_host_known,
+    is_same_origin,
+    is_token,
+)
+from aioregistry._console.passwords import hashed, is_password, read_passwords
+from aioregistry._console.states import KINDS, State, marks
+from aioregistry._console.timeline import MIXED, Difference, Segment, Span, compare, gaps, reconcile, segments
+
+
+def state(word: str = "enabled", owner: str = "0x1", place: str = "10.0.0.1:80", czxid: int = 1, **more: str) -> State:
+    return State(word, owner, place, more.get("payload", ""), more.get("reason", ""), czxid)
+
+
+# ---------------------------------------------------------------- what a change is called
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kinds"),
+    [
+        (None, None, []),
+        (None, state(), ["joined"]),
+        (None, state("invalid", place="-", reason="not JSON"), ["invalid"]),
+        (state(), None, ["left"]),
+        (state("invalid"), None, ["left"]),
+        (state(), state(), []),
+        (state(), state(owner="0x2"), ["owner"]),
+        (state(), state(czxid=2), ["owner"]),
+        (state(), state("failing"), ["state"]),
+        (state("failing"), state("draining"), ["state"]),
+        (state(), state("maintenance", reason="disk (by ann)"), ["maintenance"]),
+        (state("maintenance"), state(), ["enabled"]),
+        (state(), state("suspect", reason="mass removal"), ["held"]),
+        (state("suspect"), state(), ["released"]),
+        (state("suspect"), state("failing"), ["released"]),
+        (state(), state("invalid", place="-", czxid=9), ["invalid"]),
+        (state("invalid", place="-", czxid=9), state(), ["state"]),
+        (state(), state(place="10.0.0.2:80"), ["changed"]),
+        (state(), state(payload="{}"), ["changed"]),
+        (state(), state("failing", owner="0x2", place="10.0.0.2:80", payload="1"), ["owner", "state", "changed"] * 1),
+    ],
+)
+def test_what_a_change_is_called(before: State | None, after: State | None, kinds: list[str]) -> None:
+    found = [mark.kind for mark in marks(before, after)]
+    assert [kind for kind, _ in itertools.groupby(found)] == kinds
+    assert set(found) <= set(KINDS)
+
+
+# ---------------------------------------------------------------- what is drawn
+
+
+def spans(*parts: tuple[float, float | None, str]) -> list[Span]:
+    return [Span("chat", "a", since, until, state(word)) for since, until, word in parts]
+
+
+def test_segments_are_clipped_and_what_lasts_ends_with_the_window() -> None:
+    own = spans((0, 10, "enabled"), (10, 20, "failing"), (20, None, "enabled"), (99, None, "failing"))
+    assert segments(own, 5, 30, 0.1) == [
+        Segment(5, 10, "enabled", 1),
+        Segment(10, 20, "failing", 1),
+        Segment(20, 30, "enabled", 1),
+    ]
+
+
+def test_what_is_too_short_to_be_seen_is_drawn_as_one() -> None:
+    flaps = spans(*((second, second + 1, "enabled" if second % 2 else "failing") for second in range(50)))
+    assert segments(flaps, 0, 1000, 60) == [Segment(0, 50, MIXED, 50)]
+    away = spans((0, 10, "enabled"), (500, 510, "enabled"))
+    assert len(segments(away, 0, 1000, 2)) == 2
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 50), st.sampled_from(["enabled", "failing", "suspect"])), max_size=40),
+    st.floats(0.01, 30),
+)
+def test_segments_keep_order_and_time(lengths: list[tuple[float, str]], resolution: float) -> None:
+    moments = [0.0, *itertools.accumulate(length for length, _ in lengths)]
+    own = spans(*((a, b, word) for (a, b), (_, word) in zip(itertools.pairwise(moments), lengths, strict=True)))
+    drawn = segments(own, 0, moments[-1], resolution)
+    assert sum(each.changes for each in drawn) == len(own)
+    assert all(left.until <= right.since for left, right in itertools.pairwise(drawn))
+    assert sum(each.until - each.since for each in drawn) == pytest.approx(moments[-1])
+    assert len(drawn) <= 2 * moments[-1] / resolution + 2
+
+
+# ---------------------------------------------------------------- two moments
+
+
+@pytest.mark.parametrize(
+    ("own", "kind", "steps"),
+    [
+        (spans((5, None, "enabled")), "came", 1),
+        (spans((0, 5, "enabled")), "went", 1),
+        (spans((0, 5, "enabled"), (5, None, "failing")), "changed", 2),
+        (spans((0, 5, "enabled"), (5, 6, "failing"), (6, None, "enabled")), "back", 3),
+        (spans((4, 6, "enabled")), "brief", 1),
+        ([Span("chat", "a", 0, 5, state()), Span("chat", "a", 5, None, state(owner="0x2"))], "owner", 2),
+    ],
+)
+def test_how_two_moments_differ(own: list[Span], kind: str, steps: int) -> None:
+    (found,) = compare(own, 3, 10)
+    assert (found.service, found.id, found.kind, found.steps) == ("chat", "a", kind, steps)
+
+
+def test_what_lasts_does_not_differ() -> None:
+    assert list(compare(spans((0, None, "enabled")), 3, 10)) == []
+    assert list(compare(spans((0, 2, "enabled"), (11, None, "failing")), 3, 10)) == []
+
+
+def test_differences_are_sorted() -> None:
+    own = [Span(service, id, 5, None, state()) for service, id in (("b", "1"), ("a", "2"), ("a", "1"))]
+    assert [each[:2] for each in compare(own, 3, 10)] == [("a", "1"), ("a", "2"), ("b", "1")]
+    assert all(isinstance(each, Difference) for each in compare(own, 3, 10))
+
+
+def test_a_record_is_put_right() -> None:
+    recorded = {"same": state(), "gone": state(), "other": state()}
+    ended, begun = reconcile(recorded, {"same": state(), "other": state("failing"), "new": state()})
+    assert (sorted(ended), sorted(begun)) == (["gone", "other"], ["new", "other"])
+
+
+def test_gaps_are_what_no_recording_covers() -> None:
+    assert gaps([], 0, 10) == [(0, 10)]
+    assert gaps([(0, 10)], 0, 10) == []
+    assert gaps([(2, 4), (6, 20)], 0, 10) == [(0, 2), (4, 6)]
+    assert gaps([(-5, -1), (11, 12)], 0, 10) == [(0, 10)]
+
+
+# ---------------------------------------------------------------- who may
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8765", "127.0.0.1:80", "[::1]:8765", "10.1.2.3", "ops.example"]
+)
+def test_hosts_that_mean_the_console(host: str) -> None:
+    assert is_host_known(host, {"ops.example"})
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "rebound.example",
+        "127.0.0.1.rebound.example",
+        "[::1",
+        "localhost@rebound.example",
+        "ops.example.evil",
+        "a b",
+    ],
+)
+def test_hosts_that_another_site_can_make_lead_here(host: str) -> None:
+    assert not is_host_known(host, {"ops.example"})
+
+
+@pytest.mark.parametrize(
+    ("origin", "site", "same"),
+    [
+        ("http://ops.example", "same-origin", True),
+        ("https://OPS.example", None, True),
+        (None, None, False),
+        ("null", None, False),
+        ("http://evil.example", None, False),
+        ("http://ops.example", "cross-site", False),
+        ("http://ops.example", "same-site", False),
+        ("http://ops.example:81", None, False),
+    ],
+)
+def test_origins(origin: str | None, site: str | None, same: bool) -> None:
+    assert is_same_origin(origin, site, "ops.example") is same
+
+
+def test_no_code_in_pages() -> None:
+    policy = dict(HEADERS)[b"content-security-policy"].decode()
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+
+
+def test_a_login_ends_by_silence_and_by_time() -> None:
+    logins = Logins()
+    logins.add("t", "ann", "c", now=0)
+    assert logins.find("other", 1) is None
+    for hour in range(12):
+        assert logins.find("t", hour * 3600) is not None
+    assert logins.find("t", 12 * 3600 + 1) is None
+    logins.add("u", "ann", "c", now=0)
+    assert logins.find("u", 7201) is None
+    logins.add("v", "ann", "c", now=0)
+    logins.remove("v")
+    assert logins.find("v", 1) is None
+
+
+def test_logins_are_bounded() -> None:
+    logins = Logins()
+    for number in range(1500):
+        logins.add(str(number), "ann", "c", now=0)
+    assert logins.find("0", 1) is None
+    assert logins.find("1499", 1) is not None
+
+
+def test_attempts_are_bounded_in_number_and_memory() -> None:
+    attempts = Attempts(3, 60)
+    for second in range(3):
+        assert attempts.wait("a", second) == 0
+        attempts.failed("a", second)
+    assert attempts.wait("a", 3) == 57
+    assert attempts.wait("b", 3) == 0
+    assert attempts.wait("a", 61) == 0
+    attempts.succeeded("a")
+    for number in range(10_001):
+        attempts.failed(str(number), 100)
+    assert attempts.wait("0", 100) == 0
+
+
+def test_tokens_are_compared_whole() -> None:
+    assert is_token("abc", "abc")
+    assert not is_token("ab", "abc")
+    assert not is_token(None, "abc")
+    assert not is_token("\ud800ü", "abc")
+
+
+# ---------------------------------------------------------------- passwords
+
+
+def test_a_password_is_found_again_and_no_other() -> None:
+    line = f"ann:{hashed('correct horse', b'0123456789abcdef')}"
+    known = read_passwords("users", ["# users", "", line])
+    assert is_password("correct horse", known["ann"])
+    assert not is_password("correct horse ", known["ann"])
+    assert "correct" not in line
+
+
+def test_what_passlib_writes_is_read() -> None:
+    # Its form, with the salt of RFC 7914's example.
+    line = "ann:$scrypt$ln=4,r=8,p=1$TmFDbE5hQ2xOYUNs$" + "A" * 43
+    known = read_passwords("users", [line])["ann"]
+    assert (known.log_cost, known.salt, len(known.hash)) == (4, b"NaClNaClNaCl", 32)
+
+
+GOOD = "$scrypt$ln=15,r=8,p=1$" + base64.b64encode(b"0" * 16).decode().rstrip("=") + "$" + "A" * 43
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["# nobody"],
+        ["secret"],
+        ["ann:secret"],
+        [f":{GOOD}"],
+        [f"a nn:{GOOD}"],
+        [f"ann:{GOOD}", f"ann:{GOOD}"],
+        ["ann:$2b$12$abcdefghijklmnopqrstuv"],
+        [f"ann:{GOOD.replace('ln=15', 'ln=31')}"],
+        [f"ann:{GOOD.replace('r=8', 'r=0')}"],
+        [f"ann:{GOOD.replace('ln=15,r=8', 'ln=20,r=999')}"],
+        [f"ann:{GOOD} trailing secret"],
+    ],
+)
+def test_a_file_that_says_something_else_is_refused_without_being_shown(lines: list[str]) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        read_passwords("users", lines)
+    assert refused.value.field == "password-file"
+    assert "secret" not in str(refused.value)
+    assert GOOD not in str(refused.value)
