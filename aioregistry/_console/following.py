@@ -211,7 +211,7 @@ class Following:
                 changes = view.changes(invalid=True)
                 async with changes:
                     service.view = view
-                    self._unread.discard(service.name)
+                    self._is_read(service.name)
                     snapshot = view.snapshot
                     self._put_whole(service.name, of_snapshot(snapshot), begins=begins)
                     async for snapshot in snapshots:
@@ -220,13 +220,18 @@ class Following:
         except RegistryError as error:
             if self._is_current(service):
                 service.refusal = str(error)
-                self._unread.discard(service.name)
+                self._is_read(service.name)
                 if registry.session.state not in (SessionState.CLOSED, SessionState.FAILED):
                     log.warning("the service %r cannot be followed: %s", service.name, error)
         finally:
             service.view = None
             if self._is_current(service):
                 self._told.service_changed(service.name)
+
+    def _is_read(self, name: str) -> None:
+        if name in self._unread:
+            self._unread.discard(name)
+            self._told.status_changed()
 
     def _is_current(self, service: Followed) -> bool:
         return self.services.get(service.name) is service
