@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from .. import __version__
+from .console_options import add_console
 from .options import LOGGING, PLACE, add_shared
 
 __all__ = ["main"]
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_server(commands)
     _add_doctor(commands)
     _add_top(commands)
-    _add_console(commands)
+    add_console(commands).set_defaults(command=_console)
     _add_completion(commands, parser)
     return parser
 
@@ -312,67 +313,6 @@ def _add_top(commands: Commands) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a service (default: all)")
     add_shared(parser)
     parser.set_defaults(command=_top)
-
-
-def _add_console(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "console",
-        help="all services in a browser, live, with their history",
-        description="Serve a console for browsers until SIGINT or SIGTERM: services and instances live, a timeline of "
-        "what happened, and maintenance where that is allowed. Prints its address when it listens. Needs the extra "
-        "console.",
-    )
-    parser.add_argument(
-        "--listen",
-        metavar="HOST:PORT",
-        default="127.0.0.1:8765",
-        help="where; elsewhere than on loopback users have to log in (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--allow-host",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="a name by which browsers reach it, besides localhost and addresses; may be repeated",
-    )
-    _add_console_users(parser)
-    parser.add_argument(
-        "--allow-drain",
-        action="store_true",
-        help="let users begin and end the maintenance of instances (default: read-only)",
-    )
-    group = parser.add_argument_group("history")
-    group.add_argument(
-        "--history", metavar="FILE", help="keep it in an SQLite database (default: until the command ends)"
-    )
-    group.add_argument(
-        "--history-days", metavar="DAYS", type=float, default=30.0, help="for how long (default: %(default)g)"
-    )
-    group.add_argument(
-        "--history-size", metavar="MIB", type=int, default=256, help="the oldest goes first (default: %(default)s)"
-    )
-    add_shared(parser)
-    parser.set_defaults(command=_console)
-
-
-def _add_console_users(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("users")
-    group.add_argument("--password-file", metavar="FILE", help="users and hashes of their passwords, one a line")
-    group.add_argument(
-        "--hash-password", metavar="USER", help="ask for a password, print its line for --password-file, and end"
-    )
-    group.add_argument(
-        "--user-header", metavar="NAME", help="a reverse proxy names the user in this header, instead of passwords"
-    )
-    group.add_argument(
-        "--proxy",
-        metavar="ADDRESS",
-        action="append",
-        default=[],
-        help="of that proxy; may be repeated (default: 127.0.0.1 and ::1)",
-    )
-    group.add_argument("--https-cert", metavar="FILE", help="speak HTTPS, and show the certificate (PEM) of FILE")
-    group.add_argument("--https-key", metavar="FILE", help="its key, where that is not in the same file")
 
 
 def _add_doctor(commands: Commands) -> None:

@@ -35,6 +35,9 @@ _MIB: Final = 2**20
 _MOST_DAYS: Final = 3650.0
 _LEAST_MIB: Final = 1
 _MOST_MIB: Final = 2**20
+_LONGEST_WARM_UP: Final = 3600.0
+"""Seconds; a view remembers for so long that an instance was new."""
+
 _WAITING: Final = 128
 _MAX_PORT: Final = 65535
 _SHORTEST_PASSWORD: Final = 8
@@ -77,6 +80,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         user_header=None if arguments.user_header is None else _header(arguments.user_header),
         proxies=frozenset(map(_proxy, arguments.proxy)) or frozenset({"127.0.0.1", "::1"}),
         allow_drain=arguments.allow_drain,
+        warm_up=_warm_up(arguments.warm_up),
         secure=arguments.https_cert is not None,
     )
 
@@ -95,6 +99,12 @@ def _header(name: str) -> str:
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
         raise InvalidArgument("user-header", name, "is no name of a header, such as X-Forwarded-User")
     return name
+
+
+def _warm_up(seconds: float) -> float:
+    if not 0 <= seconds <= _LONGEST_WARM_UP:
+        raise InvalidArgument("warm-up", seconds, f"is no number of seconds up to {_LONGEST_WARM_UP:g}")
+    return seconds
 
 
 def _proxy(text: str) -> str:

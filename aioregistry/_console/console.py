@@ -31,6 +31,7 @@ class Settings:
         user_header: the header in which a proxy names the user; None where there is no such proxy.
         proxies: addresses of the proxies that may.
         allow_drain: whether instances may be taken into maintenance.
+        warm_up: seconds for which an instance is shown as warming up.
         secure: whether it is reached by HTTPS only.
     """
 
@@ -39,6 +40,7 @@ class Settings:
     user_header: str | None = None
     proxies: frozenset[str] = frozenset()
     allow_drain: bool = False
+    warm_up: float = 30.0
     secure: bool = False
 
 
@@ -88,23 +90,24 @@ class Console:
         followed = self._following.services.get(name)
         if followed is None:
             return None
-        return service_row(name, followed.snapshot, followed.refusal)
+        return service_row(name, followed.snapshot, followed.refusal, followed.new(self.settings.warm_up))
 
     def instances(self, name: str) -> dict[str, Row] | None:
         """Return the rows of a service's instances by id; None where there is no such service."""
         followed = self._following.services.get(name)
         if followed is None or followed.snapshot is None:
             return None
-        return instance_rows(followed.snapshot)
+        return instance_rows(followed.snapshot, followed.new(self.settings.warm_up))
 
     def detail(self, service: str, id: str) -> dict[str, Any] | None:
         """Return all that is known of an instance; None where there is none."""
         followed = self._following.services.get(service)
         snapshot = None if followed is None else followed.snapshot
-        if snapshot is None:
+        if followed is None or snapshot is None:
             return None
         if id in snapshot.entries:
-            return instance_detail(snapshot.entries[id], snapshot.overrides.get(id))
+            new = followed.new(self.settings.warm_up).get(id)
+            return instance_detail(snapshot.entries[id], snapshot.overrides.get(id), new)
         return invalid_detail(snapshot.invalid[id]) if id in snapshot.invalid else None
 
     def found(self, text: str) -> Iterator[list[str] | None]:

@@ -95,6 +95,14 @@ class Followed:
         """What is known of it now."""
         return None if self.view is None else self.view.snapshot
 
+    def new(self, seconds: float) -> dict[str, float]:
+        """Return since when instances are new, by id, in seconds since the epoch; of those of the last *seconds*."""
+        if self.view is None:
+            return {}
+        now, wall = time.monotonic(), time.time()
+        ages = {id: now - since for id, since in self.view.arrivals.items()}
+        return {id: float(round(wall - age)) for id, age in ages.items() if age < seconds}
+
 
 class Following:
     """All services of a registry, from :meth:`run` until that is cancelled.

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, Self, TypeVar
 
-from .store import History, Operation, Reading, reason_of_failure
+from .reading import Reading
+from .store import History, Operation, reason_of_failure
 
 __all__ = ["HistoryUnavailable", "Recorder"]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aioregistry import Entry, Invalid, Override, Snapshot
 from aioregistry._errors import session_name
 from aioregistry._words import document, payload_of, place, printable, state_of
+
+from .states import reason_of_override
 
 __all__ = ["STATES", "instance_detail", "instance_rows", "invalid_detail", "service_row"]
 
@@ -19,28 +22,45 @@ Row = list[Any]
 _PREVIEW: Final = 120
 
 
-def service_row(name: str, snapshot: Snapshot[Any] | None, refusal: str | None) -> Row:
-    """Return the row of a service: its name, as it is shown, counts, since when it is stale, why it is not followed.
+def service_row(name: str, snapshot: Snapshot[Any] | None, refusal: str | None, new: Mapping[str, float]) -> Row:
+    """Return the row of a service.
+
+    It has the name, the name as it is shown, the counts, since when it is stale, why it cannot be followed, how many
+    instances are new, and since when the newest is.
 
     Args:
         name: of the service.
         snapshot: of it; None before it was read.
         refusal: why it cannot be followed; None where it can.
+        new: since when instances are new, by id, seconds since the epoch.
     """
     shown = printable(name)
     if snapshot is None:
-        return [name, shown, None, *[0] * len(STATES), None, None if refusal is None else printable(refusal)]
+        return [name, shown, None, *[0] * len(STATES), None, None if refusal is None else printable(refusal), 0, None]
     states = Counter(state_of(entry) for entry in snapshot.entries.values())
     states["invalid"] = len(snapshot.invalid)
     counts = [states[state] for state in STATES]
-    return [name, shown, len(snapshot.entries), *counts, snapshot.stale_since, None]
+    return [
+        name,
+        shown,
+        len(snapshot.entries),
+        *counts,
+        snapshot.stale_since,
+        None,
+        len(new),
+        max(new.values(), default=None),
+    ]
 
 
-def instance_rows(snapshot: Snapshot[Any]) -> dict[str, Row]:
+def instance_rows(snapshot: Snapshot[Any], new: Mapping[str, float]) -> dict[str, Row]:
     """Return the rows of a service's instances and of the nodes that show none, by id, in the order of ids.
 
     A row has the id, the id as it is shown, address, state, owner, since when the node is there, why it is in this
-    state, and the beginning of its payload.
+    state, the beginning of its payload, since when it is new, and the part of its share that an operator gives it.
+
+    Args:
+        snapshot: of the service.
+        new: since when instances are new, by id, seconds since the epoch.
     """
     rows: dict[str, Row] = {}
     for id in snapshot:
@@ -48,16 +68,17 @@ def instance_rows(snapshot: Snapshot[Any]) -> dict[str, Row]:
         rows[id] = [
             *(id, printable(id), printable(place(entry.instance)), state_of(entry), session_name(entry.owner)),
             *(entry.created, printable(_reason(entry, snapshot.overrides.get(id))), _preview(entry)),
+            *(new.get(id), entry.weight),
         ]
     for id, node in sorted(snapshot.invalid.items()):
         rows.setdefault(
             id,
-            [id, printable(id), "-", "invalid", session_name(node.owner), None, printable(node.reason), ""],
+            [id, printable(id), "-", "invalid", session_name(node.owner), None, printable(node.reason), "", None, 1.0],
         )
     return rows
 
 
-def instance_detail(entry: Entry[Any], override: Override | None) -> dict[str, Any]:
+def instance_detail(entry: Entry[Any], override: Override | None, new: float | None) -> dict[str, Any]:
     """Return all that is known of an instance."""
     instance = entry.instance
     return {
@@ -72,6 +93,8 @@ def instance_detail(entry: Entry[Any], override: Override | None) -> dict[str, A
         "czxid": f"{entry.czxid:#x}",
         "mzxid": f"{entry.mzxid:#x}",
         "version": entry.version,
+        "weight": entry.weight,
+        "new": new,
         "suspicion": None
         if entry.suspicion is None
         else {"since": entry.suspicion.since, "until": _finite(entry.suspicion.until)},
@@ -111,8 +134,8 @@ def _override(override: Override, *, applies: bool) -> dict[str, Any]:
 def _reason(entry: Entry[Any], override: Override | None) -> str:
     if entry.suspicion is not None:
         return entry.suspicion.reason
-    if override is not None and override.enabled is False and override.applies_to(entry.instance):
-        return f"{override.reason} (by {override.by})"
+    if override is not None and override.applies_to(entry.instance):
+        return reason_of_override(override)
     return ""
 
 

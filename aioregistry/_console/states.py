@@ -10,7 +10,7 @@ from aioregistry import Entry, Invalid, Override, Snapshot
 from aioregistry._errors import session_name
 from aioregistry._words import payload_of, place, state_of
 
-__all__ = ["KINDS", "Mark", "State", "invalid_state", "marks", "of_entry", "of_snapshot"]
+__all__ = ["KINDS", "Mark", "State", "invalid_state", "marks", "of_entry", "of_snapshot", "reason_of_override"]
 
 LONGEST_PAYLOAD: Final = 2000
 """Characters of a payload that are recorded; the page of an instance shows all of the present one."""
@@ -27,8 +27,8 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "changed": "document changed",
         "held": "held back",
         "released": "not held any more",
-        "maintenance": "maintenance began",
-        "enabled": "maintenance ended",
+        "override": "override set",
+        "override-over": "override ended",
         "invalid": "not readable",
         "outage": "outage began",
         "connected": "outage over",
@@ -49,7 +49,7 @@ class State(NamedTuple):
         owner: the session that owns the node, as ZooKeeper's tools show it.
         place: ``address:port``, ``-`` where there is none.
         payload: as JSON, cut where it is long.
-        reason: why it is suspect, in maintenance or invalid.
+        reason: why it is suspect or invalid; else what an operator said.
         czxid: of the node: another one is another node.
     """
 
@@ -73,8 +73,8 @@ def of_entry(entry: Entry[Any], override: Override | None) -> State:
     reason = ""
     if entry.suspicion is not None:
         reason = entry.suspicion.reason
-    elif override is not None and override.enabled is False and override.applies_to(entry.instance):
-        reason = f"{override.reason} (by {override.by})"
+    elif override is not None and override.applies_to(entry.instance):
+        reason = reason_of_override(override)
     payload = "" if entry.instance.payload is None else payload_of(entry.instance)
     return State(
         state_of(entry),
@@ -84,6 +84,12 @@ def of_entry(entry: Entry[Any], override: Override | None) -> State:
         _cut(reason, _LONGEST_REASON),
         min(max(entry.czxid, 0), _INT64),
     )
+
+
+def reason_of_override(override: Override) -> str:
+    """Return what an operator said of an instance, why and who."""
+    weight = "" if override.weight is None else f"weight {override.weight:g}: "
+    return f"{weight}{override.reason} (by {override.by})"
 
 
 def invalid_state(node: Invalid) -> State:
@@ -122,6 +128,8 @@ def _differences(before: State, after: State) -> Iterator[Mark]:
         yield Mark("owner", f"session {before.owner} → {after.owner}")
     if before.state != after.state:
         yield from _moves(before, after)
+    elif before.reason != after.reason and after.state not in ("suspect", "invalid"):
+        yield Mark("override", after.reason) if after.reason else Mark("override-over", f"is {after.state}")
     if before.place != after.place and "-" not in (before.place, after.place):
         yield Mark("changed", f"{before.place} → {after.place}")
     if before.payload != after.payload and "invalid" not in (before.state, after.state):
@@ -137,9 +145,9 @@ def _moves(before: State, after: State) -> Iterator[Mark]:
         case "suspect", now:
             yield Mark("released", f"is {now}")
         case _, "maintenance":
-            yield Mark("maintenance", after.reason)
+            yield Mark("override", after.reason)
         case "maintenance", now:
-            yield Mark("enabled", f"is {now}")
+            yield Mark("override-over", f"is {now}")
         case then, now:
             yield Mark("state", f"{then} → {now}")
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,84 +16,14 @@ from aiozk import ACL
 from starlette.types import ASGIApp, Message
 
 import aioregistry
-from aioregistry import Registry, ServiceInstance
+from aioregistry import Registry
 from aioregistry._console import hub as hub_module
-from aioregistry._console.app import COOKIE, console_app
-from aioregistry._console.console import Console, Settings
-from aioregistry._console.following import Following
-from aioregistry._console.hub import Hub
+from aioregistry._console.gate import COOKIE
 from aioregistry._console.passwords import hashed, read_passwords
-from aioregistry._console.recorder import Recorder
-from aioregistry._console.store import History
+from tests.console.served import DEADLINE, ORIGIN, Served, instance, served
 from tests.support.judge import Judge
-from tests.support.zookeeper import ZooKeeperServer
 
-DEADLINE = 60.0
-ORIGIN = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
 PASSWORDS = read_passwords("users", [f"ann:{hashed('correct horse', b'0' * 16)}"])
-
-
-@dataclass
-class Served:
-    """A console that follows, and a browser."""
-
-    console: Console
-    following: Following
-    browser: httpx.AsyncClient
-    app: ASGIApp
-
-    async def csrf(self) -> str:
-        text = (await self.browser.get("/")).text
-        return text.partition('data-csrf="')[2].partition('"')[0]
-
-    async def post(self, path: str, fields: Any, **headers: str) -> httpx.Response:
-        own = {**ORIGIN, "x-csrf-token": await self.csrf(), **headers}
-        return await self.browser.post(path, json=fields, headers=own)
-
-    async def until(self, path: str, true: Callable[[Any], bool], **parameters: Any) -> Any:
-        async with asyncio.timeout(DEADLINE):
-            while not true(found := (await self.browser.get(path, params=parameters)).json()):
-                await asyncio.sleep(0.05)
-        return found
-
-
-@contextlib.asynccontextmanager
-async def served(servers: str, path: Path, **settings: Any) -> AsyncIterator[Served]:
-    address = settings.pop("address", ("127.0.0.1", 4711))
-    with Recorder(History(path, days=30, limit=2**28)) as recorder:
-        hub = Hub()
-        following = Following(recorder, hub)
-        async with aioregistry.connect(servers, wait=False, on_event=following.on_event) as registry:
-            console = Console(Settings(**settings), registry, following, recorder, hub)
-            run = asyncio.create_task(following.run(registry))
-            app = console_app(console)
-            transport = httpx.ASGITransport(app, client=address)
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
-                try:
-                    yield Served(console, following, browser, app)
-                finally:
-                    run.cancel()
-                    await asyncio.gather(run, return_exceptions=True)
-
-
-@pytest.fixture
-async def registry(zookeeper: ZooKeeperServer, chroot: str) -> AsyncIterator[Registry]:
-    async with aioregistry.connect(zookeeper.address + chroot) as registry:
-        yield registry
-
-
-@pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return zookeeper.address + chroot
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Path:
-    return tmp_path / "history.sqlite"
-
-
-def instance(service: str, id: str, payload: object = None) -> ServiceInstance[object]:
-    return ServiceInstance(service, id=id, address="10.0.0.7", port=7000, payload=payload)
 
 
 # ---------------------------------------------------------------- what is there, and what was
@@ -159,7 +87,7 @@ async def test_a_service_of_which_only_its_operators_know(registry: Registry, se
         owner.register(instance("secret", "b")),
     ):
         async with asyncio.timeout(DEADLINE):
-            while not (console.console.service("secret") or [None])[-1]:
+            while not (console.console.service("secret") or [None] * 11)[10]:
                 await asyncio.sleep(0.05)
         assert console.console.service("chat") is not None
         row = console.console.service("secret")
@@ -258,7 +186,7 @@ async def test_a_slow_browser_is_sent_less_and_one_that_reads_nothing_is_let_go(
                 break
         assert messages < 10
         await browser.leave()
-        monkeypatch.setattr("aioregistry._console.app._SENT_WITHIN", 0.05)
+        monkeypatch.setattr("aioregistry._console.answers._SENT_WITHIN", 0.05)
         deaf = Browser(console.app, "/api/follow")
         deaf.reads.clear()
         async with asyncio.timeout(DEADLINE):
@@ -299,7 +227,7 @@ async def test_an_instance_is_drained_and_enabled_with_a_reason(
         assert found["instance"]["override"]["reason"] == "new disk"
         await console.until(
             "/api/instance",
-            lambda found: any(event[1] == "maintenance" and "new disk" in event[6] for event in found["events"]),
+            lambda found: any(event[1] == "override" and "new disk" in event[6] for event in found["events"]),
             service="chat",
             id="a",
         )
@@ -448,7 +376,7 @@ async def test_a_browser_that_follows_is_sent_nothing_after_its_logout(
 
 
 async def test_guesses_are_bounded(servers: str, history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioregistry._console.app.is_password", lambda password, known: password == "correct horse")
+    monkeypatch.setattr("aioregistry._console.gate.is_password", lambda password, known: password == "correct horse")
     async with served(servers, history, passwords=PASSWORDS) as console:
         answers = [await login(console, str(number)) for number in range(12)]
         assert [answer.status_code for answer in answers] == [401] * 10 + [429] * 2

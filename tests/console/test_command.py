@@ -58,6 +58,7 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path, users: Path) -> No
             ("--history", missing + "/x"): f"history='{missing}/x': cannot be written",
             ("--history", str(other)): f"history={str(other)!r}: is the database of another program",
             ("--history", str(not_text)): f"history={str(not_text)!r}: is no SQLite database",
+            ("--warm-up", "-1"): "warm-up=-1.0: is no number of seconds up to 3600",
             ("--history-days", "0"): "history-days=0.0: is no number of days up to 3650",
             ("--history-size", "0"): "history-size=0: is no number of MiB",
             ("--https-cert", missing): f"https-cert={missing!r}: cannot be read",

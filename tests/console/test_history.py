@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aioregistry import InvalidArgument
+from aioregistry._console.reading import Query, Reading
 from aioregistry._console.recorder import HistoryUnavailable, Recorder
 from aioregistry._console.states import State
 from aioregistry._console.store import (
@@ -22,8 +23,6 @@ from aioregistry._console.store import (
     Names,
     Period,
     PeriodOver,
-    Query,
-    Reading,
     Reconcile,
 )
 

@@ -191,7 +191,7 @@ async def test_an_instance_is_drained_and_enabled_and_the_page_follows(shown: Sh
         await page.get_by_role("button", name="Take into maintenance").click()
         await expect(page.locator("#instances-list .state")).to_have_text("maintenance")
         await expect(page.locator("#instance dl")).to_contain_text("new <disk>")
-        await expect(page.locator("#instance ol")).to_contain_text("maintenance began: new <disk>")
+        await expect(page.locator("#instance ol")).to_contain_text("override set: new <disk>")
         await page.get_by_role("button", name="End its maintenance").click()
         await expect(page.locator("#instances-list .state")).to_have_text("enabled")
         await shown.chat.update(enabled=False)

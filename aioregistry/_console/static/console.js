@@ -92,6 +92,13 @@ async function read(answer) {
   return content;
 }
 
+const WARM_UP = Number(document.body.dataset.warmUp);
+
+function warming(since) {
+  const seconds = since === null || since === undefined ? Infinity : Math.max(now() - since, 0);
+  return seconds < WARM_UP ? `warming up, new for ${age(seconds)} of ${age(WARM_UP)}` : "";
+}
+
 function stateMark(state, words = state) {
   return make("span", { class: `state ${STATES.includes(state) ? state : ""}` }, words);
 }
@@ -401,7 +408,7 @@ const servicesList = new List($("services-list"),
     open: (row) => go("/", { service: row[0] }),
     render: (row) => [
       row[1],
-      row[2] === null ? "…" : String(row[2]),
+      row[2] === null ? "…" : row[11] && warming(row[12]) ? `${row[2]}, ${row[11]} new` : String(row[2]),
       ...STATES.map((state, index) => (row[3 + index] && state !== "enabled" ? stateMark(state, String(row[3 + index])) : String(row[3 + index]))),
       row[10] ? `not: ${row[10]}` : row[9] === null ? (row[2] === null ? "being read" : "now") : `${age(now() - row[9])} ago`,
     ],
@@ -525,7 +532,7 @@ const instancesList = new List($("instances-list"),
       const asked = Object.fromEntries(wanted());
       go("/", { ...asked, id: row[0] });
     },
-    render: (row) => [row[1], row[2], stateMark(row[3]), row[4], row[5] === null ? "-" : age(now() - row[5]), row[6] ? (row[7] ? `${row[6]}; ${row[7]}` : row[6]) : row[7]],
+    render: (row) => [row[1], row[2], stateMark(row[3]), row[4], row[5] === null ? "-" : age(now() - row[5]), [warming(row[8]), row[6], row[7]].filter(Boolean).join("; ")],
   });
 filtersChange(instancesForm, "/", ["q", "state", "sort"], ["service", "id"]);
 
@@ -585,12 +592,14 @@ function instanceParts(service, id, answer) {
     const fact = (title, content) => { if (content !== null && content !== undefined && content !== "") facts.append(make("dt", {}, title), make("dd", {}, content)); };
     fact("State", stateMark(found.state));
     fact("Reason", found.reason);
+    fact("Warm-up", warming(found.new));
+    if (found.weight !== undefined && found.weight !== 1) fact("Weight", `${found.weight} of its share of calls`);
     fact("Address", found.place);
     fact("Owner session", found.owner);
     if (found.created !== undefined) fact("Listed since", `${when(found.created)} (${age(now() - found.created)})`);
     if (found.modified !== undefined && found.modified !== found.created) fact("Changed", `${when(found.modified)} (${age(now() - found.modified)} ago)`);
     if (found.suspicion) fact("Suspect", `since ${when(found.suspicion.since)}${found.suspicion.until === null ? "" : `, until ${when(found.suspicion.until)}`}`);
-    if (found.override) fact("Maintenance", `${found.override.reason}, by ${found.override.by}, ${found.override.until === null ? "for ever" : `until ${when(found.override.until)}`}${found.override.applies ? "" : "; of an earlier process, so it says nothing of this one"}`);
+    if (found.override) fact("Override", `${found.override.reason}, by ${found.override.by}, ${found.override.until === null ? "for ever" : `until ${when(found.override.until)}`}${found.override.applies ? "" : "; of an earlier process, so it says nothing of this one"}`);
     fact("Node", `created by ${found.czxid}, changed by ${found.mzxid}`);
     parts.push(facts);
     if (document.body.dataset.drain === "yes" && found.state !== "invalid") parts.push(found.override ? enableForm(service, id) : drainForm(service, id));
@@ -769,7 +778,7 @@ function drawLanes() {
   Object.assign(drawing, { left, scale });
 }
 
-const BIN_STATES = { joined: "enabled", enabled: "enabled", released: "enabled", left: "failing", invalid: "invalid", held: "suspect", maintenance: "maintenance", state: "draining" };
+const BIN_STATES = { joined: "enabled", released: "enabled", left: "failing", invalid: "invalid", held: "suspect", override: "maintenance", "override-over": "enabled", state: "draining" };
 
 function drawBins(group, lane, y, bins, x, since, until) {
   const sums = new Map();
@@ -898,7 +907,7 @@ setInterval(() => {
 
 const PERIODS = [["outage", "no connection to ZooKeeper"], ["gap", "not recorded"]];
 const OF_INSTANCES = [...STATES.map((state) => [`s-${state}`, state]), ["s-mixed", "several states"], ...PERIODS];
-const OF_SERVICES = [["s-enabled", "joined, or picked again"], ["s-failing", "left"], ["s-draining", "state changed"], ["s-maintenance", "maintenance"],
+const OF_SERVICES = [["s-enabled", "joined, or picked again"], ["s-failing", "left"], ["s-draining", "state changed"], ["s-maintenance", "override set"],
   ["s-suspect", "held back"], ["s-invalid", "not readable"], ["s-mixed", "other"], ...PERIODS];
 
 function showLegend(colours) {

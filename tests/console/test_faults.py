@@ -1,0 +1,95 @@
+"""What outages, expiries and new leaders leave on the console's timeline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aioregistry
+from aioregistry import Registry
+from aioregistry.server import Ensemble
+from aioregistry.testing._proxy import ZooKeeperProxy
+from tests.console.served import DEADLINE, instance, served
+from tests.support.judge import Judge
+from tests.support.zookeeper import ZooKeeperServer
+
+
+async def test_sessions_that_expire_together_are_held_and_come_back_with_another_owner(
+    zookeeper: ZooKeeperServer, servers: str, chroot: str, history: Path, proxy: ZooKeeperProxy
+) -> None:
+    window = {"since": time.time() - 600, "until": time.time() + 600}
+    async with (
+        served(servers, history) as console,
+        aioregistry.connect(proxy.address + chroot, session_timeout=1) as owner,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for number in range(6):
+            _ = await stack.enter_async_context(owner.register(instance("chat", f"i{number}"), wait=False))
+        async with asyncio.timeout(DEADLINE):
+            while (console.console.service("chat") or [0] * 3)[2] != 6:
+                await asyncio.sleep(0.05)
+        proxy.silence()
+        held = await console.until(
+            "/api/timeline", lambda line: sum(event[1] == "held" for event in line["events"]) >= 6, **window
+        )
+        assert {event[6] for event in held["events"] if event[1] == "held"} <= {"mass removal", "disruption"}
+        found = await console.until(
+            "/api/instance", lambda found: found["instance"]["state"] == "suspect", service="chat", id="i1"
+        )
+        assert found["instance"]["suspicion"]["since"] <= time.time() + 1
+        proxy.cut()
+        proxy.heal()
+        line = await console.until(
+            "/api/timeline", lambda line: sum(event[1] == "released" for event in line["events"]) >= 6, **window
+        )
+        assert sum(event[1] == "owner" for event in line["events"]) >= 6
+        lanes = (await console.browser.get("/api/timeline", params={**window, "service": "chat"})).json()
+        assert [len(lane[2]) >= 1 for lane in lanes["instances"]] == [True] * 6
+
+
+async def test_leaders_outages_and_the_consoles_own_sessions_are_on_the_timeline(history: Path) -> None:
+    window = {"since": time.time() - 600, "until": time.time() + 600}
+
+    def happened(*kinds: str) -> Callable[[Any], bool]:
+        return lambda line: set(kinds) <= {event[1] for event in line["events"]}
+
+    async with (
+        Ensemble() as ensemble,
+        aioregistry.connect(ensemble.connect_string) as registry,
+        registry.register(instance("chat", "a")) as chat,
+        served(ensemble.connect_string, history) as console,
+    ):
+        await console.until("/api/instance", lambda found: found["instance"] is not None, service="chat", id="a")
+        ensemble.change_leader()
+        await chat.update(payload="in the new epoch")
+        line = await console.until("/api/timeline", happened("leader", "outage", "connected"), **window)
+        assert {"outage", "leader"} <= {period[0] for period in line["periods"]}
+        async with asyncio.timeout(DEADLINE):
+            while not console.console.registry.session.connected:
+                await asyncio.sleep(0.05)
+        ensemble.expire(console.console.registry.session.id)
+        await console.until("/api/timeline", happened("session"), **window)
+        assert console.console.status()["outage"] is None
+
+
+async def test_a_service_that_is_deleted_ends(
+    registry: Registry, servers: str, history: Path, judge: Judge, chroot: str
+) -> None:
+    window = {"since": time.time() - 600, "until": time.time() + 600}
+    async with served(servers, history) as console:
+        await console.until("/api/timeline", lambda line: line["bounds"][0] is not None, **window)
+        async with registry.register(instance("brief", "a")):
+            await console.until("/api/instance", lambda found: found["instance"] is not None, service="brief", id="a")
+        async with asyncio.timeout(DEADLINE):
+            while await judge.children(f"{chroot}/services/brief"):
+                await asyncio.sleep(0.05)
+        await judge.delete(f"{chroot}/services/brief")
+        line = await console.until(
+            "/api/timeline", lambda line: sum(event[1] == "service" for event in line["events"]) == 2, **window
+        )
+        assert [event[6] for event in line["events"] if event[1] == "service"] == ["ended", "began"]
+        assert console.console.names() == []
