@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aioregistry import Registry
-from aioregistry._words import printable
+from aioregistry._errors import session_name
+from aioregistry._words import place, printable, state_of
 
 from .following import MAX_SERVICES, Following
 from .hub import Hub
@@ -114,9 +115,11 @@ class Console:
         """Yield service and id of instances that have *text* in id, address or owner, and None after each service."""
         wanted, left = text.casefold(), _FOUND_AT_MOST
         for name in self.names():
-            for id, row in (self.instances(name) or {}).items():
-                if any(wanted in str(row[column]).casefold() for column in (0, 2, 4)):
-                    yield [name, printable(name), id, row[1], row[2], row[3]]
+            snapshot = self._following.services[name].snapshot if name in self._following.services else None
+            for id, entry in {} if snapshot is None else snapshot.entries.items():
+                where = place(entry.instance)
+                if any(wanted in each.casefold() for each in (id, where, session_name(entry.owner))):
+                    yield [name, printable(name), id, printable(id), printable(where), state_of(entry)]
                     left -= 1
                     if not left:
                         return

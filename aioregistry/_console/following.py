@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +39,9 @@ _PAUSE: Final = 0.1
 """Seconds between two looks at a service: one that changes all the time costs no more than this allows."""
 
 _TOLD_AGAIN_EVERY: Final = 1.0
+_READ_AT_ONCE: Final = 16
+"""Services: of a thousand at once, those that are read last would hold up the heartbeats."""
+
 _MOST_CHANGES: Final = 1024
 _AWAY: Final = frozenset({SessionState.DISCONNECTED, SessionState.SUSPENDED, SessionState.EXPIRED})
 
@@ -132,6 +136,7 @@ class Following:
         self._unread: set[str] = set()
         self._behind: dict[str, bool] = {}
         self._session = 0
+        self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self._put(partial(store.Period, kind="outage", text="the console starts"))
 
     # ------------------------------------------------------------------ the session
@@ -215,16 +220,18 @@ class Following:
 
     async def _follow_one(self, registry: Registry, service: Followed, *, begins: bool) -> None:
         try:
-            async with registry.discover(service.name) as view, view.snapshots() as snapshots:
-                changes = view.changes(invalid=True)
-                async with changes:
+            async with contextlib.AsyncExitStack() as stack:
+                async with self._reading:
+                    view = await stack.enter_async_context(registry.discover(service.name))
+                    snapshots = await stack.enter_async_context(view.snapshots())
+                    changes = await stack.enter_async_context(view.changes(invalid=True))
                     service.view = view
                     self._is_read(service.name)
-                    snapshot = view.snapshot
-                    self._put_whole(service.name, of_snapshot(snapshot), begins=begins)
-                    async for snapshot in snapshots:
-                        self._take(service, changes, snapshot)
-                        await asyncio.sleep(_PAUSE)
+                    self._put_whole(service.name, of_snapshot(view.snapshot), begins=begins)
+                    await asyncio.sleep(0)
+                async for snapshot in snapshots:
+                    self._take(service, changes, snapshot)
+                    await asyncio.sleep(_PAUSE)
         except RegistryError as error:
             if self._is_current(service):
                 service.refusal = str(error)

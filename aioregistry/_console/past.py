@@ -24,6 +24,9 @@ _LANES: Final = 300
 _SPANS: Final = 20_000
 _COUNTS: Final = 50_000
 _DIFFERENCES: Final = 2000
+_SHOWN: Final = 300
+"""Characters of a payload, where two moments are compared."""
+
 _EARLIEST, _LATEST = 0.0, 4e9
 
 
@@ -168,4 +171,4 @@ def _state(state: State | None) -> dict[str, str] | None:
     if state is None:
         return None
     fields = ("state", "owner", "place", "payload", "reason")
-    return {field: printable(str(getattr(state, field))) for field in fields}
+    return {field: printable(getattr(state, field)[:_SHOWN]) for field in fields}

@@ -24,7 +24,7 @@ async def test_sessions_that_expire_together_are_held_and_come_back_with_another
     window = {"since": time.time() - 600, "until": time.time() + 600}
     async with (
         served(servers, history) as console,
-        aioregistry.connect(proxy.address + chroot, session_timeout=1) as owner,
+        aioregistry.connect(proxy.address + chroot, session_timeout=4) as owner,
         contextlib.AsyncExitStack() as stack,
     ):
         for number in range(6):
@@ -80,8 +80,9 @@ async def test_a_service_that_is_deleted_ends(
     registry: Registry, servers: str, history: Path, judge: Judge, chroot: str
 ) -> None:
     window = {"since": time.time() - 600, "until": time.time() + 600}
-    async with served(servers, history) as console:
-        await console.until("/api/timeline", lambda line: line["bounds"][0] is not None, **window)
+    async with served(servers, history) as console, registry.register(instance("chat", "a")):
+        # What is there at first neither begins nor has just begun.
+        await console.until("/api/instance", lambda found: found["instance"] is not None, service="chat", id="a")
         async with registry.register(instance("brief", "a")):
             await console.until("/api/instance", lambda found: found["instance"] is not None, service="brief", id="a")
         async with asyncio.timeout(DEADLINE):
@@ -89,7 +90,9 @@ async def test_a_service_that_is_deleted_ends(
                 await asyncio.sleep(0.05)
         await judge.delete(f"{chroot}/services/brief")
         line = await console.until(
-            "/api/timeline", lambda line: sum(event[1] == "service" for event in line["events"]) == 2, **window
+            "/api/timeline",
+            lambda line: sum(event[1] == "service" for event in line["events"]) == 2,
+            **{**window, "service": "brief"},
         )
         assert [event[6] for event in line["events"] if event[1] == "service"] == ["ended", "began"]
-        assert console.console.names() == []
+        assert console.console.names() == ["chat"]

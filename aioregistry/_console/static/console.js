@@ -126,7 +126,7 @@ class List {
 
   resized() {
     const narrow = matchMedia("(max-width: 760px)").matches;
-    this.height = narrow ? 84 : 36;
+    this.height = narrow ? 100 : 36;
     for (const row of this.drawn.values()) row.element.remove();
     this.drawn.clear();
     this.draw();
@@ -626,7 +626,7 @@ function drainForm(service, id) {
     event.preventDefault();
     try {
       await tell("/api/drain", { service, id, reason: reason.value, seconds: seconds.value === "" ? null : Number(seconds.value) });
-      document.activeElement.blur();
+      $("instances-list").focus();
       say("It is in maintenance.");
       showInstance(service, id);
     } catch (error) {
@@ -645,7 +645,7 @@ function enableForm(service, id) {
     event.preventDefault();
     try {
       await tell("/api/enable", { service, id });
-      document.activeElement.blur();
+      $("instances-list").focus();
       say("Its maintenance is over.");
       showInstance(service, id);
     } catch (error) {
