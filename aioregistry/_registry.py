@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ._client import RegistryClient
     from ._maintenance import Overrides
 
-__all__ = ["Parts", "Registry", "parts_of"]
+__all__ = ["Parts", "Registry", "farewell_patience", "parts_of"]
 
 P = TypeVar("P")
 
@@ -323,11 +323,11 @@ class Registry(Handle):
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
-        whole = self._withdrawals.patience(self._close_timeout, self._session)
-        deadline = loop.time() + whole
-        # The end of the session takes what could not be withdrawn in time: a withdrawal too, once it is answered. So it
-        # has its third of the time, also where a busy process has used up the rest.
-        patience = whole * 2 / 3
+        whole, began = self._withdrawals.patience(self._close_timeout, self._session), loop.time()
+        deadline = began + whole
+        # The end of the session takes what could not be withdrawn in time: a withdrawal too, once it is answered. So
+        # nothing else is begun in the last third of the time, which is for that.
+        withdrawing = began + whole * 2 / 3
         self._discovery.close_by(deadline)
         # Whoever is entering a handle is told by the end of the session.
         registrations = [handle for handle in self._registrations.values() if is_open(handle)]
@@ -335,13 +335,15 @@ class Registry(Handle):
             begin_withdrawal(registration)
             if number % _LEFT_IN_ONE_TURN == 0:
                 await asyncio.sleep(0)  # for the answers, which let the next ones be sent
+                if loop.time() >= withdrawing:
+                    break
         registrations = [registration for registration in registrations if is_open(registration)]
-        left = max(deadline - (whole - patience) - loop.time(), 0.0)
+        left = max(withdrawing - loop.time(), 0.0)
         closings = [close_together(registrations, close_all(registrations, left))]
         closings += [loop.create_task(view.aclose()) for view in self._views.values() if is_open(view)]
         await asyncio.wait(closings, timeout=left)
         await self._discovery.aclose()
-        await self._session.close(max(deadline - loop.time(), whole - patience))
+        await self._session.close(farewell_patience(loop.time() - began, whole))
         await self._withdrawals.over()  # they end with the session
         for closing in closings:
             await closing
@@ -361,3 +363,13 @@ class Parts(NamedTuple):
 def parts_of(registry: Registry) -> Parts:
     """Return what *registry* is made of now; on its loop, where it is open."""
     return Parts(registry._session, tuple(registry._registrations.values()), tuple(registry._views.values()))
+
+
+def farewell_patience(spent: float, whole: float) -> float:
+    """Return the seconds for which the answer to the end of the session is awaited.
+
+    What is left of the *whole* time for closing. A busy machine lets everything take longer, the server's answer too,
+    and without it nobody knows what was withdrawn: so it is half of what was *spent* until then at least, which is a
+    third of the whole where nothing was late, and no more than the whole once more.
+    """
+    return max(whole - spent, min(spent / 2, whole))
