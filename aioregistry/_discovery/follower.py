@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
 from aioregistry import _foreign as foreign
-from aioregistry._concurrency import Alarm, Notifier
+from aioregistry._concurrency import Alarm, Notifier, Supervised
 from aioregistry._errors import (
     ConnectionLost,
     NoAuth,
@@ -137,7 +137,7 @@ class Follower:
         self._was_fresh = False
         self._stale_since: float | None = None
         # The task, and what it is to know when it wakes.
-        self._task: asyncio.Task[None] | None = None
+        self._task = Supervised(self._died)
         self._stop_observing: Callable[[], None] | None = None
         self._wake = asyncio.Event()
         self._clock = Alarm()
@@ -150,14 +150,14 @@ class Follower:
     def start(self) -> None:
         """Begin to follow."""
         self._stop_observing = self._session.observe(self._session_changed)
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"aioregistry follows {self.path}")
+        self._task.start(self._run(), name=f"aioregistry follows {self.path}")
 
     async def aclose(self) -> None:
         """Follow no more; no task and no watch is left when it returns."""
-        assert self._task is not None
         self._end(SessionClosed(f"{self.path} is not followed any more"), None)
-        self._task.cancel()
-        await asyncio.wait([self._task, *(each for each in (self._syncing, self._to_sync) if each is not None)])
+        await self._task.aclose()
+        if syncs := [each for each in (self._syncing, self._to_sync) if each is not None]:
+            await asyncio.wait(syncs)
 
     async def _run(self) -> None:
         try:
@@ -170,14 +170,16 @@ class Follower:
             self._end(closed, None)
         except RegistryError as error:
             self._fail(error)
-        except asyncio.CancelledError:
+
+    def _died(self, error: BaseException) -> None:
+        """Let a defect reach every view, instead of a task that nobody awaits."""
+        if isinstance(error, asyncio.CancelledError):
             self._fail(RegistryError(f"the task that follows {self.path} was cancelled from outside"))
-            raise
-        except (Exception, BaseExceptionGroup) as defect:  # must reach every view instead of a task that nobody awaits
-            log.critical("following %s failed", self.path, exc_info=True)
-            failure = RegistryError(f"following {self.path} failed: {foreign.shown(defect)}")
-            failure.__cause__ = defect
-            self._fail(failure)
+            return
+        log.critical("following %s failed", self.path, exc_info=error)
+        failure = RegistryError(f"following {self.path} failed: {foreign.shown(error)}")
+        failure.__cause__ = error
+        self._fail(failure)
 
     def _fail(self, failure: RegistryError) -> None:
         self._end(failure, failure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from aioregistry._concurrency import Supervised
 from aioregistry._errors import NoAuth, NoNode, RegistryError, ServerError, SessionClosed
 from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import Exists, GetChildren, WatchedEvent
@@ -28,7 +29,8 @@ class ServiceNames:
         self._repeated = IncidentLog(log)
         self._source: Source[tuple[str, ...]] = Source()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._following = False
+        self._task = Supervised(self._died)
 
     async def read(self) -> list[str]:
         """Return the names, sorted; waits for a connection where there is none."""
@@ -39,8 +41,9 @@ class ServiceNames:
 
     def stream(self) -> Stream[tuple[str, ...]]:
         """Return a stream of the names, the present ones first."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"aioregistry follows {self._path}")
+        if not self._following:
+            self._following = True
+            self._task.start(self._run(), name=f"aioregistry follows {self._path}")
         stream = Stream(1) if self._names is None else Stream(1, self._names)
         self._source.attach(stream)
         return stream
@@ -48,9 +51,8 @@ class ServiceNames:
     async def aclose(self) -> None:
         """End the streams, and follow no more."""
         self._source.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._task.aclose()
+        self._repeated.close()
 
     async def _run(self) -> None:
         try:
@@ -59,19 +61,21 @@ class ServiceNames:
             self._end(None)
         except RegistryError as error:
             self._end(error)
-        except asyncio.CancelledError:
+
+    def _died(self, error: BaseException) -> None:
+        """Let a defect reach the streams, instead of a task that nobody awaits."""
+        if isinstance(error, asyncio.CancelledError):
             self._end(RegistryError(f"the task that follows {self._path} was cancelled from outside"))
-            raise
-        except (Exception, BaseExceptionGroup) as defect:  # must reach the streams instead of a task that nobody awaits
-            log.critical("following %s failed", self._path, exc_info=True)
-            failure = RegistryError(f"following {self._path} failed: {defect!r}")
-            failure.__cause__ = defect
-            self._end(failure)
+            return
+        log.critical("following %s failed", self._path, exc_info=error)
+        failure = RegistryError(f"following {self._path} failed: {error!r}")
+        failure.__cause__ = error
+        self._end(failure)
 
     def _end(self, error: RegistryError | None) -> None:
         """End the streams there are; the next one begins anew, for what was forbidden may be allowed by then."""
         source, self._source = self._source, Source()
-        self._task = self._names = None
+        self._following, self._names = False, None
         source.close(error)
         self._repeated.close()
 

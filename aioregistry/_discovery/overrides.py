@@ -78,6 +78,7 @@ class OverrideReader:
         self._news = Notifier()
         self._wake = asyncio.Event()
         self._alarm = Alarm()
+        self._sweep = Alarm()
         self._task: asyncio.Task[None] | None = None
         self._tree: TreeWatchPort | None = None
         self._watches: dict[str, WatchPort] = {}
@@ -138,6 +139,7 @@ class OverrideReader:
         if task is not None:
             task.cancel()
         self._alarm.cancel()
+        self._sweep.cancel()
         self._unwatch()
         self._repeated.close()
         self._news.notify()
@@ -328,7 +330,7 @@ class OverrideReader:
         now = self._session.runtime.monotonic()
         if self._may_remove and any(service.standing.over(now) for service in self._services.values()):
             pause = self._session.runtime.uniform(0.0, SWEEP)
-            asyncio.get_running_loop().call_later(pause, self._wake.set)
+            self._sweep.set_in(pause, self._wake.set)
 
     async def _remove_what_is_over(self) -> None:
         now = self._session.runtime.monotonic()

@@ -290,15 +290,12 @@ class Session:
         Raises :class:`ConnectTimeout` after *timeout* seconds, :class:`SessionFailed` or :class:`SessionClosed`
         when there will be no connection. Cancelling stops the waiting only.
         """
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        while not self._driver.machine.connected:
-            if self._driver.machine.state in ENDED:
-                raise self._driver.unavailable()
-            left = None if deadline is None else deadline - asyncio.get_running_loop().time()
-            if left is not None and left <= 0:
-                assert timeout is not None
-                raise ConnectTimeout(str(self.hosts), timeout, self._driver.attempts.words())
-            await self._driver.phase_changes.wait(left)
+        driver = self._driver
+        if not await driver.phase_changes.until(lambda: self.connected or self.state in ENDED, timeout):
+            assert timeout is not None
+            raise ConnectTimeout(str(self.hosts), timeout, driver.attempts.words())
+        if not self.connected:
+            raise driver.unavailable()
 
     # ------------------------------------------------------------------ beginning and ending
 

@@ -1233,13 +1233,18 @@ async def test_names_that_may_not_be_read(found: Discovery, service: Service, se
         await following(found.watch_services())
 
 
-async def test_the_task_that_follows_names_cancelled_from_outside(found: Discovery, service: Service) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+async def test_the_task_that_follows_names_cancelled_from_outside(
+    found: Discovery, service: Service, begun: bool
+) -> None:
     names = found.watch_services()
-    await following(names)
+    if begun:
+        await following(names)
     [task] = [task for task in asyncio.all_tasks() if task.get_name() == f"aioregistry follows {BASE}"]
     task.cancel()
     with pytest.raises(RegistryError, match="from outside"):
         await following(names)
+    assert await following(found.watch_services()) == ("chat",)  # the next one begins anew
 
 
 @pytest.mark.parametrize("away", ["disconnected", "silent"])
