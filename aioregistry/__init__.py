@@ -1,6 +1,6 @@
 """aioregistry: an asyncio-native service registry on Apache ZooKeeper.
 
-A live service is always listed, a dead one never, and nobody who asks is misled about which. :func:`connect` is the
+Live services stay listed, dead ones are removed, and the API tells you when it cannot be sure. :func:`connect` is the
 way in.
 """
 

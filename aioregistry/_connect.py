@@ -61,8 +61,8 @@ def connect(
         wait: False enters at once and connects when there is a server, however long that takes.
         base_path: the path under which services are kept, below the chroot.
         create_chroot: a registration makes a chroot that is not there; False refuses it instead, on entering and on
-            registering. Whoever only reads makes nothing: a missing chroot is told at WARNING, and is empty until
-            somebody makes it.
+            registering. A client that only reads makes nothing: a missing chroot is logged at WARNING, and is
+            empty until it is made.
         auth: credentials as pairs of scheme and secret, such as ``("digest", "user:password")``, given on every
             connection.
         acl: the ACL of every node that is created; everybody may do everything unless given.

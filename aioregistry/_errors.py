@@ -173,7 +173,7 @@ class ConnectTimeout(SessionError, TimeoutError):
 
 
 class ConnectionLost(SessionError, ConnectionError):
-    """The connection ended before the answer came, or there is none.
+    """The connection ended before the answer came, or there is no connection.
 
     ``maybe_applied`` is False where the request certainly changed nothing, because it was a read or never left this
     process; otherwise whoever wrote has to look again.
@@ -347,11 +347,11 @@ class NoInstances(RegistryError, LookupError):
 
     ``counts`` tells how many there are of each kind that is not picked: ``"disabled"``, ``"failing"`` (its own checks
     say so, and there is no panic), ``"out of service"`` (Spring Cloud's ``instance_status`` says so),
-    ``"filtered out"``, ``"refused"`` (its weight is none, say), ``"of weight 0"``, ``"suspect"`` (not listed any more,
-    and suspects are not wanted), ``"set aside"`` (it failed; or it is back, and a call finds out whether it is well),
-    ``"excluded"`` (from this pick, by its caller). ``reason`` is the one kind that all are of, ``"empty"`` where the
-    service is, else ``"mixed"``. ``returns_in`` is the seconds until the first of those that are set aside may be
-    picked again, None where none is.
+    ``"filtered out"``, ``"refused"`` (its weight is no number, say), ``"of weight 0"``, ``"suspect"`` (not listed any
+    more, and suspects are not wanted), ``"set aside"`` (it failed; or it is back, and a call finds out whether it is
+    well), ``"excluded"`` (from this pick, by its caller). ``reason`` is the single cause if all instances share one,
+    ``"empty"`` if the service has no instance, otherwise ``"mixed"``. ``returns_in`` is the seconds until the first
+    of those that are set aside may be picked again, None where no instance is set aside.
     """
 
     def __init__(self, service: str, counts: Mapping[str, int], returns_in: float | None = None) -> None:
@@ -382,7 +382,7 @@ class ServerError(RegistryError):
     """The server answered with an error code.
 
     ``code`` is ZooKeeper's (``KeeperException.Code``), ``path`` the node asked about, ``zxid`` the one in the
-    reply's header (-1: none).
+    reply's header (-1: there is no zxid).
     """
 
     code: ClassVar[int]

@@ -212,12 +212,12 @@ class Registry(Handle):
             name: the service.
             payload_type: what payloads are decoded to, anything msgspec converts JSON to; a payload that does not fit
                 is listed under ``snapshot.invalid``.
-            guard: which removals are held back for a while, None for none; the registry's unless given.
+            guard: which removals are held back for a while, None to believe each at once; the registry's unless given.
             keep: path of a file in which the last snapshot is kept, so that the next process has instances to begin
                 with where there is no connection; entered, the view is synced or shows those, as suspects.
 
         Raises:
-            InvalidArgument: the name is no path, the guard is none, or no file can be kept there; at once.
+            InvalidArgument: the name is no path, the guard is no :class:`Guard`, or no file can be kept there; at once.
                 Entering raises it for a file of another service, base path or version.
             UsageError: the registry is not entered.
         """
@@ -230,7 +230,7 @@ class Registry(Handle):
     async def services(self, timeout: float | None = None) -> list[str]:
         """Return the names of all services, sorted; those without an instance at the moment included.
 
-        Waits for a connection where there is none. Cancelling is harmless.
+        Waits until there is a connection. Cancelling is harmless.
 
         Args:
             timeout: seconds; None waits for ever.

@@ -355,7 +355,7 @@ class Registration(RegistrationFacts[P], _Blocking):
 
 @shown_half_made
 class View(ViewFacts[P], _Blocking):
-    """Who is there: one service, followed from opening until closing."""
+    """The instances of one service, followed from opening until closing."""
 
     def __init__(self, registry: Registry, name: str, payload_type: Any, options: DiscoverOptions) -> None:
         self.name: str = check_name("name", name)
@@ -505,7 +505,7 @@ class Balancer(Generic[P]):
             key: as :meth:`pick` takes it.
 
         Raises:
-            RequestTimeout: there was none in time; its ``__cause__`` is the :class:`NoInstances` that says why.
+            RequestTimeout: no instance came in time; its ``__cause__`` is the :class:`NoInstances` that says why.
             HandleClosed: the view was closed meanwhile.
         """
         if timeout is not None:

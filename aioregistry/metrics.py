@@ -36,10 +36,10 @@ def prometheus(registry: Registry | ThreadRegistry, *, to: CollectorRegistry | N
 
     Args:
         registry: entered or not; counters begin now.
-        to: registered with this prometheus_client registry; with none unless given.
+        to: registered with this prometheus_client registry; with no registry unless given.
 
     Raises:
-        InvalidArgument: *registry* is none.
+        InvalidArgument: *registry* is no registry.
         ModuleNotFoundError: the extra is missing.
     """
     try:
@@ -82,7 +82,7 @@ def opentelemetry(registry: Registry | ThreadRegistry, *, meter: Meter | None = 
         meter: makes the instruments; that of the global meter provider for ``aioregistry`` unless given.
 
     Raises:
-        InvalidArgument: *registry* is none.
+        InvalidArgument: *registry* is no registry.
         ModuleNotFoundError: the extra is missing.
     """
     try:

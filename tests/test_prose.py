@@ -39,3 +39,16 @@ def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
 )
 def test_all_else_is_left_alone(text: str) -> None:
     assert [*prose.problems(text)] == []
+
+
+def test_docstrings_are_read_too() -> None:
+    names = {name for name, text in prose.docstrings() if text}
+    assert names >= {
+        "aioregistry",
+        "aioregistry.connect",
+        "aioregistry.Registration.update",
+        "aioregistry.View.snapshot",
+    }
+    assert [*prose.hard_words("Return it, None where there is none.")] != []
+    assert [*prose.hard_words("Waits. Who comes first wins.")] != []
+    assert [*prose.hard_words("Return it, or None; ``none`` is a word.")] == []

@@ -1,31 +1,44 @@
-"""A linter for the prose of Markdown pages: it finds forms that docs/style.md rules out. It needs no network.
+"""A linter for prose: it finds forms that docs/style.md rules out. It needs no network.
 
-`python -m tools.prose` checks the pages of :data:`PAGES`.
+`python -m tools.prose` checks the pages of :data:`PAGES`, and the docstrings of public names.
 """
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import Final
 
-__all__ = ["PAGES", "main", "problems"]
+import aioregistry
+
+__all__ = ["PAGES", "docstrings", "hard_words", "main", "problems"]
 
 ROOT: Final = Path(__file__).parents[1]
 
 PAGES: Final = ("README.md", "CONTRIBUTING.md", "docs/**/*.md")
 """The pages, as patterns."""
 
+WORDS: Final = (
+    (re.compile(r"(?:^|[.:] )(?:Who|Whoever|Whatever)\b[^?]*$"), "begins with a clause for a subject"),
+    (re.compile(r"\b(?:[Nn]obody|none)\b"), 'says "nobody" or "none": say what there is not'),
+)
 RULES: Final = (
-    (re.compile(r"^(?:Who|Whoever|Whatever)\b[^?]*$"), "begins with a clause for a subject"),
-    (re.compile(r"\b(?:[Nn]obody|[Nn]one)\b"), 'says "nobody" or "none": say what there is not'),
+    *WORDS,
+    (re.compile(r"\bNone\b"), 'says "None": say what there is not'),
     (re.compile(r"[a-z0-9)`*][.!?] +[A-Z`]"), "has a second sentence in the line"),
 )
 
+_LITERAL = re.compile(r"``[^`]*``")
 _FENCE = re.compile(r"^ *```")
 _MARKER = re.compile(r"^ *(?:[-*]|\d+\.) +")
+WITHIN: Final = ("aioregistry.balancing",)
+"""Modules whose public names are those that aioregistry lists."""
+
 _CODE = re.compile(r"`[^`]*`")
 _LINK = re.compile(r"\]\([^)]*\)")
 
@@ -41,6 +54,35 @@ def problems(text: str) -> Iterator[tuple[int, str]]:
             yield from ((number, why) for rule, why in RULES if rule.search(prose))
 
 
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield the name and the docstring of everything that is public: modules, what they list, and its methods."""
+    for module in ("aioregistry", *(each.name for each in pkgutil.walk_packages(aioregistry.__path__, "aioregistry."))):
+        if "._" in module or module in WITHIN:
+            continue
+        loaded = import_module(module)
+        yield module, loaded.__doc__ or ""
+        for name in getattr(loaded, "__all__", ()):
+            value = getattr(loaded, name)
+            if isinstance(value, type) or callable(value):
+                yield f"{module}.{name}", value.__doc__ or ""
+            if isinstance(value, type):
+                yield from ((f"{module}.{name}.{own}", text) for own, text in of_class(value))
+
+
+def of_class(kind: type) -> Iterator[tuple[str, str]]:
+    """Yield the name and the docstring of each public method and property of a class."""
+    for name, value in vars(kind).items():
+        if not name.startswith("_") and isinstance(value, (property, classmethod, FunctionType)):
+            yield name, value.__doc__ or ""
+
+
+def hard_words(text: str) -> Iterator[str]:
+    """Yield what is wrong with the words of a docstring."""
+    for line in text.splitlines():
+        prose = _LITERAL.sub("…", line).strip()
+        yield from (why for rule, why in WORDS if rule.search(prose))
+
+
 def main() -> int:
     """Print every problem; return 1 if there is one."""
     found = [
@@ -49,6 +91,7 @@ def main() -> int:
         for page in sorted(ROOT.glob(pattern))
         for number, why in problems(page.read_text(encoding="utf-8"))
     ]
+    found += [f"{name}: {why}" for name, text in docstrings() for why in hard_words(text)]
     print(*found, sep="\n", end="\n" if found else "")
     return bool(found)
 

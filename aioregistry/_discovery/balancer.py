@@ -67,9 +67,9 @@ class Balancer(Generic[P]):
     It needs no closing: it ends with its view, and one that is dropped costs nothing. While the registry is away it
     goes on with the last known instances, as the view does.
 
-    An instance whose weight is none (negative, no number), whose address nobody can connect to (10.0.0.07, ``a b``), or
-    for which a function of the caller's fails is refused: it is never picked, is logged, told to the hook as
-    ``discovery.refused``, and nothing else suffers from it. One that publishes no address at all is picked.
+    An instance with a weight that cannot be one (negative, no number), an address that leads nowhere (10.0.0.07,
+    ``a b``), or for which a function of the caller's fails is refused: it is never picked, is logged, and is told to
+    the hook as ``discovery.refused``, and nothing else suffers from it. One that publishes no address at all is picked.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class Balancer(Generic[P]):
                 those that are suspect; a key goes to its next. What a pick costs grows with their number.
 
         Raises:
-            NoInstances: there is none; says whether the service is empty, or what keeps all from being picked.
-            InvalidArgument: *key* is of the wrong type, is missing, or is given to a strategy that takes none; or
+            NoInstances: no instance can be picked; says whether the service is empty, or why.
+            InvalidArgument: *key* is of the wrong type, is missing, or is given to a strategy without keys; or
                 *exclude* is no collection of ids.
             RegistryError: the strategy is the caller's own, and raised.
             HandleClosed: the view was closed.
@@ -175,7 +175,7 @@ class Balancer(Generic[P]):
             key: as :meth:`pick` takes it.
 
         Raises:
-            RequestTimeout: there was none in time; its ``__cause__`` is the :class:`NoInstances` that says why.
+            RequestTimeout: no instance came in time; its ``__cause__`` is the :class:`NoInstances` that says why.
             InvalidArgument: as :meth:`pick` does.
             HandleClosed: the view was closed meanwhile.
         """

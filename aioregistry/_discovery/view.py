@@ -80,7 +80,7 @@ class Mirrors(Protocol):
 
 
 class View(Handle, Generic[P]):
-    """Who is there: one service, followed from entering until closing.
+    """The instances of one service, followed from entering until closing.
 
     Entering (``async with``, or ``await``) waits until everything was read once. While the session is away the last
     known instances stay, ``fresh`` is False and ``snapshot.stale_since`` set; after a reconnect everything is read anew
@@ -91,7 +91,7 @@ class View(Handle, Generic[P]):
 
     With a guard, instances that go together unexplained stay for a while as suspects (``snapshot.suspects``).
 
-    With a file, the last snapshot is kept there. Where there is no connection, entering waits for none if the file has
+    With a file, the last snapshot is kept there. Without a connection, entering does not wait for one if the file has
     instances: they are shown as suspects, for the reason ``"file"``, until everything was read. What a recent file has
     and the first list has not is for the guard to judge, as removals around a disruption.
 
@@ -99,7 +99,7 @@ class View(Handle, Generic[P]):
         mirrors: of the session that is used.
         name: the service; a path segment, or several with slashes between.
         payload_type: what payloads are converted to, any type that msgspec converts JSON to; frozen JSON unless given.
-        guard: which removals are held back; none unless given.
+        guard: which removals are held back; None to believe each at once.
         keep: path of the file; its directory is there and may be written to. Nothing is kept unless given.
 
     Raises:
@@ -107,7 +107,7 @@ class View(Handle, Generic[P]):
 
     Entering raises :class:`InvalidArgument` for a file that is whole and of another service, base path or version,
     :class:`NoAuth` where the service may not be listed, :class:`UnsupportedServer` where recursive
-    watches are demanded of a server that has none, and what the session failed with. Cancelling it leaves nothing
+    watches are demanded of a server without them, and what the session failed with. Cancelling it leaves nothing
     behind.
     """
 
@@ -175,7 +175,7 @@ class View(Handle, Generic[P]):
 
         A suspect is dropped when it refused the connections of two calls, one after the other, while another instance
         answered (as the picks of a balancer report): nothing listens there then. All are dropped when every suspect
-        refused and nobody answered for five seconds. No other failure drops anybody, since it may be the caller's own.
+        refused and no instance answered for five seconds. No other failure drops one: it may be the caller's own.
         The picks of a balancer report by themselves.
 
         Args:
@@ -237,7 +237,7 @@ class View(Handle, Generic[P]):
                 payload fields to what they must be (a value, or a set of values), or a function of the instance that
                 returns a bool.
             ejection: when instances that fail are set aside; never unless given.
-            suspects: whether those that the guard holds are picked: ``"last"``, when there is nobody else or too few
+            suspects: whether those that the guard holds are picked: ``"last"``, when no other is left or too few
                 are confirmed, ``"never"``, or ``"equal"`` to all others.
             panic: share of the instances; while fewer are well, those whose own checks fail (status ``"failing"``) are
                 picked like all others, and so are suspects, so that the few do not get every call. An instance that is
@@ -246,8 +246,8 @@ class View(Handle, Generic[P]):
                 of picks do.
 
         Raises:
-            InvalidArgument: an argument is wrong, or fits none of the instances that are there (no payload has the
-                field of the weight, say).
+            InvalidArgument: an argument is wrong, or does not fit any of the instances that are there (no payload has
+                the field of the weight, say).
         """
         balancer = Balancer(
             self,

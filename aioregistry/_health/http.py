@@ -47,7 +47,7 @@ class HttpCheck(Check):
         initial: as for :class:`Check`.
 
     Raises:
-        InvalidArgument: an argument is wrong, or nobody can connect there; names it and its value.
+        InvalidArgument: an argument is wrong, or no client can connect there; names it and its value.
     """
 
     def __init__(

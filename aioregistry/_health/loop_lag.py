@@ -16,7 +16,7 @@ _NAP = 0.05
 
 
 class LoopLagCheck(Check):
-    """Passes when an event loop wakes a sleeper in time: one that is blocked, or busy, serves nobody.
+    """Passes when an event loop wakes a sleeper in time: one that is blocked, or busy, serves no client.
 
     Given the loop of another thread it notices that this one stands still. On its own loop it can only tell afterwards.
 

@@ -15,7 +15,7 @@ class TcpCheck(Check):
 
     Args:
         address: ``"HOST:PORT"``, with IPv6 addresses in brackets; or the host alone, beside *port*.
-        port: 1 to 65535, where *address* has none.
+        port: 1 to 65535, where *address* has no port.
         interval: as for :class:`Check`.
         timeout: as for :class:`Check`.
         rise: as for :class:`Check`.
@@ -23,7 +23,7 @@ class TcpCheck(Check):
         initial: as for :class:`Check`.
 
     Raises:
-        InvalidArgument: an argument is wrong, or nobody can connect there; names it and its value.
+        InvalidArgument: an argument is wrong, or no client can connect there; names it and its value.
     """
 
     def __init__(

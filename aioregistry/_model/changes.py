@@ -106,8 +106,8 @@ class Invalidated(msgspec.Struct, frozen=True):
 class Resynced(msgspec.Struct, Generic[P], frozen=True):
     """The view was behind and is not any more: after a reconnect, or because this consumer was too slow.
 
-    ``changes`` are the true differences since what the consumer got last, one for each id at most; empty if there are
-    none, which says that what came and went meanwhile is not to be had any more.
+    ``changes`` are the true differences since what the consumer got last, one for each id at most; empty if
+    nothing differs: what came and went meanwhile is not to be had any more.
     """
 
     changes: tuple[Added[P] | Updated[P] | Removed[P], ...]

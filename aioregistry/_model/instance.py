@@ -82,7 +82,7 @@ class ServiceInstance(_Fields[P]):
         name: the service; a path segment, or several with slashes between, as Curator takes them.
         id: the instance within the service; a path segment. Without it ``address:port``, so that a restarted process
             replaces its ghost; workers that share a port need ids of their own (``address:port#worker``). Without a
-            port either, for a worker that nobody connects to, ``address#`` (the host's name where there is no address)
+            port either, for a worker without a server, ``address#`` (the host's name where there is no address)
             and eight random hexadecimal digits: it says where the worker runs, which a UUID (Curator's default) does
             not, and a process id is no name, since those of two containers that share an address may be equal. Such an
             id is another for every instance that is made, so a worker that is restarted leaves its ghost to expire.
@@ -190,8 +190,8 @@ class ServiceInstance(_Fields[P]):
         """Return a copy with *fields* replaced; those that differ are checked like a new instance's, and no others.
 
         The id stays, also when address or port change. With ``enabled=True`` the ``status`` goes. A payload of another
-        shape (a list for an object, say), or none, drops a ``payload_class`` that Java could not read it as, unless one
-        is given with it.
+        shape (a list for an object, say), or without one, drops a ``payload_class`` that Java could not read it as,
+        unless one is given with it.
 
         Raises:
             InvalidArgument: naming the field and its value.

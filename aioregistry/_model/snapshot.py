@@ -163,7 +163,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
 
     @property
     def confirmed(self) -> Snapshot[P]:
-        """This snapshot without the suspects; itself where there are none."""
+        """This snapshot without the suspects; itself where there are no suspects."""
         if not self.suspects:
             return self
         confirmed: Snapshot[P] | None = self._confirmed  # type: ignore[attr-defined]

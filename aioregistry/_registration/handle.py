@@ -87,7 +87,7 @@ class Registration(Handle, Generic[P]):
     succeeded. Where it did not, it goes on in the background for as long as the session lives. Leaving does not raise
     for a registration that was displaced or failed: :meth:`wait_closed` returns why.
 
-    What a registry registered and nobody closed stays registered, also where the handle was dropped, until the registry
+    A registration that is not closed stays registered, also where the handle was dropped, until the registry
     is closed, which withdraws it.
 
     The rules are ZooKeeper's for ephemeral nodes; who yields to whom is in ``registration/plan.py``.
@@ -115,7 +115,7 @@ class Registration(Handle, Generic[P]):
         marked: whether a withdrawal may leave a trace beside the base path, by which it can be told from an expiry.
 
     Raises:
-        InvalidArgument: an argument is wrong, or nobody can connect to the instance; names it and its value.
+        InvalidArgument: an argument is wrong, or no client can connect to the instance; names it and its value.
     """
 
     def __init__(
@@ -338,7 +338,7 @@ class Registration(Handle, Generic[P]):
     async def drain(self, timeout: float | None = None) -> None:
         """Publish that the instance is to be given no new work, for good, and wait until that is listed.
 
-        Whatever :meth:`update` says later, it stays disabled, its ``status`` is ``"draining"``. Cancelling stops the
+        It stays disabled, also after a later :meth:`update`, and its ``status`` is ``"draining"``. Cancelling stops the
         waiting, not the intent.
 
         Args:

@@ -43,7 +43,7 @@ def key_for(strategy: _Choosing, key: object) -> bytes:
     """Return *key* as bytes, for *strategy*.
 
     Raises:
-        InvalidArgument: it is neither str nor bytes, is missing, or is given to a strategy that takes none.
+        InvalidArgument: it is neither str nor bytes, is missing, or is given to a strategy without keys.
     """
     if not strategy.keyed:
         raise InvalidArgument("key", key, f"{strategy!r} takes no key")

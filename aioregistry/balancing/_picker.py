@@ -367,7 +367,7 @@ class Picker(Generic[P]):
         *exclude* leaves nothing else, the call shares an instance with the call that probes it.
 
         Raises:
-            InvalidArgument: *key* is neither str nor bytes, is missing, or is given to a strategy that takes none.
+            InvalidArgument: *key* is neither str nor bytes, is missing, or is given to a strategy without keys.
             NoInstances: there is none to choose; says why.
         """
         hashed = None

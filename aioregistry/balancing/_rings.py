@@ -56,7 +56,7 @@ class Ring(Generic[P]):
         self._weight = weight
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
-        """Return the weight; raises :class:`InvalidArgument` where it is none."""
+        """Return the weight; raises :class:`InvalidArgument` where it is no weight."""
         return Traits() if self._weight is None else Traits(weight_of(self._weight, instance))
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:  # noqa: ARG002 - leaves nothing to chance

@@ -108,8 +108,8 @@ class RoundRobin(_Alike):
 
     Each process has an order of its own, and who comes, or comes back, enters it at a random place: appended at the
     end, a hundred processes that hear of the same changes would soon all have the same order, and pick the same
-    instance at one moment. Who is there for a whole lap is picked once in it, whoever comes and goes meanwhile. Who is
-    updated keeps its turn.
+    instance at one moment. An instance that is there for a whole lap is picked once in it, also if others come
+    and go. One that is updated keeps its turn.
     """
 
     __slots__ = ()

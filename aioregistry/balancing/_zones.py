@@ -24,18 +24,18 @@ class OwnZone(Generic[P]):
     """Instances of one's own zone, as far as they suffice; the rest spills over to the others.
 
     The zone suffices while it has *at_least* instances and no fewer than *healthy* of its own are in; below that it
-    gets that part of the picks which it can carry (two where three are needed: two thirds), not none: an overflow, as
-    Envoy's zone-aware routing has it, does not drown the neighbours all at once. With a strategy that takes a key it is
-    the key that decides, so that a key stays where it is.
+    gets that part of the picks which it can carry (two where three are needed: two thirds), not nothing: an overflow,
+    as Envoy's zone-aware routing has it, does not drown the neighbours all at once. With a strategy that takes a key
+    the key decides, so that a key stays where it is.
 
     Args:
         zone: one's own, as the payload says it.
         strategy: how to choose within the zone, and among the others.
         field: the payload's field that holds the zone (``metadata.zone`` is one in another), or a function of the
-            instance; an instance that has none is in no zone.
+            instance; an instance without one is in no zone.
         at_least: instances that the zone needs to carry all picks.
         healthy: share of the zone's instances, disabled and filtered ones not counted, that must not be set aside for
-            the zone to carry all picks; from 0 (spill only where nobody is left) to 1.
+            the zone to carry all picks; from 0 (spill only where no instance is left) to 1.
 
     Raises:
         InvalidArgument: an argument is wrong, or *strategy* knows of zones itself.

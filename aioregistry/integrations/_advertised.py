@@ -53,7 +53,7 @@ async def advertised_address(
     deployments on Kubernetes call it; the address of the interface from which the ensemble is reached, by the routes of
     the system (a UDP socket is connected, nothing is sent).
 
-    A loopback address beside an ensemble elsewhere is logged as a warning: nobody on another machine can use it.
+    A loopback address beside an ensemble elsewhere is logged as a warning: other machines cannot use it.
 
     Args:
         servers: the connect string, as :func:`aioregistry.connect` takes it.

@@ -74,7 +74,7 @@ def membership(request: web.Request) -> Membership:
     """Return the membership of the application, or of one that contains it.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the application has no membership.
     """
     found: Membership | None = request.config_dict.get(MEMBERSHIP)
     if found is None:
@@ -129,7 +129,7 @@ class AppRunner(web.AppRunner):
     def announce(self) -> None:
         """The sites accept connections: the application is listed from now on.
 
-        Raises InvalidArgument where nobody listens on the port of a membership.
+        Raises InvalidArgument where the port of a membership is not open.
         """
         self._hosting.listen()
 
@@ -162,7 +162,7 @@ def run_app(
         **options: the others of aiohttp's.
 
     Raises:
-        InvalidArgument: a membership says a port that nobody listens on once the server does.
+        InvalidArgument: the port of a membership is not open once the server listens.
     """
     loop = asyncio.new_event_loop() if loop is None else loop
     host = Hosting()

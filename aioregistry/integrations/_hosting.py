@@ -46,8 +46,8 @@ class Hosting:
         """The server accepts connections from now on: who waits to be announced is.
 
         Raises:
-            InvalidArgument: a membership's port, or the address that was configured, is none that this process listens
-                on, and nobody else does; nobody is announced.
+            InvalidArgument: a membership's port, or the address that was configured, is not open: neither this process
+                nor another one listens there; no membership is announced.
         """
         sockets = own_sockets()
         for term in self._terms:

@@ -71,7 +71,7 @@ class Membership:
     and withdraws all the same.
 
     A server that runs the startup before it opens its sockets (the ``uvicorn`` command, aiohttp's own runner) may find
-    then that another process has its port. So the system is asked first whether this process, nobody or another process
+    then that another process has its port. So the system is asked first whether this process, no process or another one
     has *address* and *port*. In the last case the instance is not listed before this process listens, and readiness
     says so; entering does not wait for that, for the server opens its sockets after it.
 
@@ -79,7 +79,7 @@ class Membership:
         servers: the connect string, as :func:`aioregistry.connect` takes it.
         service: the service that this server is an instance of.
         port: the port that consumers are to connect to, 1 to 65535; None where the server speaks only TLS, and for a
-            worker that nobody connects to.
+            worker to which no client connects.
         ssl_port: the port on which it speaks TLS, 1 to 65535.
         address: the address that consumers are to connect to; found as :func:`advertised_address` does
             unless given.
@@ -251,7 +251,7 @@ class Membership:
         """Return the view of the service *name*, one of those to discover; the membership opens and closes it.
 
         Raises:
-            InvalidArgument: it is none of them.
+            InvalidArgument: ``discover=`` does not name it.
             NotYet: ZooKeeper has not told who is there yet.
             UsageError: the membership is not entered.
             RegistryError: why the service cannot be viewed.
@@ -312,7 +312,7 @@ class Membership:
     async def drain(self) -> None:
         """Tell consumers to send nothing new (``enabled=False``), give them the time, and withdraw.
 
-        To be called before the server's sockets are closed; leaving does it otherwise. Whoever calls again waits for
+        To be called before the server's sockets are closed; leaving does it otherwise. A second call waits for
         the same; cancelling stops the waiting only. Takes at most twice ``drain`` and ``close_timeout``. Raises
         UsageError when the membership is not entered.
         """

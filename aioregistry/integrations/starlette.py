@@ -77,7 +77,7 @@ def membership(connection: HTTPConnection) -> Membership:
     """Return the membership of the application that *connection*, a request or a WebSocket, came to.
 
     Raises:
-        UsageError: the application has none, or its lifespan does not run.
+        UsageError: the application has no membership, or its lifespan does not run.
     """
     found = connection.scope.get("state", {}).get(STATE)
     if not isinstance(found, Membership):

@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Run the application's startup, open the sockets, and have the memberships listed.
 
-        Raises InvalidArgument, once all of that is undone, where nobody listens on the port of a membership.
+        Raises InvalidArgument, once all of that is undone, where the port of a membership is not open.
         """
         token = hosting.set(self._hosting)
         try:
@@ -78,8 +78,8 @@ def run(app: Any, **options: Any) -> None:
         **options: those of :class:`uvicorn.Config`.
 
     Raises:
-        InvalidArgument: *workers* above 1, or *reload*: their processes are uvicorn's own. Or a membership says a port
-            that nobody listens on once the server does.
+        InvalidArgument: *workers* above 1, or *reload*: their processes are uvicorn's own. Or the port of a
+            membership is not open once the server listens.
         SystemExit: the startup failed; uvicorn has logged why.
     """
     config = uvicorn.Config(app, **options)

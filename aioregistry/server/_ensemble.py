@@ -63,7 +63,7 @@ class Ensemble:
         """The member that leads; also one that was cut off a moment ago.
 
         Raises:
-            UsageError: none does.
+            UsageError: no member leads.
         """
         if self._leader is None:
             raise UsageError("the ensemble has no leader")
@@ -178,7 +178,7 @@ class Ensemble:
         return member is self._leader
 
     def elect(self, preferred: Member | None = None) -> None:
-        """Settle who leads now. Whoever takes part drops its connections."""
+        """Settle which member leads now. Every member that takes part drops its connections."""
         candidates = self._electable()
         for member in candidates:
             member.leave()

@@ -40,7 +40,7 @@ class ZooKeeperServer(Endpoint):
         container_check_interval: seconds between looks for empty containers and nodes whose time is over.
         extended_types: whether nodes with a TTL can be made (``extendedTypesEnabled``).
         ssl: a context to speak TLS with; ``x509`` identities are the subjects of the clients' certificates.
-        super_digest: ``user:digest`` of who may do everything, as in an ACL of the scheme digest; None for nobody.
+        super_digest: ``user:digest`` of the user who may do everything, as in an ACL of the scheme digest, or None.
         server_id: goes into the highest byte of session ids.
         clock: wall time, seconds since the epoch, for the times in Stats.
 

@@ -53,7 +53,7 @@ class EnsembleMember:
         on_network(self.member.thaw)
 
     def refuse_connections(self, refuse: bool = True) -> None:
-        """Let nobody connect, or do so no longer."""
+        """Refuse new connections, or take them again."""
         on_network(lambda: self.member.refuse_connections(refuse))
 
     def stop(self) -> None:
@@ -91,7 +91,7 @@ class ZooKeeperEnsemble:
 
     @property
     def leader(self) -> EnsembleMember:
-        """The member that leads; UsageError when none does."""
+        """The member that leads; UsageError when no member leads."""
         return self._member(on_network(lambda: self.ensemble.leader))
 
     @property

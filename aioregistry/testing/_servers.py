@@ -87,7 +87,7 @@ class AnyZooKeeper(ABC):
 
     @abstractmethod
     def refuse_connections(self, refuse: bool = True) -> None:
-        """Let nobody connect, or do so no longer. Connections that are there stay."""
+        """Refuse new connections, or take them again. Connections that are there stay."""
 
     @abstractmethod
     def lose_reply(self, opcode: int) -> None:
@@ -157,7 +157,7 @@ class ZooKeeper(AnyZooKeeper):
         on_network(self.server.thaw)
 
     def refuse_connections(self, refuse: bool = True) -> None:
-        """Let nobody connect, or do so no longer. Connections that are there stay."""
+        """Refuse new connections, or take them again. Connections that are there stay."""
         on_network(lambda: self.server.refuse_connections(refuse))
 
     def lose_reply(self, opcode: int) -> None:
@@ -179,7 +179,7 @@ class ZooKeeper(AnyZooKeeper):
         on_network(self.server.sweep_containers)
 
     def stop(self) -> None:
-        """Go down: every connection ends, nobody can connect. Data and sessions are kept for the next start."""
+        """Go down: every connection ends, and new ones are refused. Data and sessions are kept for the next start."""
         run_on_network(self.server.stop())
 
     def start(self, data: Data = "kept") -> None:
@@ -233,7 +233,7 @@ class RealZooKeeper(AnyZooKeeper):
         address: ``host:port`` of one server.
 
     Raises:
-        InvalidArgument: the address is none.
+        InvalidArgument: the address is no address.
         ConnectTimeout: there is no ZooKeeper.
     """
 
@@ -294,7 +294,7 @@ class RealZooKeeper(AnyZooKeeper):
         self.proxy.thaw()
 
     def refuse_connections(self, refuse: bool = True) -> None:
-        """Let nobody connect, or do so no longer. Connections that are there stay."""
+        """Refuse new connections, or take them again. Connections that are there stay."""
         if refuse:
             self.proxy.refuse()
         else:

@@ -235,7 +235,7 @@ class TcpProxy:
 
     Args:
         target: Host and port of the server.
-        listen: Host and port to listen on; a port that stays the proxy's own while it refuses if none is given.
+        listen: Host and port to listen on; a port that stays the proxy's own while it refuses, unless one is given.
     """
 
     def __init__(self, target: tuple[str, int], *, listen: tuple[str, int] | None = None) -> None:
