@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from typing import Generic, TypedDict, TypeVar
+from typing import Generic, Required, TypedDict, TypeVar
 
 from aiozk.protocol.acl import ACL
 
@@ -21,7 +21,7 @@ from .events import EventCallback
 
 P = TypeVar("P")
 
-__all__ = ["BalancerOptions", "ConnectOptions", "DiscoverOptions", "RegisterOptions"]
+__all__ = ["BalancerOptions", "ConnectOptions", "DiscoverOptions", "DrainOptions", "RegisterOptions"]
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -59,6 +59,16 @@ class DiscoverOptions(TypedDict, total=False):
 
     guard: Guard | None
     keep: KeptAt | None
+
+
+class DrainOptions(TypedDict, total=False):
+    """Of ``registry.overrides.drain``, but for the service and the id."""
+
+    reason: Required[str]
+    weight: float | None
+    seconds: float | None
+    any_incarnation: bool
+    by: str | None
 
 
 class BalancerOptions(TypedDict, Generic[P], total=False):

@@ -31,7 +31,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast, overload
 
 from ._arguments import check_seconds
 from ._connect import connect as _connect
@@ -42,6 +42,7 @@ from ._registry import Registry as _Registry
 from ._registry import parts_of
 from ._reprs import shown_half_made
 from ._secrets import Hidden
+from ._threads import BlockingOverrides as Overrides
 from ._threads import (
     BlockingStream,
     LoopThread,
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from ._streams import Stream
     from .balancing import Strategy
 
-__all__ = ["Balancer", "Changes", "Registration", "Registry", "Session", "View", "connect"]
+__all__ = ["Balancer", "Changes", "Overrides", "Registration", "Registry", "Session", "View", "connect"]
 
 _NAP: Final = 1.0
 """Seconds after which a thread that waits for an instance looks again: another thread's answer wakes nobody."""
@@ -212,6 +213,16 @@ class Registry(_Blocking):
     def base_path(self) -> str:
         """The path under which the services are, the chroot included."""
         return self._remote.base_path
+
+    @property
+    def overrides(self) -> Overrides:
+        """What operators say of instances: maintenance and weights. As ``Registry.overrides``, with a ``timeout``."""
+        return Overrides(self._running, lambda: self._remote.overrides)
+
+    @property
+    def client(self) -> NoReturn:
+        """Raises :class:`UsageError`: aiozk's client is for a program on asyncio."""
+        raise UsageError("registry.client is for asyncio: use aioregistry.connect() instead of aioregistry.blocking")
 
     def register(self, instance: ServiceInstance[P], **options: Unpack[RegisterOptions]) -> Registration[P]:
         """Return a registration of *instance*, which is listed from its opening until its closing.

@@ -6,9 +6,11 @@ from .balancer import SharedBalancer, shared
 from .face import ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView, remote_of
 from .facts import Newest, RegistrationFacts, SessionFacts, ViewFacts
 from .loop import LoopThread, within
+from .maintenance import BlockingOverrides
 from .streams import BlockingStream
 
 __all__ = [
+    "BlockingOverrides",
     "BlockingStream",
     "LoopThread",
     "Newest",

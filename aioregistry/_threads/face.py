@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 import anyio
 
 from aioregistry._arguments import check_seconds
-from aioregistry._errors import HandleClosed, RequestTimeout
+from aioregistry._errors import HandleClosed, RequestTimeout, UsageError
 from aioregistry._handles import Handle, discard, finished, is_open
 from aioregistry._health import LoopLagCheck
 from aioregistry._registry import parts_of
@@ -18,6 +18,7 @@ from aioregistry._streams import Stream
 from .balancer import shared
 from .facts import Newest, RegistrationFacts, SessionFacts, ViewFacts
 from .loop import LoopThread
+from .maintenance import ThreadOverrides
 from .streams import ThreadStream
 
 if TYPE_CHECKING:
@@ -103,6 +104,16 @@ class ThreadRegistry(Handle):
     def base_path(self) -> str:
         """The path under which the services are, the chroot included."""
         return self._remote.base_path
+
+    @property
+    def overrides(self) -> ThreadOverrides:
+        """What operators say of instances: maintenance and weights, whoever owns them. As ``Registry.overrides``."""
+        return ThreadOverrides(self._running, lambda: self._remote.overrides)
+
+    @property
+    def client(self) -> NoReturn:
+        """Raises :class:`UsageError`: aiozk's client belongs to the registry's own loop, and cannot be used here."""
+        raise UsageError("registry.client belongs to the registry's own loop: connect without thread=True to use it")
 
     def register(self, instance: ServiceInstance[P], **options: Unpack[RegisterOptions]) -> ThreadRegistration[P]:
         """Return a registration of *instance*, to be entered or awaited. As :meth:`aioregistry.Registry.register`.

@@ -66,6 +66,20 @@ def test_it_registers_discovers_and_withdraws(registry: blocking.Registry) -> No
         changes.close()
 
 
+def test_operators_may_override(registry: blocking.Registry) -> None:
+    with registry.register(instance_of()), registry.discover("chat") as chat:
+        override = registry.overrides.drain("chat", "a", reason="canary", weight=0.5, timeout=DEADLINE)
+        assert (override.enabled, override.weight) == (None, 0.5)
+        assert registry.overrides.list("chat", timeout=DEADLINE) == [override]
+        chat.wait_for(lambda snapshot: snapshot.entries["a"].weight == 0.5, DEADLINE)
+        registry.overrides.enable("chat", "a", timeout=DEADLINE)
+        assert registry.overrides.list() == []
+        with pytest.raises(InvalidArgument, match="timeout="):
+            registry.overrides.list(timeout=-1)
+    with pytest.raises(UsageError, match="asyncio"):
+        _ = registry.client
+
+
 def test_a_handle_is_opened_by_its_first_use(servers: str) -> None:
     registry = blocking.connect(servers, session_timeout=T)
     chat = registry.discover("chat")

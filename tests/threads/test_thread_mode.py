@@ -124,6 +124,19 @@ async def test_the_face_is_that_of_a_registry(registry: ThreadRegistry) -> None:
     assert registry.session.state is SessionState.CONNECTED
 
 
+async def test_operators_may_override_from_a_loop_of_their_own(registry: ThreadRegistry) -> None:
+    async with registry.register(instance_of()), registry.discover("chat") as chat:
+        override = await registry.overrides.drain("chat", "a", reason="new disk", seconds=None)
+        assert (await registry.overrides.list(), await registry.overrides.list("chat")) == ([override], [override])
+        await chat.wait_for(lambda snapshot: snapshot["a"].status == "maintenance", DEADLINE)
+        with pytest.raises(InvalidArgument, match="weight="):
+            await registry.overrides.drain("chat", "a", reason="x", weight=2)
+        await registry.overrides.enable("chat", "a")
+        assert await registry.overrides.list() == []
+    with pytest.raises(UsageError, match="thread=True"):
+        _ = registry.client
+
+
 async def test_what_a_stream_has_told_is_in_the_snapshot(registry: ThreadRegistry) -> None:
     async with registry.discover("chat") as chat:
         changes = chat.changes()
