@@ -436,7 +436,7 @@ const pages = {
       const byName = (a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0);
       const orders = { name: byName, trouble: (a, b) => troubleOf(b) - troubleOf(a) || byName(a, b), size: (a, b) => (b[2] || 0) - (a[2] || 0) || byName(a, b) };
       rows.sort(orders[sort] || byName);
-      $("services-count").textContent = `${rows.length === all ? all : `${rows.length} of ${all}`} services, ${instances} instances`;
+      $("services-count").textContent = `${rows.length === all ? all : `${rows.length} of ${all}`} ${all === 1 ? "service" : "services"}, ${instances} ${instances === 1 ? "instance" : "instances"}`;
       servicesList.show(rows, known.heard === null ? "Waiting for news …" : all ? "No service matches." : "There are no services.");
     },
   },
@@ -469,7 +469,7 @@ const pages = {
       const orders = { id: byId, trouble: (a, b) => TROUBLE[a[3]] - TROUBLE[b[3]] || byId(a, b), young: (a, b) => created(b) - created(a), old: (a, b) => created(a) - created(b) };
       rows.sort(orders[sort] || byId);
       const stale = row && row[9] !== null ? `; as it was ${age(now() - row[9])} ago` : "";
-      $("instances-count").textContent = `${rows.length === all ? all : `${rows.length} of ${all}`} instances${stale}`;
+      $("instances-count").textContent = `${rows.length === all ? all : `${rows.length} of ${all}`} ${all === 1 ? "instance" : "instances"}${stale}`;
       const none = row && row[10] ? `It cannot be followed: ${row[10]}` : known.isKnown === null ? "Waiting for news …"
         : !known.isKnown ? "There is no such service." : all ? "No instance matches." : "There are no instances.";
       instancesList.show(rows, none);
@@ -753,9 +753,11 @@ function drawLanes() {
     svg.append(draw("text", { class: "soft", x: x(moment) + 3, y: 14 }, tick(moment, until - since)));
   }
   for (const [a, b] of answer.gaps) svg.append(draw("rect", { class: "gap", x: x(a), y: TOP - 4, width: Math.max(x(b) - x(a), 1), height: height - TOP }));
+  let led = null; // a console that starts again finds the same leader, which is not a new one
   for (const [kind, a, b, text] of answer.periods) {
     if (kind === "outage") svg.append(titled(draw("rect", { class: "outage", x: x(a), y: TOP - 4, width: Math.max(x(b) - x(a), 2), height: height - TOP }), `no connection to ZooKeeper from ${when(a)} to ${when(b)}${text ? `: ${text}` : ""}`));
-    else if (kind === "leader" && a > since) svg.append(titled(draw("line", { class: "leader", x1: x(a), x2: x(a), y1: TOP - 6, y2: height }), `new leader, ${text}`));
+    else if (kind === "leader" && led !== null && led !== text && a > since) svg.append(titled(draw("line", { class: "leader", x1: x(a), x2: x(a), y1: TOP - 6, y2: height }), `new leader, ${text}`));
+    if (kind === "leader") led = text;
   }
   lanes.forEach((lane, index) => {
     const y = TOP + index * LANE;
