@@ -137,14 +137,18 @@ class _Pages:
     # ------------------------------------------------------------------ what was
 
     async def _timeline(self, request: Request) -> Response:
-        return as_json(request, await self._asked(Timeline(request, time.time(), recording=self._is_recording)))
+        return await self._answered(request, Timeline(request, time.time(), recording=self._is_recording))
 
     async def _compare(self, request: Request) -> Response:
-        return as_json(request, await self._asked(Comparison(request, time.time(), recording=self._is_recording)))
+        return await self._answered(request, Comparison(request, time.time(), recording=self._is_recording))
 
     @property
     def _is_recording(self) -> bool:
         return self._console.recorder.failure is None
+
+    async def _answered(self, request: Request, question: Callable[[Reading], Any]) -> Response:
+        # In the thread too: what is long takes its time to be written and compressed.
+        return await self._asked(lambda reading: as_json(request, question(reading)))
 
     async def _asked(self, question: Callable[[Reading], T]) -> T:
         return await asyncio.to_thread(self._console.recorder.ask, question)

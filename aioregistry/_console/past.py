@@ -23,7 +23,7 @@ _EVENTS: Final = 1000
 _LANES: Final = 300
 _SPANS: Final = 20_000
 _COUNTS: Final = 50_000
-_DIFFERENCES: Final = 2000
+_DIFFERENCES: Final = 500
 _SHOWN: Final = 300
 """Characters of a payload, where two moments are compared."""
 
