@@ -244,6 +244,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def links(session: nox.Session) -> None:
+    """Ask every external link of the site; needs a network."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "linkcheck", "docs", "dist/links", *session.posargs)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Write the lock files anew, on the newest versions that pyproject.toml admits."""
     session.install("uv")

@@ -37,6 +37,10 @@ exclude_patterns = ["_build", "examples"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4  # every heading is a target, as on GitHub
 
+# `nox -s links` asks the links to elsewhere. Those into the repository are files: tests/test_docs.py looks for them.
+linkcheck_ignore = [r"https://github\.com/aioregistry/aioregistry/", r"http://(127\.0\.0\.1|localhost)"]
+linkcheck_timeout = 20
+
 # ---------------------------------------------------------------- reference
 
 suppress_warnings = ["ref.python"]  # `Registry` in a signature is that of aioregistry or of aioregistry.blocking
