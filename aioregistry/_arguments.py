@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterable
 from typing import Final, Literal, TypeVar
 
-from ._errors import InvalidType, wrong_argument
+from ._errors import InvalidArgument, InvalidType, wrong_argument
 
-__all__ = ["UNSET", "Unset", "check_choice", "check_flag", "check_optional", "check_seconds"]
+__all__ = ["UNSET", "Unset", "check_choice", "check_flag", "check_optional", "check_seconds", "key_and_timeout"]
 
 T = TypeVar("T", bound=str)
 
@@ -55,3 +55,20 @@ def check_optional(field: str, value: object, expected: type) -> None:
     if value is not None and not isinstance(value, expected):
         article = "an" if expected.__name__[0] in "AEIOU" else "a"
         raise InvalidType(field, value, f"give {article} {expected.__name__}, or None")
+
+
+def key_and_timeout(
+    first: str | bytes | float | None, key: str | bytes | None, timeout: float | None
+) -> tuple[str | bytes | None, float | None]:
+    """Return the key and the seconds, of which either may be given *first*, without its name."""
+    if isinstance(first, str | bytes):
+        if key is not None:
+            raise InvalidArgument("key", key, f"is given twice: {first!r} is a key too")
+        key = first
+    elif first is not None:
+        if timeout is not None:
+            raise InvalidArgument("timeout", timeout, f"is given twice: {first!r} is one too")
+        timeout = first
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    return key, timeout

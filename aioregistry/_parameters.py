@@ -159,11 +159,19 @@ def _checked_credentials(given: Hidden) -> list[tuple[str, Secret]]:
             if credential is None:
                 why = "give a pair of scheme and secret, each a str (the secret may be bytes)"
                 checked.clear()
-                raise InvalidArgument(f"auth[{index}]", _HIDDEN, why)
+                wrong = InvalidArgument if _is_pair(each) else InvalidType
+                raise wrong(f"auth[{index}]", _HIDDEN, why)
             checked.append(credential)
         return checked
     finally:
         credential = auth = each = None
+
+
+def _is_pair(given: object) -> bool:
+    match given:
+        case (str(), str() | bytes()):
+            return True
+    return False
 
 
 def _credential(given: object) -> tuple[str, Secret] | None:

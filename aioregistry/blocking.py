@@ -33,7 +33,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast, overload
 
-from ._arguments import check_seconds
+from ._arguments import check_seconds, key_and_timeout
 from ._connect import connect as _connect
 from ._errors import HandleClosed, NoInstances, RequestTimeout, UsageError
 from ._handles import Handle, discard
@@ -508,19 +508,26 @@ class Balancer(Generic[P]):
         """Return an instance, now; use it as a ``with`` block around the call. As :meth:`aioregistry.Balancer.pick`."""
         return self._shared.pick(key, exclude=exclude)
 
-    def pick_when_available(self, timeout: float | None = None, *, key: str | bytes | None = None) -> Pick[P]:
+    def pick_when_available(
+        self,
+        first: str | bytes | float | None = None,
+        /,
+        *,
+        key: str | bytes | None = None,
+        timeout: float | None = None,
+    ) -> Pick[P]:
         """Return an instance as soon as there is one to pick, at once if there is.
 
         Args:
-            timeout: seconds; None waits for as long as it takes.
+            first: the key, or the timeout, without its name.
             key: as :meth:`pick` takes it.
+            timeout: seconds; None waits for as long as it takes.
 
         Raises:
             RequestTimeout: no instance came in time; its ``__cause__`` is the :class:`NoInstances` that says why.
             HandleClosed: the view was closed meanwhile.
         """
-        if timeout is not None:
-            check_seconds("timeout", timeout)
+        key, timeout = key_and_timeout(first, key, timeout)
         until = math.inf if timeout is None else time.monotonic() + timeout
         with self._view.snapshots() as snapshots:
             while True:

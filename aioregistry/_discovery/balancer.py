@@ -10,7 +10,7 @@ from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar
 import anyio
 
 from aioregistry import _foreign as foreign
-from aioregistry._arguments import check_seconds
+from aioregistry._arguments import key_and_timeout
 from aioregistry._errors import (
     HandleClosed,
     InvalidArgument,
@@ -167,20 +167,27 @@ class Balancer(Generic[P]):
             raise RegistryError(raised) from error
         return Pick(self, member, now)
 
-    async def pick_when_available(self, timeout: float | None = None, *, key: str | bytes | None = None) -> Pick[P]:
+    async def pick_when_available(
+        self,
+        first: str | bytes | float | None = None,
+        /,
+        *,
+        key: str | bytes | None = None,
+        timeout: float | None = None,
+    ) -> Pick[P]:
         """Return an instance as soon as there is one to pick, at once if there is. Cancelling leaves nothing behind.
 
         Args:
-            timeout: seconds; None waits for as long as it takes.
+            first: the key, or the timeout, without its name.
             key: as :meth:`pick` takes it.
+            timeout: seconds; None waits for as long as it takes.
 
         Raises:
             RequestTimeout: no instance came in time; its ``__cause__`` is the :class:`NoInstances` that says why.
             InvalidArgument: as :meth:`pick` does.
             HandleClosed: the view was closed meanwhile.
         """
-        if timeout is not None:
-            check_seconds("timeout", timeout)
+        key, timeout = key_and_timeout(first, key, timeout)
         nothing: NoInstances | None = None
         with anyio.move_on_after(timeout):
             # The view's own stream: it wakes after whatever changes, and holds on to the task that waits.

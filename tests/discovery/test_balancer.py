@@ -399,6 +399,23 @@ async def test_waiting_ends_when_one_returns(view: View[Any], service: Service) 
     assert (await balancer.pick_when_available(DEADLINE, key="room")).id == "a"
 
 
+async def test_the_key_and_the_seconds_may_be_given_without_a_name(view: View[Any], service: Service) -> None:
+    service.add("a")
+    await quiet()
+    balancer = view.balancer(Ring())
+    assert (await balancer.pick_when_available("room")).id == "a"
+    assert (await balancer.pick_when_available(b"room", timeout=DEADLINE)).id == "a"
+    assert (await balancer.pick_when_available(DEADLINE, key="room")).id == "a"
+    assert (await balancer.pick_when_available(key="room", timeout=DEADLINE)).id == "a"
+    wrong: Any = balancer.pick_when_available
+    with pytest.raises(InvalidArgument, match="key="):
+        await wrong("room", key="room")
+    with pytest.raises(InvalidArgument, match="timeout="):
+        await wrong(1.0, timeout=1.0)
+    with pytest.raises(TypeError):
+        await wrong(["room"])
+
+
 async def test_waiting_in_vain_says_why(view: View[Any]) -> None:
     with pytest.raises(RequestTimeout, match="the service is empty") as caught:
         await view.balancer().pick_when_available(0.01)

@@ -26,6 +26,7 @@ from aioregistry import (
     UsageError,
     blocking,
 )
+from aioregistry.balancing import Ring
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 100.0
@@ -172,6 +173,7 @@ def test_a_pick_waits_for_an_instance(registry: blocking.Registry) -> None:
         waiting.start()
         with registry.register(instance_of("a")):
             waiting.join(DEADLINE)
+            assert chat.balancer(Ring()).pick_when_available("room", timeout=DEADLINE).id == "a"
         assert got == ["a"]
 
 
