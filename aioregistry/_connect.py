@@ -14,7 +14,7 @@ from ._options import ConnectOptions
 from ._parameters import DEFAULT_ACL, DEFAULT_GUARD, DEFAULT_MAX_REQUEST, DEFAULT_SESSION_TIMEOUT, checked_parameters
 from ._registry import Registry
 from ._runtime import Runtime
-from ._secrets import Hidden
+from ._secrets import Hidden, unshown
 from ._threads import ThreadRegistry
 from .events import EventCallback
 
@@ -88,7 +88,7 @@ def connect(
     Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
     :class:`ChrootMissing`. Cancelling it leaves nothing behind.
     """
-    secrets = Hidden(auth)
+    servers, secrets = unshown(servers), Hidden(auth)
     del auth
     check_flag("thread", thread)
     check_flag("lag_check", lag_check)

@@ -14,7 +14,7 @@ from ._errors import InvalidArgument, InvalidType, wrong_argument
 from ._paths import check_path
 from ._protocol import OPEN_ACL
 from ._runtime import Runtime
-from ._secrets import Hidden, Secret
+from ._secrets import Hidden, Secret, unshown
 from ._session import Hosts, parse_hosts
 from .events import EventCallback
 
@@ -90,7 +90,7 @@ def checked_parameters(
     runtime: Runtime | None = None,
 ) -> Parameters:
     """Return the arguments of :func:`aioregistry.connect`, checked; raises InvalidArgument that names the wrong one."""
-    secrets = Hidden(auth)
+    servers, secrets = unshown(servers), Hidden(auth)
     del auth
     credentials = _checked_credentials(secrets)
     hosts = parse_hosts(servers)

@@ -6,9 +6,12 @@ that has it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["Hidden", "Secret"]
+__all__ = ["Hidden", "Secret", "unshown"]
+
+
+T = TypeVar("T")
 
 
 class Secret(bytes):
@@ -17,7 +20,7 @@ class Secret(bytes):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "<secret>"
+        return "<hidden>"
 
     __str__ = __repr__
 
@@ -36,3 +39,15 @@ class Hidden:
 
     def __repr__(self) -> str:
         return "<hidden>"
+
+
+class _Unshown(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def unshown(servers: T) -> T:
+    """Return a connect string that may hold a password as text whose ``repr`` hides it, and others as they are."""
+    return _Unshown(servers) if isinstance(servers, str) and "@" in servers else servers  # type: ignore[return-value]

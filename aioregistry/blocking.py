@@ -41,7 +41,7 @@ from ._paths import check_name
 from ._registry import Registry as _Registry
 from ._registry import parts_of
 from ._reprs import shown_half_made
-from ._secrets import Hidden
+from ._secrets import Hidden, unshown
 from ._threads import BlockingOverrides as Overrides
 from ._threads import (
     BlockingStream,
@@ -86,7 +86,7 @@ def connect(servers: str, **options: Unpack[ConnectOptions]) -> Registry:
     Arguments and errors are those of :func:`aioregistry.connect`; a hook given as ``on_event`` is called on the
     registry's thread.
     """
-    options = _hidden(options)
+    servers, options = unshown(servers), _hidden(options)
     return Registry(servers, **options)
 
 
@@ -191,7 +191,7 @@ class Registry(_Blocking):
     """
 
     def __init__(self, servers: str, **options: Unpack[ConnectOptions]) -> None:
-        options = _hidden(options)
+        servers, options = unshown(servers), _hidden(options)
         self._servers, self._options = servers, options
         self._remote = _made(servers, options)
         self._made_in = os.getpid()

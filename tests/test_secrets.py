@@ -16,6 +16,7 @@ from aioregistry import RegistryError, blocking
 from aioregistry._protocol import Auth, Connect, ConnectReply
 from aioregistry._secrets import Hidden, Secret
 from aioregistry._session import connection, driver, incoming
+from aioregistry.integrations.membership import Membership
 from aioregistry.server import ZooKeeperServer
 from tests.session.simulation import World, simulated
 from tests.session.test_session import CONNECTED, RECONNECTED, client_of
@@ -82,6 +83,8 @@ WRONG: list[dict[str, Any]] = [
     {"lag_check": 5},
     {"nonesuch": 5},
     {"servers": "a:b:c:d"},
+    {"servers": f"digest:user:{WORD}@127.0.0.1:1"},
+    {"servers": f"zk://user:{WORD}@127.0.0.1:1/chroot"},
     {"auth": f"digest:user:{WORD}"},
     {"auth": {"digest": f"user:{WORD}"}.items() | {("", WORD)}},
     {"auth": [("digest", f"user:{WORD}\ud800")]},
@@ -95,6 +98,14 @@ def test_a_refused_argument(wrong: dict[str, Any], connect: Callable[..., Regist
     arguments = {"servers": "127.0.0.1:1", "auth": DIGEST} | wrong
     with pytest.raises((RegistryError, TypeError)) as raised:
         connect(**arguments)
+    assert WORD not in shown(raised.value)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: next(iter(wrong)))
+def test_an_argument_that_a_membership_refuses(wrong: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"servers": "127.0.0.1:1", "auth": DIGEST, "port": 1} | wrong
+    with pytest.raises((RegistryError, TypeError)) as raised:
+        Membership(service="chat", **arguments)
     assert WORD not in shown(raised.value)
 
 

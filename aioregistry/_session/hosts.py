@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._paths import check_path
+from aioregistry._secrets import unshown
 
 __all__ = ["DEFAULT_PORT", "Hosts", "parse_hosts"]
 
@@ -46,6 +47,7 @@ def parse_hosts(servers: str) -> Hosts:
     could be one; the port is 2181 unless given; a server named twice counts once. Raises :class:`InvalidArgument` that
     names the part that is wrong, and shows nothing of it where it may hold a password.
     """
+    servers = unshown(servers)
     if not isinstance(servers, str):
         raise InvalidType("servers", servers, 'give a connect string such as "zk1:2181,zk2:2181/prod"')
     if "@" in servers.partition("/")[0] or (_SCHEME.match(servers) and "@" in servers):

@@ -26,7 +26,7 @@ from aioregistry import Check, Guard, Registration, Registry, RegistryError, Ser
 from aioregistry._arguments import check_choice, check_flag
 from aioregistry._health import checked_checks
 from aioregistry._parameters import DEFAULT_ACL, checked_parameters
-from aioregistry._secrets import Hidden
+from aioregistry._secrets import Hidden, unshown
 from aioregistry.events import EventCallback
 
 from ._advertised import NoAddress, advertised_address, configured_address
@@ -169,7 +169,7 @@ class Membership:
         on_event: EventCallback | Sequence[EventCallback] | None = None,
     ) -> None:
         self._service = service
-        secrets = Hidden(auth)
+        servers, secrets = unshown(servers), Hidden(auth)
         del auth
         shared = check_choice("workers", workers, ("each", "one")) == "one"
         check_ports(port, ssl_port, id, shared)
