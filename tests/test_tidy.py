@@ -212,6 +212,7 @@ PURE_MODULES = {
     *("machine", "vocabulary", "decisions"),
     *("plan", "reach", "lifecycle", "pauses", "table", "votes", "mirror", "guard", "kept"),
     *("core", "stages", "conversion", "recall", "suspects", "overriding"),
+    *("alarms", "guard_options", "nodes", "pace"),
     *("tree", "nodes", "operations", "acl", "sessions", "profiles"),
 }
 PURE_ROOMS = {"balancing", "settings", "exports"}
@@ -258,9 +259,6 @@ TO_SPLIT = {
     f"{PACKAGE}/{path}"
     for path in (
         "_discovery/follower.py",
-        "_discovery/guard.py",
-        "_discovery/mirror.py",
-        "_discovery/view.py",
         "_doctor/checks.py",
         "_errors.py",
         "_registration/handle.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .discovery import Discovery
 from .follower import Strategy
-from .guard import Guard
+from .guard_options import Guard
 from .subscriptions import Changes
 from .view import KeptAt, View
 

@@ -20,7 +20,7 @@ from aioregistry._streams import Stream
 from .barrier import Barrier
 from .departures import Departures
 from .follower import Follower, Strategy
-from .guard import Guard
+from .guard_options import Guard
 from .names import ServiceNames
 from .overrides import OverrideReader, Told
 from .view import KeptAt, View

@@ -33,16 +33,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
-from aioregistry._errors import InvalidArgument, wrong_argument
 from aioregistry._model import Added, Difference, Entry, Removed, ServiceInstance, Suspicion, Updated
 
+from .alarms import Alarms
 from .evidence import Refusals
+from .guard_options import Guard
 
-__all__ = ["Guard", "Moment", "Release", "Subset", "Suspects", "Verdict"]
+__all__ = ["Moment", "Release", "Subset", "Suspects", "Verdict"]
 
 P = TypeVar("P")
 
@@ -54,44 +53,6 @@ FEWEST_OF_ALL: Final = 2
 
 FEWEST_AROUND_DISRUPTIONS: Final = 2
 """The same around a disruption or a new leader, where one is held too if it was the only instance."""
-
-_LONGEST_OPTION: Final = 86_400.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guard:
-    """When a view holds removals back, and for how long.
-
-    Args:
-        hold: seconds that a suspect stays unless it comes back; longer where its published session timeout is.
-        share: of the instances; when more than it go unexplained within the period, they become suspect. From 0 to 1;
-            with 1 nothing is ever held.
-        within: seconds of the period in quiet times; longer for an instance whose published session timeout is.
-        longest: seconds that neither a hold nor a period exceeds, whatever session timeout an instance publishes.
-
-    Raises:
-        InvalidArgument: an argument is wrong; names it and its value.
-    """
-
-    hold: float = 30.0
-    share: float = 0.2
-    within: float = 10.0
-    longest: float = 300.0
-
-    def __post_init__(self) -> None:
-        _check_number("hold", self.hold, 0.001, _LONGEST_OPTION)
-        _check_number("share", self.share, 0.0, 1.0)
-        _check_number("within", self.within, 0.001, _LONGEST_OPTION)
-        _check_number("longest", self.longest, 0.001, _LONGEST_OPTION)
-        if self.longest < self.hold:
-            raise InvalidArgument("longest", self.longest, f"must not be less than hold={self.hold:g}")
-
-
-def _check_number(field: str, number: object, at_least: float, at_most: float) -> None:
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise wrong_argument(field, number, "must be a number", int, float)
-    if not at_least <= number <= at_most:
-        raise InvalidArgument(field, number, f"must be within {at_least:g}..{at_most:g}")
 
 
 def _at_least(seconds: float, entry: Entry[Any], longest: float) -> float:
@@ -151,47 +112,6 @@ class Subset(Protocol):
         """Return how many of them are listed, as of the last changes that were shown."""
 
 
-class _Alarms:
-    """The earliest of many moments, each for an id; an id has one. Many share a moment: what goes together does."""
-
-    __slots__ = ("_at", "_ids", "_moments")
-
-    def __init__(self) -> None:
-        self._at: dict[str, float] = {}
-        self._ids: dict[float, dict[str, None]] = {}
-        self._moments: list[float] = []  # a heap of those of which there may be ids
-
-    def set(self, id: str, moment: float) -> None:
-        self.drop(id)
-        self._at[id] = moment
-        ids = self._ids.get(moment)
-        if ids is None:
-            ids = self._ids[moment] = {}
-            heappush(self._moments, moment)
-        ids[id] = None
-
-    def drop(self, id: str) -> None:
-        moment = self._at.pop(id, None)
-        if moment is not None:
-            del self._ids[moment][id]
-
-    def first(self) -> float | None:
-        """Return the earliest moment; None where there is none."""
-        while self._moments and not self._ids[self._moments[0]]:
-            del self._ids[heappop(self._moments)]
-        return self._moments[0] if self._moments else None
-
-    def take(self, now: float) -> list[str]:
-        """Return the ids whose moment is not after *now*, and forget them."""
-        due: list[str] = []
-        while (moment := self.first()) is not None and moment <= now:
-            heappop(self._moments)
-            for id in self._ids.pop(moment):
-                del self._at[id]
-                due.append(id)
-        return due
-
-
 class Suspects(Generic[P]):
     """The removals counted and the instances held of one view.
 
@@ -210,11 +130,11 @@ class Suspects(Generic[P]):
         self._zxid = zxid
         self._subsets = subsets
         self._held: dict[str, _Held[P]] = {}
-        self._ends = _Alarms()  # of holds
+        self._ends = Alarms()  # of holds
         self._refusals = Refusals()
         # Unexplained removals of the period; the ids of those not held, oldest first.
         self._counted: dict[str, Entry[P]] = {}
-        self._forgotten = _Alarms()  # when each is counted no more, at the earliest
+        self._forgotten = Alarms()  # when each is counted no more, at the earliest
         self._shown_removed: dict[str, None] = {}
         self._markers: dict[str, int] = {}
         self._interrupted: float | None = None

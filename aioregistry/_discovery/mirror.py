@@ -32,13 +32,13 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from aioregistry._bounds import moment
-from aioregistry._document import decode
-from aioregistry._errors import InvalidInstance, NoNode, PoisonRequest, ServerError
+from aioregistry._errors import NoNode, PoisonRequest, ServerError
 from aioregistry._model import Added, Difference, Entry, Invalid, Removed, Updated
 from aioregistry._protocol import EventKind, Stat
 
-__all__ = ["SERVICE", "FindService", "ListNames", "Mirror", "News", "Pace", "Question", "ReadNodes"]
+from .nodes import Node, decoded, is_of
+
+__all__ = ["SERVICE", "FindService", "ListNames", "Mirror", "News", "Question", "ReadNodes"]
 
 SERVICE: Final = ""
 """In the place of a node's name: the service's own node."""
@@ -63,7 +63,6 @@ class ReadNodes(NamedTuple):
 
 Question: TypeAlias = ListNames | FindService | ReadNodes
 Observation: TypeAlias = tuple[bytes, Stat] | ServerError | PoisonRequest
-_Node: TypeAlias = Entry[Any] | Invalid
 
 
 class News(NamedTuple):
@@ -111,7 +110,7 @@ class Mirror:
         self._history: int | None = None
         self._horizon = 0
         # A resync under way.
-        self._staged: dict[str, _Node | None] = {}
+        self._staged: dict[str, Node | None] = {}
         self._listed: int | None = None  # the mark that is settled when all that was listed has been read
         self._rolled_back = False
         self._missing = False  # the list said so: an exists watch comes next
@@ -333,7 +332,7 @@ class Mirror:
             self._horizon = max(self._horizon, zxid)
         return True
 
-    def _known(self, name: str) -> _Node | None:
+    def _known(self, name: str) -> Node | None:
         if name in self._staged:
             return self._staged[name]
         return self.entries.get(name) or self.invalid.get(name)
@@ -363,7 +362,7 @@ class Mirror:
         self.look_at_everything()
         self._doubted = self.mark()
 
-    def _found_by_a_look(self, name: str, node: _Node | None) -> None:
+    def _found_by_a_look(self, name: str, node: Node | None) -> None:
         self._doubted = None
         if node is None or node.czxid:
             known = self._known(name)
@@ -380,12 +379,12 @@ class Mirror:
 
     def _observe(self, name: str, observation: Observation, zxid: int) -> None:
         known = self._known(name) if self._ever_synced or name in self._staged else None
-        node: _Node | None
+        node: Node | None
         if type(observation) is tuple:
             data, stat = observation
-            if known is not None and not self._rolled_back and _is_of(known, stat):
+            if known is not None and not self._rolled_back and is_of(known, stat):
                 return
-            node = self._decoded(name, data, stat)
+            node = decoded(self.name, name, data, stat)
         elif isinstance(observation, NoNode):
             node = None
         else:
@@ -395,25 +394,13 @@ class Mirror:
                 self._found_by_a_look(name, node)
             self._show(name, node, zxid)
 
-    def _decoded(self, name: str, data: bytes, stat: Stat) -> _Node:
-        czxid, mzxid, ctime, mtime, version, _, _, owner, _, children, _ = stat
-        try:
-            instance = decode(data, name=self.name, id=name)
-        except InvalidInstance as error:
-            reason = error.reason if data or not children else f"{error.reason}: is {self.name}/{name} a service?"
-            return Invalid(name, reason, owner, czxid, mzxid)
-        created = moment(ctime)
-        if mzxid == czxid:  # never changed: sharing what is equal saves 56 bytes an instance
-            return Entry(instance, owner, czxid, czxid, version, created, created)
-        return Entry(instance, owner, czxid, mzxid, version, created, moment(mtime))
-
-    def _show(self, name: str, node: _Node | None, zxid: int) -> None:
+    def _show(self, name: str, node: Node | None, zxid: int) -> None:
         if self.synced:
             self._apply(name, node, zxid)
         else:
             self._staged[name] = node
 
-    def _apply(self, name: str, node: _Node | None, zxid: int) -> None:
+    def _apply(self, name: str, node: Node | None, zxid: int) -> None:
         self._changed = True
         self.as_of = zxid  # what is missing may never be followed by another observation
         before = self.entries.get(name)
@@ -453,54 +440,3 @@ class Mirror:
         self.synced = self._ever_synced = self._resynced = True
         self._rolled_back = False
         self._listed = None
-
-
-class Pace:
-    """How many nodes to ask for at once, and how many to have asked for before an answer comes.
-
-    A heartbeat's answer waits behind the answers that are under way, so those are bounded: a few batches, each of about
-    a quarter of what one request may take. Nobody knows how large nodes are before they are read: it begins small.
-    """
-
-    _FIRST = 64
-    _MOST = 1024
-    _WINDOW = 3  # one being read by the server, one on the way, one being decoded here
-    _GROWTH = 4
-
-    def __init__(self, max_bytes: int) -> None:
-        self._target = max_bytes // 4
-        self._ceiling = self._MOST
-        self.batch = self._FIRST
-
-    @property
-    def window(self) -> int:
-        """How many nodes may have been asked for and not answered."""
-        return self._WINDOW * self.batch
-
-    def answered(self, nodes: int, size: int) -> None:
-        """An answer about *nodes* had *size* bytes."""
-        affordable = self._target * nodes // max(size, 1)
-        self.batch = max(1, min(affordable, self.batch * self._GROWTH, self._ceiling))
-
-    def refused(self) -> None:
-        """A batch was refused, or the connection ended under it: it may have been too large."""
-        self._ceiling = self.batch = max(1, self.batch // 2)
-
-    def completed(self) -> None:
-        """All was read: the sizes were good, and may grow again."""
-        self._ceiling = min(self._MOST, self._ceiling * 2)
-
-
-def _is_of(known: _Node, stat: Stat) -> bool:
-    """Whether *known* is what a node with this Stat was read as.
-
-    Within one history its zxids would do. A history that was lost and has overtaken what was seen of it cannot be told
-    from one that went on, and there other nodes may have got the same: their owner or their time of birth differs.
-    """
-    born = known.created if isinstance(known, Entry) else moment(stat.ctime)
-    return (known.mzxid, known.czxid, known.owner, born) == (
-        stat.mzxid,
-        stat.czxid,
-        stat.ephemeral_owner,
-        moment(stat.ctime),
-    )

@@ -12,7 +12,8 @@ from aioregistry._errors import TRANSIENT, NoAuth, NoNode, PoisonRequest
 from aioregistry._protocol import Exists, GetChildren2, GetData, MultiRead, MultiReadData, WatchedEvent
 from aioregistry._session import ReadingSessionPort, WatchPort, throttled_patience, throttled_pause
 
-from .mirror import FindService, ListNames, Mirror, Observation, Pace, Question, ReadNodes
+from .mirror import FindService, ListNames, Mirror, Observation, Question, ReadNodes
+from .pace import Pace
 
 __all__ = ["Reader"]
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias,
 
 from aioregistry._model import Difference, Entry, Invalid, Override
 
-from .guard import Guard, Moment, Release, Subset
+from .guard import Moment, Release, Subset
+from .guard_options import Guard
 from .mirror import News
 
 if TYPE_CHECKING:

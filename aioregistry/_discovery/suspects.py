@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import chain
 from typing import TypeVar
 
-from .guard import Guard, Suspects, Verdict
+from .guard import Suspects, Verdict
+from .guard_options import Guard
 from .mirror import News
 from .stages import (
     Called,

@@ -4,6 +4,8 @@ What it shows, and what follows from an event, is decided by its core (:mod:`.co
 is :mod:`.fanout`'s. The view carries events to the core and effects to them.
 """
 
+# Longer than 450 lines: more than half of it says what the arguments of the public handle mean, and what it raises.
+
 from __future__ import annotations
 
 import asyncio
@@ -31,7 +33,8 @@ from .departures import Departures
 from .evidence import is_refusal
 from .fanout import Balancers, ChangeStreams, Fanout, SnapshotFile, SnapshotStreams
 from .follower import Follower
-from .guard import Guard, Moment
+from .guard import Moment
+from .guard_options import Guard
 from .mirror import News
 from .overrides import OverrideReader, Told
 from .stages import Called, Due, Event, FreshnessChanged, Held, Opened, Options, Overridden, Withdrawn

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 )
 
 from aioregistry._bounds import LATEST
-from aioregistry._discovery.mirror import SERVICE, FindService, ListNames, Mirror, News, Pace, Question, ReadNodes
+from aioregistry._discovery.mirror import SERVICE, FindService, ListNames, Mirror, News, Question, ReadNodes
+from aioregistry._discovery.pace import Pace
 from aioregistry._document import encode
 from aioregistry._errors import NoAuth, NoNode
 from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, ServiceInstance, Snapshot, Updated

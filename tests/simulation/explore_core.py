@@ -22,7 +22,8 @@ from typing import Any, Final, NamedTuple
 
 from aioregistry import Entry, Override, ServiceInstance
 from aioregistry._discovery.core import Effects, ViewCore
-from aioregistry._discovery.guard import Guard, Moment
+from aioregistry._discovery.guard import Moment
+from aioregistry._discovery.guard_options import Guard
 from aioregistry._discovery.kept import Kept
 from aioregistry._discovery.mirror import News
 from aioregistry._discovery.stages import (

@@ -13,7 +13,7 @@ import pytest
 
 from aioregistry import CheckState, Override, SessionState, Status
 from aioregistry import _document as document
-from aioregistry._discovery import barrier, guard, mirror, subscriptions
+from aioregistry._discovery import barrier, guard, nodes, subscriptions
 from aioregistry._discovery.departures import Departures
 from aioregistry._discovery.follower import Follower
 from aioregistry._discovery.mirror import Mirror
@@ -238,7 +238,7 @@ def garbage_ends_the_following(patch: Patch) -> None:
         except Exception as error:
             raise RuntimeError("garbage") from error
 
-    patch.setattr(mirror, "decode", decode_or_die)
+    patch.setattr(nodes, "decode", decode_or_die)
 
 
 def nothing_is_convicted(patch: Patch) -> None:
