@@ -83,6 +83,7 @@ class Load:
         self._balancer = balancer
         self._session: aiohttp.ClientSession
         self._tasks: list[asyncio.Task[None]] = []
+        self._over = False
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -91,13 +92,16 @@ class Load:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        for task in self._tasks:
+        # They end by themselves: a client that is cancelled while it connects may leave its socket to nobody.
+        self._over = True
+        _, unfinished = await asyncio.wait(self._tasks, timeout=TIMEOUT)
+        for task in unfinished:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        assert not unfinished
         await self._session.close()
 
     async def _consume(self) -> None:
-        while True:
+        while not self._over:
             await self.ask(self._balancer.pick().instance)
 
     async def ask(self, instance: ServiceInstance[Any], query: str = "") -> None:

@@ -80,6 +80,7 @@ class Load:
         self._methods = methods
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
+        self._over = False
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Load:
@@ -95,13 +96,16 @@ class Load:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
+        # They end by themselves: a client that is cancelled while it connects may leave its socket to nobody.
+        self._over = True
+        _, unfinished = await asyncio.wait(self._tasks, timeout=TIMEOUT)
+        for task in unfinished:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        assert not unfinished
         await self._stack.aclose()
 
     async def _consume(self, ask: Ask, method: str) -> None:
-        while True:
+        while not self._over:
             await self.ask(ask, method)
             await asyncio.sleep(0)  # where nobody is left to ask, that is told without a wait
 
