@@ -16,7 +16,8 @@ mark one that could withdraw the instance itself. A marker counts if all of thes
   Nobody could ask for the instance's ACL: its node is gone when the marker is seen;
 - no node was created with that czxid after the deletion was seen;
 - whoever may create nodes below the root, or change its ACL, may also delete the service's nodes, or change the ACL of
-  theirs; and the root is the one, with the ACL, that it was before the marker came. See :func:`distrust`.
+  theirs; and the root is the one, with the ACL, that it was before the marker came. See :func:`distrust`. Where the
+  service's node is gone too, as ZooKeeper reaps a container that is empty, the rest is enough.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from aioregistry._errors import ConnectionLost, RegistryError, ServerError, UnsupportedServer
+from aioregistry._errors import ConnectionLost, NoNode, RegistryError, ServerError, UnsupportedServer
 from aioregistry._incident_log import IncidentLog
 from aioregistry._markers import Marker, Withdrawal, Withdrawals, distrust
 from aioregistry._protocol import AclEntry, EventKind, GetAcl, WatchedEvent
@@ -143,12 +143,15 @@ class Departures:
             del self._asked[name]
         root, service = question.root, _acl_of(answer)
         known, self._known = self._known, None if isinstance(root, str) else (root.czxid, root.aversion)
+        why: str | None
         if isinstance(root, str):
-            why: str | None = root
-        elif isinstance(service, str):
-            why = service
+            why = root
         elif known != (root.czxid, root.aversion):
             why = "its ACL was changed a moment before"
+        elif isinstance(answer.exception(), NoNode):  # reaped with the last that left: no ACL to ask
+            why = None
+        elif isinstance(service, str):
+            why = service
         else:
             why = distrust(root.entries, service.entries)
         for marker, proven in question.withdrawals:

@@ -466,6 +466,18 @@ async def test_markers_in_a_root_like_the_services_are_believed(
         assert view.held_total == 0
 
 
+async def test_the_last_to_leave_are_believed_where_the_service_is_reaped_before_its_acl_is_read(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    session.acls |= {MARKERS: [OURS], CHAT: [OURS]}
+    async with found.view("chat", guard=LONG) as view:
+        withdraw_together(service, IDS)
+        service.tree.delete(CHAT)
+        await quiet()
+        assert view.snapshot == {}
+        assert view.held_total == 0
+
+
 async def test_a_root_that_was_changed_is_believed_from_the_next_marker_on(
     found: Discovery, service: Service, session: DiscoverySession
 ) -> None:
