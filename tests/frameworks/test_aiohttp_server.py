@@ -98,7 +98,7 @@ class Load:
     async def __aexit__(self, *_: object) -> None:
         # They end by themselves: a client that is cancelled while it connects may leave its socket to nobody.
         self._over = True
-        _, unfinished = await asyncio.wait(self._tasks, timeout=TIMEOUT)
+        unfinished = (await asyncio.wait(self._tasks, timeout=TIMEOUT))[1]
         for task in unfinished:
             task.cancel()
         assert not unfinished
