@@ -330,6 +330,6 @@ class Following:
     # ------------------------------------------------------------------ what is known
 
     @property
-    def unread(self) -> int:
-        """How many of the services that were there at first have not been read yet."""
-        return len(self._unread)
+    def unread(self) -> int | None:
+        """How many of the services that were there at first have not been read yet; None before these are known."""
+        return None if self._first is None else len(self._unread)

@@ -62,6 +62,10 @@ async def served(servers: str, path: Path, **settings: Any) -> AsyncIterator[Ser
             transport = httpx.ASGITransport(app, client=address)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
                 try:
+                    # What is registered from now on has joined; what was there before is found.
+                    async with asyncio.timeout(DEADLINE):
+                        while following.unread is None:
+                            await asyncio.sleep(0.02)
                     yield Served(console, following, browser, app)
                 finally:
                     run.cancel()

@@ -96,7 +96,7 @@ async def test_it_ends_at_once_with_browsers_that_follow_and_without_a_server(tm
     options = ("--listen", "127.0.0.1:0", "--history", str(history))
     async with ZooKeeperServer() as server, Command("console", "--zookeeper", server.address, *options) as command:
         url = await command.line()
-        async with httpx.AsyncClient(base_url=url) as http, http.stream("GET", "/api/follow") as stream:
+        async with httpx.AsyncClient(base_url=url, timeout=100) as http, http.stream("GET", "/api/follow") as stream:
             lines = stream.aiter_lines()
             assert await anext(lines) == "retry: 2000"
             second = await outcome("console", "--zookeeper", server.address, *options)
@@ -109,7 +109,7 @@ async def test_it_ends_at_once_with_browsers_that_follow_and_without_a_server(tm
             assert await command.end() == (0, "", "")
     async with Command("console", *AWAY, *options) as command:
         url = await command.line()
-        async with httpx.AsyncClient(base_url=url) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=100) as http:
             assert (await http.get("/")).status_code == 200
         command.send(signal.SIGINT)
         assert await command.end() == (0, "", "")
