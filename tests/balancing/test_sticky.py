@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import Suspicion, Updated
-from aioregistry.balancing import Ejection, OwnZone, RoundRobin, Sticky, Strategy
+from aioregistry.balancing import Ejection, OwnZone, RoundRobin, Sticky, Strategy, WarmUp
 from tests.balancing.service import add, entry, picker, placed, remove, update
 
 KEYS = "pqrstuvw"
@@ -61,6 +61,7 @@ def test_a_key_stays_in_a_zone_that_has_recovered() -> None:
         Sticky(RoundRobin()),
         OwnZone("ours", Sticky(RoundRobin()), at_least=12),  # keys spill over
         Sticky(OwnZone("ours", Sticky(RoundRobin()))),
+        WarmUp(Sticky(RoundRobin())),
     ],
 )
 def test_a_key_stays_when_everybody_is_suspect(strategy: Strategy[Any]) -> None:

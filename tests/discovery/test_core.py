@@ -397,6 +397,16 @@ def test_what_is_withdrawn_is_not_held() -> None:
     assert (sorted(change.id for change in effects.changes), view.shown, effects.notices) == (["a", "b"], [], ())
 
 
+def test_nothing_is_kept_of_markers_for_who_is_not_shown() -> None:
+    view = with_guard("a", "b")
+    view.opens()
+    (guarding,) = view.core._stages
+    view.step(Withdrawn("stranger", EPOCH + 1))
+    assert guarding._suspects._markers == {}  # type: ignore[attr-defined]
+    view.step(Withdrawn("a", EPOCH + 1))
+    assert list(guarding._suspects._markers) == ["a"]  # type: ignore[attr-defined]
+
+
 def test_a_withdrawal_that_comes_late_releases_the_suspect() -> None:
     view = with_guard("a", "b")
     view.opens()

@@ -96,6 +96,7 @@ def test_the_first_sync_shows_everything_and_tells_no_difference() -> None:
 
 def test_nothing_is_visible_before_everything_was_read() -> None:
     mirror = Mirror("chat")
+    assert (mirror.as_of, mirror.synced, mirror.entries, mirror.invalid) == (0, False, {}, {})
     mirror.connected(one_shot=False, history=0)
     mirror.ask(100)
     mirror.listed(["a", "b"], 9)
@@ -420,6 +421,13 @@ def test_more_comings_and_goings_than_were_told_have_everything_read_once() -> N
     for number in range(3):
         audit(mirror, 0, "ab", 15 + number, cversion=8 + number)
         assert mirror.ask(100) is None
+
+    mirror.connected(one_shot=False, history=0)  # to another server, perhaps
+    resync(mirror, {name: (document(name), stat(13 if name == "a" else 3)) for name in "ab"}, 18)
+    audit(mirror, 0, "ab", 19, cversion=12)
+    assert mirror.ask(100) is None
+    audit(mirror, 0, "ab", 20, cversion=14)
+    assert isinstance(mirror.ask(100), ListNames)
 
 
 def test_a_document_of_another_id_is_invalid() -> None:

@@ -15,6 +15,7 @@ from aioregistry._registration.transactions import (
     ancestors,
     change,
     creation,
+    marker_root,
     parent_creation,
     takeover,
     target_of,
@@ -36,7 +37,9 @@ TARGET = target_of("/services", "chat", "10.0.0.7:7000", ACL)
     ],
 )
 def test_where(base_path: str, path: str, marker: str | None) -> None:
-    assert target_of(base_path, "chat", "a#1", ACL) == Target(path, ACL, marker)
+    target = target_of(base_path, "chat", "a#1", ACL)
+    assert target == Target(path, ACL, marker)
+    assert marker_root(target) == (None if marker is None else f"{base_path}-withdrawn")
 
 
 @given(name=st.text(min_size=1), id=st.text(min_size=1), czxid=st.integers(1, 2**62))

@@ -116,4 +116,6 @@ def test_networks(network: str, inside: bool) -> None:
 def test_digests_are_hidden_from_who_is_no_administrator() -> None:
     acl = (Rule(READ, *ADA), Rule(READ, "ip", "10.1.2.3"))
     assert masked(acl) == (Rule(READ, "digest", "ada:x"), acl[1])
+    others = (Rule(READ, "ip", "::1"), Rule(READ, "x509", "CN=a:b"), Rule(READ, "digest", None))
+    assert masked(others) == others
     assert [user_of(identity) for identity in (ADA, HOST)] == ["ada", "10.1.2.3"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from aioregistry._session.backoff import (
     CAP,
     FIRST,
+    LONGEST_THROTTLED,
     PATIENCE,
     attempt_deadline,
     handshake_deadline,
@@ -18,6 +19,7 @@ from aioregistry._session.backoff import (
     may_look_up,
     retry_delay,
     throttled_patience,
+    throttled_pause,
 )
 
 timeouts = st.floats(0.1, 3600)
@@ -31,6 +33,22 @@ def highest(low: float, high: float) -> float:
 def test_the_shares_of_the_timeout_are_what_they_are_meant_to_be() -> None:
     assert lookup_deadline(24.0) == 1.0
     assert throttled_patience(3.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("attempts", "timeout", "between"),
+    [
+        (0, 3600.0, (FIRST / 2, FIRST)),
+        (1, 3600.0, (FIRST, FIRST * 2)),
+        (100, 3600.0, (LONGEST_THROTTLED / 2, LONGEST_THROTTLED)),
+        (100, 1.2, (0.05, 0.1)),
+    ],
+)
+def test_a_throttled_request_waits_for_half_of_its_pause_at_least(
+    attempts: int, timeout: float, between: tuple[float, float]
+) -> None:
+    assert throttled_pause(attempts, timeout, lambda low, high: low) == pytest.approx(between[0])
+    assert throttled_pause(attempts, timeout, highest) == pytest.approx(between[1])
 
 
 class TestRetryDelay:

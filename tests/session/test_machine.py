@@ -112,6 +112,17 @@ def test_a_move_that_is_none_raises() -> None:
         step(Machine(TIMEOUT, phase=Phase.SERVING, connection=1, state=SessionState.EXPIRED), Lost(1))
 
 
+def test_rounds_of_silence_are_counted_up_to_two() -> None:
+    machine = Machine(TIMEOUT, phase=Phase.OFFLINE, session_id=7, last_zxid=5)
+    counted = []
+    for number in range(4):
+        machine, _ = step(machine._replace(silent=1), RoundFailed(float(number), 0.5))
+        counted.append((machine.silent_rounds, machine.silent, machine.failures))
+    assert counted == [(1, 0, 1), (2, 0, 2), (2, 0, 3), (2, 0, 4)]
+    machine, _ = step(machine, RoundFailed(9.0, 0.5))
+    assert machine.silent_rounds == 0, "an ensemble that is away is not silent"
+
+
 # ---------------------------------------------------------------- walking everything that can be reached
 
 
