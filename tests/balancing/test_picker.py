@@ -990,3 +990,25 @@ def test_floors_shares_and_bounds_hold_whatever_happens(
         counts = Counter(chosen.pick(None, now).id for _ in range(10 * len(may)))
         assert set(counts) == may
         assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_who_is_set_aside_stays_so_when_its_weight_changes() -> None:
+    payloads = {id: {"weight": 1} for id in "abcdef"}
+    chosen = picker(payloads, Weighted("weight"), ejection=Ejection(failures=1, pause=5.0))
+    member = next(each for each in (chosen.pick(None, 0.0) for _ in range(1000)) if each.id == "a")
+    seconds = chosen.report(member, False, 0.0, 0.0)
+    assert seconds is not None
+    update(chosen, "a", {"weight": 2})
+    assert "a" not in picked(chosen, 200)
+    update(chosen, "b", {"weight": 3})
+    assert "b" in picked(chosen, 200)
+    assert "a" in [chosen.pick(None, seconds + 0.001).id for _ in range(200)]
+
+
+def test_those_that_are_failing_are_not_confirmed_when_they_are_picked_too() -> None:
+    chosen = picker({id: {"v": 1} for id in "ab"}, RoundRobin(), where={"v": 1})
+    chosen.report(chosen.pick(None, 0.0), True, 0.0, 0.0)
+    for id in "cde":
+        add(chosen, id, {"v": 1}, enabled=False, status="failing")
+    assert set(picked(chosen, 20)) == set("abcde")
+    assert chosen.subsets()[0].confirmed() == 2

@@ -430,6 +430,17 @@ def test_more_comings_and_goings_than_were_told_have_everything_read_once() -> N
     assert isinstance(mirror.ask(100), ListNames)
 
 
+def test_what_events_told_of_is_taken_off_what_came_and_went() -> None:
+    for cversion, all_are_read in ((4, False), (6, True)):
+        mirror = synced({name: (document(name), stat(3)) for name in "ab"})
+        audit(mirror, 0, "ab", 12, cversion=2)
+        mirror.event(EventKind.DELETED, "a")
+        mirror.event(EventKind.CREATED, "a")
+        read(mirror, (document("a"), stat(13)), zxid=13)
+        audit(mirror, 0, "ab", 14, cversion=cversion)
+        assert isinstance(mirror.ask(100), ListNames) is all_are_read
+
+
 def test_a_document_of_another_id_is_invalid() -> None:
     mirror = synced({"a": (document("b"), stat(3))})
     assert "node is 'a'" in mirror.invalid["a"].reason

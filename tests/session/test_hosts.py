@@ -215,3 +215,10 @@ class TestWhatIsWrong:
         ((host, found),) = parse_hosts(f"[{address}]:{port}" if ":" in address else f"{address}:{port}").servers
         assert ipaddress.ip_address(host) == ipaddress.ip_address(address)
         assert found == port
+
+
+@pytest.mark.parametrize(("server", "asked"), [("2181", True), ("123456", False), ("zk.7", False)])
+def test_only_what_may_be_a_port_is_taken_for_one(server: str, asked: bool) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        parse_hosts(server)
+    assert ("is it the port?" in str(refused.value)) is asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -349,3 +350,12 @@ def test_another_operation_takes_its_place_for_a_while_after_a_conviction() -> N
 def test_the_error_names_the_first_operations_of_a_transaction(number: int, end: str) -> None:
     transaction = Sent(Multi([Delete(f"/services/chat/{each}") for each in range(number)]), 100)
     assert convict(Isolation(), transaction).request.endswith(end)
+
+
+def test_a_request_without_a_path_is_known_by_its_kind() -> None:
+    isolation = Isolation()
+    convict(isolation, Sent(SetWatches(1, (), (), ()), 100))
+    assert refused(isolation, Sent(SetWatches(2, ("/a",), (), ()), 100), 1) is not None
+    other = Sent(SimpleNamespace(opcode=999, subject="another"), 100)
+    assert refused(isolation, other, 1) is None
+    assert not isolation.apart(other, SERVER, 1)
