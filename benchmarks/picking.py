@@ -20,6 +20,7 @@ from aioregistry.balancing import (
     RoundRobin,
     Sticky,
     Strategy,
+    WarmUp,
     Weighted,
 )
 
@@ -32,6 +33,7 @@ STRATEGIES: list[Strategy[Any]] = [
     Ring("weight"),
     Sticky(RoundRobin()),
     OwnZone("z1", RoundRobin()),
+    WarmUp(RoundRobin()),
 ]
 PICKS, CHANGES, ROUNDS = 2000, 500, 7
 

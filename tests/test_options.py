@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aioregistry import Registry, View, connect
-from aioregistry._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
+from aioregistry._maintenance import Overrides
+from aioregistry._options import BalancerOptions, ConnectOptions, DiscoverOptions, DrainOptions, RegisterOptions
 from aioregistry._parameters import checked_parameters
 from aioregistry.integrations._arguments import RoutingOptions
 from aioregistry.integrations._routing import Router
@@ -23,6 +24,7 @@ from aioregistry.integrations._routing import Router
         (RegisterOptions, Registry.register, set()),
         (DiscoverOptions, Registry.discover, {"payload_type"}),
         (BalancerOptions, View.balancer, set()),
+        (DrainOptions, Overrides.drain, set()),
         (RoutingOptions, Router, set()),
     ],
 )
