@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
+import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 from aioregistry import Registry, UsageError, View
 from aioregistry._errors import InvalidType
@@ -30,6 +34,8 @@ __all__ = [
     "run_app",
     "view",
 ]
+
+Path: TypeAlias = str | os.PathLike[str]
 
 MEMBERSHIP: Final = web.AppKey("aioregistry.membership", Membership)
 """Where the application keeps its membership."""
@@ -144,6 +150,14 @@ class AppRunner(web.AppRunner):
 def run_app(
     app: web.Application | Awaitable[web.Application],
     *,
+    host: str | Iterable[str] | None = None,
+    port: int | None = None,
+    path: Path | Iterable[Path] | None = None,
+    sock: socket.socket | Iterable[socket.socket] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    backlog: int = 128,
+    reuse_address: bool | None = None,
+    reuse_port: bool | None = None,
     print: Callable[..., None] | None = builtins.print,
     handle_signals: bool = True,
     loop: asyncio.AbstractEventLoop | None = None,
@@ -156,31 +170,79 @@ def run_app(
 
     Args:
         app: the application, or a coroutine that returns it.
-        print: told what it listens on.
+        host: addresses to listen on; all of this machine unless there is a *path* or a *sock*.
+        port: 8080, or 8443 with *ssl_context*, unless given.
+        path: of Unix sockets.
+        sock: sockets that are bound.
+        ssl_context: speak TLS with it.
+        backlog: connections that wait to be accepted, at most.
+        reuse_address: as of :meth:`asyncio.loop.create_server`.
+        reuse_port: as of :meth:`asyncio.loop.create_server`.
+        print: told what it listens on, once it does.
         handle_signals: whether the signals are heeded.
         loop: the event loop to run on, and to close; a new one unless given.
-        **options: the others of aiohttp's.
+        **options: those of :class:`aiohttp.web.AppRunner`.
 
     Raises:
         InvalidArgument: the port of a membership is not open once the server listens.
     """
-    loop = asyncio.new_event_loop() if loop is None else loop
-    host = Hosting()
+    hosts: Iterable[str | None] = (host,) if isinstance(host, str) else host or ()
+    if host is None and (port is not None or (path is None and sock is None)):
+        hosts = (None,)
+    paths = (path,) if isinstance(path, str | os.PathLike) else path or ()
+    socks = (sock,) if isinstance(sock, socket.socket) else sock or ()
 
-    def listening(*text: Any, **how: Any) -> None:
-        host.listen()
-        if print is not None:
-            print(*text, **how)
+    def sites(runner: web.AppRunner) -> Iterator[web.BaseSite]:
+        how: Any = {"ssl_context": ssl_context, "backlog": backlog}
+        for each in hosts:
+            yield web.TCPSite(runner, each, port, reuse_address=reuse_address, reuse_port=reuse_port, **how)
+        yield from (web.UnixSite(runner, each, **how) for each in paths)
+        yield from (web.SockSite(runner, each, **how) for each in socks)
 
-    if handle_signals:
-        ending = Ending(loop, host)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ending.asked)
-    token = hosting.set(host)
+    server = Hosting()
+    with asyncio.Runner(loop_factory=lambda: asyncio.new_event_loop() if loop is None else loop) as last:
+        loop = last.get_loop()
+        asyncio.set_event_loop(loop)
+        if handle_signals:
+            ending = Ending(loop, server)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, ending.asked)
+        token = hosting.set(server)
+        try:
+            serving = loop.create_task(_serve(app, sites, server, print, options), name="serve")
+        finally:
+            hosting.reset(token)
+        try:
+            loop.run_until_complete(serving)
+        except (web.GracefulExit, KeyboardInterrupt):
+            pass
+        finally:
+            # Alone, so that requests that came in are answered: the rest is cancelled after it.
+            if not serving.done():
+                serving.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    loop.run_until_complete(serving)
+
+
+async def _serve(
+    app: web.Application | Awaitable[web.Application],
+    sites: Callable[[web.AppRunner], Iterable[web.BaseSite]],
+    server: Hosting,
+    print: Callable[..., None] | None,
+    options: Mapping[str, Any],
+) -> None:
+    runner = web.AppRunner(app if isinstance(app, web.Application) else await app, **options)
+    await runner.setup()
     try:
-        web.run_app(app, print=listening, handle_signals=False, loop=loop, **options)
+        for site in list(sites(runner)):
+            await site.start()
+        server.listen()
+        if print is not None:
+            names = ", ".join(sorted(site.name for site in runner.sites))
+            print(f"======== Running on {names} ========\n(Press CTRL+C to quit)")
+        await asyncio.Event().wait()
     finally:
-        hosting.reset(token)
+        await runner.cleanup()
 
 
 class Ending:
