@@ -406,8 +406,9 @@ async def test_an_answer_that_nobody_waits_for_is_forgotten() -> None:
     answer = in_daemon_thread(work, name="x")
     answer.cancel()
     go_on.set()
-    await asyncio.to_thread(ended.wait, LONG)
+    assert await asyncio.to_thread(ended.wait, LONG)
     await asyncio.sleep(MOMENT)
+    assert answer.cancelled()
 
 
 def test_a_thread_may_outlive_its_loop() -> None:

@@ -91,6 +91,7 @@ async def test_redirects_pass_by_option() -> None:
 async def test_interim_answers_are_passed_over() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     async with Web(interim + answer(200)) as web:
+        # Fails by raising: a probe that does not pass raises CheckFailed.
         await probe(HttpCheck(f"http://127.0.0.1:{web.port}/"))
 
 
@@ -118,6 +119,7 @@ async def test_what_is_no_answer_fails(said: bytes) -> None:
 
 async def test_an_answer_without_end_passes_by_its_status() -> None:
     async with Web(b"HTTP/1.1 200 OK\r\n\r\n" + b"data: x\n\n" * 50_000, holds=True) as web:
+        # Fails by raising: a probe that does not pass raises CheckFailed, and one that reads on is timed out.
         await probe(HttpCheck(f"http://127.0.0.1:{web.port}/events"))
 
 
@@ -243,6 +245,7 @@ async def test_a_program_that_hangs_is_killed_with_its_children(family: Path) ->
 
 
 async def test_what_a_program_leaves_behind_is_killed(family: Path) -> None:
+    # Fails by raising: the fixture asserts that nobody of the family is left.
     await probe(CommandCheck(["sh", "-c", f"sleep 1000 & echo $$ $! > {family}"]))
 
 
@@ -268,6 +271,7 @@ def test_commands_that_are_not_there_are_refused(command: Any) -> None:
 
 
 async def test_a_loop_that_turns() -> None:
+    # Fails by raising: a probe that does not pass raises CheckFailed.
     await probe(LoopLagCheck())
 
 

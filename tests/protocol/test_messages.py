@@ -260,6 +260,7 @@ def test_a_damaged_reply_decodes_or_is_an_error(kind: type[Any], data: st.DataOb
 @given(st.data(), st.binary(max_size=200))
 def test_garbage_is_no_reply(kind: type[Any], data: st.DataObject, garbage: bytes) -> None:
     message = data.draw(MESSAGES[kind])
+    # Fails by raising: anything but a ProtocolError.
     with contextlib.suppress(ProtocolError):
         message.decode(garbage)
 

@@ -97,6 +97,7 @@ def test_an_event_cut_short_or_too_long() -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_garbage_is_no_event(garbage: bytes) -> None:
+    # Fails by raising: anything but a ProtocolError.
     with contextlib.suppress(ProtocolError):
         decode_event(garbage)
 
@@ -214,6 +215,7 @@ def test_garbage_leaks_no_other_exception_out_of_aiozk(opcode: int, garbage: byt
         pass
 
     Asked.opcode = opcode
+    # Fails by raising: anything but a ProtocolError.
     with contextlib.suppress(ProtocolError):
         decode_reply(Asked(path="/a", watch=False), framed(garbage))
 

@@ -255,7 +255,7 @@ class TestLeaders:
     async def test_a_follower_that_goes_down_disturbs_nobody(self, patient: Ensemble, connect: Connect) -> None:
         session = await connect(patient.leader.address)
         await patient.followers[0].stop()
-        await session.create("/a")
+        assert await session.create("/a") == "/a"
 
     async def test_one_member_is_an_ensemble_too(self, connect: Connect) -> None:
         async with Ensemble(1) as ensemble:

@@ -34,6 +34,7 @@ rules = st.lists(st.builds(Rule, st.integers(0, 31), texts, texts), max_size=3).
 
 @given(st.sampled_from(READERS), st.binary(max_size=60))
 def test_bytes_of_any_kind_are_read_or_malformed(read: Callable[[bytes], Any], frame: bytes) -> None:
+    # Fails by raising: anything but what says that it is malformed.
     with contextlib.suppress(Malformed, struct.error):
         read(frame)
 

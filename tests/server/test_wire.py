@@ -78,7 +78,7 @@ class TestFrames:
         await client.closed()
 
     async def test_bytes_behind_a_request_are_not_looked_at(self, client: Wire) -> None:
-        await client.ask(Operation(wire.EXISTS, wire.exists("/").body + b"more"))
+        assert (await client.ask(Operation(wire.EXISTS, wire.exists("/").body + b"more"))).error == 0
 
     @pytest.mark.parametrize("opcode", [*range(1, 10), 12, 14, *range(17, 20), 21, 22, 101, 103, 104, 105, 106])
     async def test_a_request_cut_short_is_an_error_and_no_more(self, client: Wire, opcode: int) -> None:
@@ -176,7 +176,7 @@ class TestSessions:
             for _ in range(60):
                 await asyncio.sleep(0.02)
                 await client.ping()
-            await client.create("/alive")
+            assert await client.create("/alive") == "/alive"
 
     async def test_closing_tells_watchers_and_answers(self, client: Wire, other: Wire) -> None:
         await client.create("/mine", flags=EPHEMERAL)
