@@ -21,7 +21,7 @@ from typing import Final
 
 from ._errors import InvalidArgument, InvalidType
 
-__all__ = ["IPAddress", "check_address", "ip_address", "only_here", "problem_of"]
+__all__ = ["IPAddress", "check_address", "ends_in_number", "ip_address", "is_host_name", "only_here", "problem_of"]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -83,14 +83,31 @@ def problem_of(address: str) -> str | None:
     if ":" in address:
         return _ipv6_problem(address)
     name = address.removesuffix(".")
-    parts = name.split(".")
-    if len(parts) == 1 and not name:
+    if not name:
         return "it is a dot"
-    if _NUMBER.fullmatch(parts[-1]):
+    if ends_in_number(address):
         return None if name == address and _is_ipv4(name) else "its last part is a number, and it is no IPv4 address"
     if len(name) > _MAX_NAME:
         return f"it is longer than {_MAX_NAME} characters"
-    return next((problem for problem in map(_part_problem, parts) if problem is not None), None)
+    return next((problem for problem in map(_part_problem, name.split(".")) if problem is not None), None)
+
+
+def ends_in_number(name: str) -> bool:
+    """Return whether the last part of *name* is a number: it is no host name, then (URL Standard, "ends in a number").
+
+    Resolvers take such a name for an IPv4 address, and for a wrong one where it is none.
+    """
+    return _NUMBER.fullmatch(name.removesuffix(".").rpartition(".")[2]) is not None
+
+
+def is_host_name(text: str) -> bool:
+    """Return whether *text* is a host name in ASCII of which no part begins or ends with a hyphen (RFC 1123).
+
+    It is no address, and may have underscores, as names in containers' networks have.
+    """
+    if not text.isascii() or ":" in text or ends_in_number(text) or problem_of(text) is not None:
+        return False
+    return not any(part.startswith("-") or part.endswith("-") for part in text.removesuffix(".").split("."))
 
 
 def _is_ipv4(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What arguments may be, checked in one way: flags, seconds, choices, things of a type. Pure.
+"""What arguments may be, checked in one way: flags, numbers, seconds, choices, things of a type. Pure.
 
 Each check raises :class:`InvalidArgument`, and where the value is of a type that cannot be meant :class:`InvalidType`,
 which is a TypeError too.
@@ -7,13 +7,26 @@ which is a TypeError too.
 from __future__ import annotations
 
 import enum
+import math
 import sys
 from collections.abc import Iterable
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeGuard, TypeVar
 
 from ._errors import InvalidArgument, InvalidType, wrong_argument
 
-__all__ = ["UNSET", "Unset", "check_choice", "check_flag", "check_optional", "check_seconds", "key_and_timeout"]
+__all__ = [
+    "UNSET",
+    "Unset",
+    "check_choice",
+    "check_count",
+    "check_flag",
+    "check_number",
+    "check_optional",
+    "check_seconds",
+    "is_number",
+    "is_whole",
+    "key_and_timeout",
+]
 
 T = TypeVar("T", bound=str)
 
@@ -34,12 +47,38 @@ def check_flag(field: str, flag: object) -> bool:
     return flag
 
 
-def check_seconds(field: str, seconds: object, *, at_most: float = sys.float_info.max) -> None:
-    """Raise unless *seconds* is a number above 0 and not above *at_most*."""
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not 0 < seconds <= at_most:  # type: ignore[operator] # NaN compares as False
+def is_whole(value: object) -> TypeGuard[int]:
+    """Return whether *value* is an int; True and False, which Python counts as some, are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether *value* is an int or a float, infinity and NaN included; True and False are none."""
+    return is_whole(value) or isinstance(value, float)
+
+
+def check_count(field: str, number: object) -> None:
+    """Raise unless *number* is an int of 1 or more."""
+    if not is_whole(number) or number < 1:
+        raise wrong_argument(field, number, "must be an int of 1 or more", int)
+
+
+def check_number(
+    field: str, number: object, *, at_least: float, at_most: float = math.inf, of: str | None = None
+) -> None:
+    """Raise unless *number* is within the bounds; *of* names whose it is."""
+    if not is_number(number) or not at_least <= number <= at_most:  # NaN compares as False
+        bounds = f"from {at_least:g} to {at_most:g}" if math.isfinite(at_most) else f"of {at_least:g} or more"
+        owner = "" if of is None else f"of {of}: "
+        raise wrong_argument(field, number, f"{owner}must be a number {bounds}", int, float)
+
+
+def check_seconds(field: str, seconds: object, *, at_most: float = sys.float_info.max, or_zero: bool = False) -> None:
+    """Raise unless *seconds* is a number above 0 and not above *at_most*; with *or_zero* 0 is one, too."""
+    if not is_number(seconds) or not (0 < seconds <= at_most or (or_zero and seconds == 0)):  # NaN compares as False
         limit = "" if at_most == sys.float_info.max else f" and at most {at_most:.0f}"
-        raise wrong_argument(field, seconds, f"give a number of seconds above 0{limit}", int, float)
+        least = "of 0 or more" if or_zero else "above 0"
+        raise wrong_argument(field, seconds, f"give a number of seconds {least}{limit}", int, float)
 
 
 def check_choice(field: str, value: object, choices: Iterable[T]) -> T:

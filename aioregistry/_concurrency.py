@@ -11,11 +11,15 @@ import contextlib
 import errno
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-__all__ = ["Alarm", "Notifier", "Supervised", "in_daemon_thread"]
+__all__ = ["SHORTEST_WAIT", "Alarm", "Notifier", "Supervised", "in_daemon_thread"]
 
 T = TypeVar("T")
+
+SHORTEST_WAIT: Final = 0.001
+"""Seconds. A timer that rings at once, and too early by the clock that counts, would be set for ever: the loop's clock
+may run a little ahead of another. No time at all is no timeout to many."""
 
 
 class Notifier:

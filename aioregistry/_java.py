@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from ._arguments import is_number, is_whole
 from ._errors import InvalidArgument, wrong_argument
 
 __all__ = ["MARK", "NoClass", "check_class", "class_for", "marked", "unmarked"]
@@ -120,15 +121,11 @@ def _shape(payload: Any) -> str:
 
 
 def _is_integer(bits: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and -(2**bits) <= value < 2**bits
+    return lambda value: is_whole(value) and -(2**bits) <= value < 2**bits
 
 
 def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list | tuple) and all(map(fits, value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_object(value: Any) -> bool:
@@ -155,8 +152,8 @@ _PRIMITIVES: Final[dict[str, Callable[[Any], bool]]] = {
     "I": _is_integer(31),
     "J": _is_integer(63),
     "S": _is_integer(15),
-    "D": _is_number,
-    "F": _is_number,
+    "D": is_number,
+    "F": is_number,
     "Z": _is_bool,
 }
 
@@ -164,8 +161,8 @@ _UUID: Final = re.compile("-".join(f"[0-9A-Fa-f]{{{digits}}}" for digits in (8, 
 
 _SCALARS: Final[dict[str, Callable[[Any], bool]]] = {
     **{f"java.lang.{name}": _is_integer(bits) for name, bits in _INTEGERS.items()},
-    "java.math.BigInteger": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    **dict.fromkeys(("java.lang.Double", "java.lang.Float", "java.math.BigDecimal"), _is_number),
+    "java.math.BigInteger": is_whole,
+    **dict.fromkeys(("java.lang.Double", "java.lang.Float", "java.math.BigDecimal"), is_number),
     "java.util.Date": _is_integer(62),
     "java.util.UUID": lambda value: isinstance(value, str) and _UUID.fullmatch(value) is not None,
     "java.lang.Boolean": _is_bool,

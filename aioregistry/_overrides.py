@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from ._arguments import is_number
 from ._bounds import moment
 from ._model import Override
 
@@ -109,7 +110,7 @@ def read_override(data: bytes, service: str, id: str, mtime_ms: int, version: in
 
 def _is_number(value: object) -> bool:
     # Not math.isfinite, which no whole number of 400 digits survives.
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_HUGE < value < _HUGE
+    return is_number(value) and -_HUGE < value < _HUGE
 
 
 def _text(value: object) -> str:

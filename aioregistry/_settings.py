@@ -13,6 +13,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from ._arguments import is_number, is_whole
 from ._errors import InvalidArgument
 from ._paths import check_path
 from ._session import parse_hosts
@@ -50,7 +51,7 @@ def _base_path(value: object) -> str:
 
 def _seconds(value: object) -> float:
     reason = f"give a number of seconds above 0 and at most {LONGEST_SESSION:.0f}"
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if not is_number(value) and not isinstance(value, str):
         raise TypeError(reason)
     try:
         seconds = float(value)
@@ -63,7 +64,7 @@ def _seconds(value: object) -> float:
 
 def _level(value: object) -> int:
     level = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-    if isinstance(level, bool) or not isinstance(level, int) or level < 0:
+    if not is_whole(level) or level < 0:
         raise ValueError("give 0, 1 or 2")
     return min(level, MOST_VERBOSE)
 

@@ -34,6 +34,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast, overload
 
 from ._arguments import check_seconds, key_and_timeout
+from ._concurrency import SHORTEST_WAIT
 from ._connect import connect as _connect
 from ._errors import HandleClosed, NoInstances, RequestTimeout, UsageError
 from ._handles import Handle, discard
@@ -74,7 +75,6 @@ __all__ = ["Balancer", "Changes", "Overrides", "Registration", "Registry", "Sess
 _NAP: Final = 1.0
 """Seconds after which a thread that waits for an instance looks again: another thread's answer wakes nobody."""
 
-_SHORTEST_NAP: Final = 0.001
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -539,7 +539,7 @@ class Balancer(Generic[P]):
                         raise RequestTimeout(f"nothing to pick within timeout={timeout} s: {error}") from error
                     back = error.returns_in
                 with contextlib.suppress(RequestTimeout, StopIteration):  # a closed view refuses the next pick
-                    snapshots.next(min(left, _NAP if back is None else max(back, _SHORTEST_NAP), _NAP))
+                    snapshots.next(min(left, _NAP if back is None else max(back, SHORTEST_WAIT), _NAP))
 
     def __repr__(self) -> str:
         return repr(self._shared)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument, ServiceInstance
-from aioregistry._addresses import only_here, problem_of
+from aioregistry._addresses import is_host_name, only_here, problem_of
 
 GOOD = ["a", "10.0.0.7", "::1", "fe80::1%eth0", "::ffff:1.2.3.4", "node-7.example.", "node_7", "mün.example"]
 GOOD += ["xn--bcher-kva.example", "日本.jp", "localhost.", "a" * 63, "1a"]
@@ -77,3 +77,16 @@ def test_what_passes_is_taken_by_the_clients(address: str) -> None:
 )
 def test_only_on_this_machine(address: str, servers: list[str], expected: bool) -> None:
     assert only_here(address, servers) is expected
+
+
+@pytest.mark.parametrize("name", ["a", "a.b.", "node-7.example", "node_7", "1a", "xn--bcher-kva.example", "a" * 63])
+def test_what_is_a_host_name(name: str) -> None:
+    assert is_host_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "a..b", "-a", "a-.b", "a b", "10.0.0.7", "::1", "a.1", "a.0x7f.", "mün.example", "a" * 64, "xn--a"],
+)
+def test_what_is_no_host_name(name: str) -> None:
+    assert not is_host_name(name)

@@ -24,7 +24,14 @@ from aioregistry import (
     TcpCheck,
     Weighted,
 )
-from aioregistry._arguments import check_choice, check_flag, check_optional, check_seconds
+from aioregistry._arguments import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    check_optional,
+    check_seconds,
+)
 from aioregistry._errors import wrong_argument
 from aioregistry.integrations.membership import Membership
 
@@ -182,3 +189,29 @@ def test_a_bool_is_no_number() -> None:
     assert not isinstance(wrong_argument("a", True, "why", bool), InvalidType)
     assert not isinstance(wrong_argument("a", 7, "why", int), InvalidType)
     assert isinstance(wrong_argument("a", 7, "why"), InvalidType)
+
+
+@pytest.mark.parametrize("number", [True, False, 0, -1, 1.0, "1", None])
+def test_what_is_no_count(number: Any) -> None:
+    with pytest.raises(InvalidArgument, match="must be an int of 1 or more") as refused:
+        check_count("attempts", number)
+    assert (refused.value.field, refused.value.value) == ("attempts", number)
+    assert isinstance(refused.value, TypeError) is (type(number) is not int)
+
+
+@pytest.mark.parametrize("number", [True, -0.1, 1.1, float("nan"), float("inf"), "1", None])
+def test_what_is_no_number_within_bounds(number: Any) -> None:
+    with pytest.raises(InvalidArgument, match="of a: must be a number from 0 to 1"):
+        check_number("share", number, at_least=0, at_most=1, of="a")
+    with pytest.raises(InvalidArgument, match="must be a number of 2 or more"):
+        check_number("share", number if number != float("inf") else 1, at_least=2)
+
+
+def test_no_time_is_a_time_where_that_is_said() -> None:
+    check_seconds("drain", 0, or_zero=True)
+    with pytest.raises(InvalidArgument, match="of 0 or more"):
+        check_seconds("drain", -1, or_zero=True)
+    with pytest.raises(InvalidArgument, match="above 0"):
+        check_seconds("drain", 0)
+    check_count("attempts", 1)
+    check_number("share", 1, at_least=0, at_most=1)

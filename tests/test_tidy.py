@@ -52,14 +52,14 @@ ROOMS: dict[str, set[str]] = {
     # Java's payloads, payloads of callers' types. pydantic is imported where such a type of the caller's is.
     "addresses": {"errors"},
     "frozen": set(),
-    "java": {"errors"},
+    "java": {"errors", "arguments"},
     "payload": {"foreign", "errors", "frozen", "msgspec", "pydantic"},
-    "model": {"reprs", "errors", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
+    "model": {"reprs", "errors", "arguments", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
     "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
     # What people are told of instances, by commands and pages.
     "words": {"model", "document"},
     # Written by operators, read by views.
-    "overrides": {"bounds", "model"},
+    "overrides": {"arguments", "bounds", "model"},
     # Written by registrations, believed by views.
     "markers": {"protocol"},
     # aiozk has no types: a stub says those of the classes that ours derive from.
@@ -69,7 +69,7 @@ ROOMS: dict[str, set[str]] = {
     # own requests too: those of the verbs and recipes of `registry.client`.
     "session": {
         *("bounds", "foreign", "concurrency", "errors", "reasons", "streams", "incident_log", "paths", "protocol"),
-        *("runtime", "secrets"),
+        *("addresses", "runtime", "secrets"),
         *("anyio", "aiozk.protocol"),
     },
     # A check dials by addresses and look-ups as the session does, and says why it failed in the same words.
@@ -131,7 +131,7 @@ ROOMS: dict[str, set[str]] = {
         "msgspec",
     },
     # What a command line, the environment and a file say; the connect string is parsed in one way, that of `session`.
-    "settings": {"errors", "paths", "session"},
+    "settings": {"errors", "arguments", "paths", "session"},
     # What on_event is told, with types.
     "events": set(),
     # A formatter for records; of the library it knows nothing.
@@ -157,7 +157,8 @@ ROOMS: dict[str, set[str]] = {
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
         *("concurrency", "events", "foreign", "errors", "arguments", "incident_log", "addresses", "health", "model"),
-        *("parameters", "paths", "secrets", "balancing", "exports", ""),
+        *("parameters", "paths", "secrets", "balancing", "exports"),
+        *("session", ""),  # a connect string is parsed in one way
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
     # Reads a live ensemble: it connects as users do, and asks that session for ACLs and Stats too.
@@ -178,6 +179,7 @@ ROOMS: dict[str, set[str]] = {
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way
+        "arguments",
         *("textual", "rich"),  # `top`
         "aiozk",  # whose errors the client raises with which the demo deletes a node
         "balancing",
@@ -665,6 +667,45 @@ def is_known(text: str, known: str) -> bool:
     return not runs or (any(found) and all(one for one, run in zip(found, runs, strict=True) if len(run) > 2))
 
 
+# What a test waits for in vain raises, what a browser's page is expected to show, too; and what Hypothesis runs has
+# asserts of its own.
+WAITS = {"closed", "expect", "run_state_machine_as_test", "until", "wait_for", "wait_live"}
+WHY_NO_ASSERT = re.compile(r"# Fails by raising: .{15,}\.")
+
+
+def without_assert(tests: Sources) -> Iterator[str]:
+    """Tests that nothing seems to let fail: neither an assert of theirs, or of a function of their file that they call.
+
+    One that fails because what it calls raises says so, in a comment: `# Fails by raising: WHAT, WHEN.`
+    """
+    for path, text in tests.items():
+        functions = [node for node in definitions(parsed(text)) if not isinstance(node, ast.ClassDef)]
+        judges: set[str] = set(WAITS)
+        while found := {each.name for each in functions if each.name not in judges and judges_itself(each, judges)}:
+            judges |= found
+        for function in functions:
+            if function.name.startswith("test_") and function.name not in judges:
+                source = ast.get_source_segment(text, function) or ""
+                if not WHY_NO_ASSERT.search(source):
+                    yield f"{path}:{function.lineno}: {function.name} asserts nothing"
+
+
+def judges_itself(function: Definition, judges: set[str]) -> bool:
+    for node in ast.walk(function):
+        match node:
+            case (
+                ast.Assert()
+                | ast.AsyncWith(items=[ast.withitem(context_expr=ast.Call(func=ast.Attribute(attr="timeout")))])
+            ):
+                return True
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="pytest"), attr="raises" | "warns" | "fail")):
+                return True
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)):
+                if name in judges or name == "check" or name.startswith(("assert_", "check_")):
+                    return True
+    return False
+
+
 # ---------------------------------------------------------------- held against the repository
 
 
@@ -771,6 +812,11 @@ def test_names_say_something(everything: Sources) -> None:
 
 def test_every_option_is_read(package: Sources) -> None:
     assert list(unread_options(package)) == []
+
+
+def test_every_test_can_fail() -> None:
+    tests = tracked("tests/*.py")
+    assert list(without_assert({path: text for path, text in tests.items() if "/test_" in path})) == []
 
 
 def test_tests_ask_for_our_own_words() -> None:
@@ -998,6 +1044,34 @@ def test_the_words_of_others_are_found(text: str) -> None:
 )
 def test_words_of_ours_are_not_found(text: str) -> None:
     assert list(words_of_others({"tests/test_a.py": text}, OURS)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def test_a():\n    f()",
+        "def test_a():\n    # Fails by raising.\n    f()",
+        "def f():\n    return 1\ndef test_a():\n    f()",
+        "class TestA:\n    async def test_a(self):\n        await f()",
+    ],
+)
+def test_a_test_without_an_assert_is_found(text: str) -> None:
+    assert len(list(without_assert({"tests/test_a.py": text}))) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def test_a():\n    assert f()",
+        "def test_a():\n    with pytest.raises(OSError): ...",
+        "def f():\n    g()\ndef g():\n    assert x\ndef test_a():\n    f()",
+        "async def test_a():\n    async with asyncio.timeout(1):\n        await f()",
+        "def test_a():\n    check_withdrawn(1)",
+        "def test_a():\n    # Fails by raising: f raises what is no ProtocolError.\n    f()",
+    ],
+)
+def test_a_test_with_an_assert_is_not_found(text: str) -> None:
+    assert list(without_assert({"tests/test_a.py": text})) == []
 
 
 def test_a_source_distribution_is_looked_at_without_git(tmp_path: Path) -> None:

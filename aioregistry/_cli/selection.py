@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+from aioregistry._arguments import is_number
+
 from .._errors import InvalidArgument
 
 __all__ = ["COLUMNS", "Condition", "Row", "condition", "selected"]
@@ -81,7 +83,7 @@ def _looked_up(row: Row, key: str) -> Any:
 def _order(key: str) -> Callable[[Row], tuple[bool, float, str]]:
     def order(row: Row) -> tuple[bool, float, str]:
         value = _looked_up(row, key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+        if is_number(value) and not math.isnan(value):
             return False, value, ""
         return True, 0.0, _text(value)
 

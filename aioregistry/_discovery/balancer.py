@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
 import anyio
 
 from aioregistry import _foreign as foreign
 from aioregistry._arguments import key_and_timeout
+from aioregistry._concurrency import SHORTEST_WAIT
 from aioregistry._errors import (
     HandleClosed,
     InvalidArgument,
@@ -34,8 +35,6 @@ log = logging.getLogger("aioregistry.discovery")
 P = TypeVar("P")
 A = ParamSpec("A")
 R = TypeVar("R")
-
-_SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahead of the runtime's
 
 
 class Feed(Protocol[P]):
@@ -198,7 +197,7 @@ class Balancer(Generic[P]):
                     except NoInstances as error:
                         nothing = error
                     back = nothing.returns_in
-                    with anyio.move_on_after(None if back is None else max(back, _SHORTEST_WAIT)) as nap:
+                    with anyio.move_on_after(None if back is None else max(back, SHORTEST_WAIT)) as nap:
                         self._naps[nap] = None
                         try:
                             await anext(snapshots)

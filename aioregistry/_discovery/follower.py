@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
 from aioregistry import _foreign as foreign
-from aioregistry._concurrency import Alarm, Notifier, Supervised
+from aioregistry._concurrency import SHORTEST_WAIT, Alarm, Notifier, Supervised
 from aioregistry._errors import (
     ConnectionLost,
     NoAuth,
@@ -62,7 +62,6 @@ NAMED_IN_LOG: Final = 10
 """Nodes that one line names; all are in the snapshot and told to the hook."""
 
 _STALE_POLLS_PER_TIMEOUT = 10
-_SHORTEST_WAIT = 0.001  # seconds; the loop's clock may run a little ahead of the one that counts the system's sleep
 
 
 class Consumer(Protocol):
@@ -390,7 +389,7 @@ class Follower:
         if self.mirror.synced:
             left = session.timeout - session.evidence_age()
             waits.append(left if left > 0 else session.timeout / _STALE_POLLS_PER_TIMEOUT)
-        return max(min(waits), _SHORTEST_WAIT)
+        return max(min(waits), SHORTEST_WAIT)
 
     def _audit_if_due(self) -> None:
         if self._session.runtime.monotonic() < self._audit_at:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
-from aioregistry._errors import InvalidArgument, wrong_argument
+from aioregistry._arguments import check_number
+from aioregistry._errors import InvalidArgument
 
 __all__ = ["Guard"]
 
@@ -34,16 +34,9 @@ class Guard:
     longest: float = 300.0
 
     def __post_init__(self) -> None:
-        _check_number("hold", self.hold, 0.001, _LONGEST_OPTION)
-        _check_number("share", self.share, 0.0, 1.0)
-        _check_number("within", self.within, 0.001, _LONGEST_OPTION)
-        _check_number("longest", self.longest, 0.001, _LONGEST_OPTION)
+        check_number("hold", self.hold, at_least=0.001, at_most=_LONGEST_OPTION)
+        check_number("share", self.share, at_least=0.0, at_most=1.0)
+        check_number("within", self.within, at_least=0.001, at_most=_LONGEST_OPTION)
+        check_number("longest", self.longest, at_least=0.001, at_most=_LONGEST_OPTION)
         if self.longest < self.hold:
             raise InvalidArgument("longest", self.longest, f"must not be less than hold={self.hold:g}")
-
-
-def _check_number(field: str, number: object, at_least: float, at_most: float) -> None:
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise wrong_argument(field, number, "must be a number", int, float)
-    if not at_least <= number <= at_most:
-        raise InvalidArgument(field, number, f"must be within {at_least:g}..{at_most:g}")

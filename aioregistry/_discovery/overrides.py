@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from aioregistry import _foreign as foreign
-from aioregistry._concurrency import Alarm, Notifier
+from aioregistry._concurrency import SHORTEST_WAIT, Alarm, Notifier
 from aioregistry._errors import (
     ConnectionLost,
     NoNode,
@@ -45,7 +45,6 @@ MOST: Final = 10_000
 SWEEP: Final = 5.0
 """Seconds after an override has ended until one of those that noticed removes it, at most: not all of them at once."""
 
-_SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahead of the runtime's
 
 Told: TypeAlias = Callable[[Mapping[str, Override]], object]
 """Called with what is in force, by id."""
@@ -319,7 +318,7 @@ class OverrideReader:
         now = self._session.runtime.monotonic()
         ends = [end for service in self._services.values() if (end := service.standing.next_end(now)) is not None]
         if ends:
-            self._alarm.set_in(max(min(ends) - now, _SHORTEST_WAIT), self._due)
+            self._alarm.set_in(max(min(ends) - now, SHORTEST_WAIT), self._due)
         else:
             self._alarm.cancel()
 

@@ -19,7 +19,7 @@ import anyio
 
 from aioregistry import _foreign as foreign
 from aioregistry._arguments import check_flag, check_optional, check_seconds
-from aioregistry._concurrency import Alarm
+from aioregistry._concurrency import SHORTEST_WAIT, Alarm
 from aioregistry._errors import HandleClosed, InvalidType, RegistryError, RequestTimeout, UsageError
 from aioregistry._handles import Handle, finished
 from aioregistry._model import Change, Invalidated, Override, Snapshot, check_payload_type
@@ -57,8 +57,6 @@ KeptAt: TypeAlias = str | os.PathLike[str]
 
 PANIC: Final = 0.5
 """The default of :meth:`View.balancer`'s ``panic``: that of Envoy's ``healthy_panic_threshold``."""
-
-_SHORTEST_WAIT: Final = 0.001  # seconds; the loop's clock may run a little ahead of the runtime's
 
 
 class Mirrors(Protocol):
@@ -447,7 +445,7 @@ class View(Handle, Generic[P]):
         if moment is not None:
             # Weakly: a timer is no reason for a view to stay.
             ring = partial(_wake, weakref.ref(self))
-            self._alarm.set_in(max(moment - self._mirrors.session.runtime.monotonic(), _SHORTEST_WAIT), ring)
+            self._alarm.set_in(max(moment - self._mirrors.session.runtime.monotonic(), SHORTEST_WAIT), ring)
 
     def _due(self) -> None:
         self._alarm_at = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from aioregistry._arguments import check_choice, check_seconds
-from aioregistry._errors import InvalidType, wrong_argument
+from aioregistry._arguments import check_choice, check_count, check_seconds
+from aioregistry._errors import InvalidType
 from aioregistry._reprs import shown_half_made
 
 from .table import STARTING, CheckState, Standing
@@ -54,8 +54,8 @@ class Check:
             raise InvalidType("probe", probe, "give an async function without arguments")
         check_seconds("interval", interval)
         check_seconds("timeout", timeout)
-        _check_count("rise", rise)
-        _check_count("fall", fall)
+        check_count("rise", rise)
+        check_count("fall", fall)
         check_choice("initial", initial, ("failing", "passing"))
         self.probe = probe
         self.interval: float = float(interval)
@@ -76,8 +76,3 @@ class Check:
     def __repr__(self) -> str:
         times = f"interval={self.interval:g} timeout={self.timeout:g} rise={self.rise} fall={self.fall}"
         return f"<{type(self).__name__} {self.describe()} {times}>"
-
-
-def _check_count(field: str, number: object) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise wrong_argument(field, number, "give a number of results in a row, at least 1", int)

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 
 from aioregistry._addresses import check_address, ip_address
+from aioregistry._arguments import is_whole
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reasons import reason_of
 from aioregistry._runtime import Endpoint, SystemRuntime
@@ -23,8 +24,8 @@ _MOST_READ = 65536
 
 def checked_port(field: str, value: object, port: object) -> int:
     """Return *port*; raises InvalidArgument for *field* with its *value* where it is no port to connect to."""
-    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _MAX_PORT:
-        kind = InvalidArgument if isinstance(port, int) and not isinstance(port, bool) else InvalidType
+    if not is_whole(port) or not 1 <= port <= _MAX_PORT:
+        kind = InvalidArgument if is_whole(port) else InvalidType
         raise kind(field, value, f"its port must be a number from 1 to {_MAX_PORT}")
     return port
 

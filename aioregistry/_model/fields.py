@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from aioregistry._addresses import check_address
+from aioregistry._arguments import is_whole
 from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
 from aioregistry._frozen import FrozenDict, freeze
 from aioregistry._java import MARK
@@ -63,7 +64,7 @@ def _checked_address(field: str, address: object) -> str | None:
 def check_port(field: str, port: Any) -> int | None:
     if port is None:
         return None
-    if not isinstance(port, int) or isinstance(port, bool):
+    if not is_whole(port):
         raise InvalidType(field, port, f"must be int, not {type(port).__name__}")
     if not 0 <= port <= _MAX_PORT:
         raise InvalidArgument(field, port, f"must be within 0..{_MAX_PORT}")
@@ -74,7 +75,7 @@ def _milliseconds(most: int) -> Callable[[str, Any], int | None]:
     def checked(field: str, value: Any) -> int | None:
         if value is None:
             return None
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        if not is_whole(value) or not 0 <= value <= most:
             raise wrong_argument(field, value, f"must be milliseconds, an int within 0..{most}, or None", int)
         return value or None
 

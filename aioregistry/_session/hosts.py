@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import NamedTuple
 
+from aioregistry._addresses import ends_in_number, ip_address, is_host_name, problem_of
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._paths import check_path
 from aioregistry._secrets import unshown
@@ -14,14 +14,6 @@ __all__ = ["DEFAULT_PORT", "Hosts", "parse_hosts"]
 
 DEFAULT_PORT = 2181
 
-# RFC 1123, with the underscore that container platforms put into service names.
-_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
-_LONGEST_NAME = 253
-# A name whose last label is a number is taken for an IPv4 address by resolvers, and for a wrong one it seems to be one
-# (URL Standard, "ends in a number").
-_NUMBER = re.compile(r"(.*\.)?(\d+|0[xX][0-9A-Fa-f]*)\.?")
-# RFC 6874's characters, without those that are escaped.
-_ZONE = re.compile(r"[A-Za-z0-9._~-]+")
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)?://")
 
@@ -114,12 +106,10 @@ def _problem(host: str, part: str) -> str:
         return f"{named}: separate servers by commas, and leave no blank inside"
     if ":" in host:
         return f"{named}: write host:port, and an IPv6 address in brackets"
-    if _NUMBER.fullmatch(host):
+    if ends_in_number(host):
         hint = f": is it the port? write host:{host}" if _PORT.fullmatch(host) and host == part else ""
         return f"{_short(host)!r} is no IPv4 address, and no host name ends in a number{hint}"
-    if not _NAME.fullmatch(host) or len(host) > _LONGEST_NAME:
-        return named
-    return ""
+    return "" if is_host_name(host) else named
 
 
 def _port(digits: str, part: str) -> int:
@@ -135,19 +125,12 @@ def _short(text: str) -> str:
 
 
 def _is_ipv4(host: str) -> bool:
-    try:
-        ipaddress.IPv4Address(host)
-    except ValueError:
-        return False
-    return True
+    return ":" not in host and _is_address(host)
 
 
 def _is_ipv6(host: str) -> bool:
-    address, percent, zone = host.partition("%")
-    if percent and not _ZONE.fullmatch(zone):
-        return False
-    try:
-        ipaddress.IPv6Address(address)
-    except ValueError:
-        return False
-    return True
+    return ":" in host and _is_address(host)
+
+
+def _is_address(host: str) -> bool:
+    return ip_address(host) is not None and problem_of(host) is None

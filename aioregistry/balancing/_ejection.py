@@ -14,10 +14,10 @@ from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from typing import Final
 
+from aioregistry._arguments import check_count, check_number
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reprs import shown_half_made
 
-from ._members import check_count, check_number
 from ._strategies import Draw
 
 __all__ = ["Ejection", "Outliers"]

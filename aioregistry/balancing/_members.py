@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Set
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from aioregistry import _foreign as foreign
+from aioregistry._arguments import check_number
 from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
 from aioregistry._model import ServiceInstance
 from aioregistry._reprs import shown_half_made
@@ -25,10 +25,8 @@ __all__ = [
     "Member",
     "Traits",
     "Weight",
-    "check_count",
     "check_field",
     "check_name",
-    "check_number",
     "field_of",
     "filter_of",
     "out_of_service",
@@ -320,17 +318,3 @@ def check_field(field: str, value: object) -> None:
     """Raise :class:`InvalidArgument` unless *value* names a payload's field or is a function."""
     if not (isinstance(value, str) and value) and not callable(value):
         raise wrong_argument(field, value, "must be the name of a payload's field, or a function of an instance", str)
-
-
-def check_count(field: str, value: object) -> None:
-    """Raise :class:`InvalidArgument` unless *value* is an int of 1 or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise wrong_argument(field, value, "must be an int of 1 or more", int)
-
-
-def check_number(field: str, value: object, *, at_least: float, at_most: float, of: str | None = None) -> None:
-    """Raise :class:`InvalidArgument` unless *value* is a number within the bounds; *of* names whose it is."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not at_least <= value <= at_most:  # type: ignore[operator] # NaN compares as False
-        bounds = f"from {at_least:g} to {at_most:g}" if math.isfinite(at_most) else f"of {at_least:g} or more"
-        raise wrong_argument(field, value, f"{'' if of is None else f'of {of}: '}must be a number {bounds}", int, float)

@@ -18,14 +18,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
-from aioregistry._arguments import check_choice, check_optional
+from aioregistry._arguments import check_choice, check_number, check_optional
 from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added, Change, Entry, Removed, Snapshot, Updated
 
 from ._admission import ADDRESS, Admission, Outside, Subset
 from ._ejection import Ejection, Outliers
 from ._keys import key_for
-from ._members import Census, Filter, Loads, Member, Traits, check_number, place_of
+from ._members import Census, Filter, Loads, Member, Traits, place_of
 from ._named import strategy_of
 from ._newcomers import Newcomers
 from ._panic import panics

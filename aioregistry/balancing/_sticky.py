@@ -6,10 +6,11 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import Any, Final, Generic, TypeVar
 
+from aioregistry._arguments import check_count
 from aioregistry._model import ServiceInstance
 from aioregistry._reprs import shown_half_made
 
-from ._members import Census, Member, Traits, check_count
+from ._members import Census, Member, Traits
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy, check_strategy
 from ._thinning import choose_reduced, reduced_in
 

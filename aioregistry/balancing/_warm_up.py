@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
+from aioregistry._arguments import check_number
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 from aioregistry._reprs import shown_half_made
 
 from ._arrivals import HOUR
-from ._members import Census, Member, Traits, check_number
+from ._members import Census, Member, Traits
 from ._named import strategy_of
 from ._newcomers import Newcomers
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy

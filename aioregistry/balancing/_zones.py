@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Generic, TypeVar
 
+from aioregistry._arguments import check_count, check_number
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import ServiceInstance
 from aioregistry._reprs import shown_half_made
 
 from ._keys import share
-from ._members import Census, Field, Member, Traits, check_count, check_field, check_name, check_number, field_of
+from ._members import Census, Field, Member, Traits, check_field, check_name, field_of
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy, check_strategy
 from ._thinning import choose_reduced, reduced_in
 

@@ -8,14 +8,15 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from aioregistry import InvalidArgument, RegistryError
 from aioregistry._addresses import IPAddress, ip_address, only_here, problem_of
+from aioregistry._arguments import check_seconds
 from aioregistry._concurrency import in_daemon_thread
 from aioregistry._errors import wrong_argument
+from aioregistry._session import parse_hosts
 
 __all__ = ["AIOREGISTRY_ADDRESS", "POD_IP_VARIABLES", "NoAddress", "advertised_address", "configured_address"]
 
@@ -28,8 +29,6 @@ one, Kubernetes' own documentation the other."""
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds; what a resolver gives its first name server (resolv.conf(5))."""
-
-_ZOOKEEPER_PORT: Final = 2181
 
 _WAY_OUT: Final = f"give address=, or set {AIOREGISTRY_ADDRESS}"
 
@@ -65,8 +64,8 @@ async def advertised_address(
         InvalidArgument: *address*, or the variable that decides, is no address; names it and its value.
         NoAddress: the ensemble's names were not found in time, or no route leads to it.
     """
-    hosts = _hosts(servers)
-    _check_timeout(timeout)
+    hosts = parse_hosts(servers).servers
+    check_seconds("timeout", timeout)
     for source, chosen in _configured(address, environment):
         _warn_of_loopback(hosts, chosen, source)
         return chosen
@@ -118,15 +117,10 @@ def _checked_ip(field: str, value: str) -> str:
     return str(address)
 
 
-def _check_timeout(timeout: object) -> None:
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0:
-        raise wrong_argument("timeout", timeout, "give a number of seconds above 0", int, float)
-
-
 # ---------------------------------------------------------------- what the system knows
 
 
-async def _interfaces(hosts: list[tuple[str, int]], timeout: float) -> list[IPAddress]:
+async def _interfaces(hosts: Sequence[tuple[str, int]], timeout: float) -> list[IPAddress]:
     """Return this machine's addresses towards the hosts, those whose names are found within *timeout* seconds."""
     lookups = [asyncio.create_task(_towards(*host), name=f"address towards {host[0]}") for host in hosts]
     try:
@@ -164,26 +158,7 @@ async def _looked_up(host: str, port: int) -> _Found:
 # ---------------------------------------------------------------- the ensemble
 
 
-def _hosts(servers: object) -> list[tuple[str, int]]:
-    if not isinstance(servers, str):
-        raise InvalidArgument("servers", servers, 'give a connect string such as "zk1:2181,zk2:2181/prod"')
-    return [_host(part.strip()) for part in servers.partition("/")[0].split(",")]
-
-
-def _host(part: str) -> tuple[str, int]:
-    if ip_address(part) is not None:
-        return part, _ZOOKEEPER_PORT
-    try:
-        split = urlsplit(f"//{part}")
-        host, port = split.hostname, split.port
-    except ValueError:
-        host, port = None, None
-    if not host:
-        raise InvalidArgument("servers", part, "is no host:port")
-    return host, port or _ZOOKEEPER_PORT
-
-
-def _warn_of_loopback(hosts: list[tuple[str, int]], chosen: str, source: str) -> None:
+def _warn_of_loopback(hosts: Sequence[tuple[str, int]], chosen: str, source: str) -> None:
     if only_here(chosen, [host for host, _ in hosts]):
         _log.warning(
             "advertising %s (from %s), but ZooKeeper is at %s: nobody on another machine can reach this process; %s",
@@ -191,5 +166,5 @@ def _warn_of_loopback(hosts: list[tuple[str, int]], chosen: str, source: str) ->
         )
 
 
-def _names(hosts: list[tuple[str, int]]) -> str:
+def _names(hosts: Sequence[tuple[str, int]]) -> str:
     return ",".join(host for host, _ in hosts)

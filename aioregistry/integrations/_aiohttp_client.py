@@ -31,9 +31,10 @@ with extra("aiohttp"):
     from aiohttp import hdrs
     from multidict import CIMultiDict, CIMultiDictProxy
 
+from aioregistry._concurrency import SHORTEST_WAIT
+
 __all__ = ["RegistryMiddleware", "check_pools"]
 
-_SHORTEST: Final = 0.001  # seconds; no time at all would be no end
 _MOST_IDLE: Final = 100  # connections to one instance that may all have been closed by it; aiohttp keeps as many in all
 
 # The first that applies: subclasses come before.
@@ -237,7 +238,7 @@ class _Errand:
         if attempts_left == 1 or not total or (available is not None and available(self._request.connection_key) <= 0):
             return None
         elapsed = asyncio.get_running_loop().time() - self._since
-        return max(total - elapsed, _SHORTEST) / attempts_left
+        return max(total - elapsed, SHORTEST_WAIT) / attempts_left
 
     def _note_sent(self, error: Exception) -> None:
         self._sent |= self.judge(error) is not Verdict.UNSENT and not self._unsent

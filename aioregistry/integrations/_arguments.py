@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal, TypedDict
 
@@ -19,7 +18,8 @@ from aioregistry import (
     WarmUp,
     Weighted,
 )
-from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
+from aioregistry._arguments import is_whole
+from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._paths import check_name
 
 from ._hosts import check_label
@@ -32,10 +32,8 @@ __all__ = [
     "RoutingOptions",
     "Strategy",
     "check_authority",
-    "check_count",
     "check_known",
     "check_registry",
-    "check_wait",
     "checked_methods",
     "checked_services",
     "checked_statuses",
@@ -120,19 +118,6 @@ def checked_services(services: object, registry: Registry | None) -> dict[str, B
     return dict(services)
 
 
-def check_count(field: str, number: object) -> None:
-    """Raise InvalidArgument where *number* is no whole one of 1 or more."""
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise wrong_argument(field, number, "give a number of 1 or more", int)
-
-
-def check_wait(wait: object) -> None:
-    """Raise InvalidArgument where *wait* is neither None nor a number of seconds above 0."""
-    number = isinstance(wait, int | float) and not isinstance(wait, bool)
-    if wait is not None and not (number and 0 < wait < math.inf):  # type: ignore[operator] # it is a number
-        raise wrong_argument("wait", wait, "give a number of seconds above 0, or None", int, float)
-
-
 def checked_methods(methods: object) -> frozenset[str]:
     """Return *methods*; raises InvalidArgument where one is none."""
     if isinstance(methods, str) or not isinstance(methods, Collection):
@@ -148,6 +133,6 @@ def checked_statuses(statuses: object) -> frozenset[int]:
     if not isinstance(statuses, Collection):
         raise InvalidType("statuses", statuses, "give numbers, as {502, 503, 504}")
     for status in statuses:
-        if not isinstance(status, int) or not 400 <= status <= 599:
+        if not is_whole(status) or not 400 <= status <= 599:
             raise InvalidArgument("statuses", statuses, f"{status!r} is no status of an error (400 to 599)")
     return frozenset(statuses)

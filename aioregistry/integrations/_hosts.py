@@ -7,11 +7,10 @@ caller's own table (``services={"chat": "Chat.v2"}``).
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from aioregistry._addresses import problem_of
+from aioregistry._addresses import is_host_name, problem_of
 from aioregistry._errors import InvalidArgument, wrong_argument
 from aioregistry._model import ServiceInstance
 
@@ -22,9 +21,6 @@ SUFFIX: Final = ".registry"
 URL_FIELDS: Final = ("scheme", "host", "port")
 """What an error of :func:`label_of` is about."""
 
-# Underscores are no part of host names (RFC 1123), but of many services' names, and no resolver is asked.
-_PART = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_LABEL: Final = re.compile(rf"{_PART}(\.{_PART})*")
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PORT_FIELDS: Final = {"http": "port", "ws": "port", "https": "ssl_port", "wss": "ssl_port"}
 
@@ -125,9 +121,10 @@ def _canonical(host: str) -> str:
 
 
 def _problem(label: str) -> str | None:
-    if _LABEL.fullmatch(label) is None:
-        return "must be parts of letters, digits, - and _ in lower case, with dots between"
     if any(part.startswith("xn--") for part in label.split(".")):
         # Which of the spellings that IDNA takes for one was meant is not known: never a wrong service.
         return "must not be internationalised (xn--)"
+    # No resolver is asked; what comes before the suffix is written as a host name all the same.
+    if label != label.lower() or not is_host_name(f"{label}{SUFFIX}"):
+        return "must be parts of letters, digits, - and _ in lower case, with dots between"
     return None

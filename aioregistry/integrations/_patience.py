@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final
+
+from aioregistry._concurrency import SHORTEST_WAIT
 
 __all__ = ["Patience"]
-
-_SHORTEST: Final = 0.001  # seconds; no time at all is no number of seconds to wait
 
 
 class Patience:
@@ -21,7 +20,7 @@ class Patience:
     def left(self, phase: str) -> float | None:
         """Seconds; None has no end."""
         seconds = self._left.get(phase)
-        return None if seconds is None else max(seconds - (time.monotonic() - self._since), _SHORTEST)
+        return None if seconds is None else max(seconds - (time.monotonic() - self._since), SHORTEST_WAIT)
 
     def spent(self, phase: str) -> None:
         """The time since this was last called went into *phase*."""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from aioregistry import Balancer, Ejection, Pick, Registry, View
-from aioregistry._arguments import check_flag, check_optional
+from aioregistry._arguments import check_count, check_flag, check_optional, check_seconds
 from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
 from aioregistry.balancing import strategy_of
 
@@ -22,9 +22,7 @@ from ._arguments import (
     Authority,
     Strategy,
     check_authority,
-    check_count,
     check_registry,
-    check_wait,
     checked_methods,
     checked_services,
     checked_statuses,
@@ -74,7 +72,8 @@ class Router(Generic[R]):
         self._pass_others = check_flag("pass_others", pass_others)
         check_registry(registry)
         check_count("attempts", attempts)
-        check_wait(wait)
+        if wait is not None:
+            check_seconds("wait", wait)
         check_optional("ejection", ejection, Ejection)
         self._registry = registry
         self._strategy = strategy_of(strategy)
