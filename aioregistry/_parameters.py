@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from aiozk.protocol.acl import ACL
 
-from ._arguments import check_choice, check_flag, check_optional, check_seconds
+from ._arguments import check_choice, check_count, check_flag, check_optional, check_seconds
 from ._discovery import Guard, Strategy
-from ._errors import InvalidArgument, InvalidType, wrong_argument
+from ._errors import InvalidArgument, InvalidType
 from ._paths import check_path
 from ._protocol import OPEN_ACL
 from ._runtime import Runtime
@@ -98,7 +98,7 @@ def checked_parameters(
     for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
         if seconds is not None:
             check_seconds(field, seconds)
-    _check_bytes("max_request", max_request)
+    check_count("max_request", max_request)
     check_choice("watches", watches, ("auto", "recursive", "one-shot"))
     for field, flag in (("wait", wait), ("create_chroot", create_chroot), ("allow_read_only", allow_read_only)):
         check_flag(field, flag)
@@ -139,11 +139,6 @@ def _checked_hooks(on_event: object) -> tuple[EventCallback, ...]:
         if not callable(each):
             raise InvalidType(f"on_event[{index}]", each, "give something that can be called")
     return tuple(on_event)
-
-
-def _check_bytes(field: str, number: object) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
-        raise wrong_argument(field, number, "give a number of bytes above 0", int)
 
 
 def _checked_credentials(given: Hidden) -> list[tuple[str, Secret]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from aioregistry import Check, InvalidArgument, Registry, ServiceInstance
-from aioregistry._arguments import check_choice
-from aioregistry._errors import InvalidType, wrong_argument
+from aioregistry._arguments import check_choice, check_seconds
+from aioregistry._errors import InvalidType
 from aioregistry._model import check_payload_type
 
 __all__ = [
@@ -107,8 +106,7 @@ def checked_kept(keep: object, services: Mapping[str, Any]) -> Mapping[str, Kept
 
 
 def check_drain(seconds: object) -> None:
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
-        raise wrong_argument("drain", seconds, "give a number of seconds, 0 or more", int, float)
+    check_seconds("drain", seconds, or_zero=True)
 
 
 def checked_drain(drain: Any) -> tuple[float | None, Callable[[], Awaitable[object]] | None]:
