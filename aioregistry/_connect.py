@@ -9,7 +9,7 @@ from typing import Literal, Unpack, overload
 from aiozk.protocol.acl import ACL
 
 from ._arguments import check_flag
-from ._discovery import Guard, Strategy
+from ._discovery import Guard, WatchMode
 from ._options import ConnectOptions
 from ._parameters import DEFAULT_ACL, DEFAULT_GUARD, DEFAULT_MAX_REQUEST, DEFAULT_SESSION_TIMEOUT, checked_parameters
 from ._registry import Registry
@@ -41,7 +41,7 @@ def connect(
     tls: ssl.SSLContext | None = None,
     allow_read_only: bool = False,
     max_request: int = DEFAULT_MAX_REQUEST,
-    watches: Strategy = "auto",
+    watches: WatchMode = "auto",
     guard: Guard | None = DEFAULT_GUARD,
     on_event: EventCallback | Sequence[EventCallback] | None = None,
     runtime: Runtime | None = None,

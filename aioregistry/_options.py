@@ -12,7 +12,7 @@ from typing import Generic, Required, TypedDict, TypeVar
 
 from aiozk.protocol.acl import ACL
 
-from ._discovery import Guard, KeptAt, Strategy
+from ._discovery import Guard, KeptAt, WatchMode
 from ._health import Checks
 from ._registration import OnConflict, OnDisplaced
 from ._runtime import Runtime
@@ -38,7 +38,7 @@ class ConnectOptions(TypedDict, total=False):
     tls: ssl.SSLContext | None
     allow_read_only: bool
     max_request: int
-    watches: Strategy
+    watches: WatchMode
     guard: Guard | None
     on_event: EventCallback | Sequence[EventCallback] | None
     runtime: Runtime | None

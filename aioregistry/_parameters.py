@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from aiozk.protocol.acl import ACL
 
 from ._arguments import check_choice, check_count, check_flag, check_optional, check_seconds
-from ._discovery import Guard, Strategy
+from ._discovery import Guard, WatchMode
 from ._errors import InvalidArgument, InvalidType
 from ._paths import check_path
 from ._protocol import OPEN_ACL
@@ -64,7 +64,7 @@ class Parameters(NamedTuple):
     tls: ssl.SSLContext | None
     allow_read_only: bool
     max_request: int
-    watches: Strategy
+    watches: WatchMode
     guard: Guard | None
     hooks: tuple[EventCallback, ...]
     runtime: Runtime | None
@@ -84,7 +84,7 @@ def checked_parameters(
     tls: ssl.SSLContext | None = None,
     allow_read_only: bool = False,
     max_request: int = DEFAULT_MAX_REQUEST,
-    watches: Strategy = "auto",
+    watches: WatchMode = "auto",
     guard: Guard | None = DEFAULT_GUARD,
     on_event: EventCallback | Sequence[EventCallback] | None = None,
     runtime: Runtime | None = None,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from ._metrics.reader import Reader
+from ._metrics.reader import RegistryReader
 from ._metrics.table import METRICS, Sample
 from ._registry import Registry
 from ._threads import ThreadRegistry
@@ -47,7 +47,7 @@ def prometheus(registry: Registry | ThreadRegistry, *, to: CollectorRegistry | N
         from prometheus_client.registry import Collector
     except ModuleNotFoundError as missing:
         raise _without_extra("prometheus", missing) from missing
-    reader = Reader(registry)
+    reader = RegistryReader(registry)
 
     class RegistryCollector(Collector):
         """Reads when it is scraped."""
@@ -89,7 +89,7 @@ def opentelemetry(registry: Registry | ThreadRegistry, *, meter: Meter | None = 
         from opentelemetry.metrics import Observation, get_meter
     except ModuleNotFoundError as missing:
         raise _without_extra("opentelemetry", missing) from missing
-    reader = _Remembered(Reader(registry))
+    reader = _Remembered(RegistryReader(registry))
     meter = get_meter("aioregistry") if meter is None else meter
 
     def observing(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -109,7 +109,7 @@ def opentelemetry(registry: Registry | ThreadRegistry, *, meter: Meter | None = 
 class _Remembered:
     """One reading for all who ask in the same half second."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: RegistryReader) -> None:
         self._reader = reader
         self._read_at = float("-inf")
         self._samples: dict[str, list[Sample]] = {}

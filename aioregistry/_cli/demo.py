@@ -20,7 +20,7 @@ from aioregistry import Registry, RegistryError, View
 from ..server import ZooKeeperServer
 from .output import Output
 from .process import DONE, cancel_this_task
-from .stage import SERVICE, ChatServer, Gateway, Happening, Log, Verdict
+from .stage import SERVICE, ChatServer, DemoResult, Gateway, Happening, Log
 from .telling import JsonTeller, Teller, TextTeller, sentence, wants_colour
 
 SERVERS = {"chat-1": 7001, "chat-2": 7002, "chat-3": 7003}
@@ -52,7 +52,7 @@ class Stage:
 # ---------------------------------------------------------------- the acts
 
 
-async def cut(stage: Stage) -> Verdict:
+async def cut(stage: Stage) -> DemoResult:
     """The session outlives its connection."""
     server = "chat-1"
     mark = stage.log.tell("fault", "cut", f"the connection of {server} to ZooKeeper is cut", server)
@@ -62,7 +62,7 @@ async def cut(stage: Stage) -> Verdict:
     return of_cut(stage.saw(mark, server), live.at - mark.at, stage.registry.session.timeout)
 
 
-async def silence(stage: Stage) -> Verdict:
+async def silence(stage: Stage) -> DemoResult:
     """Only ZooKeeper ends a session; then everything is put back."""
     server = "chat-2"
     mark = stage.log.tell("fault", "silenced", f"the network of {server} swallows every byte", server)
@@ -76,10 +76,10 @@ async def silence(stage: Stage) -> Verdict:
     await stage.log.first(healed, server, "live")
     saw = stage.saw(mark, server)
     until = "listed again, once the network was back,"
-    return Verdict("session expired", saw, back.at - gone.at, back.at - healed.at, until, saw == GAP)
+    return DemoResult("session expired", saw, back.at - gone.at, back.at - healed.at, until, saw == GAP)
 
 
-async def kill(stage: Stage) -> Verdict:
+async def kill(stage: Stage) -> DemoResult:
     """A restarted process takes over its own ghost, whose session would take the node with it when it ends."""
     server = "chat-3"
     mark = await stage.servers[server].kill()
@@ -97,7 +97,7 @@ async def kill(stage: Stage) -> Verdict:
     return of_kill(stage.saw(mark, server), live.at - mark.at, listings)
 
 
-async def delete(stage: Stage) -> Verdict:
+async def delete(stage: Stage) -> DemoResult:
     """A live registration puts back what a person deletes."""
     server = "chat-1"
     path = f"{stage.chroot}/services/{SERVICE}/{server}"
@@ -109,20 +109,20 @@ async def delete(stage: Stage) -> Verdict:
     saw = stage.saw(mark, server)
     gone = next((entry.at for entry in stage.log.after(mark, "gateway", server) if entry.event == "removed"), None)
     unlisted = None if gone is None else back.at - gone
-    return Verdict("node deleted by hand", saw, unlisted, back.at - mark.at, "it was back", saw in (GAP, REPLACED))
+    return DemoResult("node deleted by hand", saw, unlisted, back.at - mark.at, "it was back", saw in (GAP, REPLACED))
 
 
-async def stop(stage: Stage) -> Verdict:
+async def stop(stage: Stage) -> DemoResult:
     """Who leaves in order is gone at once."""
     server = "chat-3"
     mark = stage.log.tell("fault", "stopped", f"{server} is told to stop (SIGTERM)", server)
     await stage.servers[server].stop()
     gone = await stage.log.first(mark, "gateway", "removed", server)
     saw = stage.saw(mark, server)
-    return Verdict("told to stop", saw, None, gone.at - mark.at, "it had left", saw == ("removed",))
+    return DemoResult("told to stop", saw, None, gone.at - mark.at, "it had left", saw == ("removed",))
 
 
-ACTS: dict[str, Callable[[Stage], Awaitable[Verdict]]] = {
+ACTS: dict[str, Callable[[Stage], Awaitable[DemoResult]]] = {
     "A connection is cut. The session lives on.": cut,
     "The network is silent until the session expires. Everything is put back.": silence,
     "A process is killed and restarted within the session timeout. It takes over from its ghost.": kill,
@@ -149,7 +149,7 @@ async def _deleted(registry: Registry, path: str) -> None:
 GAP, REPLACED = ("removed", "added"), ("replaced",)
 
 
-def of_cut(saw: tuple[str, ...], took: float, session_timeout: float) -> Verdict:
+def of_cut(saw: tuple[str, ...], took: float, session_timeout: float) -> DemoResult:
     """Judge a cut: a session outlives it, where its owner is back in time; *took* is how long that took, in seconds.
 
     ZooKeeper hears of every session at least each third of its timeout. So it may end one that is away for two thirds.
@@ -158,19 +158,21 @@ def of_cut(saw: tuple[str, ...], took: float, session_timeout: float) -> Verdict
     until = "chat-1 was live again"
     if late:
         until += ", too late for its session, for this machine is slow: it has a new one"
-    return Verdict("connection cut", saw, None, took, until, saw == () or late)
+    return DemoResult("connection cut", saw, None, took, until, saw == () or late)
 
 
-def of_kill(saw: tuple[str, ...], took: float, listings: int) -> Verdict:
+def of_kill(saw: tuple[str, ...], took: float, listings: int) -> DemoResult:
     """Judge a restart: a process that is there before its ghost's session ends takes over.
 
     On a slow machine the ghost may be gone by then: it has to be. What a ghost must not do is to take the new process's
     node with it, which is then live twice: *listings* says how often it came to be.
     """
     if saw == (*GAP, "kept") and listings == 1:
-        return Verdict("killed and restarted", saw, None, took, "the new process came, and its ghost had gone,", True)
+        return DemoResult(
+            "killed and restarted", saw, None, took, "the new process came, and its ghost had gone,", True
+        )
     until = "the new process had taken over"
-    return Verdict("killed and restarted", saw, None, took, until, saw == (*REPLACED, "kept"))
+    return DemoResult("killed and restarted", saw, None, took, until, saw == (*REPLACED, "kept"))
 
 
 # ---------------------------------------------------------------- the play
@@ -189,7 +191,7 @@ async def demo(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-async def _play(arguments: argparse.Namespace, log: Log) -> list[Verdict]:
+async def _play(arguments: argparse.Namespace, log: Log) -> list[DemoResult]:
     async with _zookeeper(arguments) as hosts, _stage(arguments, hosts, log) as stage:
         verdicts = []
         for number, (title, act) in enumerate(ACTS.items(), 1):

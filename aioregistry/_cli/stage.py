@@ -37,7 +37,7 @@ class Happening:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DemoResult:
     """What a fault came to.
 
     Args:

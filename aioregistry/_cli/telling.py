@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Protocol, TextIO
 
-from .stage import Happening, Verdict
+from .stage import DemoResult, Happening
 
 BOLD, RED, GREEN, CYAN = "1", "1;31", "32", "36"
 COLOURS = {"demo": BOLD, "fault": RED, "gateway": CYAN}
@@ -19,7 +19,7 @@ class Teller(Protocol):
     def happening(self, happening: Happening) -> str:
         """Return the line for *happening*."""
 
-    def summary(self, verdicts: Sequence[Verdict], end: Happening) -> str:
+    def summary(self, verdicts: Sequence[DemoResult], end: Happening) -> str:
         """Return what is written last."""
 
 
@@ -30,7 +30,7 @@ class JsonTeller:
         """Return the fields of *happening*."""
         return json.dumps(asdict(happening))
 
-    def summary(self, verdicts: Sequence[Verdict], end: Happening) -> str:
+    def summary(self, verdicts: Sequence[DemoResult], end: Happening) -> str:
         """Return an object of the event "summary", with the verdicts."""
         summary = {"at": end.at, "who": "demo", "event": "summary", "promised": kept(verdicts)}
         return json.dumps(summary | {"faults": [asdict(verdict) for verdict in verdicts]})
@@ -48,7 +48,7 @@ class TextTeller:
         colour = GREEN if happening.event == "live" else COLOURS.get(happening.who)
         return f"{gap}{happening.at:6.2f} s  {self._painted(f'{happening.who:<8} {happening.text}', colour)}"
 
-    def summary(self, verdicts: Sequence[Verdict], end: Happening) -> str:
+    def summary(self, verdicts: Sequence[DemoResult], end: Happening) -> str:
         """Return a table of what was struck, seen and measured."""
         rows = [("fault", "the gateway saw", "gone for", "and"), *map(_row, verdicts)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -68,25 +68,25 @@ def wants_colour(file: TextIO, environment: Mapping[str, str]) -> bool:
     return file.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
-def sentence(verdict: Verdict) -> str:
+def sentence(verdict: DemoResult) -> str:
     """Return *verdict* as the last line of its act."""
     gone = "" if verdict.unlisted is None else f", gone for {verdict.unlisted:.3f} s"
     return f"the gateway saw {_seen(verdict)}{gone}; {_outcome(verdict)}"
 
 
-def kept(verdicts: Sequence[Verdict]) -> bool:
+def kept(verdicts: Sequence[DemoResult]) -> bool:
     """Return whether every promise was kept."""
     return all(verdict.promised for verdict in verdicts)
 
 
-def _row(verdict: Verdict) -> tuple[str, ...]:
+def _row(verdict: DemoResult) -> tuple[str, ...]:
     gone = "-" if verdict.unlisted is None else f"{verdict.unlisted:.3f} s"
     return verdict.fault, _seen(verdict), gone, _outcome(verdict)
 
 
-def _seen(verdict: Verdict) -> str:
+def _seen(verdict: DemoResult) -> str:
     return ", ".join(verdict.saw) or "nothing"
 
 
-def _outcome(verdict: Verdict) -> str:
+def _outcome(verdict: DemoResult) -> str:
     return f"{verdict.until} after {verdict.took:.3f} s"

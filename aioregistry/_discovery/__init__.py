@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .discovery import Discovery
-from .follower import Strategy
+from .follower import WatchMode
 from .guard_options import Guard
 from .subscriptions import Changes
 from .view import KeptAt, View
 
-__all__ = ["Changes", "Discovery", "Guard", "KeptAt", "Strategy", "View"]
+__all__ = ["Changes", "Discovery", "Guard", "KeptAt", "View", "WatchMode"]

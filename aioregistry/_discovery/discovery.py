@@ -19,7 +19,7 @@ from aioregistry._streams import Stream
 
 from .barrier import Barrier
 from .departures import Departures
-from .follower import Follower, Strategy
+from .follower import Follower, WatchMode
 from .guard_options import Guard
 from .names import ServiceNames
 from .overrides import OverrideReader, Told
@@ -40,7 +40,7 @@ class Discovery:
     Args:
         session: read and watched through; need not be connected.
         base_path: absolute path of the services; empty for the root.
-        strategy: how nodes are watched, see :data:`Strategy`.
+        strategy: how nodes are watched, see :data:`WatchMode`.
         marked: whether there are markers of withdrawals beside the base path.
         overridden: whether operators may override instances, beside the base path.
 
@@ -55,7 +55,7 @@ class Discovery:
         self,
         session: ReadingSessionPort,
         base_path: str,
-        strategy: Strategy = "auto",
+        strategy: WatchMode = "auto",
         *,
         marked: bool = True,
         overridden: bool = False,

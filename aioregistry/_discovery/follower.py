@@ -38,11 +38,11 @@ from .barrier import Barrier
 from .mirror import SERVICE, Mirror, News
 from .reader import Reader
 
-__all__ = ["RETRY", "Consumer", "Follower", "Strategy"]
+__all__ = ["RETRY", "Consumer", "Follower", "WatchMode"]
 
 log = logging.getLogger("aioregistry.discovery")
 
-Strategy: TypeAlias = Literal["auto", "recursive", "one-shot"]
+WatchMode: TypeAlias = Literal["auto", "recursive", "one-shot"]
 """How nodes are watched: by one recursive watch where the server has them, by one-shot watches, or as it turns out."""
 
 RETRY: Final = 1.0
@@ -105,7 +105,7 @@ class Follower:
         session: ReadingSessionPort,
         path: str,
         name: str,
-        strategy: Strategy,
+        strategy: WatchMode,
         prepare: Callable[[], Awaitable[None]],
         barrier: Barrier,
         *,

@@ -62,7 +62,7 @@ class ReadNodes(NamedTuple):
 
 
 Question: TypeAlias = ListNames | FindService | ReadNodes
-Observation: TypeAlias = tuple[bytes, Stat] | ServerError | PoisonRequest
+ReadResult: TypeAlias = tuple[bytes, Stat] | ServerError | PoisonRequest
 
 
 class News(NamedTuple):
@@ -276,7 +276,7 @@ class Mirror:
             self._missing = False
             self._require(SERVICE, epoch)
 
-    def observed(self, question: ReadNodes, observations: Sequence[Observation], zxid: int | None) -> None:
+    def observed(self, question: ReadNodes, observations: Sequence[ReadResult], zxid: int | None) -> None:
         """Data and Stat of each node of *question*, or why it cannot be read; *zxid* is None where nobody answered."""
         if zxid is not None and not self._reaches(zxid):
             self.refused(question)
@@ -377,7 +377,7 @@ class Mirror:
                 if self._known(name) is not None:
                     self._show(name, None, zxid)
 
-    def _observe(self, name: str, observation: Observation, zxid: int) -> None:
+    def _observe(self, name: str, observation: ReadResult, zxid: int) -> None:
         known = self._known(name) if self._ever_synced or name in self._staged else None
         node: Node | None
         if type(observation) is tuple:

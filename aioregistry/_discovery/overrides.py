@@ -33,7 +33,7 @@ from aioregistry._paths import place_of
 from aioregistry._protocol import Delete, Exists, GetChildren, GetData, SetData, WatchedEvent
 from aioregistry._session import ReadingSessionPort, TreeWatchPort, WatchPort
 
-from .follower import RETRY, Strategy
+from .follower import RETRY, WatchMode
 
 __all__ = ["OverrideReader", "Told"]
 
@@ -69,7 +69,7 @@ class OverrideReader:
         strategy: how nodes are watched.
     """
 
-    def __init__(self, session: ReadingSessionPort, root: str | None, strategy: Strategy) -> None:
+    def __init__(self, session: ReadingSessionPort, root: str | None, strategy: WatchMode) -> None:
         self._session = session
         self._root = root
         self._strategy = strategy

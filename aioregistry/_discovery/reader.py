@@ -12,7 +12,7 @@ from aioregistry._errors import TRANSIENT, NoAuth, NoNode, PoisonRequest
 from aioregistry._protocol import Exists, GetChildren2, GetData, MultiRead, MultiReadData, WatchedEvent
 from aioregistry._session import ReadingSessionPort, WatchPort, throttled_patience, throttled_pause
 
-from .mirror import FindService, ListNames, Mirror, Observation, Question, ReadNodes
+from .mirror import FindService, ListNames, Mirror, Question, ReadNodes, ReadResult
 from .pace import Pace
 
 __all__ = ["Reader"]
@@ -169,7 +169,7 @@ class Reader:
 
     def _take_nodes(self, question: ReadNodes, future: asyncio.Future[Any]) -> BaseException | None:
         names = question.names
-        observations: Sequence[Observation]
+        observations: Sequence[ReadResult]
         zxid: int | None
         error = future.exception()
         if error is None:

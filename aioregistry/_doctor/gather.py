@@ -230,7 +230,7 @@ async def _looked_again(
     )
 
 
-def _joined(server: Server, again: Server) -> tuple[words.Connection, ...]:
+def _joined(server: Server, again: Server) -> tuple[words.ClientConnection, ...]:
     known = {each.session for each in server.connections or ()}
     return (*(server.connections or ()), *(each for each in again.connections or () if each.session not in known))
 

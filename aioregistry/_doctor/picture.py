@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from aioregistry._protocol import AclEntry, Stat
 
-from .words import Connection
+from .words import ClientConnection
 
 __all__ = ["Node", "Picture", "Server"]
 
@@ -32,7 +32,7 @@ class Server:
     monitor: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     members: int = 0
-    connections: Sequence[Connection] | None = None
+    connections: Sequence[ClientConnection] | None = None
 
 
 @dataclass(frozen=True)

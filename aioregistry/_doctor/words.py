@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["Connection", "connections", "members", "number", "pairs", "release", "summary"]
+__all__ = ["ClientConnection", "connections", "members", "number", "pairs", "release", "summary"]
 
 _CONNECTION: Final = re.compile(r"/?(?P<host>.+?):(?P<port>\d+)\[\d+\]\((?P<fields>.*)\)$")
 _NOT_ALLOWED: Final = "is not executed because it is not in the whitelist"
 
 
-class Connection(NamedTuple):
+class ClientConnection(NamedTuple):
     """A client of a server, as ``cons`` shows it.
 
     Args:
@@ -53,20 +53,20 @@ def members(answer: str) -> int:
     return len({name for name in pairs(answer, "=") if re.fullmatch(r"server\.\d+", name)})
 
 
-def connections(answer: str) -> list[Connection] | None:
+def connections(answer: str) -> list[ClientConnection] | None:
     """Return what ``cons`` says; None where it says nothing: who asks is a connection too."""
     if not _is_allowed(answer):
         return None
     return [found for line in answer.splitlines() if (found := _connection(line.strip())) is not None]
 
 
-def _connection(line: str) -> Connection | None:
+def _connection(line: str) -> ClientConnection | None:
     match = _CONNECTION.match(line)
     if match is None:
         return None
     fields = pairs(match["fields"].replace(",", "\n"), "=")
     timeout, established = number(fields, "to"), number(fields, "est")
-    return Connection(match["host"], _session(fields.get("sid", "0")), timeout / 1000, established / 1000)
+    return ClientConnection(match["host"], _session(fields.get("sid", "0")), timeout / 1000, established / 1000)
 
 
 def _session(text: str) -> int:

@@ -14,7 +14,7 @@ from aioregistry._java import NoClass, unmarked
 from aioregistry._model import DOCUMENT_NAMES, NO_EXTRA, AsWritten, Draft, InstanceStatus, ServiceInstance, ServiceType
 
 from .scalars import MAX_INT, MAX_LONG, MAX_PORT, MOST_SHARED, READERS, as_text, as_uri_spec, shared
-from .text import ABSENT, Member, encoded, is_exact, members_of, repaired
+from .text import ABSENT, JsonMember, encoded, is_exact, members_of, repaired
 from .writing import encode_json, fields_of
 
 __all__ = ["decode"]
@@ -126,7 +126,7 @@ def _shared_uri_spec(raw: msgspec.Raw) -> FrozenDict | None:
     known = _shared_uri_specs.get(text)
     if known is None:
         value = msgspec.json.decode(text)
-        known = as_uri_spec("uriSpec", Member(value, ""))
+        known = as_uri_spec("uriSpec", JsonMember(value, ""))
         if known is None or not _is_same(known, value):
             raise _Slow
         if len(_shared_uri_specs) < MOST_SHARED:
@@ -159,7 +159,7 @@ def _decode_leniently(data: bytes, name: str | None, id: str | None) -> ServiceI
     return draft.frozen(tuple(_remembered(draft, written, given_id)))
 
 
-def _remembered(draft: Draft[Any], written: dict[str, Member], given_id: str | None) -> Iterator[AsWritten]:
+def _remembered(draft: Draft[Any], written: dict[str, JsonMember], given_id: str | None) -> Iterator[AsWritten]:
     """What was read otherwise than it would be written."""
     by_itself = fields_of(draft)
     for attribute, field in DOCUMENT_NAMES.items():
@@ -205,7 +205,7 @@ _KNOWN: Final = frozenset(DOCUMENT_NAMES.values())
 _COUNTER: Final = re.compile(r"\d{10}|-\d{9,10}")
 
 
-def _name(member: Member, wanted: str | None) -> str:
+def _name(member: JsonMember, wanted: str | None) -> str:
     name = as_text("name", member)
     if not name:
         raise InvalidInstance("no Curator service instance: it has no `name`")

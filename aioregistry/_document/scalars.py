@@ -11,7 +11,7 @@ from aioregistry._errors import InvalidInstance
 from aioregistry._frozen import FrozenDict, freeze
 from aioregistry._model import STATUSES, InstanceStatus, ServiceType
 
-from .text import MAX_DIGITS, Member
+from .text import MAX_DIGITS, JsonMember
 
 __all__ = ["MAX_INT", "MAX_LONG", "MAX_PORT", "MOST_SHARED", "READERS", "as_text", "as_uri_spec", "shared"]
 
@@ -34,7 +34,7 @@ def _refuse(field: str, value: Any, wanted: str) -> NoReturn:
 _MAX_SHOWN: Final = 80
 
 
-def as_text(field: str, member: Member) -> str | None:
+def as_text(field: str, member: JsonMember) -> str | None:
     value = member.value
     if value is None or isinstance(value, str):
         return value
@@ -60,23 +60,23 @@ def _integer(field: str, value: Any, bits: int) -> int | None:
     return int(number)  # a fraction is cut off
 
 
-def _port(field: str, member: Member) -> int | None:
+def _port(field: str, member: JsonMember) -> int | None:
     """A port; None for numbers that are none, as -1, which Druid writes for "no TLS"."""
     port = _integer(field, member.value, 31)
     return port if port is not None and 0 <= port <= MAX_PORT else None
 
 
-def _time(field: str, member: Member) -> int | None:
+def _time(field: str, member: JsonMember) -> int | None:
     return _integer(field, member.value, 63) or None
 
 
-def _timeout(_: str, member: Member) -> int | None:
+def _timeout(_: str, member: JsonMember) -> int | None:
     """The session timeout; unknown where it is of another type, for the field is not Curator's and may be anybody's."""
     value = member.value
     return shared(value) if type(value) is int and 0 < value <= MAX_INT else None
 
 
-def _enabled(field: str, member: Member) -> bool:
+def _enabled(field: str, member: JsonMember) -> bool:
     value = member.value
     if not member.text:
         return True
@@ -90,12 +90,12 @@ def _enabled(field: str, member: Member) -> bool:
     return value != 0
 
 
-def _status(_: str, member: Member) -> InstanceStatus | None:
+def _status(_: str, member: JsonMember) -> InstanceStatus | None:
     """Why an instance is not enabled; None where it says something else, for the field is not Curator's either."""
     return next((status for status in STATUSES if member.value == status), None)
 
 
-def _service_type(field: str, member: Member) -> ServiceType:
+def _service_type(field: str, member: JsonMember) -> ServiceType:
     value = member.value
     if value is None:
         return ServiceType.DYNAMIC
@@ -111,7 +111,7 @@ def _service_type(field: str, member: Member) -> ServiceType:
     return found
 
 
-def as_uri_spec(field: str, member: Member) -> FrozenDict | None:
+def as_uri_spec(field: str, member: JsonMember) -> FrozenDict | None:
     value = member.value
     if value is None:
         return None
@@ -132,10 +132,10 @@ def _part(field: str, part: Any) -> dict[str, Any]:
     if not isinstance(part, dict):
         _refuse(field, part, "an object with value and variable")
     value, variable = part.get("value", ""), part.get("variable", False)
-    text = as_text(f"{field}.value", Member(value, json.dumps(value)))
+    text = as_text(f"{field}.value", JsonMember(value, json.dumps(value)))
     if text is None:
         _refuse(f"{field}.value", value, "text")
-    return {"value": text, "variable": _enabled(f"{field}.variable", Member(variable, "written"))}
+    return {"value": text, "variable": _enabled(f"{field}.variable", JsonMember(variable, "written"))}
 
 
 def _template(field: str, template: str) -> list[dict[str, Any]]:
@@ -154,7 +154,7 @@ def _template(field: str, template: str) -> list[dict[str, Any]]:
     return parts
 
 
-READERS: Final[dict[str, Callable[[str, Member], Any]]] = {
+READERS: Final[dict[str, Callable[[str, JsonMember], Any]]] = {
     "service_type": _service_type,
     "address": as_text,
     "port": _port,

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from aioregistry._errors import InvalidInstance
 from aioregistry._frozen import MAX_DEPTH, TooDeep
 
-__all__ = ["ABSENT", "MAX_DIGITS", "Member", "encoded", "is_exact", "members_of", "repaired"]
+__all__ = ["ABSENT", "MAX_DIGITS", "JsonMember", "encoded", "is_exact", "members_of", "repaired"]
 
 _UTF8_BOM: Final = b"\xef\xbb\xbf"
 # How Jackson tells encodings apart (RFC 4627, section 3): by a mark, else by where the zeros are in the first bytes.
@@ -56,7 +56,7 @@ def _no_constant(word: str) -> NoReturn:
 _read = json.JSONDecoder(parse_int=_whole, parse_constant=_no_constant).raw_decode
 
 
-def members_of(data: bytes) -> dict[str, Member]:
+def members_of(data: bytes) -> dict[str, JsonMember]:
     """The members of the JSON object at the beginning of *data*; as Jackson, without a look at what follows it."""
     if not data.strip(b" \t\r\n\0"):
         raise InvalidInstance("the node is empty")
@@ -88,7 +88,7 @@ def _encoding(data: bytes) -> tuple[str, int]:
     return next((encoding for zeros, encoding in _ZEROS if zeros.match(data)), "utf-8"), 0
 
 
-def _object(text: str) -> dict[str, Member]:
+def _object(text: str) -> dict[str, JsonMember]:
     at = _skip(text, 0)
     if text[at : at + 1] != "{":
         value, end = _read(text, at)
@@ -97,7 +97,7 @@ def _object(text: str) -> dict[str, Member]:
             raise json.JSONDecodeError("", text, end)
         kind = "null" if value is None else _KINDS[type(value)]
         raise InvalidInstance(f"no Curator service instance: it is {kind}, not a JSON object")
-    members: dict[str, Member] = {}
+    members: dict[str, JsonMember] = {}
     at = _skip(text, at + 1)
     if text[at : at + 1] == "}":
         return members
@@ -107,7 +107,7 @@ def _object(text: str) -> dict[str, Member]:
         key, at = _read(text, at)
         at = _skip(text, _passed(text, _skip(text, at), ":"))
         value, end = _read(text, at)
-        members[_unicode(key)] = Member(value, text[at:end])  # of several of one name the last counts
+        members[_unicode(key)] = JsonMember(value, text[at:end])  # of several of one name the last counts
         at = _skip(text, end)
         if text[at : at + 1] == "}":
             return members
@@ -126,14 +126,14 @@ def _passed(text: str, at: int, sign: str) -> int:
     return at + 1
 
 
-class Member(NamedTuple):
+class JsonMember(NamedTuple):
     """A member of the document: its value, and the text that it was written as; without text it is absent."""
 
     value: Any
     text: str
 
 
-ABSENT: Final = Member(None, "")
+ABSENT: Final = JsonMember(None, "")
 
 
 def encoded(text: str) -> bytes:
@@ -141,9 +141,9 @@ def encoded(text: str) -> bytes:
     return text.replace("\r", " ").replace("\n", " ").encode("utf-8", "backslashreplace")
 
 
-def repaired(key: str, member: Member) -> Member:
+def repaired(key: str, member: JsonMember) -> JsonMember:
     try:
-        return Member(_unicode(member.value), member.text)
+        return JsonMember(_unicode(member.value), member.text)
     except TooDeep as error:
         raise InvalidInstance(f"{key}: {error}") from error
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from aioregistry import Registration, View
     from aioregistry._session import Session
 
-__all__ = ["Reader"]
+__all__ = ["RegistryReader"]
 
 PATIENCE: Final = 2.0
 """Seconds that a reader waits for the loop; Prometheus gives a scrape 10 unless set."""
 
 
-class Reader:
+class RegistryReader:
     """Reads one registry.
 
     Args:

@@ -21,9 +21,9 @@ from aioregistry import (
 )
 
 from ._arguments import Authority, RoutingOptions, check_known
-from ._errand import Verdict
+from ._errand import ErrorClass
 from ._extras import extra
-from ._hosts import Endpoint, led_back
+from ._hosts import Target, led_back
 from ._routing import Router
 
 with extra("aiohttp"):
@@ -38,17 +38,17 @@ __all__ = ["RegistryMiddleware", "check_pools"]
 _MOST_IDLE: Final = 100  # connections to one instance that may all have been closed by it; aiohttp keeps as many in all
 
 # The first that applies: subclasses come before.
-_VERDICTS: Final[Mapping[type[Exception], Verdict]] = {
-    aiohttp.ClientProxyConnectionError: Verdict.INNOCENT,
-    aiohttp.ClientHttpProxyError: Verdict.INNOCENT,
-    aiohttp.ClientConnectorError: Verdict.UNSENT,
-    aiohttp.ServerFingerprintMismatch: Verdict.UNSENT,
-    aiohttp.ConnectionTimeoutError: Verdict.UNSENT,
-    TimeoutError: Verdict.FAILED,  # the time to answer is used up
-    aiohttp.ClientResponseError: Verdict.BROKEN,  # what came is no HTTP
-    aiohttp.ClientPayloadError: Verdict.BROKEN,
-    aiohttp.ServerConnectionError: Verdict.BROKEN,
-    OSError: Verdict.BROKEN,
+_ERROR_CLASSES: Final[Mapping[type[Exception], ErrorClass]] = {
+    aiohttp.ClientProxyConnectionError: ErrorClass.INNOCENT,
+    aiohttp.ClientHttpProxyError: ErrorClass.INNOCENT,
+    aiohttp.ClientConnectorError: ErrorClass.UNSENT,
+    aiohttp.ServerFingerprintMismatch: ErrorClass.UNSENT,
+    aiohttp.ConnectionTimeoutError: ErrorClass.UNSENT,
+    TimeoutError: ErrorClass.FAILED,  # the time to answer is used up
+    aiohttp.ClientResponseError: ErrorClass.BROKEN,  # what came is no HTTP
+    aiohttp.ClientPayloadError: ErrorClass.BROKEN,
+    aiohttp.ServerConnectionError: ErrorClass.BROKEN,
+    OSError: ErrorClass.BROKEN,
 }
 
 
@@ -119,7 +119,7 @@ class RegistryMiddleware:
         error = content.exception()
         if not content.is_eof() and _is_overdue(request):
             error = TimeoutError("the response took too long")
-        if isinstance(error, Exception) and _judged(error) is not Verdict.INNOCENT:
+        if isinstance(error, Exception) and _judged(error) is not ErrorClass.INNOCENT:
             self._router.finish(pick, error)
         else:
             self._router.finish(pick)
@@ -165,11 +165,11 @@ class _Errand:
         # Of the last attempt: whether it looked for a connection, had one that was there before, handed over nothing.
         self._connecting = self._reused = self._unsent = False
 
-    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> aiohttp.ClientResponse:
+    async def attempt(self, target: Target, attempts_left: int) -> aiohttp.ClientResponse:
         self._only_fresh = False
         for _ in range(_MOST_IDLE):
             try:
-                return await self._attempt(endpoint, attempts_left)
+                return await self._attempt(target, attempts_left)
             except _Reused:
                 continue  # one idle connection fewer
             except Exception as error:
@@ -179,15 +179,15 @@ class _Errand:
                     raise
                 self._only_fresh = True
         self._only_fresh = False
-        return await self._attempt(endpoint, attempts_left)
+        return await self._attempt(target, attempts_left)
 
-    async def _attempt(self, endpoint: Endpoint, attempts_left: int) -> aiohttp.ClientResponse:
+    async def _attempt(self, target: Target, attempts_left: int) -> aiohttp.ClientResponse:
         request: Any = self._request
         before = request.url, request.headers[hdrs.HOST], request.server_hostname
         self._reused = self._unsent = False
         self._connecting = True
         try:
-            self._address(endpoint)
+            self._address(target)
             async with asyncio.timeout(self._time_to_connect(attempts_left)) as self._limit:
                 request.send = partial(
                     self._send, request.send
@@ -241,30 +241,30 @@ class _Errand:
         return max(total - elapsed, SHORTEST_WAIT) / attempts_left
 
     def _note_sent(self, error: Exception) -> None:
-        self._sent |= self.judge(error) is not Verdict.UNSENT and not self._unsent
+        self._sent |= self.judge(error) is not ErrorClass.UNSENT and not self._unsent
 
-    def _address(self, endpoint: Endpoint) -> None:
+    def _address(self, target: Target) -> None:
         request, asked = self._request, self._request.url
         try:
-            request.url = asked.with_host(endpoint.address).with_port(endpoint.port)
+            request.url = asked.with_host(target.address).with_port(target.port)
         except ValueError as error:  # UnicodeError is one
-            raise InvalidArgument("address", endpoint.address, f"no URL can have it: {error}") from error
+            raise InvalidArgument("address", target.address, f"no URL can have it: {error}") from error
         if self._authority == "service":
             if request.is_ssl():
                 request.server_hostname = request.server_hostname or self.host.removesuffix(".")
         elif request.headers[hdrs.HOST] == asked.host_port_subcomponent:  # else the caller chose it
-            request.headers[hdrs.HOST] = request.url.host_port_subcomponent or endpoint.address
+            request.headers[hdrs.HOST] = request.url.host_port_subcomponent or target.address
 
-    def judge(self, error: Exception) -> Verdict:
+    def judge(self, error: Exception) -> ErrorClass:
         if self._is_stale(error):
-            return Verdict.INNOCENT
+            return ErrorClass.INNOCENT
         if self._connecting and isinstance(error, ValueError | OverflowError):
-            return Verdict.UNSENT  # an address that nobody can look up, a port that is none
+            return ErrorClass.UNSENT  # an address that nobody can look up, a port that is none
         return _judged(error)
 
     def _is_stale(self, error: Exception) -> bool:
         """Whether *error* says no more than that a connection was closed while nobody used it."""
-        return self._reused and _judged(error) is Verdict.BROKEN
+        return self._reused and _judged(error) is ErrorClass.BROKEN
 
     def overdue(self) -> bool:
         return _is_overdue(self._request)
@@ -298,8 +298,10 @@ def check_pools(key: type[object]) -> None:
         raise UsageError(f"aiohttp {aiohttp.__version__} pools connections by address only: 3.14.1 or newer is needed")
 
 
-def _judged(error: BaseException) -> Verdict:
-    return next((verdict for kind, verdict in _VERDICTS.items() if isinstance(error, kind)), Verdict.INNOCENT)
+def _judged(error: BaseException) -> ErrorClass:
+    return next(
+        (error_class for kind, error_class in _ERROR_CLASSES.items() if isinstance(error, kind)), ErrorClass.INNOCENT
+    )
 
 
 def _is_overdue(request: aiohttp.ClientRequest) -> bool:

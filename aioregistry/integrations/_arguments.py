@@ -28,9 +28,9 @@ __all__ = [
     "EJECTION",
     "IDEMPOTENT",
     "SAFE",
+    "AnyStrategy",
     "Authority",
     "RoutingOptions",
-    "Strategy",
     "check_authority",
     "check_known",
     "check_registry",
@@ -49,7 +49,7 @@ EJECTION: Final = Ejection()
 """When instances that fail are set aside, unless the caller says so."""
 
 Authority = Literal["service", "instance"]
-Strategy = (
+AnyStrategy = (
     LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | WarmUp[Any] | Weighted[Any] | str
 )
 
@@ -60,7 +60,7 @@ class RoutingOptions(TypedDict, total=False):
     services: Mapping[str, Balancer[Any] | str] | None
     """By what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service where that
     is no part of a host name (``{"chat": "Chat.v2"}``)."""
-    strategy: Strategy
+    strategy: AnyStrategy
     """How balancers made for services of the registry choose; round robin unless given."""
     ejection: Ejection | None
     """When these set instances aside that fail, ``Ejection()`` unless given; None never does."""

@@ -8,14 +8,14 @@ from typing import Protocol, TypeVar
 from aioregistry import RegistryError
 from aioregistry._errors import InvalidArgument
 
-from ._hosts import Endpoint
+from ._hosts import Target
 
-__all__ = ["Errand", "Verdict"]
+__all__ = ["Errand", "ErrorClass"]
 
 R = TypeVar("R")
 
 
-class Verdict(enum.Enum):
+class ErrorClass(enum.Enum):
     """What an error says about the instance and the request."""
 
     UNSENT = "it could not be reached: the request is as if it had never been made"
@@ -33,10 +33,10 @@ class Errand(Protocol[R]):
     port: int | None
     key: str | bytes | None
 
-    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> R:
-        """Send it to *endpoint* and return the response as soon as there is one; *attempts_left* counts this one."""
+    async def attempt(self, target: Target, attempts_left: int) -> R:
+        """Send it to *target* and return the response as soon as there is one; *attempts_left* counts this one."""
 
-    def judge(self, error: Exception) -> Verdict:
+    def judge(self, error: Exception) -> ErrorClass:
         """What an error of `attempt` says."""
 
     def overdue(self) -> bool:

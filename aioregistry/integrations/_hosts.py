@@ -14,7 +14,7 @@ from aioregistry._addresses import is_host_name, problem_of
 from aioregistry._errors import InvalidArgument, wrong_argument
 from aioregistry._model import ServiceInstance
 
-__all__ = ["SUFFIX", "URL_FIELDS", "Endpoint", "check_label", "endpoint_of", "is_registry_host", "label_of", "led_back"]
+__all__ = ["SUFFIX", "URL_FIELDS", "Target", "check_label", "is_registry_host", "label_of", "led_back", "target_of"]
 
 SUFFIX: Final = ".registry"
 
@@ -25,7 +25,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PORT_FIELDS: Final = {"http": "port", "ws": "port", "https": "ssl_port", "wss": "ssl_port"}
 
 
-class Endpoint(NamedTuple):
+class Target(NamedTuple):
     """Where an instance is reached."""
 
     address: str
@@ -75,7 +75,7 @@ def check_label(field: str, label: object) -> str:
     return label
 
 
-def endpoint_of(instance: ServiceInstance[Any], scheme: str) -> Endpoint:
+def target_of(instance: ServiceInstance[Any], scheme: str) -> Target:
     """Return where *instance* is reached by *scheme*: its ``ssl_port`` for https and wss, its ``port`` for http and ws.
 
     Raises:
@@ -89,7 +89,7 @@ def endpoint_of(instance: ServiceInstance[Any], scheme: str) -> Endpoint:
         raise InvalidArgument("address", instance.address, problem)
     if not port:
         raise InvalidArgument(field, port, f"{instance.name}/{instance.id} cannot be reached by {scheme}")
-    return Endpoint(instance.address, port)
+    return Target(instance.address, port)
 
 
 def led_back(location: str, instance: ServiceInstance[Any], host: str) -> str | None:

@@ -19,16 +19,16 @@ from aioregistry.balancing import strategy_of
 from ._arguments import (
     EJECTION,
     SAFE,
+    AnyStrategy,
     Authority,
-    Strategy,
     check_authority,
     check_registry,
     checked_methods,
     checked_services,
     checked_statuses,
 )
-from ._errand import Errand, Verdict
-from ._hosts import endpoint_of, is_registry_host, label_of
+from ._errand import Errand, ErrorClass
+from ._hosts import is_registry_host, label_of, target_of
 
 __all__ = ["Router"]
 
@@ -59,7 +59,7 @@ class Router(Generic[R]):
         registry: Registry | None,
         *,
         services: Mapping[str, Balancer[Any] | str] | None = None,
-        strategy: Strategy = "round-robin",
+        strategy: AnyStrategy = "round-robin",
         ejection: Ejection | None = EJECTION,
         attempts: int = 3,
         repeat: Collection[str] = SAFE,
@@ -130,12 +130,12 @@ class Router(Generic[R]):
             tried.add(pick.id)
             self._under_way[pick.__enter__()] = None
             try:
-                response = await errand.attempt(endpoint_of(pick.instance, errand.scheme), left)
+                response = await errand.attempt(target_of(pick.instance, errand.scheme), left)
                 failed = errand.status(response) in self._statuses
             except Exception as error:
-                verdict = _verdict(errand, error)
-                self.finish(pick, error, verdict)
-                another = self._another(balancer, errand, tried, verdict)
+                error_class = _class_of(errand, error)
+                self.finish(pick, error, error_class)
+                another = self._another(balancer, errand, tried, error_class)
                 if another is None and isinstance(error, InvalidArgument):
                     raise errand.unreachable(error) from error
                 if another is None:
@@ -144,29 +144,31 @@ class Router(Generic[R]):
                 # Cancelled, or by code of the caller's that raised what it should not: it says nothing, but that of the
                 # request's own deadline.
                 if isinstance(error, asyncio.CancelledError) and errand.overdue():
-                    self.finish(pick, TimeoutError("the request's time is over"), Verdict.FAILED)
+                    self.finish(pick, TimeoutError("the request's time is over"), ErrorClass.FAILED)
                 else:
-                    self.finish(pick, error, Verdict.INNOCENT)
+                    self.finish(pick, error, ErrorClass.INNOCENT)
                 raise
             else:
                 if not failed:
                     return response, pick
                 pick.failed()
                 self.finish(pick)
-                another = self._another(balancer, errand, tried, Verdict.BROKEN)
+                another = self._another(balancer, errand, tried, ErrorClass.BROKEN)
                 if another is None:
                     return response, pick
                 await errand.discard(response)
             pick = another
 
-    def finish(self, pick: Pick[Any], error: BaseException | None = None, verdict: Verdict = Verdict.FAILED) -> None:
-        """The call of *pick* is over, good unless it ended with *error*, whose *verdict* that is. Once counts.
+    def finish(
+        self, pick: Pick[Any], error: BaseException | None = None, error_class: ErrorClass = ErrorClass.FAILED
+    ) -> None:
+        """The call of *pick* is over, good unless it ended with *error*, whose *error_class* that is. Once counts.
 
         What is no failure to the ejection says nothing, as an innocent error does.
         """
         if pick in self._under_way:
             del self._under_way[pick]
-            if error is not None and verdict is Verdict.INNOCENT:
+            if error is not None and error_class is ErrorClass.INNOCENT:
                 pick.abandoned()
             pick.__exit__(type(error), error, None)
 
@@ -183,10 +185,12 @@ class Router(Generic[R]):
             raise errand.unreachable(error) from error
 
     def _another(
-        self, balancer: Balancer[Any], errand: Errand[R], tried: Collection[str], verdict: Verdict
+        self, balancer: Balancer[Any], errand: Errand[R], tried: Collection[str], error_class: ErrorClass
     ) -> Pick[Any] | None:
         """Return another instance for a request that may be repeated, None where it may not or there is none."""
-        harmless = verdict is Verdict.UNSENT or (verdict is Verdict.BROKEN and errand.method in self._repeat)
+        harmless = error_class is ErrorClass.UNSENT or (
+            error_class is ErrorClass.BROKEN and errand.method in self._repeat
+        )
         if len(tried) == self._attempts or not harmless or not errand.replayable():
             return None
         try:
@@ -294,9 +298,9 @@ async def _close(opening: asyncio.Task[tuple[View[Any], Balancer[Any]]]) -> None
         await opening.result()[0].aclose()
 
 
-def _verdict(errand: Errand[Any], error: Exception) -> Verdict:
+def _class_of(errand: Errand[Any], error: Exception) -> ErrorClass:
     # The instance publishes no way to reach it by this scheme.
-    return Verdict.UNSENT if isinstance(error, InvalidArgument) else errand.judge(error)
+    return ErrorClass.UNSENT if isinstance(error, InvalidArgument) else errand.judge(error)
 
 
 def _least(*seconds: float | None) -> float | None:

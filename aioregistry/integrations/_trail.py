@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final
 
-from ._errand import Verdict
+from ._errand import ErrorClass
 
 __all__ = ["Reused", "Trail", "Unproved", "judged"]
 
 # What the packages' exceptions say, by their names; the first that applies, so that subclasses come before.
-_VERDICTS: Final = {
-    "ConnectError": Verdict.UNSENT,
-    "ConnectTimeout": Verdict.UNSENT,
-    "PoolTimeout": Verdict.INNOCENT,  # too many requests of our own
-    "ProxyError": Verdict.INNOCENT,
-    "LocalProtocolError": Verdict.INNOCENT,
-    "UnsupportedProtocol": Verdict.INNOCENT,
-    "TimeoutException": Verdict.FAILED,  # the time to answer is used up
-    "NetworkError": Verdict.BROKEN,
-    "RemoteProtocolError": Verdict.BROKEN,
+_ERROR_CLASSES: Final = {
+    "ConnectError": ErrorClass.UNSENT,
+    "ConnectTimeout": ErrorClass.UNSENT,
+    "PoolTimeout": ErrorClass.INNOCENT,  # too many requests of our own
+    "ProxyError": ErrorClass.INNOCENT,
+    "LocalProtocolError": ErrorClass.INNOCENT,
+    "UnsupportedProtocol": ErrorClass.INNOCENT,
+    "TimeoutException": ErrorClass.FAILED,  # the time to answer is used up
+    "NetworkError": ErrorClass.BROKEN,
+    "RemoteProtocolError": ErrorClass.BROKEN,
 }
 
 
@@ -74,9 +74,9 @@ class Trail:
             raise Unproved(f"through this proxy, {self._proved} was proved instead of {self._name}")
 
 
-def judged(http: ModuleType, error: Exception) -> Verdict:
+def judged(http: ModuleType, error: Exception) -> ErrorClass:
     """Return what *error* of the package *http* says."""
-    for name, verdict in _VERDICTS.items():
+    for name, error_class in _ERROR_CLASSES.items():
         if isinstance(error, getattr(http, name)):
-            return verdict
-    return Verdict.INNOCENT
+            return error_class
+    return ErrorClass.INNOCENT

@@ -13,8 +13,8 @@ from aioregistry import _foreign as foreign
 from aioregistry._errors import InvalidArgument, InvalidType, RegistryError
 
 from ._arguments import RoutingOptions, check_known
-from ._errand import Verdict
-from ._hosts import Endpoint, led_back
+from ._errand import ErrorClass
+from ._hosts import Target, led_back
 from ._lanes import Lane, Lanes, another_like, name_of
 from ._patience import Patience
 from ._routing import Router
@@ -170,12 +170,12 @@ class _Errand:
         self._patience = Patience(request.extensions.get("timeout") or {})
         self._trail = Trail()
 
-    async def attempt(self, endpoint: Endpoint, attempts_left: int) -> Any:
+    async def attempt(self, target: Target, attempts_left: int) -> Any:
         self._patience.spent("connect")  # finding the instance
         only_fresh = False
         for _ in range(_MOST_IDLE):
             try:
-                return await self._attempt(endpoint, attempts_left, only_fresh=only_fresh)
+                return await self._attempt(target, attempts_left, only_fresh=only_fresh)
             except Reused:
                 continue  # one idle connection fewer
             except Exception as error:
@@ -184,10 +184,10 @@ class _Errand:
                 if not self._is_stale(error) or only_fresh or not harmless or not self.replayable():
                     raise
                 only_fresh = True
-        return await self._attempt(endpoint, attempts_left, only_fresh=False)
+        return await self._attempt(target, attempts_left, only_fresh=False)
 
-    async def _attempt(self, endpoint: Endpoint, attempts_left: int, *, only_fresh: bool) -> Any:
-        request = self._addressed(endpoint, self._patience.share(attempts_left))
+    async def _attempt(self, target: Target, attempts_left: int, *, only_fresh: bool) -> Any:
+        request = self._addressed(target, self._patience.share(attempts_left))
         lane = _entered(self._lanes, request, self._http)
         request.extensions["trace"] = self._trail = Trail(self._request, name_of(request), only_fresh=only_fresh)
         phase = "read"
@@ -197,7 +197,7 @@ class _Errand:
             lane.leave()
             if isinstance(error, Unproved):
                 raise self._http.ProxyError(str(error)) from error
-            if isinstance(error, Exception) and self.judge(error) is Verdict.UNSENT:
+            if isinstance(error, Exception) and self.judge(error) is ErrorClass.UNSENT:
                 phase = "connect"
             raise
         finally:
@@ -205,15 +205,15 @@ class _Errand:
         self.lane = lane
         return response
 
-    def _addressed(self, endpoint: Endpoint, timeouts: dict[str, float | None]) -> Any:
+    def _addressed(self, target: Target, timeouts: dict[str, float | None]) -> Any:
         try:
-            return self._built(endpoint, timeouts)
+            return self._built(target, timeouts)
         except (self._http.InvalidURL, ValueError) as error:  # UnicodeError is one
-            raise InvalidArgument("address", endpoint.address, f"no URL can have it: {error}") from error
+            raise InvalidArgument("address", target.address, f"no URL can have it: {error}") from error
 
-    def _built(self, endpoint: Endpoint, timeouts: dict[str, float | None]) -> Any:
+    def _built(self, target: Target, timeouts: dict[str, float | None]) -> Any:
         request = self._request
-        url = request.url.copy_with(host=endpoint.address, port=endpoint.port)
+        url = request.url.copy_with(host=target.address, port=target.port)
         headers, extensions = request.headers.copy(), {**request.extensions, "timeout": timeouts}
         if self._authority == "service":
             extensions.setdefault("sni_hostname", self.host.removesuffix("."))
@@ -222,16 +222,18 @@ class _Errand:
         stream = request.stream if self._bytes else self._body
         return self._http.Request(self.method, url, headers=headers, stream=stream, extensions=extensions)
 
-    def judge(self, error: Exception) -> Verdict:
+    def judge(self, error: Exception) -> ErrorClass:
         if self._is_stale(error):
-            return Verdict.INNOCENT
+            return ErrorClass.INNOCENT
         if self._trail.connecting and isinstance(error, OSError | ValueError | OverflowError):
-            return Verdict.UNSENT  # an address that nobody can look up, a port that is none, what TLS raised as it is
+            return (
+                ErrorClass.UNSENT
+            )  # an address that nobody can look up, a port that is none, what TLS raised as it is
         return judged(self._http, error)
 
     def _is_stale(self, error: Exception) -> bool:
         """Whether *error* says no more than that a connection was closed while nobody used it."""
-        return self._trail.reused and judged(self._http, error) is Verdict.BROKEN
+        return self._trail.reused and judged(self._http, error) is ErrorClass.BROKEN
 
     def overdue(self) -> bool:
         return False  # both packages raise a timeout of theirs
@@ -277,7 +279,7 @@ class _Body:
         return parts
 
 
-Finish = Callable[[BaseException | None, Verdict], None]
+Finish = Callable[[BaseException | None, ErrorClass], None]
 
 
 class _Answer:
@@ -302,14 +304,14 @@ class _Answer:
             self._ended(error, judged(self._http, error))
             raise
         except asyncio.CancelledError as error:
-            self._ended(error, Verdict.INNOCENT)
+            self._ended(error, ErrorClass.INNOCENT)
             raise
         else:
             self._ended()
 
-    def _ended(self, error: BaseException | None = None, verdict: Verdict = Verdict.FAILED) -> None:
+    def _ended(self, error: BaseException | None = None, error_class: ErrorClass = ErrorClass.FAILED) -> None:
         if self._finish is not None:
-            self._finish(error, verdict)
+            self._finish(error, error_class)
 
     async def aclose(self) -> None:
         try:

@@ -6,9 +6,9 @@ import struct
 from collections import Counter, deque
 
 from ._network import on_network
-from ._tcp import Direction, Link, Moment, TcpProxy
+from ._tcp import Direction, Link, Loss, TcpProxy
 
-__all__ = ["Direction", "Link", "Moment", "TcpProxy", "ZooKeeperProxy"]
+__all__ = ["Direction", "Link", "Loss", "TcpProxy", "ZooKeeperProxy"]
 
 
 class _Frames:
@@ -43,7 +43,7 @@ class _ZooKeeperLink(Link):
         self._frames = {Direction.TO_SERVER: _Frames(), Direction.TO_CLIENT: _Frames()}
         self._handshakes: set[Direction] = set()
         self._doomed_xid: int | None = None
-        self._loss: Moment | None = None
+        self._loss: Loss | None = None
         self._is_session: bool | None = None
         self.session_id = 0
 
@@ -94,7 +94,7 @@ class ZooKeeperProxy(TcpProxy):
 
     def __init__(self, target: tuple[str, int], *, listen: tuple[str, int] | None = None) -> None:
         self.requests: Counter[int] = Counter()
-        self.losses: dict[int, deque[Moment]] = {}
+        self.losses: dict[int, deque[Loss]] = {}
         self.passwords: dict[int, bytes] = {}
         super().__init__(target, listen=listen)
 
@@ -102,13 +102,13 @@ class ZooKeeperProxy(TcpProxy):
         """Return a link that follows the frames of the next connection."""
         return _ZooKeeperLink(self)
 
-    def lose_next_reply(self, opcode: int) -> Moment:
+    def lose_next_reply(self, opcode: int) -> Loss:
         """Let the next request with *opcode* (a multi is 14) through, then drop its reply and cut that connection.
 
         Returns:
             The moment of the loss: the server has applied the request (or refused it), the client will never know.
         """
-        moment = Moment()
+        moment = Loss()
         on_network(lambda: self.losses.setdefault(opcode, deque()).append(moment))
         return moment
 

@@ -18,7 +18,7 @@ from typing import Self
 from ._network import COMMAND_TIMEOUT, network, on_network, run_on_network
 from ._ports import ReservedPort
 
-__all__ = ["Direction", "Link", "Moment", "TcpProxy"]
+__all__ = ["Direction", "Link", "Loss", "TcpProxy"]
 
 CONNECT_TIMEOUT = 10.0
 RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
@@ -32,7 +32,7 @@ class Direction(enum.Flag):
     BOTH = TO_SERVER | TO_CLIENT
 
 
-class Moment:
+class Loss:
     """Something that happens once, on the proxies' thread, and can be waited for on any loop or thread."""
 
     def __init__(self) -> None:

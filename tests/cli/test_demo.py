@@ -14,7 +14,7 @@ import pytest
 from aioregistry import Added, Entry, Removed, ServiceInstance, Updated
 from aioregistry._cli import demo
 from aioregistry._cli.demo import Stage, of_cut, of_kill
-from aioregistry._cli.stage import Verdict, seen
+from aioregistry._cli.stage import DemoResult, seen
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
@@ -162,9 +162,9 @@ async def test_no_zookeeper() -> None:
 async def test_a_broken_promise_is_a_failure(
     zookeeper: ZooKeeperServer, chroot: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def break_a_promise(stage: Stage) -> Verdict:
+    async def break_a_promise(stage: Stage) -> DemoResult:
         assert len(stage.view.snapshot) == len(stage.servers) == 3
-        return Verdict("flood", ("removed",), None, 1.0, "it was dry again", promised=False)
+        return DemoResult("flood", ("removed",), None, 1.0, "it was dry again", promised=False)
 
     monkeypatch.setattr(demo, "ACTS", {"It rains.": break_a_promise})
     servers = f"{zookeeper.address}{chroot}"

@@ -4,12 +4,12 @@ import io
 
 import pytest
 
-from aioregistry._cli.stage import Happening, Verdict
+from aioregistry._cli.stage import DemoResult, Happening
 from aioregistry._cli.telling import TextTeller, wants_colour
 
 LIVE = Happening(3.25, "chat-1", "live", "chat-1", "status LIVE")
-KEPT = Verdict("connection cut", (), None, 0.0521, "chat-1 was live again", True)
-BROKEN = Verdict("session expired", ("removed", "added"), 1.5, 0.25, "listed again", False)
+KEPT = DemoResult("connection cut", (), None, 0.0521, "chat-1 was live again", True)
+BROKEN = DemoResult("session expired", ("removed", "added"), 1.5, 0.25, "listed again", False)
 END = Happening(20.4, "demo", "ended", None, "curtain")
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from aioregistry._discovery import Discovery, Strategy, View
+from aioregistry._discovery import Discovery, View, WatchMode
 from aioregistry._document import encode
 from aioregistry._errors import ConnectionLost, NoAuth, NoNode, RegistryError, UnsupportedServer
 from aioregistry._model import ServiceInstance
@@ -227,7 +227,7 @@ class Service:
         return {name: (node.czxid, node.mzxid) for name, node in nodes.items()}
 
 
-def discovery(session: DiscoverySession, strategy: Strategy = "auto") -> Discovery:
+def discovery(session: DiscoverySession, strategy: WatchMode = "auto") -> Discovery:
     return Discovery(session.as_session, BASE, strategy)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import aioregistry
 from aioregistry import Entry, Invalid, Registry, Resynced, Status, Updated, View
-from aioregistry._discovery import Changes, Strategy, subscriptions
+from aioregistry._discovery import Changes, WatchMode, subscriptions
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support import wire
@@ -28,7 +28,7 @@ from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 TIMEOUT = 4.0
 STRATEGIES = [
     pytest.param(strategy, marks=[pytest.mark.since(3, 6)] if strategy == "recursive" else [])
-    for strategy in get_args(Strategy)
+    for strategy in get_args(WatchMode)
     if strategy != "auto"
 ]
 

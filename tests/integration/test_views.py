@@ -15,7 +15,7 @@ import pytest
 
 import aioregistry
 from aioregistry import HandleClosed, InvalidArgument, Registry, RequestTimeout, Resynced, Snapshot, Status, View
-from aioregistry._discovery import Strategy, follower
+from aioregistry._discovery import WatchMode, follower
 from aioregistry._errors import NoAuth
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.conftest import StartZooKeeper
@@ -37,13 +37,13 @@ _SET_ACL = 7
 
 
 @pytest.fixture(params=[pytest.param("recursive", marks=pytest.mark.since(3, 6)), "one-shot"])
-def watches(request: pytest.FixtureRequest) -> Strategy:
-    strategy: Strategy = request.param
+def watches(request: pytest.FixtureRequest) -> WatchMode:
+    strategy: WatchMode = request.param
     return strategy
 
 
 @pytest.fixture
-async def registry(proxy: ZooKeeperProxy, chroot: str, watches: Strategy) -> AsyncIterator[Registry]:
+async def registry(proxy: ZooKeeperProxy, chroot: str, watches: WatchMode) -> AsyncIterator[Registry]:
     """A process behind the proxy, in a session that lasts."""
     async with aioregistry.connect(
         f"{proxy.address}{chroot}", session_timeout=LONG, watches=watches, guard=None
@@ -151,7 +151,7 @@ async def write_history(server: ZooKeeperServer, nodes: dict[str, object]) -> di
 
 
 async def test_after_a_wipe_the_differences_are_those_of_the_content(
-    own_zookeeper: ZooKeeperServer, watches: Strategy
+    own_zookeeper: ZooKeeperServer, watches: WatchMode
 ) -> None:
     """The new history numbers its first nodes as the old one did: what they hold tells them apart."""
     async with Judge(own_zookeeper.address) as judge:
@@ -334,7 +334,7 @@ async def test_sync_waits_for_a_connection_or_ends_in_time(
 
 
 async def test_what_is_known_stays_and_is_stale_while_the_server_is_paused(
-    own_zookeeper: ZooKeeperServer, watches: Strategy
+    own_zookeeper: ZooKeeperServer, watches: WatchMode
 ) -> None:
     async with Judge(own_zookeeper.address) as judge:
         await judge.make(f"{SERVICE}/a", document("a"))
@@ -367,7 +367,7 @@ async def test_what_is_known_stays_and_is_stale_while_the_server_is_paused(
         assert list(view.snapshot) == ["a"]
 
 
-async def test_time_alone_makes_stale(proxy: ZooKeeperProxy, judge: Judge, chroot: str, watches: Strategy) -> None:
+async def test_time_alone_makes_stale(proxy: ZooKeeperProxy, judge: Judge, chroot: str, watches: WatchMode) -> None:
     """Nothing was heard and nothing could be: this process did not run meanwhile."""
     await judge.make(f"{chroot}{SERVICE}/a", document("a"))
     async with (
@@ -405,7 +405,7 @@ async def test_views_of_a_service_share_one_mirror_and_its_watch(
     zookeeper: ZooKeeperServer,
     judge: Judge,
     service: str,
-    watches: Strategy,
+    watches: WatchMode,
 ) -> None:
     for number in range(20):
         await judge.make(f"{service}/{number}", document(str(number)))
@@ -493,7 +493,7 @@ async def test_a_registration_a_view_and_an_aiozk_client_watch_the_same_nodes(
 # ---------------------------------------------------------------- large services
 
 
-async def test_a_large_service_is_read_in_batches_that_fit(start_zookeeper: StartZooKeeper, watches: Strategy) -> None:
+async def test_a_large_service_is_read_in_batches_that_fit(start_zookeeper: StartZooKeeper, watches: WatchMode) -> None:
     most = 32 * 1024
     server = await start_zookeeper(jute_max_buffer=most)
     ids = [f"{number:04}" for number in range(5000)]

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import aioregistry
 from aioregistry import InvalidArgument, Registry, ServiceInstance, events
 from aioregistry._metrics import table
-from aioregistry._metrics.reader import Reader
+from aioregistry._metrics.reader import RegistryReader
 from aioregistry._metrics.table import METRICS, Counters
 from aioregistry.metrics import opentelemetry, prometheus
 from tests.support.judge import Judge
@@ -79,7 +79,7 @@ async def test_a_loop_that_stands_still_shows(
 ) -> None:
     monkeypatch.setattr("aioregistry._metrics.reader.PATIENCE", 0.05)
     async with aioregistry.connect(f"{zookeeper.address}{chroot}") as registry:
-        reader = Reader(registry)
+        reader = RegistryReader(registry)
         found: list[Any] = []
         thread = threading.Thread(target=lambda: found.append(reader.read()))
         thread.start()
