@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ._document import encode
 from ._model import Entry, ServiceInstance
+from .balancing import serves
 
 __all__ = [
     "described",
@@ -19,8 +20,10 @@ __all__ = [
     "shortened",
     "state_of",
     "to_json",
-    "why_disabled",
+    "why_unavailable",
 ]
+
+OUT_OF_SERVICE: Final = "out of service"
 
 
 def document(instance: ServiceInstance[Any]) -> dict[str, Any]:
@@ -32,25 +35,32 @@ def document(instance: ServiceInstance[Any]) -> dict[str, Any]:
 def described(instance: ServiceInstance[Any]) -> str:
     """Return *instance* as a line: id, place, payload."""
     parts = [instance.id, place(instance)]
-    if not instance.enabled:
-        parts.append(why_disabled(instance))
+    if (why := why_unavailable(instance)) is not None:
+        parts.append(why)
     if instance.payload is not None:
         parts.append(payload_of(instance))
     return printable("  ".join(parts))
 
 
-def why_disabled(instance: ServiceInstance[Any]) -> str:
-    """Return why *instance* is not enabled: what its document says, and "draining" where that says nothing."""
-    return instance.status or "draining"
+def why_unavailable(instance: ServiceInstance[Any]) -> str | None:
+    """Return why *instance* is not to be called, by what its document says; None where it is.
+
+    One that is not enabled is "draining" where its document says no more.
+    """
+    if not instance.enabled:
+        return instance.status or "draining"
+    return None if serves(instance) else OUT_OF_SERVICE
 
 
 def state_of(entry: Entry[Any]) -> str:
-    """Return the state of an instance in one word: that which keeps it from being picked comes first."""
+    """Return the state of an instance in one word: that which keeps it from being picked comes first.
+
+    A server of Spring Cloud's that says it is out of service counts as "draining".
+    """
     if entry.suspicion is not None:
         return "suspect"
-    if entry.instance.enabled:
-        return "enabled"
-    return why_disabled(entry.instance)
+    why = why_unavailable(entry.instance)
+    return "enabled" if why is None else "draining" if why == OUT_OF_SERVICE else why
 
 
 def shortened(seconds: float) -> str:

@@ -501,8 +501,13 @@ class Balancer(Generic[P]):
 
     @property
     def in_panic(self) -> bool:
-        """Whether suspects are picked like all others now, because too few instances are confirmed."""
+        """Whether failing instances and suspects are picked like all others now, because too few instances are well."""
         return self._shared.in_panic
+
+    @property
+    def warming_up(self) -> Mapping[str, float]:
+        """What new instances weigh now, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
+        return self._shared.warming_up
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
         """Return an instance, now; use it as a ``with`` block around the call. As :meth:`aioregistry.Balancer.pick`."""

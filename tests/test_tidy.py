@@ -56,8 +56,6 @@ ROOMS: dict[str, set[str]] = {
     "payload": {"foreign", "errors", "frozen", "msgspec", "pydantic"},
     "model": {"reprs", "errors", "arguments", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
     "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
-    # What people are told of instances, by commands and pages.
-    "words": {"model", "document"},
     # Written by operators, read by views.
     "overrides": {"arguments", "bounds", "model"},
     # Written by registrations, believed by views.
@@ -107,6 +105,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # Raises InvalidArgument and NoInstances.
     "balancing": {"reprs", "foreign", "errors", "arguments", "addresses", "model"},
+    # What people are told of instances, by commands and pages; a balancer judges which may be called.
+    "words": {"model", "document", "balancing"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
         "reprs",
@@ -153,7 +153,7 @@ ROOMS: dict[str, set[str]] = {
     # An address is parsed in one way, that of `session`.
     "testing": {"server", "errors", "session", "model", "", "aiozk", "pytest", "pytest_asyncio"},
     # Text made of instances, for programs that read no ZooKeeper.
-    "exports": {"addresses", "model", "document"},
+    "exports": {"addresses", "model", "document", "balancing"},
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
         *("concurrency", "events", "foreign", "errors", "arguments", "incident_log", "addresses", "health", "model"),

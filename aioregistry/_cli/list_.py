@@ -15,7 +15,7 @@ from aioregistry import Entry, Invalid, InvalidArgument, Registry, RegistryError
 from aioregistry._errors import session_name
 from aioregistry._paths import check_name
 
-from .._words import document, payload_of, place, printable, to_json, why_disabled
+from .._words import document, payload_of, place, printable, to_json, why_unavailable
 from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
@@ -178,7 +178,7 @@ def _rows(snapshot: Snapshot[Any]) -> Iterator[Row]:
 
 def _row(entry: Entry[Any]) -> Row:
     instance, owner, created = entry.instance, session_name(entry.owner), _moment(entry.created)
-    state = "listed" if instance.enabled else why_disabled(instance)
+    state = why_unavailable(instance) or "listed"
     age = "?" if created is None else _age(time.time() - entry.created)
     fields = {**document(instance), "owner": owner, "created": created, "invalid": None}
     shown = state

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from aioregistry._model import ServiceInstance
+from aioregistry.balancing import serves
 
 __all__ = ["Quiet", "Selection", "Services", "selected", "usable"]
 
@@ -14,7 +15,7 @@ Services = Mapping[str, tuple[ServiceInstance[Any], ...]]
 
 def usable(instances: Iterable[ServiceInstance[Any]]) -> tuple[ServiceInstance[Any], ...]:
     """Return those that are to be sent work and say where, by id."""
-    found = (each for each in instances if each.enabled and each.address and (each.port or each.ssl_port))
+    found = (each for each in instances if serves(each) and each.address and (each.port or each.ssl_port))
     return tuple(sorted(found, key=lambda instance: instance.id))
 
 

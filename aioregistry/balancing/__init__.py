@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._admission import Subset
 from ._arrivals import Arrivals
 from ._ejection import Ejection
-from ._members import Filter, Load, Member, Weight
+from ._members import Filter, Load, Member, Weight, serves
 from ._named import STRATEGIES, strategy_of
 from ._picker import OfSuspects, Picker
 from ._rings import Ring
@@ -36,5 +36,6 @@ __all__ = [
     "WarmUp",
     "Weight",
     "Weighted",
+    "serves",
     "strategy_of",
 ]

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from aioregistry._model import Added, Difference, Removed, ServiceInstance
 
-from ._members import out_of_service
+from ._members import serves
 
 __all__ = ["HOUR", "Arrivals"]
 
@@ -76,8 +76,4 @@ def _replaces(instance: ServiceInstance[Any], before: ServiceInstance[Any]) -> b
     """Return whether *instance* is another incarnation, or may be picked again."""
     if instance.registration_time_ms != before.registration_time_ms:
         return True
-    return _serves(instance) and not _serves(before)
-
-
-def _serves(instance: ServiceInstance[Any]) -> bool:
-    return instance.enabled and not out_of_service(instance)
+    return serves(instance) and not serves(before)

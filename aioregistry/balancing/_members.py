@@ -32,6 +32,7 @@ __all__ = [
     "out_of_service",
     "payload_field",
     "place_of",
+    "serves",
     "weight_of",
 ]
 
@@ -235,6 +236,17 @@ def out_of_service(instance: ServiceInstance[Any]) -> bool:
         return False
     status = payload_field(instance, STATUS)
     return status is not None and str(status).strip().upper() not in {"", "UP"}
+
+
+def serves(instance: ServiceInstance[Any]) -> bool:
+    """Return whether *instance* is to be called, by what it says itself.
+
+    It is enabled, and in service if it is a server of Spring Cloud's. One whose payload cannot be asked is not.
+    """
+    try:
+        return instance.enabled and not out_of_service(instance)
+    except InvalidArgument:
+        return False
 
 
 def weight_of(weight: Weight[P], instance: ServiceInstance[P]) -> float:

@@ -56,17 +56,18 @@ class Newcomers:
         self._since.pop(id, None)
         self._cold.pop(id, None)
 
-    def at(self, now: float, total: int) -> None:
+    def at(self, now: float, total: int, *, panic: bool = False) -> None:
         """It is *now*, and there are *total* members.
 
-        While more than half of them are new, those that are new get their full weight, and keep it.
+        While more than half of them are new, or there is a *panic*, those that are new get their full weight, and keep
+        it: a panic picks failing instances like all others, and one that is well must not get fewer calls than they do.
         """
         self._now = now
         while self._due and self._due[0][0] <= now:
             end, id = heappop(self._due)
             if id in self._since and self._since[id] + self._rule.seconds <= end:
                 self.forget(id)
-        if self._cold and 2 * len(self._since) > total:
+        if self._cold and (panic or 2 * len(self._since) > total):
             self._cold.clear()
 
     def weight(self, member: _Identified) -> float:

@@ -374,7 +374,7 @@ class Picker(Generic[P]):
         if key is not None or self.strategy.keyed:
             hashed = key_for(self.strategy, key)
         if self._newcomers is not None:
-            self._newcomers.at(now, self._census.total)
+            self._newcomers.at(now, self._census.total, panic=self.in_panic)
         outliers = self._outliers
         if outliers and (outliers[0].out or outliers[1].out):
             self._readmit(now)
@@ -430,7 +430,7 @@ class Picker(Generic[P]):
         """Return what those that are new weigh at *now*, by id; those that are new no more are not in it."""
         if self._newcomers is None:
             return {}
-        self._newcomers.at(now, self._census.total)
+        self._newcomers.at(now, self._census.total, panic=self.in_panic)
         return self._newcomers.weights
 
     def _nothing(self, now: float) -> NoInstances:

@@ -30,7 +30,7 @@ class WarmUp(Generic[P]):
     before. It is new again when it is enabled after it was not: its checks pass, or its maintenance is over. An
     instance of the view's first list is not new. An instance that only registers again after an outage is not new
     either. While more than half of the instances are new, all are picked alike; otherwise the others would get too
-    many calls.
+    many calls. In a panic, too: an instance that is well again must not get fewer calls than those that fail.
 
     This is Envoy's slow start mode, and its formula. If *strategy* takes a key, the key decides whether it goes to a
     new instance: keys move over one by one, each once. In an own zone the weights count among the instances of the

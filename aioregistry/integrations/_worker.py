@@ -17,10 +17,10 @@ def worker_id(settings: Settings, address: str) -> str:
     """The id to register: the server's, and where it has several worker processes that are listed, the worker's."""
     instance = settings.instance
     server = settings.id
-    if server is None and not ports_of(instance):
-        return f"{address}#{os.getpid()}"  # two of a machine are two workers
     if server is None:
         server = ServiceInstance(instance.name, address=address, port=instance.port, ssl_port=instance.ssl_port).id
+        if not ports_of(instance):
+            return server  # it is random: no two workers have the same
     return f"{server}#{os.getpid()}" if not settings.shared and _is_worker() else server
 
 

@@ -83,8 +83,8 @@ class Membership:
         ssl_port: the port on which it speaks TLS, 1 to 65535.
         address: the address that consumers are to connect to; found as :func:`advertised_address` does
             unless given.
-        id: the server within the service; ``address:port`` unless given, and without a port ``address#`` with the
-            process id.
+        id: the server within the service; ``address:port`` unless given. Without a port it is ``address#`` and eight
+            random hexadecimal digits, as of :class:`aioregistry.ServiceInstance`: another one each time.
         payload: what is published with the instance.
         payload_class: the Java class that Jackson is to read the payload as.
         uri_spec: Curator's UriSpec as JSON, or None.

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,14 @@ from tests.balancing.service import check_proportions, placed, snapshot
 
 FOUR = {"a": {"zone": "x"}, "b": {"zone": "x"}, "c": {"zone": "y"}, "new": {"zone": "x"}}
 HALF_AN_HOUR = 1800.0
+
+
+class Broken(msgspec.Struct):
+    """A payload that cannot be asked for what Spring Cloud's servers say."""
+
+    @property
+    def metadata(self) -> object:
+        raise RuntimeError("broken")
 
 
 def warm(
@@ -104,6 +113,25 @@ def test_who_was_as_good_as_the_others_stays_so() -> None:
     arrivals["i"] = 1.0
     chosen.apply(Added(snapshot("i").entries["i"], 2), 1.0)
     assert chosen.warming_up(1.0) == {"i": 0.1}  # four of nine are new, and the three were spared
+
+
+def test_in_a_panic_who_is_well_again_gets_no_fewer_calls_than_those_that_fail() -> None:
+    arrivals: dict[str, float] = {}
+    failing = {id: listed(id, enabled=False, status="failing") for id in "abcd"}
+    chosen = Picker(
+        Snapshot("chat", failing, {}, as_of=1), WarmUp("random"), arrivals=arrivals, draw=random.Random(11).random
+    )
+    arrivals["a"] = 1.0
+    chosen.apply(Updated(listed("a"), failing["a"], 2), 1.0)
+    assert chosen.in_panic
+    check_proportions(counts(chosen, now=1.0), dict.fromkeys("abcd", 1.0))
+    assert chosen.warming_up(1.0) == {}
+    for id in "bcd":  # by then the first is as warm as it was before
+        chosen.apply(Updated(listed(id), failing[id], 3), 2.0)
+    arrivals["b"] = 2.0
+    chosen.apply(Updated(listed("b"), listed("b"), 4), 2.0)
+    assert not chosen.in_panic
+    assert set(chosen.warming_up(2.0)) == {"b"}
 
 
 def test_a_service_of_one_and_an_empty_one() -> None:
@@ -267,6 +295,15 @@ def test_springs_word_that_it_is_up_again_is_health_too() -> None:
     assert arrivals.since == {"a": 7.0}
 
 
+def test_a_payload_that_raises_when_it_is_asked_ends_nothing() -> None:
+    broken = listed("a", payload=Broken(), payload_class=SPRING)
+    arrivals = Arrivals()
+    arrivals.take([Updated(broken, broken, 2)], 7.0)
+    assert arrivals.since == {}
+    arrivals.take([Updated(listed("a"), broken, 3)], 8.0)
+    assert arrivals.since == {"a": 8.0}
+
+
 def test_who_registers_again_is_not_new() -> None:
     arrivals = Arrivals()
     arrivals.take([Removed(listed("a"), 2), Added(listed("a"), 3), Removed(listed("b"), 4)], 7.0)
@@ -324,7 +361,8 @@ def test_whatever_happens_a_balancer_made_now_agrees_with_one_that_was_told(move
             told.apply(change, now)
     made = Picker(Snapshot("chat", entries, {}, as_of=1), rule, arrivals=arrivals.since, draw=random.Random(1).random)
     new = {id for id, since in arrivals.since.items() if now - since < 5 and id in made._members}
-    if 2 * len(new) > len(made._members):
+    assert told.in_panic is made.in_panic
+    if made.in_panic or 2 * len(new) > len(made._members):
         assert made.warming_up(now) == told.warming_up(now) == {}
     else:
         assert set(made.warming_up(now)) == {id for id in new if rule.weight(now - arrivals.since[id]) < 1}

@@ -13,13 +13,14 @@ from aioregistry._cli import main
 from aioregistry._cli.list_ import Row, _age, _rows
 from aioregistry._cli.selection import condition, selected
 from aioregistry._document import decode
-from aioregistry._words import document, payload_of, to_json
+from aioregistry._words import described, document, payload_of, state_of, to_json
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.cli.command import Command, outcome
 from tests.cli.test_watch import FIELDS, instance
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
+SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
 GET_CHILDREN = 8  # the older of two opcodes: no Stat comes with it
 
 
@@ -151,6 +152,22 @@ def test_a_time_of_the_servers_may_be_any(ctime: int) -> None:
     created = row.get("created")
     assert created is None or datetime.fromisoformat(created).timestamp() == ctime / 1000
     assert len(row.cells) == 6
+
+
+@pytest.mark.parametrize(
+    ("status", "listed", "counted"),
+    [
+        ("UP", "listed", "enabled"),
+        ("OUT_OF_SERVICE", "out of service", "draining"),
+        ("down", "out of service", "draining"),
+    ],
+)
+def test_a_server_of_springs_is_shown_as_it_is_picked(status: str, listed: str, counted: str) -> None:
+    payload = {"@class": SPRING, "id": "application-1", "name": "chat", "metadata": {"instance_status": status}}
+    made = Entry(decode(instance("a", payload)), 7, 1, 1, 0, 0.0, 0.0)
+    (row,) = _rows(Snapshot("chat", {"a": made}, {}, as_of=1))
+    assert (row.get("state"), row.cells[4], state_of(made)) == (listed, listed, counted)
+    assert (listed in described(made.instance)) is (listed != "listed")
 
 
 def test_numbers_beyond_a_floats_range_are_text() -> None:

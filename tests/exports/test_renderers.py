@@ -14,6 +14,7 @@ from aioregistry._document import decode
 from aioregistry._exports import CONTENT_TYPES, FORMATS, render, usable
 from aioregistry._model import ServiceInstance
 
+SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
 CHAT = ServiceInstance(
     "chat", address="10.0.0.7", port=7000, payload={"zone": "eu-1", "weight": 3, "metadata": {"a-b": True, "n": [1]}}
 )
@@ -28,6 +29,7 @@ def test_those_that_are_not_to_be_sent_work_are_left_out() -> None:
         ServiceInstance("chat", id="no port", address="10.0.0.7"),
         ServiceInstance("chat", id="no address", port=80),
         ServiceInstance("chat", id="port 0", address="10.0.0.7", port=0),
+        CHAT.replace(id="spring", payload_class=SPRING, payload={"metadata": {"instance_status": "OUT_OF_SERVICE"}}),
     ]
     assert usable([SIX, *others, CHAT]) == (CHAT, SIX)
 

@@ -25,6 +25,7 @@ from aioregistry import (
     SessionState,
     Status,
     UsageError,
+    WarmUp,
     blocking,
 )
 from aioregistry.balancing import Ring
@@ -179,6 +180,20 @@ def test_a_pick_waits_for_an_instance(registry: blocking.Registry) -> None:
             waiting.join(DEADLINE)
             assert chat.balancer(Ring()).pick_when_available("room", timeout=DEADLINE).id == "a"
         assert got == ["a"]
+
+
+def test_a_balancer_tells_what_new_instances_weigh(registry: blocking.Registry) -> None:
+    with (
+        registry.register(instance_of("a")),
+        registry.register(instance_of("b")),
+        registry.discover("chat") as chat,
+        registry.register(instance_of("c")),
+    ):
+        chat.wait_for(lambda snapshot: len(snapshot) == 3, DEADLINE)
+        balancer = chat.balancer(WarmUp(seconds=3600))
+        assert set(balancer.warming_up) == {"c"}
+        assert chat.balancer().warming_up == {}
+        assert not balancer.in_panic
 
 
 def test_what_was_registered_stays_so_without_its_handle(registry: blocking.Registry) -> None:
