@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aioregistry import InvalidArgument, Registry, View
 from aioregistry._concurrency import Notifier
-from aioregistry._exports import Quiet, Rendered, Services, render, selected, usable
+from aioregistry._exports import Quiet, Rendered, Services, render, selected, usable, weights_of
 from aioregistry._paths import check_name
 from aioregistry._reasons import reason_of
 
@@ -151,12 +151,14 @@ class _Exporter:
 
     async def _written(self) -> bool:
         """Write what there is; return whether that was done, or nothing is to be done."""
-        present = {name: usable(self._views[name].snapshot.values()) for name in self._names}
+        snapshots = {name: self._views[name].snapshot for name in self._names}
+        weights = {name: weights_of(snapshot.entries.values()) for name, snapshot in snapshots.items()}
+        present = {name: usable(snapshot.values(), weights[name]) for name, snapshot in snapshots.items()}
         chosen = selected(present, self._former, minimum=self._minimum)
         self._tell_of_what_is_kept(present, chosen.collapsed)
         if chosen.services is None:
             return True
-        rendered = render(self._format, chosen.services)
+        rendered = render(self._format, chosen.services, weights)
         self._tell("left out", "; ".join(rendered.left_out), "not exported: ", "")
         data = rendered.text.encode()
         try:

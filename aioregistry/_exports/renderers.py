@@ -19,9 +19,12 @@ from aioregistry._addresses import ip_address, problem_of
 from aioregistry._document import encode
 from aioregistry._model import ServiceInstance
 
-from .selection import Services
+from .selection import ALIKE, Services, Weights
 
 __all__ = ["CONTENT_TYPES", "FORMATS", "Rendered", "render"]
+
+
+_NO_WEIGHTS: Final[Mapping[str, Weights]] = MappingProxyType({})
 
 
 class Rendered(NamedTuple):
@@ -32,8 +35,14 @@ class Rendered(NamedTuple):
     """``service/id: why`` of each instance that the format has no form for."""
 
 
-def render(format: str, services: Services) -> Rendered:
-    """Return *services* in a *format*, one of :data:`FORMATS`; the same text for the same instances."""
+def render(format: str, services: Services, weights: Mapping[str, Weights] = _NO_WEIGHTS) -> Rendered:
+    """Return *services* in a *format*, one of :data:`FORMATS`; the same text for the same instances.
+
+    Args:
+        format: of the text.
+        services: what is in it.
+        weights: what the instances of each service weigh, for the formats that have weights.
+    """
     renderer = _RENDERERS[format]
     left_out: list[str] = []
     kept: dict[str, tuple[ServiceInstance[Any], ...]] = {}
@@ -46,7 +55,7 @@ def render(format: str, services: Services) -> Rendered:
             else:
                 left_out.append(f"{name}/{instance.id}: {problem}")
         kept[name] = tuple(fit)
-    return Rendered(renderer.text(kept), tuple(left_out))
+    return Rendered(renderer.text(kept, weights), tuple(left_out))
 
 
 # ---------------------------------------------------------------- what instances are made of
@@ -113,6 +122,17 @@ def _names(names: Iterator[str] | list[str]) -> dict[str, str]:
     return safe
 
 
+_FULL: Final = 100
+"""The weight of an instance of which an operator says nothing, where others have less; HAProxy takes 256 at most."""
+
+
+def _shares(instances: tuple[ServiceInstance[Any], ...], weights: Weights) -> dict[str, int] | None:
+    """Return whole numbers in proportion to the weights, 1 at least, by id; None where all are alike."""
+    if not any(weights.get(instance.id, 1.0) < 1 for instance in instances):
+        return None
+    return {each.id: max(round(_FULL * weights.get(each.id, 1.0)), 1) for each in instances}
+
+
 # ---------------------------------------------------------------- the formats
 
 _PREFIX: Final = "__meta_aioregistry_"
@@ -120,7 +140,7 @@ _MOST_LABELS: Final = 64
 _LONGEST_LABEL: Final = 1024
 
 
-def _prometheus(services: Services) -> str:
+def _prometheus(services: Services, _: Mapping[str, Weights]) -> str:
     groups = []
     for name, instances in services.items():
         for instance in instances:
@@ -147,54 +167,65 @@ def _text(text: str) -> str:
     return text[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
 
 
-def _envoy(services: Services) -> str:
-    resources = [
-        {
-            "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            "cluster_name": _text(name),
-            "endpoints": [{"lb_endpoints": [_endpoint(instance) for instance in instances]}],
-        }
-        for name, instances in services.items()
-    ]
+def _envoy(services: Services, weights: Mapping[str, Weights]) -> str:
+    resources = []
+    for name, instances in services.items():
+        shares = _shares(instances, weights.get(name, ALIKE)) or {}
+        resources.append(
+            {
+                "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+                "cluster_name": _text(name),
+                "endpoints": [{"lb_endpoints": [_endpoint(each, shares.get(each.id)) for each in instances]}],
+            }
+        )
     version = hashlib.sha256(_to_json(resources).encode()).hexdigest()[:16]
     type_url = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     return _to_json({"version_info": version, "type_url": type_url, "resources": resources})
 
 
-def _endpoint(instance: ServiceInstance[Any]) -> dict[str, object]:
+def _endpoint(instance: ServiceInstance[Any], share: int | None) -> dict[str, object]:
     where = {"address": instance.address, "port_value": _port(instance)}
-    return {"endpoint": {"address": {"socket_address": where}}, "health_status": "HEALTHY"}
+    weight = {} if share is None else {"load_balancing_weight": share}
+    return {"endpoint": {"address": {"socket_address": where}}, "health_status": "HEALTHY", **weight}
 
 
 _WRITTEN: Final = "# Written by aioregistry export: what is changed here is overwritten.\n"
 
 
-def _haproxy(services: Services) -> str:
+def _haproxy(services: Services, weights: Mapping[str, Weights]) -> str:
     lines = [_WRITTEN]
     backends = _names(list(services))
     for name, instances in services.items():
         lines.append(f"backend {backends[name]}\n")
         servers = _names([instance.id for instance in instances])
+        shares = _shares(instances, weights.get(name, ALIKE))
         for instance in instances:
             # Whose name is not known yet is no reason to refuse all others.
             later = "" if ip_address(instance.address or "") else " init-addr libc,none"
-            lines.append(f"    server {servers[instance.id]} {_place(instance)}{later}\n")
+            weight = "" if shares is None else f" weight {shares[instance.id]}"
+            lines.append(f"    server {servers[instance.id]} {_place(instance)}{weight}{later}\n")
     return "".join(lines)
 
 
-def _nginx(services: Services) -> str:
+def _nginx(services: Services, weights: Mapping[str, Weights]) -> str:
     lines = [_WRITTEN]
     upstreams = _names(list(services))
     for name, instances in services.items():
         lines.append(f"upstream {upstreams[name]} {{\n")
         # nginx refuses an upstream without a server; one that is down answers 502.
-        servers = [_place(instance) for instance in instances] or ["127.0.0.1:1 down"]
-        lines += [f"    server {server};\n" for server in dict.fromkeys(servers)]
+        shares = _shares(instances, weights.get(name, ALIKE))
+        servers: dict[str, int] = {}
+        for instance in instances:
+            place = _place(instance)
+            servers[place] = max(servers.get(place, 0), 0 if shares is None else shares[instance.id])
+        lines += [f"    server {place}{f' weight={share}' if share else ''};\n" for place, share in servers.items()]
+        if not servers:
+            lines.append("    server 127.0.0.1:1 down;\n")
         lines.append("}\n")
     return "".join(lines)
 
 
-def _json(services: Services) -> str:
+def _json(services: Services, _: Mapping[str, Weights]) -> str:
     return _to_json({name: [_document(instance) for instance in instances] for name, instances in services.items()})
 
 
@@ -209,7 +240,7 @@ def _number(text: str) -> float | str:
 
 
 class _Renderer(NamedTuple):
-    text: Callable[[Services], str]
+    text: Callable[[Services, Mapping[str, Weights]], str]
     problem: Callable[[ServiceInstance[Any]], str | None]
     """Why the format has no form for an instance."""
     content_type: str

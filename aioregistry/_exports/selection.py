@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
-from aioregistry._model import ServiceInstance
+from aioregistry._model import Entry, ServiceInstance
 from aioregistry.balancing import serves
 
-__all__ = ["Quiet", "Selection", "Services", "selected", "usable"]
+__all__ = ["ALIKE", "Quiet", "Selection", "Services", "Weights", "selected", "usable", "weights_of"]
 
 Services = Mapping[str, tuple[ServiceInstance[Any], ...]]
 
+Weights = Mapping[str, float]
+"""What instances weigh by an operator's word, from 0 to 1, by id; those of weight 1 need not be in it."""
 
-def usable(instances: Iterable[ServiceInstance[Any]]) -> tuple[ServiceInstance[Any], ...]:
-    """Return those that are to be sent work and say where, by id."""
+ALIKE: Final[Weights] = MappingProxyType({})
+"""Every instance weighs 1."""
+
+
+def weights_of(entries: Iterable[Entry[Any]]) -> Weights:
+    """Return what the entries' instances weigh."""
+    return {entry.instance.id: entry.weight for entry in entries if entry.weight < 1}
+
+
+def usable(instances: Iterable[ServiceInstance[Any]], weights: Weights = ALIKE) -> tuple[ServiceInstance[Any], ...]:
+    """Return those that are to be sent work and say where, by id; those of weight 0 are not."""
     found = (each for each in instances if serves(each) and each.address and (each.port or each.ssl_port))
-    return tuple(sorted(found, key=lambda instance: instance.id))
+    return tuple(sorted((each for each in found if weights.get(each.id, 1.0)), key=lambda instance: instance.id))
 
 
 class Selection(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from aioregistry import InvalidArgument, RegistryError, View
-from aioregistry._exports import CONTENT_TYPES, FORMATS, Services, render, usable
+from aioregistry._exports import CONTENT_TYPES, FORMATS, Services, render, usable, weights_of
 
 from .membership import Membership
 
@@ -80,12 +80,14 @@ class Exports:
         if unknown:
             return 404, _TEXT, f"there is no view of {json.dumps(unknown[0])}\n"
         try:
-            services: Services = {name: usable(self._view(name).snapshot.values()) for name in wanted}
+            snapshots = {name: self._view(name).snapshot for name in wanted}
         except InvalidArgument:
             raise
         except RegistryError as error:
             return 503, _TEXT, f"{json.dumps(str(error))}\n"
-        return 200, CONTENT_TYPES[format], render(format, services).text
+        weights = {name: weights_of(snapshot.entries.values()) for name, snapshot in snapshots.items()}
+        services: Services = {name: usable(each.values(), weights[name]) for name, each in snapshots.items()}
+        return 200, CONTENT_TYPES[format], render(format, services, weights).text
 
     def _view(self, name: str) -> View[Any]:
         return self._source.view(name) if isinstance(self._source, Membership) else self._source[name]

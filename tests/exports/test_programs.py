@@ -131,8 +131,11 @@ async def test_hostile_names_are_accepted_as_names(tmp_path: Path) -> None:
         for name in HOSTILE
     }
     haproxy, nginx, around = tmp_path / "haproxy", tmp_path / "nginx", tmp_path / "around"
-    haproxy.write_text(render("haproxy", services).text)
-    nginx.write_text(render("nginx", services).text)
+    weights = {name: {HOSTILE_IDS[0]: 0.2} for name in HOSTILE}
+    haproxy.write_text(render("haproxy", services, weights).text)
+    nginx.write_text(render("nginx", services, weights).text)
+    assert haproxy.read_text().count(" weight 20\n") == len(HOSTILE)
+    assert nginx.read_text().count(" weight=100;\n") == len(HOSTILE)
     base = tmp_path / "base"
     base.write_text("defaults\n    mode tcp\n    timeout connect 1s\n    timeout client 1s\n    timeout server 1s\n"
                     "frontend f\n    bind 127.0.0.1:1\n")  # fmt: skip

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry._document import decode
-from aioregistry._exports import CONTENT_TYPES, FORMATS, render, usable
-from aioregistry._model import ServiceInstance
+from aioregistry._exports import CONTENT_TYPES, FORMATS, render, usable, weights_of
+from aioregistry._model import Entry, ServiceInstance
 
 SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
 CHAT = ServiceInstance(
@@ -84,6 +84,43 @@ def test_nginx() -> None:
         "upstream chat {", "    server 10.0.0.7:7000;", "    server [2001:db8::1]:7443;", "}",
         "upstream empty {", "    server 127.0.0.1:1 down;", "}",
     ]  # fmt: skip
+
+
+HALF = {"chat": {CHAT.id: 0.5, NAMED.id: 0.001}}
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        ("envoy", [50, 100]),
+        ("haproxy", ["weight 50", "weight 100", "weight 1 init-addr libc,none"]),
+        ("nginx", ["10.0.0.7:7000 weight=50;", "[2001:db8::1]:7443 weight=100;"]),
+    ],
+)
+def test_weights_are_in_proportion_where_an_operator_gave_one(format: str, expected: list[Any]) -> None:
+    text = render(format, SERVICES, HALF).text
+    if format == "envoy":
+        endpoints = json.loads(text)["resources"][0]["endpoints"][0]["lb_endpoints"]
+        assert [each["load_balancing_weight"] for each in endpoints] == expected
+    else:
+        servers = [line.strip() for line in text.splitlines() if line.startswith("    server ")]
+        for line, end in zip(servers, expected, strict=False):
+            assert line.endswith(end)
+    without = {name: {"gone": 0.5} for name in SERVICES}
+    assert render(format, SERVICES, without) == render(format, SERVICES)
+
+
+def test_who_weighs_nothing_is_left_out() -> None:
+    entries = [Entry(CHAT, 1, 1, 1, 0, 0.0, 0.0, weight=0.0), Entry(SIX, 1, 1, 1, 0, 0.0, 0.0)]
+    weights = weights_of(entries)
+    assert weights == {CHAT.id: 0.0}
+    assert usable([CHAT, SIX], weights) == (SIX,)
+
+
+def test_one_address_of_two_instances_is_one_server_of_nginx_with_the_larger_weight() -> None:
+    again = CHAT.replace(id="again")
+    text = render("nginx", {"chat": (CHAT, again)}, {"chat": {CHAT.id: 0.5}}).text
+    assert [line.strip() for line in text.splitlines() if "server" in line] == ["server 10.0.0.7:7000 weight=100;"]
 
 
 def test_json() -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 import aioregistry
-from aioregistry import InvalidArgument, Registry, ServiceInstance
+from aioregistry import InvalidArgument, Registry, ServiceInstance, Snapshot
 from aioregistry.integrations.exports import Exports
 from aioregistry.integrations.membership import Membership
 from aioregistry.testing._ports import ReservedPort
@@ -52,6 +52,26 @@ async def test_what_is_listed_is_answered(registry: Registry) -> None:
             assert (await client.get("/prometheus", params={"service": "nosuch\n"})).status_code == 404
             assert (await client.get("/nosuch")).status_code == 404
             assert (await client.post("/prometheus")).status_code == 405
+
+
+async def test_what_an_operator_says_of_weights_is_answered(registry: Registry) -> None:
+    other = ServiceInstance("chat", address="10.0.0.8", port=7000)
+    told = {0.5: ["10.0.0.7:7000 weight=50;", "10.0.0.8:7000 weight=100;"], 0.0: ["10.0.0.8:7000;"]}
+    async with (
+        registry.register(CHAT),
+        registry.register(other),
+        registry.discover("chat") as chat,
+        asking(Exports({"chat": chat})) as client,
+    ):
+        for weight, expected in told.items():
+            await registry.overrides.drain("chat", CHAT.id, reason="canary", weight=weight)
+
+            def is_seen(snapshot: Snapshot[Any], weight: float = weight) -> bool:
+                return CHAT.id in snapshot.entries and snapshot.entries[CHAT.id].weight == weight
+
+            await chat.wait_for(is_seen, timeout=100)
+            lines = [line.strip() for line in (await client.get("/nginx")).text.splitlines()]
+            assert [line.removeprefix("server ") for line in lines if line.startswith("server ")] == expected
 
 
 async def test_503_while_it_was_never_synced() -> None:
