@@ -79,7 +79,7 @@ class SessionMoved(Event):
 class SessionOutage(Event):
     """There was no connection for ``seconds``.
 
-    It comes once for each outage, with its first WARNING; ``reason`` has what each address answered.
+    It comes once for each outage, with the first WARNING that has a reason; ``reason`` has what each address answered.
     """
 
     name = "session.outage"

@@ -89,6 +89,11 @@ class Attempts(Mapping[str, Attempt]):
         if last is not None and last.outcome in (AttemptOutcome.PENDING, AttemptOutcome.UNRESOLVED):
             del self._last[address]
 
+    @property
+    def finished(self) -> bool:
+        """An attempt of the present outage has ended: there is a reason to tell."""
+        return not self.over and any(last.outcome is not AttemptOutcome.PENDING for last in self._last.values())
+
     def words(self) -> dict[str, str]:
         """Return a line for each address."""
         return {address: str(attempt) for address, attempt in self._last.items()}

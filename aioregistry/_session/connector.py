@@ -46,6 +46,7 @@ class Connector:
     async def run(self) -> None:
         """Try every address once, until one is taken."""
         driver, loop = self._driver, asyncio.get_running_loop()
+        driver.reports.round_is_over()
         if driver.machine.silent_rounds != 1:  # else it is one more question of the round before
             # From when the round before began: who waited for an answer in vain has waited, and a handshake that is
             # under way when the network comes back is answered at once.

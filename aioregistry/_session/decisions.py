@@ -31,8 +31,9 @@ from .vocabulary import (
     RoundFailed,
 )
 
-# A connection that served for less than this many seconds counts as a failed attempt: a server that closes on everybody
-# at once, because it sheds its load or refuses what is sent to it, must not be asked without a pause.
+# A connection whose last answer came within so many seconds of its acceptance counts as a failed attempt: a server that
+# closes on everybody at once, because it sheds its load or refuses what is sent to it, must not be asked without a
+# pause.
 _LASTING = 1.0
 
 # With a session of ours a fresh one is asked for so often, in session timeouts.

@@ -220,7 +220,7 @@ class Driver:
     def _announce(self, command: Announce) -> None:
         state, session = command.state, session_name(command.session_id)
         if state is SessionState.SUSPENDED:
-            self.reports.outage_begins(self.timeout, self.machine.failures)
+            self.reports.outage_begins(self.timeout)
             self.reports.suspended(session, self._left)
         elif state in SERVING:
             self.reports.outage_is_over(state, session, self.server)

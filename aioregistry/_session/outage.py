@@ -7,6 +7,10 @@ __all__ = ["Outage"]
 _FIRST_AT_MOST = 10.0
 _PAUSE_AT_MOST = 600.0
 
+# A connection that served for less than so many seconds is no end of an outage: a server that closes on everybody at
+# once would begin a new one with each.
+_LASTING = 1.0
+
 
 class Outage:
     """A time without a connection that serves.
@@ -26,7 +30,22 @@ class Outage:
         """When it is to be told next."""
         self.told = False
         """It was told that it lasts, and not yet that it is over."""
+        self.explained = False
+        """It was told why, too."""
+        self.interrupted = False
+        """There were connections in it, which did not last."""
+        self._served = float("inf")
         self._pause = 3 * first
+
+    def served(self, now: float) -> None:
+        """A connection serves from *now* on."""
+        self.told = self.explained = False
+        self._served = now
+
+    def lost(self, now: float) -> bool:
+        """The connection is lost *now*; return whether it did not last, so that this outage goes on."""
+        self.interrupted = now - self._served < _LASTING
+        return self.interrupted
 
     def tell(self, now: float) -> float:
         """It is told *now* that it lasts; return for how long."""

@@ -43,12 +43,22 @@ class Reports:
         level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
         self._repeated.tell(state, level, "session %s is %s (%s)", session, state.value, where)
 
-    def outage_begins(self, timeout: float, failures: int) -> None:
-        """There is no connection from now on; *failures*: of attempts in a row until then."""
-        # A connection that did not last was no end of the outage before.
-        if self._outage is None or failures == 0:
-            self._outage = Outage(asyncio.get_running_loop().time(), timeout)
+    def outage_begins(self, timeout: float) -> None:
+        """There is no connection from now on."""
+        now = asyncio.get_running_loop().time()
+        if self._outage is None or not self._outage.lost(now):
+            self._outage = Outage(now, timeout)
         self._alarm.set_at(self._outage.due, self._tell_of_outage)
+
+    def round_is_over(self) -> None:
+        """Every address was tried once more: where it was told that there is no connection, but not why, that is told.
+
+        One that is told of before any attempt has ended, because names are slow or the loop was blocked, is told of
+        twice.
+        """
+        outage = self._outage
+        if outage is not None and outage.told and not outage.explained and self._attempts.finished:
+            self._tell(outage, asyncio.get_running_loop().time() - outage.began)
 
     def outage_is_over(self, state: SessionState, session: str, server: Endpoint | None) -> None:
         """A connection to *server* serves."""
@@ -56,13 +66,15 @@ class Reports:
         self._attempts.over = True
         outage = self._outage
         assert outage is not None
-        lasted = asyncio.get_running_loop().time() - outage.began
+        now = asyncio.get_running_loop().time()
+        was_told, explained, lasted = outage.told, outage.explained, now - outage.began
+        outage.served(now)
         line = "session %s is %s (%s) after %.1f s without a connection"
         words = session, state.value, server, lasted
-        if outage.told:
-            outage.told = False
+        if was_told:
             log.info(line, *words)
-            self._emit("session.outage_over", seconds=lasted, server=str(server))
+            if explained:
+                self._emit("session.outage_over", seconds=lasted, server=str(server))
         else:
             self._repeated.tell(state, logging.INFO, line, *words)
 
@@ -73,10 +85,15 @@ class Reports:
     def _tell_of_outage(self) -> None:
         outage = self._outage
         assert outage is not None
-        first = not outage.told
         lasted = outage.tell(asyncio.get_running_loop().time())
         self._alarm.set_at(outage.due, self._tell_of_outage)
+        self._tell(outage, lasted)
+
+    def _tell(self, outage: Outage, lasted: float) -> None:
         reason = told(self._attempts.words())
+        if outage.interrupted:
+            reason += "; there were connections meanwhile, which did not last for a second"
         log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason)
-        if first:
+        if self._attempts.finished and not outage.explained:
+            outage.explained = True
             self._emit("session.outage", seconds=lasted, reason=reason)

@@ -301,7 +301,7 @@ class Session:
 
     def start(self) -> None:
         """Begin to connect, in a task of this session's own."""
-        self._driver.reports.outage_begins(self.timeout, self._driver.machine.failures)
+        self._driver.reports.outage_begins(self.timeout)
         self._task.start(self._supervise(), name="aioregistry session")
 
     async def close(self, timeout: float) -> None:

@@ -199,8 +199,8 @@ async def test_zookeeper_comes_later(proxy: ZooKeeperProxy, judge: Judge, chroot
         assert await command.error_line() == "chat/a REGISTERING"
         why = await command.error_line()
         assert why.startswith("aioregistry: warning: no connection to ZooKeeper for ")
-        # On a slow machine the first attempt may not have ended by then.
-        assert f"{proxy.address}: the connection was refused" in why or why.endswith(": no attempt was finished")
+        # On a slow machine even a refusal may take longer than an attempt may.
+        assert any(f"{proxy.address}: {what}" in why for what in ("the connection was refused", "no connection within"))
         with pytest.raises(TimeoutError):  # no deadline ends it, and it says that once
             async with asyncio.timeout(3.0):
                 await command.error_line()

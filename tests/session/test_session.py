@@ -587,6 +587,66 @@ class TestOutages:
         assert lines(caplog, logging.WARNING) == []
         await client.end()
 
+    @pytest.mark.parametrize("served", [1.5, 2.0, 3.9])
+    def test_one_begins_with_the_loss_though_nothing_was_answered_before_it(
+        self, served: float, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The first heartbeat goes after a third of the timeout: until then there is no later answer to count from."""
+
+        async def scenario(world: World) -> None:
+            client = await client_of(world).connected()
+            await asyncio.sleep(served)
+            world.servers.clear()
+            client.servers[0].close_all()
+            await client.until(SUSPENDED)
+            lost = world.loop.now
+            await asyncio.sleep(T / 3 - 0.1)
+            assert lines(caplog, logging.WARNING) == []
+            await asyncio.sleep(0.2)
+            (warning,) = lines(caplog, logging.WARNING)
+            assert warning.startswith(f"no connection to ZooKeeper for {T / 3:.1f} s: 10.0.0.1:2181: ")
+            assert "meanwhile" not in warning
+            world.servers[client.servers[0].name, 2181] = client.servers[0]
+            await client.until(RECONNECTED)
+            (over,) = [fields for name, fields in client.told if name == "session.outage_over"]
+            assert over["seconds"] == world.loop.now - lost
+            await client.end()
+
+        simulate(scenario)
+
+    @simulated
+    async def test_one_that_is_told_before_any_attempt_has_ended_is_explained_once(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = client_of(world)
+        world.servers.clear()
+        client.session.start()
+        world.block(T / 3 + 1)
+        await asyncio.sleep(1)
+        first, second = lines(caplog, logging.WARNING)
+        assert first.startswith("no connection to ZooKeeper for 5.0 s: ")
+        assert "refused" not in first
+        assert second.startswith("no connection to ZooKeeper for 5.0 s: ")
+        assert "10.0.0.1:2181: the connection was refused" in second
+        (reason,) = [fields["reason"] for name, fields in client.told if name == "session.outage"]
+        assert "10.0.0.1:2181: the connection was refused" in str(reason)
+        await asyncio.sleep(T - 2)
+        assert len(lines(caplog, logging.WARNING)) == 2
+        await client.end()
+
+    @simulated
+    async def test_one_that_ends_before_it_was_explained_has_no_events(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = client_of(world)
+        client.session.start()
+        world.block(T / 3 + 1)
+        await client.session.wait_connected(100)
+        (warning,) = lines(caplog, logging.WARNING)
+        assert warning.startswith("no connection to ZooKeeper for 5.0 s: ")
+        assert [name for name, _ in client.told if name.startswith("session.outage")] == []
+        await client.end()
+
     @simulated
     async def test_connections_that_do_not_last_are_one(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         client = await client_of(world).connected()
@@ -601,6 +661,7 @@ class TestOutages:
         warnings = lines(caplog, logging.WARNING)
         assert warnings
         assert "10.0.0.1:2181: the server closed the connection" in warnings[0]
+        assert warnings[0].endswith("; there were connections meanwhile, which did not last for a second")
         assert len(caplog.records) < 20
         await client.end()
 
