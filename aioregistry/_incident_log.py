@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 from ._concurrency import Alarm
@@ -19,6 +19,7 @@ class _Told(NamedTuple):
     incident: Incident
     level: int
     last: str
+    fields: Mapping[str, object]
 
 
 class IncidentLog:
@@ -28,14 +29,15 @@ class IncidentLog:
 
     Args:
         log: takes the lines.
+        about: what every record carries as fields, for machines: ``session``, ``service``, ``id`` or ``path``.
     """
 
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
+    def __init__(self, log: logging.Logger, **about: object) -> None:
+        self._log, self._about = log, about
         self._told: dict[Hashable, _Told] = {}
         self._alarm = Alarm()
 
-    def tell(self, kind: Hashable, level: int, message: str, *args: object) -> None:
+    def tell(self, kind: Hashable, level: int, message: str, *args: object, **about: object) -> None:
         """Tell of one occurrence, with *message* and *args* as for :meth:`logging.Logger.log`.
 
         Args:
@@ -44,17 +46,20 @@ class IncidentLog:
             level: of the line; the counts and the summary have the highest level that the incident had.
             message: a line of its own, as if nothing repeated.
             args: merged into *message*.
+            about: fields of this record; counts and the summary have those that were the same each time.
         """
-        now = running_loop().time()
+        now, fields = running_loop().time(), {**self._about, **about}
         told = self._told.get(kind)
         if told is None:
             if len(self._told) >= _KINDS_KEPT:
                 self._report(next(iter(self._told)), now, ending=True)
-            self._log.log(level, message, *args)
-            self._told[kind] = _Told(Incident(now), level, "")
+            self._log.log(level, message, *args, extra=fields)
+            self._told[kind] = _Told(Incident(now), level, "", fields)
         else:
             told.incident.occurred(now)
-            self._told[kind] = _Told(told.incident, max(level, told.level), message % args if args else message)
+            last = message % args if args else message
+            same = {name: value for name, value in told.fields.items() if fields.get(name) == value}
+            self._told[kind] = _Told(told.incident, max(level, told.level), last, same)
             self._report(kind, now)
         self._alarm.set_no_later_than(self._told[kind].incident.due, self._due)
 
@@ -74,11 +79,12 @@ class IncidentLog:
             del self._told[kind]
         if report.total == 1:
             return
+        level, total, seconds = told.level, report.total, report.seconds
         if report.over:
-            self._log.log(told.level, "over: %d within %.3g s, the last: %s", report.total, report.seconds, told.last)
+            self._log.log(level, "over: %d within %.3g s, the last: %s", total, seconds, told.last, extra=told.fields)
         else:
-            counts = report.new, report.total, report.seconds
-            self._log.log(told.level, "%d more: %d within %.3g s so far, the last: %s", *counts, told.last)
+            text, counts = "%d more: %d within %.3g s so far, the last: %s", (report.new, total, seconds)
+            self._log.log(level, text, *counts, told.last, extra=told.fields)
 
     def _due(self) -> None:
         now = running_loop().time()

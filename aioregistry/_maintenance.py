@@ -205,7 +205,7 @@ class Overrides:
         try:
             return read_override(data, place, child, stat.mtime, stat.version), stat.num_children > 0
         except UnfitOverride as unfit:
-            log.warning("the override %s says nothing: %s", path, unfit)
+            log.warning("the override %s says nothing: %s", path, unfit, extra={"path": path})
             return None, stat.num_children > 0
 
     async def _persisted(self, message: Message[T]) -> T:

@@ -319,7 +319,8 @@ class Registry(Handle):
         made = (
             "a registration makes it" if self._create_chroot else "create_chroot=False leaves it to others to make it"
         )
-        log.warning("chroot=%r does not exist: it is empty for whoever reads; %s", self._chroot, made)
+        text = "chroot=%r does not exist: it is empty for whoever reads; %s"
+        log.warning(text, self._chroot, made, extra={"path": self._chroot})
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()

@@ -99,6 +99,27 @@ class TestIncidentLog:
         assert len(caplog.records) == 3
 
     @simulated
+    async def test_counts_have_the_fields_that_were_the_same_each_time(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        repeated = IncidentLog(log, service="chat")
+        for id in ("a", "a"):
+            repeated.tell("same", logging.WARNING, "%s fails", id, id=id, check="port")
+        for id in ("a", "b"):
+            repeated.tell("gone", logging.WARNING, "%s is gone", id, id=id)
+        repeated.close()
+        told = [
+            {name: value for name, value in vars(record).items() if name in ("service", "id", "check")}
+            for record in caplog.records
+        ]
+        assert told == [
+            {"service": "chat", "id": "a", "check": "port"},
+            {"service": "chat", "id": "a"},
+            {"service": "chat", "id": "a", "check": "port"},
+            {"service": "chat"},
+        ]
+
+    @simulated
     async def test_what_trickles_is_counted(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         repeated = IncidentLog(log)
         for number in range(1200):  # a minute of 20 a second

@@ -89,7 +89,7 @@ class Balancer(Generic[P]):
         self._session = session
         self._now = runtime.monotonic
         self._ended: RegistryError | None = None
-        self._repeated = IncidentLog(log)
+        self._repeated = IncidentLog(log, service=feed.name)
         self._naps: dict[anyio.CancelScope, None] = {}  # of those that wait for an instance
         try:
             self._picker = foreign.call(
@@ -239,7 +239,7 @@ class Balancer(Generic[P]):
         self._session.emit("discovery.panic", service=name, panic=panic)
 
     def _refused(self, id: str, error: InvalidArgument) -> None:
-        self._repeated.tell("refused", logging.WARNING, "%s/%s is never picked: %s", self._feed.name, id, error)
+        self._repeated.tell("refused", logging.WARNING, "%s/%s is never picked: %s", self._feed.name, id, error, id=id)
         self._session.emit("discovery.refused", service=self._feed.name, id=id, reason=str(error))
 
     def _dismiss(self, member: Member[P], since: float) -> None:
@@ -280,7 +280,7 @@ class Balancer(Generic[P]):
 
     def _tell_of_ejection(self, id: str, seconds: float) -> None:
         text = "%s/%s failed and is set aside for %.1f s"
-        self._repeated.tell("set aside", logging.INFO, text, self._feed.name, id, seconds)
+        self._repeated.tell("set aside", logging.INFO, text, self._feed.name, id, seconds, id=id)
         self._session.emit("discovery.set_aside", service=self._feed.name, id=id, seconds=seconds)
 
     def _count(self, load: Load, calls: int) -> None:

@@ -168,7 +168,7 @@ class Departures:
         if self._watch is not None:
             self._repeated.tell(
                 "refused", logging.WARNING, "the withdrawal of %s/%s is not believed, by its marker in %s: %s",
-                service, id, self._root, why,
+                service, id, self._root, why, service=service, id=id,
             )  # fmt: skip
         self._session.emit("discovery.marker_refused", service=service, id=id, reason=why)
 

@@ -104,7 +104,7 @@ class Balancers(Generic[P]):
             try:
                 foreign.call(balancer.take, effects.changes)
             except foreign.ForeignError as failure:
-                log.exception("%s: a balancer has failed, and picks no more", self._name)
+                log.exception("%s: a balancer has failed, and picks no more", self._name, extra={"service": self._name})
                 ended = RegistryError(f"the balancer of {self._name!r} has failed: {failure}")
                 ended.__cause__ = failure.error
                 balancer.end(ended)

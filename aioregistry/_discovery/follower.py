@@ -113,6 +113,7 @@ class Follower:
     ) -> None:
         self.name = name
         self.path = path
+        self._about = {"service": name, "path": path}
         self.mirror: Mirror = Mirror(name)
         self.users = 0
         self.refusal: NoAuth | PoisonRequest | None = None
@@ -122,7 +123,7 @@ class Follower:
         self._prepare = prepare
         self._barrier = barrier
         self._saw = saw
-        self._repeated = IncidentLog(log)
+        self._repeated = IncidentLog(log, **self._about)
         # Syncs: one under way, and one that begins after it.
         self._syncing: asyncio.Task[None] | None = None
         self._to_sync: asyncio.Task[None] | None = None
@@ -175,7 +176,7 @@ class Follower:
         if isinstance(error, asyncio.CancelledError):
             self._fail(RegistryError(f"the task that follows {self.path} was cancelled from outside"))
             return
-        log.critical("following %s failed", self.path, exc_info=error)
+        log.critical("following %s failed", self.path, exc_info=error, extra=self._about)
         failure = RegistryError(f"following {self.path} failed: {foreign.shown(error)}")
         failure.__cause__ = error
         self._fail(failure)
@@ -498,7 +499,7 @@ class Follower:
             try:
                 foreign.call(consumer.take, news)
             except foreign.ForeignError as failure:  # what one makes of it is no reason for the others to go without
-                log.critical("%s: %r failed", self.path, consumer, exc_info=True)
+                log.critical("%s: %r failed", self.path, consumer, exc_info=True, extra=self._about)
                 ended = RegistryError(f"following {self.path} failed: {failure}")
                 ended.__cause__ = failure.error
                 self.detach(consumer)

@@ -428,11 +428,13 @@ class Keeper:
             return
         if aside is None:
             return
-        log.warning("%s was damaged and is now %s: %s", self._file.path, aside, reason)
+        about = {"service": self._service}
+        log.warning("%s was damaged and is now %s: %s", self._file.path, aside, reason, extra=about)
         self._session.emit("discovery.kept_damaged", service=self._service, path=str(aside), reason=reason)
 
     def _failed(self, what: str, error: BaseException, level: int = logging.WARNING) -> None:
-        log.log(level, "%s %s: %s", self._file.path, what, reason_of(error), exc_info=not isinstance(error, OSError))
+        told, defect = (self._file.path, what, reason_of(error)), not isinstance(error, OSError)
+        log.log(level, "%s %s: %s", *told, exc_info=defect, extra={"service": self._service})
         self._session.emit(
             "discovery.keep_failed", service=self._service, path=str(self._file.path), reason=reason_of(error)
         )

@@ -26,7 +26,7 @@ class ServiceNames:
         self._session = session
         self._path = path
         self._names: tuple[str, ...] | None = None
-        self._repeated = IncidentLog(log)
+        self._repeated = IncidentLog(log, path=path)
         self._source: Source[tuple[str, ...]] = Source()
         self._wake = asyncio.Event()
         self._following = False
@@ -67,7 +67,7 @@ class ServiceNames:
         if isinstance(error, asyncio.CancelledError):
             self._end(RegistryError(f"the task that follows {self._path} was cancelled from outside"))
             return
-        log.critical("following %s failed", self._path, exc_info=error)
+        log.critical("following %s failed", self._path, exc_info=error, extra={"path": self._path})
         failure = RegistryError(f"following {self._path} failed: {error!r}")
         failure.__cause__ = error
         self._end(failure)

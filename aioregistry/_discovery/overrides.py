@@ -153,9 +153,12 @@ class OverrideReader:
         except SessionClosed:
             pass
         except RegistryError as error:
-            self._repeated.tell("ended", logging.WARNING, "overrides in %s are read no more: %s", self._root, error)
+            self._repeated.tell(
+                "ended", logging.WARNING, "overrides in %s are read no more: %s", self._root, error, path=self._root
+            )
         except (Exception, BaseExceptionGroup) as defect:  # no view ends with it
-            log.critical("reading the overrides in %s failed: %s", self._root, foreign.shown(defect), exc_info=True)
+            text, told = "reading the overrides in %s failed: %s", (self._root, foreign.shown(defect))
+            log.critical(text, *told, exc_info=True, extra={"path": self._root})
         finally:
             stop_observing()
             for service in self._services.values():
@@ -185,7 +188,8 @@ class OverrideReader:
                 for service in self._services.values():
                     service.read = True
                 self._news.notify()
-                self._repeated.tell("unread", logging.WARNING, "overrides in %s are not read: %s", self._root, error)
+                text = "overrides in %s are not read: %s"
+                self._repeated.tell("unread", logging.WARNING, text, self._root, error, path=self._root)
                 await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
                 continue
             self._news.notify()
@@ -239,7 +243,7 @@ class OverrideReader:
         ids = sorted(await self._children(path, one_shot=one_shot) or ())
         if len(ids) > MOST:
             text = "%s has %d overrides, of which %d are read"
-            self._repeated.tell("many", logging.WARNING, text, path, len(ids), MOST)
+            self._repeated.tell("many", logging.WARNING, text, path, len(ids), MOST, service=place, path=path)
         found = []
         for id, answer in [(id, self._submit(GetData(f"{path}/{id}", one_shot))) for id in ids[:MOST]]:
             try:
@@ -252,7 +256,8 @@ class OverrideReader:
                 found.append(read_override(data, place, id, stat.mtime, stat.version))
             except UnfitOverride as unfit:
                 text = "the override of %s/%s says nothing: %s"
-                self._repeated.tell(("unfit", str(unfit)), logging.WARNING, text, place, id, unfit)
+                about = {"service": place, "id": id, "path": f"{path}/{id}"}
+                self._repeated.tell(("unfit", str(unfit)), logging.WARNING, text, place, id, unfit, **about)
         return found
 
     async def _children(self, path: str, *, one_shot: bool) -> list[str] | None:
@@ -298,7 +303,8 @@ class OverrideReader:
             if before.get(override.id) != override:
                 what = "in maintenance" if override.enabled is False else f"of weight {override.weight}"
                 text = "%s/%s is %s by an operator's override: %s, %s"
-                log.info(text, override.service, override.id, what, override.by, override.reason)
+                told = override.service, override.id, what, override.by, override.reason
+                log.info(text, *told, extra={"service": override.service, "id": override.id})
                 self._session.emit(
                     "discovery.override_set",
                     service=override.service,
@@ -311,7 +317,9 @@ class OverrideReader:
                 )
         for id, override in before.items():
             if id not in after:
-                log.info("the override of %s/%s is over", override.service, id)
+                log.info(
+                    "the override of %s/%s is over", override.service, id, extra={"service": override.service, "id": id}
+                )
                 self._session.emit("discovery.override_ended", service=override.service, id=id)
 
     def _set_alarm(self) -> None:
@@ -343,7 +351,8 @@ class OverrideReader:
                     if override.until is not None and override.until * 1000 <= stat.mtime:
                         path = f"{self._root}/{place}/{override.id}"
                         await self._submit(Delete(path, override.version))
-                        log.info("the override of %s/%s has ended and is removed", place, override.id)
+                        about = {"service": place, "id": override.id, "path": path}
+                        log.info("the override of %s/%s has ended and is removed", place, override.id, extra=about)
             except ServerError as error:  # somebody else was quicker, or it is not ours to remove
                 log.debug("overrides of %s that have ended are left: %s", place, error)
                 self._may_remove = isinstance(error, NoNode)

@@ -25,7 +25,7 @@ class Telling:
     def __init__(self, name: str, session: ReadingSessionPort) -> None:
         self._name = name
         self._session = session
-        self._repeated = IncidentLog(log)
+        self._repeated = IncidentLog(log, service=name)
 
     def tell(self, notices: Iterable[Notice]) -> None:
         """Tell of each; what repeats is told once, then counted."""
@@ -54,11 +54,12 @@ class Telling:
 
     def _misfit(self, notice: Misfit) -> None:
         text = "the payload of %s/%s does not fit: %s"
-        self._repeated.tell("misfit", logging.WARNING, text, self._name, notice.id, notice.reason)
+        self._repeated.tell("misfit", logging.WARNING, text, self._name, notice.id, notice.reason, id=notice.id)
 
     def _recalled(self, notice: Recalled) -> None:
         number, known_at = notice
-        log.warning("%s begins with %d instances from a file: there is no connection", self._name, number)
+        text = "%s begins with %d instances from a file: there is no connection"
+        log.warning(text, self._name, number, extra={"service": self._name})
         self._session.emit("discovery.recalled", service=self._name, instances=number, known_at=known_at)
 
     _WORDS: ClassVar[Mapping[type[Any], Callable[[Telling, Any], None]]] = {

@@ -61,6 +61,7 @@ class Runner:
     Args:
         checks: by name.
         title: whose checks these are, for the log.
+        about: the same as the fields of a log record.
         runtime: clocks and chance.
         changed: called after each change of a state, and after a first failure, with the name of the check.
     """
@@ -70,13 +71,14 @@ class Runner:
         checks: Mapping[str, Check],
         *,
         title: str,
+        about: Mapping[str, object],
         runtime: Runtime,
         changed: Callable[[str], object],
     ) -> None:
         self._title = title
         self._runtime = runtime
         self._changed = changed
-        self._repeated = IncidentLog(log)
+        self._repeated = IncidentLog(log, **about)
         self._followed = {name: _Followed(check, runtime) for name, check in checks.items()}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -132,10 +134,11 @@ class Runner:
     def _tell(self, name: str, each: _Followed) -> None:
         state = each.standing.state
         if state is CheckState.PASSING:
-            self._repeated.tell((name, "passes"), logging.INFO, "%s: check %s passes", self._title, name)
+            self._repeated.tell((name, "passes"), logging.INFO, "%s: check %s passes", self._title, name, check=name)
         else:
             text = "%s: check %s fails, so that the instance is not enabled: %s"
-            self._repeated.tell((name, "fails"), logging.WARNING, text, self._title, name, each.reason)
+            told = self._title, name, each.reason
+            self._repeated.tell((name, "fails"), logging.WARNING, text, *told, check=name)
         self._changed(name)
 
 

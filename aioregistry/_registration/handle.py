@@ -160,6 +160,7 @@ class Registration(Handle, Generic[P]):
         health = Runner(
             checked,
             title=f"{instance.name}/{instance.id}",
+            about=target.about,
             runtime=session.runtime,
             changed=self._health_changed,
         )
@@ -402,7 +403,7 @@ class Registration(Handle, Generic[P]):
         enabled, status = self._instance.enabled, self._instance.status
         text = "%s: it is enabled again" if enabled else "%s: it is not enabled: %s"
         told = (self.path,) if enabled else (self.path, status)
-        self._withdrawals.repeated.tell(("enabled", str(status)), logging.INFO, text, *told)
+        self._withdrawals.repeated.tell(("enabled", str(status)), logging.INFO, text, *told, **self._target.about)
         self._session.emit("registration.enabled", path=self.path, enabled=enabled, status=status)
 
     def _health_changed(self, name: str) -> None:
@@ -477,7 +478,7 @@ class Registration(Handle, Generic[P]):
             self._unpublishable = True
             text = "%s: %s cannot be published, for the payload cannot be written any more: %s"
             told = (self.path, ", ".join(f"{field}={value!r}" for field, value in fields.items()), failure)
-            self._withdrawals.repeated.tell("unpublished", logging.WARNING, text, *told)
+            self._withdrawals.repeated.tell("unpublished", logging.WARNING, text, *told, **self._target.about)
             return False
         self._instance = instance
         if self._worker is not None:
@@ -499,7 +500,8 @@ class Registration(Handle, Generic[P]):
 
     def _tell(self, status: Status) -> None:
         self._told, self._told_at = status, self._session.runtime.monotonic()
-        self._withdrawals.repeated.tell(("status", status.value), logging.INFO, "%r", self)
+        about = {"status": status.value, **self._target.about}
+        self._withdrawals.repeated.tell(("status", status.value), logging.INFO, "%r", self, **about)
         self._session.emit("registration.status", path=self.path, status=status.value, owner=self.owner)
         self._statuses.offer(status)
         if status is Status.PRESUMED_GONE and self._worker is not None:

@@ -114,5 +114,7 @@ class Parents:
 def _tell(target: Target, path: str) -> None:
     if path == target.chroot:
         _log.warning(
-            "made chroot=%r, which did not exist; if it is misspelt, nobody else looks for this instance there", path
+            "made chroot=%r, which did not exist; if it is misspelt, nobody else looks for this instance there",
+            path,
+            extra={"path": path},
         )

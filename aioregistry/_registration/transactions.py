@@ -29,7 +29,7 @@ class Target(NamedTuple):
     """Where a registration writes, and with which ACL.
 
     ``marker`` is None where there is no place for it. ``chroot`` is a node above, or empty; it is made
-    where it is missing if ``create_chroot``.
+    where it is missing if ``create_chroot``. ``service`` is the name as it is below the base path.
     """
 
     path: str
@@ -37,6 +37,12 @@ class Target(NamedTuple):
     marker: str | None
     chroot: str = ""
     create_chroot: bool = False
+    service: str = ""
+
+    @property
+    def about(self) -> dict[str, object]:
+        """The fields of a log record that is about this instance."""
+        return {"service": self.service, "id": self.path.rpartition("/")[2], "path": self.path}
 
 
 def target_of(
@@ -46,7 +52,7 @@ def target_of(
     services = base_path.rstrip("/")
     root = root_of(services)
     marker = None if root is None else f"{root}/{marker_prefix(name, id)}"
-    return Target(f"{services}/{name}/{id}", acl, marker, chroot, create_chroot)
+    return Target(f"{services}/{name}/{id}", acl, marker, chroot, create_chroot, name)
 
 
 def ancestors(path: str) -> list[str]:

@@ -494,7 +494,8 @@ class Worker:
     def _take_over(self, sight: Observation) -> Message[Any]:
         node = node_there(sight)
         owner = session_name(node.owner)
-        self._repeated.tell("takeover", logging.INFO, "%s: taking over from session %s", self._target.path, owner)
+        text, told = "%s: taking over from session %s", (self._target.path, owner)
+        self._repeated.tell("takeover", logging.INFO, text, *told, **self._target.about)
         self._session.emit("registration.takeover", path=self._target.path, owner=node.owner)
         self._writes()
         return takeover(self._target, self._revisions.send(), node.version)
@@ -509,7 +510,8 @@ class Worker:
             return
         self._waiting_for = owner
         text = "%s: session %s has this id; it is listed here when that node goes"
-        self._repeated.tell("waiting", logging.WARNING, text, self._target.path, session_name(owner))
+        told = self._target.path, session_name(owner)
+        self._repeated.tell("waiting", logging.WARNING, text, *told, **self._target.about)
         if self.displaced is not None:
             self.displaced = RegistrationDisplaced(self._target.path, owner)
             self._changed()
@@ -517,7 +519,7 @@ class Worker:
     def _yield(self, sight: Observation) -> None:
         displaced = RegistrationDisplaced(self._target.path, node_there(sight).owner)
         then = "; it is listed again when that node goes" if self._standby else ""
-        self._repeated.tell("displaced", logging.WARNING, "%s%s", displaced, then)
+        self._repeated.tell("displaced", logging.WARNING, "%s%s", displaced, then, **self._target.about)
         self.displaced, self._waiting_for = displaced, displaced.owner
         if not self._standby:
             self._end(displaced)
@@ -561,9 +563,9 @@ class Worker:
         text = "%s%s: %s; looking again in %.2f s"
         told = (self._target.path, " cannot be withdrawn" if self.leaving else "", error, pause)
         if self._pauses.failures == 1:
-            self._repeated.tell("failed", logging.WARNING, text, *told)
+            self._repeated.tell("failed", logging.WARNING, text, *told, **self._target.about)
         else:
-            _log.debug(text, *told)
+            _log.debug(text, *told, extra=self._target.about)
         return pause
 
     def _refused(self, error: RegistryError) -> bool:
@@ -614,7 +616,7 @@ class Worker:
         for detach in self._detach:
             detach()
         if not task.cancelled() and (defect := task.exception()) is not None:
-            _log.error("%s: the worker failed", self._target.path, exc_info=defect)
+            _log.error("%s: the worker failed", self._target.path, exc_info=defect, extra=self._target.about)
             cause = RegistrationError(self._target.path, f"a defect of aioregistry: {defect!r}")
             cause.__cause__ = defect
             self._stop(cause)

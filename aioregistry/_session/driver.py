@@ -72,7 +72,7 @@ class Driver:
         self.repeated = repeated
         self.watched = WatchTable()
         self.attempts = Attempts()
-        self.reports = Reports(self.attempts, observers.emit, repeated)
+        self.reports = Reports(self.attempts, observers.emit, repeated, lambda: self.name)
         self.phase_changes = Notifier()
         self.connection: Connection | None = None
         """The one in use."""
@@ -90,6 +90,11 @@ class Driver:
     def timeout(self) -> float:
         """The session timeout in seconds, as negotiated; before that, as it will be asked for."""
         return self.machine.lifetime
+
+    @property
+    def name(self) -> str:
+        """The session's id, as it is shown."""
+        return session_name(self.machine.session_id)
 
     @property
     def server(self) -> Endpoint | None:
@@ -246,6 +251,7 @@ class Driver:
             how,
             command.ours,
             command.theirs,
+            extra={"session": self.name},
         )
         self.observers.emit("session.rollback", ours=command.ours, theirs=command.theirs, proven=command.proven)
 

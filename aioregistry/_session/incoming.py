@@ -68,12 +68,14 @@ class Incoming:
                 driver.repeated.tell(
                     *("granted", logging.WARNING, "%s granted a session timeout of %g s: %g s is reckoned with"),
                     *(connection.endpoint, told, timeout),
+                    session=session_name(reply.session_id),
                 )
             offered = driver.machine.session_id
             if offered and driver.machine.phase is Phase.HANDSHAKING and reply.session_id != offered:
                 log.warning(
                     "%s granted session %s instead of refusing or resuming ours, %s, which may own nodes until it ends",
                     connection.endpoint, session_name(reply.session_id), session_name(offered),
+                    extra={"session": session_name(offered)},
                 )  # fmt: skip
             driver.step(Accepted(connection.number, reply.session_id, reply.password, timeout, reply.read_only, sent))
 
@@ -117,7 +119,7 @@ class Incoming:
 
     def _throttled(self, connection: Connection, _request: Any) -> bool:
         why = "%s is overloaded and drops requests; they are sent again in a while"
-        self._driver.repeated.tell("throttled", logging.WARNING, why, connection.endpoint)
+        self._driver.repeated.tell("throttled", logging.WARNING, why, connection.endpoint, session=self._driver.name)
         return False
 
     def _moved(self, connection: Connection, _request: Any) -> bool:

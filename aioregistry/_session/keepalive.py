@@ -64,7 +64,8 @@ class Keepalive:
             else:
                 why = f"did not answer a sync within {interval:.3g} s"
                 connection.silent("nothing was answered any more")
-            driver.repeated.tell("no answer", logging.WARNING, "%s %s: leaving it", connection.endpoint, why)
+            told = connection.endpoint, why
+            driver.repeated.tell("no answer", logging.WARNING, "%s %s: leaving it", *told, session=driver.name)
             driver.leave(connection, why)
 
     async def _measured(self, waiting: Any, planned: float) -> None:
@@ -75,7 +76,7 @@ class Keepalive:
         if late < self._driver.timeout / 10:
             return
         why = "the event loop was blocked, or the system slept, for %.3g s; heartbeats stopped meanwhile"
-        self._driver.repeated.tell("stall", logging.WARNING, why, late)
+        self._driver.repeated.tell("stall", logging.WARNING, why, late, session=self._driver.name)
         self._driver.observers.emit("session.stall", seconds=late, timeout=self._driver.timeout)
 
     async def _endure_read_only(self, connection: Connection, interval: float) -> None:

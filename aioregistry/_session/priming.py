@@ -133,10 +133,10 @@ class Priming:
                 if connection.closed:
                     raise
                 # Registrations and views look anew after each connect, and leave new watches with that.
-                log.warning("watches are not restored: %s", error)
+                log.warning("watches are not restored: %s", error, extra={"session": self._driver.name})
 
     def _poison_found(self, error: PoisonRequest) -> None:
-        log.warning("%s", error)
+        log.warning("%s", error, extra={"session": self._driver.name})
         self._driver.observers.emit(
             "session.poison", request=error.request, size=error.size, server=error.server, limit=error.limit
         )

@@ -26,22 +26,27 @@ class Reports:
         attempts: what each address answered last.
         emit: the hook for events.
         repeated: takes what can repeat.
+        session: returns the session's id, as it is shown.
     """
 
-    def __init__(self, attempts: Attempts, emit: Callable[..., None], repeated: IncidentLog) -> None:
-        self._attempts, self._emit, self._repeated = attempts, emit, repeated
+    def __init__(
+        self, attempts: Attempts, emit: Callable[..., None], repeated: IncidentLog, session: Callable[[], str]
+    ) -> None:
+        self._attempts, self._emit, self._repeated, self._session = attempts, emit, repeated, session
         self._outage: Outage | None = None
         """The present one, or the last."""
         self._alarm = Alarm()
 
     def suspended(self, session: str, why: str) -> None:
         """The connection in use was lost, because of *why*."""
-        self._repeated.tell(SessionState.SUSPENDED, logging.INFO, "session %s is suspended: %s", session, why)
+        text = "session %s is suspended: %s"
+        self._repeated.tell(SessionState.SUSPENDED, logging.INFO, text, session, why, session=session)
 
     def changed(self, state: SessionState, session: str, where: object) -> None:
         """The session is in a *state* without a connection that serves."""
         level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
-        self._repeated.tell(state, level, "session %s is %s (%s)", session, state.value, where)
+        text = "session %s is %s (%s)"
+        self._repeated.tell(state, level, text, session, state.value, where, session=session)
 
     def outage_begins(self, timeout: float) -> None:
         """There is no connection from now on."""
@@ -72,11 +77,11 @@ class Reports:
         line = "session %s is %s (%s) after %.1f s without a connection"
         words = session, state.value, server, lasted
         if was_told:
-            log.info(line, *words)
+            log.info(line, *words, extra={"session": session})
             if explained:
                 self._emit("session.outage_over", seconds=lasted, server=str(server))
         else:
-            self._repeated.tell(state, logging.INFO, line, *words)
+            self._repeated.tell(state, logging.INFO, line, *words, session=session)
 
     def close(self) -> None:
         """Tell nothing more of an outage."""
@@ -93,7 +98,7 @@ class Reports:
         reason = told(self._attempts.words())
         if outage.interrupted:
             reason += "; there were connections meanwhile, which did not last for a second"
-        log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason)
+        log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason, extra={"session": self._session()})
         if self._attempts.finished and not outage.explained:
             outage.explained = True
             self._emit("session.outage", seconds=lasted, reason=reason)

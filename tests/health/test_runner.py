@@ -26,7 +26,7 @@ class Watched:
         self.world = world
         self.events: list[tuple[str, CheckState]] = []
         self.history: list[tuple[float, bool]] = []
-        self.runner = Runner(checked_checks(checks), title="chat/a", runtime=world, changed=self.changed)
+        self.runner = Runner(checked_checks(checks), title="chat/a", about={}, runtime=world, changed=self.changed)
 
     def changed(self, name: str) -> None:
         self.events.append((name, self.state(name)))

@@ -38,7 +38,8 @@ TARGET = target_of("/services", "chat", "10.0.0.7:7000", ACL)
 )
 def test_where(base_path: str, path: str, marker: str | None) -> None:
     target = target_of(base_path, "chat", "a#1", ACL)
-    assert target == Target(path, ACL, marker)
+    assert target == Target(path, ACL, marker, service="chat")
+    assert target.about == {"service": "chat", "id": "a#1", "path": path}
     assert marker_root(target) == (None if marker is None else f"{base_path}-withdrawn")
 
 
