@@ -40,6 +40,7 @@ _LONGEST_WARM_UP: Final = 3600.0
 
 _WAITING: Final = 128
 _MAX_PORT: Final = 65535
+_MOST_DIGITS: Final = 5
 _SHORTEST_PASSWORD: Final = 8
 
 
@@ -146,7 +147,7 @@ def _listening(arguments: argparse.Namespace, settings: Settings) -> list[socket
 def _split(listen: str) -> tuple[str, int]:
     host, colon, port = listen.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    is_port = port.isascii() and port.isdigit() and int(port) <= _MAX_PORT
+    is_port = port.isascii() and port.isdigit() and len(port) <= _MOST_DIGITS and int(port) <= _MAX_PORT
     if not colon or not is_port or (":" in host) != listen.startswith("["):
         raise InvalidArgument("listen", listen, "is no address to listen on: give HOST:PORT, such as 127.0.0.1:8765")
     return host, int(port)

@@ -93,7 +93,10 @@ class EventStream(Response):
         finally:
             for task in (sending, gone):
                 task.cancel()
-            await asyncio.gather(sending, gone, return_exceptions=True)
+            ended, _ = await asyncio.gather(sending, gone, return_exceptions=True)
+        # The browser is gone, or reads nothing: OSError and its TimeoutError. All else is a defect.
+        if isinstance(ended, Exception) and not isinstance(ended, OSError):
+            raise ended
 
     async def _send_all(self, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]

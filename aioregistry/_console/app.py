@@ -167,14 +167,16 @@ class _Pages:
             by=request.state.login.user or None,
         )
         override = await self._done(done)
-        log.info("%s took %s/%s into maintenance: %s", override.by, override.service, override.id, override.reason)
+        said = map(printable, (override.by, override.service, override.id, override.reason))
+        log.info("%s took %s/%s into maintenance: %s", *said)
         return as_json(request, {"until": override.until})
 
     async def _enable(self, request: Request) -> Response:
         fields = await self._writing(request)
         service, id = fields.get("service", ""), fields.get("id", "")
         await self._done(self._console.registry.overrides.enable(service, id))
-        log.info("%s ended the maintenance of %s/%s", request.state.login.user or "somebody", service, id)
+        said = map(printable, (request.state.login.user or "somebody", service, id))
+        log.info("%s ended the maintenance of %s/%s", *said)
         return as_json(request, {})
 
     async def _writing(self, request: Request) -> dict[str, Any]:

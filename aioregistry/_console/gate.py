@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 from urllib.parse import parse_qsl, quote, urlencode
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,7 +20,7 @@ from aioregistry._words import printable
 from .access import HEADERS, Attempts, Login, Logins, is_host_known, is_same_origin, is_token
 from .answers import Refused, as_json, body_of, refusal
 from .console import Settings
-from .passwords import DUMMY, is_password
+from .passwords import DUMMY, LONGEST_NAME, is_password
 
 __all__ = ["COOKIE", "Door", "Gate"]
 
@@ -30,6 +30,7 @@ COOKIE: Final = "aioregistry_console"
 _COOKIE_SECONDS: Final = 12 * 3600
 _HASHED_AT_ONCE: Final = 2
 _WAIT_TO_BE_HASHED: Final = 16
+_MOST_FIELDS: Final = 10
 
 Rendered: TypeAlias = Callable[..., Response]
 """Makes a page of a template, a status and values."""
@@ -71,8 +72,7 @@ class Door:
         passwords = self._settings.passwords
         if passwords is None:
             raise Refused(404, "nobody has to log in")
-        fields = dict(parse_qsl((await body_of(request)).decode("utf-8", "replace"), max_num_fields=10))
-        user, password, wanted = (fields.get(name, "") for name in ("user", "password", "next"))
+        user, password, wanted = await _form(request)
         address = "" if request.client is None else request.client.host
         now = time.monotonic()
         wait = max(self._by_address.wait(address, now), self._by_user.wait(user, now))
@@ -149,7 +149,14 @@ class Gate:
         if scope["state"]["login"] is None and not _is_for_all(request):
             await self._to_login(request)(scope, receive, guarded)
             return
-        await self._application(scope, receive, guarded)
+        try:
+            await self._application(scope, receive, guarded)
+        except ClientDisconnect:
+            pass  # before all of the request was here
+        except Exception:
+            # The server above says nothing, so that nobody would hear of it.
+            log.exception("the console failed to answer a request for %s", printable(request.url.path))
+            raise
 
     def _admitted(self, request: Request) -> Login | None:
         """Return who asks; None for somebody who has to log in. Raises Refused."""
@@ -187,6 +194,16 @@ class Gate:
             return refusal(request, Refused(401, "log in first"))
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?{urlencode({'next': wanted})}", 303, {"cache-control": "no-store"})
+
+
+async def _form(request: Request) -> tuple[str, str, str]:
+    """Return user, password and the page that is wanted. Raises Refused."""
+    try:
+        fields = dict(parse_qsl((await body_of(request)).decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        raise Refused(400, f"the form has more than {_MOST_FIELDS} fields") from None
+    # Nobody has so long a name, and who failed is remembered by it.
+    return fields.get("user", "")[: LONGEST_NAME + 1], fields.get("password", ""), fields.get("next", "")
 
 
 def _is_for_all(request: Request) -> bool:

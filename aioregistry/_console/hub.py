@@ -106,6 +106,8 @@ class Hub:
         return self._messages(Browser(source, watched), allowed)
 
     async def _messages(self, browser: Browser, allowed: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+        if len(self._browsers) >= MOST_BROWSERS:
+            return  # others that asked in the same moment were faster
         self._browsers.add(browser)
         try:
             yield b"retry: 2000\n\n"

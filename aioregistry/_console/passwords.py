@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from aioregistry._errors import InvalidArgument
 
-__all__ = ["DUMMY", "Scrypt", "hashed", "is_password", "read_passwords"]
+__all__ = ["DUMMY", "LONGEST_NAME", "Scrypt", "hashed", "is_password", "read_passwords"]
 
 _COST: Final = 15
 _MOST_COST: Final = 20
@@ -23,7 +23,8 @@ _MOST_MEMORY: Final = 2**30
 _FORM: Final = re.compile(
     r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,3}),p=(\d{1,2})\$([A-Za-z0-9+/]{11,88})\$([A-Za-z0-9+/]{22,88})"
 )
-_NAME: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")
+LONGEST_NAME: Final = 100
+_NAME: Final = re.compile(rf"[^\s:\x00-\x1f\x7f]{{1,{LONGEST_NAME}}}")
 
 
 class Scrypt(NamedTuple):

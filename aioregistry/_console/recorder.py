@@ -129,7 +129,7 @@ class Recorder:
                 self._history.write(batch, now)
                 self._written_at = now
                 self._prune(now)
-            except sqlite3.Error as error:
+            except Exception as error:  # noqa: BLE001 - a thread that ends records nothing any more
                 self._fail(error)
 
     def _batch(self) -> list[Operation]:
@@ -145,10 +145,16 @@ class Recorder:
             self._pruned_at = time.monotonic()
             self._history.prune(now)
 
-    def _fail(self, error: sqlite3.Error) -> None:
+    def _fail(self, error: Exception) -> None:
         self.failing_since = time.time()
         self.failure = reason_of_failure(error)
-        log.warning("nothing is recorded until further notice: the history %s %s", self._history.path, self.failure)
+        own = None if isinstance(error, sqlite3.Error) else error  # a defect, whose place is worth knowing
+        log.warning(
+            "nothing is recorded until further notice: the history %s %s",
+            self._history.path,
+            self.failure,
+            exc_info=own,
+        )
 
     def _try_again(self) -> None:
         self._drop_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ LONGEST_PAYLOAD: Final = 2000
 
 _LONGEST_REASON: Final = 500
 _INT64: Final = 2**63 - 1
+_HALVES: Final = re.compile("[\ud800-\udfff]")
 
 KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -79,7 +81,7 @@ def of_entry(entry: Entry[Any], override: Override | None) -> State:
     return State(
         state_of(entry),
         session_name(entry.owner),
-        place(entry.instance),
+        _cut(place(entry.instance), LONGEST_PAYLOAD),
         _cut(payload, LONGEST_PAYLOAD),
         _cut(reason, _LONGEST_REASON),
         min(max(entry.czxid, 0), _INT64),
@@ -153,4 +155,6 @@ def _moves(before: State, after: State) -> Iterator[Mark]:
 
 
 def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}…"
+    """Return *text* as it can be recorded: not too long, and without halves of characters, which UTF-8 cannot write."""
+    whole = _HALVES.sub("\ufffd", text)
+    return whole if len(whole) <= longest else f"{whole[:longest]}…"

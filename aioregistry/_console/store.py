@@ -7,9 +7,11 @@ A row of ``span`` is a state of an instance, from ``since`` to ``until``; of one
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -321,10 +323,13 @@ class History:
 
 def _locked(path: Path) -> int:
     """Return the descriptor of a lock that only one process has: two recordings at once would end each other's."""
-    beside = path.with_name(f"{path.name}.lock")
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # A link to the file is no other file.
+        beside = f"{os.path.realpath(path)}.lock"
         lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InvalidArgument("history", str(path), f"cannot be written: {reason_of(error)}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -339,7 +344,8 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "rb") as file:
-            head = file.read(len(_MAGIC))
+            # A pipe would be read for ever.
+            head = file.read(len(_MAGIC)) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b"-"
         if head and head != _MAGIC:
             # SQLite takes a file that is shorter than its head for an empty one, and writes over it.
             raise InvalidArgument("history", str(path), _REASONS[sqlite3.SQLITE_NOTADB])
@@ -400,8 +406,8 @@ _REASONS: Final[Mapping[int, str]] = {
 }
 
 
-def reason_of_failure(error: sqlite3.Error) -> str:
-    """Return what an error of SQLite's says of a file, in words of our own."""
+def reason_of_failure(error: Exception) -> str:
+    """Return what an error, of SQLite's as a rule, says of a file, in words of our own."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return "cannot be used"

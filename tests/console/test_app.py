@@ -97,6 +97,40 @@ async def test_a_service_of_which_only_its_operators_know(registry: Registry, se
         assert row[2] is None
 
 
+async def test_halves_of_characters_do_not_end_the_recording(
+    registry: Registry, servers: str, history: Path, judge: Judge, chroot: str
+) -> None:
+    document = b'{"name": "chat", "id": "odd", "address": "10.0.0.8", "port": 1, "payload": {"zone": "\\ud800"}}'
+    async with served(servers, history) as console, registry.register(instance("chat", "a")):
+        await console.until("/api/instance", lambda found: found["instance"] is not None, service="chat", id="a")
+        await judge.make(f"{chroot}/services/chat/odd", document)
+        await registry.overrides.drain("chat", "a", reason="half \ud800")
+        for id, kind in (("odd", "joined"), ("a", "override")):
+            await console.until(
+                "/api/instance",
+                lambda found, kind=kind: any(event[1] == kind for event in found["events"]),  # type: ignore[misc]
+                service="chat",
+                id=id,
+            )
+        assert console.console.recorder.failure is None
+
+
+async def test_an_instance_that_is_new_is_shown_as_warming_up(registry: Registry, servers: str, history: Path) -> None:
+    async with registry.register(instance("chat", "old")), served(servers, history, warm_up=3600.0) as console:
+        await console.until("/api/instance", lambda found: found["instance"] is not None, service="chat", id="old")
+        async with registry.register(instance("chat", "young")):
+            found = await console.until(
+                "/api/instance", lambda found: found["instance"] is not None, service="chat", id="young"
+            )
+            assert abs(found["now"] - found["instance"]["new"]) < DEADLINE
+            rows, row = console.console.instances("chat"), console.console.service("chat")
+            assert rows is not None
+            assert row is not None
+            # "old" was in the first list of its service, which proves nothing.
+            assert [rows["old"][8], row[11], row[12]] == [None, 1, rows["young"][8]]
+            assert rows["young"][8] == found["instance"]["new"]
+
+
 # ---------------------------------------------------------------- following
 
 
@@ -213,6 +247,13 @@ async def test_browsers_are_bounded_and_end_with_the_console(
         console.console.hub.close()
         async with asyncio.timeout(DEADLINE):
             await browser.task
+        # Of those that ask in the same moment, one is faster.
+        hub = hub_module.Hub()
+        both = [hub.follow(console.console, None, lambda: True) for _ in range(2)]
+        assert await anext(both[0]) == b"retry: 2000\n\n"
+        with pytest.raises(StopAsyncIteration):
+            await anext(both[1])
+        await both[0].aclose()
         assert (await console.browser.get("/api/follow")).status_code == 503
 
 
@@ -405,6 +446,30 @@ async def test_a_proxy_names_the_user(servers: str, history: Path) -> None:
 
 
 # ---------------------------------------------------------------- bad questions
+
+
+async def test_a_form_with_too_much_in_it_is_refused(servers: str, history: Path) -> None:
+    async with served(servers, history, passwords=PASSWORDS) as console:
+        answer = await console.browser.post("/login", data={str(n): "x" for n in range(11)}, headers=ORIGIN)
+        assert answer.status_code == 400
+        assert (await login(console)).status_code == 303
+
+
+async def test_a_defect_is_logged(
+    servers: str, history: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with served(servers, history) as console:
+        monkeypatch.setattr(console.console, "detail", fail)
+        monkeypatch.setattr(console.console, "status", fail)
+        with pytest.raises(RuntimeError, match="a defect"):
+            await console.browser.get("/api/instance?service=chat&id=a")
+        with pytest.raises(RuntimeError, match="a defect"):
+            await asyncio.wait_for(Browser(console.app, "/api/follow").task, DEADLINE)
+    told = [record.getMessage() for record in caplog.records if record.name == "aioregistry.console"]
+    assert [text.rpartition(" ")[2] for text in told] == ["/api/instance", "/api/follow"]
 
 
 async def test_a_question_that_makes_no_sense_is_refused(servers: str, history: Path) -> None:

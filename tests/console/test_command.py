@@ -46,6 +46,7 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path, users: Path) -> No
             ("--listen", ":0"): "listen=':0': can be reached from elsewhere",
             ("--listen", "here"): "listen='here': is no address to listen on",
             ("--listen", "127.0.0.1:99999"): "listen='127.0.0.1:99999': is no address to listen on",
+            ("--listen", "127.0.0.1:" + "9" * 5000): "is no address to listen on",
             ("--listen", "::1:80"): "listen='::1:80': is no address to listen on",
             ("--listen", taken): f"listen={taken!r}: cannot be listened on: ",
             ("--password-file", missing): f"password-file={missing!r}: cannot be read",

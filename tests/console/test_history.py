@@ -175,12 +175,28 @@ def test_one_console_at_a_time(path: Path) -> None:
         pass
 
 
+def test_a_link_to_a_history_is_the_same_history(path: Path) -> None:
+    link = path.with_name("link.sqlite")
+    link.symlink_to(path)
+    with opened(path), pytest.raises(InvalidArgument, match="is used by another console"):
+        History(link, days=1, limit=MIB)
+
+
+def test_what_is_no_file_is_refused_at_once(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(InvalidArgument, match="is no SQLite database"):
+        History(path, days=1, limit=MIB)
+    with pytest.raises(InvalidArgument, match=r"history=.*cannot be written"):
+        History(Path("a\0b"), days=1, limit=MIB)
+
+
 def test_a_place_where_nothing_can_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"history=.*cannot be written"):
         History(tmp_path / "missing" / "history.sqlite", days=1, limit=MIB)
     (tmp_path / "folder").mkdir()
     with pytest.raises(InvalidArgument, match="history="):
         History(tmp_path / "folder", days=1, limit=MIB)
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]  # and no file beside it that says who uses it
 
 
 # ---------------------------------------------------------------- the thread
@@ -231,6 +247,32 @@ async def test_a_full_disk_costs_history_and_is_told_once(
     assert len(warnings) == 2
     assert "nothing is recorded until further notice" in warnings[0]
     assert "is recorded again" in warnings[1]
+
+
+class Defective(History):
+    """A history that fails once, and not as SQLite does."""
+
+    failed = False
+
+    def _change(self, change: Change) -> None:
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("a defect")
+        super()._change(change)
+
+
+async def test_a_defect_is_told_and_does_not_end_the_recording(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioregistry._console.recorder._TRIED_AGAIN_AFTER", 0.05)
+    with Recorder(Defective(path, days=1, limit=256 * MIB)) as recorder:
+        assert recorder.put(Change(time.time(), "chat", "a", state()))
+        await until(recorder.has_lost_all)
+        await until(lambda: recorder.failure is None)
+        assert recorder.put(Change(time.time(), "chat", "a", state()))
+        await until(lambda: recorder.ask(lambda reading: reading.totals(time.time() + 9, None)) == {"enabled": 1})
+    told = [record for record in caplog.records if record.name == "aioregistry.console" and record.exc_info]
+    assert [record.levelname for record in told] == ["WARNING"]
 
 
 async def test_what_waits_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

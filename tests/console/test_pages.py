@@ -18,6 +18,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance
 from aioregistry._console.console import Settings
+from aioregistry._console.passwords import hashed, read_passwords
 from aioregistry._console.serving import Place, serve
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support.zookeeper import ZooKeeperServer
@@ -48,6 +49,22 @@ def instance(service: str, id: str, payload: object = None) -> ServiceInstance[o
     return ServiceInstance(service, id=id, address="10.0.0.7", port=7000, payload=payload)
 
 
+@contextlib.asynccontextmanager
+async def serving(servers: str, settings: Settings) -> AsyncIterator[str]:
+    """The address of a console."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = {"servers": servers, "base_path": "/console-pages", "session_timeout": 20.0}
+        place = Place(sockets=[listening], certificate=None, key=None, history=None, days=1.0, limit=2**26)
+        ready = asyncio.Event()
+        task = asyncio.create_task(serve(connection, settings, place, ready.set))
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await ready.wait()
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            await _ended(task)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shown(zookeeper: ZooKeeperServer) -> AsyncIterator[Shown]:
     """One console for all: it reaches ZooKeeper through a proxy, and its services do not."""
@@ -60,16 +77,9 @@ async def shown(zookeeper: ZooKeeperServer) -> AsyncIterator[Shown]:
             _ = await stack.enter_async_context(registry.register(instance("many", f"i{number:03}"), wait=False))
         hostile = registry.register(instance(HOSTILE, HOSTILE, {HOSTILE: "</pre><script>alert(1)</script>"}))
         _ = await stack.enter_async_context(hostile)
-        listening = socket.create_server(("127.0.0.1", 0))
-        stack.callback(listening.close)
-        connection = {"servers": proxy.address, "base_path": "/console-pages", "session_timeout": 20.0}
-        place = Place(sockets=[listening], certificate=None, key=None, history=None, days=1.0, limit=2**26)
-        ready = asyncio.Event()
-        serving = asyncio.create_task(serve(connection, Settings(allow_drain=True), place, ready.set))
-        stack.push_async_callback(_ended, serving)
-        async with asyncio.timeout(DEADLINE):
-            await ready.wait()
-        yield Shown(f"http://127.0.0.1:{listening.getsockname()[1]}", registry, chat, proxy)
+        settings = Settings(allow_drain=True, warm_up=3600.0)
+        url = await stack.enter_async_context(serving(proxy.address, settings))
+        yield Shown(url, registry, chat, proxy)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -201,6 +211,42 @@ async def test_an_instance_is_drained_and_enabled_and_the_page_follows(shown: Sh
         await expect(page.locator("#instance ol")).to_contain_text("enabled → draining")
         await shown.chat.update(enabled=True)
         await expect(page.locator("#instances-list .state")).to_have_text("enabled")
+        assert wrong == []
+
+
+async def test_an_instance_that_is_new_is_shown_as_warming_up(shown: Shown, browser: Browser) -> None:
+    async with opened(browser) as (_, page, wrong):
+        await page.goto(f"{shown.url}/?service=many")
+        await expect(page.locator("#instances-count")).to_contain_text("200 instances")
+        async with shown.registry.register(instance("many", "a-new-one")):
+            row = page.locator("#instances-list .row", has_text="a-new-one")
+            await expect(row).to_contain_text("warming up, new for")
+            await row.click()
+            await expect(page.locator("#instance dl")).to_contain_text("warming up, new for")
+            await page.goto(shown.url)
+            row = page.locator("#services-list .row", has_text="many")
+            await expect(row).to_contain_text(re.compile(r"201, \d+ new"))
+        assert wrong == []
+
+
+async def test_a_user_logs_in_and_out(browser: Browser, zookeeper: ZooKeeperServer) -> None:
+    passwords = read_passwords("users", [f"ann:{hashed('correct horse', b'0' * 16)}"])
+    async with (
+        serving(zookeeper.address, Settings(passwords=passwords)) as url,
+        opened(browser) as (_, page, wrong),
+    ):
+        await page.goto(f"{url}/timeline?range=600")
+        await page.get_by_label("User").fill("ann")
+        await page.get_by_label("Password").fill("wrong")
+        await page.get_by_role("button", name="Log in").click()
+        await expect(page.get_by_role("alert")).to_have_text("User or password is wrong.")
+        await page.get_by_label("User").fill("ann")
+        await page.get_by_label("Password").fill("correct horse")
+        await page.get_by_role("button", name="Log in").click()
+        await expect(page).to_have_url(f"{url}/timeline?range=600")
+        await expect(page.locator("header .user")).to_have_text("ann")
+        await page.get_by_role("button", name="Log out").click()
+        await expect(page.get_by_role("button", name="Log in")).to_be_visible()
         assert wrong == []
 
 

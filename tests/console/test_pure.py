@@ -191,6 +191,8 @@ def test_no_code_in_pages() -> None:
     policy = dict(HEADERS)[b"content-security-policy"].decode()
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
+    # With no-referrer a browser does not say where a form comes from, and the login is refused.
+    assert dict(HEADERS)[b"referrer-policy"] == b"same-origin"
 
 
 def test_a_login_ends_by_silence_and_by_time() -> None:
