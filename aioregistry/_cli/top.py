@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import aioregistry
-from aioregistry import Registry, RegistryError, SessionState, View
+from aioregistry import Registry, RegistryError, SessionState, UsageError, View
 
 from .._words import printable
 from .options import connection
@@ -32,7 +33,9 @@ _SERVICES_FOLLOWED = 1000
 
 
 async def top(arguments: argparse.Namespace) -> int:
-    """Show the services, and one service's instances, until q or a signal."""
+    """Show the services, and one service's instances, until q or a signal; raises UsageError without a terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):  # textual would draw into the pipe, and read for ever
+        raise UsageError("top needs a terminal; `aioregistry list --watch` writes into a pipe or a file too")
     async with aioregistry.connect(**connection(arguments), wait=False) as registry:
         screen = Top(registry, arguments.name)
         await screen.run_async()

@@ -17,6 +17,7 @@ from aioregistry import NoAuth, Registry, ServiceInstance
 from aioregistry._cli.top import Top
 from aioregistry._document import decode
 from aioregistry._words import described, shortened
+from tests.cli.command import outcome
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -119,3 +120,9 @@ def test_a_command_says_why_an_instance_is_not_enabled(status: str | None, state
 )
 def test_a_time_is_shortened_whatever_a_server_says(seconds: float, text: str) -> None:
     assert shortened(seconds) == text
+
+
+async def test_without_a_terminal_it_says_so_at_once() -> None:
+    code, stdout, stderr = await outcome("top", "--zookeeper", "127.0.0.1:1")
+    assert (code, stdout) == (1, "")
+    assert "top needs a terminal" in stderr
