@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import sys
 import uuid
 import warnings
@@ -42,6 +43,12 @@ LONGEST = (
     "tests/examples/test_chat.py",
 )
 _PLACE = {file: place for place, file in enumerate(LONGEST)}
+
+
+def pytest_configure() -> None:
+    """Interrupts are heard, here and in what the tests start: a shell lets its background programs ignore them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
