@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 from aioregistry import _foreign as foreign
 from aioregistry._concurrency import SHORTEST_WAIT, Alarm, Notifier
 from aioregistry._errors import (
+    BadVersion,
     ConnectionLost,
     NoNode,
     RegistryError,
@@ -44,6 +45,9 @@ MOST: Final = 10_000
 
 SWEEP: Final = 5.0
 """Seconds after an override has ended until one of those that noticed removes it, at most: not all of them at once."""
+
+SWEEP_AGAIN: Final = 60.0
+"""Seconds until the server is asked again, at most, where it said that an override has not ended: clocks differ."""
 
 
 Told: TypeAlias = Callable[[Mapping[str, Override]], object]
@@ -82,6 +86,7 @@ class OverrideReader:
         self._tree: TreeWatchPort | None = None
         self._watches: dict[str, WatchPort] = {}
         self._may_remove = True
+        self._sweeps = False  # what is over is to be removed now
         self._repeated = IncidentLog(log)
 
     def follow(self, name: str, told: Told) -> Callable[[], None]:
@@ -176,7 +181,7 @@ class OverrideReader:
     async def _on_one_connection(self, generation: int) -> None:
         for service in self._services.values():
             service.read = False
-        self._may_remove = True
+        self._may_remove, self._sweeps = True, False
         one_shot: bool | None = None  # not known while there is no root
         while self._session.connected and self._session.generation == generation:
             self._wake.clear()
@@ -193,8 +198,11 @@ class OverrideReader:
                 await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
                 continue
             self._news.notify()
-            await self._remove_what_is_over()
+            if self._sweeps:
+                self._sweeps = False
+                await self._remove_what_is_over()
             self._set_alarm()
+            self._plan_sweep()
             await self._wake.wait()
 
     # ------------------------------------------------------------------ reading
@@ -334,10 +342,22 @@ class OverrideReader:
         for service in list(self._services.values()):
             self._tell(service)
         self._set_alarm()
+        self._plan_sweep()
+
+    def _plan_sweep(self) -> None:
+        """Let what is over be removed in a moment, unless that is planned.
+
+        Never at once: all that follow the service notice at the same time, and each removal wakes all of them.
+        """
         now = self._session.runtime.monotonic()
-        if self._may_remove and any(service.standing.over(now) for service in self._services.values()):
-            pause = self._session.runtime.uniform(0.0, SWEEP)
-            self._sweep.set_in(pause, self._wake.set)
+        if not self._may_remove or self._session.read_only or self._sweep.when is not None:
+            return
+        if any(service.standing.over(now) for service in self._services.values()):
+            self._sweep.set_in(self._session.runtime.uniform(0.0, SWEEP), self._begin_sweep)
+
+    def _begin_sweep(self) -> None:
+        self._sweeps = True
+        self._wake.set()
 
     async def _remove_what_is_over(self) -> None:
         now = self._session.runtime.monotonic()
@@ -348,11 +368,16 @@ class OverrideReader:
             try:
                 stat = (await self._submit(SetData(f"{self._root}/{place}", b""))).value
                 for override in over:
-                    if override.until is not None and override.until * 1000 <= stat.mtime:
+                    assert override.until is not None, "what is for ever is never over"
+                    left = override.until - stat.mtime / 1000
+                    if left <= 0:
                         path = f"{self._root}/{place}/{override.id}"
                         await self._submit(Delete(path, override.version))
                         about = {"service": place, "id": override.id, "path": path}
                         log.info("the override of %s/%s has ended and is removed", place, override.id, extra=about)
+                    else:
+                        again = min(left, SWEEP_AGAIN) + self._session.runtime.uniform(0.0, SWEEP)
+                        self._sweep.set_in(again, self._begin_sweep)
             except ServerError as error:  # somebody else was quicker, or it is not ours to remove
                 log.debug("overrides of %s that have ended are left: %s", place, error)
-                self._may_remove = isinstance(error, NoNode)
+                self._may_remove = isinstance(error, NoNode | BadVersion)

@@ -10,9 +10,9 @@ import pytest
 from aioregistry import Override
 from aioregistry._discovery.overrides import OverrideReader
 from aioregistry._overrides import encoded
-from aioregistry._protocol import AddWatch, Create, Delete, Exists, GetChildren
+from aioregistry._protocol import AddWatch, Create, Delete, Exists, GetChildren, SetData
 from tests.discovery.scene import DiscoverySession
-from tests.support.fake_session import quiet
+from tests.support.fake_session import FakeRuntime, quiet
 from tests.support.model_tree import ModelTree
 
 ROOT = "/services-overrides"
@@ -96,3 +96,37 @@ async def test_where_there_is_a_root_it_is_watched_whole_and_changes_are_told_on
     for end in ends:
         end()
     await reader.aclose()
+
+
+class Patient(FakeRuntime):
+    """Draws pauses that are longer than any test."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return 10_000.0
+
+
+@pytest.mark.parametrize("strategy", ["auto", "one-shot"])
+async def test_where_the_servers_clock_is_behind_it_is_asked_now_and_then(
+    strategy: Literal["auto", "one-shot"],
+) -> None:
+    """A write of the service's node tells its time, and wakes whoever watches: it must not lead to the next one."""
+    session = DiscoverySession(ModelTree(), runtime=Patient())
+    session.connect()
+    for path in (ROOT, f"{ROOT}/chat"):
+        session.tree.make(path)
+    drain(session, "a", seconds=3600)  # the times of nodes are 0 here
+    reader = OverrideReader(session, ROOT, strategy)
+    forget = reader.follow("chat", lambda _: None)
+    await reader.settled("chat")
+    await quiet()
+    assert SetData.__name__ not in asked(session)  # others notice at the same time
+    for _ in range(3):
+        assert reader._sweep.when is not None
+        reader._sweep.cancel()
+        reader._begin_sweep()  # as when the alarm rings
+        for _ in range(10):
+            await quiet()
+        assert asked(session).count(SetData.__name__) == 1
+    forget()
+    await reader.aclose()
+    assert reader._sweep.when is None
