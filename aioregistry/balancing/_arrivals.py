@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aioregistry._model import Added, Difference, Removed, ServiceInstance
 
@@ -27,6 +27,20 @@ _MOST_GONE: Final = 10_000
 half of them count as new when they come back, and then newness is ignored."""
 
 
+class _Gone(NamedTuple):
+    """What is remembered of an instance that went.
+
+    Args:
+        registered: its ``registrationTimeUTC``.
+        since: when it was new, if it was.
+        served: whether it was to be called.
+    """
+
+    registered: int | None
+    since: float | None
+    served: bool
+
+
 class Arrivals:
     """The instances that are new; told of all changes of one service.
 
@@ -38,7 +52,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._since: OrderedDict[str, float] = OrderedDict()
-        self._gone: OrderedDict[str, tuple[int | None, float | None]] = OrderedDict()
+        self._gone: OrderedDict[str, _Gone] = OrderedDict()
         self.since: Mapping[str, float] = MappingProxyType(self._since)
 
     def take(self, changes: Iterable[Difference[Any]], now: float, *, first: bool = False) -> None:
@@ -46,7 +60,7 @@ class Arrivals:
         for change in changes:
             id, instance = change.id, change.instance
             if isinstance(change, Removed):
-                self._gone[id] = (instance.registration_time_ms, self._since.pop(id, None))
+                self._gone[id] = _Gone(instance.registration_time_ms, self._since.pop(id, None), serves(instance))
                 if len(self._gone) > _MOST_GONE:
                     self._gone.popitem(last=False)
                 continue
@@ -58,10 +72,12 @@ class Arrivals:
 
     def _is_new(self, instance: ServiceInstance[Any], now: float) -> bool:
         known = self._gone.pop(instance.id, None)
-        if known is None or known[0] != instance.registration_time_ms:
+        if known is None or known.registered != instance.registration_time_ms:
             return True
-        if known[1] is not None and known[1] > now - HOUR:
-            self._since[instance.id] = known[1]  # it was new when it went, and goes on
+        if serves(instance) and not known.served:  # it became well while it was gone
+            return True
+        if known.since is not None and known.since > now - HOUR:
+            self._since[instance.id] = known.since  # it was new when it went, and goes on
         return False
 
     def _trim(self, now: float) -> None:

@@ -313,6 +313,15 @@ def test_who_registers_again_is_not_new() -> None:
     assert arrivals.since == {"a": 9.0}
 
 
+def test_who_was_not_well_when_it_went_and_is_when_it_is_back_is_new() -> None:
+    sick = listed("a", enabled=False, status="failing")
+    arrivals = Arrivals()
+    arrivals.take([Removed(sick, 2), Added(sick, 3)], 7.0)
+    assert arrivals.since == {}
+    arrivals.take([Removed(sick, 4), Added(listed("a"), 5)], 8.0)
+    assert arrivals.since == {"a": 8.0}
+
+
 def test_who_was_new_when_it_went_goes_on_when_it_is_back() -> None:
     arrivals = Arrivals()
     arrivals.take([Added(listed("a"), 2)], 1.0)
