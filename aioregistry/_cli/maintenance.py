@@ -93,7 +93,7 @@ async def enable(arguments: argparse.Namespace) -> int:
     check_segment("id", arguments.id)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
         await _in_time(registry.overrides.enable(arguments.name, arguments.id), arguments)
-    print(printable(f"{arguments.name}/{arguments.id} is overridden no more"))
+    print(printable(f"{arguments.name}/{arguments.id} is not overridden any more"))
     return DONE
 
 

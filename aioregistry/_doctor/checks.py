@@ -254,7 +254,7 @@ def _open_to_all(picture: Picture) -> Iterator[tuple[str, str]]:
 
 def _unprotected(picture: Picture) -> Iterator[tuple[str, str]]:
     if not _is_guarded(picture) and any(_open_rights(node) for node in _guarded_nodes(picture)):
-        yield _full(picture, picture.base_path), "is without access control: whoever reaches ZooKeeper may write it"
+        yield _full(picture, picture.base_path), "has no access control: any client of ZooKeeper may write it"
 
 
 def _is_guarded(picture: Picture) -> bool:
