@@ -191,7 +191,10 @@ class Driver:
         connection = self.dialed.pop(command.connection)
         failed = self.unavailable() if self.machine.state is SessionState.FAILED else None
         attempt = self.attempts.get(str(connection.endpoint))
-        reason = "the session left it" if attempt is None else attempt.reason
+        if attempt is None or attempt.outcome in (AttemptOutcome.PENDING, AttemptOutcome.ACCEPTED):
+            reason = "the session left it"  # nothing went wrong there
+        else:
+            reason = attempt.reason
         self._left = f"{connection.endpoint}: {reason}"
         connection.drop(reason, failed)
         if connection is self.connection:

@@ -53,13 +53,17 @@ class Incoming:
 
     def greeted(self, connection: Connection, reply: ConnectReply, sent: float) -> None:
         """The server has answered the handshake, which was sent at *sent*."""
-        driver = self._driver
-        if reply.session_id == 0 or reply.timeout_ms <= 0:
+        driver, refused = self._driver, reply.session_id == 0 or reply.timeout_ms <= 0
+        if reply.read_only:  # whatever else it says is its own invention
+            driver.note(connection.endpoint, AttemptOutcome.NO_QUORUM, "has no quorum")
+        elif refused:
             driver.note(connection.endpoint, AttemptOutcome.ENDED, "said that the session has ended")
-            driver.step(Refused(connection.number, reply.read_only))
         else:
             what = "accepted the session, and has not answered since"
             driver.attempts.begin(str(connection.endpoint), what, driver.runtime.wall())
+        if refused:
+            driver.step(Refused(connection.number, reply.read_only))
+        else:
             told, asked = reply.timeout_ms / 1000, driver.machine.requested_timeout
             timeout = granted(told, asked)
             if timeout == told and driver.machine.phase is Phase.HANDSHAKING:

@@ -63,7 +63,7 @@ class Reports:
         """
         outage = self._outage
         if outage is not None and outage.told and not outage.explained and self._attempts.finished:
-            self._tell(outage, asyncio.get_running_loop().time() - outage.began)
+            self._tell(outage, asyncio.get_running_loop().time() - outage.began, explained=True)
 
     def outage_is_over(self, state: SessionState, session: str, server: Endpoint | None) -> None:
         """A connection to *server* serves."""
@@ -90,15 +90,15 @@ class Reports:
     def _tell_of_outage(self) -> None:
         outage = self._outage
         assert outage is not None
-        lasted = outage.tell(asyncio.get_running_loop().time())
+        again, lasted = outage.told, outage.tell(asyncio.get_running_loop().time())
         self._alarm.set_at(outage.due, self._tell_of_outage)
-        self._tell(outage, lasted)
+        self._tell(outage, lasted, explained=again or self._attempts.finished)
 
-    def _tell(self, outage: Outage, lasted: float) -> None:
+    def _tell(self, outage: Outage, lasted: float, *, explained: bool) -> None:
         reason = told(self._attempts.words())
         if outage.interrupted:
             reason += "; there were connections meanwhile, which did not last for a second"
         log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason, extra={"session": self._session()})
-        if self._attempts.finished and not outage.explained:
+        if explained and not outage.explained:
             outage.explained = True
             self._emit("session.outage", seconds=lasted, reason=reason)

@@ -319,11 +319,13 @@ class Session:
             if driver.machine.phase is Phase.CLOSING:
                 driver.step(Overdue(driver.machine.connection))
             lookups = self._connector.cancel()
-            await self._task.aclose()
-            if lookups:
-                await asyncio.wait(lookups)
-            driver.reports.close()
-            self._repeated.close()
+            try:
+                await self._task.aclose()
+                if lookups:
+                    await asyncio.wait(lookups)
+            finally:
+                driver.reports.close()
+                self._repeated.close()
 
     async def _supervise(self) -> None:
         try:

@@ -964,6 +964,30 @@ class TestReadOnly:
         assert [session.id] == list(client.ensemble.sessions)
         await client.end()
 
+    @pytest.mark.parametrize("known", [False, True])
+    def test_one_that_says_so_unasked_is_told_of_as_what_it_is(
+        self, known: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def scenario(world: World) -> None:
+            client = client_of(world)
+            if known:
+                await client.connected()
+            client.servers[0].read_only = True
+            client.servers[0].close_all()
+            if not known:
+                client.session.start()
+            monkeypatch.setattr(
+                script.Link, "_greet_alone", lambda link, session_id, _: greet_alone(link, session_id, True)
+            )
+            await asyncio.sleep(T / 3 + 1)
+            (warning,) = lines(caplog, logging.WARNING)
+            assert "10.0.0.1:2181: has no quorum" in warning
+            assert client.session.attempts["10.0.0.1:2181"].outcome is AttemptOutcome.NO_QUORUM
+            await client.end()
+
+        greet_alone: Any = script.Link._greet_alone
+        simulate(scenario)
+
     @simulated
     async def test_is_no_word_about_a_session(self, world: World) -> None:
         client = await client_of(world, allow_read_only=True).connected()
@@ -1782,6 +1806,34 @@ SITUATIONS: dict[str, Callable[[Client], None]] = {
 
 
 class TestClosing:
+    @simulated
+    async def test_closing_that_is_cancelled_late_still_ends_what_repeats(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = await client_of(world).connected()
+        for _ in range(2):
+            client.session._repeated.tell("odd", logging.WARNING, "odd")
+        look_up = world.loop.create_future()  # one that does not end though it is cancelled
+        monkeypatch.setattr(client.session._connector, "cancel", lambda: [look_up])
+        closing = asyncio.create_task(client.session.close(1))
+        await client.until(CLOSED)
+        await asyncio.sleep(0.5)
+        assert lines(caplog, logging.WARNING) == ["odd"]
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert lines(caplog, logging.WARNING)[1:] == ["over: 2 within 0 s, the last: odd"]
+        look_up.cancel()
+
+    @simulated
+    async def test_what_is_not_answered_before_the_end_is_not_told_how_the_connection_began(self, world: World) -> None:
+        client = await client_of(world).connected()
+        client.servers[0].silent = True
+        unanswered = client.session.submit(Exists("/"))
+        await client.end()
+        with pytest.raises(ConnectionLost, match="the session left it"):
+            await unanswered
+
     @simulated
     async def test_ends_the_session_on_the_server(self, world: World) -> None:
         client = await client_of(world).connected()
