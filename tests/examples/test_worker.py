@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -67,7 +68,7 @@ async def test_it_finishes_its_job_before_it_is_withdrawn(workers: tuple[View[An
         listed = await view.wait_for(lambda snapshot: len(snapshot) == 1, DEADLINE)
         [instance] = listed.values()
         assert (instance.port, instance.ssl_port) == (None, None)
-        assert instance.id == f"127.0.0.1#{process.pid}"
+        assert re.fullmatch(r"127\.0\.0\.1#[0-9a-f]{8}", instance.id)
         give(process, 1.5)
         assert await said(process) == "begun 1.5"
         process.send_signal(signal.SIGTERM)
