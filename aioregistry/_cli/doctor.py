@@ -55,6 +55,13 @@ def _lines(picture: Picture, findings: Sequence[Finding], unknowns: Sequence[Unk
         yield printable(f"unknown   {gap.anchor}: {gap.reason}")
     counts = Counter(each.severity for each in findings)
     instances = sum(map(len, picture.services.values()))
-    seen = f"{len(picture.services)} services, {instances} instances, {len(picture.servers)} servers"
+    seen = ", ".join(
+        f"{count} {noun}{'' if count == 1 else 's'}"
+        for count, noun in (
+            (len(picture.services), "service"),
+            (instances, "instance"),
+            (len(picture.servers), "server"),
+        )
+    )
     wrong = ", ".join(f"{count} {severity}" for severity, count in counts.items() if severity != "notice")
     yield f"{seen}: {wrong or 'nothing is wrong'}"
