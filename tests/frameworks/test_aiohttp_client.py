@@ -479,7 +479,7 @@ def URL_OF(name: str) -> yarl.URL:  # noqa: N802 - in the place of the constant
 async def test_an_address_that_no_url_can_have_counts_as_unreachable(
     scene: Make, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for room in ("balancing._picker", "integrations._hosts"):
+    for room in ("balancing._admission", "integrations._hosts"):
         monkeypatch.setattr(f"aioregistry.{room}.problem_of", lambda _: None)  # were it taken for one
 
     class Nowhere(aiohttp.ThreadedResolver):

@@ -366,7 +366,7 @@ async def test_an_address_that_no_url_can_have_counts_as_unreachable(
     scene: Make, http: ModuleType, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever fails while the request is built or the address is looked up: any method goes to another instance."""
-    for room in ("balancing._picker", "integrations._hosts"):
+    for room in ("balancing._admission", "integrations._hosts"):
         monkeypatch.setattr(f"aioregistry.{room}.problem_of", lambda _: None)  # were it taken for one
     monkeypatch.setattr(socket, "getaddrinfo", only_loopback(socket.getaddrinfo))
     async with scene(Manner.ANSWERS) as chat:
