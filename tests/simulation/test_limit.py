@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -80,7 +81,7 @@ class Asked(World):
     async def _end(self) -> None:
         held = [held for process in self.judges.processes for held in process.held]
         self.seen = [
-            (each.process.last_sights[each.claim.path], node)
+            (each.process.last_sights[each.claim.path], copy(node))  # a withdrawal writes it once more
             for each in held
             if each.registration.status is Status.LIVE and (node := self.servers.node(each.claim.path)) is not None
         ]
