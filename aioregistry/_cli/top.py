@@ -34,7 +34,8 @@ _SERVICES_FOLLOWED = 1000
 
 async def top(arguments: argparse.Namespace) -> int:
     """Show the services, and one service's instances, until q or a signal; raises UsageError without a terminal."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):  # textual would draw into the pipe, and read for ever
+    # textual reads the one and draws on another: without a terminal it would draw into a file, and read for ever.
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UsageError("top needs a terminal; `aioregistry list --watch` writes into a pipe or a file too")
     async with aioregistry.connect(**connection(arguments), wait=False) as registry:
         screen = Top(registry, arguments.name)
