@@ -238,6 +238,11 @@ class Following:
                 self._is_read(service.name)
                 if registry.session.state not in (SessionState.CLOSED, SessionState.FAILED):
                     log.warning("the service %r cannot be followed: %s", service.name, error)
+        except Exception:
+            if self._is_current(service):
+                service.refusal = "following it failed; the console's log says how"
+                self._is_read(service.name)
+            log.exception("the service %r is followed no more", service.name)
         finally:
             service.view = None
             if self._is_current(service):

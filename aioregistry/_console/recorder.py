@@ -111,7 +111,7 @@ class Recorder:
             reading = Reading(self._history.path)
         try:
             yield reading
-        except sqlite3.Error:
+        except BaseException:
             with reading:
                 raise
         self._readings.put(reading)
@@ -162,7 +162,7 @@ class Recorder:
             return
         try:
             self._history.interrupted(self._written_at, time.time())
-        except sqlite3.Error:
+        except Exception:  # noqa: BLE001 - as in _run; that nothing is recorded has been told
             return
         seconds = time.time() - self.failing_since
         log.warning("the history %s is recorded again, after %.0f s", self._history.path, seconds)

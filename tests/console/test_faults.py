@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import aioregistry
 from aioregistry import Registry
+from aioregistry._console.following import Followed, Following
 from aioregistry.server import Ensemble
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.console.served import DEADLINE, instance, served
@@ -104,3 +107,29 @@ async def test_a_service_that_is_deleted_ends(
         )
         assert [event[6] for event in line["events"] if event[1] == "service"] == ["ended", "began"]
         assert console.console.names() == ["chat"]
+
+
+async def test_a_defect_ends_the_following_of_one_service_and_is_told(
+    registry: Registry, servers: str, history: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    take = Following._take
+
+    def defective(self: Following, service: Followed, *arguments: Any) -> None:
+        if service.name == "chat":
+            raise RuntimeError("a defect")
+        take(self, service, *arguments)
+
+    monkeypatch.setattr(Following, "_take", defective)
+    async with (
+        served(servers, history) as console,
+        registry.register(instance("chat", "a")),
+        registry.register(instance("pay", "b")),
+    ):
+        followed = console.following.services
+        async with asyncio.timeout(DEADLINE):
+            while not ("chat" in followed and followed["chat"].refusal):
+                await asyncio.sleep(0.05)
+        await console.until("/api/instance", lambda found: found["instance"] is not None, service="pay", id="b")
+        assert followed["pay"].refusal is None
+    told = [record for record in caplog.records if record.name == "aioregistry.console" and record.exc_info]
+    assert [record.levelname for record in told] == ["ERROR"]

@@ -250,15 +250,21 @@ async def test_a_full_disk_costs_history_and_is_told_once(
 
 
 class Defective(History):
-    """A history that fails once, and not as SQLite does."""
+    """A history that fails once, and once more when it begins again; not as SQLite does."""
 
-    failed = False
+    failed = failed_again = False
 
     def _change(self, change: Change) -> None:
         if not self.failed:
             self.failed = True
             raise RuntimeError("a defect")
         super()._change(change)
+
+    def interrupted(self, before: float, now: float) -> None:
+        if not self.failed_again:
+            self.failed_again = True
+            raise RuntimeError("another defect")
+        super().interrupted(before, now)
 
 
 async def test_a_defect_is_told_and_does_not_end_the_recording(
