@@ -14,8 +14,8 @@ from .connection import Connection
 from .dialer import Dialer
 from .driver import Driver
 from .incoming import Incoming
-from .machine import Dialed, Phase, Question, RoundFailed
 from .names import Names
+from .vocabulary import Dialed, Phase, Question, RoundFailed
 
 __all__ = ["Connector"]
 

@@ -21,7 +21,12 @@ from aioregistry._runtime import Endpoint, Runtime
 from .attempts import AttemptOutcome, Attempts
 from .connection import Connection
 from .hosts import Hosts
-from .machine import (
+from .machine import step
+from .observers import Observers
+from .patience import patience
+from .reports import Reports
+from .states import SERVING, SessionState
+from .vocabulary import (
     Announce,
     CloseSession,
     Command,
@@ -35,12 +40,7 @@ from .machine import (
     Probe,
     Probed,
     RollBack,
-    step,
 )
-from .observers import Observers
-from .patience import patience
-from .reports import Reports
-from .states import SERVING, SessionState
 from .watch_table import WatchTable
 
 __all__ = ["Driver"]

@@ -36,7 +36,7 @@ from .attempts import AttemptOutcome
 from .connection import Connection
 from .driver import Driver
 from .features import Features
-from .machine import Accepted, CredentialsRefused, Lost, Phase, Refused
+from .vocabulary import Accepted, CredentialsRefused, Lost, Phase, Refused
 
 __all__ = ["Incoming"]
 

@@ -25,9 +25,9 @@ from .connection import Connection
 from .driver import Driver
 from .features import Features
 from .isolation import Isolation
-from .machine import Primed
 from .patience import patience
 from .retrying import persist
+from .vocabulary import Primed
 
 __all__ = ["Priming"]
 

@@ -37,12 +37,12 @@ from .hosts import Hosts
 from .incoming import Incoming
 from .isolation import Isolation
 from .keepalive import Keepalive
-from .machine import CloseRequested, Failed, Machine, Overdue, Phase
 from .observers import Hook, Observers
 from .pending import Answered, fail
 from .priming import Priming
 from .retrying import persist
 from .states import ENDED, SessionState
+from .vocabulary import CloseRequested, Failed, Machine, Overdue, Phase
 from .watches import SessionWatches
 
 __all__ = ["Session"]

@@ -13,7 +13,9 @@ import pytest
 
 from aioregistry._session import decisions
 from aioregistry._session import machine as module
-from aioregistry._session.machine import (
+from aioregistry._session.machine import step
+from aioregistry._session.states import MOVES, SessionState
+from aioregistry._session.vocabulary import (
     Accepted,
     Announce,
     CloseRequested,
@@ -37,9 +39,7 @@ from aioregistry._session.machine import (
     Refused,
     RollBack,
     RoundFailed,
-    step,
 )
-from aioregistry._session.states import MOVES, SessionState
 from tests.support.checkers import check_legal
 
 TIMEOUT = 10.0

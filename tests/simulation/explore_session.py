@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
-from aioregistry._session.machine import CloseRequested, Handshake, Overdue, Phase, Primed
+from aioregistry._session.vocabulary import CloseRequested, Handshake, Overdue, Phase, Primed
 from tests.session.test_machine_and_ensemble import (
     FIRST_ZXID,
     SERVERS,

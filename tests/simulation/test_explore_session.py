@@ -10,7 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from aioregistry._session import machine as module
-from aioregistry._session.machine import Accepted, Phase
+from aioregistry._session.vocabulary import Accepted, Phase
 from tests.session.test_machine_and_ensemble import (
     DatesByArrival,
     LearnsFromEverybody,
