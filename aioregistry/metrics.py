@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from ._extras import needs
 from ._metrics.reader import RegistryReader
 from ._metrics.table import METRICS, Sample
 from ._registry import Registry
@@ -135,5 +136,5 @@ def _prometheus_name(name: str) -> str:
 
 
 def _without_extra(extra: str, missing: ModuleNotFoundError) -> ModuleNotFoundError:
-    text = f"aioregistry.metrics.{extra} needs {missing.name}: pip install 'aioregistry-zookeeper[{extra}]'"
+    text = needs(f"aioregistry.metrics.{extra}", (missing.name or extra).partition(".")[0], extra)
     return ModuleNotFoundError(text, name=missing.name)

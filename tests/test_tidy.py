@@ -32,6 +32,8 @@ ROOMS: dict[str, set[str]] = {
     "errors": {"foreign"},
     # An object whose constructor has refused an argument is shown in one way.
     "reprs": set(),
+    # One message for all extras that are missing.
+    "extras": set(),
     # What no traceback shows.
     "secrets": set(),
     # Flags, seconds and choices are checked in one way.
@@ -157,7 +159,7 @@ ROOMS: dict[str, set[str]] = {
     # Their frameworks; anyio for deadlines and shields; multidict and yarl are what aiohttp's headers and URLs are.
     "integrations": {
         *("concurrency", "events", "foreign", "errors", "arguments", "incident_log", "addresses", "health", "model"),
-        *("parameters", "paths", "secrets", "balancing", "exports"),
+        *("extras", "parameters", "paths", "secrets", "balancing", "exports"),
         *("session", ""),  # a connect string is parsed in one way
         *("aiohttp", "multidict", "yarl", "anyio", "fastapi", "httpx", "httpx2", "starlette", "uvicorn"),
     },
@@ -188,6 +190,7 @@ ROOMS: dict[str, set[str]] = {
         "console",
         "server",
         "errors",
+        "extras",
         "reasons",
         "settings",
         "logs",

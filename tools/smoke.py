@@ -45,7 +45,7 @@ def integrations(extras: set[str]) -> None:
             importlib.import_module(f"aioregistry.integrations.{name}")
         except ModuleNotFoundError as missing:
             check(name not in installed, f"{name} is installed: {missing}")
-            check(f"pip install 'aioregistry-zookeeper[{name}]'" in str(missing), str(missing))
+            check(f"install aioregistry-zookeeper[{name}] as" in str(missing), str(missing))
         else:
             check(name in installed, f"{name} is not installed")
     commands(installed)
@@ -58,7 +58,7 @@ def commands(installed: set[str]) -> None:
             importlib.import_module(f"aioregistry._cli.{name}")
         except RegistryError as missing:
             check(name not in installed, f"{name} is installed: {missing}")
-            check(f"pip install 'aioregistry-zookeeper[{name}]'" in str(missing), str(missing))
+            check(f"install aioregistry-zookeeper[{name}] as" in str(missing), str(missing))
         else:
             check(name in installed, f"{name} is not installed")
     if "console" in installed:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from aioregistry import InvalidArgument, RegistryError
+from aioregistry._extras import needs
 from aioregistry._reasons import reason_of
 from aioregistry._words import printable
 
@@ -25,9 +26,7 @@ try:
     from .._console.passwords import Scrypt, hashed, read_passwords
     from .._console.serving import Place, serve
 except ModuleNotFoundError as missing:
-    raise RegistryError(
-        "console needs jinja2, Starlette and uvicorn: pip install 'aioregistry-zookeeper[console]'"
-    ) from missing
+    raise RegistryError(needs("aioregistry console", "jinja2, Starlette and uvicorn", "console")) from missing
 
 __all__ = ["console"]
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import aioregistry
 from aioregistry import Registry, RegistryError, SessionState, UsageError, View
 
+from .._extras import needs
 from .._words import printable
 from .options import connection
 from .overview import INSTANCE_HEAD, SERVICE_HEAD, instance_rows, service_row
@@ -23,7 +24,7 @@ try:
     from textual.containers import Vertical
     from textual.widgets import DataTable, Footer, Static
 except ModuleNotFoundError as missing:
-    raise RegistryError("top needs textual: pip install 'aioregistry-zookeeper[top]'") from missing
+    raise RegistryError(needs("aioregistry top", "textual", "top")) from missing
 
 __all__ = ["Top", "top"]
 
