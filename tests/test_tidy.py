@@ -265,7 +265,6 @@ TO_SPLIT = {
     for path in (
         "_discovery/follower.py",
         "_doctor/checks.py",
-        "_errors.py",
         "_registration/handle.py",
         "_registration/worker.py",
         "blocking.py",

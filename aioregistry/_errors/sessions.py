@@ -1,0 +1,168 @@
+"""What may happen to a session and its connections."""
+
+from __future__ import annotations
+
+from .calls import RegistryError
+
+__all__ = [
+    "AuthenticationFailed",
+    "ChrootMissing",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "PoisonRequest",
+    "ProtocolError",
+    "RequestTimeout",
+    "SessionClosed",
+    "SessionError",
+    "SessionFailed",
+    "UnsupportedServer",
+    "session_name",
+]
+
+
+class SessionError(RegistryError):
+    """Something happened to the session or its connection."""
+
+
+class ConnectTimeout(SessionError, TimeoutError):
+    """No server accepted a session in time.
+
+    ``attempts`` maps each address that was tried to the last thing that went wrong there, in words, with how often that
+    happened in a row; ``session.attempts`` has the same as fields.
+    """
+
+    def __init__(self, servers: str, timeout: float, attempts: dict[str, str]) -> None:
+        super().__init__(servers, timeout, attempts)
+        self.servers = servers
+        self.timeout = timeout
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        tried = "; ".join(f"{address}: {why}" for address, why in self.attempts.items()) or "no attempt was finished"
+        return f"no ZooKeeper session on servers={self.servers!r} within timeout={self.timeout:g} s ({tried})"
+
+
+class ConnectionLost(SessionError, ConnectionError):
+    """The connection ended before the answer came, or there is no connection.
+
+    ``maybe_applied`` is False where the request certainly changed nothing, because it was a read or never left this
+    process; otherwise whoever wrote has to look again.
+    """
+
+    def __init__(self, message: str, *, maybe_applied: bool) -> None:
+        super().__init__(message, maybe_applied)
+        self.message = message
+        self.maybe_applied = maybe_applied
+
+    def __str__(self) -> str:
+        known = "the request may have been applied" if self.maybe_applied else "the request changed nothing"
+        return f"{self.message}; {known}"
+
+
+class PoisonRequest(SessionError):
+    """A request costs the connection whenever it is sent, so it is not sent again for a while.
+
+    The server closes the connection on it, or answers what cannot be read. ``request`` names it and ``size`` is its
+    length in bytes. What is known of it is from the request ``seen`` to do that: ``server`` closed ``connections``
+    connections in a row on it, ``reason`` is how the last one ended. ``limit`` is the fewest bytes that seem to be too
+    many for the server's ``jute.maxbuffer``, None where its length does not seem to be the cause. ``retry_in`` is the
+    number of seconds until the request is sent again if somebody asks for it; a shorter one is sent at once.
+    """
+
+    def __init__(
+        self,
+        request: str,
+        size: int,
+        server: str,
+        *,
+        connections: int,
+        reason: str,
+        largest_answered: int,
+        limit: int | None,
+        retry_in: float,
+    ) -> None:
+        super().__init__(request, size, server)
+        self.request = request
+        self.size = size
+        self.server = server
+        self.connections = connections
+        self.reason = reason
+        self.largest_answered = largest_answered
+        self.limit = limit
+        self.retry_in = retry_in
+        self.seen = request
+
+    def unsent(self, request: str, size: int, retry_in: float) -> PoisonRequest:
+        """Return the error of a *request* that is not sent because of what is known from this one."""
+        error = PoisonRequest(
+            request,
+            size,
+            self.server,
+            connections=self.connections,
+            reason=self.reason,
+            largest_answered=self.largest_answered,
+            limit=self.limit,
+            retry_in=retry_in,
+        )
+        error.seen = self.seen
+        return error
+
+    def __str__(self) -> str:
+        sent = "it" if self.seen == self.request else f"a request like it ({self.seen})"
+        times = "time" if self.connections == 1 else "times in a row"
+        told = f"{self.request} of {self.size} bytes: {sent} cost the connection to {self.server}"
+        told += f" {self.connections} {times} ({self.reason})"
+        if self.limit is not None:
+            told += (
+                f"; the server's jute.maxbuffer seems to be below {self.limit} bytes, it answered requests of up to"
+                f" {self.largest_answered}"
+            )
+        return f"{told}; the request is not sent for the next {self.retry_in:.3g} s"
+
+
+class RequestTimeout(SessionError, TimeoutError):
+    """No answer within the caller's own deadline; the session goes on."""
+
+
+class SessionClosed(SessionError):
+    """The session was closed by this process; it takes no further requests."""
+
+
+class SessionFailed(SessionError):
+    """The session cannot go on (wrong credentials, a defect of the supervisor); ``__cause__`` says why."""
+
+
+class AuthenticationFailed(SessionError):
+    """The server refused the credentials; trying again with the same ones is of no use."""
+
+    def __init__(self, scheme: str, server: str) -> None:
+        super().__init__(scheme, server)
+        self.scheme = scheme
+        self.server = server
+
+    def __str__(self) -> str:
+        return f"server {self.server} refused the credentials of scheme={self.scheme!r}"
+
+
+class ProtocolError(SessionError):
+    """What came is no ZooKeeper protocol: another service, garbage, or a defect."""
+
+
+class UnsupportedServer(SessionError):
+    """The server does not know an operation that was asked for explicitly."""
+
+
+class ChrootMissing(SessionError):
+    """The chroot does not exist, and ``create_chroot=False`` was given."""
+
+    def __init__(self, chroot: str) -> None:
+        super().__init__(chroot)
+        self.chroot = chroot
+
+    def __str__(self) -> str:
+        return f"chroot={self.chroot!r} does not exist and create_chroot=False"
+
+
+def session_name(session_id: int) -> str:
+    """Return a session id as ZooKeeper's own tools show it: the ids of servers numbered from 128 are negative."""
+    return f"{session_id & 0xFFFF_FFFF_FFFF_FFFF:#x}"
