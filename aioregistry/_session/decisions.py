@@ -230,7 +230,7 @@ def on_probe_failed(machine: Machine, event: Accepted | Refused | Lost | Overdue
 
 def on_probed(machine: Machine, event: Probed) -> Step:
     ours = machine.probe[0] == machine.session_id
-    if event.zxid <= 0:
+    if event.zxid < 0:
         return on_probe_failed(machine, event)
     if event.zxid < machine.last_zxid:
         if not event.write:

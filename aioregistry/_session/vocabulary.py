@@ -150,7 +150,8 @@ class Primed(_AboutConnection):
 class Probed(NamedTuple):
     """The probe, sent at ``sent``, was answered at ``now`` (boot clock); ``zxid`` is the server's.
 
-    After a ``write`` it is the quorum's. A zxid that is not positive says that no quorum was asked.
+    After a ``write`` it is the quorum's. A negative zxid says that no quorum was asked; 0 is that of an ensemble that
+    has written nothing yet.
     """
 
     connection: int

@@ -435,6 +435,39 @@ async def test_ensemble_restored_into_the_epoch_it_was_in(ensemble: ZooKeeperEns
         assert scene.publisher.states == ["connected", "suspended", "expired", "connected"]
 
 
+async def come_back_alone(peer: Peer) -> None:
+    """Nobody else writes: what the servers tell of themselves is all that the client has to go by."""
+    await until(lambda: bool(peer.rollbacks) and peer.registry.session.connected)
+    assert [rollback["proven"] for rollback in peer.rollbacks] == [True]
+    assert peer.states[-2:] == ["expired", "connected"]
+    assert len(peer.sessions) == 2
+
+
+async def test_a_lone_client_finds_its_server_restored_with_its_session(own_zookeeper: ZooKeeperServer) -> None:
+    async with Peer(own_zookeeper.address, session_timeout=AGES) as peer:
+        copy = own_zookeeper.snapshot_data()
+        _ = await peer.registry.register(instance_of("chat"))  # so many transactions more
+        own_zookeeper.kill()
+        own_zookeeper.restore_data(copy)
+        await own_zookeeper.start()
+        await come_back_alone(peer)
+
+
+@pytest.mark.soak
+async def test_a_lone_client_finds_its_ensemble_restored_with_its_session(ensemble: ZooKeeperEnsemble) -> None:
+    """The leader of a new epoch tells its beginning, which is no transaction, until somebody writes."""
+    async with Peer(ensemble.connect_string, session_timeout=AGES) as peer:
+        copies = ensemble.snapshot_data()
+        ensemble.kill()
+        await ensemble.start()
+        await until(lambda: peer.registry.session.connected)
+        _ = await peer.registry.register(instance_of("chat"))
+        ensemble.kill()
+        ensemble.restore_data(copies)
+        await ensemble.start()  # into the epoch that the registration was in
+        await come_back_alone(peer)
+
+
 # ---------------------------------------------------------------- a server that comes late
 
 

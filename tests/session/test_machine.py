@@ -143,7 +143,7 @@ def events(machine: Machine) -> Iterator[Event]:
             yield from (Refused(number, read_only) for read_only in (False, True))
         elif kind is Probed:
             writes = (False, True) if machine.probe[0] == machine.session_id else (True,)
-            for zxid, now, write in product((-1, 3, 7), (0.0, 100.0), writes):
+            for zxid, now, write in product((-1, 0, 3, 7), (0.0, 100.0), writes):
                 yield Probed(number, zxid, now, now, write)
         elif kind is RoundFailed:
             yield from (RoundFailed(now, 0.5) for now in (0.0, 100.0))
@@ -290,7 +290,7 @@ class TestTheSession:
             else:
                 assert isinstance(event, Probed)
                 (found,) = [command for command in commands if isinstance(command, RollBack)]
-                assert found.proven == (0 < event.zxid < before.last_zxid)
+                assert found.proven == (0 <= event.zxid < before.last_zxid)
                 assert found.proven or event.now - before.behind_since >= 1.5 * TIMEOUT
 
     def test_it_is_forgotten_when_it_ended(self, steps: Steps) -> None:
@@ -495,12 +495,16 @@ class TestSilence:
         assert commands == (RollBack(5, 4, True), Prime(4, 0))
         assert (machine.session_id, machine.password, machine.timeout, machine.evidence) == (8, b"new", 4.0, 1.5)
 
-    @pytest.mark.parametrize("zxid", [-1, 0])
-    def test_an_answer_without_a_zxid_proves_nothing(self, zxid: int) -> None:
+    def test_an_answer_without_a_quorum_proves_nothing(self) -> None:
         asked = made(self.closed_on(), Dialed(3), Accepted(3, 7, b"", TIMEOUT, False, 1.0))
-        machine, commands = step(asked, Probed(3, zxid, 1.0, 1.0, False))
+        machine, commands = step(asked, Probed(3, -1, 1.0, 1.0, False))
         assert commands == (Drop(3),)
         assert machine.behind_since == float("inf")
+
+    def test_one_that_has_written_nothing_is_behind_like_any_other(self) -> None:
+        asked = made(self.closed_on(), Dialed(3), Accepted(3, 7, b"", TIMEOUT, False, 1.0))
+        machine, commands = step(asked, Probed(3, 0, 1.5, 2.0, False))
+        assert (machine.phase, commands) == (Phase.PROBING, (Probe(3, write=True),))
 
 
 class TestPresumption:

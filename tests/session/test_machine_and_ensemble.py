@@ -533,8 +533,6 @@ class World(RuleBasedStateMachine):
         ensemble = self.ensemble
         if zxid >= ensemble.zxid:
             return
-        if keep and zxid == 0:
-            return  # whoever has a session has a history: its creation was a transaction
         for link in self.links.values():
             ensemble.hang_up(link)
         ensemble.lose_history(zxid, ensemble.sessions if keep else {})

@@ -156,6 +156,7 @@ def what_goes_wrong(world: World) -> Iterator[Move[World]]:
     yield "the session is ended by hand", lambda w: w.somebody_ends_our_session()
     yield "the history is wiped", lambda w: w.wipe_or_restore(0, False)
     yield "an older copy is restored", lambda w: w.wipe_or_restore(50, True)
+    yield "an empty copy with the session in it is restored", lambda w: w.wipe_or_restore(0, True)
     yield "it is closed", lambda w: w.happen(CloseRequested())
 
 
