@@ -13,6 +13,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from types import FrameType
 
 import pytest
 from hypothesis import settings
@@ -46,9 +47,18 @@ _PLACE = {file: place for place, file in enumerate(LONGEST)}
 
 
 def pytest_configure() -> None:
-    """Interrupts are heard, here and in what the tests start: a shell lets its background programs ignore them."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """The programs that tests start heed every signal, whatever this run was told to ignore.
+
+    A shell lets its background programs ignore SIGINT and SIGQUIT, and nohup SIGHUP. What is ignored is inherited, what
+    is handled is not: a handler that does nothing keeps this process as it was. Only interrupts are heard again.
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # which Python itself ignores
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _outlived)
+
+
+def _outlived(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,15 +17,6 @@ INSTANCE = ("register", "chat", "--id", "a", "--address", "127.0.0.1", "--port",
 NODE = "/services/chat/a"
 
 
-@pytest.fixture
-def hangups_heeded() -> Iterator[None]:
-    """Children begin with the default, also where the tests were started by nohup: what is ignored is inherited."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("hangups_heeded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_withdraws(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, number: signal.Signals

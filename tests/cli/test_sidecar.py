@@ -120,14 +120,8 @@ async def test_without_a_drain_it_is_told_at_once(servers: tuple[str, str], judg
 async def test_other_signals_are_passed_on_and_end_nothing(
     servers: tuple[str, str], judge: Judge, chroot: str, tmp_path: Path
 ) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored is inherited
     notes = tmp_path / "notes"
-    try:
-        command = Command(*REGISTER, *servers, "--drain", "0", *server(notes))
-        await command.__aenter__()
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    try:
+    async with Command(*REGISTER, *servers, "--drain", "0", *server(notes)) as command:
         await published(judge, chroot + NODE, ENABLED)
         await noted(notes, "up")
         owner = await judge.owner(chroot + NODE)
@@ -139,8 +133,6 @@ async def test_other_signals_are_passed_on_and_end_nothing(
         assert document(await judge.node(chroot + NODE)) == ENABLED
         command.send(signal.SIGTERM)
         assert await command.exit_code() == 3
-    finally:
-        await command.__aexit__()
 
 
 async def test_it_is_enabled_when_its_checks_pass(

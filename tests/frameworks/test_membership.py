@@ -413,7 +413,6 @@ async def test_the_address_is_found_when_it_can_be(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 async def test_it_serves_until_a_signal(servers: str, observed: View[Any], number: signal.Signals) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the run inherited
     before = signal.getsignal(number)
     told: list[bool] = []
 
