@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from starlette.types import ASGIApp
@@ -59,7 +59,7 @@ async def served(servers: str, path: Path, **settings: Any) -> AsyncIterator[Ser
             console = Console(Settings(**settings), registry, following, recorder, hub)
             run = asyncio.create_task(following.run(registry))
             app = console_app(console)
-            transport = httpx.ASGITransport(app, client=address)
+            transport = httpx.ASGITransport(cast(Any, app), client=address)  # the lowest httpx has types of its own
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
                 try:
                     # What is registered from now on has joined; what was there before is found.
