@@ -41,7 +41,7 @@ def render(format: str, services: Services, weights: Mapping[str, Weights] = _NO
     Args:
         format: of the text.
         services: what is in it.
-        weights: what the instances of each service weigh, for the formats that have weights.
+        weights: what the instances of each service weigh.
     """
     renderer = _RENDERERS[format]
     left_out: list[str] = []
@@ -126,9 +126,15 @@ _FULL: Final = 100
 """The weight of an instance of which an operator says nothing, where others have less; HAProxy takes 256 at most."""
 
 
+def _factor(instance: ServiceInstance[Any], weights: Weights) -> float | None:
+    """Return the factor that an operator gave the instance; None where nobody gave it less than 1."""
+    factor = weights.get(instance.id, 1.0)
+    return factor if factor < 1 else None
+
+
 def _shares(instances: tuple[ServiceInstance[Any], ...], weights: Weights) -> dict[str, int] | None:
     """Return whole numbers in proportion to the weights, 1 at least, by id; None where all are alike."""
-    if not any(weights.get(instance.id, 1.0) < 1 for instance in instances):
+    if all(_factor(instance, weights) is None for instance in instances):
         return None
     return {each.id: max(round(_FULL * weights.get(each.id, 1.0)), 1) for each in instances}
 
@@ -140,11 +146,14 @@ _MOST_LABELS: Final = 64
 _LONGEST_LABEL: Final = 1024
 
 
-def _prometheus(services: Services, _: Mapping[str, Weights]) -> str:
+def _prometheus(services: Services, weights: Mapping[str, Weights]) -> str:
     groups = []
     for name, instances in services.items():
         for instance in instances:
             labels = {f"{_PREFIX}service": _text(name), f"{_PREFIX}id": _text(instance.id)}
+            factor = _factor(instance, weights.get(name, ALIKE))
+            if factor is not None:
+                labels[f"{_PREFIX}weight"] = json.dumps(factor)
             for path, value in _scalars(instance.payload):
                 if len(labels) < _MOST_LABELS:
                     labels.setdefault(f"{_PREFIX}payload_{path}", value)
@@ -174,7 +183,7 @@ def _envoy(services: Services, weights: Mapping[str, Weights]) -> str:
         resources.append(
             {
                 "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-                "cluster_name": _text(name),
+                "cluster_name": name,
                 "endpoints": [{"lb_endpoints": [_endpoint(each, shares.get(each.id)) for each in instances]}],
             }
         )
@@ -225,12 +234,20 @@ def _nginx(services: Services, weights: Mapping[str, Weights]) -> str:
     return "".join(lines)
 
 
-def _json(services: Services, _: Mapping[str, Weights]) -> str:
-    return _to_json({name: [_document(instance) for instance in instances] for name, instances in services.items()})
+def _json(services: Services, weights: Mapping[str, Weights]) -> str:
+    return _to_json(
+        {
+            name: [_document(instance, weights.get(name, ALIKE)) for instance in instances]
+            for name, instances in services.items()
+        }
+    )
 
 
-def _document(instance: ServiceInstance[Any]) -> Any:
-    return json.loads(encode(instance), parse_float=_number, parse_constant=str)
+def _document(instance: ServiceInstance[Any], weights: Weights) -> Any:
+    document = json.loads(encode(instance), parse_float=_number, parse_constant=str)
+    document.pop("weight", None)  # a further field that its owner wrote is not what an operator says
+    factor = _factor(instance, weights)
+    return document if factor is None else document | {"weight": factor}
 
 
 def _number(text: str) -> float | str:

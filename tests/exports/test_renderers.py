@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from aioregistry._document import decode
 from aioregistry._exports import CONTENT_TYPES, FORMATS, render, usable, weights_of
 from aioregistry._model import Entry, ServiceInstance
+from tests.exports.hostile import documents
 
 SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
 CHAT = ServiceInstance(
@@ -52,7 +52,6 @@ def test_prometheus() -> None:
 
 
 def test_envoy() -> None:
-    """A DiscoveryResponse (envoy.service.discovery.v3) with fields that a ClusterLoadAssignment has."""
     rendered = render("envoy", SERVICES)
     response = json.loads(rendered.text)
     assert response.keys() == {"version_info", "type_url", "resources"}
@@ -110,6 +109,20 @@ def test_weights_are_in_proportion_where_an_operator_gave_one(format: str, expec
     assert render(format, SERVICES, without) == render(format, SERVICES)
 
 
+def test_prometheus_and_json_have_the_weight_itself() -> None:
+    labels = [group["labels"] for group in json.loads(render("prometheus", SERVICES, HALF).text)]
+    assert [each.get("__meta_aioregistry_weight") for each in labels] == ["0.5", None, "0.001"]
+    instances = json.loads(render("json", SERVICES, HALF).text)["chat"]
+    assert [each.get("weight") for each in instances] == [0.5, None, 0.001]
+
+
+@pytest.mark.parametrize("weights", [{}, {"chat": {"a": 0.25}}])
+def test_a_weight_that_its_owner_wrote_is_not_the_operators(weights: dict[str, dict[str, float]]) -> None:
+    own = decode(b'{"name": "chat", "id": "a", "address": "10.0.0.7", "port": 1, "weight": 9}')
+    (shown,) = json.loads(render("json", {"chat": (own,)}, weights).text)["chat"]
+    assert shown.get("weight") == weights.get("chat", {}).get("a")
+
+
 def test_who_weighs_nothing_is_left_out() -> None:
     entries = [Entry(CHAT, 1, 1, 1, 0, 0.0, 0.0, weight=0.0), Entry(SIX, 1, 1, 1, 0, 0.0, 0.0)]
     weights = weights_of(entries)
@@ -131,58 +144,6 @@ def test_json() -> None:
 
 
 # ---------------------------------------------------------------- hostile names
-
-# As a document may have them, which nobody here has checked: everything but a slash in an id.
-HOSTILE = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=20),
-    st.sampled_from(
-        [
-            'a"; }',
-            "a\n    server evil 6.6.6.6:1",
-            "x\r\n}",
-            "{;}#",
-            "$(id)",
-            "`id`",
-            "\u202e",
-            "a b",
-            "..a",
-            "'",
-            "\\",
-            "%s",
-        ]
-    ),
-).filter(lambda text: text.strip("./ \t\r\n") != "")
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**60), 2**60)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | HOSTILE,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HOSTILE, inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@st.composite
-def documents(draw: st.DrawFn) -> dict[str, tuple[ServiceInstance[Any], ...]]:
-    """Services as a view may show them, decoded from what anybody may write."""
-    services = {}
-    for name in draw(st.lists(HOSTILE, max_size=3, unique=True)):
-        found = []
-        for id in draw(st.lists(HOSTILE, max_size=4, unique=True)):
-            address = draw(
-                st.sampled_from(["10.0.0.7", "::1", "fe80::1%eth0", "host.example", "bücher.example"]) | HOSTILE
-            )
-            document = {
-                "name": name, "id": id, "address": address, "port": draw(st.integers(0, 65535)), "sslPort": None,
-                "payload": draw(JSON), "registrationTimeUTC": 1, "serviceType": "DYNAMIC", "uriSpec": None,
-            }  # fmt: skip
-            try:
-                found.append(decode(json.dumps(document).encode()))
-            except ValueError:  # no instance
-                continue
-        services[name] = usable(found)
-    return services
 
 
 @given(documents())
