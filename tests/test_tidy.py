@@ -211,7 +211,8 @@ ROOMS: dict[str, set[str]] = {
 
 # Modules that get time, randomness and news as arguments; `balancing` and `settings` as a whole.
 PURE_MODULES = {
-    *("selection", "checks", "picture", "words"),
+    *("selection", "checks", "findings", "picture", "places", "words"),
+    *(f"{kind}_checks" for kind in ("clock", "instance", "override", "root", "server", "session")),
     *("access", "passwords", "rows", "states", "timeline"),
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states"),
     *("machine", "vocabulary", "decisions"),
@@ -264,7 +265,6 @@ TO_SPLIT = {
     f"{PACKAGE}/{path}"
     for path in (
         "_discovery/follower.py",
-        "_doctor/checks.py",
         "_registration/handle.py",
         "_registration/worker.py",
         "blocking.py",

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from .._doctor.checks import Finding, Unknown, examine, unknown
+from .._doctor.checks import examine, unknown
+from .._doctor.findings import Finding, Unknown
 from .._doctor.gather import gather
 from .._doctor.picture import Picture
 from .._words import printable, to_json

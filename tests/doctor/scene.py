@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aioregistry._doctor.checks import Finding, Unknown, examine, unknown
+from aioregistry._doctor.checks import examine, unknown
+from aioregistry._doctor.findings import Finding, Unknown
 from aioregistry._doctor.gather import gather
 from tests.support import wire
 from tests.support.wire import Wire

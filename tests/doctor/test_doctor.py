@@ -13,7 +13,8 @@ import pytest
 import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry._doctor import gather as gathering
-from aioregistry._doctor.checks import CHECKS, SEVERITIES
+from aioregistry._doctor.checks import CHECKS
+from aioregistry._doctor.findings import SEVERITIES
 from aioregistry.server import ZooKeeperServer as EmbeddedServer
 from tests.cli.command import outcome
 from tests.conftest import StartZooKeeper

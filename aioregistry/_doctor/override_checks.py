@@ -1,0 +1,41 @@
+"""What can be wrong with overrides. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from aioregistry._overrides import UnfitOverride, read_override
+
+from .picture import Picture
+from .places import full_path
+
+__all__ = ["overrides_ending", "overrides_endless"]
+
+SOON: Final = 600.0
+"""Seconds: enough for a person to prolong it."""
+
+
+def overrides_ending(picture: Picture) -> Iterator[tuple[str, str]]:
+    for path, until in _ends_of_overrides(picture):
+        if until is not None and until - picture.now < SOON:
+            left = until - picture.now
+            text = f"ends in {left:.0f} s" if left > 0 else f"ended {-left:.0f} s ago, and is still there"
+            yield path, text
+
+
+def overrides_endless(picture: Picture) -> Iterator[tuple[str, str]]:
+    for path, until in _ends_of_overrides(picture):
+        if until is None:
+            yield path, "never ends"
+
+
+def _ends_of_overrides(picture: Picture) -> Iterator[tuple[str, float | None]]:
+    for (name, id), node in picture.overrides.items():
+        if node.stat is None:
+            continue
+        try:
+            override = read_override(node.data or b"", name, id, node.stat.mtime, node.stat.version)
+        except UnfitOverride:
+            continue  # views do not follow it
+        yield full_path(picture, node.path), override.until

@@ -1,0 +1,79 @@
+"""What can be wrong with sessions: those of the instances and the doctor's own. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from aioregistry._errors import session_name
+
+from .picture import Picture, Server
+from .places import all_of, instances, path_of
+from .words import number
+
+__all__ = ["ghosts", "no_session", "timeouts", "why_ghosts_are_unknown"]
+
+SHORTEST: Final = 2.0
+LONGEST: Final = 60.0
+"""Seconds; a garbage collection, or a virtual machine that is moved, takes a second, and nobody waits longer than a
+minute for a crash to be noticed."""
+
+
+def no_session(picture: Picture) -> Iterator[tuple[str, str]]:
+    if picture.connection is not None:
+        yield all_of(picture.servers), picture.connection
+
+
+def ghosts(picture: Picture) -> Iterator[tuple[str, str]]:
+    connected = _connected_sessions(picture)
+    if connected is None:
+        return
+    for name, id, node in instances(picture):
+        owner = node.stat.ephemeral_owner if node.stat is not None else 0
+        if owner and owner not in connected:
+            text = f"is owned by session {session_name(owner)}, which has no connection to any server"
+            yield path_of(picture, name, id), text
+
+
+def _connected_sessions(picture: Picture) -> set[int] | None:
+    """Those that have a connection to any server; None where one of the servers was not asked or did not say."""
+    if why_ghosts_are_unknown(picture) is not None:
+        return None
+    return {each.session for server in picture.servers for each in server.connections or ()}
+
+
+def why_ghosts_are_unknown(picture: Picture) -> str | None:
+    silent = [server.address for server in picture.servers if server.connections is None]
+    if silent:
+        return f"{', '.join(silent)} does not allow cons (4lw.commands.whitelist)"
+    members = max((server.members for server in picture.servers), default=0)
+    learners = max((int(number(server.monitor, "zk_learners")) + 1 for server in picture.servers), default=1)
+    if max(members, learners) > len(picture.servers):
+        return f"the ensemble has {max(members, learners)} servers, and --zookeeper names {len(picture.servers)}"
+    return None
+
+
+def timeouts(picture: Picture) -> Iterator[tuple[str, str]]:
+    if picture.granted and not math.isclose(picture.granted, picture.requested, abs_tol=0.001):
+        asked, granted = picture.requested, picture.granted
+        yield all_of(picture.servers), f"{asked:g} s of session timeout were asked for, and {granted:g} s granted"
+    bounds = {server.address: found for server in picture.servers if (found := _bounds(server))}
+    if len(set(bounds.values())) > 1:
+        told = ", ".join(f"{address} {low:g} to {high:g} s" for address, (low, high) in bounds.items())
+        yield all_of(picture.servers), f"they grant different session timeouts: {told}"
+    timeouts = {each.session: each.timeout for server in picture.servers for each in server.connections or ()}
+    for name, id, node in instances(picture):
+        timeout = timeouts.get(node.stat.ephemeral_owner, 0.0) if node.stat is not None else 0.0
+        if not timeout:
+            continue
+        if timeout < SHORTEST or timeout > LONGEST:
+            effect = "a pause of its process unlists it" if timeout < SHORTEST else "its death is noticed late"
+            yield path_of(picture, name, id), f"has a session timeout of {timeout:g} s: {effect}"
+        elif timeout in {high for _, high in bounds.values()}:
+            yield path_of(picture, name, id), f"has a session timeout of {timeout:g} s, the most that the servers grant"
+
+
+def _bounds(server: Server) -> tuple[float, float] | None:
+    low, high = (number(server.settings, name) / 1000 for name in ("minSessionTimeout", "maxSessionTimeout"))
+    return (low, high) if high else None
