@@ -27,7 +27,7 @@ from tests.support.embedded import EmbeddedServer, embedded_server, profile_of
 from tests.support.zookeeper import DEBIANS_JARS, JVM_OPTIONS, VERSION
 
 PATIENCE = 100.0
-SUITE_DEADLINE = 220.0
+SUITE_DEADLINE = 800.0
 
 # ---------------------------------------------------------------- kazoo
 
