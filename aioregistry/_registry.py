@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 import anyio
 
 from ._arguments import UNSET, Unset, check_seconds
-from ._discovery import Discovery, Guard, KeptAt, View
+from ._discovery import Discovery, Guard, KeptAt, Tallies, View
 from ._errors import (
     ChrootMissing,
     ConnectionLost,
@@ -359,11 +359,13 @@ class Parts(NamedTuple):
     session: Session
     registrations: tuple[Registration[Any], ...]
     views: tuple[View[Any], ...]
+    tallies: Tallies
 
 
 def parts_of(registry: Registry) -> Parts:
     """Return what *registry* is made of now; on its loop, where it is open."""
-    return Parts(registry._session, tuple(registry._registrations.values()), tuple(registry._views.values()))
+    registrations, views = tuple(registry._registrations.values()), tuple(registry._views.values())
+    return Parts(registry._session, registrations, views, registry._discovery.tallies)
 
 
 def farewell_patience(spent: float, whole: float) -> float:

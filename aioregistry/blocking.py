@@ -46,6 +46,7 @@ from ._secrets import Hidden, unshown
 from ._threads import BlockingOverrides as Overrides
 from ._threads import (
     BlockingStream,
+    Fronting,
     LoopThread,
     Newest,
     RegistrationFacts,
@@ -184,7 +185,7 @@ class Session(SessionFacts):
 
 
 @shown_half_made
-class Registry(_Blocking):
+class Registry(_Blocking, Fronting):
     """A registry for threads; made by :func:`connect`.
 
     Closing it withdraws every registration, ends every view and closes the session, within ``close_timeout``.

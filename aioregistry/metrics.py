@@ -1,22 +1,25 @@
 """Metrics of a registry, for Prometheus and for OpenTelemetry; each is read when it is asked for.
 
 Nothing is done per change of a service: gauges are read from the registry when somebody reads, and counters count the
-events of ``on_event``, which are few. Reading takes place on the registry's event loop, from whichever thread it is
-asked; where that loop does not answer within two seconds, ``aioregistry.up`` is 0 and nothing else is said.
+events of ``on_event``, which are few. When a request is answered, one of ten numbers grows, once there is a reader.
+Balancers count their picks with and without one.
+
+Reading takes place on the registry's event loop, from whichever thread it is asked. Where that loop does not answer
+within two seconds, ``aioregistry.up`` is 0 and nothing else is said.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from ._extras import needs
-from ._metrics.reader import RegistryReader
-from ._metrics.table import METRICS, Sample
-from ._registry import Registry
-from ._threads import ThreadRegistry
+from ._metrics.durations import BOUNDS, Growth
+from ._metrics.reader import AnyRegistry, RegistryReader
+from ._metrics.table import METRICS, Kind, Sample
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -30,13 +33,13 @@ _ONE_READING: Final = 0.5
 """Seconds: OpenTelemetry asks for each instrument by itself, and all are to be of one moment."""
 
 
-def prometheus(registry: Registry | ThreadRegistry, *, to: CollectorRegistry | None = None) -> Collector:
+def prometheus(registry: AnyRegistry, *, to: CollectorRegistry | None = None) -> Collector:
     """Return a collector of *registry*'s metrics that reads when it is scraped. Needs the extra ``prometheus``.
 
     Names are Prometheus's: ``aioregistry_session_expirations_total``, ``aioregistry_session_evidence_age_seconds``.
 
     Args:
-        registry: entered or not; counters begin now.
+        registry: on this loop, on a thread of its own, or a blocking one; entered or not; counters begin now.
         to: registered with this prometheus_client registry; with no registry unless given.
 
     Raises:
@@ -44,7 +47,11 @@ def prometheus(registry: Registry | ThreadRegistry, *, to: CollectorRegistry | N
         ModuleNotFoundError: the extra is missing.
     """
     try:
-        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.metrics_core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
         from prometheus_client.registry import Collector
     except ModuleNotFoundError as missing:
         raise _without_extra("prometheus", missing) from missing
@@ -63,7 +70,13 @@ def prometheus(registry: Registry | ThreadRegistry, *, to: CollectorRegistry | N
             for name, metric in METRICS.items():
                 if name not in samples:
                     continue
-                kind = CounterMetricFamily if metric.counts else GaugeMetricFamily
+                if metric.kind is Kind.HISTOGRAM:
+                    distributed = HistogramMetricFamily(_prometheus_name(name), metric.help, labels=metric.labels)
+                    for sample in samples[name]:
+                        distributed.add_metric(sample.labels, _cumulated(sample), sample.value)
+                    yield distributed
+                    continue
+                kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
                 family = kind(_prometheus_name(name), metric.help, labels=metric.labels)
                 for sample in samples[name]:
                     family.add_metric(sample.labels, sample.value)
@@ -75,11 +88,11 @@ def prometheus(registry: Registry | ThreadRegistry, *, to: CollectorRegistry | N
     return collector
 
 
-def opentelemetry(registry: Registry | ThreadRegistry, *, meter: Meter | None = None) -> None:
+def opentelemetry(registry: AnyRegistry, *, meter: Meter | None = None) -> None:
     """Observe *registry*'s metrics by instruments that read when they are exported. Needs the extra ``opentelemetry``.
 
     Args:
-        registry: entered or not; counters begin now.
+        registry: on this loop, on a thread of its own, or a blocking one; entered or not; counters begin now.
         meter: makes the instruments; that of the global meter provider for ``aioregistry`` unless given.
 
     Raises:
@@ -90,8 +103,9 @@ def opentelemetry(registry: Registry | ThreadRegistry, *, meter: Meter | None = 
         from opentelemetry.metrics import Observation, get_meter
     except ModuleNotFoundError as missing:
         raise _without_extra("opentelemetry", missing) from missing
-    reader = _Remembered(RegistryReader(registry))
     meter = get_meter("aioregistry") if meter is None else meter
+    recorder = _Recorder(meter)
+    reader = _Remembered(RegistryReader(registry), recorder.record)
 
     def observing(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         labels = METRICS[name].labels
@@ -102,16 +116,51 @@ def opentelemetry(registry: Registry | ThreadRegistry, *, meter: Meter | None = 
 
         return observe
 
+    makers: dict[Kind, Any] = {
+        Kind.COUNTER: meter.create_observable_counter,
+        Kind.GAUGE: meter.create_observable_gauge,
+    }
     for name, metric in METRICS.items():
-        make: Any = meter.create_observable_counter if metric.counts else meter.create_observable_gauge
-        make(name, callbacks=[observing(name)], unit=metric.unit, description=metric.help)
+        if metric.kind in makers:
+            makers[metric.kind](name, callbacks=[observing(name)], unit=metric.unit, description=metric.help)
+
+
+class _Recorder:
+    """Records the values of histograms, of which there is no observable kind.
+
+    What is recorded in a callback is exported with what the callbacks observe.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._histograms = {
+            name: meter.create_histogram(
+                name, unit=metric.unit, description=metric.help, explicit_bucket_boundaries_advisory=BOUNDS
+            )
+            for name, metric in METRICS.items()
+            if metric.kind is Kind.HISTOGRAM
+        }
+        self._growth = Growth()
+
+    def record(self, samples: Mapping[str, list[Sample]]) -> None:
+        """Record what is new: of each bucket as many values, with the sum that they had."""
+        for name, histogram in self._histograms.items():
+            for sample in samples.get(name, ()):
+                attributes = dict(zip(METRICS[name].labels, sample.labels, strict=True))
+                for values, total in self._growth.of(sample):
+                    for _ in range(values):
+                        histogram.record(total / values, attributes)
 
 
 class _Remembered:
-    """One reading for all who ask in the same half second."""
+    """One reading for all who ask in the same half second.
 
-    def __init__(self, reader: RegistryReader) -> None:
-        self._reader = reader
+    Args:
+        reader: reads the registry.
+        record: is given each reading.
+    """
+
+    def __init__(self, reader: RegistryReader, record: Callable[[Mapping[str, list[Sample]]], None]) -> None:
+        self._reader, self._record = reader, record
         self._read_at = float("-inf")
         self._samples: dict[str, list[Sample]] = {}
 
@@ -119,6 +168,7 @@ class _Remembered:
         now = time.monotonic()
         if now - self._read_at > _ONE_READING:
             self._samples = _by_metric(self._reader.read())
+            self._record(self._samples)
             self._read_at = time.monotonic()
         return self._samples
 
@@ -128,6 +178,12 @@ def _by_metric(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     for sample in samples:
         found[sample.metric].append(sample)
     return dict(found)
+
+
+def _cumulated(sample: Sample) -> list[tuple[str, float]]:
+    """Return Prometheus's buckets: each with its upper bound, and how many values are not above that."""
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    return list(zip(bounds, accumulate(float(each.values) for each in sample.buckets), strict=True))
 
 
 def _prometheus_name(name: str) -> str:

@@ -216,7 +216,7 @@ PURE_MODULES = {
     *("access", "passwords", "rows", "states", "timeline"),
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states"),
     *("machine", "vocabulary", "decisions"),
-    *("plan", "reach", "lifecycle", "pauses", "table", "votes", "mirror", "guard", "kept"),
+    *("plan", "reach", "lifecycle", "pauses", "table", "durations", "votes", "mirror", "guard", "kept"),
     *("core", "stages", "conversion", "recall", "suspects", "overriding"),
     *("alarms", "guard_options", "nodes", "pace"),
     *("tree", "nodes", "operations", "acl", "sessions", "profiles"),

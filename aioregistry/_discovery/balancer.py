@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
 
 import anyio
 
@@ -28,7 +28,9 @@ from aioregistry._session import ReadingSessionPort
 from aioregistry._streams import Stream
 from aioregistry.balancing import NOBODY, Ejection, Filter, Load, Member, OfSuspects, Picker, Strategy, Subset
 
-__all__ = ["Balancer", "Feed", "Pick"]
+from .tallies import Tally
+
+__all__ = ["Balancer", "Feed", "Pick", "tally_of"]
 
 log = logging.getLogger("aioregistry.discovery")
 
@@ -89,6 +91,7 @@ class Balancer(Generic[P]):
         self._session = session
         self._now = runtime.monotonic
         self._ended: RegistryError | None = None
+        self._tally = Tally()
         self._repeated = IncidentLog(log, service=feed.name)
         self._naps: dict[anyio.CancelScope, None] = {}  # of those that wait for an instance
         try:
@@ -164,6 +167,7 @@ class Balancer(Generic[P]):
         except BaseException as error:  # a strategy of the caller's may raise anything
             raised = f"the strategy {self._picker.strategy!r} of {self._feed.name!r} raised {foreign.shown(error)}"
             raise RegistryError(raised) from error
+        self._tally.picks += 1
         return Pick(self, member, now)
 
     async def pick_when_available(
@@ -231,6 +235,7 @@ class Balancer(Generic[P]):
         name, panic = self._feed.name, self._picker.in_panic
         well, known = self._picker.healthy
         if panic:
+            self._tally.panics += 1
             text = "%s: only %d of %d instances are well: failing ones and suspects are picked like all others"
             self._repeated.tell("panic", logging.WARNING, text, name, well, known)
         else:
@@ -276,9 +281,11 @@ class Balancer(Generic[P]):
             self._wake()
             self._feed.note_answer(member.id)
         else:
+            self._tally.failures += 1
             self._feed.note_failure(member.id, error, since)
 
     def _tell_of_ejection(self, id: str, seconds: float) -> None:
+        self._tally.ejections += 1
         text = "%s/%s failed and is set aside for %.1f s"
         self._repeated.tell("set aside", logging.INFO, text, self._feed.name, id, seconds, id=id)
         self._session.emit("discovery.set_aside", service=self._feed.name, id=id, seconds=seconds)
@@ -289,6 +296,11 @@ class Balancer(Generic[P]):
     def __repr__(self) -> str:
         picker = getattr(self, "_picker", None)  # none where an argument was refused
         return "<Balancer, not made>" if picker is None else f"<Balancer of {picker!r}>"
+
+
+def tally_of(balancer: Balancer[Any]) -> Tally:
+    """Return what *balancer* counts."""
+    return balancer._tally
 
 
 def _checked_ids(ids: object) -> frozenset[str]:

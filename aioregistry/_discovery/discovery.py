@@ -23,6 +23,7 @@ from .follower import Follower, WatchMode
 from .guard_options import Guard
 from .names import ServiceNames
 from .overrides import OverrideReader, Told
+from .tallies import Tallies
 from .view import KeptAt, View
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Discovery:
         base_path: where the services are, as a file of one names it.
         departures: whoever withdraws from one of the services.
         overrides: of operators; None where they are not read.
+        tallies: what the balancers of all views count.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Discovery:
         self.overrides: OverrideReader | None = None
         if overridden:
             self.overrides = OverrideReader(session, overrides_root(self._base_path), strategy)
+        self.tallies: Tallies = Tallies()
         self._strategy = strategy
         self._barrier = Barrier(session)
         self._names: ServiceNames | None = None

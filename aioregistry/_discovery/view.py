@@ -27,7 +27,7 @@ from aioregistry._paths import check_name
 from aioregistry._session import ReadingSessionPort, SessionState
 from aioregistry._streams import Stream
 
-from .balancer import Balancer
+from .balancer import Balancer, tally_of
 from .core import Effects, ViewCore
 from .departures import Departures
 from .evidence import is_refusal
@@ -39,6 +39,7 @@ from .mirror import News
 from .overrides import OverrideReader, Told
 from .stages import Called, Due, Event, FreshnessChanged, Held, Opened, Options, Overridden, Withdrawn
 from .subscriptions import Changes
+from .tallies import Tallies
 from .telling import Telling
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Mirrors(Protocol):
     base_path: str
     departures: Departures
     overrides: OverrideReader | None
+    tallies: Tallies
 
     def acquire(self, name: str) -> Follower:
         """Return the follower of a service; each is to be released."""
@@ -266,6 +268,7 @@ class View(Handle, Generic[P]):
     def add_balancer(self, balancer: Balancer[P]) -> None:
         """Feed *balancer* from now on, for as long as somebody holds it: one that is picked from on another thread."""
         self._balancers.add(balancer)
+        self._mirrors.tallies.add(self.name, balancer, tally_of(balancer))
 
     def attach(self, stream: Stream[Any]) -> None:
         """Offer *stream* a None whenever there is another snapshot: to a face on another thread."""

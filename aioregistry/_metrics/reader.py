@@ -7,20 +7,26 @@ import concurrent.futures
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aioregistry import InvalidArgument, Registry, SessionState
 from aioregistry._handles import is_open, loop_of
 from aioregistry._registry import parts_of
-from aioregistry._threads import ThreadRegistry, remote_of
+from aioregistry._session import AttemptOutcome
+from aioregistry._threads import Fronting, remote_of
 
+from .durations import Durations
 from .table import Counters, Sample
 
 if TYPE_CHECKING:
     from aioregistry import Registration, View
+    from aioregistry._discovery import Tallies
     from aioregistry._session import Session
 
-__all__ = ["RegistryReader"]
+__all__ = ["AnyRegistry", "RegistryReader"]
+
+AnyRegistry: TypeAlias = Registry | Fronting
+"""What the three kinds of ``connect`` return."""
 
 PATIENCE: Final = 2.0
 """Seconds that a reader waits for the loop; Prometheus gives a scrape 10 unless set."""
@@ -30,23 +36,33 @@ class RegistryReader:
     """Reads one registry.
 
     Args:
-        registry: a registry; entered or not.
+        registry: a registry of any kind; entered or not.
 
     Raises:
         InvalidArgument: it is none.
     """
 
-    def __init__(self, registry: Registry | ThreadRegistry) -> None:
-        if not isinstance(registry, Registry | ThreadRegistry):
+    def __init__(self, registry: AnyRegistry) -> None:
+        if not isinstance(registry, Registry | Fronting):
             raise InvalidArgument("registry", registry, "give what connect() returns")
-        self._registry = registry if isinstance(registry, Registry) else remote_of(registry)
-        self._counters = Counters()
+        self._given = registry
+        self._counters, self._durations = Counters(), Durations()
+        self._registry = self._listen_to(_remote_of(registry))
+
+    def _listen_to(self, registry: Registry) -> Registry:
+        parts = parts_of(registry)
         # Held by the session, for as long as that lives.
-        parts_of(self._registry).session.listen(self._counters.told)
+        parts.session.listen(self._counters.told)
+        parts.session.time_answers(self._durations.note)
+        parts.tallies.keep()
+        return registry
 
     def read(self) -> list[Sample]:
         """Return the present values; where the loop does not answer, or is over, only that it is not up."""
-        loop = loop_of(self._registry)
+        registry = _remote_of(self._given)
+        if registry is not self._registry:  # a child process has opened its own
+            self._registry = self._listen_to(registry)
+        loop = loop_of(registry)
         if loop is None or loop.is_closed():
             return [_DOWN]
         if _running() is loop:
@@ -80,9 +96,11 @@ class RegistryReader:
             *_evidence(session),
             *_attempts(session),
             *self._counters.samples(),
+            *self._durations.samples(),
             Sample("aioregistry.session.connections", (), float(session.generation)),
             *_registrations(parts.registrations),
             *_views(parts.views),
+            *_tallies(parts.tallies),
         ]
 
 
@@ -93,8 +111,12 @@ def _evidence(session: Session) -> Iterator[Sample]:
 
 
 def _attempts(session: Session) -> Iterator[Sample]:
-    outcomes = Counter(attempt.outcome.value for attempt in session.attempts.values())
-    yield from (Sample("aioregistry.session.addresses", (each,), float(n)) for each, n in outcomes.items())
+    outcomes = Counter(attempt.outcome for attempt in session.attempts.values())
+    yield from (Sample("aioregistry.session.addresses", (each.value,), float(n)) for each, n in outcomes.items())
+    ended = session.attempts_ended
+    for outcome in AttemptOutcome:
+        if outcome is not AttemptOutcome.PENDING:
+            yield Sample("aioregistry.session.attempts", (outcome.value,), float(ended.get(outcome, 0)))
 
 
 def _registrations(present: Iterable[Registration[Any]]) -> Iterator[Sample]:
@@ -115,7 +137,20 @@ def _views(present: Iterable[View[Any]]) -> Iterator[Sample]:
         yield Sample("aioregistry.view.fresh", (name,), float(view.fresh))
 
 
+def _tallies(tallies: Tallies) -> Iterator[Sample]:
+    for service, tally in tallies.by_service().items():
+        yield Sample("aioregistry.balancer.picks", (service,), float(tally.picks))
+        yield Sample("aioregistry.balancer.failures", (service,), float(tally.failures))
+        yield Sample("aioregistry.balancer.ejections", (service,), float(tally.ejections))
+        yield Sample("aioregistry.balancer.panics", (service,), float(tally.panics))
+
+
 _DOWN: Final = Sample("aioregistry.up", (), 0.0)
+
+
+def _remote_of(registry: AnyRegistry) -> Registry:
+    """Return the registry on the loop that it is used on."""
+    return registry if isinstance(registry, Registry) else remote_of(registry)
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

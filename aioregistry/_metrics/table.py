@@ -6,6 +6,7 @@ Labels have few values: services, states, outcomes, names of checks; never an id
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,71 +14,121 @@ from typing import Final, NamedTuple
 
 from aioregistry import events
 
-__all__ = ["METRICS", "Counters", "Labels", "Metric", "Sample"]
+__all__ = ["METRICS", "Bucket", "Counters", "Kind", "Labels", "Metric", "Sample"]
 
 Labels = tuple[str, ...]
+
+
+class Kind(enum.Enum):
+    """What the values of a metric are."""
+
+    GAUGE = "gauge"
+    """They rise and fall."""
+    COUNTER = "counter"
+    """They only grow, until the process ends."""
+    HISTOGRAM = "histogram"
+    """They are distributed over buckets, which only grow."""
 
 
 class Metric(NamedTuple):
     """A kind of measurement.
 
     Args:
-        counts: whether it only grows, until the process ends.
+        kind: what its values are.
         unit: as UCUM writes it.
         labels: their names.
         help: in a sentence.
     """
 
-    counts: bool
+    kind: Kind
     unit: str
     labels: tuple[str, ...]
     help: str
 
 
+class Bucket(NamedTuple):
+    """The values of a histogram between two bounds: how many they are, and their sum."""
+
+    values: int
+    total: float
+
+
 class Sample(NamedTuple):
-    """A value of a metric, with the values of its labels."""
+    """A value of a metric, with the values of its labels; of a histogram the sum, with its buckets."""
 
     metric: str
     labels: Labels
     value: float
+    buckets: tuple[Bucket, ...] = ()
 
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
     {
-        "aioregistry.up": Metric(False, "1", (), "1 where the registry's event loop answered the reader in time."),
-        "aioregistry.session.state": Metric(False, "1", ("state",), "1 for the state that the session is in."),
-        "aioregistry.session.timeout": Metric(False, "s", (), "The session timeout that was granted."),
-        "aioregistry.session.evidence.age": Metric(False, "s", (), "How long ago the quorum gave a sign of life."),
+        "aioregistry.up": Metric(Kind.GAUGE, "1", (), "1 where the registry's event loop answered the reader in time."),
+        "aioregistry.session.state": Metric(Kind.GAUGE, "1", ("state",), "1 for the state that the session is in."),
+        "aioregistry.session.timeout": Metric(Kind.GAUGE, "s", (), "The session timeout that was granted."),
+        "aioregistry.session.evidence.age": Metric(Kind.GAUGE, "s", (), "How long ago the quorum gave a sign of life."),
         "aioregistry.session.addresses": Metric(
-            False, "{address}", ("outcome",), "Addresses by how the last attempt to connect ended, of the last outage."
+            Kind.GAUGE,
+            "{address}",
+            ("outcome",),
+            "Addresses by how the last attempt to connect ended, of the last outage.",
         ),
-        "aioregistry.session.connections": Metric(True, "{connection}", (), "Connections that servers accepted."),
-        "aioregistry.session.expirations": Metric(True, "{session}", (), "Sessions that the ensemble ended."),
-        "aioregistry.session.outages": Metric(True, "{outage}", (), "Outages that lasted long enough to be told of."),
-        "aioregistry.session.rollbacks": Metric(True, "{rollback}", (), "Histories that the ensemble lost."),
-        "aioregistry.session.stalls": Metric(True, "{stall}", (), "Times that the event loop was blocked for long."),
-        "aioregistry.session.stall.time": Metric(True, "s", (), "How long it was blocked, together."),
-        "aioregistry.session.poison": Metric(True, "{request}", (), "Requests that cost the connection."),
+        "aioregistry.session.attempts": Metric(
+            Kind.COUNTER, "{attempt}", ("outcome",), "Attempts to connect that have ended, by how they ended."
+        ),
+        "aioregistry.session.connections": Metric(
+            Kind.COUNTER, "{connection}", (), "Connections that servers accepted."
+        ),
+        "aioregistry.session.expirations": Metric(Kind.COUNTER, "{session}", (), "Sessions that the ensemble ended."),
+        "aioregistry.session.outages": Metric(
+            Kind.COUNTER, "{outage}", (), "Outages that lasted long enough to be told of."
+        ),
+        "aioregistry.session.rollbacks": Metric(Kind.COUNTER, "{rollback}", (), "Histories that the ensemble lost."),
+        "aioregistry.session.stalls": Metric(
+            Kind.COUNTER, "{stall}", (), "Times that the event loop was blocked for long."
+        ),
+        "aioregistry.session.stall.time": Metric(Kind.COUNTER, "s", (), "How long it was blocked, together."),
+        "aioregistry.session.poison": Metric(Kind.COUNTER, "{request}", (), "Requests that cost the connection."),
+        "aioregistry.request.duration": Metric(
+            Kind.HISTOGRAM, "s", ("operation",), "From the sending of a request to its answer."
+        ),
         "aioregistry.registrations": Metric(
-            False, "{registration}", ("service", "status"), "Registrations by what is known of them."
+            Kind.GAUGE, "{registration}", ("service", "status"), "Registrations by what is known of them."
         ),
-        "aioregistry.registration.takeovers": Metric(True, "{takeover}", (), "Nodes of ghosts that were taken over."),
+        "aioregistry.registration.takeovers": Metric(
+            Kind.COUNTER, "{takeover}", (), "Nodes of ghosts that were taken over."
+        ),
         "aioregistry.registration.displacements": Metric(
-            True, "{displacement}", (), "Times that a newer claimant took an id."
+            Kind.COUNTER, "{displacement}", (), "Times that a newer claimant took an id."
         ),
-        "aioregistry.check.failures": Metric(True, "{failure}", ("check",), "Times that a check began to fail."),
+        "aioregistry.check.failures": Metric(
+            Kind.COUNTER, "{failure}", ("check",), "Times that a check began to fail."
+        ),
         "aioregistry.instances": Metric(
-            False, "{instance}", ("service", "kind"), "What a view shows: confirmed, suspect, invalid."
+            Kind.GAUGE, "{instance}", ("service", "kind"), "What a view shows: confirmed, suspect, invalid."
         ),
-        "aioregistry.instances.enabled": Metric(False, "{instance}", ("service",), "Instances that are enabled."),
-        "aioregistry.view.fresh": Metric(False, "1", ("service",), "1 while the view is known to be up to date."),
-        "aioregistry.view.syncs": Metric(True, "{sync}", ("service",), "Times that a service was read completely."),
-        "aioregistry.view.holds": Metric(True, "{instance}", ("service",), "Removals that a guard held back."),
+        "aioregistry.instances.enabled": Metric(Kind.GAUGE, "{instance}", ("service",), "Instances that are enabled."),
+        "aioregistry.view.fresh": Metric(Kind.GAUGE, "1", ("service",), "1 while the view is known to be up to date."),
+        "aioregistry.view.syncs": Metric(
+            Kind.COUNTER, "{sync}", ("service",), "Times that a service was read completely."
+        ),
+        "aioregistry.view.holds": Metric(Kind.COUNTER, "{instance}", ("service",), "Removals that a guard held back."),
         "aioregistry.view.missed": Metric(
-            True, "{node}", ("service",), "Nodes that had changed without an event that told of it."
+            Kind.COUNTER, "{node}", ("service",), "Nodes that had changed without an event that told of it."
         ),
-        "aioregistry.balancer.ejections": Metric(True, "{instance}", ("service",), "Instances set aside for failing."),
-        "aioregistry.balancer.panics": Metric(True, "{panic}", ("service",), "Times that a balancer began to panic."),
+        "aioregistry.balancer.picks": Metric(
+            Kind.COUNTER, "{pick}", ("service",), "Instances that balancers returned."
+        ),
+        "aioregistry.balancer.failures": Metric(
+            Kind.COUNTER, "{call}", ("service",), "Calls that were reported as failed."
+        ),
+        "aioregistry.balancer.ejections": Metric(
+            Kind.COUNTER, "{instance}", ("service",), "Instances set aside for failing."
+        ),
+        "aioregistry.balancer.panics": Metric(
+            Kind.COUNTER, "{panic}", ("service",), "Times that a balancer began to panic."
+        ),
     }
 )
 """Everything that is measured, by name."""
@@ -97,12 +148,15 @@ class Counters:
         """Count an event, where one counts."""
         count = _COUNTED.get(name)
         if count is not None:
-            for metric, labels, value in count(events.event_of(name, fields)):
-                self.values[metric, labels] = self.values.get((metric, labels), 0.0) + value
+            for sample in count(events.event_of(name, fields)):
+                key = sample.metric, sample.labels
+                self.values[key] = self.values.get(key, 0.0) + sample.value
 
     def samples(self) -> list[Sample]:
         """Return what was counted; what has no labels is 0 before the first time, so that its growth can be seen."""
-        plain = {(name, ()): 0.0 for name, metric in METRICS.items() if metric.counts and not metric.labels}
+        plain = {
+            (name, ()): 0.0 for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and not metric.labels
+        }
         return [Sample(metric, labels, value) for (metric, labels), value in (plain | self.values).items()]
 
 
@@ -127,11 +181,6 @@ def _status(event: events.Event) -> list[Sample]:
 def _check(event: events.Event) -> list[Sample]:
     assert isinstance(event, events.CheckChanged)
     return [Sample("aioregistry.check.failures", (event.check,), 1.0)] if event.state == "failing" else []
-
-
-def _panic(event: events.Event) -> list[Sample]:
-    assert isinstance(event, events.PanicChanged)
-    return [Sample("aioregistry.balancer.panics", (event.service,), 1.0)] if event.panic else []
 
 
 def _missed(event: events.Event) -> list[Sample]:
@@ -160,7 +209,5 @@ _COUNTED: Final[Mapping[str, Callable[[events.Event], list[Sample]]]] = MappingP
         "discovery.synced": _once("aioregistry.view.syncs"),
         "discovery.held": _once("aioregistry.view.holds"),
         "discovery.missed": _missed,
-        "discovery.set_aside": _once("aioregistry.balancer.ejections"),
-        "discovery.panic": _panic,
     }
 )

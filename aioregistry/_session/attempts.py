@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -66,6 +67,8 @@ class Attempts(Mapping[str, Attempt]):
 
     def __init__(self) -> None:
         self._last: dict[str, Attempt] = {}
+        self.ended: Counter[AttemptOutcome] = Counter()
+        """How many have ended, by outcome, of all outages."""
         self.over = False
         """The outage is over: what is noted next belongs to another."""
 
@@ -77,6 +80,7 @@ class Attempts(Mapping[str, Attempt]):
 
     def note(self, address: str, outcome: AttemptOutcome, reason: str, now: float) -> None:
         """Note how an attempt ended; *now* is in seconds since the epoch."""
+        self.ended[outcome] += 1
         last = self._present().get(address)
         if last is None or last.outcome is not outcome:
             self._put(address, Attempt(outcome, reason, now, now, 1))

@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         max_request: int,
         on_greeting: Callable[[Connection, ConnectReply, float], None],
         on_event: Callable[[WatchedEvent], None],
-        on_answer: Callable[[Connection, Any, RegistryError | None], None],
+        on_answer: Callable[[Connection, Pending[Any], RegistryError | None], None],
         on_lost: Callable[[Connection], None],
     ) -> None:
         self.number = number
@@ -349,7 +349,7 @@ class Connection(asyncio.Protocol):
                 self._largest = pending.size
                 self._isolation.fits(pending.size, self._server)
         try:
-            foreign.call(self._on_answer, self, pending.request, error)
+            foreign.call(self._on_answer, self, pending, error)
         except foreign.ForeignError:
             log.exception("taking note of the answer to %s failed", type(pending.request).__name__)
         if pending.future.done():  # whoever waited was cancelled

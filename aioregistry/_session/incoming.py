@@ -36,6 +36,7 @@ from .attempts import AttemptOutcome
 from .connection import Connection
 from .driver import Driver
 from .features import Features
+from .pending import Pending
 from .vocabulary import Accepted, CredentialsRefused, Lost, Phase, Refused
 
 __all__ = ["Incoming"]
@@ -83,8 +84,11 @@ class Incoming:
                 )  # fmt: skip
             driver.step(Accepted(connection.number, reply.session_id, reply.password, timeout, reply.read_only, sent))
 
-    def answered(self, connection: Connection, request: Any, error: RegistryError | None) -> None:
+    def answered(self, connection: Connection, pending: Pending[Any], error: RegistryError | None) -> None:
         """Take note of an answer, before whoever waits for it is told: by its error, else by the operation."""
+        request, observers = pending.request, self._driver.observers
+        if observers.timers:
+            observers.time(request.opcode, self._driver.runtime.boot() - pending.sent)
         note = self._errors.get(type(error))
         if note is not None and note(self, connection, request):
             return

@@ -13,9 +13,12 @@ from aioregistry._streams import Source, Stream
 
 from .states import ENDED, SessionState
 
-__all__ = ["Hook", "Observers"]
+__all__ = ["Hook", "Observers", "Timer"]
 
 Hook = Callable[[str, dict[str, object]], None]
+
+Timer = Callable[[int, float], None]
+"""Is called for each answer with the request's opcode and the seconds from its sending; it must not raise or block."""
 
 _STATES_KEPT = 64
 
@@ -33,6 +36,8 @@ class Observers:
         self._repeated = repeated
         self._states: Source[SessionState] = Source()
         self._callbacks: dict[int, Callable[[], None]] = {}
+        self.timers: tuple[Timer, ...] = ()
+        """Those who measure how long answers take; nothing is measured without one."""
         self._numbers = itertools.count(len(self._hooks))
 
     def states(self) -> Stream[SessionState]:
@@ -70,6 +75,11 @@ class Observers:
             self._hooks.pop(number, None)
 
         return remove
+
+    def time(self, opcode: int, seconds: float) -> None:
+        """Tell the timers that a request was answered after *seconds*."""
+        for timer in self.timers:
+            timer(opcode, seconds)
 
     def announce(self, state: SessionState, failure: RegistryError | None) -> None:
         """Tell all of a *state*; the streams end with the last one, with *failure* where the session failed."""

@@ -28,7 +28,7 @@ from aioregistry._protocol import AddWatch, Message, Reply
 from aioregistry._runtime import Endpoint, Runtime, running_loop
 from aioregistry._streams import Stream
 
-from .attempts import Attempt
+from .attempts import Attempt, AttemptOutcome
 from .backoff import throttled_patience
 from .connector import Connector
 from .driver import Driver
@@ -37,7 +37,7 @@ from .hosts import Hosts
 from .incoming import Incoming
 from .isolation import Isolation
 from .keepalive import Keepalive
-from .observers import Hook, Observers
+from .observers import Hook, Observers, Timer
 from .pending import Answered, fail
 from .priming import Priming
 from .retrying import persist
@@ -163,6 +163,11 @@ class Session:
         return self._driver.attempts
 
     @property
+    def attempts_ended(self) -> Mapping[AttemptOutcome, int]:
+        """How many attempts to connect have ended so far, by outcome; a name without an address counts as one, too."""
+        return self._driver.attempts.ended
+
+    @property
     def failure(self) -> RegistryError | None:
         """What ended a session that failed."""
         return self._driver.failure
@@ -283,6 +288,10 @@ class Session:
     def listen(self, hook: Hook) -> Callable[[], None]:
         """Tell *hook* of every event from now on, too. Returns what removes it."""
         return self._observers.listen(hook)
+
+    def time_answers(self, timer: Timer) -> None:
+        """Call *timer* with the opcode of each request that is answered from now on, and the seconds that it took."""
+        self._observers.timers += (timer,)
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until requests can be sent.

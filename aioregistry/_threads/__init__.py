@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .balancer import SharedBalancer, shared
-from .face import ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView, remote_of
+from .face import Fronting, ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView, remote_of
 from .facts import Newest, RegistrationFacts, SessionFacts, ViewFacts
 from .loop import LoopThread, within
 from .maintenance import BlockingOverrides
@@ -12,6 +12,7 @@ from .streams import BlockingStream
 __all__ = [
     "BlockingOverrides",
     "BlockingStream",
+    "Fronting",
     "LoopThread",
     "Newest",
     "RegistrationFacts",

@@ -34,11 +34,33 @@ if TYPE_CHECKING:
     from aioregistry._session import SessionState
     from aioregistry.balancing import Strategy
 
-__all__ = ["ThreadChanges", "ThreadRegistration", "ThreadRegistry", "ThreadSession", "ThreadView", "remote_of"]
+__all__ = [
+    "Fronting",
+    "ThreadChanges",
+    "ThreadRegistration",
+    "ThreadRegistry",
+    "ThreadSession",
+    "ThreadView",
+    "remote_of",
+]
 
 P = TypeVar("P")
 T = TypeVar("T")
 H = TypeVar("H", bound=Handle)
+
+
+class Fronting:
+    """What stands before a registry on a loop of its own.
+
+    A blocking one makes another in a child process, once it is opened there.
+    """
+
+    _remote: Registry
+
+
+def remote_of(front: Fronting) -> Registry:
+    """Return the registry on the loop of its own."""
+    return front._remote
 
 
 class ThreadSession(SessionFacts):
@@ -74,7 +96,7 @@ class _Face(Handle, Generic[H]):
         super().__del__()
 
 
-class ThreadRegistry(Handle):
+class ThreadRegistry(Handle, Fronting):
     """A :class:`Registry` on an event loop in a daemon thread of its own; made by ``connect(thread=True)``.
 
     Session, registrations and views live there, so that a caller that blocks this loop loses nothing of them. Streams,
@@ -179,11 +201,6 @@ class ThreadRegistry(Handle):
 
     def __repr__(self) -> str:
         return f"<ThreadRegistry of {self._remote!r}>"
-
-
-def remote_of(registry: ThreadRegistry) -> Registry:
-    """Return the registry on the loop of its own."""
-    return registry._remote
 
 
 class ThreadRegistration(RegistrationFacts[P], _Face["Registration[P]"]):

@@ -16,12 +16,12 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 import aioregistry
 from aioregistry import ServiceInstance
-from aioregistry._metrics.table import METRICS
+from aioregistry._metrics.table import METRICS, Kind
 from aioregistry.metrics import _prometheus_name, prometheus
 from tests.support.zookeeper import ZooKeeperServer
 
 FOLDER = Path(__file__).parents[2] / "docs" / "operations"
-NAMES = {_prometheus_name(name) + ("_total" if metric.counts else "") for name, metric in METRICS.items()}
+NAMES = {_prometheus_name(name) + ("_total" if metric.kind is Kind.COUNTER else "") for name, metric in METRICS.items()}
 
 
 def text_of(name: str) -> str:

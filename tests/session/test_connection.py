@@ -103,7 +103,7 @@ class Line:
             max_request=MAX_REQUEST,
             on_greeting=lambda _, greeting, sent: self.greetings.append((greeting, sent)),
             on_event=self._fired,
-            on_answer=lambda _, request, error: self.answers.append((request, error)),
+            on_answer=lambda _, pending, error: self.answers.append((pending.request, error)),
             on_lost=self._lost,
         )
         self.pipe, _ = connect_pipes(world.loop, self.connection, self.peer)
