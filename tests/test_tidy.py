@@ -105,8 +105,8 @@ ROOMS: dict[str, set[str]] = {
         ),
         "anyio",
     },
-    # Raises InvalidArgument and NoInstances.
-    "balancing": {"reprs", "foreign", "errors", "arguments", "addresses", "model"},
+    # Raises InvalidArgument and NoInstances. A field of JSON is read without the guard around code of others.
+    "balancing": {"reprs", "foreign", "errors", "arguments", "addresses", "frozen", "model"},
     # What people are told of instances, by commands and pages; a balancer judges which may be called.
     "words": {"model", "document", "balancing"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.

@@ -57,7 +57,7 @@ class Admission(Generic[P]):
 
     def __init__(self, strategy: Strategy[P], where: Filter[P] | None) -> None:
         self._strategy = strategy
-        self._accepts = filter_of(where)
+        self._accepts = None if where is None else filter_of(where)
         self._asks_status = isinstance(where, Mapping) and STATUS in where  # then it says itself which may be picked
         self.filters: bool = where is not None
 
@@ -72,7 +72,7 @@ class Admission(Generic[P]):
                 return Outside.DISABLED
             if not self._asks_status and out_of_service(instance):
                 return Outside.OUT_OF_SERVICE
-            if not foreign.call(self._accepts, instance):
+            if self._accepts is not None and not foreign.call(self._accepts, instance):
                 return Outside.FILTERED
             address = instance.address
             if address is not None and (problem := problem_of(address)) is not None:

@@ -20,10 +20,12 @@ from aioregistry._reprs import shown_half_made
 
 from ._strategies import Draw
 
-__all__ = ["Ejection", "Outliers"]
+__all__ = ["Ejection", "Ejections", "Outliers", "Record"]
 
 _MOST_DOUBLINGS: Final = 64
 _HEAP_SLACK: Final = 16
+_FAILURES_OF_SUSPECTS: Final = 1
+"""In a row, that set a suspect aside: what speaks for it is only that nobody knows better."""
 
 
 @shown_half_made
@@ -94,7 +96,7 @@ def _checked_errors(errors: object) -> tuple[type[Exception], ...]:
     return kinds
 
 
-class _Record:
+class Record:
     """What is remembered of an instance that failed."""
 
     __slots__ = ("failures", "pause", "pauses", "until")
@@ -113,20 +115,29 @@ class Outliers:
         rule: the options.
         draw: random numbers, 0 <= number < 1.
         failures: in a row, that set an instance aside; the rule's unless given.
+        records: where what is remembered is kept, by id; others may keep theirs there, of other instances.
 
     Attributes:
+        records: of each that failed, and has had no good call since; it has all that are out, or on probation.
         out: until when each may not be picked, on the clock of whoever calls: set aside, or probed by a call.
         probation: those that have returned and have not answered yet.
         probed: those of them, out meanwhile, that a call probes now.
     """
 
-    __slots__ = ("_draw", "_due", "_failures", "_records", "_rule", "out", "probation", "probed")
+    __slots__ = ("_draw", "_due", "_failures", "_rule", "out", "probation", "probed", "records")
 
-    def __init__(self, rule: Ejection, draw: Draw, *, failures: int | None = None) -> None:
+    def __init__(
+        self,
+        rule: Ejection,
+        draw: Draw,
+        *,
+        failures: int | None = None,
+        records: dict[str, Record] | None = None,
+    ) -> None:
         self._rule = rule
         self._failures = rule.failures if failures is None else failures
         self._draw = draw
-        self._records: dict[str, _Record] = {}
+        self.records: dict[str, Record] = {} if records is None else records
         self._due: list[tuple[float, str]] = []  # a heap; what was released early stays in it for a while
         self.probed: set[str] = set()  # of those that are out
         self.out: dict[str, float] = {}
@@ -145,14 +156,14 @@ class Outliers:
         if len(self.out) >= self._rule.spared(total):
             return False
         self.probed.add(id)
-        self._leave(id, now + self._records[id].pause)
+        self._leave(id, now + self.records[id].pause)
         return True
 
     def succeeded(self, id: str, since: float) -> bool:
         """A call to *id* that began at *since* was good; return whether it could not be picked before, and now may."""
         if self._heard(id, since) is None:
             return False
-        del self._records[id]
+        del self.records[id]
         self.probation.discard(id)
         return self._release(id)
 
@@ -162,8 +173,8 @@ class Outliers:
 
     def failed(self, id: str, since: float, now: float, total: int) -> float | None:
         """A call to *id*, one of *total*, that began at *since* failed; return the seconds it is set aside for."""
-        if id not in self._records:
-            self._records[id] = _Record()
+        if id not in self.records:
+            self.records[id] = Record()
         record = self._heard(id, since)
         if record is None:
             return None
@@ -179,9 +190,9 @@ class Outliers:
         self._leave(id, record.until)
         return record.pause
 
-    def _heard(self, id: str, since: float) -> _Record | None:
+    def _heard(self, id: str, since: float) -> Record | None:
         """The record of *id*, unless the call began before its last pause was over: for that it has paid."""
-        record = self._records.get(id)
+        record = self.records.get(id)
         aside = id in self.out and id not in self.probed
         return None if record is None or aside or since < record.until else record
 
@@ -201,7 +212,8 @@ class Outliers:
 
     def forget(self, id: str) -> None:
         """*id* is gone."""
-        self._records.pop(id, None)
+        if self.records.pop(id, None) is None:
+            return  # it never failed, so that nothing else is known of it
         self.probation.discard(id)
         self._release(id)
         self._trim()
@@ -218,10 +230,51 @@ class Outliers:
         while (due := self.next_return()) is not None and (due <= now or len(self.out) > self._rule.spared(total)):
             _, id = heappop(self._due)
             if id not in self.probed:
-                record = self._records[id]
+                record = self.records[id]
                 record.until = min(due, now)
                 record.failures = self._failures - 1
                 self.probation.add(id)
             self._release(id)
             back.append(id)
         return back
+
+
+class Ejections:
+    """Outlier ejection of a picker's members, which has a floor for those that are confirmed and one for suspects.
+
+    Args:
+        rule: the options; without them nobody is set aside.
+        draw: random numbers, 0 <= number < 1.
+
+    Attributes:
+        kinds: the outliers, by whether they are suspect; empty without a rule.
+        failed: what is remembered of all of them, by id. While it is empty, there is nothing to do.
+    """
+
+    __slots__ = ("failed", "kinds")
+
+    def __init__(self, rule: Ejection | None, draw: Draw) -> None:
+        self.failed: dict[str, Record] = {}
+        self.kinds: tuple[Outliers, ...] = ()
+        if rule is not None:
+            confirmed = Outliers(rule, draw, records=self.failed)
+            self.kinds = confirmed, Outliers(rule, draw, failures=_FAILURES_OF_SUSPECTS, records=self.failed)
+
+    def next_return(self) -> float | None:
+        """Return when the first of those that are out returns; None where there are none."""
+        returns = (outliers.next_return() for outliers in self.kinds)
+        return min((moment for moment in returns if moment is not None), default=None)
+
+    def probed(self, exclude: frozenset[str]) -> list[str]:
+        """Return whom calls probe now, but for those that are excluded."""
+        return [id for outliers in self.kinds for id in sorted(outliers.probed - exclude)]
+
+    @property
+    def out(self) -> frozenset[str]:
+        """Who may not be picked: set aside, or probed by a call since it returned."""
+        return frozenset(id for outliers in self.kinds for id in outliers.out)
+
+    @property
+    def aside(self) -> dict[str, float]:
+        """Who is set aside, and when each returns, by id."""
+        return {id: until for outliers in self.kinds for id, until in outliers.aside.items()}

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from aioregistry import _foreign as foreign
 from aioregistry._arguments import check_number
 from aioregistry._errors import InvalidArgument, InvalidType, wrong_argument
+from aioregistry._frozen import FrozenDict
 from aioregistry._model import ServiceInstance
 from aioregistry._reprs import shown_half_made
 
@@ -128,9 +129,10 @@ class Loads:
     several instances may publish one address. Each is forgotten with the last of its calls.
     """
 
-    __slots__ = ("_by_place", "_exact")
+    __slots__ = ("_by_place", "_empty", "_exact")
 
     def __init__(self) -> None:
+        self._empty = True  # said in advance, because to ask the dictionaries is what most changes would pay for
         self._exact: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
         self._by_place: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
 
@@ -139,11 +141,13 @@ class Loads:
         if member.load.calls:
             place = place_of(member.instance)
             self._exact[member.id, place] = self._by_place[place] = member.load
+            self._empty = False
 
     def take(self, instance: ServiceInstance[Any]) -> Load:
         """Return the calls under way where *instance* is."""
-        if not self._by_place and not self._exact:
+        if self._empty:
             return Load()
+        self._empty = not self._by_place and not self._exact
         place = place_of(instance)
         load = self._exact.pop((instance.id, place), None)
         if load is None:
@@ -194,6 +198,8 @@ def payload_field(instance: ServiceInstance[Any], field: str) -> object:
         InvalidArgument: the payload is of a type whose attribute raises.
     """
     payload = instance.payload
+    if type(payload) is FrozenDict and (found := payload.get(field)) is not None:
+        return found  # of JSON, as most payloads are: no code of others is reached, which the guard would be for
     try:
         return foreign.call(_field, payload, field)
     except foreign.ForeignError as failure:
@@ -265,14 +271,12 @@ def weight_of(weight: Weight[P], instance: ServiceInstance[P]) -> float:
     return float(value)
 
 
-def filter_of(where: Filter[P] | None) -> Callable[[ServiceInstance[P]], bool]:
+def filter_of(where: Filter[P]) -> Callable[[ServiceInstance[P]], bool]:
     """Return *where* as a function; it raises :class:`InvalidArgument` where a function of the caller's answers amiss.
 
     Raises:
         InvalidArgument: *where* is neither a mapping nor a function, or has nothing in it.
     """
-    if where is None:
-        return _everything
     if isinstance(where, Mapping):
         return _matching(where)
     if not callable(where):
@@ -290,10 +294,6 @@ def filter_of(where: Filter[P] | None) -> Callable[[ServiceInstance[P]], bool]:
         return answer
 
     return accepted
-
-
-def _everything(_: ServiceInstance[Any]) -> bool:
-    return True
 
 
 def _matching(where: Mapping[str, object]) -> Callable[[ServiceInstance[Any]], bool]:

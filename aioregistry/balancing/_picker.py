@@ -23,19 +23,13 @@ from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added, Change, Entry, Removed, Snapshot, Updated
 
 from ._admission import ADDRESS, Admission, Outside, Subset
-from ._ejection import Ejection, Outliers
+from ._ejection import Ejection, Ejections
 from ._keys import key_for
 from ._members import Census, Filter, Loads, Member, Traits, place_of
 from ._named import strategy_of
 from ._newcomers import Newcomers
 from ._panic import panics
-from ._strategies import (
-    NOBODY,
-    Draw,
-    Pool,
-    Remembering,
-    Strategy,
-)
+from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy
 from ._thinning import choose_reduced, reduced_in
 from ._warm_up import warm_up_of
 
@@ -51,11 +45,11 @@ _OF_SUSPECTS: Final = ("last", "never", "equal")
 NO_ARRIVALS: Final[Mapping[str, float]] = MappingProxyType({})
 """Nobody is new."""
 
+_OF_ONE: Final = (Added, Updated, Removed)
+"""Changes of one instance."""
+
 _FIRST, _LAST = 0, 1
 """The ranks: a pool is picked from while those before it are empty."""
-
-_FAILURES_OF_SUSPECTS: Final = 1
-"""In a row, that set a suspect aside: what speaks for it is only that nobody knows better."""
 
 
 class Picker(Generic[P]):
@@ -106,6 +100,7 @@ class Picker(Generic[P]):
         check_optional("ejection", ejection, Ejection)
         self.service: str = snapshot.name
         self.strategy: Strategy[P] = strategy_of(strategy)
+        self._keyed = self.strategy.keyed
         self.refused: dict[str, InvalidArgument] = {}
         self.in_panic: bool = False
         self._hears = False  # whether anybody ever said how a call went
@@ -113,10 +108,8 @@ class Picker(Generic[P]):
         self._of_suspects = suspects
         self._panic = panic
         self._draw = draw
-        # By whether they are suspect: each kind has a floor of its own.
-        self._outliers: tuple[Outliers, ...] = ()
-        if ejection is not None:
-            self._outliers = (Outliers(ejection, draw), Outliers(ejection, draw, failures=_FAILURES_OF_SUSPECTS))
+        self._ejections = Ejections(ejection, draw)
+        self._failed, self._outliers = self._ejections.failed, self._ejections.kinds  # asked for by every pick
         warm_up = warm_up_of(self.strategy)
         self._arrivals = arrivals
         self._newcomers = None if warm_up is None else Newcomers(warm_up)
@@ -147,13 +140,14 @@ class Picker(Generic[P]):
         An Added of an instance that is there is an update, a Removed of one that is not is nothing.
         """
         refused = []
-        for each in (change,) if isinstance(change, Added | Updated | Removed) else change.changes:
+        for each in (change,) if isinstance(change, _OF_ONE) else change.changes:
             if isinstance(each, Removed):
                 self._drop(each.id)
             elif (error := self._put(each.entry)) is not None:
                 refused.append(error)
         self._look_for_panic()
-        self._readmit(now)
+        if self._failed:
+            self._readmit(now)
         return refused
 
     def _put(self, entry: Entry[P]) -> InvalidArgument | None:
@@ -169,10 +163,11 @@ class Picker(Generic[P]):
             if member is not None:
                 self._change(member, entry, standing, suspect, failing)
             else:
-                self._drop(id)
+                self._forget_outside(id)
                 load, rank = self._loads.take(entry.instance), self._rank(suspect)
-                said = {"suspect": suspect, "failing": failing}
-                self._add(Member(entry.instance, standing, load, rank, weight=entry.weight, **said))
+                self._add(
+                    Member(entry.instance, standing, load, rank, suspect=suspect, failing=failing, weight=entry.weight)
+                )
             if failing:
                 self._failing[id] = entry
             if self._newcomers is not None and (since := self._arrivals.get(id)) is not None:
@@ -226,10 +221,10 @@ class Picker(Generic[P]):
 
     def _count(self, member: Member[P], number: int) -> None:
         self._census.count(member, number)
-        if member.failing or (member.suspect and self._of_suspects == "last"):
-            self._unwell += number
         if member.failing or member.suspect:
             self._doubtful.count(member, number)
+            if member.failing or self._of_suspects == "last":
+                self._unwell += number
 
     def _change(self, member: Member[P], entry: Entry[P], traits: Traits, suspect: bool, failing: bool) -> None:
         instance = entry.instance
@@ -276,25 +271,31 @@ class Picker(Generic[P]):
 
     def _drop(self, id: str) -> None:
         """Forget *id*, however it was known."""
-        self.refused.pop(id, None)
-        self._failing.pop(id, None)
-        outside = self._outside.pop(id, None)
-        if outside is not None:
-            self._reasons[outside] -= 1
         member = self._members.pop(id, None)
         if member is None:
+            self._forget_outside(id)
             return
+        if member.failing:
+            self._failing.pop(id, None)
+        if member.suspect:
+            self._suspects.pop(id, None)
         self._loads.leave(member)
         if self._newcomers is not None:
             self._newcomers.forget(id)
-        self._suspects.pop(id, None)
         self._count(member, -1)
         if not self._is_out(member):
             self._pools[member.rank].discard(member)
         self._forget_failures(member)
 
+    def _forget_outside(self, id: str) -> None:
+        outside = self._outside.pop(id, None)
+        if outside is not None:
+            self._reasons[outside] -= 1
+            self.refused.pop(id, None)
+            self._failing.pop(id, None)
+
     def _forget_failures(self, member: Member[P]) -> None:
-        if self._outliers:
+        if self._failed:
             self._outliers[member.suspect].forget(member.id)
 
     def _pool(self, rank: int) -> Pool[P]:
@@ -349,7 +350,7 @@ class Picker(Generic[P]):
         return suspects if suspect else len(self._members) - suspects
 
     def _is_out(self, member: Member[P]) -> bool:
-        return bool(self._outliers) and member.id in self._outliers[member.suspect].out
+        return bool(self._failed) and member.id in self._outliers[member.suspect].out
 
     def _readmit(self, now: float) -> None:
         for suspect, outliers in enumerate(self._outliers):
@@ -371,12 +372,12 @@ class Picker(Generic[P]):
             NoInstances: there is none to choose; says why.
         """
         hashed = None
-        if key is not None or self.strategy.keyed:
+        if key is not None or self._keyed:
             hashed = key_for(self.strategy, key)
-        if self._newcomers is not None:
-            self._newcomers.at(now, self._census.total, panic=self.in_panic)
-        outliers = self._outliers
-        if outliers and (outliers[0].out or outliers[1].out):
+        newcomers = self._newcomers
+        if newcomers is not None and newcomers.since:
+            newcomers.at(now, self._census.total, panic=self.in_panic)
+        if self._failed:
             self._readmit(now)
         for pool in self._pools.values():
             if not len(pool):
@@ -386,10 +387,10 @@ class Picker(Generic[P]):
             else:
                 member = pool.choose(hashed, exclude)
             if member is not None:
-                if outliers and member.id in outliers[member.suspect].probation:
+                if self._failed and member.id in self._outliers[member.suspect].probation:
                     self._probe(member, now)
                 return member
-        if exclude and outliers and (member := self._shared_probe(hashed, exclude)) is not None:
+        if exclude and self._failed and (member := self._shared_probe(hashed, exclude)) is not None:
             return member
         raise self._nothing(now) from next(iter(self.refused.values()), None)
 
@@ -402,7 +403,7 @@ class Picker(Generic[P]):
 
         To refuse the call would fail it for certain. The instance may be well by now, and the call was tried elsewhere.
         """
-        probed = [self._members[id] for outliers in self._outliers for id in sorted(outliers.probed - exclude)]
+        probed = [self._members[id] for id in self._ejections.probed(exclude)]
         for member in probed:
             self._pool(member.rank).add(member)
         chosen = (pool.choose(hashed, exclude) for pool in self._pools.values() if len(pool)) if probed else ()
@@ -413,18 +414,17 @@ class Picker(Generic[P]):
 
     def next_return(self) -> float | None:
         """Return when the first of those set aside, or probed, may be picked again; None where none is."""
-        returns = (outliers.next_return() for outliers in self._outliers)
-        return min((moment for moment in returns if moment is not None), default=None)
+        return self._ejections.next_return()
 
     @property
     def out(self) -> frozenset[str]:
         """Who may not be picked: set aside, or probed by a call since it returned."""
-        return frozenset(id for outliers in self._outliers for id in outliers.out)
+        return self._ejections.out
 
     @property
     def aside(self) -> Mapping[str, float]:
         """Who is set aside, and when each returns, by id."""
-        return {id: until for outliers in self._outliers for id, until in outliers.aside.items()}
+        return self._ejections.aside
 
     def warming_up(self, now: float) -> Mapping[str, float]:
         """Return what those that are new weigh at *now*, by id; those that are new no more are not in it."""

@@ -153,6 +153,7 @@ class _Circle:
         Nobody whose id is in *exclude* is looked at.
         """
         arcs, heaviest = self._arcs, self._heaviest
+        farthest = best * heaviest  # nobody on this circle weighs so much that a farther place could be nearer
         for start in starts:
             index = int(start * len(arcs))
             places, owners = arcs[index]
@@ -165,14 +166,14 @@ class _Circle:
                 distance = places[position] - start
                 if distance < 0:
                     distance += 1
-                if distance > best * heaviest:
-                    break  # nobody on this circle weighs so much that a farther place could be nearer
+                if distance > farthest:
+                    break
                 member = owners[position]
                 stretched = distance / member.traits.weight
                 if (
                     stretched < best or (stretched == best and nearest is not None and member.id < nearest.id)
                 ) and member.id not in exclude:
-                    best, nearest = stretched, member
+                    best, nearest, farthest = stretched, member, stretched * heaviest
                 position += 1
         return best, nearest
 

@@ -134,17 +134,21 @@ class _Circle:
         return len(self._members)
 
     def add(self, member: Member[Any]) -> None:
-        members, cursor = self._members, self._cursor
-        place = int(self._draw() * (len(members) + 1))
+        members, places, cursor, end = self._members, self._places, self._cursor, len(self._members)
+        place = int(self._draw() * (end + 1))
         members.append(member)
         if place < cursor:
             # Among those who had their turn: the first of the others makes room, and is still to come in this lap.
-            self._put(len(members) - 1, members[cursor])
-            self._put(cursor, members[place])
-            self._cursor += 1
+            members[end] = displaced = members[cursor]
+            places[displaced.id] = end
+            members[cursor] = displaced = members[place]
+            places[displaced.id] = cursor
+            self._cursor = cursor + 1
         else:
-            self._put(len(members) - 1, members[place])
-        self._put(place, member)
+            members[end] = displaced = members[place]
+            places[displaced.id] = end
+        members[place] = member
+        places[member.id] = place
 
     def discard(self, member: Member[Any]) -> None:
         members = self._members
@@ -222,9 +226,12 @@ class _Urn:
             self._places[last.id] = place
 
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:  # noqa: ARG002
-        left_out = self._left_out(exclude) if exclude else ()
-        number = len(self._members) - len(left_out)
-        return self._members[_shifted(int(self._draw() * number), left_out)] if number else None
+        members = self._members
+        if not exclude:
+            return members[int(self._draw() * len(members))] if members else None
+        left_out = self._left_out(exclude)
+        number = len(members) - len(left_out)
+        return members[_shifted(int(self._draw() * number), left_out)] if number else None
 
     def _left_out(self, exclude: frozenset[str]) -> list[int]:
         places = self._places
@@ -264,10 +271,11 @@ class _TwoChoices(_Urn):
         if not number:
             return None
         first = int(draw() * number)
-        one = members[_shifted(first, left_out)]
         if number == 1:
-            return one
+            return members[_shifted(first, left_out)]
         second = int(draw() * (number - 1))
         second += second >= first  # another one, each with equal chance
-        other = members[_shifted(second, left_out)]
+        if left_out:
+            first, second = _shifted(first, left_out), _shifted(second, left_out)
+        one, other = members[first], members[second]
         return other if other.load.calls < one.load.calls else one

@@ -132,10 +132,11 @@ class _Warming:
             self._inner.remember_with(other._inner)
 
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:
-        if not self._newcomers and not self._reduced:
+        cold = self._newcomers.cold
+        if not cold and not self._reduced:
             return self._inner.choose(key, exclude)
         decides = key if self._keyed else None  # an outer strategy's key says nothing to one that takes none
-        if not self._newcomers:
+        if not cold:
             return choose_reduced(self._inner, decides, exclude, self._draw)
         weight = self._both if self._reduced else self._newcomers.weight
         return thinned(self._inner, decides, exclude, weight, self._draw, b"warm-up")

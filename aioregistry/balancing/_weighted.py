@@ -83,20 +83,8 @@ class _SumTree:
         self._weigh(place, 0.0)
 
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:  # noqa: ARG002
-        if not exclude:
-            return self._drawn()
-        places = [self._places[id] for id in exclude if id in self._places]
-        if len(places) == len(self._places):
-            return None
-        weights = [self._sums[self._room + place] for place in places]
-        for place in places:
-            self._weigh(place, 0.0)
-        member = self._drawn()
-        for place, weight in zip(places, weights, strict=True):
-            self._weigh(place, weight)
-        return member
-
-    def _drawn(self) -> Member[Any]:
+        if exclude:
+            return self._another(exclude)
         sums, room = self._sums, self._room
         rest = self._draw() * sums[1]
         node = 1
@@ -107,8 +95,18 @@ class _SumTree:
             if rest >= left and sums[node + 1]:
                 rest -= left
                 node += 1
-        member = self._members[node - room]
-        assert member is not None
+        return self._members[node - room]
+
+    def _another(self, exclude: frozenset[str]) -> Member[Any] | None:
+        places = [self._places[id] for id in exclude if id in self._places]
+        if len(places) == len(self._places):
+            return None
+        weights = [self._sums[self._room + place] for place in places]
+        for place in places:
+            self._weigh(place, 0.0)
+        member = self.choose(None)
+        for place, weight in zip(places, weights, strict=True):
+            self._weigh(place, weight)
         return member
 
     def _weigh(self, place: int, weight: float) -> None:

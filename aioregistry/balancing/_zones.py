@@ -90,12 +90,16 @@ def _check_zoneless(strategy: object) -> None:
 
 
 class _Zones:
-    __slots__ = ("_census", "_draw", "_local", "_missing", "_others", "_reduced", "_short", "_zone")
+    __slots__ = (
+        *("_census", "_draw", "_reduced", "_zone"),
+        *("_elsewhere", "_here", "_local", "_missing", "_others", "_short"),
+    )
 
     def __init__(self, zone: OwnZone[Any], local: Pool[Any], others: Pool[Any], draw: Draw, census: Census) -> None:
         self._zone = zone
         self._local = local
         self._others = others
+        self._here = self._elsewhere = 0  # how many are in the one, and in the other
         self._draw = draw
         self._census = census
         self._reduced = reduced_in(zone.strategy, census)
@@ -103,16 +107,26 @@ class _Zones:
         self._missing = 0.0  # in sum
 
     def __len__(self) -> int:
-        return len(self._local) + len(self._others)
+        return self._here + self._elsewhere
 
     def add(self, member: Member[Any]) -> None:
-        (self._local if member.traits.local else self._others).add(member)
+        if member.traits.local:
+            self._local.add(member)
+            self._here += 1
+        else:
+            self._others.add(member)
+            self._elsewhere += 1
         if member.weight < 1 and member.traits.local:
             self._short[member.id] = 1 - member.weight
             self._missing = math.fsum(self._short.values())
 
     def discard(self, member: Member[Any]) -> None:
-        (self._local if member.traits.local else self._others).discard(member)
+        if member.traits.local:
+            self._local.discard(member)
+            self._here -= 1
+        else:
+            self._others.discard(member)
+            self._elsewhere -= 1
         if self._short and self._short.pop(member.id, None) is not None:
             self._missing = math.fsum(self._short.values())
 
@@ -122,9 +136,13 @@ class _Zones:
                 mine.remember_with(others)
 
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:
-        first, second = (self._local, self._others) if self._stays(key) else (self._others, self._local)
-        member = self._of(first, key, exclude) if len(first) else None
-        if member is None and len(second):
+        if not self._here and not self._elsewhere:
+            return None
+        first, second, left = self._local, self._others, self._elsewhere
+        if not self._stays(key):  # the first is not empty: one that is alone has all picks
+            first, second, left = second, first, self._here
+        member = self._of(first, key, exclude) if self._reduced else first.choose(key, exclude)
+        if member is None and left:
             member = self._of(second, key, exclude)
         return member
 
@@ -134,8 +152,8 @@ class _Zones:
         return pool.choose(key, exclude)
 
     def _stays(self, key: bytes | None) -> bool:
-        live = len(self._local)
-        if not live or not len(self._others):
+        live = self._here
+        if not live or not self._elsewhere:
             return live > 0
         carried = self._zone.carried(live - self._missing, self._census.local)
         return carried >= 1 or (self._draw() if key is None else share(key)) < carried

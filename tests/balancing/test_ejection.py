@@ -213,7 +213,7 @@ def test_what_is_remembered_is_bounded() -> None:
         found.failed(f"n{number}", 0.0, 0.0, 10)
         found.forget(f"n{number}")
     assert len(found._due) < 20
-    assert not found._records
+    assert not found.records
 
 
 @pytest.mark.parametrize(

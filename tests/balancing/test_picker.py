@@ -979,7 +979,7 @@ def test_floors_shares_and_bounds_hold_whatever_happens(
         assert chosen.out <= admitted
         for outliers in chosen._outliers:
             assert len(outliers._due) <= 2 * len(outliers.out) + 16
-            assert outliers._records.keys() <= admitted
+            assert outliers.records.keys() <= admitted
         assert all(member.load.calls >= 0 for member in chosen._members.values())
     # Who may be picked gets an even share of what comes now, and nobody else any.
     for id in admitted:
