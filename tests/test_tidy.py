@@ -264,7 +264,6 @@ WHY_LONG = re.compile(r"^# Longer than [0-9]+ lines: .{20,}\.$", re.MULTILINE)
 TO_SPLIT = {
     f"{PACKAGE}/{path}"
     for path in (
-        "_discovery/follower.py",
         "_registration/handle.py",
         "_registration/worker.py",
         "blocking.py",

@@ -8,7 +8,6 @@ sets the recursive watch, and looks at the clock.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,13 +21,9 @@ from aioregistry._errors import (
     PoisonRequest,
     RegistryError,
     ServerError,
-    ServerSessionExpired,
     SessionClosed,
-    SessionMoved,
-    Throttled,
     UnsupportedServer,
 )
-from aioregistry._handles import finished
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Invalid
 from aioregistry._protocol import EventKind, WatchedEvent
@@ -36,17 +31,16 @@ from aioregistry._session import ReadingSessionPort, TreeWatchPort
 
 from .barrier import Barrier
 from .mirror import SERVICE, Mirror, News
+from .pace import RETRY
 from .reader import Reader
+from .syncs import Syncs
 
-__all__ = ["RETRY", "Consumer", "Follower", "WatchMode"]
+__all__ = ["Consumer", "Follower", "WatchMode"]
 
 log = logging.getLogger("aioregistry.discovery")
 
 WatchMode: TypeAlias = Literal["auto", "recursive", "one-shot"]
 """How nodes are watched: by one recursive watch where the server has them, by one-shot watches, or as it turns out."""
-
-RETRY: Final = 1.0
-"""Seconds, at most, until a server that refused a read (it was overloaded, say) is asked again."""
 
 AUDIT: Final = 30.0
 """Seconds between two audits, at most; at least half of it. Events can be lost: from 3.8.4 on a server hides those of
@@ -98,6 +92,8 @@ class Follower:
         users: how many need this follower; for whoever owns it.
         refusal: why the service could not be listed when that was tried last.
         ended: why nothing more comes.
+        generation: of the connection that the mirror is kept on.
+        news: of whatever happens here.
     """
 
     def __init__(
@@ -118,20 +114,16 @@ class Follower:
         self.users = 0
         self.refusal: NoAuth | PoisonRequest | None = None
         self.ended: RegistryError | None = None
+        self.generation = -1
+        self.news = Notifier()
         self._session = session
         self._strategy = strategy
         self._prepare = prepare
-        self._barrier = barrier
         self._saw = saw
         self._repeated = IncidentLog(log, **self._about)
-        # Syncs: one under way, and one that begins after it.
-        self._syncing: asyncio.Task[None] | None = None
-        self._to_sync: asyncio.Task[None] | None = None
-        self._callers: dict[asyncio.Task[None], int] = {}  # how many wait for each
-        self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self._pump, look_in=self._look_in)
+        self._reader = Reader(session, path, self.mirror, fired=self._fired, answered=self.pump, look_in=self._look_in)
         self._consumers: dict[int, weakref.ref[Consumer]] = {}
-        self._news = Notifier()
-        self._generation = -1  # of the connection that the mirror is kept on
+        self._syncs = Syncs(session, self, barrier)
         self._tree: TreeWatchPort | None = None
         self._pump_scheduled = False
         self._was_fresh = False
@@ -156,8 +148,7 @@ class Follower:
         """Follow no more; no task and no watch is left when it returns."""
         self._end(SessionClosed(f"{self.path} is not followed any more"), None)
         await self._task.aclose()
-        if syncs := [each for each in (self._syncing, self._to_sync) if each is not None]:
-            await asyncio.wait(syncs)
+        await self._syncs.ended()
 
     async def _run(self) -> None:
         try:
@@ -197,7 +188,7 @@ class Follower:
         for consumer in self._present_consumers():
             consumer.end(error)
         self._repeated.close()
-        self._news.notify()
+        self.news.notify()
 
     # ------------------------------------------------------------------ consumers
 
@@ -231,90 +222,20 @@ class Follower:
         while not condition():
             if self.ended is not None:
                 raise self.ended
-            await self._news.wait()
+            await self.news.wait()
 
     async def sync(self) -> None:
-        """Wait until the mirror is as new as the quorum was when this was called; raises what ended the following.
-
-        Also NoAuth, where the service may not be listed. Many callers share one: a caller that comes while one is under
-        way waits for the next. The work goes on for as long as a caller waits for it, and has ended when the last one
-        that was cancelled returns.
-        """
-        if self._to_sync is None:
-            after, loop = self._syncing, asyncio.get_running_loop()
-            self._to_sync = loop.create_task(self._sync(after), name=f"aioregistry syncs {self.path}")
-            # Counts as retrieved: whoever waited may have been cancelled.
-            self._to_sync.add_done_callback(lambda task: task.cancelled() or task.exception())
-        syncing = self._to_sync
-        self._callers[syncing] = self._callers.get(syncing, 0) + 1
-        try:
-            # Not asyncio.shield: since Python 3.14 it reports what fails after whoever waited was cancelled.
-            await asyncio.wait([syncing])
-        except asyncio.CancelledError:
-            if self._callers[syncing] == 1:
-                await self._give_up(syncing)
-            raise
-        finally:
-            self._callers[syncing] -= 1
-            if not self._callers[syncing]:
-                del self._callers[syncing]
-        syncing.result()
-
-    async def _give_up(self, syncing: asyncio.Task[None]) -> None:
-        """End the sync that nobody else waits for."""
-        if self._to_sync is syncing:  # it has not begun, and the next caller must not wait for what is cancelled
-            self._to_sync = None
-        syncing.cancel()
-        with contextlib.suppress(asyncio.CancelledError, RegistryError):  # the caller raises its own cancellation
-            await finished(syncing)
-
-    async def _sync(self, after: asyncio.Task[None] | None) -> None:
-        if after is not None and not after.done():
-            await asyncio.wait([after])
-        self._syncing, self._to_sync = self._to_sync, None
-        while not await self._sync_on_one_connection():
-            pass
-
-    async def _sync_on_one_connection(self) -> bool:
-        mirror = self.mirror
-        await self.until(lambda: mirror.synced or self.refusal is not None)
-        if self.refusal is not None:
-            raise self.refusal
-        generation = self._generation
-        passed = self._barrier.passed()
-        passed.add_done_callback(lambda _: self._news.notify())
-        try:
-            await self.until(passed.done)
-            passed.result()
-        except Throttled:
-            await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
-            return False
-        except (ConnectionLost, SessionMoved, ServerSessionExpired):
-            await self.until(lambda: self._generation != generation)
-            return False
-        finally:
-            passed.cancel()
-
-        def gone() -> bool:
-            return self._generation != generation or not mirror.synced
-
-        if gone():
-            return False
-        # Whatever the quorum knew by then the server told of in events before it answered, but for what it hid.
-        mirror.look_at_everything()
-        mark = mirror.mark()
-        self._pump()
-        await self.until(lambda: gone() or mirror.settled(mark))
-        return not gone()
+        """Wait until the mirror is as new as the quorum was when this was called: :meth:`Syncs.sync`."""
+        await self._syncs.sync()
 
     # ------------------------------------------------------------------ connections
 
     def _session_changed(self) -> None:
-        if not self._session.connected or self._session.generation != self._generation:
+        if not self._session.connected or self._session.generation != self.generation:
             self._let_go()
         self.note_freshness()
         self._wake.set()
-        self._news.notify()
+        self.news.notify()
 
     def _let_go(self) -> None:
         self._reader.let_go()
@@ -330,7 +251,7 @@ class Follower:
             self._start_over(error)
             return
         if self._session.connected and self._session.generation == generation:
-            self._generation = generation
+            self.generation = generation
             self.mirror.connected(one_shot=not recursive, history=self._session.history)
             self._reader.begin()
 
@@ -368,7 +289,7 @@ class Follower:
     async def _attend(self) -> None:
         """Look at the clock for as long as the mirror is kept on this connection."""
         self._audit_at = self._next_audit()
-        while not self._rest and self._session.connected and self._session.generation == self._generation:
+        while not self._rest and self._session.connected and self._session.generation == self.generation:
             self._audit_if_due()
             self.note_freshness()
             await self._woken(self._until_the_clock_matters())
@@ -399,7 +320,7 @@ class Follower:
         mirror = self.mirror
         if mirror.synced:
             mirror.audit(max(SAMPLE, len(mirror.entries) // AUDITS))
-            self._pump()
+            self.pump()
 
     def _look_in(self, seconds: float) -> None:
         """Bring the next audit forward: it reads what could not be read."""
@@ -438,13 +359,13 @@ class Follower:
                 return
             self.mirror.event(event.kind, name)
         if self._reader.idle and event.kind is not EventKind.DELETED and not deletion_next:
-            self._pump()
+            self.pump()
         elif not self._pump_scheduled:
             # What comes together is asked for together, and once: a takeover is a deletion and a creation.
             self._pump_scheduled = True
-            asyncio.get_running_loop().call_soon(self._pump)
+            asyncio.get_running_loop().call_soon(self.pump)
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Take in the answers that are there, ask on, and show what is new."""
         self._pump_scheduled = False
         if self.ended is not None:
@@ -458,7 +379,7 @@ class Follower:
         except Exception as defect:  # noqa: BLE001 - raised by the task, which ends everything
             self._defect = defect
             self._wake.set()
-        self._news.notify()
+        self.news.notify()
 
     def _refused(self, error: BaseException) -> None:
         if isinstance(error, NoAuth | PoisonRequest):

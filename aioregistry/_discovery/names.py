@@ -12,7 +12,7 @@ from aioregistry._protocol import Exists, GetChildren, WatchedEvent
 from aioregistry._session import ReadingSessionPort
 from aioregistry._streams import Source, Stream
 
-from .follower import RETRY
+from .pace import RETRY
 
 __all__ = ["ServiceNames"]
 

@@ -34,7 +34,8 @@ from aioregistry._paths import place_of
 from aioregistry._protocol import Delete, Exists, GetChildren, GetData, SetData, WatchedEvent
 from aioregistry._session import ReadingSessionPort, TreeWatchPort, WatchPort
 
-from .follower import RETRY, WatchMode
+from .follower import WatchMode
+from .pace import RETRY
 
 __all__ = ["OverrideReader", "Told"]
 

@@ -1,8 +1,13 @@
-"""How much to ask for at once. Pure."""
+"""How much to ask for at once, and when again. Pure."""
 
 from __future__ import annotations
 
-__all__ = ["Pace"]
+from typing import Final
+
+__all__ = ["RETRY", "Pace"]
+
+RETRY: Final = 1.0
+"""Seconds, at most, until a server that refused a read (it was overloaded, say) is asked again."""
 
 
 class Pace:
