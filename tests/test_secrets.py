@@ -20,7 +20,7 @@ from aioregistry.integrations.membership import Membership
 from aioregistry.server import ZooKeeperServer
 from tests.session.simulation import World, simulated
 from tests.session.test_session import CONNECTED, RECONNECTED, client_of
-from tests.support.inside import password_of
+from tests.support.inside import driver_of, password_of
 
 WORD = "S3CRET"
 DIGEST = [("digest", f"user:{WORD}")]
@@ -196,5 +196,5 @@ async def test_the_password_of_a_session(world: World) -> None:
     client.servers[0].close_all()
     await client.until(RECONNECTED)
     assert client.names[0] is CONNECTED
-    assert password not in repr([client.session._driver.machine, *client.told])
+    assert password not in repr([driver_of(client.session).machine, *client.told])
     await client.end()

@@ -256,6 +256,10 @@ PRIVATE_ELSEWHERE = {
 }
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public, as collections.namedtuple documents them
 
+# How often the tests take private names of others: for the bound of a memory that nobody sees from outside, to plant a
+# defect, or of packages that offer no other way. A new test asks for what is public; the number only becomes less.
+REACHES = 138
+
 # More lines than a reader wants to keep in mind at once.
 MOST_LINES = 450
 # A longer file says why it is not two, on a line of its own near its top.
@@ -480,6 +484,16 @@ def foreign_privates(sources: Sources) -> Iterator[str]:
                 known = name in own and not (kinds and not kinds & members[module].keys())
             if not known:
                 yield f"{module}:{line}: {receiver}.{name} is private elsewhere"
+
+
+def private_reaches(sources: Sources) -> Iterator[str]:
+    """Private names that a test takes from another module; ``self``'s are of those that derive from the class, too."""
+    for path, text in sources.items():
+        tree = parsed(text)
+        own = set().union(*class_members(tree).values(), OF_NAMED_TUPLES)
+        for line, receiver, name, _ in private_accesses(tree):
+            if receiver not in ("self", "cls", "super()", "os") and name not in own:
+                yield f"{path}:{line}: {receiver}.{name}"
 
 
 def is_private(name: str) -> bool:
@@ -795,6 +809,11 @@ def test_private_names_stay_in_their_module(package: Sources) -> None:
     assert list(foreign_privates(package)) == []
 
 
+def test_tests_ask_for_what_is_public() -> None:
+    reaches = list(private_reaches(tracked("tests/*.py")))
+    assert len(reaches) <= REACHES, "\n".join(reaches)
+
+
 def test_no_file_is_long_without_a_reason(package: Sources) -> None:
     assert list(long_files(package, TO_SPLIT)) == []
 
@@ -955,6 +974,20 @@ def test_a_private_name_of_elsewhere_is_found(text: str) -> None:
 def test_a_private_name_of_its_own_is_not_found(text: str) -> None:
     sources = one("aioregistry/model.py", text) | {"aioregistry/_errors.py": ELSEWHERE}
     assert list(foreign_privates(sources)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("def test(box):\n    assert box._far._near == 1", 2),
+        ("def test(box):\n    setattr(box, '_far', 1)", 1),
+        ("class A(Box):\n    def f(self):\n        return self._far", 0),
+        ("class A:\n    def __init__(self):\n        self._mine = 1\n\ndef test():\n    assert A()._mine", 0),
+        ("def test(row):\n    os._exit(row._replace(a=1))", 0),
+    ],
+)
+def test_what_tests_take_from_others_is_counted(text: str, number: int) -> None:
+    assert len(list(private_reaches({"tests/test_box.py": text}))) == number
 
 
 LONG = "x = 1\n" * (MOST_LINES + 1)

@@ -60,7 +60,7 @@ def step(machine: Machine, event: Event) -> decisions.Step:
     connection = getattr(event, "connection", None)
     if connection is not None and connection != machine.connection and not isinstance(event, Dialed):
         return machine, ()
-    row = _TABLE[machine.phase, type(event)]
+    row = TABLE[machine.phase, type(event)]
     after, commands = row.decide(machine, event)
     if (target := (after.phase, decisions.news_of(machine, commands))) not in row.targets:
         raise KeyError(f"{type(event).__name__} leads from {machine.phase} not to {target}")
@@ -81,7 +81,7 @@ def _row(decide: decisions.Handler, *targets: Phase | Target) -> Row:
     return Row(decide, frozenset(target if isinstance(target, tuple) else (target, None) for target in targets))
 
 
-_TABLE: Mapping[tuple[Phase, type[Event]], Row] = MappingProxyType(
+TABLE: Mapping[tuple[Phase, type[Event]], Row] = MappingProxyType(
     {
         (Phase.OFFLINE, Dialed): _row(decisions.on_dialed, Phase.HANDSHAKING, Phase.ASKING),
         (Phase.OFFLINE, RoundFailed): _row(decisions.on_round_failed, Phase.OFFLINE),
@@ -146,7 +146,7 @@ def diagram() -> str:
     """Return the table as a Mermaid state diagram, as it stands in the docs."""
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.OFFLINE.name.lower()}"]
     arrows: dict[tuple[Phase, Phase], dict[str, None]] = {}
-    for (phase, event), row in _TABLE.items():
+    for (phase, event), row in TABLE.items():
         for target, news in sorted(row.targets, key=str):
             told = "" if news is None else f" / {news.value}"
             if phase is not target or told:

@@ -10,6 +10,7 @@ from typing import Any
 
 from aioregistry._model import Added, Entry, InstanceStatus, Removed, ServiceInstance, Snapshot, Suspicion, Updated
 from aioregistry.balancing import Picker, Strategy
+from aioregistry.balancing._members import Member
 
 
 def instance(
@@ -53,6 +54,17 @@ def update(chosen: Picker[Any], id: str, payload: Any = None, **fields: Any) -> 
 
 def remove(chosen: Picker[Any], id: str) -> None:
     chosen.apply(Removed(entry(id), 2), 0.0)
+
+
+def members_of(chosen: Picker[Any]) -> dict[str, Member[Any]]:
+    """Those that may be picked, by id: to say how a call to one went, or to count its calls, without picking it."""
+    return chosen._members
+
+
+def only_pool(chosen: Picker[Any]) -> Any:
+    """What a strategy keeps, for tests of its bounds: nobody sees them from outside."""
+    [pool] = chosen._pools.values()
+    return pool
 
 
 def picked(chosen: Picker[Any], number: int) -> list[str]:

@@ -12,7 +12,7 @@ from aioregistry import Ejection, LeastOutstanding, NoInstances, OwnZone, Random
 from aioregistry import Weighted as ByWeight
 from aioregistry._model import Snapshot
 from aioregistry.balancing import Picker
-from tests.balancing.service import add, check_proportions, entry, picked, placed, update
+from tests.balancing.service import add, check_proportions, entry, members_of, picked, placed, update
 
 LEAVES = [RoundRobin(), Random(), LeastOutstanding(), ByWeight(lambda _: 2.0), Ring()]
 ZONES = {"a": "x", "b": "x", "c": "x", "d": "y", "e": "y"}
@@ -97,6 +97,6 @@ def test_what_sticks_stays() -> None:
 
 def test_with_ejection_those_set_aside_stay_so_and_a_retry_finds_what_is_left() -> None:
     chosen = overridden("random", {"a": 0.1}, ejection=Ejection(failures=1, jitter=0.0))
-    assert chosen.report(chosen._members["b"], False, 0.0, 0.0) == 5.0
+    assert chosen.report(members_of(chosen)["b"], False, 0.0, 0.0) == 5.0
     assert set(picked(chosen, 300)) == set("acde")
     assert chosen.pick(None, 0.0, frozenset("cde")).id == "a"

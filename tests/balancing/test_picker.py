@@ -34,7 +34,7 @@ from aioregistry.balancing import (
 )
 from aioregistry.balancing._members import Traits
 from aioregistry.balancing._panic import panics
-from tests.balancing.service import add, entry, picked, picker, remove, snapshot, update
+from tests.balancing.service import add, entry, members_of, picked, picker, remove, snapshot, update
 
 IDS = [f"n{number}" for number in range(7)]
 
@@ -502,7 +502,7 @@ def test_whoever_was_not_tried_is_found_at_once(strategy: Any, key: str) -> None
 
 def test_whoever_is_set_aside_is_not_another() -> None:
     chosen = picker("abc", "round-robin", ejection=Ejection(failures=1, remaining=0, jitter=0))
-    chosen.report(chosen._members["a"], False, 0.0, 0.0)
+    chosen.report(members_of(chosen)["a"], False, 0.0, 0.0)
     with pytest.raises(NoInstances) as caught:
         chosen.pick(None, 1.0, frozenset("bc"))
     assert caught.value.counts == {"set aside": 1, "excluded": 2}
@@ -520,7 +520,7 @@ def test_a_retry_that_has_nobody_else_shares_the_probe(strategy: Any, good: bool
     chosen = picker("ab", strategy, ejection=Ejection(failures=1, jitter=0))
     key = "room" if strategy.keyed else None
     for id in ("a", "b"):  # the last that is left stays
-        chosen.report(chosen._members[id], False, 0.0, 0.0)
+        chosen.report(members_of(chosen)[id], False, 0.0, 0.0)
     probed = chosen.pick(key, 6.0, frozenset("b"))
     assert probed.id == "a"
     assert chosen.out == {"a"}
@@ -980,11 +980,11 @@ def test_floors_shares_and_bounds_hold_whatever_happens(
         for outliers in chosen._outliers:
             assert len(outliers._due) <= 2 * len(outliers.out) + 16
             assert outliers.records.keys() <= admitted
-        assert all(member.load.calls >= 0 for member in chosen._members.values())
+        assert all(member.load.calls >= 0 for member in members_of(chosen).values())
     # Who may be picked gets an even share of what comes now, and nobody else any.
     for id in admitted:
         chosen.apply(Updated(entry(id, enabled=True), entry(id), 3), now)
-    may = {id for id in chosen._members if id not in chosen.out}
+    may = {id for id in members_of(chosen) if id not in chosen.out}
     assert may == admitted - chosen.out
     if may and strategy == "round-robin" and not any(outliers.probation for outliers in chosen._outliers):
         counts = Counter(chosen.pick(None, now).id for _ in range(10 * len(may)))

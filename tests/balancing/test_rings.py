@@ -15,7 +15,7 @@ from aioregistry.balancing import Member, Picker, Ring
 from aioregistry.balancing._keys import points, probes
 from aioregistry.balancing._members import Census, Load, Traits
 from aioregistry.balancing._strategies import Pool
-from tests.balancing.service import add, instance, picker, placed, remove, update
+from tests.balancing.service import add, instance, members_of, only_pool, picker, placed, remove, update
 
 KEYS = [f"room-{number}" for number in range(200)]
 ids = st.text(min_size=1, max_size=6)
@@ -130,10 +130,10 @@ def test_arcs_follow_the_number_of_places() -> None:
 
 
 def assert_arcs_are_filled(chosen: Picker[Any]) -> None:
-    [pool] = chosen._pools.values()
-    [circle] = pool._circles.values()  # type: ignore[attr-defined]
+    pool = only_pool(chosen)
+    [circle] = pool._circles.values()
     held = [len(places) for places, _ in circle._arcs]
-    assert sum(held) == circle.number == 16 * len(chosen._members)
+    assert sum(held) == circle.number == 16 * len(members_of(chosen))
     assert circle.number <= 8 * len(held)
     assert len(held) == 1 or circle.number >= 2 * len(held)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aioregistry._errors import InvalidArgument
 from aioregistry._model import Suspicion, Updated
 from aioregistry.balancing import Ejection, OwnZone, RoundRobin, Sticky, Strategy, WarmUp
-from tests.balancing.service import add, entry, picker, placed, remove, update
+from tests.balancing.service import add, entry, only_pool, picker, placed, remove, update
 
 KEYS = "pqrstuvw"
 
@@ -92,8 +92,8 @@ def test_what_is_remembered_is_bounded() -> None:
     chosen.pick("q", 0.0)
     assert chosen.pick("p", 0.0).id == first  # asked for again: q goes first
     chosen.pick("r", 0.0)
-    [pool] = chosen._pools.values()
-    assert list(pool._remembered) == [b"p", b"r"]  # type: ignore[attr-defined]
+    pool = only_pool(chosen)
+    assert list(pool._remembered) == [b"p", b"r"]
 
 
 def test_long_keys_are_remembered_by_a_digest() -> None:
@@ -102,8 +102,8 @@ def test_long_keys_are_remembered_by_a_digest() -> None:
     first = placed(chosen, keys)
     assert len(set(first.values())) == len(keys)
     assert placed(chosen, keys) == first
-    [pool] = chosen._pools.values()
-    remembered: dict[bytes, str] = pool._remembered  # type: ignore[attr-defined]
+    pool = only_pool(chosen)
+    remembered: dict[bytes, str] = pool._remembered
     assert max(map(len, remembered)) <= 33
     assert len(remembered) == len(keys)
 

@@ -22,6 +22,7 @@ from tests.balancing.service import (
     critical,
     entry,
     instance,
+    members_of,
     picked,
     picker,
     remove,
@@ -199,7 +200,7 @@ def balanced() -> tuple[Picker[Any], dict[str, Load]]:
     entries = {id: at(id, port) for port, id in enumerate("abcd", 7000)}
     ok = Snapshot("chat", entries, {}, as_of=1)
     chosen = Picker(ok, LeastOutstanding(), where=lambda each: each.payload is None, draw=random.Random(6).random)
-    held = {id: member.load for id, member in chosen._members.items()}
+    held = {id: member.load for id, member in members_of(chosen).items()}
     for load in held.values():
         load.calls = 100
     return chosen, held
@@ -221,14 +222,14 @@ def test_calls_stay_counted_where_they_are_served(away: list[Any], back: Entry[A
     chosen, held = balanced()
     for change in (*away, Added(back, 3)):
         chosen.apply(change, 0.0)
-    assert [member.load.calls for member in chosen._members.values()] == [100] * 4
-    assert chosen._members[back.instance.id].load is held["a"]
+    assert [member.load.calls for member in members_of(chosen).values()] == [100] * 4
+    assert members_of(chosen)[back.instance.id].load is held["a"]
 
 
 def test_another_address_has_no_calls() -> None:
     chosen, _ = balanced()
     chosen.apply(Updated(at("a", 7009), at("a", 7000), 2), 0.0)
-    assert chosen._members["a"].load.calls == 0
+    assert members_of(chosen)["a"].load.calls == 0
 
 
 def test_calls_that_have_ended_are_forgotten() -> None:
@@ -238,7 +239,7 @@ def test_calls_that_have_ended_are_forgotten() -> None:
     held.clear()
     gc.collect()
     chosen.apply(Added(at("a", 7000), 5), 0.0)
-    assert chosen._members["a"].load.calls == 0
+    assert members_of(chosen)["a"].load.calls == 0
     assert not chosen._loads._exact
     assert not chosen._loads._by_place
 
@@ -246,7 +247,7 @@ def test_calls_that_have_ended_are_forgotten() -> None:
 def test_two_that_publish_one_address_are_counted_apart() -> None:
     entries = {id: at(id, 7000) for id in "ab"}
     chosen = Picker(Snapshot("chat", entries, {}, as_of=1), LeastOutstanding(), draw=random.Random(6).random)
-    chosen._members["a"].load.calls += 1
+    members_of(chosen)["a"].load.calls += 1
     assert set(picked(chosen, 20)) == {"b"}
 
 

@@ -29,7 +29,7 @@ from aioregistry.balancing import (
     Strategy,
     Weighted,
 )
-from tests.balancing.service import check_proportions, placed, snapshot
+from tests.balancing.service import check_proportions, members_of, placed, snapshot
 
 FOUR = {"a": {"zone": "x"}, "b": {"zone": "x"}, "c": {"zone": "y"}, "new": {"zone": "x"}}
 HALF_AN_HOUR = 1800.0
@@ -206,7 +206,7 @@ def test_a_retry_finds_another_though_it_is_new(strategy: Any) -> None:
 
 def test_with_ejection_a_newcomer_that_is_set_aside_is_not_picked_and_goes_on() -> None:
     chosen = warm(WarmUp("random"), "abcd", {"d": 0.0}, ejection=Ejection(failures=1, jitter=0.0))
-    assert chosen.report(chosen._members["d"], False, 0.0, 0.0) == 5.0
+    assert chosen.report(members_of(chosen)["d"], False, 0.0, 0.0) == 5.0
     assert counts(chosen, 1000, now=1.0)["d"] == 0
     member = next(member for _ in range(1000) if (member := chosen.pick(None, 15.0)).id == "d")
     chosen.report(member, True, 15.0, 15.0)
@@ -369,9 +369,9 @@ def test_whatever_happens_a_balancer_made_now_agrees_with_one_that_was_told(move
             arrivals.take([change], now)
             told.apply(change, now)
     made = Picker(Snapshot("chat", entries, {}, as_of=1), rule, arrivals=arrivals.since, draw=random.Random(1).random)
-    new = {id for id, since in arrivals.since.items() if now - since < 5 and id in made._members}
+    new = {id for id, since in arrivals.since.items() if now - since < 5 and id in members_of(made)}
     assert told.in_panic is made.in_panic
-    if made.in_panic or 2 * len(new) > len(made._members):
+    if made.in_panic or 2 * len(new) > len(members_of(made)):
         assert made.warming_up(now) == told.warming_up(now) == {}
     else:
         assert set(made.warming_up(now)) == {id for id in new if rule.weight(now - arrivals.since[id]) < 1}

@@ -16,7 +16,18 @@ from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added
 from aioregistry.balancing import Member, Picker, Weighted
 from aioregistry.balancing._members import HEAVIEST, LIGHTEST, Census, Load, Traits
-from tests.balancing.service import add, check_proportions, entry, instance, picked, picker, remove, snapshot, update
+from tests.balancing.service import (
+    add,
+    check_proportions,
+    entry,
+    instance,
+    only_pool,
+    picked,
+    picker,
+    remove,
+    snapshot,
+    update,
+)
 
 weights = st.floats(LIGHTEST, HEAVIEST)
 
@@ -101,8 +112,8 @@ def test_a_place_that_is_free_is_used_again() -> None:
     for number in range(1000):
         add(chosen, f"n{number}", {"weight": 2})
         remove(chosen, f"n{number}")
-    [pool] = chosen._pools.values()
-    assert len(pool._sums) == 32  # type: ignore[attr-defined]
+    pool = only_pool(chosen)
+    assert len(pool._sums) == 32
 
 
 @pytest.mark.parametrize("scale", [2, 9])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aioregistry._errors import InvalidArgument
 from aioregistry.balancing import Ejection, OwnZone, Picker, Ring, RoundRobin, Sticky, Weighted
-from tests.balancing.service import add, check_proportions, picked, picker, placed, remove, update
+from tests.balancing.service import add, check_proportions, members_of, picked, picker, placed, remove, update
 
 OURS = {f"a{number}": {"zone": "a"} for number in range(4)}
 THEIRS = {f"b{number}": {"zone": "b"} for number in range(4)}
@@ -20,7 +20,7 @@ THEIRS = {f"b{number}": {"zone": "b"} for number in range(4)}
 
 def set_aside(chosen: Picker[Any], id: str) -> None:
     """As one failure does, where one suffices."""
-    member = chosen._members[id]
+    member = members_of(chosen)[id]
     assert chosen.report(member, False, 0.0, 0.0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from aioregistry._discovery import Discovery, View, WatchMode
+from aioregistry._discovery.subscriptions import CHANGES_KEPT, Changes
 from aioregistry._document import encode
 from aioregistry._errors import ConnectionLost, NoAuth, NoNode, RegistryError, UnsupportedServer
 from aioregistry._model import ServiceInstance
@@ -229,6 +230,11 @@ class Service:
 
 def discovery(session: DiscoverySession, strategy: WatchMode = "auto") -> Discovery:
     return Discovery(session.as_session, BASE, strategy)
+
+
+def taken(stream: Changes[Any]) -> list[Any]:
+    """What the stream has to give now."""
+    return stream.take_ready(2 * CHANGES_KEPT)
 
 
 def refuse_twice(view: View[Any], id: str) -> bool:

@@ -76,6 +76,15 @@ class View:
     def shown(self) -> list[str]:
         return sorted(self.core.entries)
 
+    @property
+    def state(self) -> State[Any]:
+        """What the stages share."""
+        return self.core._state
+
+    @property
+    def stages(self) -> tuple[Stage[Any], ...]:
+        return self.core._stages
+
 
 def entry(id: str, czxid: int = EPOCH + 1, payload: object = None, *, registered: int = 7) -> Entry[Any]:
     instance = ServiceInstance("chat", id=id, address="10.0.0.7", payload=payload, registration_time_ms=registered)
@@ -117,8 +126,8 @@ def test_a_core_without_stages_shows_what_is_listed_and_holds_nothing_itself() -
     assert (len(view.core), view.core.suspects, view.core.recalled, view.core.heeds_answers) == (2, {}, None, False)
     assert (view.core.as_of, view.core.invalid, view.core.to_keep) == (EPOCH + 10, {}, {"a": a, "b": b})
     assert view.core.overrides == {}
-    assert view.core._state.overlay == {}
-    assert view.core._state.listed is view.listing.entries
+    assert view.state.overlay == {}
+    assert view.state.listed is view.listing.entries
     gone = Removed(b, EPOCH + 11)
     assert view.hears(gone, resynced=True) == Effects((gone,), True, (), None, ())
 
@@ -135,11 +144,15 @@ def test_nodes_that_show_no_instance_are_told_once_and_kept_by_id() -> None:
 
 
 def test_who_asks_for_everything_has_each_stage_in_this_order() -> None:
-    asked = Options(int, Guard(), True, tuple, overridden=True)
-    view: ViewCore[Any] = ViewCore(Listing(), asked)
-    assert [type(stage).__name__ for stage in view._stages] == ["Conversion", "Recall", "Suspecting", "Overriding"]
+    asked: dict[str, Any] = {"payload_type": int, "guard": Guard(), "kept": True, "overridden": True}
+    assert [type(stage).__name__ for stage in View(Listing(), **asked).stages] == [
+        "Conversion",
+        "Recall",
+        "Suspecting",
+        "Overriding",
+    ]
     assert len(STAGES) == 4
-    assert ViewCore(Listing(), Options(Any, None, False, tuple))._stages == ()
+    assert View(Listing()).stages == ()
 
 
 @pytest.mark.parametrize(
@@ -400,7 +413,7 @@ def test_what_is_withdrawn_is_not_held() -> None:
 def test_nothing_is_kept_of_markers_for_who_is_not_shown() -> None:
     view = with_guard("a", "b")
     view.opens()
-    (guarding,) = view.core._stages
+    (guarding,) = view.stages
     view.step(Withdrawn("stranger", EPOCH + 1))
     assert guarding._suspects._markers == {}  # type: ignore[attr-defined]
     view.step(Withdrawn("a", EPOCH + 1))
@@ -421,10 +434,10 @@ def test_who_has_refused_and_not_answered_since_is_counted() -> None:
     view.opens()
     view.hears(*[Removed(view.listing.entries[id], EPOCH + 10) for id in "abcde"])
     assert view.step(Called("a", True, view.now)).changes == ()
-    assert view.core._state.refusing == 1
+    assert view.state.refusing == 1
     view.now += 1.0
     effects = view.step(Called("a", False, view.now))
-    assert (effects.changes, view.core._state.refusing, view.shown) == ((), 0, list("abcdef"))
+    assert (effects.changes, view.state.refusing, view.shown) == ((), 0, list("abcdef"))
 
 
 def test_a_call_to_who_is_listed_changes_nothing_that_is_shown() -> None:
@@ -488,7 +501,7 @@ def test_an_override_is_an_update_when_it_begins_and_when_it_ends() -> None:
     assert isinstance(ends, Updated)
     assert (ends.previous_entry, ends.entry) == (begins.entry, view.listing.entries["a"])
     assert status(view) == {"a": WELL, "b": WELL}
-    assert (view.core._state.covered, view.core._state.overlay) == ({}, {})
+    assert (view.state.covered, view.state.overlay) == ({}, {})
 
 
 @pytest.mark.parametrize(("registered", "shown"), [(7, MAINTENANCE), (None, MAINTENANCE), (8, WELL)])

@@ -519,6 +519,19 @@ class Scene:
         self.keeper.changed()
 
     @property
+    def writes(self) -> bool:
+        return self.keeper._writing is not None
+
+    @property
+    def rests_until(self) -> float | None:
+        return self.keeper._resting.when
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to write, and nothing that it waits for before it may."""
+        return not self.writes and self.rests_until is None
+
+    @property
     def kept(self) -> list[str]:
         """The ids in the file."""
         return sorted(from_bytes(self.path.read_bytes(), "chat", BASE).entries) if self.path.exists() else []
@@ -537,8 +550,8 @@ async def scene(path: Path, session: DiscoverySession) -> AsyncIterator[Scene]:
     scene = Scene(path, session)
     yield scene
     await scene.keeper.aclose()
-    assert scene.keeper._writing is None or scene.failures
-    assert scene.keeper._resting.when is None
+    assert not scene.writes or scene.failures
+    assert scene.rests_until is None
 
 
 async def test_the_first_state_is_written_at_once_and_the_last_on_closing(
@@ -597,7 +610,7 @@ async def test_whatever_changes_one_state_is_written_at_a_time_and_the_last_one_
         await asyncio.sleep(0)
     gate.open.set()
     await until(lambda: scene.kept == ["a", "b99"], seconds=DEADLINE)
-    await until(lambda: scene.keeper._writing is None and scene.keeper._resting.when is None, seconds=DEADLINE)
+    await until(lambda: scene.idle, seconds=DEADLINE)
     assert (gate.most, gate.writings) == (1, 2)
 
 
@@ -623,7 +636,7 @@ async def test_a_large_service_rests_longer(scene: Scene, monkeypatch: pytest.Mo
     before = asyncio.get_running_loop().time()
     scene.start()
     async with asyncio.timeout(DEADLINE):
-        while (rests_until := scene.keeper._resting.when) is None:
+        while (rests_until := scene.rests_until) is None:
             await asyncio.sleep(0.001)
     assert rests_until >= before + 450
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aioregistry._discovery import Changes, Guard, View
 from aioregistry._discovery.kept import from_bytes
 from aioregistry._model import Snapshot
-from tests.discovery.scene import BASE, DiscoverySession, Service, discovery
+from tests.discovery.scene import BASE, DiscoverySession, Service, discovery, taken
 from tests.support.checkers import OrderedConsumer, check_converged
 from tests.support.fake_session import quiet, until
 from tests.support.model_tree import ModelTree
@@ -52,9 +52,9 @@ class Consumer:
         if self.view is not None and self.session.connected:
             await until(lambda: self.view is not None and self.view.fresh, seconds=DEADLINE)
         await quiet()
-        while self.changes is not None and self.changes._ready():
+        for change in taken(self.changes) if self.changes is not None else ():
             assert self.ordered is not None
-            self.ordered.apply(self.changes._take())
+            self.ordered.apply(change)
 
     async def end(self) -> None:
         self._entering.cancel()

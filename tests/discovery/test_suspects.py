@@ -13,13 +13,14 @@ import msgspec
 import pytest
 
 from aioregistry import Ejection, Guard, InvalidArgument, NoInstances, OwnZone, Resynced, RoundRobin
-from aioregistry._discovery import Changes, Discovery, View, subscriptions
+from aioregistry._concurrency import Alarm
+from aioregistry._discovery import Discovery, View, subscriptions
 from aioregistry._discovery import view as view_module
 from aioregistry._discovery.stages import FreshnessChanged
 from aioregistry._markers import marker_name, marker_prefix
 from aioregistry._protocol import AclEntry, AddWatch, Create, Delete, Multi, SetData
 from aioregistry._registration.transactions import target_of, withdrawal
-from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery, refuse_twice
+from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, discovery, refuse_twice, taken
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
 from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
@@ -68,6 +69,11 @@ def withdraw_together(service: Service, ids: Iterable[str]) -> None:
         withdraw(service, id)
 
 
+def alarm_of(view: View[Any]) -> Alarm:
+    """The timer by which a view lets suspects go."""
+    return view._alarm
+
+
 def remove(service: Service, ids: Iterable[str]) -> None:
     for id in ids:
         service.remove(id)
@@ -90,13 +96,6 @@ def check(view: View[Any], service: Service) -> None:
     suspects = dict.fromkeys(snapshot.suspects, 0.0)
     check_guarded(suspects=suspects, holds=dict.fromkeys(suspects, 300.0), listed=service.held())
     assert len(snapshot) == len(confirmed) + len(suspects)
-
-
-def taken(stream: Changes[Any]) -> list[Any]:
-    changes = []
-    while stream._ready():
-        changes.append(stream._take())
-    return changes
 
 
 def events(session: DiscoverySession, name: str) -> list[dict[str, Any]]:
@@ -210,11 +209,11 @@ async def test_a_quorum_that_was_silent_for_a_while_stops_the_clock(
         assert len(view.snapshot.suspects) == 5
         assert taken(changes)
         view._step(FreshnessChanged(False))
-        assert view._alarm.when is None
+        assert alarm_of(view).when is None
         await asyncio.sleep(0.01)
         view._show_if_any(view._step(FreshnessChanged(True)))
         assert [type(each).__name__ for each in taken(changes)] == ["Updated"] * 5
-        assert view._alarm.when is not None
+        assert alarm_of(view).when is not None
 
 
 async def test_a_view_without_a_guard_believes_everything(
@@ -699,7 +698,7 @@ async def test_a_guard_that_is_none_is_refused(found: Discovery, wrong: Any) -> 
 async def test_a_closed_view_leaves_no_timer(found: Discovery, service: Service, session: DiscoverySession) -> None:
     async with found.view("chat", guard=LONG) as view:
         await expire_all_while_away(service, session)
-        alarm = view._alarm
+        alarm = alarm_of(view)
         assert alarm.when is not None
     assert alarm.when is None
 
@@ -710,7 +709,7 @@ async def test_a_timer_keeps_no_view_that_was_dropped(
 ) -> None:
     view: View[Any] = await found.view("chat", guard=LONG)
     await expire_all_while_away(service, session)
-    assert view._alarm.when is not None
+    assert alarm_of(view).when is not None
     gone = weakref.ref(view)
     del view
     gc.collect()

@@ -36,7 +36,7 @@ from aioregistry._errors import (
 from aioregistry._model import Added, Entry, Invalid, Resynced
 from aioregistry._protocol import GetChildren2, GetData, MultiReadData, Sync
 from aioregistry._streams import Stream
-from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery
+from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery, taken
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
 from tests.support.fake_session import Fate, quiet, until
 from tests.support.model_tree import ModelTree
@@ -84,14 +84,6 @@ def check_nothing_is_left(session: DiscoverySession) -> None:
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith("aioregistry follows")] == []
     assert session.watches.in_use == []
     assert session.observers == []
-
-
-def taken(stream: Changes[Any]) -> list[Any]:
-    """What the stream has to give now."""
-    changes = []
-    while stream._ready():
-        changes.append(stream._take())
-    return changes
 
 
 def told(changes: list[Any]) -> list[tuple[str, str]]:
@@ -808,7 +800,7 @@ async def test_a_slow_consumer_of_snapshots_gets_the_latest(found: Discovery, se
             await quiet()
         latest = await following(snapshots)
         assert len(latest) == 20
-        assert not snapshots._ready()
+        assert snapshots.take_ready(1) == []
 
 
 async def test_a_snapshot_that_was_given_never_changes(found: Discovery, service: Service) -> None:
@@ -841,7 +833,7 @@ async def test_snapshots_tell_when_freshness_flips(
         assert fresh.stale_since is None
         assert fresh.keys() == {"a"}
         await quiet()
-        assert not snapshots._ready()
+        assert snapshots.take_ready(1) == []
 
 
 async def test_freshness_ends_with_the_evidence_and_comes_back_with_it(tree: ModelTree, service: Service) -> None:
@@ -909,7 +901,7 @@ async def test_a_slow_consumer_of_changes_gets_the_differences_since_what_it_too
             ("Updated", "b"),
             ("Updated", "d"),
         ]
-        assert not slow._ready()
+        assert slow.take_ready(1) == []
         consumer.apply(resynced)
         consumer.check(seen.snapshot.entries)
         service.add("f")
@@ -939,7 +931,7 @@ async def test_a_stream_begins_where_it_was_opened(found: Discovery, service: Se
         await quiet()
         async with view.changes() as changes:
             assert changes.start.keys() == {"a", "b"}
-            assert not changes._ready()
+            assert changes.take_ready(1) == []
 
 
 async def test_a_stream_that_was_closed_gives_no_more(
@@ -1206,7 +1198,7 @@ async def test_the_names_of_services_are_followed(found: Discovery, tree: ModelT
     assert await following(names) == ("chat",)
     session.reconnect()
     await quiet()
-    assert not names._ready()
+    assert names.take_ready(1) == []
     tree.delete(f"{CHAT}/a")
     tree.delete(CHAT)
     tree.delete(BASE)

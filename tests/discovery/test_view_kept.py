@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from aioregistry._discovery import Changes, Discovery, Guard, View, keeper
+from aioregistry._discovery import Discovery, Guard, View, keeper
 from aioregistry._discovery.kept import Kept, from_bytes, to_bytes
 from aioregistry._errors import InvalidArgument, NoInstances, SessionFailed
 from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, Suspicion, Updated
-from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery, refuse_twice
+from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery, refuse_twice, taken
 from tests.support.checkers import OrderedConsumer
 from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
@@ -91,13 +91,6 @@ def kept_ids(path: Path) -> list[str] | None:
 
 async def synced(view: View[Any]) -> None:
     await until(lambda: view.fresh, seconds=DEADLINE)
-
-
-def taken(stream: Changes[Any]) -> list[Any]:
-    changes = []
-    while stream._ready():
-        changes.append(stream._take())
-    return changes
 
 
 @contextlib.asynccontextmanager
@@ -497,7 +490,7 @@ async def test_a_connection_that_is_lost_while_it_is_entered_leaves_what_was_kno
     session.connect()
     session.silent = True
     task = await entering(found.view("chat", keep=path))
-    await until(lambda: session._pending or session._outgoing, seconds=DEADLINE)
+    await until(lambda: session.unanswered > 0, seconds=DEADLINE)
     assert not task.done()
     session.silent = False
     session.disconnect()

@@ -9,8 +9,11 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple, Self
 
+import pytest
+
 import aioregistry
 from aioregistry import Ejection, Registry, ServiceInstance, View
+from aioregistry._handles import is_closed
 from aioregistry.testing._ports import ReservedPort
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -162,6 +165,23 @@ async def service(zookeeper: ZooKeeperServer, chroot: str, *manners: Manner | No
             registrations.append(await stack.enter_async_context(registry.register(instance, wait=False)))
         await view.wait_for(lambda snapshot: len(snapshot) == len(peers), TIMEOUT)
         yield Scene(registry, view, peers)
+
+
+def views_made(monkeypatch: pytest.MonkeyPatch) -> list[View[Any]]:
+    """Every view that a registry makes from now on, the newest last."""
+    made, discover = list[View[Any]](), Registry.discover
+
+    def noted(registry: Registry, *args: Any, **options: Any) -> View[Any]:
+        made.append(view := discover(registry, *args, **options))
+        return view
+
+    monkeypatch.setattr(Registry, "discover", noted)
+    return made
+
+
+def followed(made: list[View[Any]]) -> set[str]:
+    """The services whose views are not closed."""
+    return {view.name for view in made if not is_closed(view)}
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 import aioregistry
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance, UsageError
+from aioregistry._handles import is_closed
 from aioregistry._model import Added, Entry
 from aioregistry.integrations._aiohttp_client import check_pools
 from aioregistry.integrations.aiohttp import (
@@ -23,7 +24,8 @@ from aioregistry.integrations.aiohttp import (
     RegistryMiddleware,
     member,
 )
-from tests.frameworks.peers import Manner, Peer, black_hole, service, until
+from tests.frameworks.peers import Manner, Peer, black_hole, followed, service, until, views_made
+from tests.support.inside import picker_of
 from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
@@ -406,15 +408,16 @@ async def test_a_call_that_is_cancelled_says_nothing(scene: Make) -> None:
         assert balancer.set_aside == {}
 
 
-async def test_its_views_end_with_it(scene: Make) -> None:
+async def test_its_views_end_with_it(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(Manner.ANSWERS) as chat:
+        made = views_made(monkeypatch)
         async with RegistryMiddleware(chat.registry) as middleware:
             async with aiohttp.ClientSession(middlewares=[middleware]) as session:
                 await asked(session)
-            view, _ = middleware._router._followed["chat"].opening.result()
+            [view] = made
             assert len(view.snapshot) == 1
-        assert view._is_closed
-        assert not chat.view._is_closed
+        assert followed(made) == set()
+        assert not is_closed(chat.view)
         async with aiohttp.ClientSession(middlewares=[middleware]) as session:
             with pytest.raises(aiohttp.ClientConnectorError, match="what looks up 'chat' is closed"):
                 await session.get(URL)
@@ -491,7 +494,7 @@ async def test_an_address_that_no_url_can_have_counts_as_unreachable(
         bad = chat.view.snapshot["a"].replace(id="bad", address="192.0.2.1")
         object.__setattr__(bad, "address", address)
         balancer = chat.balancer()
-        balancer._picker.apply(Added(Entry(bad, 1, 1, 1, 0, 0.0, 0.0), 1), 0.0)
+        picker_of(balancer).apply(Added(Entry(bad, 1, 1, 1, 0, 0.0, 0.0), 1), 0.0)
         async with (
             RegistryMiddleware(services={"chat": balancer}) as middleware,
             aiohttp.ClientSession(

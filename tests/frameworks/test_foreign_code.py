@@ -19,7 +19,9 @@ from aioregistry.integrations._signals import told_to_end
 from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
+from tests.balancing.service import members_of
 from tests.frameworks.peers import Manner, Scene, service
+from tests.support.inside import picker_of
 from tests.support.raising import ODD, raising
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -29,7 +31,7 @@ DEADLINE = 100.0
 
 def blamed(scene: Scene, balancer: Any) -> list[Any]:
     """Who was set aside, and how many calls to each are counted as under way."""
-    members = balancer._picker._members.values()
+    members = members_of(picker_of(balancer)).values()
     return [dict(balancer.set_aside), [member.load.calls for member in members]]
 
 

@@ -19,7 +19,7 @@ from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.integrations.httpx import RegistryTransport
 from aioregistry.integrations.httpx2 import RegistryTransport as RegistryTransport2
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.frameworks.peers import Manner, Peer, service, until
+from tests.frameworks.peers import Manner, Peer, followed, service, until, views_made
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -90,8 +90,8 @@ async def test_a_strategy_that_does_not_fit_the_service_is_told(zookeeper: ZooKe
 
 
 @contextlib.asynccontextmanager
-async def asking(http: str, registry: Any) -> AsyncIterator[tuple[routing.Router[Any], Callable[[str], Any]]]:
-    """A client's router, and what asks a service and tells the status, or None where there is no instance."""
+async def asking(http: str, registry: Any) -> AsyncIterator[Callable[[str], Any]]:
+    """A client: what asks a service and tells the status, or None where there is no instance."""
     url = "http://{}.registry/".format
     if http == "aiohttp":
         async with (
@@ -106,7 +106,7 @@ async def asking(http: str, registry: Any) -> AsyncIterator[tuple[routing.Router
                 except aiohttp.ClientConnectorDNSError:
                     return None
 
-            yield middleware._router, ask
+            yield ask
         return
     package, transport = {"httpx": (httpx, RegistryTransport), "httpx2": (httpx2, RegistryTransport2)}[http]
     sends: Any = transport(registry)
@@ -118,7 +118,7 @@ async def asking(http: str, registry: Any) -> AsyncIterator[tuple[routing.Router
             except package.ConnectError:
                 return None
 
-        yield sends._router, ask
+        yield ask
 
 
 @pytest.mark.parametrize("http", ["httpx", "httpx2", "aiohttp"])
@@ -132,7 +132,8 @@ async def test_names_of_nobody_shut_nobody_out(
         for name in ("mail", "pay", "shop"):
             other = ServiceInstance(name, address="127.0.0.1", port=port)
             _ = await stack.enter_async_context(chat.registry.register(other))
-        async with asking(http, chat.registry) as (router, ask):
+        made = views_made(monkeypatch)
+        async with asking(http, chat.registry) as ask:
             for name, kept in [
                 ("nobody", ["nobody"]),
                 ("chat", ["nobody", "chat"]),
@@ -145,10 +146,8 @@ async def test_names_of_nobody_shut_nobody_out(
                 ("mail", ["chat", "shop", "mail"]),
             ]:
                 assert await ask(name) == (None if name.endswith("body") else 200)
-                assert list(router._followed) == kept
-            views = [followed.opening.result()[0] for followed in router._followed.values()]
-        assert all(view._is_closed for view in views)
-        assert not router._closing
+                await until(lambda kept=kept: followed(made) == set(kept))  # type: ignore[misc]
+        assert followed(made) == set()
 
 
 async def test_what_is_asked_for_now_is_never_left(
@@ -156,18 +155,18 @@ async def test_what_is_asked_for_now_is_never_left(
 ) -> None:
     monkeypatch.setattr(routing, "MOST_VIEWS", 1)
     async with service(zookeeper, chroot, Manner.HANGS) as chat, by(chat.registry) as session:
+        made = views_made(monkeypatch)
         waiting = asyncio.create_task(session.get("http://chat.registry/"))
         await until(lambda: chat.asked() == [1])
         for _ in range(2):
             with pytest.raises(httpx.ConnectError):
                 await session.get("http://nobody.registry/")
-        followed = session._transport._router._followed  # type: ignore[attr-defined]
-        assert list(followed) == ["chat", "nobody"]
+        assert followed(made) == {"chat", "nobody"}
         waiting.cancel()
         await asyncio.wait([waiting])
         with pytest.raises(httpx.ConnectError):
             await session.get("http://anybody.registry/")
-        assert list(followed) == ["anybody"]
+        await until(lambda: followed(made) == {"anybody"})
 
 
 @pytest.mark.parametrize("manner", [Manner.BEGINS_ITS_ANSWER, Manner.CUTS_ITS_ANSWER])
@@ -176,48 +175,47 @@ async def test_an_answer_may_end_after_its_service_was_left(
 ) -> None:
     monkeypatch.setattr(routing, "MOST_VIEWS", 1)
     async with service(zookeeper, chroot, manner) as chat, by(chat.registry) as session:
+        made = views_made(monkeypatch)
         async with session.stream("GET", "http://chat.registry/") as answer:
-            followed = session._transport._router._followed  # type: ignore[attr-defined]
-            view = followed["chat"].opening.result()[0]
+            assert followed(made) == {"chat"}
             with pytest.raises(httpx.ConnectError):
                 await session.get("http://nobody.registry/")
-            await until(lambda: view._is_closed)
+            await until(lambda: followed(made) == {"nobody"})
             if manner is Manner.CUTS_ITS_ANSWER:
                 with pytest.raises(httpx.RemoteProtocolError):
                     await answer.aread()
-        assert list(followed) == ["nobody"]
+        assert followed(made) == {"nobody"}
         async with session.stream("GET", "http://chat.registry/") as answer:
             assert answer.status_code == 200
 
 
 async def test_a_service_that_cannot_be_read_is_tried_again(
-    zookeeper: ZooKeeperServer, chroot: str, judge: Judge
+    zookeeper: ZooKeeperServer, chroot: str, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def refuse(_: aioregistry.Registry, name: str) -> Any:
+        raise aioregistry.NoAuth(name)
+
     async with service(zookeeper, chroot) as chat, by(chat.registry) as session, Peer(Manner.ANSWERS) as peer:
-        session._transport._router._registry = Refusing(chat.registry)  # type: ignore[attr-defined]
-        with pytest.raises(httpx.ConnectError, match="not authorised"):
-            await session.get("http://chat.registry/")
-        session._transport._router._registry = chat.registry  # type: ignore[attr-defined]
+        with monkeypatch.context() as refusing:
+            refusing.setattr(aioregistry.Registry, "discover", refuse)
+            with pytest.raises(httpx.ConnectError, match="not authorised"):
+                await session.get("http://chat.registry/")
         async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=peer.port)):
             await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
             assert (await session.get("http://chat.registry/")).text == "ok"
 
 
-class Refusing:
-    def __init__(self, registry: aioregistry.Registry) -> None:
-        self._registry = registry
-
-    async def discover(self, name: str) -> Any:
-        raise aioregistry.NoAuth(name)
-
-
-async def test_many_first_requests_open_one_view(zookeeper: ZooKeeperServer, chroot: str) -> None:
+async def test_many_first_requests_open_one_view(
+    zookeeper: ZooKeeperServer, chroot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with service(zookeeper, chroot, Manner.ANSWERS) as chat, by(chat.registry) as session:
+        made = views_made(monkeypatch)
         requests = [asyncio.create_task(session.get("http://chat.registry/")) for _ in range(5)]
         cancelled = requests.pop(0)
-        await until(lambda: "chat" in session._transport._router._followed)  # type: ignore[attr-defined]
+        await until(lambda: len(made) > 0)
         cancelled.cancel()  # who was first to ask takes nothing from the others
         assert [(await request).text for request in requests] == ["ok"] * 4
+        assert len(made) == 1
 
 
 async def test_without_the_registry_a_request_ends(proxy: ZooKeeperProxy, chroot: str) -> None:

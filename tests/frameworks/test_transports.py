@@ -14,13 +14,15 @@ import httpx2
 import pytest
 
 from aioregistry import InvalidArgument, NoInstances, Ring, ServiceInstance
+from aioregistry._handles import is_closed
 from aioregistry._model import Added, Entry
 from aioregistry.integrations import _patience as patience
 from aioregistry.integrations._lanes import MOST_NAMES, Lanes, name_of
 from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
-from tests.frameworks.peers import Manner, Peer, service, until
+from tests.frameworks.peers import Manner, Peer, followed, service, until, views_made
+from tests.support.inside import picker_of
 from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import AUTHORITY, TlsRelay, trusting
 from tests.support.zookeeper import ZooKeeperServer
@@ -224,13 +226,13 @@ async def test_without_a_transport_given_each_name_has_its_own(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
     async with two_names_of_one_server(scene) as (chat, peer, _):
-        async with http.AsyncClient(transport=PACKAGES[http](chat.registry), timeout=20) as session:
+        transport = PACKAGES[http](chat.registry)
+        async with http.AsyncClient(transport=transport, timeout=20) as session:
             assert (await session.get("https://chat.registry/", extensions=PROVED)).status_code == 200
             with pytest.raises(http.ConnectError):
                 await session.get("https://pay.registry/")
-            lanes = session._transport._lanes
         assert len(peer.asked) == 1
-        assert set(lanes._lanes) == set()  # closed
+        assert set(transport._lanes._lanes) == set()  # closed
 
 
 async def test_a_tunnel_proves_the_name_or_nothing_is_sent(scene: Make, client: Make, http: ModuleType) -> None:
@@ -373,7 +375,7 @@ async def test_an_address_that_no_url_can_have_counts_as_unreachable(
         bad = chat.view.snapshot["a"].replace(id="bad", address="192.0.2.1")
         object.__setattr__(bad, "address", address)
         balancer = chat.balancer()
-        balancer._picker.apply(Added(Entry(bad, 1, 1, 1, 0, 0.0, 0.0), 1), 0.0)
+        picker_of(balancer).apply(Added(Entry(bad, 1, 1, 1, 0, 0.0, 0.0), 1), 0.0)
         async with http.AsyncClient(transport=PACKAGES[http](services={"chat": balancer})) as session:
             for _ in range(4):
                 assert (await session.post(URL, content=b"body")).status_code == 200
@@ -527,10 +529,13 @@ async def test_nothing_to_pick_is_a_connect_error(scene: Make, client: Make, htt
         assert isinstance(raised.value.__cause__, NoInstances)
 
 
-async def test_what_comes_in_time_is_waited_for(scene: Make, client: Make, http: ModuleType) -> None:
+async def test_what_comes_in_time_is_waited_for(
+    scene: Make, client: Make, http: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with scene() as chat, Peer(Manner.ANSWERS) as late, client(chat.registry, wait=20) as session:
+        made = views_made(monkeypatch)
         answer = asyncio.create_task(session.get(URL))
-        await until(lambda: "chat" in session._transport._router._followed)
+        await until(lambda: len(made) > 0)
         async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=late.port)):
             assert (await answer).text == "ok"
 
@@ -807,14 +812,15 @@ async def test_attempts_share_the_time_to_answer(scene: Make, http: ModuleType, 
 # ---------------------------------------------------------------- ending, and bad arguments
 
 
-async def test_its_views_end_with_it(scene: Make, client: Make) -> None:
+async def test_its_views_end_with_it(scene: Make, client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(Manner.ANSWERS) as chat:
+        made = views_made(monkeypatch)
         async with client(chat.registry) as session:
             await session.get(URL)
-            view, _ = session._transport._router._followed["chat"].opening.result()
+            [view] = made
             assert len(view.snapshot) == 1
-        assert view._is_closed
-        assert not chat.view._is_closed
+        assert followed(made) == set()
+        assert not is_closed(chat.view)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from aioregistry._client import ClientState, SharedSession
 from aioregistry._runtime import SystemRuntime
 from aioregistry._session import Session, SessionState, parse_hosts
 from aioregistry._session.connection import Connection
+from tests.support.inside import connection_of, driver_of, transport_of
 
 MAX_REQUEST = 0xFFFFF
 
@@ -39,7 +40,8 @@ class OwnedSession(SharedSession):
             allow_read_only=self._allow_read_only,
             max_request=MAX_REQUEST,
         )
-        session._driver.machine = session._driver.machine._replace(last_zxid=self.last_zxid)
+        driver = driver_of(session)
+        driver.machine = driver.machine._replace(last_zxid=self.last_zxid)
         super().__init__(session)
         self.state = DisturbedState(session)
         self._started = False
@@ -57,7 +59,7 @@ class OwnedSession(SharedSession):
 
     @property
     def conn(self) -> DisturbedConnection:  # type: ignore[override]
-        return DisturbedConnection(self._session._driver.connection, super().conn.version_info)
+        return DisturbedConnection(driver_of(self._session).connection, super().conn.version_info)
 
     @property
     def timeout(self) -> float:
@@ -78,7 +80,7 @@ class OwnedSession(SharedSession):
 class DisturbedState(ClientState):
     def transition_to(self, state: str) -> None:
         assert state == aiozk.session.States.SUSPENDED
-        transport_of(self._session._driver.connection).abort()
+        transport_of(connection_of(self._session)).abort()
 
     def waitings(self, *states: str) -> dict[str, set[asyncio.Future[None]]]:
         return {state: {future for future, wanted in self._waiting.items() if state in wanted} for state in states}
@@ -102,17 +104,6 @@ class ReadLoop(NamedTuple):
 
     def cancel(self) -> None:
         transport_of(self.connection).pause_reading()
-
-
-def transport_of(connection: Connection | None) -> asyncio.Transport:
-    assert connection is not None
-    assert connection._transport is not None
-    return connection._transport
-
-
-def connection_of(session: Session) -> Connection:
-    assert session._driver.connection is not None
-    return session._driver.connection
 
 
 aiozk.session.Session = aiozk.client.Session = OwnedSession

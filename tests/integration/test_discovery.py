@@ -174,7 +174,7 @@ async def test_a_takeover_is_one_update(
         assert isinstance(update, Updated)
         assert (update.previous_entry.owner, update.entry.owner) == (publisher.session.id, second.owner)
         await until(lambda: first.status is Status.DISPLACED)
-        assert not changes._ready()
+        assert changes.take_ready(1) == []
 
 
 async def test_nodes_that_are_no_instances_are_listed_apart(registry: Registry, judge: Judge, service: str) -> None:

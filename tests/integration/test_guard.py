@@ -20,7 +20,7 @@ from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, until
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
-from tests.support.inside import session_of
+from tests.support.inside import driver_of, session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer as RealZooKeeper
 
@@ -211,7 +211,7 @@ async def test_the_watch_on_the_markers_goes_with_the_last_view() -> None:
         first = await registry.discover("chat")
         second = await registry.discover("mail")
         unguarded = await registry.discover("chat", guard=None)
-        watched = session_of(registry)._driver.watched
+        watched = driver_of(session_of(registry)).watched
         assert watched.is_tree_armed("/services-withdrawn")
         await first.aclose()
         await second.aclose()

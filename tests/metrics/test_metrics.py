@@ -25,6 +25,7 @@ from aioregistry._metrics.durations import BOUNDS, OPERATIONS, Durations, Growth
 from aioregistry._metrics.reader import RegistryReader
 from aioregistry._metrics.table import METRICS, Bucket, Counters, Kind
 from aioregistry.metrics import opentelemetry, prometheus
+from tests.support.inside import driver_of, session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -399,7 +400,7 @@ def test_a_missing_extra_is_named(name: str, hidden: str) -> None:
 async def test_without_a_reader_nobody_listens(zookeeper: ZooKeeperServer, chroot: str) -> None:
     registry: Registry
     async with aioregistry.connect(f"{zookeeper.address}{chroot}") as registry:
-        observers = registry._session._observers
+        observers = driver_of(session_of(registry)).observers
         assert not observers._hooks
         assert not observers.timers
         prometheus(registry)

@@ -16,6 +16,7 @@ import pytest
 
 from aioregistry import RegistrationError
 from aioregistry._errors import NoAuth, RegistryError
+from aioregistry._handles import is_open
 from aioregistry._model import ServiceInstance
 from aioregistry._protocol import Create2, Delete, Message, Multi, SetData
 from aioregistry._registration import Registration, Status, Withdrawals, has_ended
@@ -79,7 +80,7 @@ class Place:
         self.session.connect()
         await until(lambda: all(task.done() for task in self.tasks))
         for handle in self.handles:
-            if handle._is_open:
+            if is_open(handle):
                 await handle.aclose()
         await until(lambda: self.workers() == [])
         self.check()
@@ -121,11 +122,11 @@ class Place:
 
     async def leave(self) -> None:
         """Close the registration that decides."""
-        if self.open is not None and self.open._is_open:
+        if self.open is not None and is_open(self.open):
             await self.open.aclose()
 
     async def update(self) -> None:
-        if self.open is not None and self.open._is_open:
+        if self.open is not None and is_open(self.open):
             payload = {"worker": len(self.handles), "update": len(self.tasks)}
             self.tasks.append(asyncio.ensure_future(self._updated(self.open, payload)))
             await quiet()

@@ -58,7 +58,7 @@ async def test_only_so_many_transactions_are_under_way(session: FakeSession) -> 
     session.fate = lambda message: Fate.UNANSWERED
     answers = [together.submit(message) for message in listed(session, 10 * MOST_TOGETHER)]
     await quiet()
-    assert len(session._pending) == MOST_UNDER_WAY
+    assert session.unanswered == MOST_UNDER_WAY
     session.disconnect()
     assert {type(error) for error in await asyncio.gather(*answers, return_exceptions=True)} == {ConnectionLost}
 

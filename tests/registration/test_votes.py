@@ -41,8 +41,7 @@ def registration(session: FakeSession, instance: ServiceInstance[Any] = ME) -> R
     return Registration(session.as_session, instance, base_path="/services")
 
 
-def published(registered: Registration[Any]) -> ServiceInstance[Any]:
-    session: Any = registered._session
+def published(session: FakeSession, registered: Registration[Any]) -> ServiceInstance[Any]:
     return decode(session.tree.nodes[registered.path].data)
 
 
@@ -69,17 +68,17 @@ async def test_it_is_enabled_only_if_everybody_agrees(session: FakeSession, orde
             for voter in order:
                 against = against - {voter} if up else against | {voter}
                 await say(registered, voter, up=up)
-                now = published(registered)
+                now = published(session, registered)
                 assert (now.enabled, now.status) == (not against, status_of(against))
                 assert (registered.instance.enabled, registered.instance.status) == (now.enabled, now.status)
-        assert published(registered) == ME
+        assert published(session, registered) == ME
 
 
 async def test_an_update_of_the_payload_changes_nothing_of_that(session: FakeSession) -> None:
     async with registration(session) as registered:
         await say(registered, "health", up=False)
         await registered.update(payload={"load": 1})
-        now = published(registered)
+        now = published(session, registered)
         assert (now.payload, now.enabled, now.status) == ({"load": 1}, False, "failing")
 
 
@@ -93,9 +92,9 @@ async def test_what_is_said_before_it_is_listed_is_in_its_first_document(session
 
 async def test_an_instance_that_was_given_as_disabled_is_its_owners_to_enable(session: FakeSession) -> None:
     async with registration(session, ME.replace(enabled=False, status="failing")) as registered:
-        assert published(registered).status == "draining"  # whatever was given
+        assert published(session, registered).status == "draining"  # whatever was given
         await registered.update(enabled=True)
-        assert published(registered).enabled
+        assert published(session, registered).enabled
 
 
 async def test_a_vote_that_changes_nothing_writes_nothing(session: FakeSession) -> None:
@@ -109,22 +108,22 @@ async def test_a_vote_while_disconnected_is_published_later(session: FakeSession
     async with registration(session) as registered:
         session.disconnect()
         vote(registered, "maintenance", up=False)
-        assert published(registered).enabled
+        assert published(session, registered).enabled
         session.connect()
         await registered.wait_live(5)
         await quiet()
-        assert published(registered).status == "maintenance"
+        assert published(session, registered).status == "maintenance"
         session.expire()
         session.connect()
         await registered.wait_live(5)
-        assert published(registered).status == "maintenance"
+        assert published(session, registered).status == "maintenance"
 
 
 async def test_draining_is_for_good(session: FakeSession) -> None:
     async with registration(session) as registered:
         await registered.drain()
         await registered.update(enabled=True, payload={"load": 2})
-        now = published(registered)
+        now = published(session, registered)
         assert (now.payload, now.enabled, now.status) == ({"load": 2}, False, "draining")
     with pytest.raises(HandleClosed):
         await registered.drain()
@@ -166,4 +165,4 @@ async def test_room_is_kept_for_what_others_may_have_to_say(session: FakeSession
         session.expire(at_server=False)  # what is sent next has the document twice
         session.connect()
         await registered.wait_live(5)
-        assert published(registered).status == "maintenance"
+        assert published(session, registered).status == "maintenance"

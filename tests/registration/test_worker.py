@@ -297,7 +297,7 @@ async def test_a_node_that_is_missed_when_looking_is_not_claimed_to_be_live(
     tree: ModelTree, session: FakeSession, registered: Registration[Any]
 ) -> None:
     """Its deletion was not heard of, and it cannot be put back."""
-    session._armed.clear()
+    session.forget_watches()
     session.fate = lambda message: NoAuth(PATH) if isinstance(message, Create2) else None
     tree.delete(PATH)
     session.reconnect()
@@ -312,7 +312,7 @@ async def test_an_event_that_was_lost_is_made_up_for_now_and_then(
 ) -> None:
     monkeypatch.setattr(worker, "PERIOD", 0.02)
     await registered.update(payload={})  # from here on it rests for the short period
-    session._armed.clear()
+    session.forget_watches()
     tree.delete(PATH)
     await until(lambda: owner(tree) == session.id)
 
@@ -991,7 +991,7 @@ async def test_an_update_that_changes_nothing_writes_nothing(
 async def test_an_update_of_what_a_successor_has_taken(tree: ModelTree, session: FakeSession) -> None:
     """Its watch has not fired yet: the version fences what is planned from the last sight."""
     async with registration(session) as first:
-        session._armed.clear()
+        session.forget_watches()
         async with registration(connected(tree)) as second:
             with pytest.raises(RegistrationDisplaced):
                 await first.update(payload={"load": 5})
@@ -1085,7 +1085,7 @@ async def test_closing_leaves_a_successors_node(tree: ModelTree, session: FakeSe
     tree.make("/services-withdrawn")
     other = connected(tree)
     async with registration(session) as first:
-        session._armed.clear()  # it does not hear of its displacement in time
+        session.forget_watches()  # it does not hear of its displacement in time
         async with registration(other) as second:
             await first.aclose()
             assert first.withdrawn

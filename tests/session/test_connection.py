@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,8 @@ class Line:
         self.answers: list[tuple[Any, RegistryError | None]] = []
         self.lost = 0
         self.order: list[str] = []
+        self.when_fired: Callable[[], None] = lambda: None
+        self.when_lost: Callable[[], None] = lambda: None
         self.peer = Peer()
         self.connection = Connection(
             1,
@@ -115,10 +118,12 @@ class Line:
     def _fired(self, fired: WatchedEvent) -> None:
         self.events.append(fired)
         self.order.append(f"event {fired.path}")
+        self.when_fired()
 
     def _lost(self, _: Connection) -> None:
         self.lost += 1
         self.order.append("lost")
+        self.when_lost()
 
     async def settle(self) -> None:
         """Let everything under way arrive."""
@@ -374,9 +379,10 @@ async def test_what_does_not_fit_its_field(message: Any, world: World) -> None:
 @simulated
 async def test_the_beginning_of_an_epoch_is_no_transaction(world: World) -> None:
     line = Line(world)
-    for zxid, seen in ((0x1_0000_0007, 0x1_0000_0007), (0x2_0000_0000, 0x1_0000_0007), (0x2_0000_0001, 0x2_0000_0001)):
+    seen_after = ((0x1_0000_0007, 0x1_0000_0007), (0x2_0000_0000, 0x1_0000_0007), (0x2_0000_0001, 0x2_0000_0001))
+    for xid, (zxid, seen) in enumerate(seen_after, 1):
         _ = line.connection.submit(Sync("/"))
-        line.connection.data_received(reply(line.connection._xid, zxid, body=text("/")))
+        line.connection.data_received(reply(xid, zxid, body=text("/")))
         assert (line.connection.last_zxid, line.connection.reached) == (seen, zxid)
     await line.end()
 
@@ -384,9 +390,9 @@ async def test_the_beginning_of_an_epoch_is_no_transaction(world: World) -> None
 @simulated
 async def test_the_highest_zxid_of_any_header(world: World) -> None:
     line = Line(world)
-    for zxid in (7, 3, -1):
+    for xid, zxid in enumerate((7, 3, -1), 1):
         _ = line.connection.submit(Sync("/"))
-        line.connection.data_received(reply(line.connection._xid, zxid, body=text("/")))
+        line.connection.data_received(reply(xid, zxid, body=text("/")))
         assert line.connection.last_zxid == 7
     line.connection.data_received(event(1, "/a", zxid=9))
     assert line.connection.last_zxid == 9
@@ -515,9 +521,9 @@ async def test_the_end_of_the_file_is_not_held_up_by_what_is_unwritten(world: Wo
 async def test_futures_fail_before_the_loss_is_reported(world: World) -> None:
     line = Line(world)
     waiting = line.connection.submit(Sync("/"))
-    line.connection._on_lost = lambda _: line.order.append(f"lost, done: {waiting.done()}")
+    line.when_lost = lambda: line.order.append(f"done: {waiting.done()}")
     line.connection.connection_lost(None)
-    assert line.order == ["lost, done: True"]
+    assert line.order == ["lost", "done: True"]
     line.connection.drop("over")
     await line.end()
 
@@ -550,7 +556,7 @@ class TestDropping:
     @simulated
     async def test_in_the_middle_of_what_is_received(self, world: World) -> None:
         line = Line(world)
-        line.connection._on_event = lambda _: line.connection.drop("enough")
+        line.when_fired = lambda: line.connection.drop("enough")
         waiting = line.connection.submit(Sync("/"))
         line.connection.data_received(event(1, "/a") + reply(1, body=text("/")))
         assert isinstance(await outcome(waiting), ConnectionLost)

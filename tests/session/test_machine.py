@@ -82,7 +82,7 @@ def test_every_event_has_an_example() -> None:
 @pytest.mark.parametrize(("phase", "kind"), list(product(Phase, EXAMPLES)), ids=str)
 def test_the_table_has_what_can_happen_and_nothing_else(phase: Phase, kind: type[Any]) -> None:
     expected = kind in PRODUCIBLE[phase] | ALWAYS
-    assert ((phase, kind) in module._TABLE) == expected
+    assert ((phase, kind) in module.TABLE) == expected
     if not expected:
         number = 0 if phase in (Phase.OFFLINE, Phase.ENDED) else 1
         with pytest.raises(KeyError):
@@ -91,8 +91,8 @@ def test_the_table_has_what_can_happen_and_nothing_else(phase: Phase, kind: type
 
 def test_a_step_to_where_the_table_does_not_lead_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     place = Phase.SERVING, Lost
-    row = module._TABLE[place]._replace(decide=lambda machine, event: (machine._replace(phase=Phase.ENDED), ()))
-    monkeypatch.setattr(module, "_TABLE", {**module._TABLE, place: row})
+    row = module.TABLE[place]._replace(decide=lambda machine, event: (machine._replace(phase=Phase.ENDED), ()))
+    monkeypatch.setattr(module, "TABLE", {**module.TABLE, place: row})
     with pytest.raises(KeyError, match="leads from"):
         step(Machine(TIMEOUT, phase=Phase.SERVING, connection=1, state=SessionState.CONNECTED), Lost(1))
 
@@ -202,14 +202,14 @@ class TestEverywhere:
         assert {type(command) for *_, commands in steps for command in commands} == set(Command.__args__)
 
     def test_every_pair_of_the_table_is_met(self, steps: Steps) -> None:
-        assert {(before.phase, type(event)) for before, event, _, _ in steps} == set(module._TABLE)
+        assert {(before.phase, type(event)) for before, event, _, _ in steps} == set(module.TABLE)
 
     def test_every_target_of_the_table_is_met(self, steps: Steps) -> None:
         met: dict[Any, set[Any]] = {}
         for before, event, after, commands in steps:
             target = after.phase, decisions.news_of(before, commands)
             met.setdefault((before.phase, type(event)), set()).add(target)
-        assert met == {place: set(row.targets) for place, row in module._TABLE.items()}
+        assert met == {place: set(row.targets) for place, row in module.TABLE.items()}
 
     def test_it_is_legal_and_every_move_is_made(self, steps: Steps) -> None:
         made = set()

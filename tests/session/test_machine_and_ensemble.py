@@ -721,7 +721,7 @@ def test_a_defect_of_the_machine_is_found(
     place: tuple[Phase, type[Any]], defect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        module, "_TABLE", MappingProxyType({**module._TABLE, place: module._TABLE[place]._replace(decide=defect)})
+        module, "TABLE", MappingProxyType({**module.TABLE, place: module.TABLE[place]._replace(decide=defect)})
     )
     must_fail(World)
 

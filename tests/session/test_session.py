@@ -47,7 +47,7 @@ from tests.session import scripted_server as script
 from tests.session.scripted_server import Ensemble, Server
 from tests.session.simulation import LATENCY, World, simulate, simulated
 from tests.support.checkers import check_honest, check_legal
-from tests.support.inside import password_of
+from tests.support.inside import connection_of, driver_of, password_of
 from tests.support.raising import ODD, raising
 
 T = 12.0
@@ -1507,7 +1507,7 @@ class TestWaiting:
             await waiting
         assert client.session.state is DISCONNECTED
         await client.end()
-        assert len(client.session._driver.phase_changes) == 0
+        assert len(driver_of(client.session).phase_changes) == 0
 
     @simulated
     async def test_ends_when_the_session_is_closed(self, world: World) -> None:
@@ -2222,8 +2222,7 @@ class TestForeignCode:
         self, kind: str, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         client = await client_of(world).connected()
-        connection = client.session._driver.connection
-        assert connection is not None
+        connection = connection_of(client.session)
         monkeypatch.setattr(connection, "_on_answer", lambda *_: raising(kind))
         first = client.session.submit(Exists("/"), lambda _: raising(kind))
         second = client.session.submit(Exists("/"))

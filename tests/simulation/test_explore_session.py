@@ -57,8 +57,8 @@ def test_a_session_that_was_replaced_and_forgotten_is_found(monkeypatch: pytest.
     place = (Phase.HANDSHAKING, Accepted)
     monkeypatch.setattr(
         module,
-        "_TABLE",
-        MappingProxyType({**module._TABLE, place: module._TABLE[place]._replace(decide=forgets_what_was_replaced)}),
+        "TABLE",
+        MappingProxyType({**module.TABLE, place: module.TABLE[place]._replace(decide=forgets_what_was_replaced)}),
     )
     found = search(OneSession(CONNECTIONS, Replacing), faults=1, seconds=60.0)
     assert str(found.violation).startswith("Owned"), found.violation

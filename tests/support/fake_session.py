@@ -222,6 +222,15 @@ class FakeSession:
                 future.set_exception(ConnectionLost("cut", maybe_applied=True))
         self._move(SessionState.SUSPENDED)
 
+    def forget_watches(self) -> None:
+        """Have the server forget whom it was to tell."""
+        self._armed.clear()
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests are on their way, or wait for their answers."""
+        return len(self._outgoing) + len(self._pending)
+
     def arrive(self) -> None:
         """Let the server have what is on its way from a connection that is lost; the session may have ended."""
         late, self.late = self.late, []

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from aioregistry import Registry
+import asyncio
+from typing import Any
+
+from aioregistry import Balancer, Registry
 from aioregistry._session import Session
+from aioregistry._session.connection import Connection
+from aioregistry._session.driver import Driver
+from aioregistry.balancing import Picker
 
 
 def session_of(registry: Registry) -> Session:
@@ -11,6 +17,30 @@ def session_of(registry: Registry) -> Session:
     return registry._session
 
 
+def driver_of(session: Session) -> Driver:
+    """What has the session's machine, its connections, and whom it tells."""
+    return session._driver
+
+
+def connection_of(session: Session) -> Connection:
+    """The connection in use."""
+    connection = driver_of(session).connection
+    assert connection is not None, "there is none"
+    return connection
+
+
+def transport_of(connection: Connection | None) -> asyncio.Transport:
+    """What it writes to."""
+    assert connection is not None, "there is no connection"
+    assert connection._transport is not None, "it is not made yet"
+    return connection._transport
+
+
+def picker_of(balancer: Balancer[Any]) -> Picker[Any]:
+    """What it picks by."""
+    return balancer._picker
+
+
 def password_of(session: Session) -> bytes:
     """What the server gave to prove that the session is ours."""
-    return session._driver.machine.password
+    return driver_of(session).machine.password
