@@ -2,11 +2,12 @@
 
 An address is put into URLs (RFC 3986, section 3.2.2) and given to resolvers, and both must take it for the same:
 
-* An IPv4 address is four numbers without leading zeros. A name whose last part is a number is none, whatever it looks
+* An IPv4 address is four numbers without leading zeros. A name whose last part is a number is not one, whatever it
+  looks
   like: resolvers read 10.0.0.07, 1.2.3 and 0x7f.1 as addresses, each its own way.
 * An IPv6 address may have a zone (RFC 6874) of letters, digits and ``. _ -``.
 * A host name is made of parts of letters, digits, ``-`` and ``_``, 63 characters at most, 253 together; one dot may
-  follow. Underscores are no part of host names (RFC 1123), but of names in containers' networks.
+  follow. Underscores are not part of host names (RFC 1123), but of names in containers' networks.
 * A part in another alphabet is what IDNA 2003, which resolvers go by, and IDNA 2008, which clients go by, agree on:
   letters, marks and digits that neither maps to others. What they spell differently (``ß``) has to be written
   as ``xn--``.
@@ -86,16 +87,18 @@ def problem_of(address: str) -> str | None:
     if not name:
         return "it is a dot"
     if ends_in_number(address):
-        return None if name == address and _is_ipv4(name) else "its last part is a number, and it is no IPv4 address"
+        return (
+            None if name == address and _is_ipv4(name) else "its last part is a number, and it is not an IPv4 address"
+        )
     if len(name) > _MAX_NAME:
         return f"it is longer than {_MAX_NAME} characters"
     return next((problem for problem in map(_part_problem, name.split(".")) if problem is not None), None)
 
 
 def ends_in_number(name: str) -> bool:
-    """Return whether the last part of *name* is a number: it is no host name, then (URL Standard, "ends in a number").
+    """Return whether the last part of *name* is a number, and so not a host name (URL Standard, "ends in a number").
 
-    Resolvers take such a name for an IPv4 address, and for a wrong one where it is none.
+    Resolvers take such a name for an IPv4 address, and for a wrong one where it is not.
     """
     return _NUMBER.fullmatch(name.removesuffix(".").rpartition(".")[2]) is not None
 
@@ -103,7 +106,7 @@ def ends_in_number(name: str) -> bool:
 def is_host_name(text: str) -> bool:
     """Return whether *text* is a host name in ASCII of which no part begins or ends with a hyphen (RFC 1123).
 
-    It is no address, and may have underscores, as names in containers' networks have.
+    It is not an address, and may have underscores, as names in containers' networks have.
     """
     if not text.isascii() or ":" in text or ends_in_number(text) or problem_of(text) is not None:
         return False
@@ -123,7 +126,7 @@ def _ipv6_problem(address: str) -> str | None:
     try:
         ipaddress.IPv6Address(number)
     except ValueError:
-        return "it has a colon, and is no IPv6 address"
+        return "it has a colon, and is not an IPv6 address"
     if percent and not _ZONE.fullmatch(zone):
         return "an IPv6 zone is made of letters, digits, '.', '_' and '-'"
     if zone.startswith("25"):  # "%25" is how URLs spell the "%" before a zone
@@ -135,13 +138,13 @@ def _part_problem(part: str) -> str | None:
     if not part:
         return "a part between its dots is empty"
     if not part.isascii():
-        return None if _is_u_label(part.lower()) else f"{part!r} is no part that IDNA takes as it is"
+        return None if _is_u_label(part.lower()) else f"{part!r} is not a valid label for IDNA"
     if not _ASCII_PART.fullmatch(part):
-        return f"{part!r} has other characters than letters, digits, '-' and '_'"
+        return f"{part!r} has characters other than letters, digits, '-' and '_'"
     if len(part) > _MAX_PART:
         return f"a part of it is longer than {_MAX_PART} characters"
     if part[:4].lower() == "xn--" and not _is_a_label(part.lower()):
-        return f"{part!r} is no part that IDNA writes so"
+        return f"{part!r} is not a label that IDNA writes"
     return None
 
 

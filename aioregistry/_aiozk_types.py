@@ -1,4 +1,4 @@
-"""aiozk's classes that ours derive from; the stub beside says their types, of which aiozk has none."""
+"""aiozk's classes that ours derive from; the stub beside gives them the types that aiozk lacks."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ def check_flag(field: str, flag: object) -> bool:
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Return whether *value* is an int; True and False, which Python counts as some, are none."""
+    """Return whether *value* is an int; True and False, which Python counts as ints, are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether *value* is an int or a float, infinity and NaN included; True and False are none."""
+    """Return whether *value* is an int or a float, infinity and NaN included; True and False are not."""
     return is_whole(value) or isinstance(value, float)
 
 

@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 SHORTEST_GRANTED: Final = 0.2
-"""Seconds. A server grants two ticks at least, and none ticks every few milliseconds: heartbeats at a third of less are
-a busy loop, and no connection is made in a fifth of it. A shorter one that was asked for is taken as it is."""
+"""Seconds. A server grants two ticks at least, and does not tick every few milliseconds: heartbeats at a third of less
+are a busy loop, and no connection is made in a fifth of it. A shorter one that was asked for is taken as it is."""
 
 LONGEST_GRANTED: Final = 600.0
 """Seconds. For so long a view may claim to be fresh without a word from the quorum. To count with less than was granted

@@ -58,7 +58,7 @@ class RegistryClient(ZKClient):
     """
 
     def __init__(self, session: Session, chroot: str = "", *, default_acl: Sequence[ACL] = OPEN_ACL) -> None:
-        # It makes a session of aiozk's too, which does nothing before it is started; nobody will.
+        # It makes a session of aiozk's too, which does nothing before it is started; it never is.
         super().__init__(str(session.hosts), chroot, default_acl=list(default_acl))
         self.session: SharedSession = SharedSession(session)
 
@@ -207,7 +207,7 @@ class ClientState:
         return States.READ_ONLY if self._session.read_only else self._SHOWN[self._session.state]
 
     def wait_for(self, *states: str) -> asyncio.Future[None]:
-        """Return a future that is done in any of *states*, and fails when the session ended in none of them."""
+        """Return a future that is done in any of *states*, and fails when the session ends in another one."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[future] = states
         future.add_done_callback(self._forget)
@@ -237,7 +237,7 @@ class ClientState:
             ended = exc.InvalidClientState(f"the session is {self._session.state.value}")
             ended.__cause__ = self._session.failure
             future.set_exception(ended)
-            future.exception()  # retrieved, should nobody look
+            future.exception()  # retrieved, even if the caller does not look
 
     def __eq__(self, state: object) -> bool:
         return self.current_state == state
@@ -256,7 +256,7 @@ class _CreateContainerRequest(Create2Request):
 
 
 class _CreateContainer(Message[Create2Response]):
-    """aiozk's request with the opcode that makes a container, its response read here: aiozk has none for it."""
+    """aiozk's request with the opcode that makes a container, its response read here: aiozk does not have it."""
 
     opcode = CreateContainer.opcode
 

@@ -1,7 +1,7 @@
-"""The kit for waiting: news for many, a timer that is set anew, a task with an owner, a thread that holds up nobody.
+"""Tools for waiting: news for many, a timer that can be set again, a task with an owner, a thread that delays no task.
 
 Each exists once, because each has an end that is easily forgotten: a waiter that was cancelled stays in a list, a timer
-that was replaced still rings, a task dies and nobody hears of it, a thread is joined at exit.
+that was replaced still rings, a task dies unnoticed, a thread is joined at exit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 SHORTEST_WAIT: Final = 0.001
 """Seconds. A timer that rings at once, and too early by the clock that counts, would be set for ever: the loop's clock
-may run a little ahead of another. No time at all is no timeout to many."""
+may run a little ahead of another. No time at all is not a timeout to many."""
 
 
 class Notifier:
@@ -211,7 +211,7 @@ def in_daemon_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
             error.__cause__ = ended
         except BaseException as failure:  # noqa: BLE001 - raised by whoever waits: without an answer they wait for ever
             error = failure
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: no task is waiting
             loop.call_soon_threadsafe(settle, result, error)
 
     try:

@@ -49,7 +49,7 @@ class Handle:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # Whoever shows the variables of a traceback meets one whose constructor has refused an argument.
+        # A debugger that shows the variables of a traceback meets one whose constructor has refused an argument.
         whole = cls.__dict__.get("__repr__")
         if whole is not None:
 

@@ -29,14 +29,14 @@ _NAME: Final = rf"(?:{_IDENTIFIER})(?:\.(?:{_IDENTIFIER}))*"
 _ARRAY: Final = rf"\[+(?:[BCDFIJSZ]|L{_NAME};)"
 # The arguments of a generic type are not looked into: they may be generic themselves.
 _CLASS: Final = re.compile(rf"{_ARRAY}|{_NAME}(?:<[\w$.,<>\[\];? ]+>)?")
-# By Java's conventions a package is in lower case and a class is not; host names are, and so two of them are no class
-# and its value.
+# By Java's conventions a package is in lower case and a class is not; host names are, and so two of them are not a
+# class and its value.
 _BY_CONVENTION: Final = re.compile(rf"{_ARRAY}|(?:[a-z_][a-z0-9_]*\.)+[A-Z](?:[\w$])*(?:<.+>)?|[A-Z]\w*\$[\w$]+")
 _MAX_LENGTH: Final = 1000
 
 
 class NoClass(ValueError):
-    """The mark of a payload is no name of a Java class."""
+    """The mark of a payload is not a name of a Java class."""
 
 
 def _is_class(text: object) -> bool:
@@ -45,10 +45,10 @@ def _is_class(text: object) -> bool:
 
 
 def check_class(payload_class: object, payload: Any) -> str | None:
-    """Return the class to publish *payload*, plain JSON, with; null has none.
+    """Return the class to publish *payload*, plain JSON, with; null has no class.
 
     Raises:
-        InvalidArgument: it is no class, or none that Jackson can make of such a payload.
+        InvalidArgument: it is not a class, or Jackson cannot make it of such a payload.
     """
     if payload_class is None:
         return None
@@ -86,7 +86,7 @@ def unmarked(payload: dict[str, Any] | list[Any]) -> tuple[Any, str | None]:
     A list without a class reads as a list, though Jackson cannot read it.
 
     Raises:
-        NoClass: the mark of an object is no class.
+        NoClass: the mark of an object is not a class.
     """
     if type(payload) is dict:
         payload_class = payload.pop(MARK, None)

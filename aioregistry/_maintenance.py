@@ -35,7 +35,7 @@ class Overrides:
     gets that part of its share of calls, from all balancers of aioregistry. An override ends by its time, by the
     server's clock, and is kept in a node of its own, which no re-registration touches.
 
-    Calls wait for a connection as long as there is none; the caller sets the deadline. Cancelling one leaves the
+    Calls wait until there is a connection; the caller sets the deadline. Cancelling one leaves the
     override as it was or as it was to be.
     """
 
@@ -64,7 +64,7 @@ class Overrides:
         Args:
             name: the service.
             id: the instance.
-            reason: why, for whoever wonders.
+            reason: the reason, shown to other operators.
             weight: the part of its share of calls that the instance gets, from 0 (nothing) to 1. It stays enabled then.
                 None, the default, takes it into maintenance. Above 1 is refused: to give one instance more, give the
                 others less.
@@ -79,14 +79,14 @@ class Overrides:
         self._check()
         path = self._path(name, id)
         if not _is_text(reason):
-            raise wrong_argument("reason", reason, "say why, for whoever wonders", str)
+            raise wrong_argument("reason", reason, "say why: other operators read it", str)
         if weight is not None:
             check_weight(weight)
         if seconds is not None:
             check_seconds("seconds", seconds, at_most=LONGEST)
         check_flag("any_incarnation", any_incarnation)
         if by is not None and not _is_text(by):
-            raise wrong_argument("by", by, "give a text, or None", str)
+            raise wrong_argument("by", by, "give a string, or None", str)
         registered = await self._registered(name, id)
         data = encoded(
             enabled=False if weight is None else None,
@@ -130,7 +130,7 @@ class Overrides:
         Those that have ended and were not removed yet are among them: their ``until`` says so. Makes no node.
 
         Raises:
-            InvalidArgument: *name* is no name of a service.
+            InvalidArgument: *name* is not a name of a service.
         """
         self._check()
         if name is not None:
@@ -156,7 +156,11 @@ class Overrides:
         check_name("name", name)
         check_segment("id", id)
         if self._root is None:
-            raise InvalidArgument("base_path", self._services or "/", "has no place beside it for overrides")
+            raise InvalidArgument(
+                "base_path",
+                self._services or "/",
+                "has no parent that could hold overrides: give a base_path below the root",
+            )
         return f"{self._root}/{place_of(name)}/{id}"
 
     async def _registered(self, name: str, id: str) -> int | None:
@@ -164,7 +168,7 @@ class Overrides:
         try:
             data, _ = (await self._session.read(GetData(f"{self._services}/{place_of(name)}/{id}"))).value
         except NoNode:
-            raise InvalidArgument("id", id, f"is no instance of the service {name!r}") from None
+            raise InvalidArgument("id", id, f"is not an instance of the service {name!r}") from None
         try:
             return decode(data, name=name, id=id).registration_time_ms
         except InvalidInstance as error:
@@ -205,7 +209,7 @@ class Overrides:
         try:
             return read_override(data, place, child, stat.mtime, stat.version), stat.num_children > 0
         except UnfitOverride as unfit:
-            log.warning("the override %s says nothing: %s", path, unfit, extra={"path": path})
+            log.warning("the override %s is ignored: %s", path, unfit, extra={"path": path})
             return None, stat.num_children > 0
 
     async def _persisted(self, message: Message[T]) -> T:

@@ -13,7 +13,7 @@ mark one that could withdraw the instance itself. A marker counts if all of thes
   whenever;
 - that write is the proof that the instance's own ACL lets its writer change it: the server judges that, then and there.
   A deletion proves less, because it is the parent's ACL that allows it, which may be open where the instance's is not.
-  Nobody could ask for the instance's ACL: its node is gone when the marker is seen;
+  The instance's ACL cannot be asked for: its node is gone when the marker is seen;
 - no node was created with that czxid after the deletion was seen;
 - whoever may create nodes below the root, or change its ACL, may also delete the service's nodes, or change the ACL of
   theirs; and the root is the one, with the ACL, that it was before the marker came. See :func:`distrust`. Where the

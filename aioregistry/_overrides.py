@@ -11,9 +11,9 @@ gets, from 0 to 1, for the same reason: to give one instance more, give the othe
 node's last change, by the clock of the server that led then; null is for ever. ``registrationTimeUTC`` is that of the
 incarnation that is meant; null is any.
 
-What others write is read with care: a field that cannot be meant makes the document none, a number is bounded.
+What others write is read with care: an impossible field makes the document invalid, and numbers are bounded.
 
-**Time.** Nobody knows the server's clock without writing. So an override that one sees being set lasts for its
+**Time.** A client cannot know the server's clock without writing. So an override that one sees being set lasts for its
 ``seconds`` by one's own clock that never steps back. One that was there before ends by the node's times and the wall
 clock, which may differ from the server's: but never later than its ``seconds`` after it was seen.
 """
@@ -75,18 +75,18 @@ def read_override(data: bytes, service: str, id: str, mtime_ms: int, version: in
     """Return what the node of an override says, changed last at *mtime_ms*.
 
     Raises:
-        UnfitOverride: its document is none.
+        UnfitOverride: its document is not an override.
     """
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UnfitOverride("it is no JSON") from error
+        raise UnfitOverride("it is not JSON") from error
     if not isinstance(document, dict):
-        raise UnfitOverride("it is no JSON object")
+        raise UnfitOverride("it is not a JSON object")
     enabled, seconds = document.get("enabled"), document.get("seconds")
     weight, incarnation = document.get("weight"), document.get("registrationTimeUTC")
     if enabled is not None and enabled is not False:
-        raise UnfitOverride("enabled is neither false nor null: nobody is forced up")
+        raise UnfitOverride("enabled is neither false nor null: an override cannot enable an instance")
     if weight is not None and not _is_number(weight):
         raise UnfitOverride("weight is neither a number nor null")
     if seconds is not None and not _is_number(seconds):
@@ -149,7 +149,7 @@ class Standing:
         return [known.override for known in self._known.values() if known.ends <= now]
 
     def next_end(self, now: float) -> float | None:
-        """Return when the next one ends; None where none does."""
+        """Return when the next one ends, or None if all last for ever."""
         ends = [known.ends for known in self._known.values() if now < known.ends < math.inf]
         return min(ends) if ends else None
 

@@ -142,7 +142,7 @@ def _checked_hooks(on_event: object) -> tuple[EventCallback, ...]:
 
 
 def _checked_credentials(given: Hidden) -> list[tuple[str, Secret]]:
-    # Frames of a traceback keep their variables: none may keep a secret that was refused.
+    # Frames of a traceback keep their variables: they must not keep a secret that was refused.
     checked: list[tuple[str, Secret]] = []
     auth = each = None
     try:

@@ -18,7 +18,7 @@ def check_segment(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidType(field, value, f"must be str, not {type(value).__name__}")
     if value in ("", ".", ".."):
-        raise InvalidArgument(field, value, "is no path segment")
+        raise InvalidArgument(field, value, "is not a path segment")
     if bad := _NOT_IN_SEGMENTS.search(value):
         raise InvalidArgument(field, value, f"a path segment cannot contain {bad.group()!r}")
     return value
@@ -32,7 +32,7 @@ def check_name(field: str, value: object) -> str:
     if isinstance(value, str) and "/" in value:
         for segment in value.strip("/").split("/"):
             if segment in ("", ".", "..") or _NOT_IN_SEGMENTS.search(segment):
-                raise InvalidArgument(field, value, f"{segment!r} is no path segment that ZooKeeper allows")
+                raise InvalidArgument(field, value, f"{segment!r} is not a path segment that ZooKeeper allows")
         return value
     return check_segment(field, value)
 
@@ -49,5 +49,5 @@ def check_path(field: str, path: object) -> str:
     trimmed = path.rstrip("/")
     for segment in trimmed.split("/")[1:]:
         if segment in ("", ".", "..") or _NOT_IN_SEGMENTS.search(segment):
-            raise InvalidArgument(field, path, f"{segment!r} is no path segment that ZooKeeper allows")
+            raise InvalidArgument(field, path, f"{segment!r} is not a path segment that ZooKeeper allows")
     return trimmed or "/"

@@ -2,8 +2,8 @@
 
 Pure, but for the caller's own code, which may raise whatever it likes.
 
-What is wrong is said in words of our own, with the place: ``payload: load is 'much', which is no int``. The words of
-msgspec and pydantic change with their releases; those of the caller's own validators are quoted.
+What is wrong is said in words of our own, with the place: ``payload: load is 'much', which is not of type int``. The
+words of msgspec and pydantic change with their releases; those of the caller's own validators are quoted.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def _dumped(value: Any) -> Any:
 
 
 def _unwritable(value: Any, where: str, levels: int) -> str | None:
-    """Return what in *value* is no JSON, and where."""
+    """Return what in *value* is not JSON, and where."""
     if value is None or type(value) in (bool, int):
         return None
     if isinstance(value, float) and not math.isfinite(value):  # msgspec writes it as null
         return f"{where} is {value}, and JSON has finite numbers only"
     if isinstance(value, str):
-        return None if _is_unicode(value) else f"{where} has half a surrogate pair, which is no text"
+        return None if _is_unicode(value) else f"{where} has half a surrogate pair, which is not text"
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         if not levels:
             return str(TooDeep())
@@ -98,7 +98,7 @@ def _is_unicode(text: str) -> bool:
 
 # ---------------------------------------------------------------- which types
 
-# One of each kind of JSON value: a type that none of them is an instance of fits no payload.
+# One of each kind of JSON value: a type without an instance among them fits no payload.
 _JSON_VALUES: Final[tuple[Any, ...]] = ({}, [], "", 0, 0.0, True, None)
 
 
@@ -112,12 +112,12 @@ def check_payload_type(payload_type: Any) -> Any:
         information = msgspec.inspect.type_info(payload_type)
         parts = list(_parts(information, {}))
     except Exception as error:
-        raise InvalidArgument("payload_type", payload_type, "is no type that JSON is converted to") from error
+        raise InvalidArgument("payload_type", payload_type, "is not a type that JSON can be converted to") from error
     validated = any(_is_pydantic(part) for part in parts)
     for part in parts:
         if not _is_pydantic(part) and not _is_plain(part):
             name = getattr(part, "__name__", repr(part))
-            raise InvalidArgument("payload_type", payload_type, f"no JSON value is a {name}")
+            raise InvalidArgument("payload_type", payload_type, f"no JSON value converts to {name}")
         if dataclasses.is_dataclass(part) and _is_pydantic(part) and _has_structs(information):
             problem = f"{_name(part)} is a dataclass of pydantic's inside a Struct, which would not check it"
             raise InvalidArgument("payload_type", payload_type, problem)
@@ -125,7 +125,7 @@ def check_payload_type(payload_type: Any) -> Any:
         try:
             _adapter(payload_type)
         except Exception as error:
-            raise InvalidArgument("payload_type", payload_type, "is no type that pydantic validates") from error
+            raise InvalidArgument("payload_type", payload_type, "is not a type that pydantic validates") from error
     return payload_type
 
 
@@ -253,7 +253,7 @@ def _misfit(where: str, value: Any, wanted: Any, levels: int) -> str:
         if not _converts(item, item_type):
             return _misfit(inner, item, item_type, levels - 1)
     refusal = _refusal(value, wanted)
-    return f"{where or 'it'} is {_shown(value)}, which {refusal or f'is no {_name(wanted)}'}"
+    return f"{where or 'it'} is {_shown(value)}, which {refusal or f'is not of type {_name(wanted)}'}"
 
 
 def _refusal(value: Any, wanted: Any) -> str | None:

@@ -217,8 +217,8 @@ class Registry(Handle):
                 with where there is no connection; entered, the view is synced or shows those, as suspects.
 
         Raises:
-            InvalidArgument: the name is no path, the guard is no :class:`Guard`, or no file can be kept there; at once.
-                Entering raises it for a file of another service, base path or version.
+            InvalidArgument: the name is not a path, the guard is no :class:`Guard`, or no file can be kept there; at
+                once. Entering raises it for a file of another service, base path or version.
             UsageError: the registry is not entered.
         """
         self._check()
@@ -267,7 +267,7 @@ class Registry(Handle):
         try:
             await self._connect()
         except BaseException as error:
-            # Who did not answer in time is given no more of it: the farewell is sent and not waited for.
+            # A server that did not answer in time gets no more time: the farewell is sent and not waited for.
             patience = 0.0 if isinstance(error, ConnectTimeout) else self._close_timeout
             await finished(asyncio.get_running_loop().create_task(self._session.close(patience)))
             if isinstance(error, SessionFailed) and error.__cause__ is not None:
@@ -319,7 +319,7 @@ class Registry(Handle):
         made = (
             "a registration makes it" if self._create_chroot else "create_chroot=False leaves it to others to make it"
         )
-        text = "chroot=%r does not exist: it is empty for whoever reads; %s"
+        text = "chroot=%r does not exist: it is empty for readers; %s"
         log.warning(text, self._chroot, made, extra={"path": self._chroot})
 
     async def _close(self) -> None:
@@ -330,7 +330,7 @@ class Registry(Handle):
         # nothing else is begun in the last third of the time, which is for that.
         withdrawing = began + whole * 2 / 3
         self._discovery.close_by(deadline)
-        # Whoever is entering a handle is told by the end of the session.
+        # A task that is entering a handle learns it from the end of the session.
         registrations = [handle for handle in self._registrations.values() if is_open(handle)]
         for number, registration in enumerate(registrations):
             begin_withdrawal(registration)
@@ -372,7 +372,7 @@ def farewell_patience(spent: float, whole: float) -> float:
     """Return the seconds for which the answer to the end of the session is awaited.
 
     What is left of the *whole* time for closing. A busy machine lets everything take longer, the server's answer too,
-    and without it nobody knows what was withdrawn: so it is half of what was *spent* until then at least, which is a
-    third of the whole where nothing was late, and no more than the whole once more.
+    and without it the outcome of the withdrawals is unknown: so it is half of what was *spent* until then at least,
+    which is a third of the whole where nothing was late, and no more than the whole once more.
     """
     return max(whole - spent, min(spent / 2, whole))

@@ -1,6 +1,6 @@
 """Reprs of objects that are half made.
 
-Whoever shows the variables of a traceback, as error reporters do, meets an object whose constructor has refused an
+Error reporters, which show the variables of a traceback, meet an object whose constructor has refused an
 argument: its ``repr`` must not hide the error by one of its own.
 """
 

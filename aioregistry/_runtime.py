@@ -66,7 +66,7 @@ class Runtime:
         raise NotImplementedError
 
     async def resolve(self, host: str, port: int) -> list[Endpoint]:
-        """Return every address of *host*; raises OSError where there is none.
+        """Return every address of *host*; raises OSError if it has no address.
 
         Cancelling returns at once. The real look-up then goes on in a thread of its own until the system ends it:
         whoever calls this bounds how many are under way.
@@ -118,7 +118,7 @@ class SystemRuntime(Runtime):
         # one (RFC 6066, section 3).
         name = None if tls is None else endpoint.host.removesuffix(".")
         if tls is not None:
-            # A caller's context may raise anything. uvloop asks it in a callback, where nobody hears of that.
+            # A caller's context may raise anything. uvloop asks it in a callback, where the error would go unnoticed.
             tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
         transport, _ = await asyncio.get_running_loop().create_connection(
             factory, endpoint.address, endpoint.port, ssl=tls, server_hostname=name
@@ -130,7 +130,7 @@ def _look_up(host: str, port: int) -> list[Endpoint]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as failure:
-        raise OSError(f"{host!r} is no host name") from failure
+        raise OSError(f"{host!r} is not a host name") from failure
     except OSError:
         raise
     except Exception as failure:

@@ -1,6 +1,6 @@
 """Settings from a command line, the environment and a file, in this order: what was given first counts (pure).
 
-Whoever reads the files and builds what is made of them (a TLS context, credentials) is elsewhere. Every error names
+The files are read, and a TLS context and credentials made of them, elsewhere. Every error names
 where the value came from, the field and the value; a credential is never shown.
 """
 
@@ -30,7 +30,7 @@ LONGEST_SESSION: Final = (2**31 - 1) / 1000
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("give a text")
+        raise TypeError("give a string")
     return value
 
 

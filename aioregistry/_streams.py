@@ -121,8 +121,8 @@ class Source(Generic[T]):
 
     def __init__(self) -> None:
         self._streams: dict[int, weakref.ref[Stream[T]]] = {}
-        # A task that waits on a stream is often held by nobody else: the event loop holds its tasks weakly, and both
-        # would go in a garbage collection, in silence.
+        # A task that waits on a stream is often referenced nowhere else: the event loop holds its tasks weakly, and
+        # both would go in a garbage collection, in silence.
         self._waited_on: dict[int, Stream[T]] = {}
         self._ended = False
         self._error: BaseException | None = None

@@ -87,7 +87,7 @@ def place(instance: ServiceInstance[Any]) -> str:
 def printable(text: str) -> str:
     """Return *text* with escapes for what moves a cursor, turns a line around, breaks it, or is not seen.
 
-    Anybody may write a node or name a service, and a terminal obeys what it is shown.
+    Every client may write a node or name a service, and a terminal obeys what it is shown.
     """
     return "".join(c if c.isprintable() and not _UNSEEN.match(c) else _escaped(c) for c in text)
 

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 __all__ = ["Balancer", "Changes", "Overrides", "Registration", "Registry", "Session", "View", "connect"]
 
 _NAP: Final = 1.0
-"""Seconds after which a thread that waits for an instance looks again: another thread's answer wakes nobody."""
+"""Seconds after which a thread that waits for an instance looks again: another thread's answer does not wake it."""
 
 
 P = TypeVar("P")

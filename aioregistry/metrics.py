@@ -43,7 +43,7 @@ def prometheus(registry: AnyRegistry, *, to: CollectorRegistry | None = None) ->
         to: registered with this prometheus_client registry; with no registry unless given.
 
     Raises:
-        InvalidArgument: *registry* is no registry.
+        InvalidArgument: *registry* is not a registry.
         ModuleNotFoundError: the extra is missing.
     """
     try:
@@ -96,7 +96,7 @@ def opentelemetry(registry: AnyRegistry, *, meter: Meter | None = None) -> None:
         meter: makes the instruments; that of the global meter provider for ``aioregistry`` unless given.
 
     Raises:
-        InvalidArgument: *registry* is no registry.
+        InvalidArgument: *registry* is not a registry.
         ModuleNotFoundError: the extra is missing.
     """
     try:

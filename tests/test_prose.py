@@ -19,6 +19,7 @@ def test_the_pages_keep_the_style() -> None:
         "It waits for nobody.",
         "It ends. It goes on.",
         "- `a` ends. `b` begins.",
+        "It is no port.",
     ],
 )
 def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
@@ -30,6 +31,7 @@ def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
     [
         "A client whose session expired registers again.",
         "Who is listed?",
+        "There is no port, and it is no longer listed.",
         "| Who expires | There is none. It ends. |",
         "```text\nThere is none. It ends.\n```",
         "It runs on ZooKeeper 3.8 and e.g. 3.9.",
@@ -52,3 +54,27 @@ def test_docstrings_are_read_too() -> None:
     assert [*prose.hard_words("Return it, None where there is none.")] != []
     assert [*prose.hard_words("Waits. Who comes first wins.")] != []
     assert [*prose.hard_words("Return it, or None; ``none`` is a word.")] == []
+
+
+SOURCE = '''
+"""The rules.
+
+Who comes first wins.
+"""
+
+# Nobody asks.
+LIMIT = 3
+"""Of these there is none."""
+
+
+def _checked(port):
+    if port is None:
+        log.warning("%s is no port", port)
+        raise InvalidArgument("port", port, f"{port} is no port: give one")
+    return {"none of these": "a key that nobody reads"}
+'''
+
+
+def test_sources_are_read_with_all_their_docstrings_comments_errors_and_logs() -> None:
+    found = [number for number, text in prose.in_source(SOURCE) for _ in prose.hard_words(text)]
+    assert sorted(found) == [4, 7, 9, 14, 15]

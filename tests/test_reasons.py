@@ -31,7 +31,7 @@ def tls_failure(reason: str | None) -> ssl.SSLError:
         (ConnectionRefusedError(111, "Connect call failed ('10.0.0.1', 2181)"), "[Errno 111] Connection refused"),
         (OSError(errno.ECONNRESET, "what the system says"), "[Errno 104] Connection reset by peer"),
         (OSError(errno.EISDIR, "what the system says", "/a/b"), "[Errno 21] Is a directory: '/a/b'"),
-        (PermissionError(errno.EPERM, "everybody may write to it"), "[Errno 1] everybody may write to it"),
+        (PermissionError(errno.EPERM, "every user may write to it"), "[Errno 1] every user may write to it"),
         (socket.gaierror(socket.EAI_NONAME, "what glibc says"), "[Errno -2] the name is not known"),
         (socket.gaierror(-99, "what glibc says"), "[Errno -99] the name was not resolved"),
         (distrust(62), "the certificate is not accepted: it is not valid for this host name"),

@@ -1,22 +1,26 @@
 """A linter for prose: it finds forms that docs/style.md rules out. It needs no network.
 
-`python -m tools.prose` checks the pages of :data:`PAGES`, and the docstrings of public names.
+`python -m tools.prose` checks the pages of :data:`PAGES`; the docstrings of public names, with those that are made at
+run time; and in the sources every docstring and comment, and the texts of errors and logs.
 """
 
 from __future__ import annotations
 
+import ast
+import io
 import pkgutil
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType
-from typing import Final
+from typing import Final, TypeGuard
 
 import aioregistry
 
-__all__ = ["PAGES", "docstrings", "hard_words", "main", "problems"]
+__all__ = ["PAGES", "docstrings", "hard_words", "in_source", "main", "problems"]
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -26,6 +30,7 @@ PAGES: Final = ("README.md", "CONTRIBUTING.md", "docs/**/*.md")
 WORDS: Final = (
     (re.compile(r"(?:^|[.:] )(?:Who|Whoever|Whatever)\b[^?]*$"), "begins with a clause for a subject"),
     (re.compile(r"\b(?:[Nn]obody|none)\b"), 'says "nobody" or "none": say what there is not'),
+    (re.compile(r"(?<![Tt]here )\b(?:is|are) no (?!longer|more|less)[a-z]"), 'says "is no": say "is not a"'),
 )
 RULES: Final = (
     *WORDS,
@@ -34,6 +39,15 @@ RULES: Final = (
 )
 
 _LITERAL = re.compile(r"``[^`]*``")
+_SHOWN: Final = {
+    *("debug", "info", "warning", "error", "exception", "critical", "log", "tell"),
+    *("add_argument", "add_parser"),
+}
+"""Methods that take a text for a log, or for the help of a command."""
+
+_RAISED = re.compile(r"^[A-Z]\w*$")
+"""Calls of such names inside of a raise or a return make an error."""
+
 _FENCE = re.compile(r"^ *```")
 _MARKER = re.compile(r"^ *(?:[-*]|\d+\.) +")
 WITHIN: Final = ("aioregistry.balancing",)
@@ -83,6 +97,28 @@ def hard_words(text: str) -> Iterator[str]:
         yield from (why for rule, why in WORDS if rule.search(prose))
 
 
+def in_source(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the number of a line of a module's *source* and each text in it that people read: see above."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string.lstrip("#: ")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield from enumerate(node.value.value.splitlines(), node.lineno)
+        elif isinstance(node, ast.Call) and _has_message(node.func):
+            yield from ((each.lineno, str(each.value)) for each in ast.walk(node) if _is_text(each))
+
+
+def _has_message(called: ast.expr) -> bool:
+    if isinstance(called, ast.Attribute):
+        return called.attr in _SHOWN
+    return isinstance(called, ast.Name) and _RAISED.match(called.id) is not None
+
+
+def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+
+
 def main() -> int:
     """Print every problem; return 1 if there is one."""
     found = [
@@ -92,6 +128,12 @@ def main() -> int:
         for number, why in problems(page.read_text(encoding="utf-8"))
     ]
     found += [f"{name}: {why}" for name, text in docstrings() for why in hard_words(text)]
+    found += [
+        f"{module.relative_to(ROOT)}:{number}: {why}"
+        for module in sorted(ROOT.glob("aioregistry/**/*.py"))
+        for number, text in in_source(module.read_text(encoding="utf-8"))
+        for why in hard_words(text)
+    ]
     print(*found, sep="\n", end="\n" if found else "")
     return bool(found)
 

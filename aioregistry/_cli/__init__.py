@@ -65,7 +65,8 @@ def _parted(argv: Sequence[str]) -> tuple[Sequence[str], list[str] | None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="aioregistry", description="A service registry on Apache ZooKeeper: who is there, and staying there."
+        prog="aioregistry",
+        description="A service registry on Apache ZooKeeper: register, discover and inspect services.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -107,8 +108,8 @@ def _add_register(commands: Commands) -> None:
         help="host name or IP address at which consumers reach it (default: $AIOREGISTRY_ADDRESS, $POD_IP, else that "
         "of the interface to ZooKeeper)",
     )
-    parser.add_argument("--port", type=int, help="1 to 65535; not for a worker that nobody connects to")
-    parser.add_argument("--payload", type=_json, metavar="JSON", help="what else consumers should know")
+    parser.add_argument("--port", type=int, help="1 to 65535; leave it out for a worker that takes no connections")
+    parser.add_argument("--payload", type=_json, metavar="JSON", help="more that consumers should know about it")
     parser.add_argument(
         "--on-displaced",
         choices=["standby", "stop"],
@@ -120,15 +121,15 @@ def _add_register(commands: Commands) -> None:
         "--connect-timeout",
         metavar="SECONDS",
         type=float,
-        help="end with exit code 1 when ZooKeeper was not reached by then (default: wait as long as it takes)",
+        help="end with exit code 1 if ZooKeeper is not reached in this time (default: wait as long as it takes)",
     )
     _add_checks(parser)
     parser.add_argument(
         "--drain",
         metavar="SECONDS",
         type=float,
-        help="with a command: how long consumers are told to send nothing new before SIGTERM, SIGINT or SIGQUIT is "
-        "passed on (default: 2)",
+        help="with a command: how long consumers are asked not to send new requests before SIGTERM, SIGINT or SIGQUIT "
+        "is passed on (default: 2)",
     )
     add_shared(parser)
     parser.set_defaults(command=_register)
@@ -154,14 +155,15 @@ def _add_watch(commands: Commands) -> None:
     parser = commands.add_parser(
         "watch",
         help="follow a service, a line per change",
-        description="Show who is there, then a line per change, until interrupted.",
+        description="Show the instances, then a line per change, until interrupted.",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
         "--guard",
         action="store_true",
-        help="show what consumers see, who hold removals back that go together unexplained (default: what is listed)",
+        help="show what consumers see: they hold back unexplained removals of several instances "
+        "(default: what is listed)",
     )
     add_shared(parser)
     parser.set_defaults(command=_watch)
@@ -198,7 +200,10 @@ def _add_export(commands: Commands) -> None:
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="the services (default: all)")
     parser.add_argument(
-        "--format", choices=["prometheus", "envoy", "haproxy", "nginx", "json"], required=True, help="who reads it"
+        "--format",
+        choices=["prometheus", "envoy", "haproxy", "nginx", "json"],
+        required=True,
+        help="the program that reads it",
     )
     parser.add_argument("--out", metavar="FILE", required=True, help="the file, which is replaced by a rename")
     parser.add_argument("--exec", metavar="CMD", help="run after each write, without a shell: nginx -s reload")
@@ -207,7 +212,7 @@ def _add_export(commands: Commands) -> None:
         metavar="N",
         type=int,
         default=0,
-        help="of a service with fewer instances than this its former ones are kept (default: %(default)s)",
+        help="if a service has fewer instances than this, keep its former ones (default: %(default)s)",
     )
     parser.add_argument(
         "--wait",
@@ -222,13 +227,13 @@ def _add_export(commands: Commands) -> None:
 def _add_drain(commands: Commands) -> None:
     parser = commands.add_parser(
         "drain",
-        help="take an instance into maintenance: listed, and picked by nobody; or give it fewer calls",
-        description="Take an instance into maintenance, whoever owns it: it stays listed, and nobody picks it until "
-        "the time is over or it is enabled again. With --weight it is picked less often instead.",
+        help="take an instance into maintenance: it stays listed but is not picked; or give it fewer calls",
+        description="Take an instance into maintenance, even if another process owns it: it stays listed, but is not "
+        "picked until the time is over or it is enabled again. With --weight it is picked less often instead.",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("id", metavar="ID", help="the instance")
-    parser.add_argument("--reason", required=True, help="why, for whoever wonders")
+    parser.add_argument("--reason", required=True, help="the reason, shown to other operators")
     parser.add_argument(
         "--weight",
         metavar="PART",
@@ -242,7 +247,9 @@ def _add_drain(commands: Commands) -> None:
         help="90s, 15m, 1h, 2d, or ever (default: %(default)s)",
     )
     parser.add_argument(
-        "--any-incarnation", action="store_true", help="also a process that registers this id later (default: not)"
+        "--any-incarnation",
+        action="store_true",
+        help="also apply to a process that registers this id later (default: not)",
     )
     add_shared(parser)
     parser.set_defaults(command=_drain)
@@ -252,7 +259,7 @@ def _add_enable(commands: Commands) -> None:
     parser = commands.add_parser(
         "enable",
         help="end the maintenance of an instance, or its weight",
-        description="End what drain began. The owner of the instance, and its checks, may still hold it back.",
+        description="Undo drain. The owner of the instance, and its checks, may still hold it back.",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("id", metavar="ID", help="the instance")
@@ -275,10 +282,10 @@ def _add_maintenance(commands: Commands) -> None:
 def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
-        help="chat servers, a gateway, and faults that strike: in under a minute",
-        description="Start chat servers and a gateway that routes users to them, strike them with faults one by one, "
-        "and tell what the gateway saw. Brings a server of its own, in memory; in a ZooKeeper that is given it uses a "
-        "chroot of its own and removes it at the end.",
+        help="chat servers, a gateway, and one fault after another, in under a minute",
+        description="Start chat servers and a gateway that routes users to them, cause one fault after another, "
+        "and report what the gateway saw. Starts a server of its own, in memory; if you name a "
+        "ZooKeeper, it uses a chroot of its own there and removes it at the end.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     add_shared(parser, (*PLACE, *LOGGING), zookeeper=None, session_timeout=4.0)
@@ -333,7 +340,7 @@ def _add_doctor(commands: Commands) -> None:
 def _add_completion(commands: Commands, whole: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "completion",
-        help="what a shell needs to complete this command",
+        help="print what a shell needs to complete this command",
         description="Print a script for a shell. bash and zsh: source <(aioregistry completion bash); fish: "
         "aioregistry completion fish | source",
     )
@@ -343,7 +350,7 @@ def _add_completion(commands: Commands, whole: argparse.ArgumentParser) -> None:
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port, which is a number within 0..{MAX_PORT}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number within 0..{MAX_PORT}")
     return int(text)
 
 
@@ -351,7 +358,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON from character {error.pos + 1} on") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON from character {error.pos + 1} on") from None
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text[:80]!r} has a number that is too long") from None
     except RecursionError:

@@ -29,7 +29,9 @@ def checks_of(arguments: argparse.Namespace) -> dict[str, Check]:
     if not checks:
         for option in _OPTIONS:
             if (value := getattr(arguments, f"check_{option}")) is not None:
-                raise InvalidArgument(f"check_{option}", value, "there is no check that this is an option of")
+                raise InvalidArgument(
+                    f"check_{option}", value, "needs a check: give --check-http, --check-tcp or --check-command too"
+                )
     return checks
 
 

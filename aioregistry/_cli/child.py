@@ -80,4 +80,4 @@ def _not_found(program: str) -> NotStarted:
 
 
 def _not_executable(program: str) -> NotStarted:
-    return NotStarted(program, "it cannot be run: it is no program, or may not be executed", _NOT_EXECUTABLE)
+    return NotStarted(program, "it cannot be run: it is not a program, or you may not execute it", _NOT_EXECUTABLE)

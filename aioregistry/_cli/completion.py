@@ -22,8 +22,8 @@ class Choice(NamedTuple):
     Args:
         flags: ``("-v", "--verbose")``.
         help: in a few words.
-        value: how its value is called; None for an option that takes none.
-        values: all that it may be; none where anything may be.
+        value: how its value is called; None for an option without a value.
+        values: all that it may be; empty if it may be anything.
     """
 
     flags: tuple[str, ...]

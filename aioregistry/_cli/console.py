@@ -71,7 +71,7 @@ async def console(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     if arguments.password_file is not None and arguments.user_header is not None:
-        raise InvalidArgument("user-header", arguments.user_header, "is instead of --password-file: give one of both")
+        raise InvalidArgument("user-header", arguments.user_header, "excludes --password-file: give one of the two")
     if arguments.proxy and arguments.user_header is None:
         raise InvalidArgument("proxy", arguments.proxy[0], "names users in a header: give --user-header too")
     return Settings(
@@ -97,13 +97,13 @@ def _passwords(path: str) -> dict[str, Scrypt]:
 
 def _header(name: str) -> str:
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
-        raise InvalidArgument("user-header", name, "is no name of a header, such as X-Forwarded-User")
+        raise InvalidArgument("user-header", name, "is not the name of a header, such as X-Forwarded-User")
     return name
 
 
 def _warm_up(seconds: float) -> float:
     if not 0 <= seconds <= _LONGEST_WARM_UP:
-        raise InvalidArgument("warm-up", seconds, f"is no number of seconds up to {_LONGEST_WARM_UP:g}")
+        raise InvalidArgument("warm-up", seconds, f"is not a number of seconds up to {_LONGEST_WARM_UP:g}")
     return seconds
 
 
@@ -111,11 +111,11 @@ def _proxy(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise InvalidArgument("proxy", text, "is no IP address") from None
+        raise InvalidArgument("proxy", text, "is not an IP address") from None
 
 
 def _hashed(user: str) -> str:
-    """Return the hash of a password that is asked for, or read from standard input where that is no terminal."""
+    """Return the hash of a password that is asked for, or read from standard input where that is not a terminal."""
     password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     if len(password) < _SHORTEST_PASSWORD:
         raise InvalidArgument("password", "<hidden>", f"is shorter than {_SHORTEST_PASSWORD} characters")
@@ -129,7 +129,7 @@ def _hashed(user: str) -> str:
 
 def _listening(arguments: argparse.Namespace, settings: Settings) -> list[socket.socket]:
     host, port = _split(arguments.listen)
-    wrong = f"is no address to listen on: give HOST:PORT, such as 127.0.0.1:{port or 8765}"
+    wrong = f"is not an address to listen on: give HOST:PORT, such as 127.0.0.1:{port or 8765}"
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -138,7 +138,7 @@ def _listening(arguments: argparse.Namespace, settings: Settings) -> list[socket
     addresses = dict.fromkeys((family, address[0]) for family, _, _, _, address in found)
     is_open = settings.passwords is None and settings.user_header is None
     if is_open and not all(ipaddress.ip_address(str(at).partition("%")[0]).is_loopback for _, at in addresses):
-        why = "can be reached from elsewhere: give --password-file or --user-header, so that users have to log in"
+        why = "can be reached from other machines: give --password-file or --user-header, so that users have to log in"
         raise InvalidArgument("listen", arguments.listen, why)
     return _bound(arguments.listen, [(family, str(address)) for family, address in addresses], port)
 
@@ -148,7 +148,9 @@ def _split(listen: str) -> tuple[str, int]:
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     is_port = port.isascii() and port.isdigit() and len(port) <= _MOST_DIGITS and int(port) <= _MAX_PORT
     if not colon or not is_port or (":" in host) != listen.startswith("["):
-        raise InvalidArgument("listen", listen, "is no address to listen on: give HOST:PORT, such as 127.0.0.1:8765")
+        raise InvalidArgument(
+            "listen", listen, "is not an address to listen on: give HOST:PORT, such as 127.0.0.1:8765"
+        )
     return host, int(port)
 
 
@@ -173,9 +175,9 @@ def _bound(listen: str, addresses: Sequence[tuple[int, str]], port: int) -> list
 def _place(arguments: argparse.Namespace, sockets: Sequence[socket.socket]) -> Place:
     days, size = arguments.history_days, arguments.history_size
     if not 0 < days <= _MOST_DAYS:
-        raise InvalidArgument("history-days", days, f"is no number of days up to {_MOST_DAYS:.0f}")
+        raise InvalidArgument("history-days", days, f"is not a number of days up to {_MOST_DAYS:.0f}")
     if not _LEAST_MIB <= size <= _MOST_MIB:
-        raise InvalidArgument("history-size", size, f"is no number of MiB within {_LEAST_MIB}..{_MOST_MIB}")
+        raise InvalidArgument("history-size", size, f"is not a number of MiB within {_LEAST_MIB}..{_MOST_MIB}")
     _check_certificate(arguments.https_cert, arguments.https_key)
     return Place(
         sockets=sockets,

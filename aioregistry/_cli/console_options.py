@@ -23,7 +23,7 @@ def add_console(commands: Any) -> argparse.ArgumentParser:
         "--listen",
         metavar="HOST:PORT",
         default="127.0.0.1:8765",
-        help="where; elsewhere than on loopback users have to log in (default: %(default)s)",
+        help="the address to listen on; unless it is on loopback, users have to log in (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-host",
@@ -43,7 +43,7 @@ def add_console(commands: Any) -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=float,
         default=30.0,
-        help="for so long a new instance is shown as warming up: as in the balancers' WarmUp (default: %(default)g)",
+        help="how long a new instance is shown as warming up, as in the balancers' WarmUp (default: %(default)g)",
     )
     group = parser.add_argument_group("history")
     group.add_argument(

@@ -101,9 +101,9 @@ async def delete(stage: Stage) -> DemoResult:
     """A live registration puts back what a person deletes."""
     server = "chat-1"
     path = f"{stage.chroot}/services/{SERVICE}/{server}"
-    mark = stage.log.tell("fault", "deleted", f"somebody deletes the node of {server}", server)
+    mark = stage.log.tell("fault", "deleted", f"a person deletes the node of {server}", server)
     await _deleted(stage.registry, path)
-    # Whoever is put back fast enough was never gone for who reads after the event.
+    # A node that is put back fast enough was never gone for a client that reads after the event.
     back = await stage.log.first(mark, "gateway", ("added", "replaced"), server)
     await stage.log.first(mark, server, "live")
     saw = stage.saw(mark, server)
@@ -113,13 +113,13 @@ async def delete(stage: Stage) -> DemoResult:
 
 
 async def stop(stage: Stage) -> DemoResult:
-    """Who leaves in order is gone at once."""
+    """A server that leaves in order is gone at once."""
     server = "chat-3"
-    mark = stage.log.tell("fault", "stopped", f"{server} is told to stop (SIGTERM)", server)
+    mark = stage.log.tell("fault", "stopped", f"{server} gets SIGTERM", server)
     await stage.servers[server].stop()
     gone = await stage.log.first(mark, "gateway", "removed", server)
     saw = stage.saw(mark, server)
-    return DemoResult("told to stop", saw, None, gone.at - mark.at, "it had left", saw == ("removed",))
+    return DemoResult("asked to stop", saw, None, gone.at - mark.at, "it had left", saw == ("removed",))
 
 
 ACTS: dict[str, Callable[[Stage], Awaitable[DemoResult]]] = {
@@ -127,7 +127,7 @@ ACTS: dict[str, Callable[[Stage], Awaitable[DemoResult]]] = {
     "The network is silent until the session expires. Everything is put back.": silence,
     "A process is killed and restarted within the session timeout. It takes over from its ghost.": kill,
     "A person deletes a node. Its owner puts it back.": delete,
-    "A server is told to stop. It withdraws first.": stop,
+    "A server is asked to stop. It withdraws first.": stop,
 }
 
 
@@ -253,7 +253,7 @@ async def _stage(arguments: argparse.Namespace, hosts: str, log: Log) -> AsyncIt
             await log.first(opening, "gateway", "added", name)
             await log.first(opening, name, "live")
         yield Stage(log, servers, view, registry, chroot)
-        log.tell("demo", "closing", "the servers that are left are told to stop")
+        log.tell("demo", "closing", "the remaining servers are asked to stop")
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -170,7 +170,7 @@ class _Exporter:
                     return False
                 _replace(self._out, data)
         except OSError as error:
-            self._tell("write", reason_of(error), f"{self._out} cannot be written, and is tried again: ", "")
+            self._tell("write", reason_of(error), f"{self._out} cannot be written, and will be tried again: ", "")
             return False
         self._former = chosen.services
         for kind in ("check", "write"):
@@ -187,7 +187,7 @@ class _Exporter:
                        f"{name}: there are enough again")  # fmt: skip
             suspects = len(self._views[name].snapshot.suspects)
             text = f"{suspects} of {name} went together, unexplained" if suspects else ""
-            self._tell(f"suspects {name}", text, "kept for a while: ", f"{name}: nothing is held back any more")
+            self._tell(f"suspects {name}", text, "kept for a while: ", f"{name}: nothing is held back now")
 
     async def _complaint(self, data: bytes) -> str | None:
         """Return why the program that reads it would not take it; None where it would, or is not there."""

@@ -69,7 +69,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
     elif arguments.where:
         raise InvalidArgument("where", arguments.where[0], "selects instances: give the NAME of their service")
     elif arguments.sort not in (None, "name"):
-        raise InvalidArgument("sort", arguments.sort, "services have names only: give the NAME of a service")
+        raise InvalidArgument("sort", arguments.sort, "works on instances: give the NAME of a service")
     conditions = [*map(condition, arguments.where)]
     return Wanted(conditions, arguments.sort, arguments.reverse, arguments.json, arguments.watch)
 
@@ -97,7 +97,7 @@ async def _require(registry: Registry, arguments: argparse.Namespace, snapshot: 
         return
     name, base_path = arguments.name, arguments.base_path
     if not await registry.client.exists(f"{base_path.rstrip('/')}/{name.strip('/')}"):
-        raise RegistryError(f"there is no service {name!r} below {base_path}: aioregistry list shows those there are")
+        raise RegistryError(f"there is no service {name!r} below {base_path}: `aioregistry list` shows the services")
 
 
 # ---------------------------------------------------------------- again and again
@@ -152,7 +152,7 @@ def _array(objects: Sequence[Mapping[str, Any]], wanted: Wanted) -> str:
 
 
 class Row(NamedTuple):
-    """An instance, or a node that shows none.
+    """An instance, or a node that is not an instance.
 
     Args:
         fields: those of its JSON.
@@ -195,7 +195,7 @@ def _invalid_row(invalid: Invalid) -> Row:
 
 
 def _moment(seconds: float) -> str | None:
-    """Return a time as text; None where it is none that a calendar has: it is whatever the server says."""
+    """Return a time as text; None if no calendar has it: the server may say anything."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError, OSError):

@@ -84,7 +84,7 @@ class _Stderr(logging.Handler):
         self._writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue *record*; it is lost, and counted, where nobody takes 10,000 lines."""
+        """Queue *record*; it is lost, and counted, if 10,000 lines already wait to be read."""
         try:
             if self._lost:
                 self._lines.put_nowait(
@@ -114,7 +114,7 @@ class _Stderr(logging.Handler):
 def begin(verbose: int, *, as_json: bool) -> _Stderr:
     """Have the library's log written to standard error, from the level that *verbose* asks for; returns its handler.
 
-    Without ``-v`` a command speaks by its own lines, and of the log it shows only what nobody else would say.
+    Without ``-v`` a command prints its own lines, and of the log only what is not in them.
     """
     handler = _Stderr(Format(as_json=as_json))
     library = logging.getLogger("aioregistry")

@@ -40,7 +40,7 @@ def _seconds(text: str) -> float | None:
     plain = number.isascii() and number.replace(".", "", 1).isdigit()
     seconds = float(number) * _UNITS[unit] if plain else 0.0
     if not 0 < seconds <= LONGEST:
-        why = f"is no duration up to {LONGEST / 86_400:.0f} days: give 90, 90s, 15m, 1h or 2d, or {_EVER}"
+        why = f"is not a duration up to {LONGEST / 86_400:.0f} days: give 90, 90s, 15m, 1h or 2d, or {_EVER}"
         raise InvalidArgument("for", text, why)
     return seconds
 
@@ -49,7 +49,7 @@ def _weight(text: str) -> float:
     """Return what ``--weight`` says.
 
     Raises:
-        InvalidArgument: it is no number from 0 to 1.
+        InvalidArgument: it is not a number from 0 to 1.
     """
     try:
         weight = float(text)
@@ -71,7 +71,7 @@ async def drain(arguments: argparse.Namespace) -> int:
     check_segment("id", arguments.id)
     weight = None if arguments.weight is None else _weight(arguments.weight)
     if not arguments.reason.strip():
-        raise InvalidArgument("reason", arguments.reason, "say why, for whoever wonders")
+        raise InvalidArgument("reason", arguments.reason, "say why: other operators read it")
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
         setting = registry.overrides.drain(
             arguments.name,
@@ -93,7 +93,7 @@ async def enable(arguments: argparse.Namespace) -> int:
     check_segment("id", arguments.id)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
         await _in_time(registry.overrides.enable(arguments.name, arguments.id), arguments)
-    print(printable(f"{arguments.name}/{arguments.id} is not overridden any more"))
+    print(printable(f"{arguments.name}/{arguments.id} is no longer overridden"))
     return DONE
 
 

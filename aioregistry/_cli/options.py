@@ -32,7 +32,7 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "zookeeper": {"metavar": "HOSTS", "help": "HOST:PORT,HOST:PORT/CHROOT (default: {default})"},
     "session_timeout": {
         "metavar": "SECONDS",
-        "help": "how long ZooKeeper waits for a silent client (default: {default:g}; the server has bounds of its own)",
+        "help": "how long ZooKeeper waits for a silent client (default: {default:g}; the server may limit it)",
     },
     "base_path": {"metavar": "PATH", "help": "parent of the services (default: {default})"},
     "tls_ca": {
@@ -42,8 +42,8 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "tls_cert": {"metavar": "FILE", "help": "speak TLS, and show the certificate (PEM) of FILE"},
     "tls_key": {"metavar": "FILE", "help": "its key, where that is not in the same file"},
     "auth_file": {"metavar": "FILE", "help": "credentials, one a line: digest:user:password"},
-    "verbose": {"action": "count", "help": "the log on stderr; twice for every detail"},
-    "log_format": {"metavar": "FORMAT", "help": "of what goes to stderr: text or json, an object a line (text)"},
+    "verbose": {"action": "count", "help": "write the log to stderr; give it twice for every detail"},
+    "log_format": {"metavar": "FORMAT", "help": "the format of stderr: text or json, an object a line (text)"},
 }
 _FLAGS: Final = {"verbose": ("-v", "--verbose")}
 
@@ -80,7 +80,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 
 
 def apply(arguments: argparse.Namespace) -> Settings | None:
-    """Give the shared options of *arguments* their values, and return those; None for a command that has none.
+    """Give the shared options of *arguments* their values, and return those; None for a command without such options.
 
     Raises:
         InvalidArgument: a value is wrong, or the file cannot be used; it names source, field and value.

@@ -45,7 +45,7 @@ class Output:
     def put(self, text: str) -> asyncio.Future[None]:
         """Queue *text* as a line and return what is done when it is written or has failed to be.
 
-        Raises OSError when an earlier line could not be written, BrokenPipeError when nobody reads any more.
+        Raises OSError when an earlier line could not be written, BrokenPipeError when the reader is gone.
         """
         if self._failure is not None:
             raise self._failure
@@ -76,7 +76,7 @@ class Output:
                     data = data[os.write(self._fd, data) :]
             except OSError as error:
                 failure = error
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop has ended: no task waits
                 self._loop.call_soon_threadsafe(self._settle, written, failure)
 
     def _settle(self, written: asyncio.Future[None], failure: OSError | None) -> None:

@@ -30,7 +30,7 @@ class ServiceRow(NamedTuple):
 
 
 class InstanceRow(NamedTuple):
-    """One instance, or one node that shows none."""
+    """One instance, or one node that is not an instance."""
 
     id: str
     place: str
@@ -62,7 +62,7 @@ def service_row(name: str, snapshot: Snapshot[Any], now: float) -> ServiceRow:
 
 
 def instance_rows(snapshot: Snapshot[Any], now: float) -> Iterator[InstanceRow]:
-    """Yield the rows of a service's instances by id, then those of the nodes that show none.
+    """Yield the rows of a service's instances by id, then those of the nodes that are not instances.
 
     Args:
         snapshot: of the service.

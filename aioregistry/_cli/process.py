@@ -121,5 +121,5 @@ def _fail(code: int, error: Exception, form: logs.Format) -> int:
 
 
 def _forget_stdout() -> None:
-    # Whoever read our output has gone, which is how `| head` ends us; Python would complain when it flushes at exit.
+    # The reader of our output has gone, which is how `| head` ends us; Python would complain when it flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -36,7 +36,7 @@ async def register(arguments: argparse.Namespace) -> int:
     id and the command is to stop then, and RegistrationError when the instance could not be withdrawn in time.
     """
     if arguments.drain is not None:
-        raise InvalidArgument("drain", arguments.drain, "is for a command that is run beside: give -- COMMAND")
+        raise InvalidArgument("drain", arguments.drain, "needs a command to run: give -- COMMAND")
     listing = Listing(arguments)
     async with Output(sys.stderr, cancel_this_task()) as output:
         await listing.keep(output, output.line)
@@ -103,7 +103,7 @@ class Listing:
         if only_here(address, servers):
             text = (
                 f"--address {address} is this machine's own, but ZooKeeper is at {','.join(servers)}: "
-                "nobody on another machine can connect to it"
+                "other machines cannot connect to it"
             )
             await say(self._arguments.form.said(text, logging.WARNING))
 

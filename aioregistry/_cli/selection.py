@@ -39,7 +39,7 @@ class Condition(NamedTuple):
     equal: bool
 
     def holds(self, row: Row) -> bool:
-        """Return whether it holds for *row*; one without such a value has none that is equal."""
+        """Return whether it holds for *row*; a row without such a value is not equal to any."""
         found = _looked_up(row, self.key)
         return (found is not None and _text(found) == self.value) is self.equal
 
@@ -91,7 +91,7 @@ def _order(key: str) -> Callable[[Row], tuple[bool, float, str]]:
 
 
 def _text(value: Any) -> str:
-    """As JSON writes a value that is none of its texts."""
+    """As JSON writes a value that is not a string."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else repr(value)

@@ -83,7 +83,7 @@ class _Sidecar:
 
     def _signalled(self, number: signal.Signals) -> None:
         if number not in _ENDING or self._draining is not None or not self._drain:
-            # Whoever insists need not wait for the end of the draining.
+            # A second signal need not wait for the end of the draining.
             if number in _ENDING:
                 self._disable()
                 if self._draining is not None:
@@ -92,7 +92,7 @@ class _Sidecar:
         elif self._disable():
             self._draining = asyncio.get_running_loop().create_task(self._passed_on_later(number), name="drain")
         else:
-            self._child.send(number)  # nobody could have found it
+            self._child.send(number)  # no consumer could have found it
 
     def _disable(self) -> bool:
         """Tell consumers to send nothing new; return whether some may have found the instance."""

@@ -149,7 +149,7 @@ class ChatServer:
             *("--session-timeout", str(self._session_timeout)),
         )
         # Its standard error is how it speaks to us, and how it learns that we are gone however we went: its next line
-        # finds nobody who reads.
+        # finds no reader.
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=_environment()
         )
@@ -221,7 +221,7 @@ class Gateway:
     def _route(self) -> dict[str, str | None]:
         """Send every user to the server that a ring of hashes gives it, and return who moved where.
 
-        When a server goes, its users move and nobody else does.
+        When a server goes, only its users move.
         """
         moved = {user: wanted for user, present in self.routes.items() if (wanted := self._pick(user)) != present}
         self.routes |= moved

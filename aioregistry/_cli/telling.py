@@ -53,7 +53,11 @@ class TextTeller:
         rows = [("fault", "the gateway saw", "gone for", "and"), *map(_row, verdicts)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        moral = "Who lived was listed; who left was not." if kept(verdicts) else "Not everything went as promised."
+        moral = (
+            "Live servers were listed; servers that left were not."
+            if kept(verdicts)
+            else "Not everything went as promised."
+        )
         head, *body = table
         return "\n".join(
             ["", self._painted(head, BOLD), *body, "", f"{len(verdicts)} faults in {end.at:.0f} s. {moral}"]

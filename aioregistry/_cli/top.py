@@ -211,7 +211,7 @@ def _show(table: DataTable[str], rows: dict[str, tuple[str, ...]]) -> None:
 
 
 def _plain(cell: str) -> Any:
-    """Return *cell* as text in which brackets are no markup: anybody may name a service."""
+    """Return *cell* as text in which brackets are not markup: anybody may name a service."""
     from rich.text import Text
 
     return Text(cell)

@@ -19,7 +19,7 @@ KINDS: dict[type, str] = {Added: "added", Updated: "updated", Removed: "removed"
 
 
 async def watch(arguments: argparse.Namespace) -> int:
-    """Print the present state of a service and every change, until cancelled or until nobody reads."""
+    """Print the present state of a service and every change, until cancelled or until the reader is gone."""
     check_name("name", arguments.name)  # before anything is waited for
     lines = _json_lines if arguments.json else _lines
     async with (

@@ -1,4 +1,4 @@
-"""Who may ask for what: hosts, origins, sessions of browsers, and how often somebody may try to log in. Pure."""
+"""Access rules: hosts, origins, sessions of browsers, and how often a client may try to log in. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADERS: Final = (
     (b"content-security-policy", _CONTENT.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    # With no-referrer, browsers send "Origin: null" with a form, and then nobody can log in.
+    # With no-referrer, browsers send "Origin: null" with a form, and then no login succeeds.
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -46,7 +46,7 @@ def is_host_known(host: str, names: Collection[str]) -> bool:
     """Return whether a request for *host* (``Host``) means this console.
 
     A page of another site can have its own name lead here (DNS rebinding), and then reads what the console answers. So
-    names are those that are given; an address is no name, and leads to nobody else.
+    names are those that are given; an address is not a name, and leads only here.
     """
     form = _HOST.fullmatch(host)
     if form is None:
@@ -63,8 +63,8 @@ def is_same_origin(origin: str | None, site: str | None, host: str) -> bool:
     """Return whether a request that changes something comes from the console's own page.
 
     Args:
-        origin: the header ``Origin``, which browsers send with every POST; None where there is none.
-        site: the header ``Sec-Fetch-Site``; None where there is none.
+        origin: the header ``Origin``, which browsers send with every POST; None if it is missing.
+        site: the header ``Sec-Fetch-Site``; None if it is missing.
         host: the header ``Host``.
     """
     if site is not None and site not in ("same-origin", "none"):
@@ -96,7 +96,7 @@ class Logins:
             self._logins.popitem(last=False)
 
     def find(self, token: str, now: float, *, seen: bool = True) -> Login | None:
-        """Return whose cookie says *token*; None for nobody, or for somebody whose time is over.
+        """Return the user whose cookie holds *token*; None if it is unknown, or its time is over.
 
         Args:
             token: of the cookie.

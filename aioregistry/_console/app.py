@@ -187,9 +187,9 @@ class _Pages:
         try:
             fields = json.loads(await body_of(request))
         except (ValueError, RecursionError):
-            raise Refused(400, "the request is no JSON") from None
+            raise Refused(400, "the request is not JSON") from None
         if not isinstance(fields, dict):
-            raise Refused(400, "the request is no JSON object")
+            raise Refused(400, "the request is not a JSON object")
         return fields
 
     async def _done(self, change: Awaitable[T]) -> T:

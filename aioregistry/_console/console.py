@@ -28,7 +28,7 @@ class Settings:
 
     Attributes:
         hosts: names by which browsers ask for it, besides addresses and localhost.
-        passwords: hashes by user; None where nobody has to log in.
+        passwords: hashes by user; None where this console has no login.
         user_header: the header in which a proxy names the user; None where there is no such proxy.
         proxies: addresses of the proxies that may.
         allow_drain: whether instances may be taken into maintenance.
@@ -87,7 +87,7 @@ class Console:
         return sorted(self._following.services)
 
     def service(self, name: str) -> Row | None:
-        """Return the row of a service; None where there is none."""
+        """Return the row of a service, or None if it is unknown."""
         followed = self._following.services.get(name)
         if followed is None:
             return None
@@ -101,7 +101,7 @@ class Console:
         return instance_rows(followed.snapshot, followed.new(self.settings.warm_up))
 
     def detail(self, service: str, id: str) -> dict[str, Any] | None:
-        """Return all that is known of an instance; None where there is none."""
+        """Return all that is known of an instance, or None if there is no such instance."""
         followed = self._following.services.get(service)
         snapshot = None if followed is None else followed.snapshot
         if followed is None or snapshot is None:

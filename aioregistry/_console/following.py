@@ -242,7 +242,7 @@ class Following:
             if self._is_current(service):
                 service.refusal = "following it failed; the console's log says how"
                 self._is_read(service.name)
-            log.exception("the service %r is followed no more", service.name)
+            log.exception("the service %r is no longer followed", service.name)
         finally:
             service.view = None
             if self._is_current(service):
@@ -280,7 +280,7 @@ class Following:
                 self._put_change(name, change.id, of_entry(change.entry, overrides.get(change.id)))
 
     def _record_silent(self, service: Followed, snapshot: Snapshot[Any]) -> None:
-        """Record what no change of an instance tells: nodes that nobody could read and that went, and overrides."""
+        """Record what changes of instances do not show: nodes that went and could not be read, and overrides."""
         for id in service.invalid:
             if id not in snapshot.invalid and id not in snapshot.entries:
                 self._put_change(service.name, id, None)

@@ -1,4 +1,4 @@
-"""Who is let in: names of hosts, origins, logins, proxies; and what every answer tells browsers to keep out."""
+"""Admission: names of hosts, origins, logins, proxies; and the headers by which every answer protects the browser."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Door:
         self._to_be_hashed = 0
 
     def login(self, request: Request) -> Login | None:
-        """Return who has logged in; None for nobody."""
+        """Return the user who has logged in, or None."""
         return self._logins.find(request.cookies.get(COOKIE, ""), time.monotonic())
 
     def watch(self, request: Request) -> Callable[[], bool]:
@@ -71,7 +71,7 @@ class Door:
         """Log a user in, or say why not. Raises Refused."""
         passwords = self._settings.passwords
         if passwords is None:
-            raise Refused(404, "nobody has to log in")
+            raise Refused(404, "this console has no login")
         user, password, wanted = await _form(request)
         address = "" if request.client is None else request.client.host
         now = time.monotonic()
@@ -154,7 +154,7 @@ class Gate:
         except ClientDisconnect:
             pass  # before all of the request was here
         except Exception:
-            # The server above says nothing, so that nobody would hear of it.
+            # The server above does not log it, so it would go unnoticed.
             log.exception("the console failed to answer a request for %s", printable(request.url.path))
             raise
 
@@ -202,7 +202,7 @@ async def _form(request: Request) -> tuple[str, str, str]:
         fields = dict(parse_qsl((await body_of(request)).decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS))
     except ValueError:
         raise Refused(400, f"the form has more than {_MOST_FIELDS} fields") from None
-    # Nobody has so long a name, and who failed is remembered by it.
+    # No user has so long a name, and failed logins are remembered by name.
     return fields.get("user", "")[: LONGEST_NAME + 1], fields.get("password", ""), fields.get("next", "")
 
 

@@ -40,7 +40,7 @@ class Source(Protocol):
         """Return the names of the services."""
 
     def service(self, name: str) -> Row | None:
-        """Return the row of a service; None where there is none."""
+        """Return the row of a service, or None if it is unknown."""
 
     def instances(self, name: str) -> dict[str, Row] | None:
         """Return the rows of a service's instances by id; None where there is no such service."""
@@ -51,7 +51,7 @@ class Browser:
 
     Args:
         source: of the rows.
-        watched: the service whose instances it shows; None for none.
+        watched: the service whose instances it shows, or None.
     """
 
     def __init__(self, source: Source, watched: str | None) -> None:
@@ -95,7 +95,7 @@ class Hub:
 
         Args:
             source: of the rows.
-            watched: the service whose instances it shows; None for none.
+            watched: the service whose instances it shows, or None.
             allowed: whether it may still be sent anything: a session of a browser ends by its time.
 
         Raises:

@@ -62,7 +62,7 @@ def read_passwords(path: str, lines: Iterable[str]) -> Mapping[str, Scrypt]:
             raise _wrong(path, number, "has no hash by scrypt: make one with aioregistry console --hash-password USER")
         found[name] = hash
     if not found:
-        raise InvalidArgument("password-file", path, "has no user: nobody could log in")
+        raise InvalidArgument("password-file", path, "has no user: give at least one, or all logins fail")
     return found
 
 

@@ -115,7 +115,7 @@ def _moment(request: Request, name: str) -> float:
     except ValueError:
         seconds = math.nan
     if not _EARLIEST <= seconds <= _LATEST:
-        raise Refused(400, f"{name}={printable(text)[:100]!r} is no time: give seconds since 1970")
+        raise Refused(400, f"{name}={printable(text)[:100]!r} is not a time: give seconds since 1970")
     return seconds
 
 

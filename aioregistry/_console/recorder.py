@@ -150,7 +150,7 @@ class Recorder:
         self.failure = reason_of_failure(error)
         own = None if isinstance(error, sqlite3.Error) else error  # a defect, whose place is worth knowing
         log.warning(
-            "nothing is recorded until further notice: the history %s %s",
+            "recording is paused: the history %s %s",
             self._history.path,
             self.failure,
             exc_info=own,
@@ -165,7 +165,7 @@ class Recorder:
         except Exception:  # noqa: BLE001 - as in _run; that nothing is recorded has been told
             return
         seconds = time.time() - self.failing_since
-        log.warning("the history %s is recorded again, after %.0f s", self._history.path, seconds)
+        log.warning("recording to the history %s resumed after %.0f s", self._history.path, seconds)
         self._lost = True
         self.failure = None
 

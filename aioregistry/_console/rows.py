@@ -53,7 +53,7 @@ def service_row(name: str, snapshot: Snapshot[Any] | None, refusal: str | None, 
 
 
 def instance_rows(snapshot: Snapshot[Any], new: Mapping[str, float]) -> dict[str, Row]:
-    """Return the rows of a service's instances and of the nodes that show none, by id, in the order of ids.
+    """Return the rows of a service's instances and of its other nodes, by id, in the order of ids.
 
     A row has the id, the id as it is shown, address, state, owner, since when the node is there, why it is in this
     state, the beginning of its payload, since when it is new, and the part of its share that an operator gives it.

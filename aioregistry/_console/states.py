@@ -28,7 +28,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "state": "state changed",
         "changed": "document changed",
         "held": "held back",
-        "released": "not held any more",
+        "released": "no longer held",
         "override": "override set",
         "override-over": "override ended",
         "invalid": "not readable",
@@ -44,12 +44,12 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class State(NamedTuple):
-    """An instance, or a node that shows none, at one moment.
+    """An instance, or a node that is not an instance, at one moment.
 
     Args:
         state: ``enabled``, ``failing``, ``draining``, ``maintenance``, ``suspect`` or ``invalid``.
         owner: the session that owns the node, as ZooKeeper's tools show it.
-        place: ``address:port``, ``-`` where there is none.
+        place: ``address:port``, or ``-``.
         payload: as JSON, cut where it is long.
         reason: why it is suspect or invalid; else what an operator said.
         czxid: of the node: another one is another node.
@@ -101,7 +101,7 @@ def invalid_state(node: Invalid) -> State:
 
 
 def of_snapshot(snapshot: Snapshot[Any]) -> dict[str, State]:
-    """Return the state of each instance and of each node that shows none, by id."""
+    """Return the state of each instance and of each other node, by id."""
     overrides = snapshot.overrides
     states = {id: of_entry(entry, overrides.get(id)) for id, entry in snapshot.entries.items()}
     return states | {id: invalid_state(node) for id, node in snapshot.invalid.items() if id not in states}
@@ -115,7 +115,7 @@ def marks(before: State | None, after: State | None) -> Iterator[Mark]:
         assert after is not None
         yield Mark("joined", _arrival(after)) if after.state != "invalid" else Mark("invalid", after.reason)
     elif after is None:
-        yield Mark("left", before.state if before.state != "invalid" else "the node that nobody can read")
+        yield Mark("left", before.state if before.state != "invalid" else "the node that cannot be read")
     else:
         yield from _differences(before, after)
 

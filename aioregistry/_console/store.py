@@ -147,7 +147,7 @@ class History:
             os.close(self._lock)
             raise
         self.recorded_until = self._last_heartbeat()
-        """When the recording before this one ended, seconds since the epoch; None where there was none."""
+        """When the recording before this one ended, seconds since the epoch; None if this is the first."""
 
     def close(self) -> None:
         """Close the file."""
@@ -326,7 +326,7 @@ def _locked(path: Path) -> int:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        # A link to the file is no other file.
+        # A link to the file is not another file.
         beside = f"{os.path.realpath(path)}.lock"
         lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError) as error:
@@ -395,7 +395,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 _REASONS: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_CORRUPT: "is damaged: move it away to begin a new history",
-    sqlite3.SQLITE_NOTADB: "is no SQLite database",
+    sqlite3.SQLITE_NOTADB: "is not an SQLite database",
     sqlite3.SQLITE_FULL: "cannot be written: the disk is full",
     sqlite3.SQLITE_READONLY: "cannot be written: it is read-only",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened",

@@ -34,7 +34,7 @@ class Alarms:
             del self._ids[moment][id]
 
     def first(self) -> float | None:
-        """Return the earliest moment; None where there is none."""
+        """Return the earliest moment, or None if no alarm is set."""
         while self._moments and not self._ids[self._moments[0]]:
             del self._ids[heappop(self._moments)]
         return self._moments[0] if self._moments else None

@@ -152,7 +152,7 @@ class Balancer(Generic[P]):
         Raises:
             NoInstances: no instance can be picked; says whether the service is empty, or why.
             InvalidArgument: *key* is of the wrong type, is missing, or is given to a strategy without keys; or
-                *exclude* is no collection of ids.
+                *exclude* is not a collection of ids.
             RegistryError: the strategy is the caller's own, and raised.
             HandleClosed: the view was closed.
         """
@@ -236,10 +236,10 @@ class Balancer(Generic[P]):
         well, known = self._picker.healthy
         if panic:
             self._tally.panics += 1
-            text = "%s: only %d of %d instances are well: failing ones and suspects are picked like all others"
+            text = "%s: only %d of %d instances are well: failing ones and suspects are picked like the others"
             self._repeated.tell("panic", logging.WARNING, text, name, well, known)
         else:
-            text = "%s: %d of %d instances are well: no failing one is picked any more, and suspects are picked last"
+            text = "%s: %d of %d instances are well: failing ones are no longer picked, and suspects are picked last"
             self._repeated.tell("panic", logging.INFO, text, name, well, known)
         self._session.emit("discovery.panic", service=name, panic=panic)
 
@@ -259,7 +259,7 @@ class Balancer(Generic[P]):
         try:
             return foreign.call(report, *args, **kwargs)
         except foreign.ForeignError as failure:
-            text = "%s: an instance may be picked no more: the strategy %s raised %s"
+            text = "%s: an instance may not be picked any longer: the strategy %s raised %s"
             self._repeated.tell(
                 "strategy", logging.ERROR, text, self._feed.name, type(self._picker.strategy).__name__, failure
             )
@@ -294,7 +294,7 @@ class Balancer(Generic[P]):
         load.calls += calls
 
     def __repr__(self) -> str:
-        picker = getattr(self, "_picker", None)  # none where an argument was refused
+        picker = getattr(self, "_picker", None)  # missing if an argument was refused
         return "<Balancer, not made>" if picker is None else f"<Balancer of {picker!r}>"
 
 
@@ -306,7 +306,7 @@ def tally_of(balancer: Balancer[Any]) -> Tally:
 def _checked_ids(ids: object) -> frozenset[str]:
     # A string is a collection of strings too, of which each would be taken for an id.
     if isinstance(ids, str) or not isinstance(ids, Collection) or not all(isinstance(id, str) for id in ids):
-        raise InvalidType("exclude", ids, "give ids of instances, as {pick.id}")
+        raise InvalidType("exclude", ids, "give ids of instances, such as {pick.id}")
     return frozenset(ids)
 
 

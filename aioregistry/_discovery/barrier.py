@@ -46,7 +46,7 @@ class Barrier:
         self._session = session
         self._under_way: list[asyncio.Future[None]] = []
         self._next: list[asyncio.Future[None]] = []
-        self._told: int | None = None  # of which connection it was said that it has none
+        self._told: int | None = None  # the connection that was already reported to have no barrier
 
     def passed(self) -> asyncio.Future[None]:
         """Return a future that is done when a barrier that begins now is passed.
@@ -85,7 +85,9 @@ class Barrier:
         if self._told != session.generation:
             self._told = session.generation
             where = session.server or session.hosts
-            log.warning("%s passes no barrier: %s; sync() shows what it holds, which may be old", where, why)
+            log.warning(
+                "%s cannot confirm that its data is current: %s; after sync() a view may still be old", where, why
+            )
         _ = session.submit(Sync("/"), self._synced)
 
     def _synced(self, answer: asyncio.Future[Any]) -> None:
@@ -102,6 +104,6 @@ class Barrier:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
-                waiter.exception()  # counts as retrieved, should nobody look
+                waiter.exception()  # counts as retrieved, even if no caller looks
         if self._next and not self._under_way:
             self._begin()

@@ -51,7 +51,7 @@ class Conversion(Stage[P]):
     def news(self, event: News, changes: Differences[P]) -> Differences[P]:
         if self._adopted:
             return self._converted(changes)
-        # The mirror's first news has no changes: nobody had seen what was before.
+        # The mirror's first news has no changes: there is nothing to compare with.
         self._adopt()
         return ()
 

@@ -1,10 +1,11 @@
 """Watches for deliberate leaves: see :mod:`aioregistry._markers`, which says what they are and when they are believed.
 
 One watch serves all views of a session. It is set before the services are read, so that no marker is missed for what
-is read then. Where the server has no recursive watches, or hides the root, it is as if nobody left markers.
+is read then. Where the server has no recursive watches, or hides the root, it is as if there were no markers.
 
-Nobody is told when an ACL is changed, so it is asked for with each marker: as soon as one came and went, before the
-node is read whose removal it explains, so that the answers come in that order. One question serves a tick's markers.
+ZooKeeper sends no event when an ACL is changed, so it is asked for with each marker: as soon as one came and went,
+before the node is read whose removal it explains, so that the answers come in that order. One question serves a tick's
+markers.
 """
 
 from __future__ import annotations
@@ -155,7 +156,9 @@ class Departures:
         else:
             why = distrust(root.entries, service.entries)
         for marker, proven in question.withdrawals:
-            refused = why if proven else "who deleted the node did not write it first, and may have no right to"
+            refused = (
+                why if proven else "the client that deleted the node did not write it first, and may not be allowed to"
+            )
             if refused is None and not isinstance(root, str) and marker.czxid > root.zxid:
                 refused = f"no node was created with zxid {marker.czxid:#x} yet"
             if refused is None:
@@ -167,7 +170,7 @@ class Departures:
         service, id, _ = marker
         if self._watch is not None:
             self._repeated.tell(
-                "refused", logging.WARNING, "the withdrawal of %s/%s is not believed, by its marker in %s: %s",
+                "refused", logging.WARNING, "the withdrawal of %s/%s is not proven by its marker in %s: %s",
                 service, id, self._root, why, service=service, id=id,
             )  # fmt: skip
         self._session.emit("discovery.marker_refused", service=service, id=id, reason=why)

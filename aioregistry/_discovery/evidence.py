@@ -1,13 +1,14 @@
 """What calls say about instances: when failures are enough to forget one that ZooKeeper lists no more. Pure.
 
 ZooKeeper has lost sight of a suspect, and may be wrong. A failed call may be wrong too: a slow path times out, a pooled
-connection was stale, or it is the caller's own network that failed. So one report forgets nobody. Two rules do:
+connection was stale, or it is the caller's own network that failed. So one report does not remove an instance. Two
+rules do:
 
 - An instance refused connections to two calls, the second of which began after the first had failed, while another
   instance answered: then nothing listens there, and the network between is well.
-- Nobody answered for five seconds, and all that are in doubt refused connections meanwhile. A refusal is an answer of
-  the host's, so its network is well; what is left in doubt is what stands before all of them, a proxy of the caller's
-  own, say, and that is up again in less.
+- No instance answered for five seconds, and all that are in doubt refused connections meanwhile. A refusal is an answer
+  of the host's, so its network is well; what is left in doubt is what stands before all of them, a proxy of the
+  caller's own, say, and that is up again in less.
 
 Refusals count from before an instance was in doubt, too: who dies is found out by calls long before its session ends.
 """
@@ -22,13 +23,13 @@ from typing import Final
 __all__ = ["REMEMBERED", "SILENCE", "Refusals", "is_refusal"]
 
 SILENCE: Final = 5.0
-"""Seconds for which nobody has answered: the first pause of an ejection, and longer than most restarts."""
+"""Seconds without any answer: the first pause of an ejection, and longer than most restarts."""
 
 REMEMBERED: Final = 30.0
 """Seconds that a refusal speaks against an instance that is not in doubt: a hold's usual length."""
 
 _MOST_REMEMBERED: Final = 10_000
-"""Instances: those of a service, and then those that were called when they were none any more."""
+"""Instances: those of a service, and then those that were called after they had left it."""
 
 _MOST_CAUSES: Final = 64
 """Errors that are looked at behind one: chains may be circular."""
@@ -94,6 +95,6 @@ class Refusals:
         return {id for id in self._certain.keys() & ids if now - self._certain[id] <= REMEMBERED}
 
     def forget(self, id: str) -> None:
-        """*id* is no suspect any more, or was registered anew."""
+        """*id* is not a suspect any more, or was registered anew."""
         for each in (self._first, self._certain, self._silent):
             each.pop(id, None)

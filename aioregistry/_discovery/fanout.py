@@ -98,13 +98,15 @@ class Balancers(Generic[P]):
             yield from balancer.subsets()
 
     def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
-        """Tell each; one that fails, in a pool of the caller's own, picks no more: nobody knows what that holds now."""
+        """Tell each; one that fails, in a pool of the caller's own, picks no more: its contents are unknown."""
         self._arrivals.take(effects.changes, self._now(), first=effects.first)
         for balancer in list(self._balancers.values()):
             try:
                 foreign.call(balancer.take, effects.changes)
             except foreign.ForeignError as failure:
-                log.exception("%s: a balancer has failed, and picks no more", self._name, extra={"service": self._name})
+                log.exception(
+                    "%s: a balancer has failed, and no longer picks", self._name, extra={"service": self._name}
+                )
                 ended = RegistryError(f"the balancer of {self._name!r} has failed: {failure}")
                 ended.__cause__ = failure.error
                 balancer.end(ended)
@@ -141,7 +143,7 @@ class ChangeStreams(Generic[P]):
             self._source.offer(node)
 
     def freshness_changed(self, fresh: bool) -> None:
-        """That is no change of an instance."""
+        """That is not a change of an instance."""
 
     def end(self, error: RegistryError | None) -> None:
         """They end, with *error* if given."""

@@ -59,7 +59,7 @@ _STALE_POLLS_PER_TIMEOUT = 10
 
 
 class Consumer(Protocol):
-    """Who is told, synchronously; must not raise."""
+    """Receives the news, synchronously; must not raise."""
 
     def take(self, news: News) -> None:
         """Something became visible in the mirror."""
@@ -146,7 +146,7 @@ class Follower:
 
     async def aclose(self) -> None:
         """Follow no more; no task and no watch is left when it returns."""
-        self._end(SessionClosed(f"{self.path} is not followed any more"), None)
+        self._end(SessionClosed(f"{self.path} is no longer followed"), None)
         await self._task.aclose()
         await self._syncs.ended()
 
@@ -163,7 +163,7 @@ class Follower:
             self._fail(error)
 
     def _died(self, error: BaseException) -> None:
-        """Let a defect reach every view, instead of a task that nobody awaits."""
+        """Let a defect reach every view, instead of a task that is not awaited."""
         if isinstance(error, asyncio.CancelledError):
             self._fail(RegistryError(f"the task that follows {self.path} was cancelled from outside"))
             return
@@ -335,7 +335,7 @@ class Follower:
         return runtime.monotonic() + runtime.uniform(AUDIT / 2, AUDIT)
 
     def note_freshness(self) -> None:
-        """Tell the consumers if what was fresh is not, or is again: nobody is told of time that passed in between."""
+        """Tell the consumers if what was fresh is not, or is again: time that passed in between is not reported."""
         fresh = self.fresh
         if fresh is not self._was_fresh:
             self._was_fresh = fresh
@@ -391,11 +391,11 @@ class Follower:
 
     def _tell_of_invalid(self, nodes: Sequence[Invalid]) -> None:
         if len(nodes) == 1:
-            what = f"{self.path}/{nodes[0].id} is no instance: {nodes[0].reason}"
+            what = f"{self.path}/{nodes[0].id} is not an instance: {nodes[0].reason}"
         else:
             named = "; ".join(f"{node.id}: {node.reason}" for node in nodes[:NAMED_IN_LOG])
             more = f"; and {len(nodes) - NAMED_IN_LOG} more" if len(nodes) > NAMED_IN_LOG else ""
-            what = f"{self.path} has {len(nodes)} nodes that are no instances: {named}{more}"
+            what = f"{self.path} has {len(nodes)} nodes that are not instances: {named}{more}"
         self._repeated.tell("invalid", logging.WARNING, "%s", what)
 
     def _show(self, news: News | None) -> None:
@@ -412,14 +412,14 @@ class Follower:
         if news.missed:
             self._repeated.tell(
                 "missed", logging.WARNING,
-                "%s: %d nodes changed and no event told of it, %s first: %s may hide them by an ACL",
+                "%s: %d nodes changed without an event, %s first: an ACL on %s may hide them",
                 self.path, len(news.missed), news.missed[0], self._session.server,
             )  # fmt: skip
             self._session.emit("discovery.missed", service=self.name, ids=news.missed)
         for consumer in self._present_consumers():
             try:
                 foreign.call(consumer.take, news)
-            except foreign.ForeignError as failure:  # what one makes of it is no reason for the others to go without
+            except foreign.ForeignError as failure:  # what one makes of it is not a reason for the others to go without
                 log.critical("%s: %r failed", self.path, consumer, exc_info=True, extra=self._about)
                 ended = RegistryError(f"following {self.path} failed: {failure}")
                 ended.__cause__ = failure.error

@@ -26,7 +26,7 @@ a later one means that the id was taken again, and then left deliberately), or a
 had said that it would leave.
 
 **The hold** of a suspect ends when it comes back, when the time is up, or when callers found that nothing listens there
-(see :mod:`.evidence`). While the view is not fresh nobody could be seen coming back, so that time does not count.
+(see :mod:`.evidence`). While the view is not fresh it cannot see instances come back, so that time does not count.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Moment(NamedTuple):
 
 
 class Release(NamedTuple):
-    """A suspect that is none any more.
+    """A suspect that ceased to be one.
 
     ``why`` is ``"came back"``, ``"time is up"``, ``"failed"``, ``"withdrawn"`` or ``"invalid"`` (its node is back and
     shows no instance).
@@ -190,7 +190,7 @@ class Suspects(Generic[P]):
             listed: how many instances there are after them.
             zxid: that the mirror is as of.
             at: now.
-            gone: of an id, whether it has no node any more; one that shows no instance is no removal to hold back.
+            gone: of an id, whether it has no node any more; one that shows no instance is not a removal to hold back.
         """
         self._forget(at.now)
         self._observe(zxid, at.now)
@@ -261,7 +261,7 @@ class Suspects(Generic[P]):
     def _lost_of(
         self, subset: Subset, lost: Iterable[str], came: Iterable[ServiceInstance[P]]
     ) -> tuple[int, int] | None:
-        """Return how many of *subset* are counted, and were known; None where it lost nobody now."""
+        """Return how many of *subset* are counted, and were known; None if it lost no instance now."""
         now_lost = sum(subset.admits(self._counted[id].instance) for id in lost)
         if not now_lost:
             return None

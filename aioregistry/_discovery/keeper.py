@@ -75,7 +75,8 @@ def checked_path(keep: object) -> Path:
     """Return the absolute path of the file that *keep* leads to, links followed.
 
     Raises:
-        InvalidArgument: it is no path, no file can be kept there, or it leads over a link of another user, who is not
+        InvalidArgument: it is not a path, no file can be kept there, or it leads over a link of another user, who is
+            not
             root: in a directory for everybody he would decide which file is replaced.
     """
     if not isinstance(keep, str | os.PathLike) or not isinstance(given := os.fspath(keep), str):
@@ -85,9 +86,11 @@ def checked_path(keep: object) -> Path:
         path, foreign = _followed(given)
         why = "is empty" if not given else foreign or _unfit(path)
     except ValueError as error:
-        raise InvalidArgument("keep", keep, "is no path of a file: no path has a null or half a character") from error
+        raise InvalidArgument(
+            "keep", keep, "is not the path of a file: a path cannot contain a null or half a character"
+        ) from error
     except OSError as error:
-        raise InvalidArgument("keep", keep, f"is no path of a file: {reason_of(error)}") from error
+        raise InvalidArgument("keep", keep, f"is not the path of a file: {reason_of(error)}") from error
     if why is not None:
         raise InvalidArgument("keep", keep, why)
     return path
@@ -117,7 +120,7 @@ def _followed(given: str) -> tuple[Path, str | None]:
         if links > _MOST_LINKS:
             raise OSError(errno.ELOOP, "too many links", given)
         if found.st_uid not in (os.geteuid(), 0):
-            return there, f"leads over {str(there)!r}, a link of another user, uid {found.st_uid}"
+            return there, f"leads through {str(there)!r}, a link of another user, uid {found.st_uid}"
         target = str(there.readlink())
         here = Path("/") if target.startswith("/") else here
         rest += target.split("/")[::-1]
@@ -137,7 +140,7 @@ def _unfit(path: Path) -> str | None:
         return "its name is too long"
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
-            return "is there, and no file"
+            return "exists, and is not a file"
         # An outage on a read-only mount: what can be read is worth more than what cannot be written later, of which
         # the keeper warns.
         if _may(os.R_OK, path):
@@ -167,7 +170,7 @@ class KeptFile:
         self._found: os.stat_result | None = None
 
     def read(self) -> bytes | None:
-        """Return what the file holds, None where there is none.
+        """Return what the file holds, or None if there is no file.
 
         Raises:
             OSError: it cannot be read, is larger than 256 MiB, or could have been written by another user: he would
@@ -183,11 +186,11 @@ class KeptFile:
         with os.fdopen(descriptor, "rb") as file:
             found = self._found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file", str(self.path))
+                raise OSError(errno.EINVAL, "it is not a regular file", str(self.path))
             if found.st_uid not in (os.geteuid(), 0):
                 raise PermissionError(errno.EPERM, f"it belongs to another user, uid {found.st_uid}", str(self.path))
             if found.st_mode & stat.S_IWOTH:
-                raise PermissionError(errno.EPERM, "everybody may write to it", str(self.path))
+                raise PermissionError(errno.EPERM, "every user may write to it", str(self.path))
             if found.st_size > LARGEST:
                 raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, more than {LARGEST}", str(self.path))
             return file.read()
@@ -240,7 +243,7 @@ class KeptFile:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[tuple[int, int]]:
-        """Hold the place beside the file, open for writing; nobody else writes there meanwhile.
+        """Hold the place beside the file, open for writing; no other process writes there meanwhile.
 
         Gives the open directory, and the place.
         """
@@ -251,7 +254,7 @@ class KeptFile:
                 try:
                     _check_own(descriptor, self.path.with_name(self._new))
                     _lock(descriptor)
-                    # Who held the lock before has moved what it was on into the place of the file, or removed it.
+                    # The previous holder of the lock has renamed the locked file to the kept file, or removed it.
                     if _is_at(os.fstat(descriptor), self._new, directory):
                         yield directory, descriptor
                         return
@@ -273,9 +276,7 @@ def _sync(directory: int) -> None:
 def _check_own(descriptor: int, path: Path) -> None:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
-        raise PermissionError(
-            errno.EPERM, f"it is not of this process's making, but of uid {found.st_uid}'s", str(path)
-        )
+        raise PermissionError(errno.EPERM, f"uid {found.st_uid} made it, not this process", str(path))
 
 
 def _lock(descriptor: int) -> None:
@@ -314,8 +315,8 @@ class Keeper:
         service: what is kept.
         base_path: where it is.
         session: whose clocks count, and whose hook is told.
-        state: returns what is to be kept now, None where that is nothing new; weakly, because a file is no reason for
-            a view to stay.
+        state: returns what is to be kept now, None where that is nothing new; weakly, because a file is not a reason
+            for a view to stay.
     """
 
     def __init__(
@@ -353,7 +354,7 @@ class Keeper:
         except OSError as error:  # TimeoutError included
             self._failed("is not used", error)
         else:
-            # The clock may have been ahead when it was written: nobody knows anything of the future.
+            # The clock may have been ahead when it was written: a snapshot cannot be from the future.
             return kept and kept._replace(known_at=min(kept.known_at, self._session.runtime.wall()))
         return None
 

@@ -79,7 +79,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     modified: float
     instance: msgspec.Raw
     id: str = ""
-    """Of the node, where its document has another (DYNAMIC_SEQUENTIAL), or none."""
+    """Of the node, if its document has another one (DYNAMIC_SEQUENTIAL) or lacks it."""
 
 
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)

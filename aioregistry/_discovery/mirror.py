@@ -1,6 +1,6 @@
 """The mirror of one service: what the server's tree holds, pieced together from what was read. Pure.
 
-It is told what was answered and which events came, and says what to ask next and what changed. Whoever owns it carries
+It is told what was answered and which events came, and says what to ask next and what changed. Its owner carries
 the questions to the server; it knows neither connection nor clock.
 
 **An event only says where to look.** A takeover deletes and creates a node in one transaction; its watchers get two
@@ -10,7 +10,7 @@ absent is Removed, there is Added or Updated.
 **Order.** Every answer comes with the zxid that the server had applied. On one connection these never decrease, and
 the session never goes on with a server behind what it saw. So the mirror has a horizon, the zxid of the newest answer
 taken in; an answer older than it is not taken in, and asked for again. An event that comes while its node is being read
-may be newer than that reading: the node is read once more. A question is answered once at most, and by nobody once the
+may be newer than that reading: the node is read once more. A question is answered once at most, and not once the
 connection is gone.
 
 **Identity** of a node's state is (czxid, mzxid) within one history; versions restart at 0 with every new node. After a
@@ -69,7 +69,7 @@ class News(NamedTuple):
     """What became visible since the news before.
 
     ``resynced``: the mirror was behind and is not any more, ``changes`` are the differences; ``invalid`` are the nodes
-    that are no instances and were not known as such.
+    that are not instances and were not known as such.
     """
 
     changes: tuple[Difference[Any], ...]
@@ -93,7 +93,7 @@ class Mirror:
 
     Attributes:
         entries: the instances by id; changed in place, and only together with the news.
-        invalid: the nodes that are none.
+        invalid: the nodes that are not instances.
         as_of: the zxid of the latest observation that they include.
         synced: all was read on the present connection.
         one_shot: each node has a watch of its own, left by reading it alone.
@@ -262,7 +262,7 @@ class Mirror:
         if unprompted:
             self._compare(())
         self._forget_all_but(set(), self._horizon)
-        # A child watch needs a node; where there is none, the exists watch must be in place before this is all.
+        # A child watch needs a node; without one, the exists watch must be in place before this is all.
         self._missing = self.one_shot and not self._missing
         if self._missing:
             self._require(SERVICE, epoch)
@@ -277,7 +277,7 @@ class Mirror:
             self._require(SERVICE, epoch)
 
     def observed(self, question: ReadNodes, observations: Sequence[ReadResult], zxid: int | None) -> None:
-        """Data and Stat of each node of *question*, or why it cannot be read; *zxid* is None where nobody answered."""
+        """Data and Stat of each node of *question*, or why it cannot be read; *zxid* is None if no server answered."""
         if zxid is not None and not self._reaches(zxid):
             self.refused(question)
             return
@@ -434,7 +434,7 @@ class Mirror:
         staged, self._staged = self._staged, {}
         for name, node in staged.items():
             if not self._ever_synced and isinstance(node, Entry):
-                self.entries[name] = node  # nobody saw what was before: there is no difference to tell
+                self.entries[name] = node  # no earlier state was seen: there is no difference to report
             else:
                 self._apply(name, node, self._horizon)
         self.synced = self._ever_synced = self._resynced = True

@@ -33,7 +33,7 @@ class ServiceNames:
         self._task = Supervised(self._died)
 
     async def read(self) -> list[str]:
-        """Return the names, sorted; waits for a connection where there is none."""
+        """Return the names, sorted; waits for a connection if necessary."""
         try:
             return sorted((await self._session.read(GetChildren(self._path))).value)
         except NoNode:
@@ -63,7 +63,7 @@ class ServiceNames:
             self._end(error)
 
     def _died(self, error: BaseException) -> None:
-        """Let a defect reach the streams, instead of a task that nobody awaits."""
+        """Let a defect reach the streams, instead of a task that is not awaited."""
         if isinstance(error, asyncio.CancelledError):
             self._end(RegistryError(f"the task that follows {self._path} was cancelled from outside"))
             return

@@ -160,7 +160,7 @@ class OverrideReader:
             pass
         except RegistryError as error:
             self._repeated.tell(
-                "ended", logging.WARNING, "overrides in %s are read no more: %s", self._root, error, path=self._root
+                "ended", logging.WARNING, "overrides in %s are no longer read: %s", self._root, error, path=self._root
             )
         except (Exception, BaseExceptionGroup) as defect:  # no view ends with it
             text, told = "reading the overrides in %s failed: %s", (self._root, foreign.shown(defect))
@@ -168,7 +168,7 @@ class OverrideReader:
         finally:
             stop_observing()
             for service in self._services.values():
-                service.read = True  # nobody waits for what will not come
+                service.read = True  # let no task wait for what will not come
             self._news.notify()
 
     def _session_changed(self) -> None:
@@ -264,13 +264,13 @@ class OverrideReader:
             try:
                 found.append(read_override(data, place, id, stat.mtime, stat.version))
             except UnfitOverride as unfit:
-                text = "the override of %s/%s says nothing: %s"
+                text = "the override of %s/%s is ignored: %s"
                 about = {"service": place, "id": id, "path": f"{path}/{id}"}
                 self._repeated.tell(("unfit", str(unfit)), logging.WARNING, text, place, id, unfit, **about)
         return found
 
     async def _children(self, path: str, *, one_shot: bool) -> list[str] | None:
-        """Return the names of the nodes below *path*; None where that is none itself."""
+        """Return the names of the nodes below *path*; None if *path* does not exist."""
         while True:
             try:
                 names: list[str] = (await self._submit(GetChildren(path, one_shot))).value
@@ -369,7 +369,7 @@ class OverrideReader:
             try:
                 stat = (await self._submit(SetData(f"{self._root}/{place}", b""))).value
                 for override in over:
-                    assert override.until is not None, "what is for ever is never over"
+                    assert override.until is not None, "an override without an end never expires"
                     left = override.until - stat.mtime / 1000
                     if left <= 0:
                         path = f"{self._root}/{place}/{override.id}"

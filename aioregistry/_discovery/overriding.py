@@ -1,7 +1,7 @@
 """The stage that shows what operators say: an instance in maintenance is not picked, and a weight is its entry's. Pure.
 
 It is the last one: whatever is shown of an instance, listed or suspect, is shown as in maintenance while an override
-is in force. The guard before it judges what owners say, so what an operator drains is no announced leave to it.
+is in force. The guard before it judges what owners say, so what an operator drains is not an announced leave to it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ class Pace:
     """How many nodes to ask for at once, and how many to have asked for before an answer comes.
 
     A heartbeat's answer waits behind the answers that are under way, so those are bounded: a few batches, each of about
-    a quarter of what one request may take. Nobody knows how large nodes are before they are read: it begins small.
+    a quarter of what one request may take. The size of nodes is unknown before they are read: it begins small.
     """
 
     _FIRST = 64

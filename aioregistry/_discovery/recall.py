@@ -55,7 +55,7 @@ class Recall(Stage[P]):
         return tuple(Added(entry, kept.as_of) for entry in self._shown.values())
 
     def _missing(self, kept: Kept) -> Differences[P]:
-        """Who began anew was away for a moment: what the process before knew, and is not listed, went meanwhile."""
+        """A process that restarted was away for a moment: known instances that are not listed went meanwhile."""
         state = self.state
         if state.at.wall - kept.known_at > RECENT:
             return ()
@@ -64,7 +64,7 @@ class Recall(Stage[P]):
         return tuple(Removed(entry, state.as_of) for entry in missing if entry is not None)
 
     def _quietly_fitting(self, entry: Entry[Any]) -> Entry[Any] | None:
-        """Of what has no node any more nobody needs to know that it does not fit."""
+        """If an instance has no node, it does not matter that its payload does not fit."""
         if self._payload_type is Any:
             return entry
         try:

@@ -103,7 +103,7 @@ class Syncs:
         syncing.result()
 
     async def _give_up(self, syncing: asyncio.Task[None]) -> None:
-        """End the sync that nobody else waits for."""
+        """End the sync if no other task waits for it."""
         if self._to_sync is syncing:  # it has not begun, and the next caller must not wait for what is cancelled
             self._to_sync = None
         syncing.cancel()
@@ -142,7 +142,7 @@ class Syncs:
 
         if gone():
             return False
-        # Whatever the quorum knew by then the server told of in events before it answered, but for what it hid.
+        # The server has sent events for all that the quorum knew by then before it answered, except what it hides.
         mirror.look_at_everything()
         mark = mirror.mark()
         followed.pump()

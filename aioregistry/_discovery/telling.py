@@ -47,7 +47,7 @@ class Telling:
     def _released(self, notice: Released) -> None:
         for why in dict.fromkeys(release.why for release in notice.releases):
             ids = [release.id for release in notice.releases if release.why == why]
-            text = "%s: %d suspect no more, %s: %s"
+            text = "%s: %d no longer suspect, %s: %s"
             self._repeated.tell(("released", why), logging.INFO, text, self._name, len(ids), why, _named(ids))
         for release in notice.releases:
             self._session.emit("discovery.released", service=self._name, id=release.id, why=release.why)

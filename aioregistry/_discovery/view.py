@@ -89,7 +89,7 @@ class View(Handle, Generic[P]):
     known instances stay, ``fresh`` is False and ``snapshot.stale_since`` set; after a reconnect everything is read anew
     and what differs shows at once.
 
-    Nodes that are no instances, or whose payload does not fit *payload_type*, are listed in ``snapshot.invalid`` with
+    Nodes that are not instances, or whose payload does not fit *payload_type*, are listed in ``snapshot.invalid`` with
     the reason, and logged. Nothing else suffers from them. A service whose node is missing is an empty one.
 
     With a guard, instances that go together unexplained stay for a while as suspects (``snapshot.suspects``).
@@ -357,7 +357,7 @@ class View(Handle, Generic[P]):
         follower.attach(self)
 
     def _can_do_without(self, kept: Kept | None) -> bool:
-        """Whether there is something to show, and nobody to ask for now whether it is true."""
+        """Whether there is something to show, and no server to confirm it now."""
         session = self._mirrors.session
         away = not session.connected and session.state not in (SessionState.CLOSED, SessionState.FAILED)
         return away and kept is not None and bool(kept.entries)
@@ -446,7 +446,7 @@ class View(Handle, Generic[P]):
         self._alarm.cancel()
         self._alarm_at = moment
         if moment is not None:
-            # Weakly: a timer is no reason for a view to stay.
+            # Weakly: a timer is not a reason for a view to stay.
             ring = partial(_wake, weakref.ref(self))
             self._alarm.set_in(max(moment - self._mirrors.session.runtime.monotonic(), SHORTEST_WAIT), ring)
 
@@ -513,7 +513,7 @@ def _nothing() -> None:
 
 
 def _told(told: weakref.WeakMethod[Told]) -> Told:
-    """Return *told*, held weakly: being told of overrides is no reason for a view to stay."""
+    """Return *told*, held weakly: being told of overrides is not a reason for a view to stay."""
 
     def tell(overrides: Mapping[str, Override]) -> None:
         method = told()

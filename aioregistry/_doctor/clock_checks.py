@@ -11,7 +11,7 @@ from .places import all_of, instances, readable
 __all__ = ["clock_of_publisher", "measured_skew", "skewed"]
 
 SKEW: Final = 5.0
-"""Seconds. Overrides end, and ages are told, by the servers' clocks; a second or two of NTP's is no harm."""
+"""Seconds. Overrides end, and ages are told, by the servers' clocks; a second or two of NTP's is harmless."""
 
 
 def skewed(picture: Picture) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ WORDS: Final = ("srvr", "mntr", "conf", "cons")
 MOST_ELSEWHERE: Final = 100
 AT_ONCE: Final = 100
 SECOND_LOOK: Final = 1.0
-"""Seconds until who has no connection is looked for again: a client that changes its server has none for a moment."""
+"""Seconds until an owner without a connection is looked for again: a client may be changing its server."""
 
 LONGEST: Final = 60.0
 TIMEOUTS: Final = 6
@@ -120,7 +120,7 @@ class _Tree:
         return sorted(names)
 
     async def node(self, path: str) -> Node | None:
-        """Return the node at *path*; None where there is none."""
+        """Return the node at *path*, or None if it does not exist."""
         full = f"{self._chroot}{path}" or "/"
         data: bytes | None = None
         stat: Stat | None = None
@@ -218,7 +218,7 @@ async def _looked_again(
     tls: ssl.SSLContext | None,
     patience: float,
 ) -> tuple[Server, ...]:
-    """Add the connections of a moment later, where an owner has none."""
+    """Add the connections of a moment later, if an owner has no connection."""
     connected = {each.session for server in servers for each in server.connections or ()}
     if owners <= connected | {0} or any(server.connections is None for server in servers):
         return servers

@@ -68,10 +68,10 @@ def _reason(data: bytes, name: str, id: str) -> str | None:
 def unreachable(picture: Picture) -> Iterator[tuple[str, str]]:
     for place, instance, _ in readable(picture):
         if 0 in (instance.port, instance.ssl_port):
-            yield place, "is at port 0, to which nobody can connect"
+            yield place, "is at port 0, which cannot be connected to"
         address = ip_address((instance.address or "").partition("%")[0])
         if address is not None and (address.is_unspecified or address.is_multicast):
-            yield place, f"is at {instance.address}, to which nobody can connect"
+            yield place, f"is at {instance.address}, which cannot be connected to"
 
 
 def local(picture: Picture) -> Iterator[tuple[str, str]]:

@@ -58,7 +58,7 @@ class Picture:
 
     Args:
         servers: the connect string's.
-        chroot: of the connect string, "" for none.
+        chroot: of the connect string, or "".
         base_path: below the chroot.
         now: seconds since the epoch, by this machine's clock, when the picture was complete.
         connected_at: the same, when the session was made.
@@ -66,11 +66,11 @@ class Picture:
         requested: seconds of session timeout that were asked for.
         granted: seconds that were granted; 0.0 without a session.
         connection: why there is no session; None where there is one.
-        base: the node of the base path; None where there is none.
+        base: the node of the base path, or None if it does not exist.
         refused: paths that may not be listed.
         services: instances by service, their nodes by id.
-        withdrawn: the root of the markers of withdrawals; None where there is none.
-        overrides_root: the root of the overrides; None where there is none.
+        withdrawn: the root of the markers of withdrawals, or None if it does not exist.
+        overrides_root: the root of the overrides, or None if it does not exist.
         overrides: their nodes, by service and id.
         elsewhere: how many services are at other places where a registry could be, by connect string's chroot.
         max_request: jute.maxbuffer, bytes.

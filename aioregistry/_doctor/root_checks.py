@@ -58,7 +58,10 @@ def open_to_all(picture: Picture) -> Iterator[tuple[str, str]]:
     for node in _guarded_nodes(picture):
         may = _open_rights(node)
         if may:
-            yield full_path(picture, node.path), f"anybody may {', '.join(may)} it, while other nodes are protected"
+            yield (
+                full_path(picture, node.path),
+                f"every client may {', '.join(may)} it, while other nodes are protected",
+            )
 
 
 def unprotected(picture: Picture) -> Iterator[tuple[str, str]]:

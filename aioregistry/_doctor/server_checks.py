@@ -13,7 +13,7 @@ from .words import number, release
 __all__ = ["behind", "end_of_life", "mixed", "near_limits", "refusing", "without_quorum"]
 
 END_OF_LIFE: Final = (3, 7)
-"""The newest release whose support has ended (zookeeper.apache.org/releases.html)."""
+"""The newest release that is no longer supported (zookeeper.apache.org/releases.html)."""
 
 FAR_BEHIND: Final = 1000
 """Transactions: servers of a healthy ensemble differ by those of a moment."""
@@ -33,7 +33,7 @@ def refusing(picture: Picture) -> Iterator[tuple[str, str]]:
 
 def without_quorum(picture: Picture) -> Iterator[tuple[str, str]]:
     for server in picture.servers:
-        what = {"read-only": "serves reads only", "none": "serves nobody"}.get(server.summary.get("mode", ""))
+        what = {"read-only": "serves reads only", "none": "does not serve"}.get(server.summary.get("mode", ""))
         if what is not None:
             yield server.address, f"{what}: it is not connected to most of its ensemble"
 
@@ -65,7 +65,7 @@ def end_of_life(picture: Picture) -> Iterator[tuple[str, str]]:
     for server in picture.servers:
         found = _release(server)
         if found is not None and found[:2] <= END_OF_LIFE:
-            yield server.address, f"is ZooKeeper {_dotted(found)}, whose support has ended"
+            yield server.address, f"is ZooKeeper {_dotted(found)}, which is no longer supported"
 
 
 def near_limits(picture: Picture) -> Iterator[tuple[str, str]]:

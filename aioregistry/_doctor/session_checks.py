@@ -16,7 +16,7 @@ __all__ = ["ghosts", "no_session", "timeouts", "why_ghosts_are_unknown"]
 
 SHORTEST: Final = 2.0
 LONGEST: Final = 60.0
-"""Seconds; a garbage collection, or a virtual machine that is moved, takes a second, and nobody waits longer than a
+"""Seconds; a garbage collection, or a virtual machine that is moved, takes a second, and users wait at most a
 minute for a crash to be noticed."""
 
 

@@ -17,7 +17,7 @@ class ClientConnection(NamedTuple):
 
     Args:
         host: its address.
-        session: its session id, 0 for one that has none (four-letter words).
+        session: its session id, 0 without a session (four-letter words).
         timeout: of its session, seconds.
         established: when it was made, by the server's clock, seconds since the epoch; 0.0 where that is not told.
     """
@@ -34,7 +34,7 @@ def _is_allowed(answer: str) -> bool:
 
 
 def pairs(answer: str, separator: str) -> dict[str, str]:
-    """Return the lines ``name SEPARATOR value`` of *answer*, of which others are no part."""
+    """Return the lines ``name SEPARATOR value`` of *answer*, of which others are not part."""
     if not _is_allowed(answer):
         return {}
     lines = (line.partition(separator) for line in answer.splitlines())
@@ -42,14 +42,14 @@ def pairs(answer: str, separator: str) -> dict[str, str]:
 
 
 def summary(answer: str) -> dict[str, str]:
-    """Return what ``srvr`` says, names in lower case; the mode of a server that serves nobody is "none"."""
+    """Return what ``srvr`` says, names in lower case; the mode of a server that does not serve is ``none``."""
     if "not currently serving requests" in answer:
         return {"mode": "none"}
     return {name.lower(): value for name, value in pairs(answer, ":").items()}
 
 
 def members(answer: str) -> int:
-    """Return how many members of the ensemble ``conf`` names; 0 where it names none."""
+    """Return how many members of the ensemble ``conf`` names."""
     return len({name for name in pairs(answer, "=") if re.fullmatch(r"server\.\d+", name)})
 
 
@@ -79,7 +79,7 @@ def _session(text: str) -> int:
 
 
 def number(values: Mapping[str, str], name: str) -> float:
-    """Return the number called *name*, 0.0 where there is none."""
+    """Return the number called *name*, or 0.0 if it is missing."""
     text = values.get(name, "")
     try:
         value = float(int(text, 16) if text.startswith("0x") else text)

@@ -173,7 +173,7 @@ def _remembered(draft: Draft[Any], written: dict[str, JsonMember], given_id: str
         if field == "payload":
             read_as["payload_class"] = draft.payload_class
         if field == "status":
-            read_as["enabled"] = draft.enabled  # an instance that is enabled has none, whatever is written
+            read_as["enabled"] = draft.enabled  # an enabled instance does not have one, whatever is written
         value, text = written[field]
         if not is_exact(value) or not (
             _is_same(by_itself.get(field, ABSENT), value) or _is_bare_list(draft, field, value)
@@ -208,7 +208,7 @@ _COUNTER: Final = re.compile(r"\d{10}|-\d{9,10}")
 def _name(member: JsonMember, wanted: str | None) -> str:
     name = as_text("name", member)
     if not name:
-        raise InvalidInstance("no Curator service instance: it has no `name`")
+        raise InvalidInstance("not a Curator service instance: it has no `name`")
     if wanted is None or name == wanted:
         return wanted or name
     ours, theirs = wanted.strip("/"), name.strip("/")

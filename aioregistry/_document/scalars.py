@@ -61,7 +61,7 @@ def _integer(field: str, value: Any, bits: int) -> int | None:
 
 
 def _port(field: str, member: JsonMember) -> int | None:
-    """A port; None for numbers that are none, as -1, which Druid writes for "no TLS"."""
+    """A port; None for numbers that are not ports, such as -1, which Druid writes for "no TLS"."""
     port = _integer(field, member.value, 31)
     return port if port is not None and 0 <= port <= MAX_PORT else None
 

@@ -40,7 +40,7 @@ _KINDS: Final[dict[type, str]] = {
 
 
 class _NotJson(ValueError):
-    """Something that is no JSON to Jackson, and would be to Python."""
+    """Something that is not JSON to Jackson, and would be to Python."""
 
 
 def _whole(digits: str) -> int:
@@ -50,7 +50,7 @@ def _whole(digits: str) -> int:
 
 
 def _no_constant(word: str) -> NoReturn:
-    raise _NotJson(f"{word} is no number in JSON")
+    raise _NotJson(f"{word} is not a number in JSON")
 
 
 _read = json.JSONDecoder(parse_int=_whole, parse_constant=_no_constant).raw_decode
@@ -96,7 +96,7 @@ def _object(text: str) -> dict[str, JsonMember]:
         if text[end:].strip("\0"):
             raise json.JSONDecodeError("", text, end)
         kind = "null" if value is None else _KINDS[type(value)]
-        raise InvalidInstance(f"no Curator service instance: it is {kind}, not a JSON object")
+        raise InvalidInstance(f"not a Curator service instance: it is {kind}, not a JSON object")
     members: dict[str, JsonMember] = {}
     at = _skip(text, at + 1)
     if text[at : at + 1] == "}":

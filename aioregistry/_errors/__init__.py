@@ -1,4 +1,4 @@
-"""Who failed, and what is known.
+"""Errors: what failed, and what is known.
 
 Every exception of aioregistry is a :class:`RegistryError`. Three questions decide the class: did the *caller* err
 (`calls.py`: :class:`InvalidArgument`, :class:`UsageError`), did the *server* answer with an error code (`answers.py`:

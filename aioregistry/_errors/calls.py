@@ -60,7 +60,7 @@ class InvalidType(InvalidArgument, TypeError):
 def wrong_argument(field: str, value: object, reason: str, *types: type) -> InvalidArgument:
     """Return the error for a *value* that is wrong: an :class:`InvalidType` unless it is one of *types*.
 
-    A bool is no number here, though Python counts it as one.
+    A bool is not a number here, though Python counts it as one.
     """
     fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
     return (InvalidArgument if fits else InvalidType)(field, value, reason)

@@ -56,7 +56,7 @@ class NodeNotEphemeral(RegistrationError):
 
 
 class InvalidInstance(RegistryError, ValueError):
-    """A node's data is no service instance; ``reason`` says what is wrong with it."""
+    """A node's data is not a service instance; ``reason`` says what is wrong with it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -68,7 +68,7 @@ class NoInstances(RegistryError, LookupError):
 
     ``counts`` tells how many there are of each kind that is not picked: ``"disabled"``, ``"failing"`` (its own checks
     say so, and there is no panic), ``"out of service"`` (Spring Cloud's ``instance_status`` says so),
-    ``"filtered out"``, ``"refused"`` (its weight is no number, say), ``"of weight 0"``, ``"suspect"`` (not listed any
+    ``"filtered out"``, ``"refused"`` (its weight is unfit, say), ``"of weight 0"``, ``"suspect"`` (not listed any
     more, and suspects are not wanted), ``"set aside"`` (it failed; or it is back, and a call finds out whether it is
     well), ``"excluded"`` (from this pick, by its caller). ``reason`` is the single cause if all instances share one,
     ``"empty"`` if the service has no instance, otherwise ``"mixed"``. ``returns_in`` is the seconds until the first

@@ -145,7 +145,7 @@ class AuthenticationFailed(SessionError):
 
 
 class ProtocolError(SessionError):
-    """What came is no ZooKeeper protocol: another service, garbage, or a defect."""
+    """What came is not ZooKeeper's protocol: another service, garbage, or a defect."""
 
 
 class UnsupportedServer(SessionError):

@@ -72,7 +72,7 @@ def _place(instance: ServiceInstance[Any]) -> str:
 
 
 def _to_json(value: object) -> str:
-    # In ASCII: half a surrogate, which is no text in UTF-8, is escaped too.
+    # In ASCII: half a surrogate, which is not text in UTF-8, is escaped too.
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -81,11 +81,11 @@ def _no_problem(_: ServiceInstance[Any]) -> str | None:
 
 
 def _address_problem(instance: ServiceInstance[Any]) -> str | None:
-    """Why no configuration can name its address: others read instances that nobody here has checked."""
+    """Why no configuration can name its address: others publish instances that were not checked here."""
     address = instance.address or ""
     problem = problem_of(address)
     if problem is not None:
-        return f"its address is none: {problem}"
+        return f"it has no usable address: {problem}"
     if not address.isascii():
         return "its address is not written in ASCII"
     return "its address is of one link only" if "%" in address else None
@@ -127,7 +127,7 @@ _FULL: Final = 100
 
 
 def _factor(instance: ServiceInstance[Any], weights: Weights) -> float | None:
-    """Return the factor that an operator gave the instance; None where nobody gave it less than 1."""
+    """Return the factor that an operator gave the instance; None if it is not below 1."""
     factor = weights.get(instance.id, 1.0)
     return factor if factor < 1 else None
 
@@ -209,7 +209,7 @@ def _haproxy(services: Services, weights: Mapping[str, Weights]) -> str:
         servers = _names([instance.id for instance in instances])
         shares = _shares(instances, weights.get(name, ALIKE))
         for instance in instances:
-            # Whose name is not known yet is no reason to refuse all others.
+            # Whose name is not known yet is not a reason to refuse all others.
             later = "" if ip_address(instance.address or "") else " init-addr libc,none"
             weight = "" if shares is None else f" weight {shares[instance.id]}"
             lines.append(f"    server {servers[instance.id]} {_place(instance)}{weight}{later}\n")

@@ -60,7 +60,7 @@ class CommandCheck(Check):
         try:
             code = await in_daemon_thread(process.wait, name="aioregistry-check")
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left; or somebody else's
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # no process is left; or another user's
                 os.killpg(process.pid, signal.SIGKILL)
         if code < 0:
             raise CheckFailed(f"{self._words[0]} was ended by {_signal_name(-code)}")
@@ -73,7 +73,7 @@ class CommandCheck(Check):
 
 
 def _started(words: list[str]) -> subprocess.Popen[bytes]:
-    # Not asyncio's: a cancellation while that starts a program kills the program and none of its children.
+    # Not asyncio's: a cancellation while that starts a program kills the program and not its children.
     try:
         return subprocess.Popen(
             words,
@@ -99,9 +99,9 @@ def _words(command: object) -> list[str]:
     else:
         words = list(command) if isinstance(command, Sequence) and not isinstance(command, bytes) else []
     if not all(isinstance(word, str) for word in words) or not isinstance(command, Sequence):
-        raise InvalidType("command", command, "give a program and its arguments, as text")
+        raise InvalidType("command", command, "give a program and its arguments as strings")
     if not words or any("\0" in word for word in words) or not words[0]:
-        raise wrong_argument("command", command, "give a program and its arguments, as text", str, list, tuple)
+        raise wrong_argument("command", command, "give a program and its arguments as strings", str, list, tuple)
     return words
 
 

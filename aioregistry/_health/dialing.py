@@ -23,7 +23,7 @@ _MOST_READ = 65536
 
 
 def checked_port(field: str, value: object, port: object) -> int:
-    """Return *port*; raises InvalidArgument for *field* with its *value* where it is no port to connect to."""
+    """Return *port*; raises InvalidArgument for *field* with its *value* where it is not a port to connect to."""
     if not is_whole(port) or not 1 <= port <= _MAX_PORT:
         kind = InvalidArgument if is_whole(port) else InvalidType
         raise kind(field, value, f"its port must be a number from 1 to {_MAX_PORT}")
@@ -40,7 +40,7 @@ class Dialer:
         port: of the place.
         tls: the context to speak TLS with, or None.
 
-    Raises InvalidArgument where nobody can connect there.
+    Raises InvalidArgument if it cannot be connected to.
     """
 
     def __init__(self, field: str, value: object, host: str, port: object, *, tls: ssl.SSLContext | None) -> None:
@@ -50,7 +50,7 @@ class Dialer:
             raise InvalidArgument(field, value, error.reason) from None
         address = ip_address(host)
         if address is not None and (address.is_multicast or str(address) == "255.255.255.255"):
-            raise InvalidArgument(field, value, "is no address of one machine: give one")
+            raise InvalidArgument(field, value, "is not the address of one machine: give one")
         self.host = host
         self.port = checked_port(field, value, port)
         self._tls = tls

@@ -96,14 +96,14 @@ async def _status(reader: asyncio.StreamReader) -> int:
         line = await _line(reader)
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
-            raise CheckFailed(f"the answer is no HTTP/1: {line[:40]!r}")
+            raise CheckFailed(f"the answer is not HTTP/1: {line[:40]!r}")
         status = int(match[1])
         if status >= _SUCCESS.start or status == _SWITCHING_PROTOCOLS:
             return status
         for _ in range(_MOST_HEADERS):
             if not (await _line(reader)).strip():
                 break
-    raise CheckFailed("there is no end of interim answers")
+    raise CheckFailed("the server sends interim answers without end")
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
@@ -133,7 +133,7 @@ def _check_options(expected_statuses: object, tls: object) -> None:
 
 def _parts(url: object) -> urllib.parse.SplitResult:
     if not isinstance(url, str):
-        raise InvalidType("url", url, "give a text: http://HOST:PORT/PATH")
+        raise InvalidType("url", url, "give a string: http://HOST:PORT/PATH")
     # Before it is split: urllib leaves out line breaks without a word.
     if any(character.isspace() or not character.isprintable() for character in url):
         raise InvalidArgument("url", url, "has blanks or control characters: give them as %XX")
@@ -141,9 +141,9 @@ def _parts(url: object) -> urllib.parse.SplitResult:
         parts = urllib.parse.urlsplit(url)
         hostname = parts.hostname
     except ValueError:
-        raise InvalidArgument("url", url, "is no URL: give http://HOST:PORT/PATH") from None
+        raise InvalidArgument("url", url, "is not a URL: give http://HOST:PORT/PATH") from None
     if "@" in parts.netloc:
-        raise InvalidArgument("url", "<hidden>", "has credentials: a check sends none")
+        raise InvalidArgument("url", "<hidden>", "has credentials, which a check does not send: leave them out")
     if parts.scheme not in _DEFAULT_PORTS or not hostname:
         raise InvalidArgument("url", url, "must begin with http:// or https:// and have a host")
     return parts

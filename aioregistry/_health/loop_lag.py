@@ -73,7 +73,7 @@ async def _turn(other: asyncio.AbstractEventLoop) -> float:
     here, turned = asyncio.get_running_loop(), asyncio.Event()
 
     def answer() -> None:
-        with contextlib.suppress(RuntimeError):  # closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # closed: no task waits now
             here.call_soon_threadsafe(turned.set)
 
     began = here.time()

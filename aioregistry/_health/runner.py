@@ -107,7 +107,7 @@ class Runner:
             self._tasks.append(loop.create_task(self._follow(name, each), name=f"check {name} of {self._title}"))
 
     def stop(self) -> None:
-        """Run none any more, and cancel those that run."""
+        """Run no more checks, and cancel those that run."""
         for task in self._tasks:
             task.cancel()
         for each in self._followed.values():
@@ -136,7 +136,7 @@ class Runner:
         if state is CheckState.PASSING:
             self._repeated.tell((name, "passes"), logging.INFO, "%s: check %s passes", self._title, name, check=name)
         else:
-            text = "%s: check %s fails, so that the instance is not enabled: %s"
+            text = "%s: check %s fails, so the instance is listed as not enabled: %s"
             told = self._title, name, each.reason
             self._repeated.tell((name, "fails"), logging.WARNING, text, *told, check=name)
         self._changed(name)
@@ -190,7 +190,7 @@ class _Followed:
             self._call.cancel()
             return "it was cancelled when its time was over, and has not ended since"
         self._call = asyncio.get_running_loop().create_task(foreign.wait(self.check.probe))
-        self._call.add_done_callback(lambda call: call.cancelled() or call.exception())  # also of one nobody waits for
+        self._call.add_done_callback(lambda call: call.cancelled() or call.exception())  # not awaited elsewhere
         await asyncio.wait([self._call], timeout=limit)
         if not self._call.done():
             self._call.cancel()

@@ -1,8 +1,8 @@
 """What results say of a check: a table of state and result. Pure.
 
-A check that was never passed is STARTING, and one success ends that: nobody waits for `rise` of them with an instance
-that has only just started (Envoy, "health checking", does the same for a host that it sees first). After that it takes
-`fall` failures in a row to fail and `rise` successes in a row to pass, HAProxy's rule.
+A check that was never passed is STARTING, and one success ends that: it need not wait for `rise` of them with an
+instance that has only just started (Envoy, "health checking", does the same for a host that it sees first). After that
+it takes `fall` failures in a row to fail and `rise` successes in a row to pass, HAProxy's rule.
 
 Counting alone promises no time: results that are late are fewer. So a failure is OVERDUE when the last success is
 longer ago than `fall` intervals and a timeout, and that is enough by itself.

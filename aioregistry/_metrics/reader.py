@@ -39,7 +39,7 @@ class RegistryReader:
         registry: a registry of any kind; entered or not.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is not a registry.
     """
 
     def __init__(self, registry: AnyRegistry) -> None:

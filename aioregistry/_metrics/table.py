@@ -82,7 +82,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         ),
         "aioregistry.session.expirations": Metric(Kind.COUNTER, "{session}", (), "Sessions that the ensemble ended."),
         "aioregistry.session.outages": Metric(
-            Kind.COUNTER, "{outage}", (), "Outages that lasted long enough to be told of."
+            Kind.COUNTER, "{outage}", (), "Outages that lasted long enough to be reported."
         ),
         "aioregistry.session.rollbacks": Metric(Kind.COUNTER, "{rollback}", (), "Histories that the ensemble lost."),
         "aioregistry.session.stalls": Metric(
@@ -114,9 +114,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             Kind.COUNTER, "{sync}", ("service",), "Times that a service was read completely."
         ),
         "aioregistry.view.holds": Metric(Kind.COUNTER, "{instance}", ("service",), "Removals that a guard held back."),
-        "aioregistry.view.missed": Metric(
-            Kind.COUNTER, "{node}", ("service",), "Nodes that had changed without an event that told of it."
-        ),
+        "aioregistry.view.missed": Metric(Kind.COUNTER, "{node}", ("service",), "Nodes that changed without an event."),
         "aioregistry.balancer.picks": Metric(
             Kind.COUNTER, "{pick}", ("service",), "Instances that balancers returned."
         ),

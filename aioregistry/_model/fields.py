@@ -85,7 +85,7 @@ def _milliseconds(most: int) -> Callable[[str, Any], int | None]:
 def _checked_payload(field: str, payload: Any) -> Any:
     json = fresh_json(field, payload)
     if isinstance(json, dict) and MARK in json:
-        raise InvalidArgument(field, payload, f"the Java class is given as payload_class, not as {MARK!r}")
+        raise InvalidArgument(field, payload, f"give the Java class as payload_class, not as {MARK!r}")
     return freeze(json) if isinstance(payload, Mapping | list | tuple | set | frozenset) else payload
 
 
@@ -113,7 +113,7 @@ def _checked_extra(field: str, extra: Any) -> Mapping[str, Any]:
         return NO_EXTRA
     _of_type(Mapping)(field, extra)
     if known := set(DOCUMENT_NAMES.values()) & extra.keys():
-        raise InvalidArgument(field, extra, f"{', '.join(sorted(known))}: no unknown field")
+        raise InvalidArgument(field, extra, f"{', '.join(sorted(known))}: give known fields as arguments of their own")
     frozen: FrozenDict = freeze(fresh_json(field, extra))
     return frozen
 
@@ -132,7 +132,7 @@ class Field(NamedTuple):
 
     attribute: str
     name: str | None
-    """What it is called in the document; None: it is no member of that by itself."""
+    """What it is called in the document; None: it is not a member of that by itself."""
     check: Callable[[str, Any], Any]
     default: object
     is_data: bool = True

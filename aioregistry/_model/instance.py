@@ -75,8 +75,8 @@ class ServiceInstance(_Fields[P]):
     """One instance of a service, frozen.
 
     Two instances are equal when identity (name and id) and data are; ``registration_time_ms``, ``session_timeout_ms``
-    and ``status`` are no part of the data, so that what a consumer sees equals what was registered. The hash is that of
-    the identity.
+    and ``status`` are not part of the data, so that what a consumer sees equals what was registered. The hash is that
+    of the identity.
 
     Args:
         name: the service; a path segment, or several with slashes between, as Curator takes them.
@@ -84,8 +84,8 @@ class ServiceInstance(_Fields[P]):
             replaces its ghost; workers that share a port need ids of their own (``address:port#worker``). Without a
             port either, for a worker without a server, ``address#`` (the host's name where there is no address)
             and eight random hexadecimal digits: it says where the worker runs, which a UUID (Curator's default) does
-            not, and a process id is no name, since those of two containers that share an address may be equal. Such an
-            id is another for every instance that is made, so a worker that is restarted leaves its ghost to expire.
+            not, and a process id is not a name, since those of two containers that share an address may be equal. Such
+            an id is another for every instance that is made, so a worker that is restarted leaves its ghost to expire.
         address: host name or IP address at which consumers reach the instance; with a port it is needed for the id.
         port: 0 to 65535, or None.
         ssl_port: 0 to 65535, or None.
@@ -272,7 +272,9 @@ def _checked_class(payload_class: object, payload: Any) -> str | None:
 
 def _check_status(instance: _Fields[Any]) -> None:
     if instance.status is not None and instance.enabled:
-        raise InvalidArgument("status", instance.status, "says why an instance is not enabled, and this one is")
+        raise InvalidArgument(
+            "status", instance.status, "gives the reason why an instance is not enabled, and this one is enabled"
+        )
 
 
 _RANDOM_BYTES: Final = 4
@@ -294,7 +296,7 @@ def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> 
     if port is None:
         return f"{_host_name() if address is None else address}#{os.urandom(_RANDOM_BYTES).hex()}"
     if address is None:
-        raise InvalidArgument("id", None, "is needed where there is a port and no address to make it of")
+        raise InvalidArgument("id", None, "is needed if there is a port and no address: by default it is made of both")
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 

@@ -104,7 +104,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
     Attributes:
         name: the service.
         entries: the instances with what ZooKeeper knows of their nodes, by id, in no particular order.
-        invalid: nodes that are no instances, by id, with the reason.
+        invalid: nodes that are not instances, by id, with the reason.
         as_of: the zxid of the latest observation that the snapshot includes, 0 before the first.
         overrides: what operators say of instances, by id. An instance in maintenance is shown as not enabled; a weight
             is shown in its entry.

@@ -17,7 +17,7 @@ _FOREIGN_PREFIXES = {
     b"\x15\x03\x02\x00": "the server speaks TLS: connect with an ssl context",
     b"\x15\x03\x03\x00": "the server speaks TLS: connect with an ssl context",
 }
-"""What a port that is no ZooKeeper's begins its answer with; ``\\x15\\x03`` is a TLS alert, for a request in clear."""
+"""The beginnings of answers from ports of other programs; ``\\x15\\x03`` is a TLS alert, for a request in clear."""
 
 
 class FrameDecoder:
@@ -71,7 +71,9 @@ class FrameDecoder:
         if 0 <= length <= self.max_frame:
             return length
         prefix = bytes(data[at : at + 4])
-        explanation = _FOREIGN_PREFIXES.get(prefix, "the server is no ZooKeeper, or its replies are larger than agreed")
+        explanation = _FOREIGN_PREFIXES.get(
+            prefix, "the server is not a ZooKeeper, or its replies are larger than agreed"
+        )
         raise ProtocolError(f"frame length {length} ({prefix!r}) is not within 0..{self.max_frame}: {explanation}")
 
 

@@ -43,7 +43,7 @@ def read_buffer(body: bytes, at: int) -> tuple[bytes, int]:
 def malformation(error: Exception) -> str:
     """Say what is wrong with bytes whose reading raised *error*, in words that no other Python changes."""
     if isinstance(error, UnicodeDecodeError):
-        return "a text in it is no UTF-8"
+        return "a text in it is not UTF-8"
     return "it is cut short, or promises more than it holds"
 
 

@@ -76,7 +76,7 @@ class Message(Request, Generic[T_co]):
         return name if self.path is None else f"{name} {self.path}"
 
     def __eq__(self, other: object) -> bool:
-        # Part compares the parts alone: an Exists would equal a GetData, and an AttributeError meet whatever has none.
+        # Part compares the parts alone: an Exists would equal a GetData, and other objects would raise AttributeError.
         # Never NotImplemented: Part's __ne__ negates the answer.
         return type(other) is type(self) and bool(Part.__eq__(self, other))
 
@@ -89,7 +89,7 @@ class Message(Request, Generic[T_co]):
 class Silent(Message[None]):
     """A request whose reply is a header alone."""
 
-    def read_reply(self, body: bytes, at: int) -> tuple[None, int]:  # noqa: ARG002  # there is none
+    def read_reply(self, body: bytes, at: int) -> tuple[None, int]:  # noqa: ARG002  # it has no body
         return None, at
 
 

@@ -58,7 +58,7 @@ ANY_VERSION: Final = -1
 
 
 class Connect(Message[ConnectReply]):
-    """The first message of a connection: asks for a session, or for the one it had. Header and opcode it has none.
+    """The first message of a connection: asks for a session, or for the one it had. It has no header and no opcode.
 
     Args:
         last_zxid: the highest zxid seen; a server behind it closes the connection.
@@ -189,7 +189,7 @@ class GetData(_ReadPath[tuple[bytes, Stat]]):
 
 
 class Exists(_ReadPath[Stat]):
-    """A node's Stat; NoNode where there is none, and the watch is set nevertheless."""
+    """A node's Stat, or NoNode; the watch is set in both cases."""
 
     opcode = 3
 
@@ -358,7 +358,7 @@ class AddWatch(Message[None]):
 
 
 class RemoveWatches(Silent):
-    """Remove this connection's watches of this kind on the path; NoWatcher where there are none."""
+    """Remove this connection's watches of this kind on the path; NoWatcher if there is no such watch."""
 
     opcode = 18
     parts: ClassVar[Layout] = (("path", UString), ("kind", Int))

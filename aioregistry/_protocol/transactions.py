@@ -124,7 +124,7 @@ _NOT_THE_CULPRIT = {0, -2}  # RolledBack, RuntimeInconsistency
 
 
 class Multi(Message[MultiReply]):
-    """A transaction of creates, deletes and setData: all of them or none."""
+    """A transaction of creates, deletes and setData: all of them, or nothing."""
 
     opcode = 14
     writes = True

@@ -168,7 +168,7 @@ class Registration(Handle, Generic[P]):
         self._session = session
         self._instance = instance.replace(**_composed(against))
         self._against = against
-        """Who is against its being enabled."""
+        """The reasons that speak against its being enabled."""
         self._target = target
         self._first_goal = first_goal
         self._standby = standby
@@ -385,7 +385,7 @@ class Registration(Handle, Generic[P]):
             self._agree(against)
 
     def _overridden(self, overrides: Mapping[str, Override]) -> None:
-        """These overrides are in force for its service; what it publishes tells readers that know of none."""
+        """These overrides are in force for its service; it publishes them for readers that do not know overrides."""
         override = overrides.get(self._instance.id)
         against = override is not None and override.enabled is False and override.applies_to(self._instance)
         self._vote("maintenance", up=not against)
@@ -426,7 +426,7 @@ class Registration(Handle, Generic[P]):
         worker.start()
         self._health.start()
         if self._follow_overrides is not None:
-            # Weakly: being told of overrides is no reason for a registration to stay.
+            # Weakly: being told of overrides is not a reason for a registration to stay.
             method = weakref.WeakMethod(self._overridden)
             self._stop_following = self._follow_overrides(
                 self._instance.name, lambda overrides: (told := method()) and told(overrides)
@@ -476,7 +476,7 @@ class Registration(Handle, Generic[P]):
             data = foreign.call(encode, instance)
         except foreign.ForeignError as failure:  # the payload was changed since it was given
             self._unpublishable = True
-            text = "%s: %s cannot be published, for the payload cannot be written any more: %s"
+            text = "%s: %s cannot be published, because its payload can no longer be written: %s"
             told = (self.path, ", ".join(f"{field}={value!r}" for field, value in fields.items()), failure)
             self._withdrawals.repeated.tell("unpublished", logging.WARNING, text, *told, **self._target.about)
             return False

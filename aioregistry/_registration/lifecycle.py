@@ -65,9 +65,10 @@ MOVES: Final[Mapping[Stage, Mapping[Turn, Stage]]] = MappingProxyType(
         #                 seen,       displaced,  close,      end
         _S.CLAIMING: _row(_S.LISTED,  _S.STANDBY, _S.CLOSING, _S.ENDED),
         _S.LISTED:   _row(_S.LISTED,  _S.STANDBY, _S.CLOSING, _S.ENDED),
-        # Who stands by waits for a node to go, and claims the id by creating its own: it cannot be displaced.
+        # A registration that stands by waits for a node to go, and claims the id by creating its own: it cannot be
+        # displaced.
         _S.STANDBY:  _row(_S.LISTED,  None,       _S.CLOSING, _S.ENDED),
-        # Its node may be seen as long as it is not withdrawn, and nobody is yielded to any more.
+        # Its node may be seen as long as it is not withdrawn, and it no longer yields to others.
         _S.CLOSING:  _row(_S.CLOSING, None,       _S.CLOSING, _S.CLOSED),
         _S.ENDED:    _row(_S.ENDED,   None,       _S.CLOSED,  _S.ENDED),
         _S.CLOSED:   _row(_S.CLOSED,  None,       _S.CLOSED,  _S.CLOSED),
@@ -87,7 +88,7 @@ GOALS: Final[Mapping[Stage, Goal]] = MappingProxyType(
 """What the node is to become; at first that is the owner's choice."""
 
 OVER: Final = frozenset({Stage.ENDED, Stage.CLOSED})
-"""Whoever waited was told; a withdrawal may go on."""
+"""All waiting tasks were notified; a withdrawal may go on."""
 
 LEAVING: Final = frozenset({Stage.CLOSING, *OVER})
 """Nothing is wanted any more but that no node of ours is left."""

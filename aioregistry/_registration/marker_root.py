@@ -1,7 +1,7 @@
 """Makes the root of the markers before there is anything to mark, with the ACL of the instances.
 
-Whoever finds no such root may make it where ``/`` is open to all, as it is by default, and may then write whatever he
-likes there: views would believe no marker. So it is made before the first instance is listed.
+A client that finds no such root may make it if ``/`` is open to all, as it is by default, and may then write whatever
+it likes there: views would believe no marker. So it is made before the first instance is listed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class MarkerRoot:
     def __init__(self, session: SessionPort) -> None:
         self._session = session
         self._history = session.history
-        self._there: bool | None = None  # None: nobody knows
+        self._there: bool | None = None  # None: unknown
         self._under_way = False
         self._told = False
 

@@ -30,7 +30,7 @@ class Parents:
     def __init__(self) -> None:
         self._known: set[str] = set()
         self._first: dict[str, Hashable] = {}
-        """Who finds out about a parent."""
+        """The object that finds out about a parent."""
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._made: dict[str, asyncio.Future[None]] = {}
         self._unanswered: dict[str, Message[Any]] = {}
@@ -114,7 +114,7 @@ class Parents:
 def _tell(target: Target, path: str) -> None:
     if path == target.chroot:
         _log.warning(
-            "made chroot=%r, which did not exist; if it is misspelt, nobody else looks for this instance there",
+            "made chroot=%r, which did not exist; if it is misspelt, consumers do not look for this instance there",
             path,
             extra={"path": path},
         )

@@ -3,7 +3,8 @@
 A node is judged by its owner and, where the owner is a stranger, by its age. The *claim* of a registration is the
 zxid of its first observation in the present history: whatever stood then under its id is a ghost of the process
 before it, and whatever was created later belongs to somebody newer, to whom it yields. So each claimant changes the
-owner at most once, and two never fight. Who waited until the node went and then creates it claims the id anew, by that.
+owner at most once, and two never fight. A process that waited until the node went, and then creates it, thereby claims
+the id again.
 
 What is planned is carried out fenced by the version that was observed. Such a plan may be stale by the time it is
 applied; then it fails with BadVersion, NoNode or NodeExists, the node is observed again and the table asked again.
@@ -104,7 +105,7 @@ def plan(desired: Desired, observed: Node | None, session_id: int, earlier_ids: 
 
     Args:
         desired: what the node is to become.
-        observed: the node as it was read, None where there is none.
+        observed: the node as it was read, or None if it does not exist.
         session_id: of the present session.
         earlier_ids: of sessions that this process owned earlier.
         claim: zxid of the first observation in the present history.

@@ -34,7 +34,7 @@ class Held(NamedTuple):
 def claim_of(creation: asyncio.Future[Reply[Any]], known: int) -> int | None:
     """Return the claim of whoever created its node without having looked; *known*: the quorum's zxid before.
 
-    Who takes the node from us between our creation and the read behind it is newer, and no ghost.
+    A client that takes the node from us between our creation and the read behind it is newer, and not a ghost.
     """
     error = creation.exception()
     if error is None:
@@ -42,7 +42,7 @@ def claim_of(creation: asyncio.Future[Reply[Any]], known: int) -> int | None:
         return int(stat.czxid)
     if isinstance(error, NodeExists | NoNode):
         return error.zxid
-    # It may have been applied. Whoever came since this session is there is newer: to yield to a ghost costs its
+    # It may have been applied. A node made since this session exists is newer: to yield to a ghost costs its
     # timeout, to take the node from a newer claimant would be a fight.
     return known or None if isinstance(error, ConnectionLost) else None
 

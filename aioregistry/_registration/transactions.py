@@ -78,7 +78,7 @@ def marker_root(target: Target) -> str | None:
 
 
 def marker_root_creation(target: Target) -> Create:
-    """Return the creation of the root of the markers, which nobody else may write to than to the instances."""
+    """Return the creation of the root of the markers, which only clients that may write the instances may write to."""
     return Create(str(marker_root(target)), b"", target.acl)
 
 
@@ -95,7 +95,7 @@ def change(target: Target, data: bytes, version: int) -> SetData:
 def takeover(target: Target, data: bytes, version: int) -> Multi:
     """Return the transaction that replaces a ghost's node of this *version* by one of ours.
 
-    A version is no identity, because every new node starts at 0 and a deletion checks nothing else: two claimants
+    A version is not an identity, because every new node starts at 0 and a deletion checks nothing else: two claimants
     that saw the same ghost would both succeed, and the deletion of a dying process would hit its successor's node.
     So the new node's version differs from the old one's.
     """

@@ -32,5 +32,5 @@ else is the matter.
 
 
 def status_of(against: Collection[Voter]) -> InstanceStatus | None:
-    """Return why the instance is not enabled; None where nobody is against it: it is enabled then."""
+    """Return why the instance is not enabled, or None if it is enabled."""
     return next((status for voter, status in STATUS_OF.items() if voter in against), None)

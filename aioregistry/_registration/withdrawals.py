@@ -34,8 +34,8 @@ class Withdrawing(Protocol):
 class Withdrawals:
     """The workers of one session whose nodes may be there, by path.
 
-    A node must not stay for as long as the session lives because nobody answered when its registration was closed. So
-    a worker goes on until its node is gone, and gives that up only to the next worker of the same node, which takes
+    A node must not stay for as long as the session lives because no server answered when its registration was closed.
+    So a worker goes on until its node is gone, and gives that up only to the next worker of the same node, which takes
     over what the former one knows: a node that it never wrote may be there all the same.
     """
 

@@ -124,7 +124,7 @@ class Worker:
         self._sight: Observation | None = None
         """The last one, as far as it can still be planned from."""
         self._writer = 0
-        """The session under whose id a node of ours may be there; 0: none.
+        """The session under whose id a node of ours may be there, or 0.
 
         Set by whatever may create one, also where it is not known to have arrived. What a session owned goes with it,
         but a leader that has lost its quorum says of a session that it ended, which may live on: so nothing clears this
@@ -150,7 +150,7 @@ class Worker:
         self._parents, self._parent = withdrawals.parents, target.path.rpartition("/")[0]
         self._pauses = Pauses()
         self._waiting_for = 0
-        """The session that has the id and was told of; 0: none."""
+        """The session that has the id and was reported, or 0."""
 
         self._woken = asyncio.Event()
         self._first_listing: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

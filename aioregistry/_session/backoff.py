@@ -92,7 +92,7 @@ def attempt_deadline(timeout: float, left: float, candidates: int) -> float:
     """Return the seconds that connecting to one server may take, TCP, TLS and handshake together.
 
     What is *left* of the session, shared by the *candidates*, so that a server that hangs never costs the chance to
-    ask the others; reckoned as a tenth of the *timeout* at least, without which nobody could answer in time. Where
+    ask the others; reckoned as a tenth of the *timeout* at least, without which no server could answer in time. Where
     nothing is left, or there is no session yet, a whole *timeout* is shared: an ensemble that returns gives as much to
     every session. At most a fifth of the *timeout*, which together with the retry's delay and the lookup stays below a
     third.
@@ -105,8 +105,8 @@ def handshake_deadline(unanswered: int, took: float, longest: float) -> float:
     """Return the seconds that a handshake may take after *unanswered* ones in a row.
 
     A server that is starting takes connections that it never answers nor closes: in 3.8.0 closing one of them fails
-    in ``NIOServerCnxn`` as long as there is no database. Who waits long for it finds out late that it serves. One
-    that is only slow is given twice as long each time, up to *longest*; one that is far away, where connecting *took*
-    long, several times that.
+    in ``NIOServerCnxn`` as long as there is no database. A client that waits long for it finds out late that it serves.
+    One that is only slow is given twice as long each time, up to *longest*; one that is far away, where connecting
+    *took* long, several times that.
     """
     return min(max(PATIENCE, 4 * took) * 2.0 ** min(unanswered, 10), longest)

@@ -50,7 +50,7 @@ log = logging.getLogger("aioregistry.session")
 
 T = TypeVar("T")
 
-# A ConnectReply takes 41 bytes; who answers with more before that is no ZooKeeper.
+# A ConnectReply takes 41 bytes; who answers with more before that is not a ZooKeeper.
 _MAX_HANDSHAKE_FRAME = 4096
 # Replies are bounded by the size of the tree, not by jute.maxbuffer: the children of one node may be many. Beyond
 # this it is garbage.
@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
 
     ``last_zxid`` is the highest transaction in any reply's header, ``reached`` the highest number, be it a transaction
     or the beginning of an epoch; ``evidence`` (boot clock) is the sending of the last request that the quorum answered.
-    The callbacks are called synchronously from the transport; none after :meth:`drop`.
+    The callbacks are called synchronously from the transport, and never after :meth:`drop`.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------ the transport's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not have this type
 
     def data_received(self, data: bytes) -> None:
         if self.closed:
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
             self.outcome = AttemptOutcome.FOREIGN
             self._abandon(str(error))
         except Exception as defect:
-            log.exception("what %s sent could not be worked off: leaving it", self.endpoint)
+            log.exception("what %s sent could not be processed: leaving it", self.endpoint)
             self._abandon(f"a defect of aioregistry: {type(defect).__name__}")
         finally:
             self._receiving = False
@@ -286,8 +286,8 @@ class Connection(asyncio.Protocol):
         if header.zxid > self.reached:
             self.reached = header.zxid
             # A leader that has begun an epoch counts from nothing and says so; its followers tell the last transaction.
-            # Whoever offered them the epoch's beginning as seen would be closed on as ahead of them, or take them for
-            # put back, until somebody writes.
+            # A client that offered them the epoch's beginning as seen would be refused as ahead of them, or take them
+            # for put back, until somebody writes.
             if header.zxid & _COUNTER:
                 self.last_zxid = header.zxid
         if header.xid == NOTIFICATION_XID:
@@ -351,7 +351,7 @@ class Connection(asyncio.Protocol):
         try:
             foreign.call(self._on_answer, self, pending, error)
         except foreign.ForeignError:
-            log.exception("taking note of the answer to %s failed", type(pending.request).__name__)
+            log.exception("processing the answer to %s failed", type(pending.request).__name__)
         if pending.future.done():  # whoever waited was cancelled
             return
         if error is None:
@@ -400,7 +400,7 @@ class Connection(asyncio.Protocol):
             self._runtime.monotonic(),
             server=self._server,
             reason=reason,
-            # A leader that answers nobody leaves a sync unanswered, whatever the server does about reads.
+            # A leader that does not answer leaves a sync unanswered, whatever the server does about reads.
             proven=bool(in_flight)
             and self._is_proven(in_flight[0].request)
             and not (silent and in_flight[0].request.opcode == Sync.opcode),

@@ -69,7 +69,7 @@ def _announced(machine: Machine, news: News) -> tuple[Machine, tuple[Command, ..
     """Move to the state that follows from *news*; those that the table does not know raise."""
     state = FOLLOWING[machine.state].get(news)
     if state is None:
-        raise KeyError(f"{news} from {machine.state} is no move of a session")
+        raise KeyError(f"{news} from {machine.state} is not a move of a session")
     return machine._replace(state=state), (Announce(state, machine.session_id),)
 
 
@@ -135,7 +135,7 @@ def on_accepted(machine: Machine, event: Accepted) -> Step:
         return _taken(machine, event.session_id, event.password, event.timeout, event.sent)
     if machine.session_id or not machine.allow_read_only:
         return on_unanswered(machine, event)
-    # The id is invented by a server without quorum: it never becomes ours, and its acceptance is no evidence.
+    # The id is invented by a server without quorum: it never becomes ours, and its acceptance is not evidence.
     reading = machine._replace(phase=Phase.PRIMING, read_only=True, timeout=event.timeout)
     return reading, (Prime(event.connection, machine.last_zxid),)
 
@@ -144,7 +144,8 @@ def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, s
     said: tuple[Command, ...] = ()
     if session_id != machine.session_id:
         # Servers other than Apache's grant another session instead of refusing ours (ClickHouse Keeper), which may live
-        # on there until it times out. Where there was none, what was announced was a read-only server's invention.
+        # on there until it times out. If there was no session before, what was announced was a read-only server's
+        # invention.
         machine, said = _left(machine)
     primed = machine._replace(
         phase=Phase.PRIMING,
@@ -163,7 +164,7 @@ def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, s
 
 def on_refused(machine: Machine, event: Refused) -> Step:
     if event.read_only:
-        # ReadOnlyZooKeeperServer refuses every known session: that is no expiry.
+        # ReadOnlyZooKeeperServer refuses every known session: that is not an expiry.
         return on_unanswered(machine, event)
     if not machine.session_id:
         return _offline(machine, failures=machine.failures + 1), (Drop(event.connection),)
@@ -239,7 +240,7 @@ def on_probed(machine: Machine, event: Probed) -> Step:
     if ours or not machine.session_id:
         return _taken(machine, *machine.probe, event.sent)
     behind_since = min(machine.behind_since, event.now)
-    # A quorum served for as long as our session could have lived, and nobody took it. Expiry is rounded up to the
+    # A quorum served for as long as our session could have lived, and no server took it. Expiry is rounded up to the
     # next tick, of which the client knows only that the timeout is at least two: half the timeout more covers it.
     if event.now - behind_since >= 1.5 * machine.lifetime:
         return _rolled_back(machine, event, proven=False)

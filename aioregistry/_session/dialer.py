@@ -57,7 +57,7 @@ class Dialer:
         self._news = Notifier()
 
     def offer(self, endpoints: Iterable[Endpoint]) -> None:
-        """From now on the addresses are these: those not tried yet come up, what is none of them is given up."""
+        """From now on the addresses are these: those not tried yet come up, and an attempt at any other is given up."""
         wanted = dict.fromkeys(endpoints)
         self._waiting = deque(endpoint for endpoint in wanted if endpoint not in self._tried)
         for task, endpoint in list(self._dialing.items()):

@@ -108,7 +108,7 @@ def _problem(host: str, part: str) -> str:
         return f"{named}: write host:port, and an IPv6 address in brackets"
     if ends_in_number(host):
         hint = f": is it the port? write host:{host}" if _PORT.fullmatch(host) and host == part else ""
-        return f"{_short(host)!r} is no IPv4 address, and no host name ends in a number{hint}"
+        return f"{_short(host)!r} is not an IPv4 address, and a host name cannot end in a number{hint}"
     return "" if is_host_name(host) else named
 
 

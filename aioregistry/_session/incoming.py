@@ -71,7 +71,7 @@ class Incoming:
                 self._doubt(connection, timeout)
             if timeout != told:
                 driver.repeated.tell(
-                    *("granted", logging.WARNING, "%s granted a session timeout of %g s: %g s is reckoned with"),
+                    *("granted", logging.WARNING, "%s granted a session timeout of %g s: using %g s"),
                     *(connection.endpoint, told, timeout),
                     session=session_name(reply.session_id),
                 )

@@ -39,7 +39,7 @@ class SessionInfo:
 
     @property
     def read_only(self) -> bool:
-        """The connected server has no quorum: it answers reads, of which nobody knows how old they are."""
+        """The connected server has no quorum: it answers reads, which may be of any age."""
         return self._session.read_only
 
     @property

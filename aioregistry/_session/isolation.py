@@ -1,11 +1,11 @@
 """Which requests cost the connection, by what was in flight whenever one died. Pure: clocks come in as arguments.
 
 A server that cannot take a request hangs up: it is longer than its ``jute.maxbuffer``, or of an operation that the
-server gets wrong. So does a client that cannot read the reply. Whoever repeats such a request after the next connect
-costs the session that connection too, and everybody else on it.
+server gets wrong. So does a client that cannot read the reply. A client that repeats such a request after the next
+connect costs the session that connection too, and everybody else on it.
 
-Nobody says which request it was, and most connections die of something else. So requests are suspected by what they
-have in common with dead connections, and cleared by any answer:
+The server does not say which request it was, and most connections die of something else. So requests are suspected by
+what they have in common with dead connections, and cleared by any answer:
 
 - one that was in flight at :data:`TOGETHER` deaths in a row is sent apart: nothing else is in flight with it. Where
   there are many, they go in batches, halved at each death and doubled at each answer, so that thousands of innocent
@@ -20,8 +20,8 @@ have in common with dead connections, and cleared by any answer:
   one request that no server can take.
 
 What one conviction shows is used for others: requests as long as the convicted one, where that was longer than any
-that was answered, and requests of its operation, where none was answered since, are sent apart from the first time on
-and convicted by one death. Thus the server's limit need not be found out by every request anew.
+that was answered, and requests of its operation, if the server answered no other since, are sent apart from the first
+time on and convicted by one death. Thus the server's limit need not be found out by every request anew.
 
 Servers differ: one has a larger limit, another version, or is well. So a conviction forbids nothing but its own server.
 Elsewhere it is a reason to send the request apart, until one like it is answered there or anywhere.
@@ -67,10 +67,10 @@ SMALLEST_LIMIT: Final = 4096
 """Bytes: no server works with a jute.maxbuffer below this, so shorter requests say nothing of it."""
 
 REPLACED: Final = 600.0
-"""Seconds more that an operation is not tried in whose place another is sent: nobody misses it."""
+"""Seconds more that an operation is not tried in whose place another is sent: it is not missed."""
 
 _SAME_OPERATION: Final = 3
-"""Convicted requests of one operation, none of it answered since, before the operation itself is."""
+"""Convicted requests of one operation, with no answer to any since, before the operation itself is."""
 
 _KEPT: Final = 1024
 """Suspects and convicted ones kept, the latest."""
@@ -193,7 +193,7 @@ class Isolation:
         return min(limits, default=None)
 
     def has_convicted(self, opcode: int, server: str) -> bool:
-        """Return whether an operation was convicted, and none of it was answered since."""
+        """Return whether an operation was convicted, and no request of it was answered since."""
         return opcode in self._anywhere.operations or opcode in self._of(server).operations
 
     def excludes(self, opcode: int, server: str, now: float) -> bool:

@@ -39,7 +39,7 @@ class Keepalive:
                 await self._beat(connection, interval)
 
     async def _beat(self, connection: Connection, interval: float) -> None:
-        """Ask the quorum for a sign of life, and leave the server when none has come for two intervals."""
+        """Ask the quorum for a sign of life, and leave the server when it has not come for two intervals."""
         driver = self._driver
         sent = driver.runtime.boot()
         beat: asyncio.Future[Any] = connection.submit(Sync("/"))
@@ -63,7 +63,7 @@ class Keepalive:
                 why = f"answered no sync within {interval:.3g} s but with an error, the last: {error}"
             else:
                 why = f"did not answer a sync within {interval:.3g} s"
-                connection.silent("nothing was answered any more")
+                connection.silent("it stopped answering")
             told = connection.endpoint, why
             driver.repeated.tell("no answer", logging.WARNING, "%s %s: leaving it", *told, session=driver.name)
             driver.leave(connection, why)

@@ -19,7 +19,7 @@ CloseRequestException), or because it is electing or overloaded. The servers of 
   zxid of ours belongs to is no more. The session is taken in any case.
 - The same is asked with a session of ours where silence lasts longer than an election does, rarely, and at a random
   moment: a server that never says a word about our session. If a quorum serves for as long as the session could have
-  lived, and nobody took it, it is presumed lost; until then the fresh one is closed, and ours is offered again.
+  lived, and no server took it, it is presumed lost; until then the fresh one is closed, and ours is offered again.
 """
 
 from __future__ import annotations

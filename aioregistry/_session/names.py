@@ -1,7 +1,7 @@
 """The names of the servers: the addresses that were known last serve while they are looked up anew.
 
 A name server that is away, slow or wrong must cost no session of a ZooKeeper that is well. So the last addresses count
-until a fresh answer replaces them ("Serving Stale Data to Improve DNS Resiliency", RFC 8767), and nobody waits for a
+until a fresh answer replaces them ("Serving Stale Data to Improve DNS Resiliency", RFC 8767), and no task waits for a
 look-up longer than a moment where there is something to try meanwhile ("Happy Eyeballs", RFC 8305, section 3).
 """
 
@@ -33,7 +33,7 @@ class _Name:
         self.running: dict[asyncio.Task[list[Endpoint]], tuple[int, float]] = {}
         """Look-ups under way: their numbers and when they began (the loop's time)."""
         self.late = False
-        """The last look-up failed, or takes long: nobody waits for the next one."""
+        """The last look-up failed, or takes long: no task waits for the next one."""
 
 
 class Names:
@@ -78,7 +78,7 @@ class Names:
         await self._wait(HEAD_START, lambda name: bool(name.running) and not name.late)
 
     async def another(self) -> bool:
-        """Wait for the next answer; return False where none is worth waiting for.
+        """Wait for the next answer; return False if it is not worth waiting for.
 
         That is where every name has an address, or the moment that a round gives to its look-ups is over.
         """
@@ -133,7 +133,7 @@ class Names:
         self._on_answer()
 
     def _failed(self, server: tuple[str, int], why: str) -> None:
-        if self._attempts.over:  # nobody needs the name any more
+        if self._attempts.over:  # the name is no longer needed
             return
         known = "; the addresses known before are tried" if self._names[server].known else ""
         self._attempts.note(_shown(server), AttemptOutcome.UNRESOLVED, why + known, self._runtime.wall())

@@ -1,4 +1,4 @@
-"""Whoever is told of the session: streams of states, callbacks of the rooms above, and the hooks for events."""
+"""The observers of the session: streams of states, callbacks of the rooms above, and the hooks for events."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ __all__ = ["Outage"]
 _FIRST_AT_MOST = 10.0
 _PAUSE_AT_MOST = 600.0
 
-# A connection that served for less than so many seconds is no end of an outage: a server that closes on everybody at
-# once would begin a new one with each.
+# A connection that served for less than so many seconds is not an end of an outage: a server that closes on everybody
+# at once would begin a new one with each.
 _LASTING = 1.0
 
 

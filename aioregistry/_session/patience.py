@@ -1,4 +1,4 @@
-"""How long a server may be silent: time in which nobody listened does not count."""
+"""How long a server may be silent: time in which the client did not listen does not count."""
 
 from __future__ import annotations
 

@@ -110,16 +110,17 @@ class Priming:
             except PoisonRequest as error:
                 if connection.closed:
                     raise
-                log.info("%s is taken to know no MultiRead: %s", server, error)
+                log.info("%s seems not to support MultiRead: %s", server, error)
                 self._features.presume_no_multi_read(server)
             except (Unimplemented, MarshallingError):
-                log.info("%s knows no MultiRead: one-shot watches and single reads are used", server)
-                # Most versions close the connection with that answer: nobody is told that it serves before it has.
+                log.info("%s does not support MultiRead: using one-shot watches and single reads", server)
+                # Most versions close the connection with that answer: the server is not announced before it has
+                # answered.
                 await connection.submit(Exists("/"))
 
     async def _restore_watches(self, connection: Connection) -> None:
         recursive = self._features.supports(connection.endpoint, AddWatch.opcode) is True
-        # Whoever knows that a request was too long does not know by how much; half of it is found fitting soon.
+        # A request that was too long may be so by any amount; halving it finds a size that fits soon.
         limit = self._isolation.limit(str(connection.endpoint))
         most = self._max_request if limit is None else min(self._max_request, limit // 2)
         requests = self._driver.watched.restore(self._driver.news_since, recursive=recursive, max_request=most)

@@ -97,7 +97,7 @@ class Reports:
     def _tell(self, outage: Outage, lasted: float, *, explained: bool) -> None:
         reason = told(self._attempts.words())
         if outage.interrupted:
-            reason += "; there were connections meanwhile, which did not last for a second"
+            reason += "; connections made meanwhile lasted less than a second"
         log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason, extra={"session": self._session()})
         if explained and not outage.explained:
             outage.explained = True

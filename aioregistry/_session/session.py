@@ -115,7 +115,7 @@ class Session:
 
     @property
     def read_only(self) -> bool:
-        """The connected server has no quorum: it answers reads, of which nobody knows how old they are."""
+        """The connected server has no quorum: it answers reads, which may be of any age."""
         return self.connected and self._driver.machine.read_only
 
     @property
@@ -174,7 +174,7 @@ class Session:
 
     @property
     def closed_id(self) -> int:
-        """The session that a server has said to have closed as it was asked to, with all that it owned; 0: none."""
+        """The session that a server has said to have closed as it was asked to, with all that it owned, or 0."""
         return self._driver.closed_id
 
     def evidence_age(self) -> float:
@@ -260,9 +260,9 @@ class Session:
         return await persist(send, errors, patience=throttled_patience(timeout), timeout=timeout, runtime=self.runtime)
 
     def executed(self, message: Message[Any]) -> None:
-        """What *message* asked for was found done, though its answer was lost: it is no request that costs connections.
+        """What *message* asked for was found done, though its answer was lost: it does not cost connections.
 
-        Whoever sends the like of it again and again says so, since nobody else can know.
+        A caller that repeats such requests declares them, since only it can know.
         """
         self._isolation.executed(message)
 
@@ -345,7 +345,7 @@ class Session:
             self._connector.cancel()
 
     def _died(self, error: BaseException) -> None:
-        """Let a defect reach every handle, instead of a task that nobody awaits."""
+        """Let a defect reach every handle, instead of a task that is not awaited."""
         if isinstance(error, asyncio.CancelledError):
             self._fail(SessionFailed("the supervisor's task was cancelled from outside"))
             return

@@ -8,7 +8,7 @@ handshake that offers the old id). Hence the states:
 - ``DISCONNECTED``: no session was ever accepted.
 - ``CONNECTED``: a *new* session. Nothing of an earlier one is left: ephemeral nodes are (or will be) deleted,
   watches are gone.
-- ``SUSPENDED``: no connection. The session may live or be dead; nobody here can know.
+- ``SUSPENDED``: no connection. The session may live or be dead; the client cannot know.
 - ``RECONNECTED``: the *same* session on another connection. Everything it owns is still there.
 - ``EXPIRED``: a server said that the session has ended (or the ensemble proved to have lost the history it belonged
   to). A new session is being asked for.

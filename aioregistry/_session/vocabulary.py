@@ -37,7 +37,7 @@ R = TypeVar("R", bound=NamedTuple)
 
 
 class Phase(enum.Enum):
-    """What the connection in use is doing; OFFLINE when there is none."""
+    """What the connection in use is doing; OFFLINE without a connection."""
 
     OFFLINE = "offline"
     HANDSHAKING = "handshaking"
@@ -58,7 +58,7 @@ class Question(enum.Enum):
 
 
 def _record(kind: type[R]) -> type[R]:
-    """Let tuples of different kinds never be equal, and none show a secret.
+    """Let tuples of different kinds never be equal, and never show a secret.
 
     What a frozen dataclass does too; making one takes half a millisecond of everybody's import, a named tuple little.
     """
@@ -102,7 +102,7 @@ class Dialed(_AboutConnection):
 
 @_record
 class RoundFailed(NamedTuple):
-    """Every address was tried, none accepted, at ``now`` (boot clock); ``chance`` is a random number from 0 to 1."""
+    """Every address was tried and refused, at ``now`` (boot clock); ``chance`` is a random number from 0 to 1."""
 
     now: float
     chance: float
@@ -174,7 +174,7 @@ class CloseRequested(_Bare):
 
 
 class Failed(_Bare):
-    """Whoever runs the machine cannot go on."""
+    """The driver of the machine cannot go on."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Who watches what: one registry for all users of a session. Pure: it is told what was sent, answered and fired.
+"""The watches: one registry for all users of a session. Pure: it is told what was sent, answered and fired.
 
 Two rules make sharing necessary. Before ZooKeeper 3.9 a one-shot data or exists watch silently replaces a recursive
 one on the same path of the same connection (ZOOKEEPER-4466): so a read that asks for one where a recursive watch is
@@ -98,7 +98,7 @@ class WatchTable:
         return path not in self._trees and self._spare(path)
 
     def _spare(self, path: str) -> bool:
-        """Forget the recursive watch on *path* unless there is none, or a one-shot watch would go with it."""
+        """Forget the recursive watch on *path* if it exists, unless a one-shot watch would go with it."""
         shared = path in self._covered or any(path in asked for asked in self._one_shot.values())
         if shared or path not in self._armed_trees:
             return False
@@ -115,7 +115,7 @@ class WatchTable:
         self._asked_trees[path] = None
 
     def trees_armed(self, paths: Sequence[str]) -> list[str]:
-        """The server has set these recursive watches; return those that nobody has a use for any more."""
+        """The server has set these recursive watches; return those that are no longer used."""
         for path in paths:
             if path in self._asked_trees:
                 del self._asked_trees[path]
@@ -129,7 +129,7 @@ class WatchTable:
                 self._covered[path] = OneShot.DATA
                 return False
             self._asked_trees.pop(path, None)
-        # Noted before the answer, so that nobody removes it meanwhile.
+        # Noted before the answer, so that it is not removed meanwhile.
         self._one_shot[_ARMED_BY_SUCCESS[opcode]][path] = None
         return True
 
@@ -167,7 +167,7 @@ class WatchTable:
     # ------------------------------------------------------------------ after a reconnect
 
     def restore(self, relative_zxid: int, *, recursive: bool, max_request: int) -> list[Message[Any]]:
-        """Return the requests that set what somebody still listens to, none longer than *max_request* bytes.
+        """Return the requests that set what is still listened to, each of at most *max_request* bytes.
 
         *recursive* where the server is known to have recursive watches. One-shot watches are compared by the server
         with *relative_zxid*: what changed since fires at once.

@@ -1,4 +1,4 @@
-"""Who listens to events of nodes: the listeners that all rooms above share."""
+"""The listeners to events of nodes, which all rooms above share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Session(Protocol):
 
 
 class SessionWatches:
-    """Who listens to events, shared by all rooms above."""
+    """The listeners to events, shared by all rooms above."""
 
     def __init__(self, session: _Session, table: WatchTable) -> None:
         self._session, self._table = session, table
@@ -100,7 +100,7 @@ class TreeWatch(Watch):
     async def arm(self) -> None:
         """Set the recursive watch on the present connection, unless it is set; to be called again after each reconnect.
 
-        Raises :class:`UnsupportedServer` where the server has none, :class:`ConnectionLost`.
+        Raises :class:`UnsupportedServer` if the server lacks them, :class:`ConnectionLost`.
         """
         session = self._session
         # Again where a read with a one-shot watch on the same path, sent meanwhile, has replaced it.

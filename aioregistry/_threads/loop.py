@@ -240,7 +240,7 @@ async def within(
 
     Raises:
         RequestTimeout: that took more than *timeout* seconds, and was cancelled; names *what*.
-        InvalidArgument: *timeout* is no number of seconds above 0, and not None.
+        InvalidArgument: *timeout* is not a number of seconds above 0, and not None.
     """
     if timeout is not None:
         check_seconds("timeout", timeout)

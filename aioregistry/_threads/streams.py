@@ -37,7 +37,7 @@ class ThreadStream(Stream[T]):
 
     Args:
         thread: whose loop *remote* is on.
-        remote: the stream there; nobody else iterates it.
+        remote: the stream there; only this object iterates it.
     """
 
     def __init__(self, thread: LoopThread, remote: Stream[T]) -> None:
@@ -105,7 +105,7 @@ class BlockingStream(Iterator[T]):
 
     Args:
         thread: whose loop *remote* is on.
-        remote: the stream there; nobody else iterates it.
+        remote: the stream there; only this object iterates it.
         timeout: seconds without an item after which an iteration ends; the stream goes on, and may be iterated again.
             None waits for as long as it takes.
     """

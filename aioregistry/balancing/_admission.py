@@ -76,7 +76,7 @@ class Admission(Generic[P]):
                 return Outside.FILTERED
             address = instance.address
             if address is not None and (problem := problem_of(address)) is not None:
-                return InvalidArgument(ADDRESS, address, f"of {instance.id}: nobody can connect to it: {problem}")
+                return InvalidArgument(ADDRESS, address, f"of {instance.id}: it cannot be connected to: {problem}")
             asked = "strategy"
             traits = foreign.call(self._strategy.traits, instance)
         except foreign.ForeignError as failure:  # of a comparison or a strategy of the caller's: no view ends with it

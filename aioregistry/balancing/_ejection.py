@@ -25,7 +25,7 @@ __all__ = ["Ejection", "Ejections", "Outliers", "Record"]
 _MOST_DOUBLINGS: Final = 64
 _HEAP_SLACK: Final = 16
 _FAILURES_OF_SUSPECTS: Final = 1
-"""In a row, that set a suspect aside: what speaks for it is only that nobody knows better."""
+"""In a row, that set a suspect aside: all that speaks for it is that it may be alive."""
 
 
 @shown_half_made
@@ -92,7 +92,7 @@ class Ejection:
 def _checked_errors(errors: object) -> tuple[type[Exception], ...]:
     kinds = errors if isinstance(errors, tuple) else (errors,)
     if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-        raise InvalidType("errors", errors, "must be a class of exceptions, or a tuple of some")
+        raise InvalidType("errors", errors, "must be a class of exceptions, or a tuple of such classes")
     return kinds
 
 
@@ -109,7 +109,9 @@ class Record:
 
 
 class Outliers:
-    """Who is set aside, by id; told of picks, reports, time, and how many there are. Every step is O(log n) at most.
+    """The members that are set aside, by id, from picks, reports, the time and their number.
+
+    Every step is O(log n) at most.
 
     Args:
         rule: the options.
@@ -145,7 +147,7 @@ class Outliers:
 
     @property
     def aside(self) -> dict[str, float]:
-        """Who is set aside, and until when."""
+        """The members that are set aside, and until when."""
         return {id: until for id, until in self.out.items() if id not in self.probed}
 
     def picked(self, id: str, now: float, total: int) -> bool:
@@ -219,7 +221,7 @@ class Outliers:
         self._trim()
 
     def next_return(self) -> float | None:
-        """Return when the first of those that are out returns; None where there are none."""
+        """Return when the first of those that are out returns, or None if all are in."""
         while self._due and self.out.get(self._due[0][1]) != self._due[0][0]:
             heappop(self._due)
         return self._due[0][0] if self._due else None
@@ -243,7 +245,7 @@ class Ejections:
     """Outlier ejection of a picker's members, which has a floor for those that are confirmed and one for suspects.
 
     Args:
-        rule: the options; without them nobody is set aside.
+        rule: the options; without them no member is set aside.
         draw: random numbers, 0 <= number < 1.
 
     Attributes:
@@ -261,7 +263,7 @@ class Ejections:
             self.kinds = confirmed, Outliers(rule, draw, failures=_FAILURES_OF_SUSPECTS, records=self.failed)
 
     def next_return(self) -> float | None:
-        """Return when the first of those that are out returns; None where there are none."""
+        """Return when the first of those that are out returns, or None if all are in."""
         returns = (outliers.next_return() for outliers in self.kinds)
         return min((moment for moment in returns if moment is not None), default=None)
 
@@ -271,10 +273,10 @@ class Ejections:
 
     @property
     def out(self) -> frozenset[str]:
-        """Who may not be picked: set aside, or probed by a call since it returned."""
+        """The instances that may not be picked: set aside, or probed by a call since they returned."""
         return frozenset(id for outliers in self.kinds for id in outliers.out)
 
     @property
     def aside(self) -> dict[str, float]:
-        """Who is set aside, and when each returns, by id."""
+        """The instances that are set aside, and when each returns, by id."""
         return {id: until for outliers in self.kinds for id, until in outliers.aside.items()}

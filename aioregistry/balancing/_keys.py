@@ -18,7 +18,7 @@ POINTS: Final = 16
 
 _eight = struct.Struct("<8Q").unpack
 _GRAIN: Final = 2.0**-53
-"""Places are multiples of it: their differences are exact, and none rounds up to 1."""
+"""Places are multiples of it: their differences are exact, and do not round up to 1."""
 
 
 def key_bytes(key: object) -> bytes:
@@ -46,7 +46,7 @@ def key_for(strategy: _Choosing, key: object) -> bytes:
         InvalidArgument: it is neither str nor bytes, is missing, or is given to a strategy without keys.
     """
     if not strategy.keyed:
-        raise InvalidArgument("key", key, f"{strategy!r} takes no key")
+        raise InvalidArgument("key", key, f"{strategy!r} does not take a key")
     if key is None:
         raise InvalidArgument("key", key, f"{strategy!r} needs one")
     return key_bytes(key)

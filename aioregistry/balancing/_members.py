@@ -137,7 +137,7 @@ class Loads:
         self._by_place: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
 
     def leave(self, member: Member[Any]) -> None:
-        """*member* is none any more, at its address at least."""
+        """*member* is gone, at its address at least."""
         if member.load.calls:
             place = place_of(member.instance)
             self._exact[member.id, place] = self._by_place[place] = member.load
@@ -190,9 +190,9 @@ class Census:
 
 
 def payload_field(instance: ServiceInstance[Any], field: str) -> object:
-    """Return the payload's *field*: a key of a mapping, an attribute of anything else; None where it has none.
+    """Return the payload's *field*: a key of a mapping, an attribute of anything else; None if it is missing.
 
-    What has dots, and is no field by itself, leads from one to the next.
+    What has dots, and is not a field by itself, leads from one to the next.
 
     Raises:
         InvalidArgument: the payload is of a type whose attribute raises.
@@ -220,7 +220,7 @@ def _part(payload: object, name: str) -> object:
 
 
 def field_of(field: Field[P], instance: ServiceInstance[P], name: str) -> object:
-    """Return what *instance* has in *field*; None where it has none.
+    """Return what *instance* has in *field*, or None if that is missing.
 
     Raises:
         InvalidArgument: reading it, or the function, raised; names *name* where it is a function.
@@ -259,7 +259,7 @@ def weight_of(weight: Weight[P], instance: ServiceInstance[P]) -> float:
     """Return the weight of *instance*.
 
     Raises:
-        InvalidArgument: it is no number, negative, not finite, or beyond what can be told apart; or the function
+        InvalidArgument: it is not a number, negative, not finite, or beyond what can be told apart; or the function
             raised.
     """
     name = weight if isinstance(weight, str) else "weight"
@@ -298,7 +298,7 @@ def filter_of(where: Filter[P]) -> Callable[[ServiceInstance[P]], bool]:
 
 def _matching(where: Mapping[str, object]) -> Callable[[ServiceInstance[Any]], bool]:
     if not where:
-        raise InvalidArgument("where", where, "an empty filter says nothing: leave it out")
+        raise InvalidArgument("where", where, "an empty filter has no effect: leave it out")
     for field, wanted in where.items():
         check_name("where", field)
         if isinstance(wanted, Set) and not wanted:

@@ -25,12 +25,12 @@ def strategy_of(strategy: Strategy[P] | str) -> Strategy[P]:
     """Return *strategy*, which may be given by name (see :data:`STRATEGIES`).
 
     Raises:
-        InvalidArgument: it is no strategy, or not the name of one.
+        InvalidArgument: it is not a strategy, or not the name of one.
     """
     if not isinstance(strategy, str):
         check_strategy("strategy", strategy)
         return strategy
     if strategy not in STRATEGIES:
         known = ", ".join(map(repr, STRATEGIES))
-        raise InvalidArgument("strategy", strategy, f"must be one of {known}, or a strategy as Ring()")
+        raise InvalidArgument("strategy", strategy, f"must be one of {known}, or a strategy such as Ring()")
     return STRATEGIES[strategy]()

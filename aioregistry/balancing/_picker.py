@@ -7,7 +7,7 @@ the choice is done when something changes, so that a pick looks at no instance b
 **Panic.** Suspects come last and failing instances are not picked, as long as enough instances are well. If those are
 fewer than a share of all that are known (Envoy's panic threshold), both are picked like all others. After an outage the
 first to come back would get every call otherwise; and when a dependency that all share fails, every check fails, and to
-pick no instance helps nobody. For suspects a panic takes reports: if no caller says how calls went, nothing speaks
+pick no instance does not help. For suspects a panic takes reports: if no caller says how calls went, nothing speaks
 against those that are dead. Failing instances live, as their sessions prove, so they need no reports.
 """
 
@@ -43,7 +43,7 @@ OfSuspects: TypeAlias = Literal["last", "never", "equal"]
 _OF_SUSPECTS: Final = ("last", "never", "equal")
 
 NO_ARRIVALS: Final[Mapping[str, float]] = MappingProxyType({})
-"""Nobody is new."""
+"""No member is new."""
 
 _OF_ONE: Final = (Added, Updated, Removed)
 """Changes of one instance."""
@@ -55,7 +55,7 @@ _FIRST, _LAST = 0, 1
 class Picker(Generic[P]):
     """Chooses among the instances of a service. Pure: time and chance are given, nothing waits.
 
-    An instance whose weight is none, whose address is none (``aioregistry/_addresses.py``), or at which a function of
+    An instance with an unfit weight or address (``aioregistry/_addresses.py``), or at which a function of
     the caller's fails, is refused: it is never picked, and nothing else suffers from it. One that publishes no address
     is picked: how it is reached is then the caller's to know.
 
@@ -66,7 +66,7 @@ class Picker(Generic[P]):
             service.
         ejection: when those that fail are set aside; never unless given. The share that remains is one of the confirmed
             instances, and one of the suspects.
-        suspects: whether they are picked ``"last"``, ``"never"``, or as if they were none (``"equal"``).
+        suspects: whether they are picked ``"last"``, ``"never"``, or like the others (``"equal"``).
         panic: share of the admitted and failing instances; while fewer are well, failing ones are picked like all
             others, and so are suspects that are to come last, once a call was reported. From 0 (never) to 1 (while
             there is one of these).
@@ -364,12 +364,12 @@ class Picker(Generic[P]):
     def pick(self, key: str | bytes | None, now: float, exclude: frozenset[str] = NOBODY) -> Member[P]:
         """Return the member that the strategy chooses at *now*, for *key* if it takes one.
 
-        Where all of a rank are in *exclude*, the next rank has its turn; those that are set aside have none. Where
+        Where all of a rank are in *exclude*, the next rank has its turn; those that are set aside have no turn. Where
         *exclude* leaves nothing else, the call shares an instance with the call that probes it.
 
         Raises:
             InvalidArgument: *key* is neither str nor bytes, is missing, or is given to a strategy without keys.
-            NoInstances: there is none to choose; says why.
+            NoInstances: there is no instance to choose; it gives the reason.
         """
         hashed = None
         if key is not None or self._keyed:
@@ -413,17 +413,17 @@ class Picker(Generic[P]):
         return found
 
     def next_return(self) -> float | None:
-        """Return when the first of those set aside, or probed, may be picked again; None where none is."""
+        """Return when the first of those set aside, or probed, may be picked again, or None."""
         return self._ejections.next_return()
 
     @property
     def out(self) -> frozenset[str]:
-        """Who may not be picked: set aside, or probed by a call since it returned."""
+        """The instances that may not be picked: set aside, or probed by a call since they returned."""
         return self._ejections.out
 
     @property
     def aside(self) -> Mapping[str, float]:
-        """Who is set aside, and when each returns, by id."""
+        """The instances that are set aside, and when each returns, by id."""
         return self._ejections.aside
 
     def warming_up(self, now: float) -> Mapping[str, float]:

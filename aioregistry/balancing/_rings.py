@@ -56,7 +56,7 @@ class Ring(Generic[P]):
         self._weight = weight
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
-        """Return the weight; raises :class:`InvalidArgument` where it is no weight."""
+        """Return the weight; raises :class:`InvalidArgument` where it is not a weight."""
         return Traits() if self._weight is None else Traits(weight_of(self._weight, instance))
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:  # noqa: ARG002 - leaves nothing to chance
@@ -150,10 +150,10 @@ class _Circle:
     ) -> tuple[float, Member[Any] | None]:
         """Return the least weighted distance from any of *starts*, and to whom; at most *best*, to *nearest*.
 
-        Nobody whose id is in *exclude* is looked at.
+        Members whose id is in *exclude* are passed over.
         """
         arcs, heaviest = self._arcs, self._heaviest
-        farthest = best * heaviest  # nobody on this circle weighs so much that a farther place could be nearer
+        farthest = best * heaviest  # no member on this circle weighs so much that a farther place could be nearer
         for start in starts:
             index = int(start * len(arcs))
             places, owners = arcs[index]

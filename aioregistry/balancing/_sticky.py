@@ -19,7 +19,7 @@ __all__ = ["Sticky"]
 P = TypeVar("P")
 
 _LONGEST: Final = 32
-"""Bytes of the longest key that is kept as it is; of longer ones a digest is, longer by one, so that it is no key."""
+"""Bytes of the longest key that is kept as it is; of longer ones a digest, longer by one, so that it is not a key."""
 
 
 @shown_half_made

@@ -33,7 +33,7 @@ Draw: TypeAlias = Callable[[], float]
 
 
 NOBODY: Final[frozenset[str]] = frozenset()
-"""Leaves nobody out."""
+"""Excludes no member."""
 
 
 class Pool(Protocol[P]):
@@ -49,7 +49,7 @@ class Pool(Protocol[P]):
         """*member*, which is here, with the traits that it came with, may not be chosen any more."""
 
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[P] | None:
-        """Return one of the members whose ids are not in *exclude*; None where there is none.
+        """Return one of the members whose ids are not in *exclude*, or None.
 
         What it costs may grow with *exclude*, which is small, but not with the number of members.
         """
@@ -84,7 +84,7 @@ class Strategy(Protocol[P]):
 def check_strategy(field: str, value: object) -> None:
     """Raise :class:`InvalidArgument` unless *value* is a strategy (and not the class of one)."""
     if isinstance(value, type) or not all(hasattr(value, name) for name in ("keyed", "traits", "pool")):
-        raise InvalidType(field, value, "must be a strategy, as RoundRobin()")
+        raise InvalidType(field, value, "must be a strategy, such as RoundRobin()")
 
 
 _ALIKE = Traits()
@@ -96,7 +96,7 @@ class _Alike:
     __slots__ = ()
     keyed = False
 
-    def traits(self, instance: ServiceInstance[Any]) -> Traits:  # noqa: ARG002 - none of them matters
+    def traits(self, instance: ServiceInstance[Any]) -> Traits:  # noqa: ARG002 - they do not matter
         return _ALIKE
 
     def __repr__(self) -> str:
@@ -181,7 +181,7 @@ class _Circle:
             member = members[place]
             if member.id not in exclude:
                 if place >= cursor:
-                    # Whoever was passed over keeps a turn in this lap.
+                    # A member that was passed over keeps its turn in this lap.
                     self._put(place, members[cursor])
                     self._put(cursor, member)
                     self._cursor += 1

@@ -60,7 +60,7 @@ class WarmUp(Generic[P]):
     ) -> None:
         inner = strategy_of(strategy)
         if warm_up_of(inner) is not None:
-            raise InvalidArgument("strategy", strategy, "warms up itself: once is enough")
+            raise InvalidArgument("strategy", strategy, "warms up already: wrap it once")
         check_number("seconds", seconds, at_least=0.001, at_most=HOUR)
         check_number("least", least, at_least=0.000_001, at_most=1)
         check_number("aggression", aggression, at_least=0.01, at_most=100)
@@ -100,7 +100,7 @@ class WarmUp(Generic[P]):
 
 
 def warm_up_of(strategy: object) -> WarmUp[Any] | None:
-    """Return the warm-up that *strategy* is, or has in it; None where there is none."""
+    """Return the warm-up that *strategy* is, or has in it, or None."""
     while strategy is not None and not isinstance(strategy, WarmUp):
         strategy = getattr(strategy, "strategy", None)
     return strategy
@@ -135,7 +135,7 @@ class _Warming:
         cold = self._newcomers.cold
         if not cold and not self._reduced:
             return self._inner.choose(key, exclude)
-        decides = key if self._keyed else None  # an outer strategy's key says nothing to one that takes none
+        decides = key if self._keyed else None  # an outer strategy's key means nothing to one without keys
         if not cold:
             return choose_reduced(self._inner, decides, exclude, self._draw)
         weight = self._both if self._reduced else self._newcomers.weight

@@ -37,7 +37,7 @@ class Weighted(Generic[P]):
         self._weight = weight
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
-        """Return the weight; raises :class:`InvalidArgument` where it is no weight."""
+        """Return the weight; raises :class:`InvalidArgument` where it is not a weight."""
         return Traits(weight_of(self._weight, instance))
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:  # noqa: ARG002 - knows its members

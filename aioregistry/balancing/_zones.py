@@ -85,7 +85,7 @@ def _check_zoneless(strategy: object) -> None:
     check_strategy("strategy", strategy)
     while strategy is not None:
         if isinstance(strategy, OwnZone):
-            raise InvalidArgument("strategy", strategy, "there is one zone that is one's own")
+            raise InvalidArgument("strategy", strategy, "contains an OwnZone already: use it once")
         strategy = getattr(strategy, "strategy", None)
 
 

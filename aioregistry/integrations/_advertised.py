@@ -61,7 +61,7 @@ async def advertised_address(
         timeout: seconds that looking up the ensemble's names may take; the event loop is not held up meanwhile.
 
     Raises:
-        InvalidArgument: *address*, or the variable that decides, is no address; names it and its value.
+        InvalidArgument: *address*, or the variable that decides, is not an address; names it and its value.
         NoAddress: the ensemble's names were not found in time, or no route leads to it.
     """
     hosts = parse_hosts(servers).servers
@@ -101,10 +101,10 @@ def _configured(address: object, environment: Mapping[str, str] | None) -> Itera
 
 
 def _checked_address(field: str, value: object) -> str:
-    problem = problem_of(value) if isinstance(value, str) else "it is no text"
+    problem = problem_of(value) if isinstance(value, str) else "it is not text"
     if problem is not None:
         raise wrong_argument(field, value, f"give an IP address or a host name: {problem}", str)
-    assert isinstance(value, str), "what is no text was refused"
+    assert isinstance(value, str), "only text passes the check above"
     return value if ip_address(value) is None else _checked_ip(field, value)
 
 
@@ -113,7 +113,7 @@ def _checked_ip(field: str, value: str) -> str:
     if address is None or problem_of(value) is not None:
         raise InvalidArgument(field, value, "give an IP address")
     if address.is_unspecified or address.is_multicast:
-        raise InvalidArgument(field, value, "is no address of one machine: give one that consumers can connect to")
+        raise InvalidArgument(field, value, "is not the address of one machine: give one that consumers can connect to")
     return str(address)
 
 
@@ -161,7 +161,7 @@ async def _looked_up(host: str, port: int) -> _Found:
 def _warn_of_loopback(hosts: Sequence[tuple[str, int]], chosen: str, source: str) -> None:
     if only_here(chosen, [host for host, _ in hosts]):
         _log.warning(
-            "advertising %s (from %s), but ZooKeeper is at %s: nobody on another machine can reach this process; %s",
+            "advertising %s (from %s), but ZooKeeper is at %s: other machines cannot reach this process; %s",
             *(chosen, source, _names(hosts), _WAY_OUT),
         )
 

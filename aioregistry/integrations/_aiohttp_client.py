@@ -45,7 +45,7 @@ _ERROR_CLASSES: Final[Mapping[type[Exception], ErrorClass]] = {
     aiohttp.ServerFingerprintMismatch: ErrorClass.UNSENT,
     aiohttp.ConnectionTimeoutError: ErrorClass.UNSENT,
     TimeoutError: ErrorClass.FAILED,  # the time to answer is used up
-    aiohttp.ClientResponseError: ErrorClass.BROKEN,  # what came is no HTTP
+    aiohttp.ClientResponseError: ErrorClass.BROKEN,  # what came is not HTTP
     aiohttp.ClientPayloadError: ErrorClass.BROKEN,
     aiohttp.ServerConnectionError: ErrorClass.BROKEN,
     OSError: ErrorClass.BROKEN,
@@ -87,7 +87,7 @@ class RegistryMiddleware:
 
         Raises what *handler* raises, and in the same words, with this library's error as the cause:
         ``InvalidUrlClientError`` for a host that names no service, ``ClientConnectorDNSError`` where there is no
-        instance, ``ConnectionTimeoutError`` where there was none within *wait*.
+        instance, ``ConnectionTimeoutError`` if no instance came within *wait*.
         """
         return await self._send(None, request, handler)
 
@@ -233,7 +233,7 @@ class _Errand:
         to the others. What a request says about its own timeouts is not told to middlewares.
         """
         total = self._request.session.timeout.total
-        # Where the session's own limit is reached, it is no instance that it waits for.
+        # Where the session's own limit is reached, it is not an instance that it waits for.
         available = getattr(self._request.session.connector, "_available_connections", None)
         if attempts_left == 1 or not total or (available is not None and available(self._request.connection_key) <= 0):
             return None
@@ -259,11 +259,11 @@ class _Errand:
         if self._is_stale(error):
             return ErrorClass.INNOCENT
         if self._connecting and isinstance(error, ValueError | OverflowError):
-            return ErrorClass.UNSENT  # an address that nobody can look up, a port that is none
+            return ErrorClass.UNSENT  # an address that cannot be looked up, an unfit port
         return _judged(error)
 
     def _is_stale(self, error: Exception) -> bool:
-        """Whether *error* says no more than that a connection was closed while nobody used it."""
+        """Whether *error* means only that a connection was closed while it was idle."""
         return self._reused and _judged(error) is ErrorClass.BROKEN
 
     def overdue(self) -> bool:

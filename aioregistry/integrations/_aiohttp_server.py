@@ -56,7 +56,7 @@ def member(membership: Membership) -> Callable[[web.Application], AsyncIterator[
         membership: entered on startup, left on cleanup.
 
     Raises:
-        InvalidArgument: it is no Membership; at once.
+        InvalidArgument: it is not a Membership; at once.
     """
     if not isinstance(membership, Membership):
         raise InvalidType("membership", membership, "give a Membership")
@@ -84,7 +84,7 @@ def membership(request: web.Request) -> Membership:
     """
     found: Membership | None = request.config_dict.get(MEMBERSHIP)
     if found is None:
-        raise UsageError("the application is no member: app.cleanup_ctx.append(member(membership)) comes first")
+        raise UsageError("the application is not a member: app.cleanup_ctx.append(member(membership)) comes first")
     return found
 
 

@@ -43,7 +43,7 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 """The methods that change nothing (RFC 9110, section 9.2.1; QUERY: RFC 10008)."""
 
 IDEMPOTENT: Final = SAFE | {"PUT", "DELETE"}
-"""The methods that may be done twice, as long as nobody else writes in between (RFC 9110, section 9.2.2)."""
+"""The methods that may be done twice, as long as no other client writes in between (RFC 9110, section 9.2.2)."""
 
 EJECTION: Final = Ejection()
 """When instances that fail are set aside, unless the caller says so."""
@@ -59,7 +59,7 @@ class RoutingOptions(TypedDict, total=False):
 
     services: Mapping[str, Balancer[Any] | str] | None
     """By what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service where that
-    is no part of a host name (``{"chat": "Chat.v2"}``)."""
+    is not part of a host name (``{"chat": "Chat.v2"}``)."""
     strategy: AnyStrategy
     """How balancers made for services of the registry choose; round robin unless given."""
     ejection: Ejection | None
@@ -72,7 +72,7 @@ class RoutingOptions(TypedDict, total=False):
     statuses: Collection[int]
     """Of responses that count as a failure of the instance, as ``{502, 503, 504}``."""
     wait: float | None
-    """Seconds to wait for an instance where there is none; None, as unless given, does not wait."""
+    """Seconds to wait for an instance if there is no instance; None, the default, does not wait."""
     authority: Authority
     """Which name the instance is told in the Host header, and has to prove by TLS: "service" (unless given) is the
     request's, ``<service>.registry``; "instance" is the address that it publishes."""
@@ -87,7 +87,7 @@ def check_known(taker: object, options: Mapping[str, object]) -> None:
 
 
 def check_authority(authority: object) -> Authority:
-    """Return *authority*; raises InvalidArgument where it is none."""
+    """Return *authority*; raises InvalidArgument if it is not one."""
     if authority == "service" or authority == "instance":
         return authority
     raise InvalidArgument("authority", authority, 'is neither "service" nor "instance"')
@@ -100,7 +100,7 @@ def check_registry(registry: object) -> None:
 
 
 def checked_services(services: object, registry: Registry | None) -> dict[str, Balancer[Any] | str]:
-    """Return *services* as a dictionary; raises InvalidArgument where a host or what it leads to is none."""
+    """Return *services* as a dictionary; raises InvalidArgument if a host, or what it leads to, is unfit."""
     if services is None:
         services = {}
     if not isinstance(services, Mapping):
@@ -119,20 +119,20 @@ def checked_services(services: object, registry: Registry | None) -> dict[str, B
 
 
 def checked_methods(methods: object) -> frozenset[str]:
-    """Return *methods*; raises InvalidArgument where one is none."""
+    """Return *methods*; raises InvalidArgument if one is not an HTTP method."""
     if isinstance(methods, str) or not isinstance(methods, Collection):
-        raise InvalidType("repeat", methods, 'give methods, as {"GET", "PUT"}')
+        raise InvalidType("repeat", methods, 'give methods, such as {"GET", "PUT"}')
     for method in methods:
         if not isinstance(method, str) or not method.isascii() or not method.isupper():
-            raise InvalidArgument("repeat", methods, f"{method!r} is no method")
+            raise InvalidArgument("repeat", methods, f"{method!r} is not an HTTP method")
     return frozenset(methods)
 
 
 def checked_statuses(statuses: object) -> frozenset[int]:
-    """Return *statuses*; raises InvalidArgument where one is none of an error."""
+    """Return *statuses*; raises InvalidArgument if one is not the status of an error."""
     if not isinstance(statuses, Collection):
-        raise InvalidType("statuses", statuses, "give numbers, as {502, 503, 504}")
+        raise InvalidType("statuses", statuses, "give numbers, such as {502, 503, 504}")
     for status in statuses:
         if not is_whole(status) or not 400 <= status <= 599:
-            raise InvalidArgument("statuses", statuses, f"{status!r} is no status of an error (400 to 599)")
+            raise InvalidArgument("statuses", statuses, f"{status!r} is not the status of an error (400 to 599)")
     return frozenset(statuses)

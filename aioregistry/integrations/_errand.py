@@ -52,10 +52,10 @@ class Errand(Protocol[R]):
         """Whether the body can be sent, again if it was sent in part."""
 
     def patience(self) -> float | None:
-        """Seconds that finding an instance may take; None: nobody said."""
+        """Seconds that finding an instance may take; None: not given."""
 
     def refused(self, error: InvalidArgument) -> Exception:
-        """The framework's error for a URL that is no good."""
+        """The framework's error for a URL that is unusable."""
 
     def unreachable(self, error: RegistryError) -> Exception:
         """The framework's error for a host that does not lead anywhere."""

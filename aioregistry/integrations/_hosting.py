@@ -15,7 +15,7 @@ class Hosted(Protocol):
     """A membership that is entered, as far as its server speaks to it."""
 
     def check_ports(self, sockets: list[Socket]) -> None:
-        """Raise InvalidArgument where nobody listens on the port, now that the server does."""
+        """Raise InvalidArgument if no process listens on the port, although the server listens now."""
 
     def register_if_wanted(self) -> None:
         """Begin to register the server, if it was announced."""

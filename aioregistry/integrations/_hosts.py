@@ -43,22 +43,22 @@ def label_of(scheme: str, host: str, port: int | None = None) -> str:
     Args:
         scheme: the URL's: http, https, ws or wss.
         host: one dot may follow, as it may in DNS.
-        port: None where the URL has none.
+        port: None if the URL has no port.
 
     Raises:
-        InvalidArgument: it is no host of the registry's, or *port* is given: the port is the instance's to say.
+        InvalidArgument: it is not a host of the registry's, or *port* is given: the port is the instance's to say.
     """
     if scheme not in _PORT_FIELDS:
-        raise InvalidArgument("scheme", scheme, f"is none of {', '.join(_PORT_FIELDS)}")
+        raise InvalidArgument("scheme", scheme, f"is not one of {', '.join(_PORT_FIELDS)}")
     if not is_registry_host(host):
-        raise InvalidArgument("host", host, f"is no <service>{SUFFIX}")
+        raise InvalidArgument("host", host, f"is not <service>{SUFFIX}")
     label = f".{_canonical(host)}".removesuffix(SUFFIX).removeprefix(".")
     # Other alphabets have letters whose lower case is an ASCII one.
     problem = _problem(label if host.isascii() else host)
     if problem is not None:
         raise InvalidArgument("host", host, f"what precedes {SUFFIX} {problem}")
     if port is not None:
-        raise InvalidArgument("port", port, f"each instance of {host} has its own: give none")
+        raise InvalidArgument("port", port, f"each instance of {host} has its own port: leave it out")
     return label
 
 
@@ -79,7 +79,7 @@ def target_of(instance: ServiceInstance[Any], scheme: str) -> Target:
     """Return where *instance* is reached by *scheme*: its ``ssl_port`` for https and wss, its ``port`` for http and ws.
 
     Raises:
-        InvalidArgument: it publishes no address, or one that is none, or no such port.
+        InvalidArgument: it publishes no address, or an unfit one, or no such port.
     """
     field = _PORT_FIELDS[scheme]
     port = instance.ssl_port if field == "ssl_port" else instance.port

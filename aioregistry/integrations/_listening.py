@@ -1,4 +1,4 @@
-"""Who has a port: this process, nobody, or another process; and what follows for an instance that is to be listed.
+"""Which process has a port: this one, another one, or neither; and what follows for an instance that is to be listed.
 
 Servers run the startup of an application before they open their sockets, after it, or in a parent process. No interface
 tells an application which of these is the case. The system does: the sockets of a process are among its file
@@ -48,14 +48,14 @@ class Socket(NamedTuple):
     port: int
     listening: bool
     exclusive: bool = True
-    """Whether nobody else can listen on its port: several may bind one with SO_REUSEADDR, and one of them listen."""
+    """Whether no other process can listen on its port: several may bind one with SO_REUSEADDR, and one may listen."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Holder(enum.Enum):
-    """Who has an address and a port."""
+    """Which process has an address and a port."""
 
     HERE = "this process"
     NOBODY = "nobody"
@@ -111,7 +111,7 @@ class Judgement(NamedTuple):
 def serves(sockets: Iterable[Socket], address: str | None, port: int) -> bool:
     """Return whether who connects to *address* and *port* of this machine comes to one of *sockets*.
 
-    Of an address that is no IP address, or None, only the port is compared.
+    Of an address that is not an IP address, or None, only the port is compared.
     """
     asked = _ip(address)
     return any(
@@ -120,7 +120,7 @@ def serves(sockets: Iterable[Socket], address: str | None, port: int) -> bool:
 
 
 def tcp(sockets: Iterable[Socket]) -> list[Socket]:
-    """Return those of *sockets* that are no Unix sockets."""
+    """Return those of *sockets* that are not Unix sockets."""
     return [each for each in sockets if each.port]
 
 
@@ -192,7 +192,7 @@ def judged(sockets: Iterable[Socket], address: str | None, ports: Iterable[int],
         sockets: those of this process.
         address: an IP address or a host name; None compares ports only.
         ports: 1 to 65535 each.
-        phase: of the server. While it starts, a bound socket counts where nobody else can listen on its port. Once it
+        phase: of the server. While it starts, a bound socket counts if no other process can listen on its port. Once it
             listens, only sockets that do so count; where those are Unix sockets only, something else leads to them.
     """
     counted = [each for each in sockets if each.listening or (phase is Phase.STARTING and each.exclusive)]
@@ -204,7 +204,7 @@ def judged(sockets: Iterable[Socket], address: str | None, ports: Iterable[int],
 def holder(sockets: Iterable[Socket], address: str | None, port: int) -> Holder:
     """Return who has *address* and *port*.
 
-    Of an address that is no IP address, or not this machine's, only the port is looked at: whoever has the address
+    Of an address that is not an IP address, or not this machine's, only the port is looked at: whoever has the address
     leads to some port of this machine, to the same one as a rule. Nothing is looked up.
 
     Args:
@@ -242,7 +242,7 @@ def _refused(family: socket.AddressFamily, host: str, port: int, shared: bool = 
     """Return the number of the error that binding ends with; None where it succeeds."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As servers do: what a connection left behind (TIME_WAIT) is in nobody's way.
+            # As servers do: what a connection left behind (TIME_WAIT) is not in the way.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if shared:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

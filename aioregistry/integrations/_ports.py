@@ -36,7 +36,7 @@ def check_has_port(instance: ServiceInstance[Any]) -> None:
 
 
 def refused(address: str | None, port: int, sockets: list[Socket]) -> InvalidArgument:
-    reason = f"nobody listens at {at(address, port)}: {_listens(sockets)}; {_WAY_OUT}"
+    reason = f"no process listens at {at(address, port)}: {_listens(sockets)}; {_WAY_OUT}"
     by_address = serves(listening(sockets), None, port)
     return InvalidArgument("address", address, reason) if by_address else InvalidArgument("port", port, reason)
 

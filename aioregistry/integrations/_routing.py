@@ -35,9 +35,9 @@ __all__ = ["Router"]
 R = TypeVar("R")
 
 MOST_VIEWS: Final = 100
-"""Services that are followed for the hosts of requests while nobody asks for them: URLs may come from outside."""
+"""Services that are followed for the hosts of requests while no request asks for them: URLs may come from outside."""
 
-_OPENING: Final = 10.0  # seconds until a view that nobody has a deadline for must be there; a session's usual timeout
+_OPENING: Final = 10.0  # seconds until a view must be there if no deadline is given; a session's usual timeout
 
 
 class Router(Generic[R]):
@@ -164,7 +164,7 @@ class Router(Generic[R]):
     ) -> None:
         """The call of *pick* is over, good unless it ended with *error*, whose *error_class* that is. Once counts.
 
-        What is no failure to the ejection says nothing, as an innocent error does.
+        What is not a failure to the ejection says nothing, as an innocent error does.
         """
         if pick in self._under_way:
             del self._under_way[pick]
@@ -187,7 +187,7 @@ class Router(Generic[R]):
     def _another(
         self, balancer: Balancer[Any], errand: Errand[R], tried: Collection[str], error_class: ErrorClass
     ) -> Pick[Any] | None:
-        """Return another instance for a request that may be repeated, None where it may not or there is none."""
+        """Return another instance for a request that may be repeated; None if it may not, or all were tried."""
         harmless = error_class is ErrorClass.UNSENT or (
             error_class is ErrorClass.BROKEN and errand.method in self._repeat
         )
@@ -203,7 +203,7 @@ class Router(Generic[R]):
     def _service(self, label: str, errand: Errand[R]) -> Balancer[Any] | str:
         service = self._services.get(label, label if self._registry is not None else None)
         if service is None:
-            raise InvalidArgument("host", errand.host, f"is none of services={sorted(self._services)}")
+            raise InvalidArgument("host", errand.host, f"is not one of services={sorted(self._services)}")
         return service
 
     def _follow(self, service: str) -> _Followed:
@@ -227,7 +227,7 @@ class Router(Generic[R]):
                 # Others may wait for it too, and the next request will: this one's end is not its end.
                 await asyncio.wait([opening], timeout=seconds)
                 if not opening.done():
-                    raise RequestTimeout(f"the registry did not tell of {followed.service!r} within {seconds:g} s")
+                    raise RequestTimeout(f"the registry did not report {followed.service!r} within {seconds:g} s")
             _, balancer = opening.result()
         except InvalidArgument:
             raise  # the strategy does not fit the service
@@ -236,7 +236,7 @@ class Router(Generic[R]):
         return balancer
 
     def _trim(self) -> None:
-        """Leave services that nobody asks for now, where there are too many: first those that never had an instance."""
+        """Leave services that no request asks for, if there are too many: first those that never had an instance."""
         newest = next(reversed(self._followed))
         idle = {name: each for name, each in self._followed.items() if not each.users and name != newest}
         for name in sorted(idle, key=lambda name: idle[name].exists())[: max(len(self._followed) - MOST_VIEWS, 0)]:

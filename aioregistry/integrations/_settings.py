@@ -68,12 +68,12 @@ def _checked_type(field: str, payload_type: Any) -> Any:
 
 
 def check_ports(port: object, ssl_port: object, id: object, shared: bool) -> None:
-    """Raise InvalidArgument where a port is none to connect to, or siblings have nothing that makes them one."""
+    """Raise InvalidArgument if a port cannot be connected to, or siblings have nothing that makes them one."""
     for field, number in (("port", port), ("ssl_port", ssl_port)):
         if number == 0 and number is not False:
             raise InvalidArgument(field, number, "give the port that consumers connect to")
     if shared and port is None and ssl_port is None and id is None:
-        raise InvalidArgument("id", id, 'siblings with workers="one" have one id: give it where there is no port')
+        raise InvalidArgument("id", id, 'siblings with workers="one" share one id: without a port, give id=')
 
 
 def checked_conflict(on_conflict: Any, shared: bool) -> Literal["takeover", "wait", "fail"]:
@@ -99,7 +99,7 @@ def checked_kept(keep: object, services: Mapping[str, Any]) -> Mapping[str, Kept
         keep = dict.fromkeys(services, keep)
     for name, path in keep.items():
         if name not in services:
-            raise InvalidArgument("keep", name, "is none of the services that discover= names")
+            raise InvalidArgument("keep", name, "is not one of the services that discover= names")
         if not isinstance(path, (str, os.PathLike)):
             raise InvalidType("keep", path, "give the path of a file")
     return MappingProxyType(dict(keep))

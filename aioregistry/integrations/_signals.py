@@ -73,7 +73,7 @@ class Asked:
 
 async def cancelled_when_told_to_end(scope: anyio.CancelScope) -> None:
     """Cancel *scope* when the uvicorn server of this process is told to end."""
-    while not told_to_end():  # noqa: ASYNC110 - uvicorn sets a flag and tells nobody
+    while not told_to_end():  # noqa: ASYNC110 - uvicorn sets a flag and notifies no task
         await asyncio.sleep(_TOLD_WITHIN)
     scope.cancel()
 
@@ -82,7 +82,7 @@ def told_to_end() -> bool:
     """Whether the uvicorn server of this process, which handles SIGTERM by a method of its own, was told to end."""
     try:
         return foreign.call(_should_exit)
-    except foreign.ForeignError:  # a handler of somebody else's, that is no server
+    except foreign.ForeignError:  # a handler of somebody else's, that is not a server
         return False
 
 

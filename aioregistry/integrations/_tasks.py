@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-    """A task whose failure is also asked for where nobody waits for it."""
+    """A task whose failure is retrieved even if no other task waits for it."""
     task = asyncio.get_running_loop().create_task(work, name=name)
     task.add_done_callback(_noted)
     return task

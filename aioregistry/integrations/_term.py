@@ -37,7 +37,7 @@ _LISTENS_WITHIN: Final = 30.0
 instance whose port another process has is listed after it all the same: that process may serve on behalf of this."""
 
 _COMPARED_WITHIN: Final = 10.0
-"""Seconds after which an instance is compared with the sockets of a process that has opened none since."""
+"""Seconds after which an instance is compared with the sockets of a process that has not opened one since."""
 
 _ALL_OPEN_WITHIN: Final = 2.0
 """Seconds from a process's first socket to its last."""
@@ -91,7 +91,7 @@ class Term:
             self._host.enter(self)
         self.registry = await self.registry
         settings = self._settings
-        # Who stands by has to know whether a sibling is listed.
+        # A process that stands by has to know whether a sibling is listed.
         services = {self._service: Any, **settings.discover} if settings.shared else settings.discover
         for name, payload_type in services.items():
             keep = settings.keep.get(name)
@@ -145,7 +145,7 @@ class Term:
             self._warn("port", warning(instance, port, sockets))
         await self._list(instance)
         if self._settings.check_port and self._host is None and ports_of(instance):
-            self._looking = spawn(self._compare(instance), f"look at the sockets of {self._service}")
+            self._looking = spawn(self._compare(instance), f"read the sockets of {self._service}")
 
     async def _list(self, instance: ServiceInstance[Any]) -> None:
         settings = self._settings
@@ -194,7 +194,7 @@ class Term:
     # ------------------------------------------------------------------ sockets
 
     def check_ports(self, sockets: list[Socket]) -> None:
-        """Raise InvalidArgument where there is no port, or nobody listens on it, now that the server does."""
+        """Raise InvalidArgument if there is no port, or no process listens on it, although the server listens now."""
         settings = self._settings
         check_has_port(settings.instance)
         if settings.check_port:
@@ -344,7 +344,7 @@ class Term:
     async def drain(self) -> None:
         if self._draining is None:
             self._draining = spawn(self._drain(), f"drain {self._service}")
-        # Who leaves because an anyio scope was cancelled is cancelled again at every await.
+        # A task that leaves because an anyio scope was cancelled is cancelled again at every await.
         with anyio.CancelScope(shield=True):
             await outcome(self._draining)
 

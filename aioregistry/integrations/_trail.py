@@ -40,7 +40,7 @@ class Trail:
     Attributes:
         connecting: it looks for a connection.
         reused: it sent the request over a connection that was there before.
-        unsent: it could not hand over the head of the request, so that nobody has read all of that.
+        unsent: it could not hand over the head of the request, so no server has read all of that.
     """
 
     def __init__(self, request: Any = None, name: str | None = None, *, only_fresh: bool = False) -> None:

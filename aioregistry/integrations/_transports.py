@@ -91,7 +91,7 @@ class Transport(Generic[RequestT, ResponseT]):
 
         Raises what *transport* raises, and in the same words, with this library's error as the cause:
         ``UnsupportedProtocol`` for a host that names no service, ``ConnectError`` where there is no instance,
-        ``ConnectTimeout`` where there was none within *wait* or the client's time to connect. A key that the balancer
+        ``ConnectTimeout`` if no instance came within *wait* or the client's time to connect. A key that the balancer
         does not take raises :class:`InvalidArgument`. Cancelling says nothing about the instance.
         """
         asked: Any = request
@@ -226,13 +226,11 @@ class _Errand:
         if self._is_stale(error):
             return ErrorClass.INNOCENT
         if self._trail.connecting and isinstance(error, OSError | ValueError | OverflowError):
-            return (
-                ErrorClass.UNSENT
-            )  # an address that nobody can look up, a port that is none, what TLS raised as it is
+            return ErrorClass.UNSENT  # an unfit address or port, or TLS's own error
         return judged(self._http, error)
 
     def _is_stale(self, error: Exception) -> bool:
-        """Whether *error* says no more than that a connection was closed while nobody used it."""
+        """Whether *error* means only that a connection was closed while it was idle."""
         return self._trail.reused and judged(self._http, error) is ErrorClass.BROKEN
 
     def overdue(self) -> bool:

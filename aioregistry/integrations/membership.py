@@ -173,7 +173,7 @@ class Membership:
         del auth
         shared = check_choice("workers", workers, ("each", "one")) == "one"
         check_ports(port, ssl_port, id, shared)
-        # Whatever the address will be, the rest is right or wrong now.
+        # The address may be found later, but the rest is right or wrong now.
         instance = ServiceInstance(
             service,
             id="unknown yet" if id is None else id,
@@ -399,7 +399,7 @@ class Membership:
             finally:
                 watching.cancel()
         if scope.cancelled_caught:
-            raise NotYet(f"uvicorn was told to end before {self._service!r} was listed: {WAITING}")
+            raise NotYet(f"uvicorn was asked to stop before {self._service!r} was listed: {WAITING}")
 
     async def _end(self) -> None:
         term = self._entered()

@@ -82,7 +82,7 @@ def membership(connection: HTTPConnection) -> Membership:
     found = connection.scope.get("state", {}).get(STATE)
     if not isinstance(found, Membership):
         raise UsageError(
-            "the application is no member: make it with lifespan=lifespan(membership), and run its lifespan"
+            "the application is not a member: make it with lifespan=lifespan(membership), and run its lifespan"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Who may do what (pure): the schemes world, auth, ip, digest and x509."""
+"""Access control (pure): the schemes world, auth, ip, digest and x509."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def resolve(acl: Iterable[Rule] | None, identities: Iterable[Identity], *, x509:
     """The ACL that a node gets: without repetitions, ``auth`` replaced by who asks (``fixupACL``).
 
     Raises:
-        Refused: it is empty, names an unknown scheme or an invalid id, or says ``auth`` where nobody is authenticated.
+        Refused: it is empty, names an unknown scheme or an invalid id, or says ``auth`` on a connection without
+            authentication.
     """
     resolved: list[Rule] = []
     for rule in dict.fromkeys(acl or ()):
@@ -91,7 +92,7 @@ def _resolve_rule(rule: Rule, identities: Iterable[Identity], *, x509: bool) -> 
 
 
 def masked(acl: ACL) -> ACL:
-    """As who is no administrator may see it: without the digests of passwords."""
+    """As who is not an administrator may see it: without the digests of passwords."""
     return tuple(
         rule._replace(id=re.sub(r":.*", ":x", rule.id)) if rule.scheme == "digest" and rule.id else rule for rule in acl
     )

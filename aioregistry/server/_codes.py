@@ -86,4 +86,4 @@ class Refused(Exception):
 
 
 class Malformed(Exception):
-    """Bytes that are no request, or none that the real server expects; the sender is told MARSHALLING_ERROR."""
+    """Bytes that are not a request, or not one that the real server expects; the sender gets MARSHALLING_ERROR."""

@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def client(self) -> str | None:
-        """The IP address of the other side, None where there is none."""
+        """The IP address of the other side, or None if it has no address."""
         return self.peer[0] if isinstance(self.peer, tuple) else None
 
     # ------------------------------------------------------------ asyncio's side
@@ -285,7 +285,7 @@ class Connection(asyncio.Protocol):
                 self._timer = self._loop.call_later(CLOSING_TIMEOUT, self._transport.abort)
 
     def abort(self) -> None:
-        """End at once; of a frozen connection nobody hears that before it thaws."""
+        """End at once; the peer of a frozen connection does not see that before it thaws."""
         if self._frozen:
             self._lost_while_frozen = True
             self._server.release(self)

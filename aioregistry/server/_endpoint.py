@@ -95,7 +95,7 @@ class Endpoint:
         self._running = True
 
     def hang_up(self, *, keep_port: bool) -> None:
-        """Take connections no more, and drop those that are there; nobody else gets the port if it is kept."""
+        """Stop taking connections, and drop those that are there; no other process gets the port if it is kept."""
         self._running = False
         self._listener.close(keep_port=keep_port)
         self.drop()
@@ -225,7 +225,7 @@ class Endpoint:
             decide = partial(History.create_session, timeout_ms=connection.timeout_ms, owner=self)
             self.propose(decide, partial(self._created, connection))
             return
-        # Whoever comes with the id of a session ends its connection here, before anybody looks at the password.
+        # A client that comes with the id of a session ends its connection here, before the password is checked.
         earlier = self._by_session.get(request.session_id)
         if earlier is not None:
             earlier.abort()

@@ -54,7 +54,7 @@ class Server(Protocol):
 
 
 def answer(server: Server, word: bytes) -> str | None:
-    """The answer to a word, or None where it is none."""
+    """The answer to a word, or None if it is unknown."""
     if word in _ALWAYS:
         return _ALWAYS[word](server)
     if word in _SERVING:
@@ -237,7 +237,7 @@ def _average(server: Server) -> str:
 
 
 def _connection(server: Server, connection: Connection, *, brief: bool) -> str:
-    # Whoever asks by a word is read no more, and the word counts.
+    # A client that asks by a word is not read any further, and the word counts.
     asks = not connection.session_id
     text = f" /{_peer(connection)}[{0 if asks else 1}]("
     text += f"queued=0,recved={connection.received + asks},sent={connection.sent}"

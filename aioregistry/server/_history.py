@@ -151,7 +151,7 @@ class History:
         return self._commit(Transaction(moment.zxid, changes=tuple(changes), results=(result,)))
 
     def write_all(self, caller: Caller, operations: list[Operation], via: Hashable) -> Transaction:
-        """Apply all operations, or none and tell of each why: 0 before the culprit, -2 behind it."""
+        """Apply all operations, or nothing, and say why for each: 0 before the culprit, -2 behind it."""
         moment = self._next()
         try:
             self._require_owner(caller.session, via)

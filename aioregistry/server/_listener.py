@@ -54,7 +54,7 @@ class Listener:
         self._give_port_back()
 
     def close(self, *, keep_port: bool) -> None:
-        """Take connections no more; nobody else gets the port if it is kept."""
+        """Stop taking connections; no other process gets the port if it is kept."""
         if self._listening is not None:
             family = self._listening.sockets[0].family
             self._listening.close()

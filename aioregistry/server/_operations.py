@@ -12,7 +12,7 @@ from aioregistry.server._acl import ACL, Identity, Rule
 
 
 class Create(NamedTuple):
-    """Any kind of creation; *ttl_ms* is -1 for what is no CreateTTL."""
+    """Any kind of creation; *ttl_ms* is -1 for what is not a CreateTTL."""
 
     opcode: int
     path: str | None
@@ -68,7 +68,7 @@ Operation: TypeAlias = Create | Delete | DeleteContainer | SetData | SetACL | Ch
 
 
 class Caller(NamedTuple):
-    """Who asks."""
+    """The client that asks."""
 
     session: int
     identities: Sequence[Identity] = ()

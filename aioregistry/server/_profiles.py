@@ -14,7 +14,7 @@ class Profile:
 
     Args:
         release: as the four-letter words tell it.
-        unknown: opcodes that came later, or are none for clients any more (a Check outside of a transaction, in 3.9);
+        unknown: opcodes that came later, or that clients may no longer send (a Check outside of a transaction, in 3.9);
             answered as unknown ones are.
         forbidden: opcodes that only servers use; the connection of a client that sends one is closed without an answer.
         watches_combine: watches of different kinds on one path live side by side (ZOOKEEPER-4466); before, the latest
@@ -119,7 +119,7 @@ _NEWEST: Final = {
 
 PROFILES: Final = {
     **_NEWEST,
-    # What 3.9.6 closed for security is open on servers that nobody has updated yet.
+    # What 3.9.6 closed for security is open on servers that are not updated yet.
     "3.9.5": replace(_NEWEST["3.9"], release="3.9.5", forbidden=frozenset(), missed_need_read=False),
 }
 """By name: a release stands for its newest patch; the last patch before a difference has an entry of its own."""

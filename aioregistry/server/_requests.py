@@ -1,7 +1,7 @@
 """Requests out of bytes, replies into bytes: the server's own codec, which shares no code with the client's.
 
 Reading follows Java's jute: null strings, buffers and vectors are told from empty ones, what follows a request's end is
-not looked at, bytes that are no UTF-8 become replacement characters.
+not looked at, bytes that are not UTF-8 become replacement characters.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Reader:
         return None if raw is None else raw.decode(errors="replace")
 
     def strings(self) -> list[str | None]:
-        """A vector of strings, where null is none the real server could walk."""
+        """A vector of strings; a null one the real server could not walk."""
         count = self.number()
         if count == -1:
             raise Malformed
@@ -186,7 +186,7 @@ WRITES: Final[dict[int, Callable[[Reader, int], Operation]]] = {
 def read_write(frame: bytes, at: int, opcode: int, profile: Profile) -> Operation:
     """A write that stands alone."""
     if opcode == Opcode.DELETE_CONTAINER and not profile.reads_first:
-        # It is no client's request: the server's own ones were a bare path.
+        # It is not a client's request: the server's own ones were a bare path.
         return DeleteContainer(frame[at:].decode(errors="replace"))
     return WRITES[opcode](Reader(frame, at), opcode)
 
@@ -244,7 +244,7 @@ _BY_FLAGS = {4: Opcode.CREATE_CONTAINER, 5: Opcode.CREATE_TTL, 6: Opcode.CREATE_
 
 
 def _is_contradiction(operation: Operation | Read) -> bool:
-    """Whether the flags of a creation are those of a TTL, and none is given, or nobody's."""
+    """Whether the flags of a creation are those of a TTL without one given, or unknown."""
     if not isinstance(operation, Create) or operation.opcode == Opcode.CREATE_TTL:
         return False
     return _BY_FLAGS.get(operation.flags) == Opcode.CREATE_TTL or operation.flags not in FLAGS

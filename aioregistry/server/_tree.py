@@ -117,7 +117,7 @@ class Tree:
         """The node of a path, unchecked as the real server's reads: the empty path is the root.
 
         Raises:
-            Refused: there is none.
+            Refused: it does not exist.
         """
         if path is None:
             raise Malformed
@@ -134,7 +134,7 @@ class Tree:
         return sum(name.startswith(prefix) for name in self.nodes)
 
     def expendable(self, now_ms: int) -> list[str]:
-        """Containers that had children and have none, and childless nodes whose time is over (``ContainerManager``)."""
+        """Containers that lost their last child, and childless nodes whose time is over (``ContainerManager``)."""
         return [path for path in self._short_lived if _is_expendable(self.nodes[path], now_ms)]
 
     # ------------------------------------------------------------ writes
@@ -152,7 +152,7 @@ class Tree:
     def execute_all(
         self, operations: Iterable[Operation], caller: Caller, moment: Moment
     ) -> tuple[list[Result], list[Change]]:
-        """All operations, each seeing what those before it did, or none.
+        """All operations, each seeing what those before it did, or nothing.
 
         Raises:
             Aborted: one was refused, and nothing is changed.

@@ -1,7 +1,7 @@
-"""Who is told what (pure): one-shot, persistent and recursive watches, as ``WatchManager`` keeps them.
+"""Notifications (pure): one-shot, persistent and recursive watches, as ``WatchManager`` keeps them.
 
 There are two tables, as there. A data watch is in one and a child watch in the other; a persistent watch is in both,
-and so is a recursive one before 3.9. Whoever is in both is told once of a deletion.
+and so is a recursive one before 3.9. A watcher in both gets one notification of a deletion.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Watches(Generic[W]):
         return any(removed)
 
     def trigger(self, change: Change) -> Iterator[Notification[W]]:
-        """Who is told what of a change, in order; one-shot watches are gone then."""
+        """The notifications of a change, in order; one-shot watches are gone then."""
         path = change.path
         match change:
             case Created():

@@ -1,7 +1,7 @@
 """The thread that servers and proxies of tests run on.
 
 A test's blocked event loop blocks the test's client only, never the network; and what runs here may be used from tests
-with an event loop of any kind, or none.
+with an event loop of any kind, or without one.
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ class RealZooKeeper(AnyZooKeeper):
         address: ``host:port`` of one server.
 
     Raises:
-        InvalidArgument: the address is no address.
+        InvalidArgument: the address is not an address.
         ConnectTimeout: there is no ZooKeeper.
     """
 
@@ -271,7 +271,7 @@ class RealZooKeeper(AnyZooKeeper):
         end could not be seen within ten seconds.
         """
         if session_id not in self.proxy.passwords:
-            raise InvalidArgument("session_id", session_id, "is no session that was opened here")
+            raise InvalidArgument("session_id", session_id, "is not a session that was opened here")
         deadline = time.monotonic() + COMMAND_TIMEOUT
         # Its owner may take it back between our handshake and our closing it: only a refusal proves the end.
         while not _is_over(self._target, session_id, self.proxy.passwords[session_id]):
@@ -311,7 +311,7 @@ class RealZooKeeper(AnyZooKeeper):
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in vars(ZooKeeper):
-            raise EmbeddedOnly(f"{name}() needs the embedded server: a real ZooKeeper cannot be told to")
+            raise EmbeddedOnly(f"{name}() needs the embedded server: a real ZooKeeper cannot do it on request")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
 
     def __repr__(self) -> str:

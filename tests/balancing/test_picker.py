@@ -229,7 +229,7 @@ def test_what_is_no_ejection_is_refused(ejection: Any) -> None:
 
 
 def test_a_key_is_given_where_it_is_taken_and_only_there() -> None:
-    with pytest.raises(InvalidArgument, match="takes no key"):
+    with pytest.raises(InvalidArgument, match="does not take a key"):
         picker("abc", "random").pick("room", 0.0)
     needy: list[Any] = [Ring(), Sticky(RoundRobin()), OwnZone("a", Ring())]
     for strategy in needy:

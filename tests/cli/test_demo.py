@@ -19,7 +19,7 @@ from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
-FAULTS = ["connection cut", "session expired", "killed and restarted", "node deleted by hand", "told to stop"]
+FAULTS = ["connection cut", "session expired", "killed and restarted", "node deleted by hand", "asked to stop"]
 
 
 async def test_every_promise_is_kept(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
@@ -36,7 +36,7 @@ async def test_every_promise_is_kept(zookeeper: ZooKeeperServer, judge: Judge, c
     saw = {verdict["fault"]: verdict["saw"] for verdict in summary["faults"]}
     assert saw["session expired"] == ["removed", "added"]
     assert saw["killed and restarted"][-1] == "kept"
-    assert saw["told to stop"] == ["removed"]
+    assert saw["asked to stop"] == ["removed"]
     assert all(list(happening) == ["at", "who", "event", "server", "text"] for happening in happenings[:-1])
     assert [happening["at"] for happening in happenings] == sorted(happening["at"] for happening in happenings)
     assert await judge.children(chroot) == []  # nothing is left behind

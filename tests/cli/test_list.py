@@ -77,7 +77,7 @@ async def test_nobody_there(zookeeper: ZooKeeperServer, judge: Judge, chroot: st
     servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
     assert await outcome("list", *servers) == (0, "", "")
     assert await outcome("list", "--json", *servers) == (0, "[]\n", "")
-    advice = "there is no service 'chat' below /services: aioregistry list shows those there are"
+    advice = "there is no service 'chat' below /services: `aioregistry list` shows the services"
     assert await outcome("list", "chat", "--json", *servers) == (1, "", f"aioregistry: {advice}\n")
     assert await outcome("list", "chat", *servers) == (1, "", f"aioregistry: {advice}\n")
     await judge.make(f"{chroot}/services/chat")

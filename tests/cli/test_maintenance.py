@@ -47,7 +47,7 @@ async def test_drained_listed_and_enabled(servers: tuple[str, ...], judge: Judge
         assert row.split()[:2] == ["chat", "a"]
         assert row.endswith("new disk")
 
-        assert await outcome("enable", "chat", "a", *servers) == (0, "chat/a is not overridden any more\n", "")
+        assert await outcome("enable", "chat", "a", *servers) == (0, "chat/a is no longer overridden\n", "")
         assert json.loads(await watch.line())["instance"]["enabled"] is True
     assert await outcome("maintenance", "--json", *servers) == (0, "[]\n", "")
 
@@ -73,7 +73,7 @@ async def test_a_weight_is_set_listed_and_shown(servers: tuple[str, ...]) -> Non
     _, stdout, _ = await outcome("list", "chat", "--json", "--where", "state=listed", *servers)
     [instance] = json.loads(stdout)
     assert (instance["enabled"], instance["override_weight"]) == (True, 0.2)
-    assert await outcome("enable", "chat", "a", *servers) == (0, "chat/a is not overridden any more\n", "")
+    assert await outcome("enable", "chat", "a", *servers) == (0, "chat/a is no longer overridden\n", "")
 
 
 async def test_readers_make_nothing(servers: tuple[str, ...], judge: Judge, chroot: str) -> None:

@@ -27,7 +27,11 @@ def test_the_summary() -> None:
         "",
         "2 faults in 20 s. Not everything went as promised.",
     ]
-    assert TextTeller(in_colour=False).summary([KEPT], END).endswith("Who lived was listed; who left was not.")
+    assert (
+        TextTeller(in_colour=False)
+        .summary([KEPT], END)
+        .endswith("Live servers were listed; servers that left were not.")
+    )
 
 
 class Terminal(io.StringIO):

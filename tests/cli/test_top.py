@@ -57,7 +57,7 @@ async def test_the_screen_shows_services_and_the_instances_of_the_one_under_the_
         async with app.run_test(size=(140, 40)) as pilot:
             await until(lambda: len(cells(app, "services")) == 2 and len(cells(app, "instances")) == 2)
             assert [row[:3] for row in cells(app, "services")] == [["chat", "1", "1"], ["pay", "1", "1"]]
-            assert cells(app, "services")[0][7] == "1"  # the node that nobody can read
+            assert cells(app, "services")[0][7] == "1"  # the node that cannot be read
             assert cells(app, "instances")[0][:3] == ["a", "10.0.0.7:7000", "enabled"]
             assert cells(app, "instances")[1][:3] == ["broken", "-", "invalid"]
             await chat.update(enabled=False)

@@ -138,7 +138,7 @@ def test_a_history_is_bounded_by_age_and_by_size(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to be read as one" * 20, b"x"])
 def test_a_file_that_is_no_database_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(InvalidArgument, match=r"history=.*is no SQLite database"):
+    with pytest.raises(InvalidArgument, match=r"history=.*is not an SQLite database"):
         History(path, days=1, limit=MIB)
     assert path.read_bytes() == content
 
@@ -184,7 +184,7 @@ def test_a_link_to_a_history_is_the_same_history(path: Path) -> None:
 
 def test_what_is_no_file_is_refused_at_once(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(InvalidArgument, match="is no SQLite database"):
+    with pytest.raises(InvalidArgument, match="is not an SQLite database"):
         History(path, days=1, limit=MIB)
     with pytest.raises(InvalidArgument, match=r"history=.*cannot be written"):
         History(Path("a\0b"), days=1, limit=MIB)
@@ -245,8 +245,8 @@ async def test_a_full_disk_costs_history_and_is_told_once(
         assert [kind for kind, *_ in recordings] == ["recording", "recording"]
     warnings = [record.getMessage() for record in caplog.records if record.name == "aioregistry.console"]
     assert len(warnings) == 2
-    assert "nothing is recorded until further notice" in warnings[0]
-    assert "is recorded again" in warnings[1]
+    assert "recording is paused" in warnings[0]
+    assert "recording to the history" in warnings[1]
 
 
 class Defective(History):

@@ -127,7 +127,7 @@ def test_a_link_of_roots_is_followed_by_everybody() -> None:
 def test_links_in_a_circle_are_no_path(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    with pytest.raises(InvalidArgument, match="is no path of a file"):
+    with pytest.raises(InvalidArgument, match="is not the path of a file"):
         checked_path(tmp_path / "a")
 
 
@@ -196,14 +196,14 @@ def test_what_is_no_path_is_refused(keep: Any) -> None:
     ("keep", "reason"),
     [
         ("", "is empty"),
-        ("a\0b", "is no path"),
-        ("\ud800", "is no path"),
+        ("a\0b", "is not the path"),
+        ("\ud800", "is not the path"),
         ("absent/chat.kept", "there is no directory"),
         ("file/chat.kept", "there is no directory"),
-        ("directory", "is there, and no file"),
-        ("directory/", "is there, and no file"),
-        ("pipe", "is there, and no file"),
-        ("/dev/null", "is there, and no file"),
+        ("directory", "exists, and is not a file"),
+        ("directory/", "exists, and is not a file"),
+        ("pipe", "exists, and is not a file"),
+        ("/dev/null", "exists, and is not a file"),
         ("n" * 250, "too long"),
         ("n" * 300, "too long"),
     ],
@@ -382,7 +382,7 @@ def test_a_file_of_another_user_is_not_read(file: KeptFile, path: Path, monkeypa
 def test_a_file_that_everybody_may_write_is_not_read(file: KeptFile, path: Path) -> None:
     file.write(b"call me")
     path.chmod(0o602)
-    with pytest.raises(PermissionError, match="everybody may write"):
+    with pytest.raises(PermissionError, match="every user may write"):
         file.read()
     path.chmod(0o664)  # as a volume's group may have made it
     assert file.read() == b"call me"
@@ -390,7 +390,7 @@ def test_a_file_that_everybody_may_write_is_not_read(file: KeptFile, path: Path)
 
 def test_what_is_no_file_is_not_waited_for(file: KeptFile, path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         file.read()
 
 
@@ -830,7 +830,7 @@ async def test_a_file_that_cannot_be_trusted_is_not_used_and_replaced(
     path.write_bytes(to_bytes(state_of("forged")))
     path.chmod(0o666)
     assert await scene.keeper.load() is None
-    assert "is not used: [Errno 1] everybody may write to it" in caplog.text
+    assert "is not used: [Errno 1] every user may write to it" in caplog.text
     assert len(scene.failures) == 1
     scene.start()
     await until(lambda: scene.kept == ["a"], seconds=DEADLINE)

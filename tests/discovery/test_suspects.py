@@ -303,7 +303,7 @@ async def test_a_mass_departure_that_trickles_is_few_lines(
                 service.remove(id)
                 await quiet()
             assert len(view.snapshot.suspects) == len(many)
-    for word in ("held back", "suspect no more"):
+    for word in ("held back", "no longer suspect"):
         lines = [record.getMessage() for record in caplog.records if word in record.getMessage()]
         assert 2 <= len(lines) <= 10, lines  # the first, counts at most once a second, the summary
     assert len(events(session, "discovery.held")) == len(IDS) + 2 * len(many)
@@ -447,7 +447,7 @@ async def test_markers_in_a_root_of_strangers_are_not_believed_and_a_warning_say
             withdraw(service, id)
         await quiet()
         assert sorted(view.snapshot.suspects) == sorted(IDS)
-    [line, *counted] = [each.getMessage() for each in caplog.records if "not believed" in each.getMessage()]
+    [line, *counted] = [each.getMessage() for each in caplog.records if "not proven by its marker" in each.getMessage()]
     assert f"{root.scheme}:{root.id}" in line
     assert len(counted) <= 1
     assert len([name for name, _ in session.emitted if name == "discovery.marker_refused"]) == len(IDS)

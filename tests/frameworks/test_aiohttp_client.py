@@ -226,8 +226,8 @@ async def test_websockets(servers: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://example.org/", "host='example.org': is no <service>.registry"),
-        ("http://127.0.0.1/", "host='127.0.0.1': is no <service>.registry"),
+        ("http://example.org/", "host='example.org': is not <service>.registry"),
+        ("http://127.0.0.1/", "host='127.0.0.1': is not <service>.registry"),
         ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own: give none"),
         ("https://chat.registry:80/", "port=80: each instance of chat.registry has its own: give none"),
         ("http://cha%74.registry/", "host='cha%74.registry': what precedes .registry must be parts"),

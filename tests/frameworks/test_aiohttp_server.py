@@ -478,7 +478,7 @@ async def test_an_application_that_is_no_member(servers: str) -> None:
     served.runner = web.AppRunner(served.app)
 
     async def fails(request: web.Request) -> web.Response:
-        with pytest.raises(UsageError, match="is no member"):
+        with pytest.raises(UsageError, match="is not a member"):
             registry(request).session  # noqa: B018
         return web.json_response("failed")
 

@@ -37,7 +37,7 @@ def test_a_host_names_a_service(host: str, label: str) -> None:
 )
 def test_other_hosts_are_told_apart(host: str) -> None:
     assert not is_registry_host(host)
-    with pytest.raises(InvalidArgument, match=f"^host={re.escape(repr(host))}: is no <service>.registry$"):
+    with pytest.raises(InvalidArgument, match=f"^host={re.escape(repr(host))}: is not <service>.registry$"):
         label_of("http", host)
 
 

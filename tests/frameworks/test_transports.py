@@ -484,11 +484,11 @@ async def test_a_trace_of_the_callers_is_told_too(scene: Make, client: Make) -> 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://example.org/", "host='example.org': is no <service>.registry"),
-        ("http://127.0.0.1/", "host='127.0.0.1': is no <service>.registry"),
+        ("http://example.org/", "host='example.org': is not <service>.registry"),
+        ("http://127.0.0.1/", "host='127.0.0.1': is not <service>.registry"),
         ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own: give none"),
         ("http://cha%74.registry/", "host='cha%74.registry': what precedes .registry must be parts"),
-        ("ftp://chat.registry/", "scheme='ftp': is none of http, ws, https, wss"),
+        ("ftp://chat.registry/", "scheme='ftp': is not one of http, ws, https, wss"),
     ],
 )
 async def test_urls_that_name_no_service(scene: Make, client: Make, http: ModuleType, url: str, said: str) -> None:
@@ -502,7 +502,7 @@ async def test_urls_that_name_no_service(scene: Make, client: Make, http: Module
 
 async def test_a_host_without_a_balancer(scene: Make, client: Make, http: ModuleType) -> None:
     async with scene(Manner.ANSWERS) as chat, client(services={"mine": chat.balancer()}) as session:
-        with pytest.raises(http.UnsupportedProtocol, match=r"^host='chat.registry': is none of services=\['mine'\]"):
+        with pytest.raises(http.UnsupportedProtocol, match=r"^host='chat.registry': is not one of services=\['mine'\]"):
             await session.get(URL)
 
 

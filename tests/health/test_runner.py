@@ -246,7 +246,7 @@ async def test_it_is_told_once(world: World, caplog: pytest.LogCaptureFixture) -
         await asyncio.sleep(2)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
     assert caplog.records[1].getMessage() == (
-        f"chat/a: check {name} fails, so that the instance is not enabled: ValueError: {why}"
+        f"chat/a: check {name} fails, so the instance is listed as not enabled: ValueError: {why}"
     )
 
 

@@ -861,10 +861,10 @@ BAD_NODES: dict[str, tuple[bytes, str]] = {
     "half": (document("half")[:-10], "not JSON at byte 55: it ends too early"),
     "binary": (random.Random(7).randbytes(100), "not UTF-8 at byte 1"),
     "latin": ('{"name": "chat", "id": "latin", "address": "Köln"}'.encode("latin-1"), "not UTF-8 at byte 45"),
-    "null": (b"null", "no Curator service instance: it is null, not a JSON object"),
-    "array": (b"[]", "no Curator service instance: it is a list, not a JSON object"),
-    "object": (b"{}", "no Curator service instance: it has no `name`"),
-    "no-name": (document("no-name", name=None), "no Curator service instance: it has no `name`"),
+    "null": (b"null", "not a Curator service instance: it is null, not a JSON object"),
+    "array": (b"[]", "not a Curator service instance: it is a list, not a JSON object"),
+    "object": (b"{}", "not a Curator service instance: it has no `name`"),
+    "no-name": (document("no-name", name=None), "not a Curator service instance: it has no `name`"),
     "port": (document("port", port=2**31), "port is 2147483648, not a whole number"),
     "port-text": (document("port-text", port="http"), "port is 'http', not a whole number"),
     "type": (document("type", serviceType="ETERNAL"), "serviceType is 'ETERNAL', not one of DYNAMIC, "),
@@ -952,7 +952,7 @@ async def test_payloads_that_do_not_fit_are_listed_with_the_reason(
         bystander.registry.discover("chat") as untyped,
     ):
         assert {id: each.payload for id, each in typed.snapshot.items()} == {"good": Load(1)}
-        reasons = {"text": "it is '1'", "none": "it is None", "other": "load is '1', which is no int"}
+        reasons = {"text": "it is '1'", "none": "it is None", "other": "load is '1', which is not of type int"}
         for id, reason in reasons.items():
             told = [invalid.reason for invalid in typed.snapshot.invalid.values() if invalid.id == id]
             check_contained(told=told, names=["payload", reason])

@@ -267,7 +267,7 @@ async def test_markers_that_anybody_may_have_made_leave_the_guard_as_it_is(
         await view.wait_for(lambda snapshot: len(snapshot) == len(IDS), timeout=DEADLINE)
         await withdraw_all(crowd)
         await view.wait_for(lambda snapshot: len(snapshot.suspects) == len(IDS), timeout=DEADLINE)
-    assert [record for record in caplog.records if "not believed" in record.getMessage()]
+    assert [record for record in caplog.records if "not proven by its marker" in record.getMessage()]
 
 
 @pytest.mark.since(3, 6)
@@ -356,7 +356,7 @@ async def test_a_withdrawal_counts_if_its_writer_may_write_the_instance_itself(
             assert isinstance(reply.failed.error, NoAuth)
             (await session.request(Multi(without_the_write))).value.raise_for_error()
             await crowd.view.wait_for(lambda snapshot: len(snapshot.suspects) == len(IDS), timeout=DEADLINE)
-            assert [record for record in caplog.records if "not believed" in record.getMessage()]
+            assert [record for record in caplog.records if "not proven by its marker" in record.getMessage()]
         proxy.restore()
         await crowd.all_confirmed()
 

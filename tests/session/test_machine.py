@@ -108,7 +108,7 @@ def test_the_diagram_in_the_docs_is_the_table() -> None:
 
 
 def test_a_move_that_is_none_raises() -> None:
-    with pytest.raises(KeyError, match="is no move of a session"):
+    with pytest.raises(KeyError, match="is not a move of a session"):
         step(Machine(TIMEOUT, phase=Phase.SERVING, connection=1, state=SessionState.EXPIRED), Lost(1))
 
 

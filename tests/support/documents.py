@@ -291,7 +291,7 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
     "single quotes": (b"{'name':'chat'}", 'not JSON at byte 1: "\'" is unexpected'),
     "trailing comma": (written()[:-1] + b",}", "'}' is unexpected"),
     "control character": (written({"address": '"a\tb"'}), "'\\t' is unexpected"),
-    "NaN": (written({"weight": "NaN"}), "not JSON: NaN is no number in JSON"),
+    "NaN": (written({"weight": "NaN"}), "not JSON: NaN is not a number in JSON"),
     "leading zero": (written({"port": "0080"}), "not JSON"),
     "wrong escape": (written({"address": '"\\x41"'}), "not JSON"),
     "port in words": (written(port="http"), "port is 'http', not a whole number of 32 bits"),
@@ -320,10 +320,10 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
 """What Curator refuses too, and the reason here."""
 
 STRICTER: Final[dict[str, tuple[bytes, str]]] = {
-    "name missing": (written(without="name"), "no Curator service instance: it has no `name`"),
-    "name null": (written(name=None), "no Curator service instance: it has no `name`"),
-    "name empty": (written(name=""), "no Curator service instance: it has no `name`"),
-    "nothing in it": (b"{}", "no Curator service instance: it has no `name`"),
+    "name missing": (written(without="name"), "not a Curator service instance: it has no `name`"),
+    "name null": (written(name=None), "not a Curator service instance: it has no `name`"),
+    "name empty": (written(name=""), "not a Curator service instance: it has no `name`"),
+    "nothing in it": (b"{}", "not a Curator service instance: it has no `name`"),
     "another service": (written(name="pay"), "name is 'pay', but the node belongs to service 'chat'"),
     "another id": (written(id="b"), "id is 'b', but the node is 'a'"),
     "payload deep": (written({"payload": '{"a":' * 200 + "1" + "}" * 200}), "nested deeper than 100 levels"),
