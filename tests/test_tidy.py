@@ -58,6 +58,8 @@ ROOMS: dict[str, set[str]] = {
     "payload": {"foreign", "errors", "frozen", "msgspec", "pydantic"},
     "model": {"reprs", "errors", "arguments", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
     "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
+    # Spans of registrations and views, where the program has imported OpenTelemetry itself.
+    "spans": {"foreign", "opentelemetry"},
     # Written by operators, read by views.
     "overrides": {"arguments", "bounds", "model"},
     # Written by registrations, believed by views.
@@ -99,6 +101,7 @@ ROOMS: dict[str, set[str]] = {
             "paths",
             "protocol",
             "session",
+            "spans",
             "health",
             "model",
             "document",
@@ -126,6 +129,7 @@ ROOMS: dict[str, set[str]] = {
         "paths",
         "protocol",
         "session",
+        "spans",
         "model",
         "document",
         "balancing",

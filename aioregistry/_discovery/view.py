@@ -25,6 +25,7 @@ from aioregistry._handles import Handle, finished
 from aioregistry._model import Change, Invalidated, Override, Snapshot, check_payload_type
 from aioregistry._paths import check_name
 from aioregistry._session import ReadingSessionPort, SessionState
+from aioregistry._spans import begin
 from aioregistry._streams import Stream
 
 from .balancer import Balancer, tally_of
@@ -324,6 +325,15 @@ class View(Handle, Generic[P]):
     # ------------------------------------------------------------------ opening and closing
 
     async def _open(self) -> None:
+        span, session = begin("sync", service=self.name), self._mirrors.session
+        try:
+            await self._open_core()
+        except BaseException as error:
+            span.end(error, server=session.server)
+            raise
+        span.end(server=session.server, instances=len(self._shown))
+
+    async def _open_core(self) -> None:
         mirrors = self._mirrors
         kept = None if self._keeper is None else await self._keeper.load()
         if self._guard is not None:

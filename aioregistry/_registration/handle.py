@@ -28,6 +28,7 @@ from aioregistry._health import Checks, CheckStatus, Runner, checked_checks
 from aioregistry._model import Override, ServiceInstance, ServiceType
 from aioregistry._paths import check_path, place_of
 from aioregistry._protocol import OPEN_ACL
+from aioregistry._spans import NO_SPAN, Span, begin
 from aioregistry._streams import Source, Stream
 
 from .lifecycle import Status, status
@@ -184,6 +185,8 @@ class Registration(Handle, Generic[P]):
         self._health = health
         self._follow_overrides = follow_overrides
         self._stop_following: Callable[[], None] | None = None
+        self._listing = NO_SPAN
+        """From entering until it is listed, or has ended before."""
         super().__init__()
 
     # ------------------------------------------------------------------ what is known
@@ -414,6 +417,7 @@ class Registration(Handle, Generic[P]):
     # ------------------------------------------------------------------ opening and closing
 
     async def _open(self) -> None:
+        self._listing = _begun("register", self)
         self._worker = worker = Worker(
             self._session,
             self._target,
@@ -435,7 +439,8 @@ class Registration(Handle, Generic[P]):
             return
         try:
             await worker.listed()
-        except BaseException:
+        except BaseException as error:
+            self._listing.end(error, server=self._session.server)
             await finished(asyncio.get_running_loop().create_task(self._close(), name=f"withdraw {self._title()}"))
             raise
 
@@ -492,6 +497,7 @@ class Registration(Handle, Generic[P]):
             self._tell(status)
         if self._worker is not None and self._worker.ended:
             self._statuses.close(self._worker.cause)
+            self._listing.end(self._worker.cause, server=self._session.server)
         expiry = self._withdrawals.expiry(self._session)
         if status in _RUNNING_OUT:
             expiry.tell(self._refresh)
@@ -500,6 +506,8 @@ class Registration(Handle, Generic[P]):
 
     def _tell(self, status: Status) -> None:
         self._told, self._told_at = status, self._session.runtime.monotonic()
+        if status is Status.LIVE:
+            self._listing.end(server=self._session.server)
         about = {"status": status.value, **self._target.about}
         self._withdrawals.repeated.tell(("status", status.value), logging.INFO, "%r", self, **about)
         self._session.emit("registration.status", path=self.path, status=status.value, owner=self.owner)
@@ -555,6 +563,7 @@ async def close_all(registrations: Sequence[Registration[Any]], patience: float)
     What is not withdrawn by then is withdrawn in the background.
     """
     workers = [registration._worker for registration in registrations if registration._worker is not None]
+    spans = [(_begun("withdraw", each), each) for each in registrations if each._worker is not None]
     for registration in registrations:
         registration._health.stop()
         registration._unfollow()
@@ -566,8 +575,17 @@ async def close_all(registrations: Sequence[Registration[Any]], patience: float)
                 await worker.left()
     for worker in workers:
         worker.end()
+    for span, registration in spans:
+        withdrawn = bool(registration.withdrawn)
+        late = None if withdrawn else RequestTimeout(f"{registration.path}: not withdrawn within {patience:.3g} s")
+        span.end(late, server=registration._session.server, withdrawn=withdrawn)
     for registration in registrations:
         await registration._health.over()
+
+
+def _begun(name: str, registration: Registration[Any]) -> Span:
+    """Return a span about *registration*."""
+    return begin(name, service=registration._instance.name, **{"instance.id": registration._instance.id})
 
 
 def _voted(against: frozenset[Voter], voter: Voter, *, up: bool) -> frozenset[Voter]:
