@@ -114,8 +114,8 @@ class Follower:
         self.users = 0
         self.refusal: NoAuth | PoisonRequest | None = None
         self.ended: RegistryError | None = None
-        self.generation = -1
-        self.news = Notifier()
+        self.generation: int = -1
+        self.news: Notifier = Notifier()
         self._session = session
         self._strategy = strategy
         self._prepare = prepare
