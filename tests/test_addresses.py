@@ -52,6 +52,54 @@ def test_a_bad_address_is_refused(address: str) -> None:
     assert (raised.value.field, raised.value.value) == ("address", address)
 
 
+def punycode(label: str) -> str:
+    return "xn--" + label.encode("punycode").decode()
+
+
+BREAKS_ONE_RULE = {
+    "begins with a hyphen": "-bücher",
+    "ends with a hyphen": "bücher-",
+    "has hyphens where xn-- has them": "bü--cher",
+    "begins with a mark": "\u0301bücher",
+    "begins with a mark that has a width": "\u0903\u0915",
+    "has what IDNA disallows": "\u0643\u0640\u0628",
+    "has an underscore": "bü_cher",
+    "has another character of ASCII": "bü!cher",
+    "has a sign": "\u2603a",
+    "has what IDNA 2003 does not know": "\u0221",
+    "is written otherwise by NFKC": "\uff41bücher",
+    "has what folds to others": "\u0390",
+    "is written to the right and ends to the left": "\u05d0a",
+    "begins to the right": "a\u05d0",
+    "goes to the right in between": "\u05d0a\u05d1",
+    "has a number between letters that go to the left": "\u05d01\u05d1",
+    "begins with a number": "1\u05d0",
+}
+
+
+@pytest.mark.parametrize("label", BREAKS_ONE_RULE.values(), ids=BREAKS_ONE_RULE)
+def test_each_rule_of_idna_holds_in_both_spellings(label: str) -> None:
+    assert problem_of(f"{label}.example") is not None
+    assert problem_of(f"{punycode(label)}.example") is not None
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "bücher",
+        "\u65e5\u672c",
+        "\u05d0\u05d1\u05d2",
+        "\u0628\u064a\u062a",
+        "\u05d0\u05b1\u05d1",
+        "\u0915\u093f",
+        "bü-cher2",
+    ],
+)
+def test_a_label_that_breaks_none_is_taken_in_both(label: str) -> None:
+    assert problem_of(f"{label}.example") is None
+    assert problem_of(f"{punycode(label)}.example") is None
+
+
 @given(st.text(max_size=12) | st.from_regex(r"[0-9a-fA-F:.x%\w-]{1,20}", fullmatch=True) | st.ip_addresses().map(str))
 def test_what_passes_is_taken_by_the_clients(address: str) -> None:
     if problem_of(address) is None:

@@ -177,6 +177,27 @@ def test_nothing_is_kept_of_markers_for_who_is_not_listed() -> None:
     assert scene.remembered == (0, 0, 0)
 
 
+def test_who_comes_back_in_the_same_news_is_neither_counted_nor_held() -> None:
+    scene = Scene(Guard(), IDS)
+    scene.zxid += 1
+    gone = [Removed(scene.listed.pop(id), scene.zxid) for id in IDS[:5]]
+    scene.listed["n0"] = entry("n0", scene.zxid)
+    scene.take([*gone, Added(scene.listed["n0"], scene.zxid)])
+    assert scene.suspect == ["n1", "n2", "n3", "n4"]
+    assert scene.remembered[1] == 4
+
+
+def test_news_of_a_view_that_is_not_fresh_forget_nothing() -> None:
+    """The period stands still: who crashed just before the connection was lost is of the same disruption."""
+    scene = Scene(Guard(within=10), IDS)
+    scene.go("n0", "n1")
+    scene.interrupt()
+    scene.now += 1000
+    scene.go("n2")
+    assert scene.remembered[1] == 3
+    assert scene.suspect == ["n0", "n1", "n2"]
+
+
 def test_a_crash_in_quiet_times_is_a_removal() -> None:
     scene = Scene(Guard(), IDS)
     assert told(scene.go("n0")) == [("Removed", "n0", False)]
@@ -793,6 +814,7 @@ class Guarding(RuleBasedStateMachine):
         assert (scene.suspects.wake is None) or scene.fresh
         assert not scene.suspects.entries or not scene.fresh or scene.suspects.wake is not None
         assert max(scene.remembered) <= len(IDS)
+        assert [id for id in IDS if id in scene.suspects] == scene.suspect
 
 
 def test_whatever_happens_only_what_must_be_is_held_and_only_as_long_as_it_may() -> None:

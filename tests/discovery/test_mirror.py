@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 from aioregistry._bounds import LATEST
 from aioregistry._discovery.mirror import SERVICE, FindService, ListNames, Mirror, News, Question, ReadNodes
+from aioregistry._discovery.nodes import decoded
 from aioregistry._discovery.pace import Pace
 from aioregistry._document import encode
 from aioregistry._errors import NoAuth, NoNode
@@ -311,6 +312,13 @@ def test_a_bad_node_takes_nothing_but_its_own_place() -> None:
     read(mirror, (document("a"), stat(3, 12)), zxid=12)
     assert [type(change) for change in changes(mirror)] == [Added]
     assert mirror.invalid == {}
+
+
+@pytest.mark.parametrize(("data", "children", "asks"), [(b"", 1, True), (b"", 0, False), (b"{", 1, False)])
+def test_an_empty_node_with_children_may_be_a_service(data: bytes, children: int, asks: bool) -> None:
+    node = decoded("chat", "eu", data, stat(3)._replace(num_children=children))
+    assert isinstance(node, Invalid)
+    assert node.reason.endswith(": is chat/eu a service?") is asks
 
 
 def test_a_document_of_another_service_is_invalid() -> None:

@@ -26,11 +26,13 @@ def instance(**fields: Any) -> ServiceInstance[Any]:
         ("address", "::ffff:224.0.0.1"),
         ("address", "255.255.255.255"),
         ("port", 0),
+        ("ssl_port", 0),
     ],
 )
 def test_nobody_can_connect(field: str, value: object) -> None:
+    only = {"port": None} if field == "ssl_port" else {}
     with pytest.raises(InvalidArgument) as refused:
-        check_reachable(instance(**{field: value}))
+        check_reachable(instance(**only, **{field: value}))
     assert f"{field}={value!r}" in str(refused.value)
 
 
@@ -55,6 +57,9 @@ def test_no_port_but_one_of_tls_that_is_none() -> None:
         {"port": 0, "ssl_port": 8443},
         {"port": 8080, "ssl_port": 0},
         {"port": 65535},
+        {"port": 1},
+        {"port": None, "ssl_port": 1},
+        {"port": 1, "ssl_port": 0},
     ],
 )
 def test_somebody_may(fields: dict[str, Any]) -> None:

@@ -410,6 +410,38 @@ class TestRetries:
 
 FAILED = RoundFailed(0.0, 0.5)
 
+PRIMING = (Dialed(3), Accepted(3, 7, b"", TIMEOUT, False, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "counted"),
+    [
+        ((), FAILED, 1),
+        ((Dialed(3),), Overdue(3), 0),  # the round that it is of counts
+        ((Dialed(3),), Lost(3), 0),
+        ((Dialed(3),), Refused(3, True), 0),
+        ((Dialed(3),), Refused(3, False), -5),  # an expiry: another session is asked for at once
+        (PRIMING, Lost(3), 1),
+        (PRIMING, Overdue(3), 1),
+        ((*PRIMING, Primed(3)), Lost(3), 1),
+        ((*PRIMING, Primed(3)), Overdue(3), 1),
+    ],
+    ids=str,
+)
+def test_a_step_counts_so_many_failures(before: tuple[Event, ...], last: Event, counted: int) -> None:
+    machine = made(offline(), *before)
+    assert (machine.failures, made(machine, last).failures) == (5, 5 + counted)
+
+
+def test_a_refusal_where_there_is_no_session_is_one_failure() -> None:
+    machine = made(Machine(TIMEOUT)._replace(failures=5), Dialed(1))
+    assert made(machine, Refused(1, False)).failures == 6
+
+
+def offline() -> Machine:
+    """One that lost its connection, and has failed five times since."""
+    return made(serving(last_zxid=5), Lost(1))._replace(failures=5)
+
 
 def silent(machine: Machine, now: float = 0.0, chance: float = 0.5) -> Machine:
     """A round in which a server closed without a word; while a connection serves, its end."""
