@@ -1,4 +1,5 @@
 """The handle of a registration: what it is worth now, and how to change it."""
+# Longer than 450 lines: it is the class that users hold, and what they read of its methods is a quarter of the lines.
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 
 import anyio
 
-from aioregistry import _foreign as foreign
 from aioregistry._arguments import UNSET, Unset, check_choice, check_flag, check_seconds
 from aioregistry._document import encode
 from aioregistry._errors import (
@@ -20,7 +20,6 @@ from aioregistry._errors import (
     InvalidType,
     RegistrationDisplaced,
     RequestTimeout,
-    RequestTooLarge,
     session_name,
 )
 from aioregistry._handles import Handle, finished
@@ -33,9 +32,10 @@ from aioregistry._streams import Source, Stream
 
 from .lifecycle import Status, status
 from .plan import Goal
+from .publication import Publication, Votes
 from .reach import check_reachable
-from .transactions import Target, takeover, target_of
-from .votes import STATUS_OF, Voter, status_of
+from .transactions import target_of
+from .votes import STATUS_OF, Voter
 from .withdrawals import Withdrawals
 from .worker import Worker
 
@@ -69,9 +69,6 @@ _GOALS: Final[Mapping[str, Goal]] = MappingProxyType(
     {"takeover": Goal.LISTED, "wait": Goal.LISTED_IN_TURN, "fail": Goal.LISTED_IF_FREE}
 )
 _STANDBY: Final[Mapping[str, bool]] = MappingProxyType({"stop": False, "standby": True})
-
-_TIMEOUT_ROOM: Final = len(',"sessionTimeoutMs":2147483647')  # bytes, for what is not known yet
-_STATUS_ROOM: Final = len(',"enabled":false,"status":"maintenance"')  # bytes, for what others may have to say
 
 _STATUSES_KEPT = 64
 
@@ -148,16 +145,12 @@ class Registration(Handle, Generic[P]):
         first_goal = _GOALS[check_choice("on_conflict", on_conflict, _GOALS)]
         standby = _STANDBY[check_choice("on_displaced", on_displaced, _STANDBY)]
         checked = checked_checks({} if checks is None else checks)
-        if instance.registration_time_ms is None:
-            instance = instance.replace(registration_time_ms=int(session.runtime.wall() * 1000))
-        against: frozenset[Voter] = frozenset() if instance.enabled else frozenset({"owner"})
-        instance = instance.replace(session_timeout_ms=_timeout_ms(session), status=status_of(against))
         acl = OPEN_ACL if acl is None else tuple(acl)
         base_path, place = check_path("base_path", base_path or "/"), place_of(instance.name)
         target = target_of(base_path, place, instance.id, acl, chroot, create_chroot=create_chroot)
         if not marked:
             target = target._replace(marker=None)
-        _checked_document(instance, target, session.max_request)
+        withdrawals = withdrawals or Withdrawals()
         health = Runner(
             checked,
             title=f"{instance.name}/{instance.id}",
@@ -165,20 +158,17 @@ class Registration(Handle, Generic[P]):
             runtime=session.runtime,
             changed=self._health_changed,
         )
-        against = _voted(against, "health", up=health.passing)
+        self._publication = Publication(
+            session, instance, target, passing=health.passing, repeated=withdrawals.repeated
+        )
         self._session = session
-        self._instance = instance.replace(**_composed(against))
-        self._against = against
-        """The reasons that speak against its being enabled."""
         self._target = target
         self._first_goal = first_goal
         self._standby = standby
         self._wait = wait
         self._close_timeout = close_timeout
-        self._withdrawals = withdrawals or Withdrawals()
+        self._withdrawals = withdrawals
         self._worker: Worker | None = None
-        self._unpublishable = False
-        """The payload could not be written any more when it had to be."""
         self._statuses: Source[Status] = Source()
         self._told = Status.REGISTERING
         self._told_at = session.runtime.monotonic()
@@ -198,7 +188,7 @@ class Registration(Handle, Generic[P]):
         It is ``enabled`` only if everybody agrees: its owner (:meth:`update`), its checks, and operators. Otherwise its
         ``status`` says why it is not.
         """
-        return self._instance
+        return self._publication.instance
 
     @property
     def path(self) -> str:
@@ -214,9 +204,9 @@ class Registration(Handle, Generic[P]):
         held = worker.held  # once: monitors ask from threads of their own
         owned = held is not None and held.owner == session.id
         return status(
-            worker.stage,
-            cause=worker.cause,
-            displaced=worker.displaced is not None,
+            worker.progress.stage,
+            cause=worker.progress.cause,
+            displaced=worker.progress.displaced is not None,
             owned=owned,
             presumed_expired=owned and session.presumed_expired,
             seen_here=held is not None and session.connected and held.generation == session.generation,
@@ -231,7 +221,7 @@ class Registration(Handle, Generic[P]):
     @property
     def displaced(self) -> RegistrationDisplaced | None:
         """Why the status is DISPLACED, with the session that has the id now; None while it is not."""
-        return None if self._worker is None else self._worker.displaced
+        return None if self._worker is None else self._worker.progress.displaced
 
     @property
     def checks(self) -> Mapping[str, CheckStatus]:
@@ -244,7 +234,7 @@ class Registration(Handle, Generic[P]):
     @property
     def _over(self) -> bool:
         """Whether it does nothing for its node any more, but for withdrawing it."""
-        return self._is_closed if self._worker is None else self._worker.leaving
+        return self._is_closed if self._worker is None else self._worker.progress.leaving
 
     @property
     def withdrawn(self) -> bool | None:
@@ -278,7 +268,7 @@ class Registration(Handle, Generic[P]):
                 async for status in statuses:
                     if status is Status.LIVE:
                         return
-            raise worker.ending()
+            raise worker.progress.ending()
         raise RequestTimeout(f"{self.path}: not LIVE within timeout={timeout} s, but {self.status.name}")
 
     async def wait_closed(self) -> Exception | None:
@@ -295,8 +285,8 @@ class Registration(Handle, Generic[P]):
             UsageError: it was not entered.
         """
         worker = self._entered()
-        await worker.over()
-        return worker.cause
+        await worker.progress.over()
+        return worker.progress.cause
 
     def statuses(self) -> Stream[Status]:
         """Return a stream of statuses, the present one first; also of those that change by time alone.
@@ -334,10 +324,8 @@ class Registration(Handle, Generic[P]):
                 again meanwhile.
             HandleClosed: it is closed.
         """
-        against = self._against
-        if not isinstance(enabled, Unset):
-            against = _voted(against, "owner", up=check_flag("enabled", enabled))
-        await self._change(against, timeout, **({} if payload is UNSET else {"payload": payload}))
+        votes: Votes = {} if isinstance(enabled, Unset) else {"owner": check_flag("enabled", enabled)}
+        await self._change(votes, timeout, **({} if payload is UNSET else {"payload": payload}))
 
     async def drain(self, timeout: float | None = None) -> None:
         """Publish that the instance is to be given no new work, for good, and wait until that is listed.
@@ -353,23 +341,19 @@ class Registration(Handle, Generic[P]):
             RegistrationError: why the registration ended; or the server's refusal, which is tried again meanwhile.
             HandleClosed: it is closed.
         """
-        await self._change(_voted(self._against, "draining", up=False), timeout)
+        await self._change({"draining": False}, timeout)
 
-    async def _change(self, against: frozenset[Voter], timeout: float | None, **fields: object) -> None:
-        """Replace *fields*, let *against* be those who are against its being enabled, and wait until that is listed."""
+    async def _change(self, votes: Votes, timeout: float | None, **fields: object) -> None:
+        """Replace *fields*, count *votes*, and wait until that is listed."""
         worker = self._entered()
-        if worker.ended:
-            raise worker.ending()
+        if worker.progress.ended:
+            raise worker.progress.ending()
         self._check()
         if timeout is not None:
             check_seconds("timeout", timeout)
         if self.checks:  # what they say may not have been published, where the payload could not be written
-            against = _voted(against, "health", up=self._health.passing)
-        instance = self._instance.replace(**fields, **_composed(against))
-        data = _checked_document(instance, self._target, self._session.max_request)
-        self._instance, self._unpublishable = instance, False
-        self._agree(against)
-        worker.publish(data)
+            votes = {**votes, "health": self._health.passing}
+        worker.publish(self._publication.change(votes, **fields))
         with anyio.move_on_after(timeout):
             await worker.published()
             return
@@ -381,33 +365,19 @@ class Registration(Handle, Generic[P]):
         May be called before it is entered, and does nothing once it has ended.
         """
         check_choice("voter", voter, STATUS_OF)
-        against = _voted(self._against, voter, up=up)
-        if against == self._against or self._over:
-            return
-        if self._publish(**_composed(against)):
-            self._agree(against)
+        if not self._over:
+            self._publish(self._publication.vote(voter, up=up))
 
     def _overridden(self, overrides: Mapping[str, Override]) -> None:
         """These overrides are in force for its service; it publishes them for readers that do not know overrides."""
-        override = overrides.get(self._instance.id)
-        against = override is not None and override.enabled is False and override.applies_to(self._instance)
+        override = overrides.get(self.instance.id)
+        against = override is not None and override.enabled is False and override.applies_to(self.instance)
         self._vote("maintenance", up=not against)
 
     def _unfollow(self) -> None:
         if self._stop_following is not None:
             self._stop_following()
             self._stop_following = None
-
-    def _agree(self, against: frozenset[Voter]) -> None:
-        """*against* are those who are against its being enabled from now on."""
-        before, self._against = self._against, against
-        if status_of(before) == status_of(against):
-            return
-        enabled, status = self._instance.enabled, self._instance.status
-        text = "%s: it is enabled again" if enabled else "%s: it is not enabled: %s"
-        told = (self.path,) if enabled else (self.path, status)
-        self._withdrawals.repeated.tell(("enabled", str(status)), logging.INFO, text, *told, **self._target.about)
-        self._session.emit("registration.enabled", path=self.path, enabled=enabled, status=status)
 
     def _health_changed(self, name: str) -> None:
         check = self._health.statuses[name]
@@ -421,7 +391,7 @@ class Registration(Handle, Generic[P]):
         self._worker = worker = Worker(
             self._session,
             self._target,
-            encode(self._instance),
+            encode(self.instance),
             first_goal=self._first_goal,
             standby=self._standby,
             changed=self._changed,
@@ -433,12 +403,12 @@ class Registration(Handle, Generic[P]):
             # Weakly: being told of overrides is not a reason for a registration to stay.
             method = weakref.WeakMethod(self._overridden)
             self._stop_following = self._follow_overrides(
-                self._instance.name, lambda overrides: (told := method()) and told(overrides)
+                self.instance.name, lambda overrides: (told := method()) and told(overrides)
             )
         if not self._wait:
             return
         try:
-            await worker.listed()
+            await worker.progress.listed()
         except BaseException as error:
             self._listing.end(error, server=self._session.server)
             await finished(asyncio.get_running_loop().create_task(self._close(), name=f"withdraw {self._title()}"))
@@ -459,45 +429,26 @@ class Registration(Handle, Generic[P]):
 
     def _changed(self) -> None:
         """The worker or its session changed."""
-        if self._worker is not None and self._worker.ended:
+        if self._worker is not None and self._worker.progress.ended:
             self._health.stop()
             self._unfollow()
-        self._publish_timeout()
+        if self._worker is not None and not self._worker.progress.ended:
+            self._publish(self._publication.grant())
         self._refresh()
 
-    def _publish_timeout(self) -> None:
-        """Let the node tell what the servers grant now: for so long consumers doubt a mass removal at least."""
-        worker, timeout_ms = self._worker, _timeout_ms(self._session)
-        if worker is None or worker.ended or timeout_ms in (None, self._instance.session_timeout_ms):
-            return
-        self._publish(session_timeout_ms=timeout_ms)
-
-    def _publish(self, **fields: object) -> bool:
-        """Let the node say *fields* from now on; return False where its payload cannot be written any more."""
-        if self._unpublishable:
-            return False
-        try:
-            instance = foreign.call(self._instance.replace, **fields)
-            data = foreign.call(encode, instance)
-        except foreign.ForeignError as failure:  # the payload was changed since it was given
-            self._unpublishable = True
-            text = "%s: %s cannot be published, because its payload can no longer be written: %s"
-            told = (self.path, ", ".join(f"{field}={value!r}" for field, value in fields.items()), failure)
-            self._withdrawals.repeated.tell("unpublished", logging.WARNING, text, *told, **self._target.about)
-            return False
-        self._instance = instance
-        if self._worker is not None:
+    def _publish(self, data: bytes | None) -> None:
+        """Let the node hold *data* from now on, if there is any; what it held at first is given when it is opened."""
+        if data is not None and self._worker is not None:
             self._worker.publish(data)
-        return True
 
     def _refresh(self) -> None:
         """Tell a changed status to whoever follows it; called after whatever may change it, time included."""
         status = self.status
         if status is not self._told:
             self._tell(status)
-        if self._worker is not None and self._worker.ended:
-            self._statuses.close(self._worker.cause)
-            self._listing.end(self._worker.cause, server=self._session.server)
+        if self._worker is not None and self._worker.progress.ended:
+            self._statuses.close(self._worker.progress.cause)
+            self._listing.end(self._worker.progress.cause, server=self._session.server)
         expiry = self._withdrawals.expiry(self._session)
         if status in _RUNNING_OUT:
             expiry.tell(self._refresh)
@@ -516,7 +467,7 @@ class Registration(Handle, Generic[P]):
             self._worker.look()  # where only the quorum was silent, its answer tells that we are LIVE again
 
     def _title(self) -> str:
-        return f"Registration {self._instance.name}/{self._instance.id}"
+        return f"Registration {self.instance.name}/{self.instance.id}"
 
     def __repr__(self) -> str:
         status, owner = self.status, self.owner
@@ -572,7 +523,7 @@ async def close_all(registrations: Sequence[Registration[Any]], patience: float)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience):
             for worker in workers:
-                await worker.left()
+                await worker.progress.left()
     for worker in workers:
         worker.end()
     for span, registration in spans:
@@ -585,36 +536,4 @@ async def close_all(registrations: Sequence[Registration[Any]], patience: float)
 
 def _begun(name: str, registration: Registration[Any]) -> Span:
     """Return a span about *registration*."""
-    return begin(name, service=registration._instance.name, **{"instance.id": registration._instance.id})
-
-
-def _voted(against: frozenset[Voter], voter: Voter, *, up: bool) -> frozenset[Voter]:
-    return against - {voter} if up else against | {voter}
-
-
-def _composed(against: frozenset[Voter]) -> dict[str, Any]:
-    """Return the fields that say whether an instance is enabled, where *against* are against it."""
-    return {"enabled": not against, "status": status_of(against)}
-
-
-def _timeout_ms(session: SessionPort) -> int | None:
-    """Return what the servers granted; None before the first session."""
-    return round(session.timeout * 1000) if session.id else None
-
-
-def _checked_document(instance: ServiceInstance[Any], target: Target, max_request: int) -> bytes:
-    """Return the document of *instance*; raises RequestTooLarge where not every request it may need can carry it."""
-    try:
-        data = foreign.call(encode, instance)
-    except foreign.ForeignError as failure:
-        if isinstance(failure.error, InvalidArgument):
-            raise failure.error from failure.error.__cause__
-        raise InvalidArgument("payload", instance.payload, f"writing it raised {failure}") from failure.error
-    size = len(takeover(target, data, 0).serialize(0))  # the largest: it carries the data twice
-    if instance.session_timeout_ms is None:
-        size += 2 * _TIMEOUT_ROOM
-    if instance.enabled:
-        size += 2 * _STATUS_ROOM
-    if size > max_request:
-        raise RequestTooLarge("instance", size, max_request)
-    return data
+    return begin(name, service=registration.instance.name, **{"instance.id": registration.instance.id})

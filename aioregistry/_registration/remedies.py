@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
 from aioregistry._errors import (
     APIError,
@@ -48,7 +49,7 @@ from aioregistry._errors import (
 
 from .plan import Action
 
-__all__ = ["REMEDIES", "Remedy", "remedy"]
+__all__ = ["REMEDIES", "TRUSTING", "Remedy", "remedy"]
 
 
 class Remedy(enum.Enum):
@@ -108,6 +109,9 @@ REMEDIES: Mapping[type[RegistryError], Remedy] = MappingProxyType(
 """REFUSED ends a registration that was never listed: a rule, an ACL or a quota stands against it, and its owner must
 hear of that. For one that was listed it is told to whoever waits for an update, and tried again: an administrator's
 slip must not become a lasting outage of what ran before."""
+
+TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER})
+"""Where the quorum answered, so that what was read behind it is planned from."""
 
 _MARKER_OPERATIONS = 2
 """How many operations of a marked withdrawal come before the node's own: its write, and its deletion."""

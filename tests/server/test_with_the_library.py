@@ -9,7 +9,7 @@ import pytest
 
 import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance, Status, View
-from aioregistry._registration.worker import SESSIONS_KEPT
+from aioregistry._registration.exchanges import SESSIONS_KEPT
 from aioregistry.server import Ensemble, ZooKeeperServer
 from tests.support.inside import session_of
 

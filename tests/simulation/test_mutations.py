@@ -23,8 +23,9 @@ from aioregistry._health.table import Result, Standing
 from aioregistry._markers import read_marker
 from aioregistry._overrides import Standing as Overriding
 from aioregistry._protocol import Delete, EventKind, Exists, Multi, Sync
-from aioregistry._registration import handle, remedies, votes, worker
+from aioregistry._registration import exchanges, publication, remedies, votes, worker
 from aioregistry._registration import plan as plans
+from aioregistry._registration.exchanges import Exchanges
 from aioregistry._registration.handle import Registration
 from aioregistry._registration.plan import PLANS, Action, Goal, Sight
 from aioregistry._registration.remedies import REMEDIES, Remedy
@@ -71,14 +72,14 @@ def with_faults(*kinds: str, profile: Profile = CALM, **changes: Any) -> Profile
 
 
 def no_owner_check(patch: Patch) -> None:
-    saw = Worker._saw
+    saw = Exchanges._saw
 
-    def saw_as_ours(self: Worker, sight: Any) -> None:
+    def saw_as_ours(self: Exchanges, sight: Any) -> None:
         if sight.node is not None:
             sight = sight._replace(node=sight.node._replace(owner=self._session.id))
         saw(self, sight)
 
-    patch.setattr(Worker, "_saw", saw_as_ours)
+    patch.setattr(Exchanges, "_saw", saw_as_ours)
 
 
 def unfenced_takeover(patch: Patch) -> None:
@@ -90,13 +91,13 @@ def unfenced_takeover(patch: Patch) -> None:
 
 
 def claim_forgotten(patch: Patch) -> None:
-    saw = Worker._saw
+    saw = Exchanges._saw
 
-    def saw_for_the_first_time(self: Worker, sight: Any) -> None:
-        self._claim = sight.zxid
+    def saw_for_the_first_time(self: Exchanges, sight: Any) -> None:
+        self.claim = sight.zxid
         saw(self, sight)
 
-    patch.setattr(Worker, "_saw", saw_for_the_first_time)
+    patch.setattr(Exchanges, "_saw", saw_for_the_first_time)
 
 
 def blind_delete(patch: Patch) -> None:
@@ -105,7 +106,7 @@ def blind_delete(patch: Patch) -> None:
         for sight, row in PLANS.items()
     }
     patch.setattr(plans, "PLANS", blind)
-    patch.setattr(worker, "withdrawal", lambda target, version, czxid, *, marked: Delete(target.path, -1))
+    patch.setattr(exchanges, "withdrawal", lambda target, version, czxid, *, marked: Delete(target.path, -1))
 
 
 def no_resync(patch: Patch) -> None:
@@ -256,7 +257,7 @@ def replaced_session_forgotten(patch: Patch) -> None:
     planned = Worker._planned
 
     def planned_and_forgotten(self: Worker, sight: Any) -> Action:
-        self._written_as.clear()  # a registration knows by itself, too
+        self._exchanges.written_as.clear()  # a registration knows by itself, too
         return planned(self, sight)
 
     patch.setattr(decisions, "_left", left_and_forgotten)
@@ -276,7 +277,7 @@ def gone_with_its_session(patch: Patch) -> None:
     surely_gone = Worker._surely_gone
 
     def gone_if_expired(self: Worker) -> bool:
-        return surely_gone(self) or self._writer in self._session.earlier_ids
+        return surely_gone(self) or self._exchanges.writer in self._session.earlier_ids
 
     patch.setattr(Worker, "_surely_gone", gone_if_expired)
 
@@ -299,7 +300,7 @@ def refused_for_good(patch: Patch) -> None:
     refused = Worker._refused
 
     def refused_as_if_never_listed(self: Worker, error: Any) -> bool:
-        self._first_listing = asyncio.get_running_loop().create_future()
+        self.progress._first_listing = asyncio.get_running_loop().create_future()
         return refused(self, error)
 
     patch.setattr(Worker, "_refused", refused_as_if_never_listed)
@@ -331,7 +332,7 @@ def the_last_voter_counts(patch: Patch) -> None:
     def status_of(against: Any) -> Any:
         return next((status for voter, status in reversed([*votes.STATUS_OF.items()]) if voter in against), None)
 
-    patch.setattr(handle, "status_of", status_of)
+    patch.setattr(publication, "status_of", status_of)
 
 
 def lag_of_nobody(patch: Patch) -> None:
