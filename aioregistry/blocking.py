@@ -22,29 +22,25 @@ time.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
-import math
 import os
-import threading
 import time
-import warnings
 import weakref
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast, overload
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
 
-from ._arguments import check_seconds, key_and_timeout
-from ._concurrency import SHORTEST_WAIT
+from ._arguments import check_seconds
 from ._connect import connect as _connect
-from ._errors import HandleClosed, NoInstances, RequestTimeout, UsageError
+from ._errors import HandleClosed, RequestTimeout, UsageError
 from ._handles import Handle, discard
 from ._paths import check_name
 from ._registry import Registry as _Registry
 from ._registry import parts_of
 from ._reprs import shown_half_made
 from ._secrets import Hidden, unshown
-from ._threads import BlockingOverrides as Overrides
+from ._threads import BlockingBalancer as Balancer
 from ._threads import (
+    BlockingHandle,
     BlockingStream,
     Fronting,
     LoopThread,
@@ -56,13 +52,13 @@ from ._threads import (
     shared,
     within,
 )
+from ._threads import BlockingOverrides as Overrides
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from ._discovery import View as _View
     from ._discovery.balancer import Pick
-    from ._errors import InvalidArgument
     from ._model import Change, Invalidated, ServiceInstance, Snapshot
     from ._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
     from ._registration import Registration as _Registration
@@ -72,10 +68,6 @@ if TYPE_CHECKING:
     from .balancing import Strategy
 
 __all__ = ["Balancer", "Changes", "Overrides", "Registration", "Registry", "Session", "View", "connect"]
-
-_NAP: Final = 1.0
-"""Seconds after which a thread that waits for an instance looks again: another thread's answer does not wake it."""
-
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -91,87 +83,6 @@ def connect(servers: str, **options: Unpack[ConnectOptions]) -> Registry:
     return Registry(servers, **options)
 
 
-class _Blocking:
-    """What the handles here have in common: opened once in a process, by ``with`` or a first use, and closed once."""
-
-    _opened_in: int | None = None
-    _closed = False
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()  # between threads that use it first, and one that closes it
-
-    def open(self) -> Self:
-        """Open it, if it is not open yet; waits as entering it in asyncio does, and raises the same.
-
-        Raises:
-            HandleClosed: it was closed.
-            UsageError: it was opened before a fork, in the parent process.
-        """
-        with self._lock:
-            self._check()
-            if self._opened_in is None:
-                self._open()
-                self._opened_in = os.getpid()
-        return self
-
-    def close(self) -> None:
-        """Close it, bounded as in asyncio; may be called again. In a child process, what the parent opened stays."""
-        if self._opened_in not in (None, os.getpid()):
-            return
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._opened_in is None:
-                self._discard()
-            else:
-                self._close()
-
-    def __enter__(self) -> Self:
-        return self.open()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _use(self) -> None:
-        """Open it, if this is its first use; raise unless it can be used."""
-        if self._opened_in != os.getpid() or self._closed:
-            self.open()
-
-    def _open_once(self) -> None:
-        """Open it, if this is its first use; what is closed may be asked for what it knows."""
-        if self._opened_in is None or self._opened_in != os.getpid():
-            self.open()
-
-    def _check(self) -> None:
-        if self._opened_in not in (None, os.getpid()):
-            raise UsageError(
-                f"{self._title()} was opened in process {self._opened_in}, before a fork: open it after the fork, "
-                "in each process"
-            )
-        if self._closed:
-            raise HandleClosed(f"{self._title()} is closed")
-
-    def _open(self) -> None:
-        raise NotImplementedError
-
-    def _close(self) -> None:
-        raise NotImplementedError
-
-    def _discard(self) -> None:
-        """It will not be opened."""
-
-    def _title(self) -> str:
-        raise NotImplementedError
-
-    def _is_open(self) -> bool:
-        return self._opened_in == os.getpid() and not self._closed
-
-    def __del__(self) -> None:
-        if self._is_open():
-            warnings.warn(f"{self._title()} was never closed", ResourceWarning, source=self, stacklevel=1)
-
-
 class Session(SessionFacts):
     """The session of a blocking registry."""
 
@@ -185,7 +96,7 @@ class Session(SessionFacts):
 
 
 @shown_half_made
-class Registry(_Blocking, Fronting):
+class Registry(BlockingHandle, Fronting):
     """A registry for threads; made by :func:`connect`.
 
     Closing it withdraws every registration, ends every view and closes the session, within ``close_timeout``.
@@ -196,7 +107,7 @@ class Registry(_Blocking, Fronting):
         self._servers, self._options = servers, options
         self._remote = _made(servers, options)
         self._made_in = os.getpid()
-        self._opened: weakref.WeakSet[_Blocking] = weakref.WeakSet()
+        self._opened: weakref.WeakSet[BlockingHandle] = weakref.WeakSet()
         """What was opened on it, which its closing closes."""
         self._registered: set[Registration[Any]] = set()
         """What was registered stays so until it is closed, also where its handle was dropped."""
@@ -304,7 +215,7 @@ class Registry(_Blocking, Fronting):
 
 
 @shown_half_made
-class Registration(RegistrationFacts[P], _Blocking):
+class Registration(RegistrationFacts[P], BlockingHandle):
     """An instance, kept listed from opening until closing."""
 
     def __init__(self, registry: Registry, instance: ServiceInstance[P], options: RegisterOptions) -> None:
@@ -366,7 +277,7 @@ class Registration(RegistrationFacts[P], _Blocking):
 
 
 @shown_half_made
-class View(ViewFacts[P], _Blocking):
+class View(ViewFacts[P], BlockingHandle):
     """The instances of one service, followed from opening until closing."""
 
     def __init__(self, registry: Registry, name: str, payload_type: Any, options: DiscoverOptions) -> None:
@@ -436,7 +347,11 @@ class View(ViewFacts[P], _Blocking):
         the registry's thread, and must not block it.
         """
         self._use()
-        return Balancer(self, strategy, options)
+        thread, remote, session = self._thread, self._remote, parts_of(self._registry._remote).session
+        balancer: SharedBalancer[P] = thread.call(
+            lambda: shared(thread, remote, session, remote.snapshots, self._use, strategy, options)
+        )
+        return Balancer(balancer, self.snapshots)
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
         """Return an instance, now: of a round robin that is this view's own. As :meth:`Balancer.pick`."""
@@ -477,78 +392,6 @@ class View(ViewFacts[P], _Blocking):
 
     def __repr__(self) -> str:
         return f"<{self._title()}, not opened>" if self._opened_in is None else self._thread.call(repr, self._remote)
-
-
-@shown_half_made
-class Balancer(Generic[P]):
-    """Chooses among the instances of a view, which feeds it; for any number of threads. It ends with its view."""
-
-    def __init__(self, view: View[P], strategy: Strategy[P] | str, options: BalancerOptions[P]) -> None:
-        self._view = view
-        thread, remote, session = view._thread, view._remote, parts_of(view._registry._remote).session
-        self._shared: SharedBalancer[P] = thread.call(
-            lambda: shared(thread, remote, session, remote.snapshots, view._use, strategy, options)
-        )
-
-    @property
-    def refused(self) -> Mapping[str, InvalidArgument]:
-        """The instances that are never picked because of what they publish, and why, by id."""
-        return self._shared.refused
-
-    @property
-    def set_aside(self) -> Mapping[str, float]:
-        """The instances that are set aside for having failed, and for how many seconds more, by id."""
-        return self._shared.set_aside
-
-    @property
-    def in_panic(self) -> bool:
-        """Whether failing instances and suspects are picked like all others now, because too few instances are well."""
-        return self._shared.in_panic
-
-    @property
-    def warming_up(self) -> Mapping[str, float]:
-        """What new instances weigh now, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
-        return self._shared.warming_up
-
-    def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
-        """Return an instance, now; use it as a ``with`` block around the call. As :meth:`aioregistry.Balancer.pick`."""
-        return self._shared.pick(key, exclude=exclude)
-
-    def pick_when_available(
-        self,
-        first: str | bytes | float | None = None,
-        /,
-        *,
-        key: str | bytes | None = None,
-        timeout: float | None = None,
-    ) -> Pick[P]:
-        """Return an instance as soon as there is one to pick, at once if there is.
-
-        Args:
-            first: the key, or the timeout, without its name.
-            key: as :meth:`pick` takes it.
-            timeout: seconds; None waits for as long as it takes.
-
-        Raises:
-            RequestTimeout: no instance came in time; its ``__cause__`` is the :class:`NoInstances` that says why.
-            HandleClosed: the view was closed meanwhile.
-        """
-        key, timeout = key_and_timeout(first, key, timeout)
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        with self._view.snapshots() as snapshots:
-            while True:
-                try:
-                    return self.pick(key)
-                except NoInstances as error:
-                    left = until - time.monotonic()
-                    if left <= 0:
-                        raise RequestTimeout(f"nothing to pick within timeout={timeout} s: {error}") from error
-                    back = error.returns_in
-                with contextlib.suppress(RequestTimeout, StopIteration):  # a closed view refuses the next pick
-                    snapshots.next(min(left, _NAP if back is None else max(back, SHORTEST_WAIT), _NAP))
-
-    def __repr__(self) -> str:
-        return repr(self._shared)
 
 
 class Changes(BlockingStream[T]):

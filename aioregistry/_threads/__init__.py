@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from .balancer import SharedBalancer, shared
+from .blocking_balancer import BlockingBalancer
 from .face import Fronting, ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView, remote_of
 from .facts import Newest, RegistrationFacts, SessionFacts, ViewFacts
+from .handle import BlockingHandle
 from .loop import LoopThread, within
 from .maintenance import BlockingOverrides
 from .streams import BlockingStream
 
 __all__ = [
+    "BlockingBalancer",
+    "BlockingHandle",
     "BlockingOverrides",
     "BlockingStream",
     "Fronting",

@@ -1,0 +1,95 @@
+"""A balancer for threads that wait for an instance without a loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from aioregistry._arguments import key_and_timeout
+from aioregistry._concurrency import SHORTEST_WAIT
+from aioregistry._errors import NoInstances, RequestTimeout
+
+if TYPE_CHECKING:
+    from aioregistry._discovery.balancer import Pick
+    from aioregistry._errors import InvalidArgument
+    from aioregistry._model import Snapshot
+
+    from .balancer import SharedBalancer
+    from .streams import BlockingStream
+
+__all__ = ["BlockingBalancer"]
+
+P = TypeVar("P")
+
+_NAP: Final = 1.0
+"""Seconds after which a thread that waits for an instance looks again: another thread's answer does not wake it."""
+
+
+class BlockingBalancer(Generic[P]):
+    """Chooses among the instances of a view, which feeds it; for any number of threads. It ends with its view."""
+
+    def __init__(self, balancer: SharedBalancer[P], snapshots: Callable[[], BlockingStream[Snapshot[P]]]) -> None:
+        self._shared, self._snapshots = balancer, snapshots
+
+    @property
+    def refused(self) -> Mapping[str, InvalidArgument]:
+        """The instances that are never picked because of what they publish, and why, by id."""
+        return self._shared.refused
+
+    @property
+    def set_aside(self) -> Mapping[str, float]:
+        """The instances that are set aside for having failed, and for how many seconds more, by id."""
+        return self._shared.set_aside
+
+    @property
+    def in_panic(self) -> bool:
+        """Whether failing instances and suspects are picked like all others now, because too few instances are well."""
+        return self._shared.in_panic
+
+    @property
+    def warming_up(self) -> Mapping[str, float]:
+        """What new instances weigh now, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
+        return self._shared.warming_up
+
+    def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
+        """Return an instance, now; use it as a ``with`` block around the call. As :meth:`aioregistry.Balancer.pick`."""
+        return self._shared.pick(key, exclude=exclude)
+
+    def pick_when_available(
+        self,
+        first: str | bytes | float | None = None,
+        /,
+        *,
+        key: str | bytes | None = None,
+        timeout: float | None = None,
+    ) -> Pick[P]:
+        """Return an instance as soon as there is one to pick, at once if there is.
+
+        Args:
+            first: the key, or the timeout, without its name.
+            key: as :meth:`pick` takes it.
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            RequestTimeout: no instance came in time; its ``__cause__`` is the :class:`NoInstances` that says why.
+            HandleClosed: the view was closed meanwhile.
+        """
+        key, timeout = key_and_timeout(first, key, timeout)
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        with self._snapshots() as snapshots:
+            while True:
+                try:
+                    return self.pick(key)
+                except NoInstances as error:
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise RequestTimeout(f"nothing to pick within timeout={timeout} s: {error}") from error
+                    back = error.returns_in
+                with contextlib.suppress(RequestTimeout, StopIteration):  # a closed view refuses the next pick
+                    snapshots.next(min(left, _NAP if back is None else max(back, SHORTEST_WAIT), _NAP))
+
+    def __repr__(self) -> str:
+        return repr(self._shared)
