@@ -89,6 +89,12 @@ def check_choice(field: str, value: object, choices: Iterable[T]) -> T:
     return value
 
 
+def check_callable(field: str, value: object) -> None:
+    """Raise unless *value* can be called."""
+    if not callable(value):
+        raise InvalidType(field, value, "give something that can be called")
+
+
 def check_optional(field: str, value: object, expected: type) -> None:
     """Raise unless *value* is an *expected*, or None."""
     if value is not None and not isinstance(value, expected):

@@ -20,7 +20,7 @@ import msgspec
 import msgspec.inspect
 
 from . import _foreign as foreign
-from ._errors import InvalidArgument, InvalidInstance
+from ._errors import InvalidArgument, InvalidInstance, InvalidType
 from ._frozen import MAX_DEPTH, TooDeep
 
 __all__ = ["check_payload_type", "convert", "fresh_json", "plain"]
@@ -102,6 +102,11 @@ def _is_unicode(text: str) -> bool:
 _JSON_VALUES: Final[tuple[Any, ...]] = ({}, [], "", 0, 0.0, True, None)
 
 
+def _is_type(value: object) -> bool:
+    """Return whether *value* stands for a type, a generic one or one of typing's included."""
+    return isinstance(value, type) or get_origin(value) is not None or type(value).__module__ == "typing"
+
+
 def check_payload_type(payload_type: Any) -> Any:
     """Return *payload_type* if payloads can be converted to it: by msgspec, or by pydantic where it is pydantic's.
 
@@ -112,7 +117,8 @@ def check_payload_type(payload_type: Any) -> Any:
         information = msgspec.inspect.type_info(payload_type)
         parts = list(_parts(information, {}))
     except Exception as error:
-        raise InvalidArgument("payload_type", payload_type, "is not a type that JSON can be converted to") from error
+        kind = InvalidArgument if _is_type(payload_type) else InvalidType
+        raise kind("payload_type", payload_type, "is not a type that JSON can be converted to") from error
     validated = any(_is_pydantic(part) for part in parts)
     for part in parts:
         if not _is_pydantic(part) and not _is_plain(part):

@@ -29,10 +29,11 @@ import weakref
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
 
-from ._arguments import check_seconds
+from ._arguments import check_callable, check_seconds
 from ._connect import connect as _connect
-from ._errors import HandleClosed, RequestTimeout, UsageError
+from ._errors import HandleClosed, InvalidType, RequestTimeout, UsageError
 from ._handles import Handle, discard
+from ._model import ServiceInstance
 from ._paths import check_name
 from ._registry import Registry as _Registry
 from ._registry import parts_of
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
     from ._discovery import View as _View
     from ._discovery.balancer import Pick
-    from ._model import Change, Invalidated, ServiceInstance, Snapshot
+    from ._model import Change, Invalidated, Snapshot
     from ._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
     from ._registration import Registration as _Registration
     from ._registration import Status
@@ -139,7 +140,8 @@ class Registry(BlockingHandle, Fronting):
     def register(self, instance: ServiceInstance[P], **options: Unpack[RegisterOptions]) -> Registration[P]:
         """Return a registration of *instance*, which is listed from its opening until its closing.
 
-        Arguments and errors are those of :meth:`aioregistry.Registry.register`; the errors come when it is opened.
+        Arguments and errors are those of :meth:`aioregistry.Registry.register`; the errors come when it is opened,
+        but for what is no instance.
         """
         return Registration(self, instance, options)
 
@@ -219,6 +221,8 @@ class Registration(RegistrationFacts[P], BlockingHandle):
     """An instance, kept listed from opening until closing."""
 
     def __init__(self, registry: Registry, instance: ServiceInstance[P], options: RegisterOptions) -> None:
+        if not isinstance(instance, ServiceInstance):
+            raise InvalidType("instance", instance, "give a ServiceInstance")
         self._registry, self._instance, self._options = registry, instance, options
         super().__init__()
 
@@ -321,6 +325,7 @@ class View(ViewFacts[P], BlockingHandle):
             HandleClosed: the view was closed meanwhile.
         """
         self._use()
+        check_callable("predicate", predicate)
         if timeout is not None:
             check_seconds("timeout", timeout)
         until = None if timeout is None else time.monotonic() + timeout

@@ -44,6 +44,16 @@ def test_a_type_that_fits_no_payload_is_refused_at_once(payload_type: Any) -> No
     assert raised.value.field == "payload_type"
 
 
+@pytest.mark.parametrize(
+    ("payload_type", "is_a_type"),
+    [(complex, True), (list[complex], True), (Callable, True), (int | complex, True), (5, False), ({}, False)],
+)
+def test_what_is_no_type_at_all_is_a_type_error(payload_type: Any, is_a_type: bool) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        check_payload_type(payload_type)
+    assert isinstance(raised.value, TypeError) is not is_a_type
+
+
 @pytest.mark.parametrize("payload_type", [Model, Checked])
 def test_pydantics_types_check_by_their_own_validators(payload_type: Any) -> None:
     check_payload_type(payload_type)

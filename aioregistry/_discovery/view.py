@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, Type
 import anyio
 
 from aioregistry import _foreign as foreign
-from aioregistry._arguments import check_flag, check_optional, check_seconds
+from aioregistry._arguments import check_callable, check_flag, check_optional, check_seconds
 from aioregistry._concurrency import SHORTEST_WAIT, Alarm
 from aioregistry._errors import HandleClosed, InvalidType, RegistryError, RequestTimeout, UsageError
 from aioregistry._handles import Handle, finished
@@ -284,16 +284,18 @@ class View(Handle, Generic[P]):
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
+            InvalidArgument: *predicate* cannot be called (InvalidType), or *timeout* is no time to wait for.
             RequestTimeout: no snapshot was accepted in time.
             HandleClosed: the view was closed meanwhile.
         """
         self._check()
+        check_callable("predicate", predicate)
         if timeout is not None:
             check_seconds("timeout", timeout)
         with anyio.move_on_after(timeout):
             async with self.snapshots() as snapshots:
                 async for snapshot in snapshots:
-                    if _accepted(predicate, snapshot):
+                    if accepted(predicate, snapshot):
                         return snapshot
             raise HandleClosed(f"{self._title()} was closed")
         raise RequestTimeout(f"no snapshot of {self.name!r} was accepted within timeout={timeout:g} s")
@@ -539,7 +541,8 @@ def _wake(reference: weakref.ref[View[Any]]) -> None:
         view._due()
 
 
-def _accepted(predicate: Callable[[Snapshot[P]], bool], snapshot: Snapshot[P]) -> bool:
+def accepted(predicate: Callable[[Snapshot[P]], bool], snapshot: Snapshot[P]) -> bool:
+    """Return whether *predicate* accepts *snapshot*; raises what it raises, or UsageError in place of what misleads."""
     try:
         return foreign.call(predicate, snapshot)
     except foreign.ForeignError as failure:

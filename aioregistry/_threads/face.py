@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 import anyio
 
-from aioregistry._arguments import check_seconds
+from aioregistry._arguments import check_callable, check_seconds
+from aioregistry._discovery.view import accepted
 from aioregistry._errors import HandleClosed, RequestTimeout, UsageError
 from aioregistry._handles import Handle, discard, finished, is_open
 from aioregistry._health import LoopLagCheck
@@ -90,6 +92,9 @@ class _Face(Handle, Generic[H]):
     async def _close(self) -> None:
         await self._thread.run(self._remote.aclose)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._remote!r}>"
+
     def __del__(self) -> None:
         if self._made:
             discard(self._remote)
@@ -144,9 +149,10 @@ class ThreadRegistry(Handle, Fronting):
         or the registry was made with ``lag_check=False``.
         """
         thread = self._running()
-        if self._lag_check:
+        checks = {} if options.get("checks") is None else options["checks"]
+        if self._lag_check and isinstance(checks, Mapping):  # what is no mapping is refused with all else that is wrong
             # It passes at first: the loop that registers runs.
-            options["checks"] = {"loop": LoopLagCheck(self._loop, initial="passing"), **(options.get("checks") or {})}
+            options["checks"] = {"loop": LoopLagCheck(self._loop, initial="passing"), **checks}
         return ThreadRegistration(self, thread, thread.call(lambda: self._remote.register(instance, **options)))
 
     @overload
@@ -265,12 +271,13 @@ class ThreadView(ViewFacts[P], _Face["View[P]"]):
     async def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
         """Return the first snapshot that *predicate*, which is called here, accepts. As :meth:`View.wait_for`."""
         self._check()
+        check_callable("predicate", predicate)
         if timeout is not None:
             check_seconds("timeout", timeout)
         with anyio.move_on_after(timeout):
             async with self.snapshots() as snapshots:
                 async for snapshot in snapshots:
-                    if predicate(snapshot):
+                    if accepted(predicate, snapshot):
                         return snapshot
             raise HandleClosed(f"View of {self.name!r} was closed")
         raise RequestTimeout(f"no snapshot of {self.name!r} was accepted within timeout={timeout:g} s")

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, Generic, Self, TypeVar
 
+from aioregistry._arguments import check_seconds
 from aioregistry._errors import RequestTimeout, UsageError
 from aioregistry._streams import Stream
 
@@ -108,9 +109,14 @@ class BlockingStream(Iterator[T]):
         remote: the stream there; only this object iterates it.
         timeout: seconds without an item after which an iteration ends; the stream goes on, and may be iterated again.
             None waits for as long as it takes.
+
+    Raises:
+        InvalidArgument: *timeout* is no time to wait for.
     """
 
     def __init__(self, thread: LoopThread, remote: Stream[T], timeout: float | None) -> None:
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         self._thread, self._remote, self._timeout = thread, remote, timeout
         self._items: deque[T] = deque()
         self._busy = threading.Lock()

@@ -997,6 +997,14 @@ async def test_waiting_is_bounded(found: Discovery, service: Service) -> None:
                 await view.sync(timeout)
 
 
+async def test_a_predicate_that_cannot_be_called_is_refused_by_its_name(found: Discovery, service: Service) -> None:
+    async with found.view("chat") as view:
+        with pytest.raises(TypeError) as raised:
+            await view.wait_for(5)  # type: ignore[arg-type]
+        assert isinstance(raised.value, InvalidArgument)
+        assert raised.value.field == "predicate"
+
+
 async def test_waiting_ends_with_the_view(found: Discovery, service: Service) -> None:
     view = await found.view("chat")
     waiting = asyncio.ensure_future(view.wait_for(lambda snapshot: False))

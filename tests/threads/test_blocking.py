@@ -115,6 +115,28 @@ def test_a_wrong_argument_is_told_at_once(servers: str, registry: blocking.Regis
         registry.services(timeout=-1)
     with pytest.raises(InvalidArgument, match="port"):
         registry.register(ServiceInstance("chat", id="a", address="10.0.0.7", port=0)).open()
+    with pytest.raises(TypeError, match="instance"):
+        registry.register("chat")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, float("nan"), "1", True])
+def test_a_wrong_timeout_of_a_stream_is_told_when_it_is_asked_for(registry: blocking.Registry, timeout: float) -> None:
+    with registry.register(instance_of()) as registration, registry.discover("chat") as chat:
+        for ask in (
+            registry.session.states,
+            registry.watch_services,
+            registration.statuses,
+            chat.snapshots,
+            chat.changes,
+        ):
+            with pytest.raises(InvalidArgument) as raised:
+                ask(timeout=timeout)
+            assert raised.value.field == "timeout"
+
+
+def test_a_predicate_that_cannot_be_called_is_refused_by_its_name(registry: blocking.Registry) -> None:
+    with registry.discover("chat") as chat, pytest.raises(TypeError, match="predicate="):
+        chat.wait_for(5)  # type: ignore[arg-type]
 
 
 def test_many_threads_share_it(registry: blocking.Registry) -> None:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -150,6 +151,24 @@ async def test_what_a_stream_has_told_is_in_the_snapshot(registry: ThreadRegistr
             assert change.id not in chat.snapshot
 
 
+async def test_a_predicate_is_refused_by_its_name_and_ends_nothing_but_its_waiting(registry: ThreadRegistry) -> None:
+    def over(_: object) -> bool:
+        raise StopAsyncIteration
+
+    async with registry.discover("chat") as chat:
+        with pytest.raises(TypeError, match="predicate="):
+            await chat.wait_for(5)  # type: ignore[arg-type]
+        with pytest.raises(UsageError) as raised:
+            await chat.wait_for(over, DEADLINE)
+        assert isinstance(raised.value.__cause__, StopAsyncIteration)
+
+
+async def test_handles_say_what_they_are_of(registry: ThreadRegistry) -> None:
+    async with registry.register(instance_of()) as registration, registry.discover("chat") as chat:
+        assert repr(registration).startswith("<ThreadRegistration of <Registration chat/a LIVE")
+        assert repr(chat).startswith("<ThreadView of <View")
+
+
 async def test_mistakes_are_told_at_once_and_on_the_caller_s_side(
     registry: ThreadRegistry, zookeeper: ZooKeeperServer
 ) -> None:
@@ -161,6 +180,10 @@ async def test_mistakes_are_told_at_once_and_on_the_caller_s_side(
         _ = connect(zookeeper.address, session_timeout=0, thread=True)
     with pytest.raises(InvalidArgument, match="thread"):
         _ = connect(zookeeper.address, thread=1)  # type: ignore[call-overload]
+    no_mappings: tuple[Any, ...] = (5, [], "loop")
+    for checks in no_mappings:
+        with pytest.raises(TypeError, match="checks"):
+            _ = registry.register(instance_of(), checks=checks)
     unopened = registry.discover("chat")
     with pytest.raises(UsageError):
         _ = unopened.snapshot
