@@ -140,8 +140,8 @@ class Registry(BlockingHandle, Fronting):
     def register(self, instance: ServiceInstance[P], **options: Unpack[RegisterOptions]) -> Registration[P]:
         """Return a registration of *instance*, which is listed from its opening until its closing.
 
-        Arguments and errors are those of :meth:`aioregistry.Registry.register`; the errors come when it is opened,
-        but for what is no instance.
+        Arguments and errors are those of :meth:`aioregistry.Registry.register`; the errors come when it is opened;
+        only a wrong type of *instance* is refused at once.
         """
         return Registration(self, instance, options)
 

@@ -284,7 +284,7 @@ class View(Handle, Generic[P]):
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
-            InvalidArgument: *predicate* cannot be called (InvalidType), or *timeout* is no time to wait for.
+            InvalidArgument: *predicate* cannot be called (InvalidType), or *timeout* is not a time to wait for.
             RequestTimeout: no snapshot was accepted in time.
             HandleClosed: the view was closed meanwhile.
         """

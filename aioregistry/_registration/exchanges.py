@@ -122,7 +122,7 @@ class Exchanges:
 
     @property
     def withdrawing(self) -> bool:
-        """Whether a withdrawal is on its way whose answer nobody has waited for yet."""
+        """Whether a withdrawal is on its way whose answer has not been waited for yet."""
         return self._withdrawal is not None
 
     def writes(self) -> None:

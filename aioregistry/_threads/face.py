@@ -150,7 +150,7 @@ class ThreadRegistry(Handle, Fronting):
         """
         thread = self._running()
         checks = {} if options.get("checks") is None else options["checks"]
-        if self._lag_check and isinstance(checks, Mapping):  # what is no mapping is refused with all else that is wrong
+        if self._lag_check and isinstance(checks, Mapping):  # anything else is refused by what it is given to
             # It passes at first: the loop that registers runs.
             options["checks"] = {"loop": LoopLagCheck(self._loop, initial="passing"), **checks}
         return ThreadRegistration(self, thread, thread.call(lambda: self._remote.register(instance, **options)))

@@ -111,7 +111,7 @@ class BlockingStream(Iterator[T]):
             None waits for as long as it takes.
 
     Raises:
-        InvalidArgument: *timeout* is no time to wait for.
+        InvalidArgument: *timeout* is not a time to wait for.
     """
 
     def __init__(self, thread: LoopThread, remote: Stream[T], timeout: float | None) -> None:
