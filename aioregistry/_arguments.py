@@ -17,6 +17,7 @@ from ._errors import InvalidArgument, InvalidType, wrong_argument
 __all__ = [
     "UNSET",
     "Unset",
+    "check_callable",
     "check_choice",
     "check_count",
     "check_flag",

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .keeper import Keeper
     from .kept import Kept
 
-__all__ = ["KeptAt", "Mirrors", "View"]
+__all__ = ["KeptAt", "Mirrors", "View", "accepted"]
 
 P = TypeVar("P")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from aioregistry._registration import plan as plans
 from aioregistry._registration.exchanges import Exchanges
 from aioregistry._registration.handle import Registration
 from aioregistry._registration.plan import PLANS, Action, Goal, Sight
+from aioregistry._registration.progress import Progress
 from aioregistry._registration.remedies import REMEDIES, Remedy
 from aioregistry._registration.transactions import creation
 from aioregistry._registration.worker import Worker
@@ -300,8 +300,9 @@ def refused_for_good(patch: Patch) -> None:
     refused = Worker._refused
 
     def refused_as_if_never_listed(self: Worker, error: Any) -> bool:
-        self.progress._first_listing = asyncio.get_running_loop().create_future()
-        return refused(self, error)
+        with pytest.MonkeyPatch.context() as meanwhile:
+            meanwhile.setattr(Progress, "was_listed", False)
+            return refused(self, error)
 
     patch.setattr(Worker, "_refused", refused_as_if_never_listed)
 
