@@ -48,7 +48,7 @@ def granted(seconds: float, requested: float) -> float:
 
 
 def doubts(timeout: float, requested: float) -> list[str]:
-    """Return what whoever chose a session timeout is to know, where *requested* seconds were asked for."""
+    """Return the warning about a session timeout, where *requested* seconds were asked for."""
     told = []
     if abs(timeout - requested) >= 0.001:  # of which a server is told milliseconds
         told.append(

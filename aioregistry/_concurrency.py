@@ -90,7 +90,7 @@ class Notifier:
 
 
 class Alarm:
-    """A timer that can be set anew: it rings once, at the time that it was set to last.
+    """A timer that can be set again: it rings once, at the time that it was set to last.
 
     It holds what rings only while it is set: an owner that is dropped goes at once.
     """
@@ -185,7 +185,7 @@ def in_daemon_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
 
     The threads of the loop's executor are joined at exit, so that a disk or a name server that hangs holds up the whole
     process (measured: 6 s); a daemon thread is not. Cancelling the future forgets the answer: the thread goes on until
-    the system ends it, so whoever calls this bounds how many are under way.
+    the system ends it, so the caller bounds how many are under way.
 
     The future fails with what *work* raised, or with OSError where no thread can be started.
     """
@@ -209,7 +209,7 @@ def in_daemon_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
         except StopIteration as ended:  # which no future takes
             error = RuntimeError("the work raised StopIteration")
             error.__cause__ = ended
-        except BaseException as failure:  # noqa: BLE001 - raised by whoever waits: without an answer they wait for ever
+        except BaseException as failure:  # noqa: BLE001 - raised by the waiter: without an answer they wait for ever
             error = failure
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: no task is waiting
             loop.call_soon_threadsafe(settle, result, error)

@@ -70,9 +70,9 @@ def connect(
         allow_read_only: accept a server that lost its quorum, for discovery, as long as there was no session before;
             ``session.read_only`` tells.
         max_request: the servers' jute.maxbuffer in bytes; a request beyond it is refused here, because a server closes
-            the connection of whoever sends one.
+            the connection of the sender.
         watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
-        guard: which removals views hold back unless they are told otherwise; None believes every removal at once.
+        guard: which removals views hold back by default; None believes every removal at once.
         on_event: called synchronously with a name and fields for every event worth a log line or a metric, or a
             sequence of such; it must not block, and what it raises is logged. :mod:`aioregistry.events` has types.
         runtime: clocks, randomness, names and sockets, for simulations.

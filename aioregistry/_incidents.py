@@ -75,7 +75,7 @@ class Incident:
 
         Args:
             now: the time.
-            ending: whoever owns it ends: it is over in any case.
+            ending: its owner ends: it is over in any case.
         """
         new, seconds = self._total - self._told, self._last - self._first
         if ending or now >= self._last + QUIET:

@@ -2,22 +2,22 @@
 
 To watchers an expired session and a withdrawal are the same: the node is deleted. So a withdrawal creates and deletes a
 marker in the same transaction, ``<services>-withdrawn/<name>:<id>:<czxid>``, name and id quoted as in URLs, czxid in
-hexadecimal; then it writes the node before it deletes it. Nothing of it stays, but whoever watches sees it come.
+hexadecimal; then it writes the node before it deletes it. Nothing of it stays, but watchers see it come.
 
 A withdrawal takes its instance out of a view at once, where a mass of expiries would be held back. So only those may
 mark one that could withdraw the instance itself. A marker counts if all of these hold:
 
 - its text is exactly what :func:`marker_name` makes of service, id and czxid;
 - its node came and went, and the instance's node was written and went right after, with neither an event nor an answer
-  in between: those of one transaction come together, so that a marker alone tells nothing, whoever makes it and
-  whenever;
+  in between: those of one transaction come together, so that a marker alone proves nothing, whichever client makes it
+  and whenever;
 - that write is the proof that the instance's own ACL lets its writer change it: the server judges that, then and there.
   A deletion proves less, because it is the parent's ACL that allows it, which may be open where the instance's is not.
   The instance's ACL cannot be asked for: its node is gone when the marker is seen;
 - no node was created with that czxid after the deletion was seen;
-- whoever may create nodes below the root, or change its ACL, may also delete the service's nodes, or change the ACL of
-  theirs; and the root is the one, with the ACL, that it was before the marker came. See :func:`distrust`. Where the
-  service's node is gone too, as ZooKeeper reaps a container that is empty, the rest is enough.
+- a client that may create nodes below the root, or change its ACL, may also delete the service's nodes, or change the
+  ACL of theirs; and the root is the one, with the ACL, that it was before the marker came. See :func:`distrust`. Where
+  the service's node is gone too, as ZooKeeper reaps a container that is empty, the rest is enough.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Overrides: what operators say of instances that are not theirs, in nodes beside the services. Pure.
 
 An override is the persistent node ``<services>-overrides/<name>/<id>``: an owner who registers again cannot undo it,
-and whoever sets it needs no right to the instance's node. Its document is JSON::
+and its author needs no right to the instance's node. Its document is JSON::
 
     {"enabled": false, "weight": null, "reason": "new disk", "by": "ann@ops1", "seconds": 3600,
      "registrationTimeUTC": 1763680000000}
@@ -118,7 +118,7 @@ def _text(value: object) -> str:
 
 
 class Known(NamedTuple):
-    """An override, and when it ends by the clock of whoever knows it that never steps back."""
+    """An override, and when it ends by a clock of its reader's that never steps back."""
 
     override: Override
     ends: float

@@ -102,7 +102,7 @@ class Registry(Handle):
 
     @property
     def overrides(self) -> Overrides:
-        """What operators say of instances: maintenance, whoever owns them."""
+        """The overrides of operators: maintenance of any instance, and weights."""
         self._check()
         if self._overrides is None:
             from ._maintenance import Overrides

@@ -69,7 +69,7 @@ class Runtime:
         """Return every address of *host*; raises OSError if it has no address.
 
         Cancelling returns at once. The real look-up then goes on in a thread of its own until the system ends it:
-        whoever calls this bounds how many are under way.
+        the caller bounds how many are under way.
         """
         raise NotImplementedError
 

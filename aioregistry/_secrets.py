@@ -1,4 +1,4 @@
-"""Secrets that are not shown by whoever shows the variables of a traceback, as error reporters do.
+"""Secrets that are not shown by error reporters, which show the variables of a traceback.
 
 Frames of a traceback keep their variables, arguments too. So a secret is put into one of these by the first function
 that has it.

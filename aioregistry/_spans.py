@@ -34,7 +34,7 @@ class Place(Protocol):
 
 
 class Span:
-    """A span that is under way, or none."""
+    """A span that is under way, or an empty one."""
 
     def __init__(self, span: OpenTelemetrySpan | None = None) -> None:
         self._span = span
@@ -42,11 +42,11 @@ class Span:
     def end(
         self, error: BaseException | None = None, *, server: Place | None = None, **attributes: AttributeValue
     ) -> None:
-        """End it; nothing happens where it has ended, or is none.
+        """End it; nothing happens if it has ended, or is empty.
 
         Args:
-            error: what it ended with. A cancellation is no error of the span's; its type is told all the same.
-            server: whom the session is connected to.
+            error: what it ended with. A cancellation is not an error of the span; its type is recorded all the same.
+            server: the server that the session is connected to.
             attributes: by their names behind ``aioregistry.``.
         """
         span, self._span = self._span, None
@@ -61,7 +61,7 @@ NO_SPAN: Final = Span()
 
 
 def begin(name: str, **attributes: AttributeValue) -> Span:
-    """Return a span, begun; none where the program does not use OpenTelemetry.
+    """Begin a span and return it; an empty one if the program does not use OpenTelemetry.
 
     Args:
         name: behind ``aioregistry.``; one of few.

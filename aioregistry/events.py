@@ -3,11 +3,11 @@
 ``connect(on_event=…)`` calls a function with an event's name and a dict of its fields. :func:`typed` has it called with
 an object instead::
 
-    def told(event: events.Event) -> None:
+    def on_event(event: events.Event) -> None:
         if isinstance(event, events.SessionStall):
             print("heartbeats stopped for", event.seconds, "s")
 
-    registry = aioregistry.connect("zk1,zk2,zk3/prod", on_event=[metrics, events.typed(told)])
+    registry = aioregistry.connect("zk1,zk2,zk3/prod", on_event=[metrics, events.typed(on_event)])
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class InstanceHeld(Event):
 
 @dataclass(frozen=True)
 class InstanceReleased(Event):
-    """An instance is not suspect any more; ``why`` says how that ended."""
+    """An instance is no longer suspect; ``why`` says how that ended."""
 
     name = "discovery.released"
     service: str
@@ -335,7 +335,7 @@ EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType(
 
 
 def event_of(name: str, fields: Mapping[str, Any]) -> Event:
-    """Return the event that ``on_event`` was told by *name* and *fields*.
+    """Return the event that ``on_event`` got as *name* and *fields*.
 
     Raises:
         KeyError: there is no event of this name.

@@ -15,7 +15,7 @@ _OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message
 class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object on one line, in ASCII.
 
-    It has ``time`` (ISO 8601, UTC), ``level`` in lower case, ``logger``, ``message``, and whatever the record carries
+    It has ``time`` (ISO 8601, UTC), ``level`` in lower case, ``logger``, ``message``, and all that the record carries
     besides (``extra=`` of the call that logged it). The records of aioregistry itself carry what they are about:
     ``session``, ``service``, ``id``, ``path``, ``status`` or ``check``.
     A traceback is the field ``exception``. A value that JSON has no form for is shown as text.

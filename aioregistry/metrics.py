@@ -1,6 +1,6 @@
 """Metrics of a registry, for Prometheus and for OpenTelemetry; each is read when it is asked for.
 
-Nothing is done per change of a service: gauges are read from the registry when somebody reads, and counters count the
+Nothing is done per change of a service: gauges are read from the registry when they are scraped, and counters count the
 events of ``on_event``, which are few. When a request is answered, one of ten numbers grows, once there is a reader.
 Balancers count their picks with and without one.
 

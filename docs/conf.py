@@ -65,7 +65,7 @@ YAML = re.compile(r"^ *```yaml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
 def check_yaml(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG001 - Sphinx's
-    """Raise where a block of YAML is none."""
+    """Raise where a block is not YAML."""
     for block in YAML.findall(source[0]):
         list(yaml.safe_load_all(block))
 
@@ -74,7 +74,7 @@ WITHIN = ("aioregistry.balancing",)  # what is public there is a name of aioregi
 
 
 def draw_rooms(app: Any) -> None:
-    """Draw the map of the rooms anew, as their imports are now."""
+    """Draw the map of the rooms again, as their imports are now."""
     picture = Path(app.srcdir, "pictures", "rooms.svg")
     drawn = rooms.draw()
     if picture.read_text(encoding="utf-8") != drawn:

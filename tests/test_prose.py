@@ -20,6 +20,8 @@ def test_the_pages_keep_the_style() -> None:
         "It ends. It goes on.",
         "- `a` ends. `b` begins.",
         "It is no port.",
+        "It is left to whoever waits.",
+        "It is read anew.",
     ],
 )
 def test_a_form_that_is_ruled_out_is_found(line: str) -> None:

@@ -25,7 +25,7 @@ MAX_PORT = 65535
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong on one line that does a terminal no harm: whoever calls chose the words that it repeats."""
+    """Says what is wrong on one line that does a terminal no harm: the caller chose the words that it repeats."""
 
     def error(self, message: str) -> NoReturn:
         """End with the usage and *message*, exit code 2."""

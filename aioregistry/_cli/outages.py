@@ -81,5 +81,5 @@ class _Outages:
         self._put(self._form.said(text, level, event=event, check=check, state=state, reason=reason, **fields))
 
     def _put(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # standard error is gone: whoever needs it finds that out by itself
+        with contextlib.suppress(OSError):  # standard error is gone: its user finds that out anyway
             _ = self._output.put(line)

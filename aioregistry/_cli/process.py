@@ -84,7 +84,7 @@ async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
     signals = [number for number in _ENDING if not is_ignored(number)]
 
     def stop() -> None:
-        # A second signal finds the default action: whoever insists need not wait for the withdrawal.
+        # A second signal finds the default action: a user who insists need not wait for the withdrawal.
         for number in signals:
             loop.remove_signal_handler(number)
         task.cancel()

@@ -22,7 +22,7 @@ __all__ = ["sidecar"]
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """What servers are asked to end by; they are drained before it is passed on. SIGHUP has many of them read their
-configuration anew."""
+configuration again."""
 
 _DRAIN: Final = 2.0
 """Seconds, as a Membership drains unless told otherwise."""

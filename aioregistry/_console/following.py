@@ -53,7 +53,7 @@ class Recording(Protocol):
         """Have it written; False where it is lost."""
 
     def has_lost_all(self) -> bool:
-        """Return whether what was put since the last call is lost, and all is to be told anew."""
+        """Return whether what was put since the last call is lost, and all is to be told again."""
 
 
 class Told(Protocol):

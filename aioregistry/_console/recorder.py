@@ -87,7 +87,7 @@ class Recorder:
         return True
 
     def has_lost_all(self) -> bool:
-        """Return whether what was put since the last call is lost, and all is to be told anew."""
+        """Return whether what was put since the last call is lost, and all is to be told again."""
         lost, self._lost = self._lost, False
         return lost
 

@@ -69,8 +69,9 @@ class Balancer(Generic[P]):
     goes on with the last known instances, as the view does.
 
     An instance with a weight that cannot be one (negative, no number), an address that leads nowhere (10.0.0.07,
-    ``a b``), or for which a function of the caller's fails is refused: it is never picked, is logged, and is told to
-    the hook as ``discovery.refused``, and nothing else suffers from it. One that publishes no address at all is picked.
+    ``a b``), or for which a function of the caller's fails is refused: it is never picked, is logged, and is reported
+    to the hook as ``discovery.refused``, and nothing else suffers from it. One that publishes no address at all is
+    picked.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class Balancer(Generic[P]):
 
     @property
     def warming_up(self) -> Mapping[str, float]:
-        """What new instances weigh now, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
+        """The present weights of new instances, by id, from the least weight to 1; empty without WarmUp."""
         return MappingProxyType(dict(self._picker.warming_up(self._now())))
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
@@ -223,7 +224,7 @@ class Balancer(Generic[P]):
             self._tell_of_panic()
 
     def subsets(self) -> tuple[Subset[P], ...]:
-        """What it picks from, where that is less than the service."""
+        """The instances that it picks from, if they are only a part of the service."""
         return self._picker.subsets()
 
     def end(self, error: RegistryError | None) -> None:

@@ -69,7 +69,7 @@ class Effects(NamedTuple, Generic[P]):
     changes: Differences[P]
     """Of what is shown."""
     resynced: bool
-    """The view was behind and is not any more: *changes* are the differences."""
+    """The view was behind and has caught up: *changes* are the differences."""
     invalid: tuple[Invalidated, ...]
     """Nodes that show no instance and did not before, or for another reason."""
     wake_at: float | None

@@ -48,7 +48,7 @@ class Discovery:
     Attributes:
         session: that one.
         base_path: where the services are, as a file of one names it.
-        departures: whoever withdraws from one of the services.
+        departures: the withdrawals from the services.
         overrides: of operators; None where they are not read.
         tallies: what the balancers of all views count.
     """

@@ -95,6 +95,6 @@ class Refusals:
         return {id for id in self._certain.keys() & ids if now - self._certain[id] <= REMEMBERED}
 
     def forget(self, id: str) -> None:
-        """*id* is not a suspect any more, or was registered anew."""
+        """*id* is not a suspect any more, or was registered again."""
         for each in (self._first, self._certain, self._silent):
             each.pop(id, None)

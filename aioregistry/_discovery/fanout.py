@@ -45,7 +45,7 @@ class Subscriber(Protocol[P]):
 class Fanout(Generic[P]):
     """Tells one subscriber after the other, in the order given.
 
-    Balancers come first: whoever wakes by a stream may pick at once, and must not get what is gone. The file is last:
+    Balancers come first: a task that a stream wakes may pick at once, and must not get what is gone. The file is last:
     what it is to keep is what all others were told.
     """
 

@@ -1,4 +1,4 @@
-"""Keeps a mirror true to the server, for whoever looks at it.
+"""Keeps a mirror true to the server, for its readers.
 
 The path of a change is short, and no task lies on it: the event's callback makes the node due, the end of that tick
 sends the question, the answer's callback shows the news. The one task does what takes time: it waits for connections,
@@ -68,7 +68,7 @@ class Consumer(Protocol):
         """The node of *id* that was created by *czxid* is withdrawn; its removal comes next."""
 
     def freshness_changed(self) -> None:
-        """What was fresh is not, or is again."""
+        """The view ceased to be fresh, or is fresh again."""
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes: the session was closed, or *error* ended it."""
@@ -89,7 +89,7 @@ class Follower:
 
     Attributes:
         mirror: what is known.
-        users: how many need this follower; for whoever owns it.
+        users: how many need this follower; for its owner.
         refusal: why the service could not be listed when that was tried last.
         ended: why nothing more comes.
         generation: of the connection that the mirror is kept on.
@@ -272,8 +272,8 @@ class Follower:
         return True
 
     def _start_over(self, error: BaseException) -> None:
-        """Ask for everything anew after a rest, unless there is a new connection before."""
-        self._repeated.tell("anew", logging.INFO, "%s is read anew: %s", self.path, error)
+        """Ask for everything again after a rest, unless there is a new connection before."""
+        self._repeated.tell("again", logging.INFO, "%s is read again: %s", self.path, error)
         self._let_go()
         self.note_freshness()
         self._rest = self._session.runtime.uniform(RETRY / 2, RETRY)

@@ -1,6 +1,6 @@
 """The guard of one view: which removals are believed at once, and which are held back for a while. Pure.
 
-When ZooKeeper comes back from an outage, every session may have expired, and every instance is about to register anew:
+When ZooKeeper comes back from an outage, every session may have expired, and every instance is about to register again:
 who believes the empty list that is read first drops a whole service that is alive. To a watcher an expiry is all there
 is to see of it. So it is judged by three facts: how many went together, whether that was around a disruption, and who
 left a marker (see :mod:`.departures`).

@@ -1,8 +1,9 @@
 """Keeps the last snapshot of a view in a file: the file itself, and who writes it when.
 
 **The file** is replaced as a whole: what is new is written beside it, synced to the disk and moved into its place, so
-that whoever is killed or runs out of space leaves the old state or the new one. Beside it is always the same place, so
-that nothing piles up; processes that keep the same file take turns there by a lock, which ends with its holder.
+that a process that is killed or runs out of space leaves the old state or the new one. Beside it is always the same
+place, so that nothing piles up; processes that keep the same file take turns there by a lock, which ends with its
+holder.
 
 **The keeper** writes from a thread, one state at a time and not all the time; the last one is written when it closes.
 What goes wrong with the file is told and never raised: discovery does not depend on a disk.

@@ -16,7 +16,7 @@ connection is gone.
 **Identity** of a node's state is (czxid, mzxid) within one history; versions restart at 0 with every new node. After a
 roll-back the same pairs come again with other data: then everything is compared by content.
 
-**Resync.** Persistent watches replay nothing. On every connection everything is listed and read anew; what differs is
+**Resync.** Persistent watches replay nothing. On every connection everything is listed and read again; what differs is
 staged and becomes visible at once when all has been read, as one set of true differences. Until then the last known
 state stands. A change that comes from elsewhere (an event, a list) is visible at once.
 

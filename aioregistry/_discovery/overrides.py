@@ -4,8 +4,8 @@ One recursive watch on their root serves a session. Usually there is no root: th
 asks for it and watches for it. Only the services that somebody asks about are read. While there is no connection, what
 was known stays in force.
 
-What has ended is removed by whoever notices and may. Whether it has ended is the server's to say: so a client that
-thinks so writes to the service's node beside it first, whose new time is the server's now.
+An override that has ended is removed by a client that notices and may. Whether it has ended is the server's to say: so
+a client that thinks so writes to the service's node beside it first, whose new time is the server's now.
 """
 
 from __future__ import annotations

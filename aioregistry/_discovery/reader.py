@@ -118,7 +118,7 @@ class Reader:
         self._under_way.clear()
         self._nodes_under_way = self._throttled = 0
         self._pause.cancel()
-        # What comes next is read anew, with new watches: the session need not restore these.
+        # What comes next is read again, with new watches: the session need not restore these.
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()

@@ -20,7 +20,7 @@ __all__ = ["Recall"]
 P = TypeVar("P")
 
 RECENT: Final = 3600.0
-"""Seconds for which a kept snapshot tells who may be about to register anew: longer than outages take."""
+"""Seconds for which a kept snapshot tells who may be about to register again: longer than outages take."""
 
 
 class Recall(Stage[P]):

@@ -35,7 +35,7 @@ class SnapshotStream(Stream[Snapshot[P]]):
 class Changes(Stream[Change[P]]):
     """The changes of a view after ``start``.
 
-    What a consumer has not taken yet is kept up to a bound. Beyond it only the entries that it believes in are
+    Changes that a consumer has not taken yet are kept up to a bound. Beyond it only the entries that it believes in are
     remembered, as far as they changed; when it comes back it gets the differences between those and the present ones.
     """
 

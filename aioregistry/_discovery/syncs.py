@@ -85,12 +85,12 @@ class Syncs:
         if self._to_sync is None:
             after, loop = self._syncing, asyncio.get_running_loop()
             self._to_sync = loop.create_task(self._sync(after), name=f"aioregistry syncs {self._followed.path}")
-            # Counts as retrieved: whoever waited may have been cancelled.
+            # Counts as retrieved: the waiter may have been cancelled.
             self._to_sync.add_done_callback(lambda task: task.cancelled() or task.exception())
         syncing = self._to_sync
         self._callers[syncing] = self._callers.get(syncing, 0) + 1
         try:
-            # Not asyncio.shield: since Python 3.14 it reports what fails after whoever waited was cancelled.
+            # Not asyncio.shield: since Python 3.14 it reports what fails after the waiter was cancelled.
             await asyncio.wait([syncing])
         except asyncio.CancelledError:
             if self._callers[syncing] == 1:

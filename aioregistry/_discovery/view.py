@@ -87,8 +87,8 @@ class View(Handle, Generic[P]):
     """The instances of one service, followed from entering until closing.
 
     Entering (``async with``, or ``await``) waits until everything was read once. While the session is away the last
-    known instances stay, ``fresh`` is False and ``snapshot.stale_since`` set; after a reconnect everything is read anew
-    and what differs shows at once.
+    known instances stay, ``fresh`` is False and ``snapshot.stale_since`` set; after a reconnect everything is read
+    again and what differs shows at once.
 
     Nodes that are not instances, or whose payload does not fit *payload_type*, are listed in ``snapshot.invalid`` with
     the reason, and logged. Nothing else suffers from them. A service whose node is missing is an empty one.
@@ -150,13 +150,13 @@ class View(Handle, Generic[P]):
 
     @property
     def snapshot(self) -> Snapshot[P]:
-        """What is known now; a new one is made when it is asked for after a change, in time linear in the service."""
+        """The present snapshot; a new one is made when you ask for it after a change, in time linear in the service."""
         self._check()
         return self._current()
 
     @property
     def fresh(self) -> bool:
-        """Whether the snapshot is true now, as far as anybody can know.
+        """Whether the snapshot is true now, as far as a client can know.
 
         True if everything was read on the present connection and the quorum has answered within the session timeout.
         Computed when read, on a clock that counts system sleep.
@@ -267,7 +267,7 @@ class View(Handle, Generic[P]):
         return balancer
 
     def add_balancer(self, balancer: Balancer[P]) -> None:
-        """Feed *balancer* from now on, for as long as somebody holds it: one that is picked from on another thread."""
+        """Feed *balancer* from now on, for as long as it is referenced: one that is picked from on another thread."""
         self._balancers.add(balancer)
         self._mirrors.tallies.add(self.name, balancer, tally_of(balancer))
 
@@ -314,7 +314,7 @@ class View(Handle, Generic[P]):
 
         Raises:
             RequestTimeout: the quorum has not answered in time.
-            NoAuth: the service may not be listed any more.
+            NoAuth: you may no longer list the service.
         """
         self._check()
         if timeout is not None:
@@ -403,7 +403,7 @@ class View(Handle, Generic[P]):
         self._show_if_any(self._step(Withdrawn(id, czxid)))
 
     def freshness_changed(self) -> None:
-        """What was fresh is not, or is again."""
+        """The view ceased to be fresh, or is fresh again."""
         fresh = self._following().fresh
         self._show_if_any(self._step(FreshnessChanged(fresh)))
         self._fanout.freshness_changed(fresh)

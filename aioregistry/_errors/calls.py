@@ -67,7 +67,7 @@ def wrong_argument(field: str, value: object, reason: str, *types: type) -> Inva
 
 
 class RequestTooLarge(InvalidArgument):
-    """The request would exceed the server's ``jute.maxbuffer``, which closes the connection of whoever sends it."""
+    """The request would exceed the server's ``jute.maxbuffer``, which closes the connection of the sender."""
 
     def __init__(self, field: str, size: int, limit: int) -> None:
         super().__init__(field, f"<{size} bytes>", f"the request would take {size} bytes, jute.maxbuffer is {limit}")

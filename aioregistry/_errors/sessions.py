@@ -46,7 +46,7 @@ class ConnectionLost(SessionError, ConnectionError):
     """The connection ended before the answer came, or there is no connection.
 
     ``maybe_applied`` is False where the request certainly changed nothing, because it was a read or never left this
-    process; otherwise whoever wrote has to look again.
+    process; otherwise the writer has to look again.
     """
 
     def __init__(self, message: str, *, maybe_applied: bool) -> None:
@@ -66,7 +66,7 @@ class PoisonRequest(SessionError):
     length in bytes. What is known of it is from the request ``seen`` to do that: ``server`` closed ``connections``
     connections in a row on it, ``reason`` is how the last one ended. ``limit`` is the fewest bytes that seem to be too
     many for the server's ``jute.maxbuffer``, None where its length does not seem to be the cause. ``retry_in`` is the
-    number of seconds until the request is sent again if somebody asks for it; a shorter one is sent at once.
+    number of seconds until the request is sent again if it is asked for; a shorter one is sent at once.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class Check:
 
     @property
     def standing(self) -> Standing:
-        """What it counts as before its first result."""
+        """The state that it counts as before its first result."""
         return STARTING if self.initial == "failing" else Standing(CheckState.PASSING)
 
     def describe(self) -> str:

@@ -31,7 +31,7 @@ _REST: Final = 0.1
 
 
 class HttpCheck(Check):
-    """Passes when a GET is answered with an expected status: 2xx unless told otherwise.
+    """Passes when a GET is answered with an expected status: 2xx by default.
 
     Each call has a connection of its own. Redirects are not followed. No proxy is asked. Of the answer, the status
     counts and the rest does not: 64 KiB of it are read at most.

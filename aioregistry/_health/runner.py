@@ -30,7 +30,7 @@ _EARLY: Final = 0.001
 
 
 class CheckStatus(NamedTuple):
-    """What is known of one check."""
+    """The state of one check."""
 
     state: CheckState
     since: float

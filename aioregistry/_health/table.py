@@ -19,7 +19,7 @@ __all__ = ["STARTING", "CheckState", "Result", "Standing", "after", "patience", 
 
 
 class CheckState(enum.Enum):
-    """What a check says of its instance."""
+    """The verdict of a check on its instance."""
 
     STARTING = "starting"
     """Has not passed yet."""

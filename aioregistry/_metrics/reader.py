@@ -73,7 +73,7 @@ class RegistryReader:
             if answer.set_running_or_notify_cancel():
                 try:
                     answer.set_result(self._values())
-                except Exception as error:  # noqa: BLE001 # whoever waits is told
+                except Exception as error:  # noqa: BLE001 # the waiter gets it
                     answer.set_exception(error)
 
         try:

@@ -63,7 +63,7 @@ class Updated(msgspec.Struct, Generic[P], frozen=True):
 
 
 class Removed(msgspec.Struct, Generic[P], frozen=True):
-    """An instance went: its node is gone, or shows no instance any more."""
+    """An instance went: its node is gone, or is no longer an instance."""
 
     entry: Entry[P]
     zxid: int
@@ -104,10 +104,10 @@ class Invalidated(msgspec.Struct, frozen=True):
 
 
 class Resynced(msgspec.Struct, Generic[P], frozen=True):
-    """The view was behind and is not any more: after a reconnect, or because this consumer was too slow.
+    """The view was behind and has caught up: after a reconnect, or because this consumer was too slow.
 
     ``changes`` are the true differences since what the consumer got last, one for each id at most; empty if
-    nothing differs: what came and went meanwhile is not to be had any more.
+    nothing differs: what came and went meanwhile is lost.
     """
 
     changes: tuple[Added[P] | Updated[P] | Removed[P], ...]

@@ -94,7 +94,7 @@ class ServiceInstance(_Fields[P]):
         enabled: False while it is not to be given new work, though it is listed.
         status: why it is not enabled: ``"failing"`` its checks, ``"draining"``, or in ``"maintenance"``. None while it
             is, and where its publisher does not tell.
-        service_type: DYNAMIC for whatever is registered by this library.
+        service_type: DYNAMIC for all that this library registers.
         uri_spec: Curator's UriSpec as JSON, ``{"parts": [{"value": "scheme", "variable": true}, ...]}``, or None.
         registration_time_ms: milliseconds since the epoch; None until the instance is published.
         session_timeout_ms: of the session that publishes it, milliseconds, as the server granted it: for so long it may

@@ -12,7 +12,7 @@ __all__ = ["Override"]
 
 
 class Override(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator said of an instance."""
+    """An operator's setting for an instance."""
 
     service: str
     id: str

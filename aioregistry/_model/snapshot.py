@@ -97,7 +97,7 @@ class Invalid(msgspec.Struct, frozen=True, gc=False):
 
 @shown_half_made
 class Snapshot(Mapping[str, ServiceInstance[P]]):
-    """What was known of a service at one moment: its instances by id, in the order of their ids. Immutable.
+    """A service at one moment: its known instances by id, in the order of their ids. Immutable.
 
     A snapshot holds facts; whether they are fresh *now* is asked of the view.
 
@@ -153,7 +153,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
 
     @property
     def suspects(self) -> Mapping[str, Suspicion]:
-        """Of the instances those that ZooKeeper does not list any more, and why they are shown nevertheless, by id."""
+        """The instances that ZooKeeper no longer lists, by id, and why they are shown nevertheless."""
         suspects: Mapping[str, Suspicion] | None = self._suspects  # type: ignore[attr-defined]
         if suspects is None:
             found = {id: entry.suspicion for id, entry in self.entries.items() if entry.suspicion is not None}
@@ -196,7 +196,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
         return len(self.entries)
 
     def __iter__(self) -> Iterator[str]:
-        # Sorted by whoever iterates first: most snapshots are only looked up in.
+        # Sorted by the first iteration: most snapshots are only looked up in.
         ids: tuple[str, ...] | None = self._ids  # type: ignore[attr-defined]
         if ids is None:
             ids = tuple(sorted(self.entries))

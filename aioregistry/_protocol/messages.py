@@ -113,7 +113,7 @@ class Connect(Message[ConnectReply]):
         timeout_ms, at = read_int(body, at)
         (session_id,) = LONG.unpack_from(body, at)
         password, at = read_buffer(body, at + 8)
-        password = Secret(password)  # whoever has it can take the session over
+        password = Secret(password)  # its holder can take the session over
         read_only = False
         if at != len(body):  # servers before 3.4 say nothing of read-only mode
             (read_only,) = BOOL.unpack_from(body, at)
@@ -373,7 +373,7 @@ class RemoveWatches(Silent):
 
 
 class SetWatches(Silent):
-    """After a reconnect, set one-shot watches anew: what changed after ``relative_zxid`` is reported at once."""
+    """After a reconnect, set one-shot watches again: what changed after ``relative_zxid`` is reported at once."""
 
     opcode = 101
     special_xid = SET_WATCHES_XID

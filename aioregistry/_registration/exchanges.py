@@ -101,7 +101,7 @@ class Exchanges:
     # ------------------------------------------------------------------ what happens meanwhile
 
     def on_new_connection(self) -> bool:
-        """Return whether there is another connection than before, so that it is to be looked anew."""
+        """Return whether there is another connection than before, so that it is to be looked again."""
         session = self._session
         if session.history != self._history:
             # zxids of different histories cannot be compared, and the nodes seen there are not the ones here.

@@ -99,7 +99,7 @@ class Registration(Handle, Generic[P]):
         on_conflict: when another session holds the id at first: ``"takeover"`` its node if it was created before
             us, ``"wait"`` until the session ends, or ``"fail"`` (which cannot tell a live owner from the ghost of a
             process that crashed within its session timeout).
-        on_displaced: when a newer claimant takes the id: ``"standby"`` until its node goes and then claim the id anew,
+        on_displaced: when a newer claimant takes the id: ``"standby"`` until its node goes and then claim the id again,
             or ``"stop"``, which ends the registration.
         wait: whether entering waits until the instance is listed.
         close_timeout: seconds that closing may take; a third of the session timeout unless given.
@@ -109,8 +109,9 @@ class Registration(Handle, Generic[P]):
         create_chroot: whether the chroot is made where it is missing, as every other parent is.
         withdrawals: those of the session, shared by all its registrations.
         checks: whether the instance is well, by name; each an async function or a :class:`Check`.
-        follow_overrides: called with the service and what is to be told of its overrides; returns what ends that.
-        marked: whether a withdrawal may leave a trace beside the base path, by which it can be told from an expiry.
+        follow_overrides: called with the service and a function that gets its overrides; returns a function that ends
+            that.
+        marked: whether a withdrawal may leave a trace beside the base path, which distinguishes it from an expiry.
 
     Raises:
         InvalidArgument: an argument is wrong, or no client can connect to the instance; names it and its value.
@@ -197,7 +198,7 @@ class Registration(Handle, Generic[P]):
 
     @property
     def status(self) -> Status:
-        """What is known now; computed when read, since it changes with time alone."""
+        """The present status; computed when read, since it changes with time alone."""
         worker, session = self._worker, self._session
         if worker is None:
             return Status.CLOSED if self._is_closed else Status.REGISTERING
@@ -225,7 +226,7 @@ class Registration(Handle, Generic[P]):
 
     @property
     def checks(self) -> Mapping[str, CheckStatus]:
-        """What is known of each check, by name: its state, since when, and why it failed last.
+        """Each check by name: its state, since when, and why it failed last.
 
         They run from entering until closing, or until the registration ends by itself.
         """
@@ -243,7 +244,7 @@ class Registration(Handle, Generic[P]):
         True is said only after a look at the node, later than all that was sent, by a session that a quorum granted: an
         expiry alone proves nothing, since a leader that has lost its quorum may tell of one. False when
         ``close_timeout`` ended without that. It turns True when the withdrawal, which goes on, is done; where the id is
-        registered anew in this registry, which takes the withdrawal over, it stays False.
+        registered again in this registry, which takes the withdrawal over, it stays False.
         """
         return None if self._worker is None else self._worker.withdrawn
 
@@ -442,7 +443,7 @@ class Registration(Handle, Generic[P]):
             self._worker.publish(data)
 
     def _refresh(self) -> None:
-        """Tell a changed status to whoever follows it; called after whatever may change it, time included."""
+        """Report a changed status to its followers; called after whatever may change it, time included."""
         status = self.status
         if status is not self._told:
             self._tell(status)

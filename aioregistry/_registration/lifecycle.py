@@ -15,7 +15,7 @@ __all__ = ["GOALS", "LEAVING", "MOVES", "OVER", "Stage", "Status", "Turn", "move
 
 
 class Status(enum.Enum):
-    """What is known of a registration at the moment of asking."""
+    """The status of a registration at the moment of asking."""
 
     REGISTERING = "registering"
     """Not listed, or not known to be; being worked on as far as there is a connection."""
@@ -26,7 +26,7 @@ class Status(enum.Enum):
     PRESUMED_GONE = "presumed gone"
     """Was listed; the quorum has not answered for a session timeout, so that it may have ended the session."""
     DISPLACED = "displaced"
-    """A newer claimant has the id. With ``on_displaced="standby"`` it is claimed anew when that one's node goes."""
+    """A newer claimant has the id. With ``on_displaced="standby"`` it is claimed again when that one's node goes."""
     FAILED = "failed"
     """Ended by an error, which :meth:`Registration.wait_closed` returns."""
     CLOSED = "closed"
@@ -38,7 +38,7 @@ class Stage(enum.Enum):
 
     CLAIMING = "it was never listed"
     LISTED = "it was listed, and is listed again whenever it is found missing"
-    STANDBY = "a newer claimant has the id; it is claimed anew when that one's node goes"
+    STANDBY = "a newer claimant has the id; it is claimed again when that one's node goes"
     CLOSING = "its owner closes it, and waits for the withdrawal"
     ENDED = "it ended by itself; what may be left of it is withdrawn"
     CLOSED = "its owner has closed it, and waits no more; what may be left of it is withdrawn"

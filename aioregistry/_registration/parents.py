@@ -68,7 +68,7 @@ class Parents:
         self._known.discard(parent)
         if (under_way := self._made.get(parent)) is not None:
             await asyncio.wait([under_way])
-            return  # whatever came of it: it is planned anew
+            return  # whatever came of it: it is planned again
         made = self._made[parent] = asyncio.get_running_loop().create_future()
         try:
             await self._make(session, target, path)

@@ -40,7 +40,7 @@ class Progress:
 
     @property
     def ended(self) -> bool:
-        """Whether whoever waited was told that it is over; a withdrawal may go on."""
+        """Whether the waiters know that it is over; a withdrawal may go on."""
         return self.stage in OVER
 
     @property
@@ -65,7 +65,7 @@ class Progress:
         self._left.set()
 
     def ending(self) -> Exception:
-        """Return what whoever waits is to be told: why it ended, or why it will not be published."""
+        """Return the error for the waiters: why it ended, or why it will not be published."""
         if self.cause is not None:
             return self.cause
         if self.displaced is not None:
@@ -76,7 +76,7 @@ class Progress:
 
     async def listed(self) -> None:
         """Wait until the node was ours for the first time; raises why, when the end comes before."""
-        await asyncio.wait([self._first_listing])  # which outlives whoever waits for it
+        await asyncio.wait([self._first_listing])  # which outlives the waiter
         if not self.was_listed:
             raise self.ending()
 

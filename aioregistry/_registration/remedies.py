@@ -107,7 +107,7 @@ REMEDIES: Mapping[type[RegistryError], Remedy] = MappingProxyType(
     }
 )
 """REFUSED ends a registration that was never listed: a rule, an ACL or a quota stands against it, and its owner must
-hear of that. For one that was listed it is told to whoever waits for an update, and tried again: an administrator's
+hear of that. For one that was listed an update that waits raises it, and it is tried again: an administrator's
 slip must not become a lasting outage of what ran before."""
 
 TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER})

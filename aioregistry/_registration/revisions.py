@@ -54,7 +54,7 @@ class Revisions:
             self._release(None, up_to=self.sent.number)
 
     def tell(self, error: Exception | None) -> None:
-        """What is desired is listed, or *error* says why it is not: whoever waits hears of it."""
+        """What is desired is listed, or *error* says why it is not: the waiters get that."""
         self._release(error, up_to=self.desired.number)
 
     def _release(self, error: Exception | None, *, up_to: int) -> None:

@@ -32,7 +32,7 @@ class Held(NamedTuple):
 
 
 def claim_of(creation: asyncio.Future[Reply[Any]], known: int) -> int | None:
-    """Return the claim of whoever created its node without having looked; *known*: the quorum's zxid before.
+    """Return the claim of a registration that created its node without a look; *known*: the quorum's zxid before.
 
     A client that takes the node from us between our creation and the read behind it is newer, and not a ghost.
     """

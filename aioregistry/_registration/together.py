@@ -81,7 +81,7 @@ class Together:
         some: list[_Waiting] = []
         size = 0
         while self._waiting and len(some) < MOST_TOGETHER:
-            if self._waiting[0].outcome.done():  # whoever asked was cancelled
+            if self._waiting[0].outcome.done():  # the caller was cancelled
                 self._waiting.popleft()
                 continue
             size += sum(len(str(operation.path)) + _ROOM for operation in self._waiting[0].operations)

@@ -64,7 +64,7 @@ def ancestors(path: str) -> list[str]:
 def parent_creation(target: Target, path: str, *, container: bool) -> Create | CreateContainer:
     """Return the creation of a node above the target's or its marker.
 
-    The root of the markers is never a container: a server reaps those that are empty, and then whoever likes could make
+    The root of the markers is never a container: a server reaps those that are empty, and then any client could make
     it, and have the markers for his own.
     """
     if path == marker_root(target):

@@ -66,7 +66,7 @@ class Worker:
         target: the node.
         data: what the node is to hold at first.
         first_goal: until the node was ours for the first time.
-        standby: when displaced, wait for the node to go and claim anew, instead of ending.
+        standby: when displaced, wait for the node to go and claim again, instead of ending.
         changed: called after each change of ``progress`` or ``held``.
         withdrawals: those of the session: who had the node before, and who will.
     """
@@ -163,7 +163,7 @@ class Worker:
         self._woken.set()
 
     def end(self) -> None:
-        """Tell whoever waits that it has ended."""
+        """Tell the waiters that it has ended."""
         self._tell_end(None)
 
     @property

@@ -1,4 +1,4 @@
-"""What each address answered, for whoever asks why there is no connection. Pure."""
+"""The outcomes of connecting by address, to explain why there is no connection. Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class AttemptOutcome(enum.Enum):
 
 
 class Attempt(NamedTuple):
-    """What one address answered last, and how often in a row; ``str()`` of it is one line for people."""
+    """The last answer of one address, and how often in a row; ``str()`` of it is one line for people."""
 
     outcome: AttemptOutcome
     reason: str

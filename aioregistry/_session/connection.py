@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self.last_zxid = self.reached = 0
         self.evidence = float("-inf")
         self.took = 0.0
-        """Seconds that TCP and TLS took, for whoever gives the attempt a deadline."""
+        """Seconds that TCP and TLS took, for the caller, which gives the attempt a deadline."""
         self.closed = False
         self.reason = ""
         """Why it ended, in words, for error reports."""
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         """Send *request* with this tick's others, and return its answer's future.
 
         *answered* is called with it: by the callback that brings the answer, which saves a turn of the loop, or by the
-        loop soon after the connection was lost, when whoever has to know of that knows.
+        loop soon after the connection was lost, when its owner knows of that.
         """
         future: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
         if self.closed:
@@ -319,7 +319,7 @@ class Connection(asyncio.Protocol):
             if isinstance(failure.error, RegistryError) and not isinstance(failure.error, ProtocolError):
                 error = failure.error
             else:
-                # What else comes on this connection cannot be trusted either; whoever waits hears that it was lost.
+                # What else comes on this connection cannot be trusted either; the waiters hear that it was lost.
                 raise self._unreadable(pending, failure.error, first=queue is self._pending) from failure.error
         queue.popleft()
         self._resolve(pending, reply, error)
@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
         return why
 
     def _resolve(self, pending: Pending[Any], reply: Reply[Any] | None, error: RegistryError | None) -> None:
-        """Take note of an answer, and tell whoever waits, whatever taking note raises."""
+        """Take note of an answer, and tell the waiter, whatever taking note raises."""
         if is_evidence(pending.request, error):
             self.evidence = max(self.evidence, pending.sent)
             self._proven_by_quorum = True
@@ -352,7 +352,7 @@ class Connection(asyncio.Protocol):
             foreign.call(self._on_answer, self, pending, error)
         except foreign.ForeignError:
             log.exception("processing the answer to %s failed", type(pending.request).__name__)
-        if pending.future.done():  # whoever waited was cancelled
+        if pending.future.done():  # the waiter was cancelled
             return
         if error is None:
             assert reply is not None

@@ -64,7 +64,7 @@ class Connector:
         deadline = attempt_deadline(driver.timeout, driver.timeout - driver.evidence_age(), candidates)
         dialer = self._dialer = Dialer(endpoints, self._dial, deadline, driver.note)
         try:
-            # An answer that changes the question ends the round: everybody is asked anew.
+            # An answer that changes the question ends the round: everybody is asked again.
             while self._question() == question:
                 connection = await dialer.next()
                 if connection is None:

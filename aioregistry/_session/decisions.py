@@ -1,4 +1,4 @@
-"""What follows from each event, decided by whoever the table of the session machine names for it. Pure."""
+"""What follows from each event, decided by the function that the table of the session machine names for it. Pure."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _ended(machine: Machine) -> Step:
 def _left(machine: Machine, *, lost_history: bool = False) -> Step:
     """Leave the session behind, however it ended: forget it, keep its id, and say so where it was known.
 
-    In a new history (*lost_history*) ids of sessions are given anew: only the last can have been in a copy of it.
+    In a new history (*lost_history*) ids of sessions are given again: only the last can have been in a copy of it.
     """
     said: tuple[Command, ...] = ()
     ended = machine.session_id

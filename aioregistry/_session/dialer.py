@@ -1,7 +1,7 @@
 """Connecting to one of several addresses: the next attempt starts while the last one hangs.
 
 "Happy Eyeballs" (RFC 8305) for the servers of an ensemble: an address whose packets are swallowed must not cost the
-session its life. Only TCP and TLS race; which connection shakes hands is decided one at a time by whoever asks. The
+session its life. Only TCP and TLS race; which connection shakes hands is decided one at a time by the caller. The
 addresses may change meanwhile, when a name is answered late.
 """
 
@@ -69,7 +69,7 @@ class Dialer:
     async def next(self) -> Connection | None:
         """Return the next connection that is up, or None when every address was tried."""
         loop = asyncio.get_running_loop()
-        self._next_start = float("-inf")  # whoever asks for another has no use for the last
+        self._next_start = float("-inf")  # a caller that asks for another has no use for the last
         while self._waiting or self._dialing:
             if self._waiting and loop.time() >= self._next_start:
                 self._start()

@@ -52,7 +52,7 @@ _MUST_FAIL = Delete("/aioregistry-probe", version=0x7FFF_FFFF)
 
 
 class Driver:
-    """Has the machine, the connections that it speaks of, and whoever is told.
+    """Has the machine, the connections that it speaks of, and its observers.
 
     Args:
         machine: how it begins.

@@ -85,7 +85,7 @@ class Incoming:
             driver.step(Accepted(connection.number, reply.session_id, reply.password, timeout, reply.read_only, sent))
 
     def answered(self, connection: Connection, pending: Pending[Any], error: RegistryError | None) -> None:
-        """Take note of an answer, before whoever waits for it is told: by its error, else by the operation."""
+        """Take note of an answer, before the waiter gets it: by its error, else by the operation."""
         request, observers = pending.request, self._driver.observers
         if observers.timers:
             observers.time(request.opcode, self._driver.runtime.boot() - pending.sent)

@@ -21,7 +21,7 @@ what they have in common with dead connections, and cleared by any answer:
 
 What one conviction shows is used for others: requests as long as the convicted one, where that was longer than any
 that was answered, and requests of its operation, if the server answered no other since, are sent apart from the first
-time on and convicted by one death. Thus the server's limit need not be found out by every request anew.
+time on and convicted by one death. Thus the server's limit need not be found out by every request again.
 
 Servers differ: one has a larger limit, another version, or is well. So a conviction forbids nothing but its own server.
 Elsewhere it is a reason to send the request apart, until one like it is answered there or anywhere.

@@ -1,8 +1,8 @@
 """The session machine: what happened, to what state follows and what is to be done. Pure.
 
-The machine is a value; :func:`step` gives the next one and the commands for whoever does the input and output. It
-decides everything that can be decided without a socket: which id to offer, when a server's word counts, when a
-connection is abandoned, when the ensemble has lost the history that our zxids belong to.
+The machine is a value; :func:`step` gives the next one and the commands for the driver, which does the input and
+output. It decides everything that can be decided without a socket: which id to offer, when a server's word counts, when
+a connection is abandoned, when the ensemble has lost the history that our zxids belong to.
 
 Connecting goes in *rounds*: a round tries every address of the ensemble once. A server that closes without a word
 during the handshake does so because our last zxid is ahead of it (``ZooKeeperServer.processConnectRequest`` throws
@@ -14,7 +14,7 @@ CloseRequestException), or because it is electing or overloaded. The servers of 
   it has ended, by its timeout or with its history. One that does is asked to sync: if its zxid is not below ours then,
   it had been electing or lagging, and the session is taken up there. If it is below, a write that must fail asks the
   quorum; below ours again, the ensemble was put back to a copy that has our session in it, and the session is given up.
-- *Who are you?* Whoever has no session to lose, because it ended, asks for a fresh one, which only a quorum can grant,
+- *Who are you?* A client without a session, because it ended, asks for a fresh one, which only a quorum can grant,
   and sends a write that must fail. The zxid in that reply's header is the quorum's. Below ours: the history that every
   zxid of ours belongs to is no more. The session is taken in any case.
 - The same is asked with a session of ours where silence lasts longer than an election does, rarely, and at a random

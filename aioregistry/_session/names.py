@@ -1,4 +1,4 @@
-"""The names of the servers: the addresses that were known last serve while they are looked up anew.
+"""The names of the servers: the addresses that were known last serve while they are looked up again.
 
 A name server that is away, slow or wrong must cost no session of a ZooKeeper that is well. So the last addresses count
 until a fresh answer replaces them ("Serving Stale Data to Improve DNS Resiliency", RFC 8767), and no task waits for a

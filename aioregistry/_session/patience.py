@@ -17,7 +17,7 @@ async def patience(seconds: float) -> AsyncIterator[None]:
     """Bound the waiting for a server, as :func:`asyncio.timeout` does; raises TimeoutError.
 
     A loop that is blocked, or has too much to do, sends late and reads late: by its clock every server is silent, the
-    good one is left, and connecting anew is still more to do. So the *seconds* are counted in turns: however late the
+    good one is left, and connecting again is still more to do. So the *seconds* are counted in turns: however late the
     loop is, it has listened so many times, and once more at the end.
     """
     loop = asyncio.get_running_loop()

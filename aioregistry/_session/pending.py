@@ -53,7 +53,8 @@ def is_evidence(request: Any, error: RegistryError | None) -> bool:
 def fail(future: asyncio.Future[Any], error: RegistryError, answered: Answered | None = None) -> None:
     """Let *future* fail, and *answered* be called soon."""
     future.set_exception(error)
-    # Counts as retrieved: whoever dropped the future does not want to know, and the loop would log it as a defect.
+    # Counts as retrieved: the owner that dropped the future does not want to know, and the loop would log it as a
+    # defect.
     future.exception()
     if answered is not None:
         asyncio.get_running_loop().call_soon(answered, future)
@@ -64,7 +65,7 @@ def passing(future: asyncio.Future[Reply[Any]], sync: Any, answered: Answered | 
 
     def passed(answer: asyncio.Future[Reply[Any]]) -> None:
         error = answer.exception()
-        if future.done():  # whoever waited was cancelled
+        if future.done():  # the waiter was cancelled
             return
         if isinstance(error, _PASSED):
             future.set_result(Reply(error.zxid, sync.path))

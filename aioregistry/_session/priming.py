@@ -133,7 +133,7 @@ class Priming:
             except PoisonRequest as error:
                 if connection.closed:
                     raise
-                # Registrations and views look anew after each connect, and leave new watches with that.
+                # Registrations and views look again after each connect, and leave new watches with that.
                 log.warning("watches are not restored: %s", error, extra={"session": self._driver.name})
 
     def _poison_found(self, error: PoisonRequest) -> None:

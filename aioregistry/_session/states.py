@@ -1,7 +1,7 @@
 """The states of a session, and the only moves between them.
 
 A ZooKeeper session lives on the ensemble, not in this process. A connection is a means to keep it alive, and losing
-one says nothing about the session: the server goes on counting, and whoever reconnects in time still owns every
+one says nothing about the session: the server goes on counting, and a client that reconnects in time still owns every
 ephemeral node it made. Only a server can say that a session has ended, and it says so only to those who ask (a
 handshake that offers the old id). Hence the states:
 
@@ -29,7 +29,7 @@ __all__ = ["ENDED", "FOLLOWING", "MOVES", "SERVING", "News", "SessionState", "di
 
 
 class SessionState(enum.Enum):
-    """What is known of the session; see the module's text."""
+    """The state of the session; see the module's text."""
 
     DISCONNECTED = "disconnected"
     CONNECTED = "connected"

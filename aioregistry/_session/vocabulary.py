@@ -265,7 +265,7 @@ class Machine(NamedTuple):
     """The whole of what the session knows, as a value.
 
     ``last_zxid`` and ``evidence`` (boot clock; when the last request that the quorum answered was sent) are folded
-    in by whoever runs the machine, from the replies of the connection in use.
+    in by the driver of the machine, from the replies of the connection in use.
     """
 
     requested_timeout: float

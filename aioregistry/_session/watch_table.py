@@ -146,7 +146,7 @@ class WatchTable:
             self._one_shot[OneShot.CHILD].pop(path, None)
 
     def disconnected(self) -> None:
-        """The connection ended: recursive watches are set anew by :meth:`restore` or by their users."""
+        """The connection ended: recursive watches are set again by :meth:`restore` or by their users."""
         self._asked_trees.clear()
         self._armed_trees.clear()
         for path, kind in self._covered.items():

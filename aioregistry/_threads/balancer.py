@@ -93,7 +93,7 @@ class SharedBalancer(Balancer[P]):
 
     @property
     def warming_up(self) -> Mapping[str, float]:
-        """What new instances weigh now, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
+        """The present weights of new instances, by id, from the least weight to 1; empty without WarmUp."""
         with self._lock:
             return super().warming_up
 

@@ -134,7 +134,7 @@ class ThreadRegistry(Handle, Fronting):
 
     @property
     def overrides(self) -> ThreadOverrides:
-        """What operators say of instances: maintenance and weights, whoever owns them. As ``Registry.overrides``."""
+        """What operators say of instances: maintenance of any instance, and weights. As ``Registry.overrides``."""
         return ThreadOverrides(self._running, lambda: self._remote.overrides)
 
     @property

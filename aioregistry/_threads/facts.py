@@ -111,7 +111,7 @@ class RegistrationFacts(Generic[P]):
 
     @property
     def checks(self) -> Mapping[str, CheckStatus]:
-        """What is known of each check, by name: its state, since when, and why it failed last."""
+        """Each check by name: its state, since when, and why it failed last."""
         return self._ask(lambda registration: dict(registration.checks))
 
     @property
@@ -168,7 +168,7 @@ class ViewFacts(Generic[P]):
 
     @property
     def fresh(self) -> bool:
-        """Whether the snapshot is true now, as far as anybody can know."""
+        """Whether the snapshot is true now, as far as a client can know."""
         return self._ask(lambda view: view.fresh)
 
     @property

@@ -35,7 +35,7 @@ class Ejection:
     Args:
         failures: in a row, that set an instance aside.
         pause: seconds of the first pause; doubled with each that follows. With a good call after its return an instance
-            begins anew.
+            begins again.
         longest: seconds that no pause exceeds.
         jitter: share of each pause that is left to chance, so that they do not all return at once: a pause of 10 s with
             a jitter of 0.2 takes between 8 and 10 s.
@@ -121,7 +121,7 @@ class Outliers:
 
     Attributes:
         records: of each that failed, and has had no good call since; it has all that are out, or on probation.
-        out: until when each may not be picked, on the clock of whoever calls: set aside, or probed by a call.
+        out: until when each may not be picked, on the caller's clock: set aside, or probed by a call.
         probation: those that have returned and have not answered yet.
         probed: those of them, out meanwhile, that a call probes now.
     """

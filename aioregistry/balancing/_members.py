@@ -62,7 +62,7 @@ class Traits(NamedTuple):
 
     weight: float = 1.0
     local: bool = False
-    """Whether it is in the zone of whoever picks."""
+    """Whether it is in the zone of the caller."""
 
 
 class Load:
@@ -125,7 +125,7 @@ class Member(Generic[P]):
 class Loads:
     """The calls that go on at addresses whose instances are gone, for those that come back.
 
-    By the id and the address, and else by the address alone: a server that registers anew may have another id, while
+    By the id and the address, and else by the address alone: a server that registers again may have another id, while
     several instances may publish one address. Each is forgotten with the last of its calls.
     """
 

@@ -70,7 +70,7 @@ class Picker(Generic[P]):
         panic: share of the admitted and failing instances; while fewer are well, failing ones are picked like all
             others, and so are suspects that are to come last, once a call was reported. From 0 (never) to 1 (while
             there is one of these).
-        arrivals: since when instances are new, by id; kept up by whoever has it, before changes are told.
+        arrivals: since when instances are new, by id; kept up by its owner, before changes are reported.
         draw: random numbers, 0 <= number < 1.
 
     Attributes:
@@ -245,7 +245,7 @@ class Picker(Generic[P]):
                 self._pool(member.rank).add(member)
 
     def _change_standing(self, member: Member[P], suspect: bool, failing: bool) -> None:
-        """Begin anew with *member*: how it failed before speaks no more for or against it."""
+        """Begin again with *member*: how it failed before speaks no more for or against it."""
         if self._is_out(member):
             self._pool(member.rank).add(member)
         self._forget_failures(member)

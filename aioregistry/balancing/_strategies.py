@@ -1,7 +1,7 @@
 """Strategies that treat all alike, and what every strategy is.
 
 A strategy is what a caller asks for: checked when it is made, immutable, shared freely. It makes pools, which hold the
-members that may be chosen now. Members come and go one at a time; nothing is ever built anew.
+members that may be chosen now. Members come and go one at a time; nothing is ever built again.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class RoundRobin(_Alike):
 
 
 class _Circle:
-    """A lap in order: whoever stands before the cursor has had its turn in it."""
+    """A lap in order: a member before the cursor has had its turn in it."""
 
     __slots__ = ("_cursor", "_draw", "_members", "_places")
 

@@ -39,7 +39,7 @@ _NOT_HERE: Final[Mapping[str, Member[Any]]] = MappingProxyType({})
 
 
 def reduced_in(strategy: Strategy[Any], census: Census) -> Mapping[str, Member[Any]]:
-    """Return the members whose weights are to be obeyed by whoever makes a pool of *strategy*.
+    """Return the members whose weights are to be obeyed by the maker of a pool of *strategy*.
 
     They are all that weigh less than 1, and change with *census*. They are not members for a strategy that contains
     another: it obeys them itself, as it asks the inner one. So a key that :class:`Sticky` remembers stays where it is,

@@ -47,7 +47,7 @@ REGISTRY: Final = web.AppKey("aioregistry.registry", Registry)
 def member(membership: Membership) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a cleanup context in which the application is a member of its service.
 
-    What stands before it in ``app.cleanup_ctx`` is there when the server is listed, and until it is drained. aiohttp
+    Contexts before it in ``app.cleanup_ctx`` are open while the server is listed, and until it is drained. aiohttp
     stops to listen before it tells the application to end: under :func:`run_app`, or an :class:`AppRunner` of this
     module, the server is drained before that. Under others it is drained while the requests that came in are finished,
     and who connects meanwhile is refused.
@@ -97,7 +97,7 @@ def view(request: web.Request, name: str) -> View[Any]:
     """Return the application's view of the service *name*.
 
     Raises:
-        NotYet: ZooKeeper has not told who is there yet.
+        NotYet: the view has not read the service yet.
         InvalidArgument: the membership does not discover *name*.
         UsageError: as :func:`membership` does.
     """
@@ -114,7 +114,7 @@ async def readiness(request: web.Request) -> web.Response:
 class AppRunner(web.AppRunner):
     """An :class:`aiohttp.web.AppRunner` for applications that are members of a service.
 
-    What the application enters is listed from :meth:`announce` on, to be called when the sites have started, and
+    The application's memberships are listed from :meth:`announce` on, to be called when the sites have started, and
     drained by ``cleanup()`` before these are stopped.
     """
 
@@ -178,7 +178,7 @@ def run_app(
         backlog: connections that wait to be accepted, at most.
         reuse_address: as of :meth:`asyncio.loop.create_server`.
         reuse_port: as of :meth:`asyncio.loop.create_server`.
-        print: told what it listens on, once it does.
+        print: gets a text with the addresses it listens on, once it does.
         handle_signals: whether the signals are heeded.
         loop: the event loop to run on, and to close; a new one unless given.
         **options: those of :class:`aiohttp.web.AppRunner`.

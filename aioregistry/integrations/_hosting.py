@@ -28,7 +28,7 @@ class Hosted(Protocol):
 
 
 class Hosting:
-    """What a server does for the memberships that are entered while it starts: tell when it listens, and drain them.
+    """The server's part for the memberships that are entered while it starts: report when it listens, and drain them.
 
     Made by the server, and set as :data:`hosting` while the application starts.
     """

@@ -1,9 +1,9 @@
 """Transports of httpx and httpx2 by the name that TLS has to prove: no connection serves another.
 
 Their pools know a connection by scheme, address and port. Where two names lead to one address, as two services on one
-port do, the second would be served by a connection whose certificate was checked for the first: whoever can write to
-the registry would get the second's requests without its certificate. So each name has a transport, and with it a pool,
-of its own (RFC 9110, section 4.3.4: the origin is the name, not the address).
+port do, the second would be served by a connection whose certificate was checked for the first: a client that can write
+to the registry would get the second's requests without its certificate. So each name has a transport, and with it a
+pool, of its own (RFC 9110, section 4.3.4: the origin is the name, not the address).
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def judged(sockets: Iterable[Socket], address: str | None, ports: Iterable[int],
 def holder(sockets: Iterable[Socket], address: str | None, port: int) -> Holder:
     """Return who has *address* and *port*.
 
-    Of an address that is not an IP address, or not this machine's, only the port is looked at: whoever has the address
+    Of an address that is not an IP address, or not this machine's, only the port is looked at: the owner of the address
     leads to some port of this machine, to the same one as a rule. Nothing is looked up.
 
     Args:
@@ -234,7 +234,7 @@ def _bind(family: socket.AddressFamily, host: str, port: int) -> Holder:
     """Return who has *host* and *port*, as binding tells."""
     refused = _refused(family, host, port)
     if refused == errno.EADDRINUSE and _refused(family, host, port, shared=True) is None:
-        return Holder.NOBODY  # whoever has it lets others bind it too
+        return Holder.NOBODY  # its owner lets others bind it too
     return _BINDING.get(refused, Holder.UNKNOWN)  # not this machine's address, or not allowed
 
 

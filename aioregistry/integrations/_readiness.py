@@ -32,7 +32,7 @@ _NO_CHECKS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
 class NotYet(RegistryError):
-    """What was asked for comes with ZooKeeper's first answer, or with this server's sockets; they have not come yet."""
+    """The answer depends on ZooKeeper's first answer, or on this server's sockets; they have not come yet."""
 
 
 class Readiness(NamedTuple):

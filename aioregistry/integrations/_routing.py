@@ -258,7 +258,7 @@ class Router(Generic[R]):
         followed = self._followed.get(service)
         # Another may have taken its place.
         if (opening.cancelled() or opening.exception() is not None) and followed and followed.opening is opening:
-            del self._followed[service]  # the next request tries anew
+            del self._followed[service]  # the next request tries again
 
     async def aclose(self) -> None:
         """Close the views that were opened for requests; the balancers that were given are their owners'.

@@ -320,7 +320,7 @@ class _Answer:
             lane, self._lane = self._lane, None
             if lane is not None:
                 lane.leave()
-            self._ended()  # it answered; whoever asked has had enough
+            self._ended()  # it answered; the caller has had enough
 
 
 def _entered(lanes: Lanes, request: Any, http: ModuleType) -> Lane:

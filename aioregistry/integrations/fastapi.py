@@ -41,7 +41,7 @@ async def registry(connection: HTTPConnection) -> Registry:
 def view(name: str) -> Callable[[HTTPConnection], Coroutine[Any, Any, View[Any]]]:
     """Return a dependency on the view of the service *name*: ``Annotated[View[User], Depends(view("users"))]``.
 
-    Before ZooKeeper has told for the first time who is there, the request is answered with 503.
+    Until the view has read the service for the first time, the request is answered with 503.
     """
 
     async def dependency(connection: HTTPConnection) -> View[Any]:

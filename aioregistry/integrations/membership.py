@@ -1,7 +1,7 @@
 """A server process's part in the registry, whatever the server is: connected, discovering, listed, drained, withdrawn.
 
-The frameworks' modules, and whoever runs a server on plain asyncio, enter one :class:`Membership`. What has to come in
-which order is here and nowhere else::
+The frameworks' modules, and programs that run a server on plain asyncio, enter one :class:`Membership`. What has to
+come in which order is here and nowhere else::
 
     connect ─▶ views ─▶ announce: listed ─▶ … ─▶ drain: disable, wait, withdraw ─▶ disconnect
 
@@ -106,7 +106,7 @@ class Membership:
         ready_in_outage: whether a server that was listed once stays ready while ZooKeeper does not answer. With False a
             gateway that asks for readiness loses all servers at once when ZooKeeper fails.
         wait: True enters when the server is listed and the views are synced, that of its own service with the server in
-            it, and raises where there is no ZooKeeper, or where uvicorn is told to end meanwhile.
+            it, and raises where there is no ZooKeeper, or if uvicorn is asked to stop meanwhile.
         check_port: False asks nothing of the system about *address* and *port*: for a process that is listed on behalf
             of another, or whose port something else leads to (a proxy, a published port).
         session_timeout: seconds; this and what follows as of :func:`aioregistry.connect`.
@@ -252,7 +252,7 @@ class Membership:
 
         Raises:
             InvalidArgument: ``discover=`` does not name it.
-            NotYet: ZooKeeper has not told who is there yet.
+            NotYet: the view has not read the service yet.
             UsageError: the membership is not entered.
             RegistryError: why the service cannot be viewed.
         """
@@ -305,7 +305,7 @@ class Membership:
             UsageError: the membership is not entered.
             RegistrationError: with ``wait``, why the server will not be listed.
             NoAddress: with ``wait``, there is no address to advertise.
-            NotYet: with ``wait``, uvicorn was told to end meanwhile.
+            NotYet: with ``wait``, uvicorn was asked to stop meanwhile.
         """
         await self._unless_told_to_end(self._entered().announce())
 
@@ -334,7 +334,7 @@ class Membership:
             The signal that came first.
 
         Raises:
-            RegistryError: the process will not be listed, or not any more: its id was claimed with
+            RegistryError: the process will not be listed, or is no longer listed: its id was claimed with
                 ``on_displaced="stop"``, say.
             InvalidArgument: *drain* is neither.
             UsageError: this is not the main thread, where alone signals can be handled.
@@ -366,7 +366,7 @@ class Membership:
         try:
             await first_of(term.drain(), asked.twice.wait())
         finally:
-            # Where a second signal came, or whoever waits was cancelled, nothing is waited for any longer.
+            # Where a second signal came, or the waiter was cancelled, nothing is waited for any longer.
             await term.hurry()
         if (failure := term.jobs_failure) is not None:
             error = failure.error

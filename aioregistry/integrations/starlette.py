@@ -96,7 +96,7 @@ def view(connection: HTTPConnection, name: str) -> View[Any]:
     """Return the view of the service *name*, for the application that *connection* came to.
 
     Raises:
-        NotYet: ZooKeeper has not told who is there yet.
+        NotYet: the view has not read the service yet.
         InvalidArgument: the membership does not discover *name*.
         UsageError: as :func:`membership` does.
     """

@@ -33,9 +33,10 @@ _STARTUP_FAILURE = 3
 class Server(uvicorn.Server):
     """A :class:`uvicorn.Server` for applications that are members of a service.
 
-    What is entered by the application's startup is listed when the sockets listen. When the server is to end, however
-    it was told, it serves on until that is drained (:meth:`.membership.Membership.drain`), and only then closes the
-    sockets, ends the connections and runs the application's shutdown. A second interrupt from the keyboard hurries it.
+    Memberships that the application's startup enters are listed when the sockets listen. When the server is to end,
+    however it was told, it serves on until that is drained (:meth:`.membership.Membership.drain`), and only then closes
+    the sockets, ends the connections and runs the application's shutdown. A second interrupt from the keyboard hurries
+    it.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -71,7 +72,7 @@ class Server(uvicorn.Server):
 
 
 def run(app: Any, **options: Any) -> None:
-    """Serve *app* as :func:`uvicorn.run` does, by a :class:`Server`; returns when it was told to end.
+    """Serve *app* as :func:`uvicorn.run` does, by a :class:`Server`; returns when it was asked to stop.
 
     Args:
         app: an ASGI application, or the import string of one.

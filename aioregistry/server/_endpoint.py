@@ -125,13 +125,13 @@ class Endpoint:
     def disown(self, session_id: int) -> None:
         """Call a session expired and commit nothing, as a leader does by its own clock when it has lost its quorum.
 
-        Its connection ends, and whoever offers it here is told that it is no more; it lives on with its nodes.
+        Its connection ends, and a client that offers it here learns that it is gone; it lives on with its nodes.
         """
         self._disowned.add(session_id)
         self.drop(session_id)
 
     def replace_sessions(self, replace: bool = True) -> None:
-        """Grant a fresh session to whoever offers one, as ClickHouse Keeper does, or do so no longer.
+        """Grant a fresh session to a client that offers one, as ClickHouse Keeper does, or do so no longer.
 
         The one that was offered lives on with its nodes until its timeout.
         """

@@ -1,6 +1,6 @@
 """An ensemble in memory: several addresses over one history, each with a replica of its own that may be late.
 
-Elections are decided, not held: there is one history, and whoever leads has all of it. What clients can see of an
+Elections are decided, not held: there is one history, and the leader has all of it. What clients can see of an
 ensemble is there: members that lag, members cut off that go on answering, connections that end with an election.
 """
 
@@ -81,7 +81,7 @@ class Ensemble:
 
         Args:
             data: as of :meth:`ZooKeeperServer.start`, with ``"kept"`` for what was there when the ensemble stopped.
-            listen: False leaves the sockets to whoever connects by the members' ``protocol_factory``.
+            listen: False leaves the sockets to callers that connect by the members' ``protocol_factory``.
 
         Raises:
             UsageError: it runs already.
@@ -127,7 +127,7 @@ class Ensemble:
         await asyncio.sleep(0)  # for the transports to close
 
     def backup(self) -> Backup:
-        """What is committed now, to start with another time."""
+        """The committed data, to start with another time."""
         return self._backup if self.history is None else self.history.backup()
 
     async def __aenter__(self) -> Self:
@@ -142,7 +142,7 @@ class Ensemble:
     # ------------------------------------------------------------ controls
 
     def change_leader(self, to: Member | None = None) -> None:
-        """Have another member lead: a new epoch begins, every connection ends, all sessions' timers start anew.
+        """Have another member lead: a new epoch begins, every connection ends, all sessions' timers start again.
 
         Args:
             to: who; None for any other that can.

@@ -43,7 +43,7 @@ class Transaction(NamedTuple):
 
 @dataclass(frozen=True)
 class Backup:
-    """What outlives a server: nodes, sessions with their timeouts, the last zxid."""
+    """The data that outlives a server: nodes, sessions with their timeouts, the last zxid."""
 
     tree: Tree
     zxid: int

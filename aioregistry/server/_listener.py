@@ -67,7 +67,7 @@ class Listener:
 
 
 def _reserved(family: int, host: str, port: int) -> int:
-    # Bound and not listening: whoever connects is refused, no client's own connection gets the port meanwhile, and
+    # Bound and not listening: clients are refused, no client's own connection gets the port meanwhile, and
     # servers that set SO_REUSEADDR, as asyncio's do, can share it.
     holder = socket.socket(family)
     try:

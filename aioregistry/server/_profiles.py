@@ -27,7 +27,7 @@ class Profile:
         missed_need_read: the same for what SetWatches tells of nodes that are there.
         multi_create2_has_stat: a Create2 in a transaction is answered as such (ZOOKEEPER-4026).
         exists_needs_read: Exists asks the ACL of a node that is there.
-        foreign_watch_counts: CheckWatches finds whoever's watches on the path.
+        foreign_watch_counts: CheckWatches finds any client's watches on the path.
         absence_before_acl: a Delete is told that there is no such node before the ACL of the parent is asked.
         tells_more: average latencies have a fraction in the four-letter words, ``mntr`` and ``conf`` more lines.
         null_acls: an ACL that is null is refused as an empty one is; before, the server stumbled over it.

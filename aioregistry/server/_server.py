@@ -60,9 +60,9 @@ class ZooKeeperServer(Endpoint):
         """Serve, on the same port as before.
 
         Args:
-            data: ``"kept"`` goes on with what was there when it stopped, sessions included, whose timers start anew;
+            data: ``"kept"`` goes on with what was there when it stopped, sessions included, whose timers start again;
                 ``"lost"`` starts empty; a :class:`Backup` goes back to it.
-            listen: False leaves the sockets to whoever connects by ``protocol_factory``.
+            listen: False leaves the sockets to callers that connect by ``protocol_factory``.
 
         Raises:
             UsageError: it runs already.
@@ -97,7 +97,7 @@ class ZooKeeperServer(Endpoint):
         await asyncio.sleep(0)  # for the transports to close
 
     def backup(self) -> Backup:
-        """What there is now, to start with another time; unchanged by what happens later."""
+        """The present data, to start with another time; later changes do not affect it."""
         return self._backup if self._history is None else self._history.backup()
 
     def expire(self, session_id: int) -> None:

@@ -39,7 +39,7 @@ class Sessions:
         self._next_id = first_id
         self._by_id: dict[int, Session] = {}
         # Sessions are heard of with every request. That only moves `expires`: a session stays filed where it is, and
-        # is filed anew when that tick comes.
+        # is filed again when that tick comes.
         self._by_tick: dict[int, dict[int, Session]] = {}
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Sessions:
         return session
 
     def restore(self, timeouts_ms: dict[int, int], now: float) -> None:
-        """Go on with sessions that were there before a restart: their timers start anew."""
+        """Go on with sessions that were there before a restart: their timers start again."""
         for session_id, timeout_ms in timeouts_ms.items():
             self._track(Session(session_id, timeout_ms), now)
 
@@ -95,7 +95,7 @@ class Sessions:
         """The sessions whose time is over; they stay until they are removed."""
         over: list[Session] = []
         tick = 0
-        # One at a time: what is filed anew may be due as well, where ticks were missed.
+        # One at a time: what is filed again may be due as well, where ticks were missed.
         while later := [each for each in self._by_tick if tick < each and each * self._tick <= now]:
             tick = min(later)
             for session in list(self._by_tick[tick].values()):

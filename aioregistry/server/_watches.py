@@ -36,7 +36,7 @@ class Notification(NamedTuple, Generic[W]):
 
 
 class Watches(Generic[W]):
-    """All watches of one server. A watcher is whoever is told; here a connection."""
+    """All watches of one server. A watcher gets the notifications; here it is a connection."""
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile

@@ -100,7 +100,7 @@ class ZooKeeperEnsemble:
         return [self._member(member) for member in on_network(lambda: self.ensemble.followers)]
 
     def change_leader(self, to: EnsembleMember | None = None) -> None:
-        """Have another member lead: every connection ends, all sessions' timers start anew."""
+        """Have another member lead: every connection ends, all sessions' timers start again."""
         on_network(lambda: self.ensemble.change_leader(None if to is None else to.member))
 
     def expire(self, session_id: int) -> None:

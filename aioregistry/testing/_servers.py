@@ -34,7 +34,7 @@ QUICK: Final[dict[str, Any]] = {"tick_time": 0.05, "min_session_timeout": 0.1, "
 
 
 class AnyZooKeeper(ABC):
-    """What a test can do with its ZooKeeper, whichever it is; a context manager, running from the beginning."""
+    """The controls of a test's ZooKeeper of any kind; a context manager, running from the beginning."""
 
     # ------------------------------------------------------------------ where it is
 
@@ -55,7 +55,7 @@ class AnyZooKeeper(ABC):
 
     @property
     def connect_string(self) -> str:
-        """What clients take, with a chroot where the test has only a part of a server."""
+        """The connect string for clients, with a chroot if the test has only a part of a server."""
         return self.address
 
     def new_part(self) -> str:
@@ -226,7 +226,7 @@ class RealZooKeeper(AnyZooKeeper):
     """A part of a real ZooKeeper, under a chroot of the test's own, seen through a proxy.
 
     The chroot is made at the beginning and deleted at the end with all that is in it. What happens to connections
-    happens in the proxy; what a real server cannot be told to do is not here:
+    happens in the proxy; what a real server cannot do on request is not here:
     asking for it raises :class:`UsageError`.
 
     Args:

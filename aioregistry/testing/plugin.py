@@ -1,8 +1,8 @@
 """The pytest plugin: ``zookeeper``, ``zookeeper_ensemble``, ``registry``, and variants for a module or a session.
 
 Loaded in every pytest run where aioregistry is installed, so nothing is imported before a fixture is asked for. The
-servers are synchronous fixtures, on a thread of their own; the registries live on the test's event loop, whoever runs
-it and whatever its scope: pytest-asyncio in either mode, or anyio's plugin.
+servers are synchronous fixtures, on a thread of their own; the registries live on the test's event loop, whichever
+plugin runs it and whatever its scope: pytest-asyncio in either mode, or anyio's plugin.
 """
 
 from __future__ import annotations
