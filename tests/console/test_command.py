@@ -52,7 +52,7 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path, users: Path) -> No
             ("--password-file", missing): f"password-file={missing!r}: cannot be read",
             ("--password-file", str(not_text)): f"password-file={str(not_text)!r}: is not UTF-8",
             ("--password-file", str(tmp_path)): f"password-file={str(tmp_path)!r}: cannot be read",
-            ("--password-file", str(users), "--user-header", "X-User"): "user-header='X-User': is instead of",
+            ("--password-file", str(users), "--user-header", "X-User"): "user-header='X-User': excludes",
             ("--user-header", "X User"): "user-header='X User': is not the name of a header",
             ("--user-header", "X-User", "--proxy", "proxy.example"): "proxy='proxy.example': is not an IP address",
             ("--proxy", "10.0.0.1"): "proxy='10.0.0.1': names users in a header",

@@ -228,8 +228,8 @@ async def test_websockets(servers: str, port: int) -> None:
     [
         ("http://example.org/", "host='example.org': is not <service>.registry"),
         ("http://127.0.0.1/", "host='127.0.0.1': is not <service>.registry"),
-        ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own: give none"),
-        ("https://chat.registry:80/", "port=80: each instance of chat.registry has its own: give none"),
+        ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own port: leave it out"),
+        ("https://chat.registry:80/", "port=80: each instance of chat.registry has its own port: leave it out"),
         ("http://cha%74.registry/", "host='cha%74.registry': what precedes .registry must be parts"),
         ("http://chät.registry/", "host='xn--cht-rla.registry': what precedes"),
     ],
@@ -267,7 +267,7 @@ async def test_what_comes_in_time_is_waited_for(scene: Make) -> None:
 async def test_waiting_ends(scene: Make) -> None:
     async with scene() as chat:
         async with client(chat.registry, wait=0.05) as session:
-            with pytest.raises(aiohttp.ConnectionTimeoutError, match=r"nothing to pick within|did not tell of"):
+            with pytest.raises(aiohttp.ConnectionTimeoutError, match=r"nothing to pick within|did not report"):
                 await session.get(URL)
         async with client(chat.registry, wait=20, timeout=aiohttp.ClientTimeout(0.1)) as session:
             with pytest.raises(TimeoutError):

@@ -223,7 +223,7 @@ async def test_without_the_registry_a_request_ends(proxy: ZooKeeperProxy, chroot
     async with aioregistry.connect(f"127.0.0.1:{proxy.port}{chroot}", wait=False) as registry:
         transport = RegistryTransport(registry)
         async with httpx.AsyncClient(transport=transport, timeout=0.1) as session:
-            with pytest.raises(httpx.ConnectTimeout, match="did not tell of 'chat' within") as raised:
+            with pytest.raises(httpx.ConnectTimeout, match="did not report 'chat' within") as raised:
                 await session.get("http://chat.registry/")
         assert isinstance(raised.value.__cause__, RequestTimeout)
 

@@ -486,7 +486,7 @@ async def test_a_trace_of_the_callers_is_told_too(scene: Make, client: Make) -> 
     [
         ("http://example.org/", "host='example.org': is not <service>.registry"),
         ("http://127.0.0.1/", "host='127.0.0.1': is not <service>.registry"),
-        ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own: give none"),
+        ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own port: leave it out"),
         ("http://cha%74.registry/", "host='cha%74.registry': what precedes .registry must be parts"),
         ("ftp://chat.registry/", "scheme='ftp': is not one of http, ws, https, wss"),
     ],
@@ -544,7 +544,7 @@ async def test_waiting_ends(scene: Make, client: Make, http: ModuleType) -> None
     async with scene() as chat:
         for options in ({"wait": 0.05}, {"wait": 20, "timeout": 0.3}):  # the client's time to connect is an end too
             async with client(chat.registry, **options) as session:
-                with pytest.raises(http.ConnectTimeout, match=r"nothing to pick within|did not tell of"):
+                with pytest.raises(http.ConnectTimeout, match=r"nothing to pick within|did not report"):
                     await session.get(URL)
 
 
