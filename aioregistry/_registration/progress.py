@@ -61,7 +61,7 @@ class Progress:
         self._over.set()
 
     def let_go(self) -> None:
-        """Tell whoever closes it that nothing is to be waited for any more."""
+        """Tell the task that closes it not to wait any longer."""
         self._left.set()
 
     def ending(self) -> Exception:
