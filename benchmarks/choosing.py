@@ -32,7 +32,7 @@ from aioregistry import (
 from aioregistry._discovery.evidence import Refusals
 from aioregistry._discovery.guard import Moment, Suspects
 from aioregistry._model import Added, Entry, Removed, Snapshot, Suspicion, Updated
-from aioregistry.balancing import Member, Picker, Strategy
+from aioregistry.balancing import Member, Picker, Strategy, Subset
 from aioregistry.balancing._members import Load
 
 DOUBT: Final = Suspicion("disruption", 0.0, 30.0)
@@ -424,6 +424,24 @@ def minute_long_sessions(seed: int, with_rule: bool) -> Outcome:
     return Outcome(empty / 200, 0.0)
 
 
+def zone_cut_off(seed: int, with_rule: bool) -> Outcome:
+    """Four of twenty are all of a zone; they are cut off together, and expire within a heartbeat's 3.3 seconds."""
+    draw = random.Random(seed)
+    moments = ([draw.uniform(10.0, 13.3) for _ in range(4)] for _ in range(200))
+    return Outcome(fmean(_empties_the_zone(sorted(each), with_rule) for each in moments), 0.0)
+
+
+def _empties_the_zone(moments: Sequence[float], with_rule: bool) -> bool:
+    zone, listed = names(len(moments)), {id: entry(id) for id in names(20)}
+    subset: Subset[Any] = Subset(lambda each: each.id in zone, lambda: sum(id in listed for id in zone))
+    suspects: Suspects[Any] = Suspects(Guard(), 1, lambda: [subset] if with_rule else [])
+    for moment, id in zip(moments, zone, strict=True):
+        at = Moment(moment, moment)
+        suspects.take([Removed(listed[id], 2)], listed=len(listed) - 1, zxid=2, at=at, gone=lambda _: True)
+        del listed[id]
+    return not len(suspects)
+
+
 Scenario = Callable[[int, bool], Outcome]
 
 SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
@@ -444,6 +462,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
         "the same, expired and registered anew": lambda seed, rule: outstanding(seed, rule, "expired"),
         "the same, under another id": lambda seed, rule: outstanding(seed, rule, "another id"),
         "3 instances cut off, sessions of 60 s": minute_long_sessions,
+        "4 of 20, all of a zone, cut off": zone_cut_off,
     }
 )
 

@@ -222,7 +222,7 @@ PURE_MODULES = {
     *("machine", "vocabulary", "decisions"),
     *("plan", "reach", "lifecycle", "pauses", "table", "durations", "votes", "mirror", "guard", "kept"),
     *("core", "stages", "conversion", "recall", "suspects", "overriding"),
-    *("alarms", "guard_options", "nodes", "pace"),
+    *("alarms", "guard_options", "nodes", "pace", "subsets"),
     *("tree", "nodes", "operations", "acl", "sessions", "profiles"),
 }
 PURE_ROOMS = {"balancing", "settings", "exports"}

@@ -33,13 +33,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from aioregistry._model import Added, Difference, Entry, Removed, ServiceInstance, Suspicion, Updated
 
 from .alarms import Alarms
 from .evidence import Refusals
 from .guard_options import Guard
+from .subsets import Subset, Subsets
 
 __all__ = ["Moment", "Release", "Subset", "Suspects", "Verdict"]
 
@@ -102,16 +103,6 @@ class _Held(NamedTuple, Generic[P]):
     until: float
 
 
-class Subset(Protocol):
-    """Some instances of the service, which their users see as a service of its own."""
-
-    def admits(self, instance: ServiceInstance[Any]) -> bool:
-        """Return whether *instance* is one of them; raises nothing."""
-
-    def confirmed(self) -> int:
-        """Return how many of them are listed, as of the last changes that were shown."""
-
-
 class Suspects(Generic[P]):
     """The removals counted and the instances held of one view.
 
@@ -128,7 +119,7 @@ class Suspects(Generic[P]):
         self.wake: float | None = None
         self._guard = guard
         self._zxid = zxid
-        self._subsets = subsets
+        self._subsets = Subsets(subsets)
         self._held: dict[str, _Held[P]] = {}
         self._ends = Alarms()  # of holds
         self._refusals = Refusals()
@@ -250,24 +241,16 @@ class Suspects(Generic[P]):
         if self._is_too_much(len(self._counted), listed + len(self._counted), reason):
             return self._hold(list(self._shown_removed), reason, shown, lost, zxid, at)
         held: list[Entry[P]] = []
-        for subset in self._subsets():
-            own = self._lost_of(subset, lost, came)
-            if own is not None and self._is_too_much(*own, reason):
-                ids = [id for id in self._shown_removed if subset.admits(self._counted[id].instance)]
-                held += self._hold(ids, reason, shown, lost, zxid, at)
+        for subset, part in self._subsets.parts(self._counted, self._shown_removed):
+            now_lost = sum(id in part.inside for id in lost)
+            if not now_lost:
+                continue
+            listed = subset.confirmed() - now_lost + sum(map(subset.admits, came))
+            gone = len(part.inside)
+            if self._is_too_much(gone, max(listed, 0) + gone, reason):
+                held += self._hold(list(part.removed), reason, shown, lost, zxid, at)
         self._wake_at(self._forgotten.first())
         return held
-
-    def _lost_of(
-        self, subset: Subset, lost: Iterable[str], came: Iterable[ServiceInstance[P]]
-    ) -> tuple[int, int] | None:
-        """Return how many of *subset* are counted, and were known; None if it lost no instance now."""
-        now_lost = sum(subset.admits(self._counted[id].instance) for id in lost)
-        if not now_lost:
-            return None
-        counted = sum(subset.admits(entry.instance) for entry in self._counted.values())
-        listed = subset.confirmed() - now_lost + sum(map(subset.admits, came))
-        return counted, max(listed, 0) + counted
 
     def _hold(
         self,
@@ -290,6 +273,7 @@ class Suspects(Generic[P]):
             self._ends.set(id, at.now + seconds)
             held.append(suspect)
             del self._shown_removed[id]
+            self._subsets.hold(id)
             if id in lost:
                 place = lost[id]
                 shown[place] = Updated(suspect, entry, shown[place].zxid)
@@ -406,6 +390,7 @@ class Suspects(Generic[P]):
 
     def _count(self, id: str, entry: Entry[P], now: float) -> None:
         self._counted[id] = entry
+        self._subsets.count(id)
         self._forgotten.set(id, now + _at_least(self._guard.within, entry, self._guard.longest))
 
     def _forget(self, now: float) -> None:
@@ -423,4 +408,7 @@ class Suspects(Generic[P]):
     def _uncount(self, id: str) -> None:
         if self._counted.pop(id, None) is not None:
             self._forgotten.drop(id)
+            self._subsets.uncount(id)
+            if not self._counted:
+                self._subsets.forget()
         self._shown_removed.pop(id, None)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import sys
+import weakref
+from collections import Counter
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -327,6 +332,62 @@ def test_a_subset_is_judged_by_the_same_rule_one_by_one() -> None:
     assert scene.suspect == ["n00", "n01", "n02"]  # not n10, of which the subset knows nothing
 
 
+@pytest.mark.parametrize("size", [400, 40], ids=["few of all", "many of all"])
+def test_a_subset_is_asked_about_each_removal_once(size: int) -> None:
+    ids = [f"n{number}" for number in range(size)]
+    scene = Scene(Guard(), ids)
+    even, asked = Zone(scene, ids[::2]), Counter[str]()
+
+    class Asked:
+        def admits(self, instance: ServiceInstance[Any]) -> bool:
+            asked[instance.id] += 1
+            return even.admits(instance)
+
+        def confirmed(self) -> int:
+            return even.confirmed()
+
+    subset = Asked()
+    scene.suspects = Suspects(Guard(), scene.zxid, lambda: [subset])
+    for id in ids[:30]:
+        scene.go(id)
+    assert set(asked.values()) <= {1}
+    scene.come(*ids[:30])
+    before = Counter(asked)
+    scene.wait(60)
+    scene.go(*ids[:3])
+    assert asked - before == Counter(ids[:3])
+
+
+def test_a_subset_that_is_new_knows_what_went_before_it_came() -> None:
+    subsets: list[Zone] = []
+    scene = zoned()
+    scene.suspects = Suspects(Guard(), scene.zxid, lambda: subsets)
+    scene.go(*ZONE[:2])
+    subsets.append(Zone(scene, ZONE))
+    scene.go(ZONE[2])
+    assert scene.suspect == ZONE[:3]
+
+
+def test_no_filter_outlives_what_it_was_asked_about() -> None:
+    scene = zoned()
+    subsets = [Zone(scene, ZONE)]
+    gone = weakref.ref(subsets[0])
+    scene.suspects = Suspects(Guard(), scene.zxid, lambda: subsets)
+    scene.go(ZONE[0])
+    subsets.clear()
+    scene.wait(10)
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_was_held_with_the_whole_service_is_held_once() -> None:
+    scene = zoned(ZONE)
+    scene.go("n00")
+    scene.go(*(f"n{number:02d}" for number in range(4, 9)))  # more than a fifth of all: those of the zone, too
+    assert len(scene.suspect) == 6
+    assert told(scene.go("n01", "n02", "n03")) == [("Updated", id, True) for id in ZONE[1:]]
+
+
 def test_a_subset_of_two_is_held_when_both_go() -> None:
     scene = zoned(ZONE[:2])
     scene.go("n00")
@@ -607,6 +668,35 @@ def test_nothing_is_remembered_after_the_period() -> None:
     assert scene.suspects.wake is None
     assert scene.remembered == (0, 0, 0)
     assert not scene.suspects.concerned([Added(entry("x", 5), scene.zxid)], scene.zxid)
+
+
+def steps_to_forget(number: int) -> int:
+    """How many instructions it takes to forget so many counted removals, each of which went at its own moment."""
+    scene = Scene(Guard(), [f"n{index}" for index in range(10 * number)])
+    for index in range(number):
+        scene.go(f"n{index}")
+        scene.now += 0.001
+    scene.now += 100
+    before, steps = sys.gettrace(), 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        scene.suspects.due(scene.zxid, scene.now)
+    finally:
+        sys.settrace(before)
+    assert scene.suspects.wake is None  # all are forgotten
+    return steps
+
+
+def test_forgetting_takes_as_long_as_there_is_to_forget() -> None:
+    few, many = steps_to_forget(50), steps_to_forget(400)
+    assert many < 12 * few  # eight times as many; not sixty-four
 
 
 # ---------------------------------------------------------------- whatever happens

@@ -21,6 +21,7 @@ from benchmarks.choosing import (
     retry_to_suspects,
     row,
     slow_path,
+    zone_cut_off,
 )
 
 
@@ -65,6 +66,11 @@ def test_calls_under_way_are_not_forgotten(manner: str) -> None:
 def test_sessions_of_a_minute_leave_no_empty_list() -> None:
     assert minute_long_sessions(1, False).failed > 0
     assert minute_long_sessions(1, True).failed == 0
+
+
+def test_a_zone_that_is_cut_off_is_not_left_empty() -> None:
+    assert zone_cut_off(1, False).failed == 1
+    assert zone_cut_off(1, True).failed == 0
 
 
 def test_a_row_of_the_table() -> None:
