@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from types import FrameType
@@ -43,22 +44,24 @@ MOST: list[tuple[Strategy[Any], int, int]] = [
 
 
 class Calls:
-    """Counts the calls of Python functions in its block."""
+    """Counts the calls of the library's functions in its block."""
 
     def __init__(self) -> None:
         self.number = 0
 
     def __enter__(self) -> Calls:
+        gc.collect()
+        gc.disable()  # it might call what other tests left
         self._before = sys.getprofile()
         sys.setprofile(self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._before)
-        self.number -= 1  # this one
+        gc.enable()
 
-    def _count(self, _: FrameType, event: str, __: object) -> None:
-        self.number += event == "call"
+    def _count(self, frame: FrameType, event: str, _: object) -> None:
+        self.number += event == "call" and str(frame.f_globals.get("__name__")).startswith("aioregistry.")
 
 
 def service(size: int) -> Snapshot[Any]:
