@@ -11,7 +11,7 @@ from typing import Final
 from . import _foreign as foreign
 from ._errors import RegistryError
 
-__all__ = ["reason_of"]
+__all__ = ["reason_of", "words_of"]
 
 _SYSTEM: Final[Mapping[int, str]] = {
     errno.EACCES: "Permission denied",
@@ -72,7 +72,7 @@ def reason_of(error: BaseException) -> str:
         case ssl.SSLError():
             return f"TLS failed: {error.reason or type(error).__name__}"
         case socket.gaierror():
-            return f"[Errno {error.errno}] {_LOOK_UP.get(error.errno or 0, 'the name was not resolved')}"
+            return f"[Errno {error.errno}] {words_of(error)}"
         case OSError(errno=int(number)):
             place = "" if error.filename is None else f": {error.filename!r}"
             return f"[Errno {number}] {_SYSTEM.get(number, error.strerror)}{place}"
@@ -80,3 +80,12 @@ def reason_of(error: BaseException) -> str:
             return str(error) or type(error).__name__
         case _:
             return foreign.shown(error)
+
+
+def words_of(error: OSError) -> str:
+    """Say in our words alone what the operating system answered, for people to whom a number says nothing."""
+    if isinstance(error, socket.gaierror):
+        return _LOOK_UP.get(error.errno or 0, "the name was not resolved")
+    if error.errno is None:  # asyncio's, of several addresses that failed in several ways
+        return "each of its addresses failed in a way of its own"
+    return _SYSTEM.get(error.errno, f"the operating system's error {error.errno}")

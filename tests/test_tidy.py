@@ -215,7 +215,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Modules that get time, randomness and news as arguments; `balancing` and `settings` as a whole.
 PURE_MODULES = {
-    *("selection", "checks", "findings", "picture", "places", "words"),
+    *("selection", "admin_words", "checks", "findings", "picture", "places", "words"),
     *(f"{kind}_checks" for kind in ("clock", "instance", "override", "root", "server", "session")),
     *("access", "passwords", "rows", "states", "timeline"),
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states"),

@@ -333,6 +333,13 @@ def _add_doctor(commands: Commands) -> None:
     parser.add_argument(
         "--max-request", metavar="BYTES", type=int, default=0xFFFFF, help="the servers' jute.maxbuffer (%(default)s)"
     )
+    parser.add_argument(
+        "--admin-server",
+        metavar="URL",
+        default="http://:8080/commands",
+        help="the servers' AdminServer, each on its own host, where cons is not allowed; none to ask nobody "
+        "(default: %(default)s)",
+    )
     add_shared(parser)
     parser.set_defaults(command=_doctor)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from .._doctor.admin_words import admin_place
 from .._doctor.checks import examine, unknown
 from .._doctor.findings import Finding, Unknown
 from .._doctor.gather import gather
@@ -23,7 +24,8 @@ SHOWN_OF_A_KIND: Final = 10
 
 async def doctor(arguments: argparse.Namespace) -> int:
     """Read, judge, print; return 1 where something is wrong."""
-    picture = await gather(connection(arguments), max_request=arguments.max_request)
+    admin = admin_place(arguments.admin_server)
+    picture = await gather(connection(arguments), max_request=arguments.max_request, admin=admin)
     findings, unknowns = examine(picture), unknown(picture)
     lines = _json(findings, unknowns) if arguments.json else _lines(picture, findings, unknowns)
     sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode(sys.stdout.encoding, "backslashreplace"))

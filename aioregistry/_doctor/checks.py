@@ -92,7 +92,7 @@ def unknown(picture: Picture) -> list[Unknown]:
     if (reason := session_checks.why_ghosts_are_unknown(picture)) is not None:
         found.append(Unknown("ghost", reason))
     if picture.connection is None and clock_checks.measured_skew(picture) is None:
-        found.append(Unknown("clock-skew", "the server does not allow cons, which tells its time"))
+        found.append(Unknown("clock-skew", "no server tells its time: allow cons (4lw.commands.whitelist)"))
     silent = [server.address for server in picture.servers if server.refusal is None and not server.monitor]
     if silent:
         found.append(Unknown("near-limits", f"{', '.join(silent)} does not allow mntr (4lw.commands.whitelist)"))

@@ -8,8 +8,9 @@ import dataclasses
 import difflib
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import aioregistry
 from aioregistry import AuthenticationFailed, ConnectTimeout, NoAuth, Registry, RequestTimeout
@@ -20,11 +21,12 @@ from aioregistry._registry import parts_of
 from aioregistry._session import parse_hosts
 
 from . import words
+from .admin_words import AdminPlace
+from .asking import ask
 from .picture import Node, Picture, Server
 
 __all__ = ["gather"]
 
-WORDS: Final = ("srvr", "mntr", "conf", "cons")
 MOST_ELSEWHERE: Final = 100
 AT_ONCE: Final = 100
 SECOND_LOOK: Final = 1.0
@@ -37,21 +39,21 @@ TIMEOUTS: Final = 6
 DEEPEST: Final = 8
 """Slashes in the name of a service."""
 
-MOST_OF_AN_ANSWER: Final = 64 * 2**20
 
-
-async def gather(connection: Mapping[str, Any], *, max_request: int) -> Picture:
+async def gather(connection: Mapping[str, Any], *, max_request: int, admin: AdminPlace | None = None) -> Picture:
     """Return a picture of what *connection* leads to.
 
     Args:
         connection: what :func:`aioregistry.connect` takes.
         max_request: the servers' jute.maxbuffer, bytes.
+        admin: where the servers' AdminServers are; None where they are not to be asked.
 
     Raises what :func:`aioregistry.connect` raises for arguments. Servers that do not answer are part of the picture.
     Cancelling it leaves nothing behind.
     """
     hosts = parse_hosts(connection["servers"])
     requested = connection["session_timeout"]
+    servers = partial(_asked, hosts.servers, connection["tls"], admin, requested)
     found: dict[str, Any] = {
         "chroot": hosts.chroot,
         "base_path": connection["base_path"],
@@ -62,21 +64,16 @@ async def gather(connection: Mapping[str, Any], *, max_request: int) -> Picture:
         async with aioregistry.connect(**connection, max_request=max_request) as registry, _in_time(requested):
             found |= {"connected_at": time.time(), "session": registry.session.id, "granted": registry.session.timeout}
             found |= await _registry(registry, hosts.chroot, connection["base_path"])
-            found["servers"] = await _servers(hosts.servers, connection["tls"], requested)
+            found["servers"] = await servers()
             owners = {
                 node.stat.ephemeral_owner
                 for nodes in found["services"].values()
                 for node in nodes.values()
                 if node.stat
             }
-            found["servers"] = await _looked_again(
-                owners, found["servers"], hosts.servers, connection["tls"], requested
-            )
+            found["servers"] = await _looked_again(owners, found["servers"], servers)
     except (ConnectTimeout, AuthenticationFailed) as error:
-        found |= {
-            "connection": reason_of(error),
-            "servers": await _servers(hosts.servers, connection["tls"], requested),
-        }
+        found |= {"connection": reason_of(error), "servers": await servers()}
     return Picture(now=time.time(), **found)
 
 
@@ -155,6 +152,7 @@ async def _registry(registry: Registry, chroot: str, base_path: str) -> dict[str
         "overrides_root": await tree.node(f"{base}-overrides") if base else None,
         "overrides": await _overrides(tree, f"{base}-overrides") if base else {},
         "refused": tuple(tree.refused),
+        "members": _members(await _Tree(registry, "").node("/zookeeper/config")),
         "elsewhere": {} if services else await _elsewhere(registry, chroot, base),
     }
 
@@ -198,6 +196,11 @@ async def _elsewhere(registry: Registry, chroot: str, base: str) -> dict[str, in
     return found
 
 
+def _members(config: Node | None) -> int:
+    """Return how many servers the ensemble's configuration names, which servers keep in a node since 3.5."""
+    return 0 if config is None or config.data is None else words.members(config.data.decode(errors="replace"))
+
+
 def _last(path: str) -> str:
     return path.rpartition("/")[2]
 
@@ -205,25 +208,22 @@ def _last(path: str) -> str:
 # ---------------------------------------------------------------- the servers
 
 
-async def _servers(
-    servers: Iterable[tuple[str, int]], tls: ssl.SSLContext | None, patience: float
-) -> tuple[Server, ...]:
-    return tuple(await asyncio.gather(*(_server(host, port, tls, patience) for host, port in servers)))
+_Ask: TypeAlias = Callable[[], Coroutine[Any, Any, tuple[Server, ...]]]
 
 
-async def _looked_again(
-    owners: set[int],
-    servers: tuple[Server, ...],
-    addresses: Iterable[tuple[str, int]],
-    tls: ssl.SSLContext | None,
-    patience: float,
+async def _asked(
+    servers: Iterable[tuple[str, int]], tls: ssl.SSLContext | None, admin: AdminPlace | None, patience: float
 ) -> tuple[Server, ...]:
+    return tuple(await asyncio.gather(*(ask(host, port, tls, admin, patience) for host, port in servers)))
+
+
+async def _looked_again(owners: set[int], servers: tuple[Server, ...], servers_again: _Ask) -> tuple[Server, ...]:
     """Add the connections of a moment later, if an owner has no connection."""
     connected = {each.session for server in servers for each in server.connections or ()}
     if owners <= connected | {0} or any(server.connections is None for server in servers):
         return servers
     await asyncio.sleep(SECOND_LOOK)
-    later = await _servers(addresses, tls, patience)
+    later = await servers_again()
     return tuple(
         dataclasses.replace(server, connections=_joined(server, again))
         for server, again in zip(servers, later, strict=True)
@@ -233,42 +233,3 @@ async def _looked_again(
 def _joined(server: Server, again: Server) -> tuple[words.ClientConnection, ...]:
     known = {each.session for each in server.connections or ()}
     return (*(server.connections or ()), *(each for each in again.connections or () if each.session not in known))
-
-
-async def _server(host: str, port: int, tls: ssl.SSLContext | None, patience: float) -> Server:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    answers: dict[str, str] = {}
-    for word in WORDS:
-        try:
-            async with asyncio.timeout(patience):
-                answers[word] = await _answer(host, port, tls, word)
-        except TimeoutError:
-            return Server(address, f"no answer within {patience:g} s")
-        except OSError as error:
-            return Server(address, reason_of(error))
-    monitor = words.pairs(answers["mntr"], "\t")
-    return Server(
-        address,
-        summary=words.summary(answers["srvr"]),
-        monitor=monitor,
-        settings=words.pairs(answers["conf"], "="),
-        members=words.members(answers["conf"]),
-        connections=words.connections(answers["cons"]),
-    )
-
-
-async def _answer(host: str, port: int, tls: ssl.SSLContext | None, word: str) -> str:
-    reader, writer = await asyncio.open_connection(host, port, ssl=tls)
-    try:
-        writer.write(word.encode())
-        return (await _read(reader)).decode(errors="replace")
-    finally:
-        writer.transport.abort()
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    parts, size = [], 0
-    while (part := await reader.read(2**16)) and size <= MOST_OF_AN_ANSWER:
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)

@@ -23,7 +23,8 @@ class Server:
         monitor: what ``mntr`` says.
         settings: what ``conf`` says.
         members: how many servers the ensemble has by ``conf``; 0 where that does not say.
-        connections: what ``cons`` says; None where it is not allowed.
+        connections: what ``cons`` says, or else its AdminServer; None where neither does.
+        admin_silence: where its AdminServer was asked, and why that did not say; empty where it was not asked, or did.
     """
 
     address: str
@@ -33,6 +34,7 @@ class Server:
     settings: Mapping[str, str] = field(default_factory=dict)
     members: int = 0
     connections: Sequence[ClientConnection] | None = None
+    admin_silence: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Picture:
         withdrawn: the root of the markers of withdrawals, or None if it does not exist.
         overrides_root: the root of the overrides, or None if it does not exist.
         overrides: their nodes, by service and id.
+        members: how many servers the ensemble has by its own configuration; 0 where that does not say.
         elsewhere: how many services are at other places where a registry could be, by connect string's chroot.
         max_request: jute.maxbuffer, bytes.
     """
@@ -92,5 +95,6 @@ class Picture:
     withdrawn: Node | None = None
     overrides_root: Node | None = None
     overrides: Mapping[tuple[str, str], Node] = field(default_factory=dict)
+    members: int = 0
     elsewhere: Mapping[str, int] = field(default_factory=dict)
     max_request: int = 0xFFFFF

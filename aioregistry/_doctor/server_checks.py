@@ -72,7 +72,6 @@ def near_limits(picture: Picture) -> Iterator[tuple[str, str]]:
     for server in picture.servers:
         for used, limit, what in (
             ("zk_open_file_descriptor_count", number(server.monitor, "zk_max_file_descriptor_count"), "open files"),
-            ("zk_num_alive_connections", number(server.settings, "maxCnxns"), "connections (maxCnxns)"),
             ("zk_watch_count", MOST_WATCHES, "watches"),
         ):
             if limit > 0 and number(server.monitor, used) > FULL * limit:

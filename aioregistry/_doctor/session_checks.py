@@ -44,14 +44,37 @@ def _connected_sessions(picture: Picture) -> set[int] | None:
 
 
 def why_ghosts_are_unknown(picture: Picture) -> str | None:
-    silent = [server.address for server in picture.servers if server.connections is None]
+    """Return why nobody can say which sessions have a connection; None where that is known."""
+    if picture.connection is not None:
+        return None  # it is said that nothing could be read
+    silent = [_why_silent(server) for server in picture.servers if server.connections is None]
     if silent:
-        return f"{', '.join(silent)} does not allow cons (4lw.commands.whitelist)"
-    members = max((server.members for server in picture.servers), default=0)
-    learners = max((int(number(server.monitor, "zk_learners")) + 1 for server in picture.servers), default=1)
-    if max(members, learners) > len(picture.servers):
-        return f"the ensemble has {max(members, learners)} servers, and --zookeeper names {len(picture.servers)}"
+        return "; ".join(silent)
+    size = _size_of_ensemble(picture)
+    if size is None:
+        return "no server says how many there are: allow conf (4lw.commands.whitelist)"
+    if size > len(picture.servers):
+        return f"the ensemble has {size} servers, and --zookeeper names {len(picture.servers)}"
     return None
+
+
+def _why_silent(server: Server) -> str:
+    if server.refusal is not None:
+        return f"{server.address} does not answer"
+    admin = f", nor is its AdminServer of use ({server.admin_silence})" if server.admin_silence else ""
+    return f"{server.address} does not allow cons (4lw.commands.whitelist){admin}"
+
+
+def _size_of_ensemble(picture: Picture) -> int | None:
+    leaders = (server.monitor for server in picture.servers if "zk_learners" in server.monitor)
+    known = max(
+        picture.members,
+        *(server.members for server in picture.servers),
+        *(int(number(monitor, "zk_learners")) + 1 for monitor in leaders),
+        0,
+    )
+    is_alone = any(server.summary.get("mode") == "standalone" for server in picture.servers)
+    return known or (1 if is_alone else None)
 
 
 def timeouts(picture: Picture) -> Iterator[tuple[str, str]]:

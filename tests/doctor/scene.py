@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from aioregistry._doctor.admin_words import AdminPlace
 from aioregistry._doctor.checks import examine, unknown
 from aioregistry._doctor.findings import Finding, Unknown
 from aioregistry._doctor.gather import gather
@@ -58,6 +59,8 @@ class Scene:
 
     async def begin(self, *, healthy: bool = True) -> None:
         self.session = await self.connect()
+        if self.chroot and await self.session.exists(self.chroot) is None:
+            await self.session.create(self.chroot)
         if healthy:
             for path in ("/services", "/services/auth"):
                 await self.make(path)
@@ -87,7 +90,9 @@ class Scene:
         path = f"{self.chroot}/services/{name}/{id}"
         await (by or self.session).create(path, document(name, id, **fields) if data is None else data, flags=EPHEMERAL)
 
-    async def diagnosis(self, **options: Any) -> tuple[list[Finding], list[Unknown]]:
+    async def diagnosis(
+        self, *, max_request: int = 0xFFFFF, admin: AdminPlace | None = None, **options: Any
+    ) -> tuple[list[Finding], list[Unknown]]:
         connection = {
             "servers": self.servers,
             "session_timeout": 10.0,
@@ -95,7 +100,7 @@ class Scene:
             "tls": None,
             "auth": [],
         }
-        picture = await gather(connection | options, max_request=0xFFFFF)
+        picture = await gather(connection | options, max_request=max_request, admin=admin)
         return examine(picture), unknown(picture)
 
 

@@ -13,15 +13,17 @@ import pytest
 import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry._doctor import gather as gathering
+from aioregistry._doctor import server_checks, words
 from aioregistry._doctor.checks import CHECKS
 from aioregistry._doctor.findings import SEVERITIES
+from aioregistry._doctor.words import number
 from aioregistry.server import ZooKeeperServer as EmbeddedServer
 from tests.cli.command import outcome
 from tests.conftest import StartZooKeeper
-from tests.doctor.scene import FAULTS, Scene
+from tests.doctor.scene import ALL, FAULTS, READ, Scene
 from tests.support import wire
 from tests.support.judge import Judge
-from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
+from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 DOCS = Path(__file__).parents[2] / "docs" / "doctor.md"
 NOBODY = "127.0.0.1:1"
@@ -56,7 +58,15 @@ async def test_each_fault_is_found_and_nothing_else(scene: Scene, fault: str) ->
     assert unknowns == []
 
 
-async def test_all_of_them_at_once(scene: Scene) -> None:
+@pytest.fixture
+async def scene_of_three(ensemble: ZooKeeperEnsemble, chroot: str) -> AsyncIterator[Scene]:
+    first, *others = (member.address for member in ensemble.members)
+    async with begun(Scene(first, chroot, others=tuple(others))) as scene:
+        yield scene
+
+
+async def test_all_of_them_at_once_in_an_ensemble(scene_of_three: Scene) -> None:
+    scene = scene_of_three
     for _, plant in FAULTS.values():
         await plant(scene)
     code, stdout, stderr = await outcome("doctor", "--json", "--zookeeper", scene.servers)
@@ -75,8 +85,8 @@ async def test_all_of_them_at_once(scene: Scene) -> None:
     assert all(f"docs/doctor.md#{anchor}" in stdout for anchor in found)
 
 
-async def test_nothing_is_found_where_nothing_is_wrong(zookeeper: ZooKeeperServer, chroot: str) -> None:
-    servers = f"{zookeeper.address}{chroot}"
+async def test_nothing_is_found_where_nothing_is_wrong(ensemble: ZooKeeperEnsemble, chroot: str) -> None:
+    servers = f"{ensemble.connect_string}{chroot}"
     async with (
         aioregistry.connect(servers) as registry,
         registry.register(ServiceInstance("chat", address="10.0.0.7", port=7000)),
@@ -91,7 +101,7 @@ async def test_nothing_is_found_where_nothing_is_wrong(zookeeper: ZooKeeperServe
         assert code == 0
         code, stdout, _ = await outcome("doctor", "--zookeeper", servers)
         assert code == 0
-        assert stdout.endswith("2 services, 3 instances, 1 server: nothing is wrong\n")
+        assert stdout.endswith("2 services, 3 instances, 3 servers: nothing is wrong\n")
 
 
 async def test_the_byte_at_which_a_document_cannot_be_read(scene: Scene) -> None:
@@ -148,11 +158,30 @@ async def test_roots_of_strangers(scene: Scene) -> None:
     assert [each.anchor for each in findings if each.anchor == "root-strange"] == []  # who may write there is anybody
 
 
+async def test_roots_of_strangers_beside_protected_services(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with begun(Scene(zookeeper.address, chroot), healthy=False) as scene:
+        await scene.make("/services", entries=((ALL, "digest", "ada:x"), READ))
+        await scene.make("/services-withdrawn", entries=((ALL, "digest", "eve:x"), READ))
+        findings, _ = await scene.diagnosis()
+        (finding,) = [each for each in findings if each.anchor == "root-strange"]
+        assert finding.place == f"{chroot}/services-withdrawn"
+        assert "digest:eve:x" in finding.text
+
+
+async def test_a_list_of_nodes_that_is_near_jute_maxbuffer(scene: Scene) -> None:
+    for each in range(10):
+        await scene.enlist("many", f"{each}-{'x' * 100}")
+    findings, _ = await scene.diagnosis(max_request=2000)
+    found = [finding for finding in findings if finding.anchor == "near-maxbuffer"]
+    assert [finding.place for finding in found] == [f"{scene.chroot}/services/many"]
+
+
 async def test_nobody_answers() -> None:
     scene = Scene(NOBODY, "/prod")
     findings, unknowns = await scene.diagnosis(session_timeout=1.0)
     assert [each.anchor for each in findings] == ["no-session", "server-refusing"]
-    assert "no-session" in {each.anchor for each in unknowns}
+    assert findings[1].text == "does not answer: the connection was refused: nothing listens there"
+    assert [each.anchor for each in unknowns] == ["no-session"]
     code, _, stderr = await outcome("doctor", "--zookeeper", NOBODY, "--session-timeout", "1")
     assert (code, stderr) == (1, "")
 
@@ -177,8 +206,8 @@ async def test_servers_that_differ(zookeeper: ZooKeeperServer, chroot: str) -> N
         begun(Scene(old.address, ""), healthy=False) as other,
     ):
         await other.make(chroot)
-        for number in range(1100):  # more than a moment's
-            await other.make(f"{chroot}/{number}")
+        for each in range(1100):  # more than a moment's
+            await other.make(f"{chroot}/{each}")
         found = await anchors(Scene(old.address, chroot, others=(zookeeper.address,)))
         assert {"mixed-versions", "end-of-life", "session-timeout"} <= found
 
@@ -193,6 +222,26 @@ async def test_limits_of_a_server(start_zookeeper: StartZooKeeper) -> None:
     assert set(found) == {"near-limits", "session-timeout"}
     assert "maxClientCnxns" in found["near-limits"]
     assert "10 s of session timeout were asked for, and 8 s granted" in {each.text for each in findings}
+
+
+async def test_open_files_of_a_server(start_zookeeper: StartZooKeeper) -> None:
+    server = await start_zookeeper()
+    async with begun(Scene(server.address, "")) as scene:
+        used = int(number(words.pairs(await server.four_letter("mntr"), "\t"), "zk_open_file_descriptor_count"))
+        server.limit_open_files(used + 10)
+        found = {each.anchor: each.text for each in (await scene.diagnosis())[0] if each.severity != "notice"}
+    assert set(found) == {"near-limits"}
+    assert "open files" in found["near-limits"]
+
+
+async def test_watches_of_a_server(start_zookeeper: StartZooKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_checks, "MOST_WATCHES", 100)
+    server = await start_zookeeper()
+    async with begun(Scene(server.address, "")) as scene:
+        for each in range(90):
+            await scene.session.exists(f"/{each}", watch=True)
+        found = {each.anchor: each.text for each in (await scene.diagnosis())[0] if each.severity != "notice"}
+    assert found == {"near-limits": "has 90 watches, near 100"}
 
 
 async def test_a_clock_that_is_wrong(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +271,34 @@ async def test_a_member_without_its_quorum(ensemble: ZooKeeperEnsemble) -> None:
             if "no-quorum" in {each.anchor for each in findings}:
                 break
     assert {"no-session", "server-refusing", "no-quorum"} == {each.anchor for each in findings}
+
+
+async def test_members_that_are_behind_and_one_that_only_reads() -> None:
+    # So patient that who is cut off goes on serving, until the others die.
+    with ZooKeeperEnsemble(Settings(read_only_mode=True, sync_limit_ticks=600)) as ensemble:
+        await ensemble.start()
+        left, leader = ensemble.followers()[0], ensemble.leader()
+        addresses = [member.address for member in ensemble.members if member is not leader]
+        async with begun(Scene(leader.address, "", others=tuple(addresses))) as scene:
+            assert await anchors(scene) == set()
+            ensemble.cut_off(left)
+            for each in range(1100):  # more than a moment's
+                await scene.make(f"/{each}")
+            findings, _ = await scene.diagnosis()
+            assert [(each.anchor, each.place) for each in findings if each.severity != "notice"] == [
+                ("behind", left.address)
+            ]
+        ensemble.heal(left)
+        for member in ensemble.members:
+            if member is not left:
+                member.kill()
+        async with asyncio.timeout(60):
+            while left.mode != "read-only":
+                await asyncio.sleep(0.05)
+        findings, _ = await Scene(left.address, "").diagnosis(session_timeout=2.0)
+        texts = {each.anchor: each.text for each in findings if each.severity != "notice"}
+        assert set(texts) == {"no-session", "no-quorum"}
+        assert texts["no-quorum"].startswith("serves reads only")
 
 
 @pytest.mark.parametrize("value", ["many", "1.5"])

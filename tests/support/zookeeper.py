@@ -15,6 +15,7 @@ import functools
 import itertools
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -39,6 +40,9 @@ LOGGING = (Path("/usr/share/java/slf4j-api.jar"), Path("/usr/share/java/slf4j-si
 # Its manifest names the others that it needs.
 DEBIANS_JARS = (*LOGGING, Path("/usr/share/java/zookeeper.jar"))
 JARS = (*LOGGING, *sorted(Path(ELSEWHERE).glob("*.jar"))) if ELSEWHERE else DEBIANS_JARS
+
+# Debian's zookeeper.jar names other jars of Jetty's (libzookeeper-java depends on them all), but not these.
+ADMIN_JARS = (Path("/usr/share/java/servlet-api.jar"), Path("/usr/share/java/jetty9-util-ajax.jar"))
 
 
 def _version_of(jars: tuple[Path, ...]) -> str:
@@ -111,6 +115,7 @@ class Settings:
             others to agree: an election that split takes this long to be repeated.
         max_client_connections: How many connections one address may have; 0 for any number.
         words: The four-letter words that are allowed.
+        admin_port: Where its AdminServer listens; None for none. It needs ADMIN_JARS too.
         properties: Further Java system properties.
         jvm_options: What the JVM is given beside them.
         more_jars: What the class path has beside JARS.
@@ -128,6 +133,7 @@ class Settings:
     init_limit_ticks: int = 5
     max_client_connections: int = 0
     words: str = "*"
+    admin_port: int | None = None
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
     jvm_options: tuple[str, ...] = JVM_OPTIONS
     more_jars: tuple[Path, ...] = ()
@@ -141,9 +147,11 @@ class Settings:
             "syncLimit": str(self.sync_limit_ticks),
             "initLimit": str(self.init_limit_ticks),
             "maxClientCnxns": str(self.max_client_connections),
-            "admin.enableServer": "false",
+            "admin.enableServer": _java(self.admin_port is not None),
             "4lw.commands.whitelist": self.words,
         }
+        if self.admin_port is not None:
+            config |= {"admin.serverPort": str(self.admin_port), "admin.serverAddress": "127.0.0.1"}
         if self.local_sessions:
             config |= {"localSessionsEnabled": "true", "localSessionsUpgradingEnabled": "true"}
         return config
@@ -340,6 +348,12 @@ class ZooKeeperServer:
         """SIGCONT after `pause`; the server takes the time for lost and expires whoever it has not heard of."""
         self._signal(signal.SIGCONT)
         self._paused = False
+
+    def limit_open_files(self, limit: int) -> None:
+        """Allow the running process no more than *limit* open files, connections among them."""
+        self.require_running()
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
     @property
     def paused(self) -> bool:
