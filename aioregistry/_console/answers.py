@@ -17,6 +17,7 @@ from aioregistry._words import to_json
 __all__ = ["EventStream", "Refused", "as_json", "body_of", "compressed", "refusal", "text_of"]
 
 _LONGEST_BODY: Final = 16_384
+_BODY_WITHIN: Final = 10.0
 _SENT_WITHIN: Final = 30.0
 """Seconds after which a browser that reads nothing is let go."""
 
@@ -48,12 +49,16 @@ def text_of(request: Request, name: str) -> str:
 
 
 async def body_of(request: Request) -> bytes:
-    """Return the body. Raises Refused where it is too long."""
+    """Return the body. Raises Refused where it is too long, or does not arrive."""
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _LONGEST_BODY:
-            raise Refused(413, f"the request is longer than {_LONGEST_BODY} bytes")
+    try:
+        async with asyncio.timeout(_BODY_WITHIN):
+            async for part in request.stream():
+                body += part
+                if len(body) > _LONGEST_BODY:
+                    raise Refused(413, f"the request is longer than {_LONGEST_BODY} bytes")
+    except TimeoutError:
+        raise Refused(408, f"the request did not arrive within {_BODY_WITHIN:g} s", connection="close") from None
     return bytes(body)
 
 

@@ -108,9 +108,8 @@ class _Pages:
 
     async def _follow(self, request: Request) -> Response:
         try:
-            return EventStream(
-                self._console.hub.follow(self._console, request.query_params.get("service"), self._door.watch(request))
-            )
+            watched, allowed = request.query_params.get("service"), self._door.watch(request)
+            return EventStream(self._console.hub.follow(self._console, watched, allowed, request.state.login.user))
         except TooManyBrowsers:
             raise Refused(503, "too many browsers follow already", **{"retry-after": "30"}) from None
 

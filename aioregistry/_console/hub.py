@@ -17,6 +17,9 @@ from .rows import Row
 __all__ = ["Browser", "Hub", "Source", "TooManyBrowsers"]
 
 MOST_BROWSERS: Final = 200
+MOST_OF_A_USER: Final = 50
+"""So that one user's do not keep the others out."""
+
 PAUSE: Final = 0.5
 """Seconds between two messages to a browser."""
 
@@ -52,10 +55,11 @@ class Browser:
     Args:
         source: of the rows.
         watched: the service whose instances it shows, or None.
+        user: who has logged in; "" without a login.
     """
 
-    def __init__(self, source: Source, watched: str | None) -> None:
-        self.source, self.watched = source, watched
+    def __init__(self, source: Source, watched: str | None, user: str) -> None:
+        self.source, self.watched, self.user = source, watched, user
         self.woken = asyncio.Event()
         self.services: set[str] = set()
         self.status = True
@@ -90,23 +94,30 @@ class Hub:
         for browser in self._browsers:
             browser.woken.set()
 
-    def follow(self, source: Source, watched: str | None, allowed: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+    def follow(
+        self, source: Source, watched: str | None, allowed: Callable[[], bool], user: str = ""
+    ) -> AsyncGenerator[bytes, None]:
         """Return the messages to one more browser, as server-sent events; endless.
 
         Args:
             source: of the rows.
             watched: the service whose instances it shows, or None.
             allowed: whether it may still be sent anything: a session of a browser ends by its time.
+            user: who has logged in; empty where nobody has to.
 
         Raises:
             TooManyBrowsers: at once.
         """
-        if len(self._browsers) >= MOST_BROWSERS or self._closed:
+        if self._closed or not self._has_room(user):
             raise TooManyBrowsers
-        return self._messages(Browser(source, watched), allowed)
+        return self._messages(Browser(source, watched, user), allowed)
+
+    def _has_room(self, user: str) -> bool:
+        theirs = sum(browser.user == user for browser in self._browsers) if user else 0
+        return len(self._browsers) < MOST_BROWSERS and theirs < MOST_OF_A_USER
 
     async def _messages(self, browser: Browser, allowed: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
-        if len(self._browsers) >= MOST_BROWSERS:
+        if not self._has_room(browser.user):
             return  # others that asked in the same moment were faster
         self._browsers.add(browser)
         try:

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 
 import aioregistry
 
 from .app import console_app
+from .connections import Connections
 from .console import Console, Settings
 from .following import Following
 from .hub import Hub
@@ -97,8 +98,11 @@ def _history_file(place: Place) -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def _answering(console: Console, place: Place) -> AsyncIterator[asyncio.Task[None]]:
+    connections = Connections(console_app(console))
     config = uvicorn.Config(
-        console_app(console),
+        connections,
+        http=cast("type[asyncio.Protocol]", connections.protocol),  # it is called, and need not be a class
+        ws="none",
         lifespan="off",
         log_config=None,
         log_level="critical",
