@@ -29,6 +29,7 @@ from .past import Comparison, Timeline, event_row
 from .reading import Query, Reading
 from .recorder import HistoryUnavailable
 from .states import KINDS
+from .store import Event
 
 __all__ = ["console_app"]
 
@@ -38,6 +39,7 @@ T = TypeVar("T")
 
 _HOUR: Final = 3600.0
 _EVENTS_OF_ONE: Final = 200
+_LONGEST_REASON: Final = 300
 
 _MEDIA: Final = {"console.js": "text/javascript", "console.css": "text/css", "icon.svg": "image/svg+xml"}
 
@@ -167,15 +169,19 @@ class _Pages:
         )
         override = await self._done(done)
         said = map(printable, (override.by, override.service, override.id, override.reason))
-        log.info("%s took %s/%s into maintenance: %s", *said)
+        log.info("%s took %s/%s into maintenance: %s", *said, extra={"service": override.service, "id": override.id})
         return as_json(request, {"until": override.until})
 
     async def _enable(self, request: Request) -> Response:
         fields = await self._writing(request)
-        service, id = fields.get("service", ""), fields.get("id", "")
+        service, id, reason = fields.get("service", ""), fields.get("id", ""), fields.get("reason", "")
+        if not isinstance(reason, str) or len(reason) > _LONGEST_REASON:
+            raise Refused(400, f"the reason is no text of at most {_LONGEST_REASON} characters")
         await self._done(self._console.registry.overrides.enable(service, id))
-        said = map(printable, (request.state.login.user or "somebody", service, id))
-        log.info("%s ended the maintenance of %s/%s", *said)
+        by, why = request.state.login.user or "somebody", printable(reason.strip()) or "no reason given"
+        self._console.recorder.put(Event(time.time(), "override-over", service, id, f"{why} (by {by})"))
+        said = map(printable, (by, service, id))
+        log.info("%s ended the maintenance of %s/%s: %s", *said, why, extra={"service": service, "id": id})
         return as_json(request, {})
 
     async def _writing(self, request: Request) -> dict[str, Any]:

@@ -42,6 +42,10 @@ _TOLD_AGAIN_EVERY: Final = 1.0
 _READ_AT_ONCE: Final = 16
 """Services: of a thousand at once, those that are read last would hold up the heartbeats."""
 
+_TRIED_AGAIN_AFTER: Final = 1.0
+_TRIED_AGAIN_AFTER_AT_MOST: Final = 300.0
+"""Seconds between two tries to follow a service that was refused, the first and the longest."""
+
 _MOST_CHANGES: Final = 1024
 _AWAY: Final = frozenset({SessionState.DISCONNECTED, SessionState.SUSPENDED, SessionState.EXPIRED})
 
@@ -219,6 +223,36 @@ class Following:
             self._told.service_changed(name)
 
     async def _follow_one(self, registry: Registry, service: Followed, *, begins: bool) -> None:
+        about = {"service": service.name, "path": f"{registry.base_path.rstrip('/')}/{service.name}"}
+        told, pause = "", _TRIED_AGAIN_AFTER
+        while True:
+            try:
+                await self._follow_view(registry, service, about, begins=begins)
+            except RegistryError as error:
+                if not self._is_current(service):
+                    return
+                if service.refusal is None:
+                    pause = _TRIED_AGAIN_AFTER  # it was followed meanwhile
+                self._refused(service, str(error))
+                if registry.session.state in (SessionState.CLOSED, SessionState.FAILED):
+                    return
+                if told != service.refusal:
+                    told = str(service.refusal)
+                    log.warning(
+                        "the service %r cannot be followed, which is tried again: %s", service.name, told, extra=about
+                    )
+            except Exception:
+                if self._is_current(service):
+                    self._refused(service, "following it failed; the console's log says how")
+                log.exception("the service %r is no longer followed", service.name, extra=about)
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _TRIED_AGAIN_AFTER_AT_MOST)
+            begins = True  # nobody knows when what changes meanwhile does
+
+    async def _follow_view(
+        self, registry: Registry, service: Followed, about: Mapping[str, str], *, begins: bool
+    ) -> None:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 async with self._reading:
@@ -226,27 +260,24 @@ class Following:
                     snapshots = await stack.enter_async_context(view.snapshots())
                     changes = await stack.enter_async_context(view.changes(invalid=True))
                     service.view = view
+                    if service.refusal is not None:
+                        service.refusal = None
+                        log.warning("the service %r is followed again", service.name, extra=about)
                     self._is_read(service.name)
                     self._put_whole(service.name, of_snapshot(view.snapshot), begins=begins)
                     await asyncio.sleep(0)
                 async for snapshot in snapshots:
                     self._take(service, changes, snapshot)
                     await asyncio.sleep(_PAUSE)
-        except RegistryError as error:
-            if self._is_current(service):
-                service.refusal = str(error)
-                self._is_read(service.name)
-                if registry.session.state not in (SessionState.CLOSED, SessionState.FAILED):
-                    log.warning("the service %r cannot be followed: %s", service.name, error)
-        except Exception:
-            if self._is_current(service):
-                service.refusal = "following it failed; the console's log says how"
-                self._is_read(service.name)
-            log.exception("the service %r is no longer followed", service.name)
         finally:
             service.view = None
             if self._is_current(service):
                 self._told.service_changed(service.name)
+
+    def _refused(self, service: Followed, reason: str) -> None:
+        service.refusal = reason
+        self._is_read(service.name)
+        self._told.service_changed(service.name)
 
     def _is_read(self, name: str) -> None:
         if name in self._unread:

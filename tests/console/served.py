@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,9 @@ class Served:
         return text.partition('data-csrf="')[2].partition('"')[0]
 
     async def post(self, path: str, fields: Any, **headers: str) -> httpx.Response:
-        own = {**ORIGIN, "x-csrf-token": await self.csrf(), **headers}
-        return await self.browser.post(path, json=fields, headers=own)
+        own = {**ORIGIN, "x-csrf-token": await self.csrf(), "content-type": "application/json", **headers}
+        # In ASCII, so that halves of characters can be sent too.
+        return await self.browser.post(path, content=json.dumps(fields), headers=own)
 
     async def until(self, path: str, true: Callable[[Any], bool], **parameters: Any) -> Any:
         async with asyncio.timeout(DEADLINE):

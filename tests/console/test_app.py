@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,8 +262,9 @@ async def test_browsers_are_bounded_and_end_with_the_console(
 
 
 async def test_an_instance_is_drained_and_enabled_with_a_reason(
-    registry: Registry, servers: str, history: Path
+    registry: Registry, servers: str, history: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "aioregistry.console")
     async with served(servers, history, allow_drain=True) as console, registry.register(instance("chat", "a")):
         await console.until("/api/instance", lambda found: found["instance"] is not None, service="chat", id="a")
         asked = {"service": "chat", "id": "a", "reason": "new disk", "seconds": 600}
@@ -278,10 +280,22 @@ async def test_an_instance_is_drained_and_enabled_with_a_reason(
             service="chat",
             id="a",
         )
-        assert (await console.post("/api/enable", {"service": "chat", "id": "a"})).status_code == 200
+        ended = {"service": "chat", "id": "a", "reason": "the disk\n is \ud800 in"}
+        for wrong in ({**ended, "reason": 5}, {**ended, "reason": None}, {**ended, "reason": "x" * 301}):
+            assert (await console.post("/api/enable", wrong)).status_code == 400, wrong
+        assert (await console.post("/api/enable", ended)).status_code == 200
         await console.until(
             "/api/instance", lambda found: found["instance"]["state"] == "enabled", service="chat", id="a"
         )
+        text = r"the disk\n is \ud800 in (by somebody)"
+        await console.until(
+            "/api/instance",
+            lambda found: any(event[1] == "override-over" and event[6] == text for event in found["events"]),
+            service="chat",
+            id="a",
+        )
+        told = [record for record in caplog.records if record.name == "aioregistry.console" and hasattr(record, "id")]
+        assert [(record.service, record.id) for record in told] == [("chat", "a")] * 2  # type: ignore[attr-defined]
         wrongs: list[Any] = [
             {**asked, "reason": " "},
             {**asked, "reason": 5},

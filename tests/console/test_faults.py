@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiozk import ACL
 
 import aioregistry
 from aioregistry import Registry
+from aioregistry._console import following as following_module
 from aioregistry._console.following import Followed, Following
 from aioregistry.server import Ensemble
 from aioregistry.testing._proxy import ZooKeeperProxy
@@ -133,3 +135,50 @@ async def test_a_defect_ends_the_following_of_one_service_and_is_told(
         assert followed["pay"].refusal is None
     told = [record for record in caplog.records if record.name == "aioregistry.console" and record.exc_info]
     assert [record.levelname for record in told] == ["ERROR"]
+
+
+async def test_a_service_that_may_not_be_read_is_tried_again_and_says_why(
+    registry: Registry,
+    servers: str,
+    chroot: str,
+    history: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(following_module, "_TRIED_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr(following_module, "_TRIED_AGAIN_AFTER_AT_MOST", 0.02)
+    path, everybody = "/services/secret", ACL.make("world", "anyone", True, True, True, True, True)
+    nobody = ACL.make("ip", "192.0.2.7", True, True, True, True, True)  # of no machine (RFC 5737)
+    admins = ACL.make("world", "anyone", False, False, True, False, True)
+    tries = 0
+    discover = Registry.discover
+
+    def counted(self: Registry, name: str, *arguments: Any, **options: Any) -> Any:
+        nonlocal tries
+        tries += name == "secret"
+        return discover(self, name, *arguments, **options)
+
+    monkeypatch.setattr(Registry, "discover", counted)
+    async with registry.register(instance("pay", "b")):
+        await registry.client.create(path, b"", acl=[nobody, admins])
+        async with served(servers, history) as console:
+            async with asyncio.timeout(DEADLINE):
+                while tries < 4:
+                    await asyncio.sleep(0.01)
+            row = console.console.service("secret")
+            assert row is not None
+            assert row[2] is None
+            assert path in row[10]
+            await console.until("/api/instance", lambda found: found["instance"] is not None, service="pay", id="b")
+            await registry.client.set_acl(path, [everybody], force=True)
+            async with registry.register(instance("secret", "a")):
+                await console.until(
+                    "/api/instance", lambda found: found["instance"] is not None, service="secret", id="a"
+                )
+                row = console.console.service("secret")
+                assert row is not None
+                assert (row[2], row[10]) == (1, None)
+    told = [each for each in caplog.records if each.name == "aioregistry.console" and each.levelname == "WARNING"]
+    assert len(told) == 2  # refused, and followed again, however often it was tried
+    assert {each.service for each in told} == {"secret"}  # type: ignore[attr-defined]
+    assert {each.path for each in told} == {f"{chroot}{path}"}  # type: ignore[attr-defined]

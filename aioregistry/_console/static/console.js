@@ -639,12 +639,13 @@ function drainForm(service, id) {
 
 function enableForm(service, id) {
   const form = make("form", { "aria-label": "Maintenance" });
+  const reason = make("input", { name: "reason", maxlength: "300", autocomplete: "off" });
   const outcome = make("p", { role: "alert" });
-  form.append(make("button", { type: "submit", class: "primary" }, "End its maintenance"), outcome);
+  form.append(make("label", {}, "Reason", reason), make("button", { type: "submit", class: "primary" }, "End its maintenance"), outcome);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
-      await tell("/api/enable", { service, id });
+      await tell("/api/enable", { service, id, reason: reason.value });
       $("instances-list").focus();
       say("Its maintenance is over.");
       showInstance(service, id);
