@@ -337,7 +337,7 @@ def _add_doctor(commands: Commands) -> None:
         "--admin-server",
         metavar="URL",
         default="http://:8080/commands",
-        help="the servers' AdminServer, each on its own host, where cons is not allowed; none to ask nobody "
+        help="the servers' AdminServer, each on its own host, where cons is not allowed; off: do not ask them "
         "(default: %(default)s)",
     )
     add_shared(parser)

@@ -176,7 +176,7 @@ class _Pages:
         fields = await self._writing(request)
         service, id, reason = fields.get("service", ""), fields.get("id", ""), fields.get("reason", "")
         if not isinstance(reason, str) or len(reason) > _LONGEST_REASON:
-            raise Refused(400, f"the reason is no text of at most {_LONGEST_REASON} characters")
+            raise Refused(400, f"the reason is not a text of at most {_LONGEST_REASON} characters")
         await self._done(self._console.registry.overrides.enable(service, id))
         by, why = request.state.login.user or "somebody", printable(reason.strip()) or "no reason given"
         self._console.recorder.put(Event(time.time(), "override-over", service, id, f"{why} (by {by})"))

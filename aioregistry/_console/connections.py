@@ -1,4 +1,4 @@
-"""Connections of browsers: bounded in number, and none waits without an end for a peer that does not go on.
+"""Connections of browsers: bounded in number, and each has a deadline for a peer that does not go on.
 
 uvicorn ends a connection that has been idle since its last answer. It has no deadline for the first request of a
 connection, for one of which only a part arrives, and for a peer that does not read.

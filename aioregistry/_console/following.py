@@ -248,7 +248,7 @@ class Following:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _TRIED_AGAIN_AFTER_AT_MOST)
-            begins = True  # nobody knows when what changes meanwhile does
+            begins = True  # when something changes meanwhile is unknown
 
     async def _follow_view(
         self, registry: Registry, service: Followed, about: Mapping[str, str], *, begins: bool

@@ -103,7 +103,7 @@ class Hub:
             source: of the rows.
             watched: the service whose instances it shows, or None.
             allowed: whether it may still be sent anything: a session of a browser ends by its time.
-            user: who has logged in; empty where nobody has to.
+            user: who has logged in; "" without a login.
 
         Raises:
             TooManyBrowsers: at once.

@@ -22,7 +22,7 @@ DEFAULT: Final = "http://:8080/commands"
 Answer: TypeAlias = Mapping[str, Any]
 """A JSON object."""
 
-_NOBODY: Final = "none"
+_OFF: Final = "off"
 _OK: Final = 200
 _LONGEST_HOST: Final = 100
 _SETTINGS: Final = {
@@ -46,15 +46,15 @@ class Unusable(Exception):
 
 
 def admin_place(text: str) -> AdminPlace | None:
-    """Return where the AdminServers are by an option; None where nobody is to be asked.
+    """Return where the AdminServers are by an option; None for not asking them.
 
     Raises:
         InvalidArgument: *text* is no URL without a host.
     """
-    if text == _NOBODY:
+    if text == _OFF:
         return None
     wrong = InvalidArgument(
-        "admin-server", text, f"must be {_NOBODY}, or a URL without a host, such as {DEFAULT}: each has a host already"
+        "admin-server", text, f"must be {_OFF}, or a URL without a host, such as {DEFAULT}: each has a host already"
     )
     if not text.isascii() or any(c.isspace() or not c.isprintable() for c in text):
         raise wrong
@@ -72,7 +72,7 @@ def answer(raw: bytes) -> Answer:
     """Return the JSON object of an HTTP answer.
 
     Raises:
-        Unusable: it is none, or an error; with the reason.
+        Unusable: it is not such an answer, or says an error; with the reason.
     """
     head, _, body = raw.partition(b"\r\n\r\n")
     status = head.split(b"\r\n", 1)[0].split(b" ", 2)

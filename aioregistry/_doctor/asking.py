@@ -18,7 +18,7 @@ __all__ = ["ask"]
 WORDS: Final = ("srvr", "mntr", "conf", "cons")
 MOST_OF_AN_ANSWER: Final = 64 * 2**20
 ADMIN_PATIENCE: Final = 10.0
-"""Seconds: a firewall often drops what goes to a port that nobody is to use."""
+"""Seconds: a firewall often drops what goes to a port that clients do not need."""
 
 
 async def ask(host: str, port: int, tls: ssl.SSLContext | None, admin: AdminPlace | None, patience: float) -> Server:
@@ -27,7 +27,7 @@ async def ask(host: str, port: int, tls: ssl.SSLContext | None, admin: AdminPlac
     Args:
         host: of it.
         port: for clients.
-        tls: with which it is spoken to; None for none.
+        tls: for its port for clients; None for plain TCP.
         admin: where its AdminServer is; None where that is not to be asked.
         patience: seconds for one answer.
     """

@@ -44,7 +44,7 @@ def _connected_sessions(picture: Picture) -> set[int] | None:
 
 
 def why_ghosts_are_unknown(picture: Picture) -> str | None:
-    """Return why nobody can say which sessions have a connection; None where that is known."""
+    """Return why it is unknown which sessions have a connection; None if it is known."""
     if picture.connection is not None:
         return None  # it is said that nothing could be read
     silent = [_why_silent(server) for server in picture.servers if server.connections is None]

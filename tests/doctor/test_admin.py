@@ -92,7 +92,7 @@ async def test_ghosts_are_found_by_a_real_admin_server(start_zookeeper: StartZoo
             told = json.loads(stdout)
             assert [each["anchor"] for each in told["findings"] if each["severity"] != "notice"] == ["ghost"]
             assert told["unknown"] == []
-            code, stdout, _ = await outcome("doctor", "--zookeeper", scene.servers, "--admin-server", "none")
+            code, stdout, _ = await outcome("doctor", "--zookeeper", scene.servers, "--admin-server", "off")
             assert code == 0
             assert "unknown   ghost: " in stdout
 
@@ -209,7 +209,7 @@ async def test_an_admin_server_that_is_not_there_is_said_with_its_address() -> N
     assert server.admin_silence == "http://127.0.0.1:1/commands: the connection was refused: nothing listens there"
 
 
-async def test_nobody_asks_where_the_words_are_allowed_or_the_option_says_none() -> None:
+async def test_nobody_asks_where_the_words_are_allowed_or_the_option_says_off() -> None:
     met: list[bytes] = []
 
     async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -230,7 +230,7 @@ def test_places() -> None:
     assert admin_place(DEFAULT) == AdminPlace("http", 8080, "/commands")
     assert admin_place("https://:9443/") == AdminPlace("https", 9443, "")
     assert admin_place("https:///commands") == AdminPlace("https", 443, "/commands")
-    assert admin_place("none") is None
+    assert admin_place("off") is None
 
 
 @pytest.mark.parametrize(
