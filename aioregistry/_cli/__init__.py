@@ -17,7 +17,9 @@ from typing import Any, NoReturn, TypeAlias
 
 from .. import __version__
 from .console_options import add_console
+from .doctor_options import add_doctor
 from .options import LOGGING, PLACE, add_shared
+from .streams import open_closed_streams
 
 __all__ = ["main"]
 
@@ -36,6 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (without the program's name; None: this process's) and return the exit code."""
+    open_closed_streams()
     own, program = _parted(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(own)
@@ -79,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_maintenance(commands)
     _add_demo(commands)
     _add_server(commands)
-    _add_doctor(commands)
+    add_doctor(commands).set_defaults(command=_doctor)
     _add_top(commands)
     add_console(commands).set_defaults(command=_console)
     _add_completion(commands, parser)
@@ -320,28 +323,6 @@ def _add_top(commands: Commands) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a service (default: all)")
     add_shared(parser)
     parser.set_defaults(command=_top)
-
-
-def _add_doctor(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "doctor",
-        help="what is wrong in a registry and its ensemble, and what to do",
-        description="Read a live ensemble and say what is wrong, the most harmful first, and what to do. Writes "
-        "nothing. Exit code 0: healthy; 1: something is wrong; 2: usage.",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument(
-        "--max-request", metavar="BYTES", type=int, default=0xFFFFF, help="the servers' jute.maxbuffer (%(default)s)"
-    )
-    parser.add_argument(
-        "--admin-server",
-        metavar="URL",
-        default="http://:8080/commands",
-        help="the servers' AdminServer, each on its own host, where cons is not allowed; off: do not ask them "
-        "(default: %(default)s)",
-    )
-    add_shared(parser)
-    parser.set_defaults(command=_doctor)
 
 
 def _add_completion(commands: Commands, whole: argparse.ArgumentParser) -> None:

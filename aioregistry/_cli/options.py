@@ -115,9 +115,11 @@ def _file(given: str | None) -> ConfigFile | None:
         return config_file(path, Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise InvalidArgument(source, path, "is not TOML: it is not UTF-8") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, InvalidArgument):
-            raise
+    except InvalidArgument:
+        raise
+    except ValueError:  # a zero byte
+        raise InvalidArgument(source, path, "give the path of a file") from None
+    except OSError as error:
         raise InvalidArgument(source, path, f"cannot be read: {reason_of(error)}") from None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from argparse import Namespace
 from asyncio.subprocess import PIPE
@@ -8,8 +9,10 @@ from asyncio.subprocess import PIPE
 import pytest
 
 import aioregistry
+from aioregistry._cli import main
 from aioregistry._cli.process import FAILED, run
 from tests.cli.command import outcome
+from tests.support.zookeeper import ZooKeeperServer
 
 HEAVY = {"aiozk", "anyio", "asyncio", "kazoo", "msgspec", "ssl"}
 COMMANDS = ("register", "watch", "list", "export", "demo")
@@ -93,6 +96,35 @@ async def test_servers_come_from_the_environment_unless_given() -> None:
     code, _, stderr = await outcome("list", "--zookeeper", "zk2:99999", AIOREGISTRY_ZOOKEEPER="zk1:99999")
     assert code == 2
     assert "zk2:99999" in stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["list --json", "list nosuch", "--help", "server --port 99999"])
+async def test_a_command_works_without_a_standard_stream(zookeeper: ZooKeeperServer, closed: str, command: str) -> None:
+    expected = {"list nosuch": 1, "server --port 99999": 2}.get(command, 0)
+    shell = f"exec {sys.executable} -W error -m aioregistry {command} {closed}"
+    process = await asyncio.create_subprocess_shell(
+        shell, stdout=PIPE, stderr=PIPE, env={**os.environ, "AIOREGISTRY_ZOOKEEPER": zookeeper.address}
+    )
+    stdout, stderr = await process.communicate()
+    assert b"Traceback" not in stderr
+    assert (process.returncode, not stdout) == (expected, ">&-" in closed.split() or expected > 0)
+
+
+async def test_no_connection_gets_the_number_of_a_stream_that_is_closed() -> None:
+    program = (
+        "import os, sys; from aioregistry._cli.streams import open_closed_streams; open_closed_streams(); "
+        "sys.exit(10 + os.open(os.devnull, os.O_RDONLY))"
+    )
+    process = await asyncio.create_subprocess_shell(f"exec {sys.executable} -c '{program}' <&- >&- 2>&-")
+    await process.communicate()
+    assert (process.returncode or 0) - 10 > 2
+
+
+@pytest.mark.parametrize("path", ["\0", "a\0b"])
+def test_a_path_that_no_file_can_have_is_refused(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--config", path]) == 2
+    assert capfd.readouterr().err == f"aioregistry: config={path!r}: give the path of a file\n"
 
 
 def test_a_command_that_is_cancelled_by_nobody_says_so(capfd: pytest.CaptureFixture[str]) -> None:
