@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import uvicorn
 
@@ -24,9 +25,10 @@ from .hub import Hub
 from .recorder import Recorder
 from .store import History
 
-__all__ = ["Place", "serve"]
+__all__ = ["Place", "Unread", "serve", "settle"]
 
 _ENDED_WITHIN: Final = 5
+_SETTLED_EVERY: Final = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,14 @@ class Place:
     history: Path | None
     days: float
     limit: int
+
+
+class Unread(Protocol):
+    """What reads."""
+
+    @property
+    def unread(self) -> int | None:
+        """How much has not been read yet; None before that is known."""
 
 
 async def serve(connection: Mapping[str, Any], settings: Settings, place: Place, ready: Callable[[], object]) -> None:
@@ -74,12 +84,31 @@ async def serve(connection: Mapping[str, Any], settings: Settings, place: Place,
         console = Console(settings, registry, following, recorder, hub)
         followed = asyncio.create_task(following.run(registry))
         stack.push_async_callback(_ended, followed)
+        settling = asyncio.create_task(settle(following))
+        stack.push_async_callback(_ended, settling)
         serving = await stack.enter_async_context(_answering(console, place))
         ready()
         await asyncio.wait((followed, serving), return_when=asyncio.FIRST_COMPLETED)
         for task in (serving, followed):
             if task.done():
                 task.result()
+
+
+async def settle(following: Unread) -> None:
+    """Keep what is read at first from the garbage collector, which would walk through all of it again and again.
+
+    It grows by a million objects and stays; each full collection on the way holds up every answer. What changes later
+    is freed by its counts of references. Runs until it is cancelled.
+    """
+    try:
+        while following.unread != 0:
+            await asyncio.sleep(_SETTLED_EVERY)
+            if following.unread is not None:
+                gc.collect(1)
+                gc.freeze()
+        await asyncio.get_running_loop().create_future()
+    finally:
+        gc.unfreeze()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
