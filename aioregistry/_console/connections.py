@@ -159,7 +159,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _expect(self) -> None:
-        # Not anew with each byte: a peer that sends one now and then would be waited for without an end.
+        # Not again with each byte: a peer that sends one now and then would be waited for without an end.
         if self._deadline is None:
             self._deadline = asyncio.get_running_loop().call_later(ASKED_WITHIN, self.abort)
 

@@ -1,6 +1,6 @@
 """What a server's AdminServer answers, as the values that four-letter words have. Pure.
 
-Its answers are JSON of whoever listens there: whatever has another form has no value.
+Its answers are JSON, and another program may listen there: what has another form has no value.
 """
 
 from __future__ import annotations
