@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from aioregistry._discovery import Discovery, View, WatchMode
-from aioregistry._discovery.subscriptions import CHANGES_KEPT, Changes
 from aioregistry._document import encode
 from aioregistry._errors import ConnectionLost, NoAuth, NoNode, RegistryError, UnsupportedServer
 from aioregistry._model import ServiceInstance
@@ -31,6 +30,7 @@ from aioregistry._protocol import (
 )
 from aioregistry._runtime import Runtime
 from aioregistry._session import ReadingSessionPort, SessionState
+from aioregistry._streams import Stream
 from tests.support.fake_session import FakeSession, FakeWatch, FakeWatches
 from tests.support.model_tree import Change, ModelNode, ModelTree
 
@@ -232,9 +232,9 @@ def discovery(session: DiscoverySession, strategy: WatchMode = "auto") -> Discov
     return Discovery(session.as_session, BASE, strategy)
 
 
-def taken(stream: Changes[Any]) -> list[Any]:
+def taken(stream: Stream[Any]) -> list[Any]:
     """What the stream has to give now."""
-    return stream.take_ready(2 * CHANGES_KEPT)
+    return stream.take_ready(1_000_000)
 
 
 def refuse_twice(view: View[Any], id: str) -> bool:

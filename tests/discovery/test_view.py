@@ -524,7 +524,7 @@ async def test_nodes_that_are_no_instances_are_told_to_those_who_ask(found: Disc
         await quiet()
         expected = [("Invalidated", "bad"), ("Invalidated", "bad")]
         spoiled = [("Removed", "good"), ("Invalidated", "good")]
-        seen = [taken(stream) for stream in (asked, asked_typed, not_asked)]  # type: ignore[arg-type]
+        seen = [taken(stream) for stream in (asked, asked_typed, not_asked)]
         assert told(seen[0]) == [*expected, ("Updated", "good"), *spoiled]
         assert told(seen[1]) == [*expected, *spoiled, ("Invalidated", "good")]
         assert told(seen[2]) == [("Updated", "good"), ("Removed", "good")]
