@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from aioregistry import Check, LoopLagCheck, RegistryError, Removed, Resynced, Updated, View
+from aioregistry import Check, LoopLagCheck, RegistryError, Removed, Resynced, ServiceInstance, View
 from aioregistry.balancing import WarmUp
 from aioregistry.server._nodes import Node
 from tests.support.checkers import Violated, check_obeyed
@@ -227,20 +227,19 @@ class Warmth:
         self._now = now
         self._changes = view.changes()
         self._balancer = view.balancer(WarmUp("round-robin", seconds=WARMING))
-        self._registered = {id: entry.instance.registration_time_ms for id, entry in view.snapshot.entries.items()}
+        self._known = {id: _last(entry.instance) for id, entry in view.snapshot.entries.items()}
         self._since: dict[str, float] = {}
 
     async def follow(self) -> None:
-        """Take note of who comes for the first time, and of who is enabled again."""
+        """Take note of who comes for the first time, and of who is enabled again, be that while it was not listed."""
         async for change in self._changes:
             for each in change.changes if isinstance(change, Resynced) else (change,):
+                known, (registered, enabled) = self._known.get(each.id), _last(each.instance)
                 if isinstance(each, Removed):
-                    continue
-                registered, before = each.instance.registration_time_ms, self._registered.get(each.id)
-                enabled_again = isinstance(each, Updated) and each.instance.enabled and not each.previous.enabled
-                if registered != before or enabled_again:
+                    pass  # it may be back, as it was or not
+                elif known is None or known[0] != registered or (enabled and not known[1]):
                     self._since[each.id] = self._now()
-                self._registered[each.id] = registered
+                self._known[each.id] = (registered, enabled)
 
     def judge(self) -> None:
         """Where nobody can be new, all are picked alike."""
@@ -256,6 +255,11 @@ class Warmth:
             pick.abandoned()
         if picked != dict.fromkeys(entries, 2):
             raise Violated("Warm", f"nobody is new, and the picks are {dict(sorted(picked.items()))}")
+
+
+def _last(instance: ServiceInstance[Any]) -> tuple[int | None, bool]:
+    """What tells whether an instance is another one, or may be picked again."""
+    return instance.registration_time_ms, instance.enabled
 
 
 # ---------------------------------------------------------------- what must come of it
