@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument, ServiceInstance
-from aioregistry._addresses import is_host_name, only_here, problem_of
+from aioregistry._addresses import check_address, is_host_name, only_here, problem_of
 
 GOOD = ["a", "10.0.0.7", "::1", "fe80::1%eth0", "::ffff:1.2.3.4", "node-7.example.", "node_7", "mün.example"]
 GOOD += ["xn--bcher-kva.example", "日本.jp", "localhost.", "a" * 63, "1a"]
@@ -49,6 +49,14 @@ def test_a_good_address_is_published(address: str) -> None:
 def test_a_bad_address_is_refused(address: str) -> None:
     with pytest.raises(InvalidArgument) as raised:
         ServiceInstance("chat", id="a", address=address, port=80)
+    assert (raised.value.field, raised.value.value) == ("address", address)
+
+
+@pytest.mark.parametrize("address", [5, None, b"a", ["a"]])
+def test_what_is_no_text_is_of_a_wrong_type(address: object) -> None:
+    with pytest.raises(TypeError) as raised:
+        check_address("address", address)
+    assert isinstance(raised.value, InvalidArgument)
     assert (raised.value.field, raised.value.value) == ("address", address)
 
 

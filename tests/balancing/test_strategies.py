@@ -226,6 +226,12 @@ def test_calls_stay_counted_where_they_are_served(away: list[Any], back: Entry[A
     assert members_of(chosen)[back.instance.id].load is held["a"]
 
 
+def test_a_member_of_which_nothing_is_said_is_like_most() -> None:
+    member = Member(instance("a"), Traits(), Load())
+    assert (member.weight, member.rank, member.suspect, member.failing) == (1.0, 0, False, False)
+    assert (Traits().weight, Traits().local) == (1.0, False)
+
+
 def test_another_address_has_no_calls() -> None:
     chosen, _ = balanced()
     chosen.apply(Updated(at("a", 7009), at("a", 7000), 2), 0.0)

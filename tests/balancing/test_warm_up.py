@@ -304,6 +304,15 @@ def test_a_payload_that_raises_when_it_is_asked_ends_nothing() -> None:
     assert arrivals.since == {"a": 8.0}
 
 
+def test_who_was_new_an_hour_ago_is_forgotten_though_one_that_came_before_it_is_new_again() -> None:
+    arrivals = Arrivals()
+    for number, id in enumerate("abc"):
+        arrivals.take([Added(listed(id), 2)], float(number))
+    arrivals.take([Updated(listed("a", 9), listed("a"), 3)], 10.0)
+    arrivals.take([], 3602.0)
+    assert arrivals.since == {"a": 10.0}
+
+
 def test_who_registers_again_is_not_new() -> None:
     arrivals = Arrivals()
     arrivals.take([Removed(listed("a"), 2), Added(listed("a"), 3), Removed(listed("b"), 4)], 7.0)

@@ -469,6 +469,16 @@ def test_an_unreadable_node_is_listed_and_looked_at_again() -> None:
     assert mirror.unreadable() == []
 
 
+def test_what_no_server_answered_is_no_older_answer() -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    mirror.event(EventKind.CREATED, "large")
+    question = mirror.ask(100)
+    assert isinstance(question, ReadNodes)
+    mirror.observed(question, [NoAuth("/services/chat/large")], None)
+    assert mirror.unreadable() == ["large"]
+    assert mirror.as_of == 10
+
+
 def test_an_unreadable_node_that_goes_during_a_resync_is_forgotten_by_the_list() -> None:
     mirror = Mirror("chat")
     mirror.connected(one_shot=True, history=0)

@@ -5,6 +5,8 @@ import pytest
 from aioregistry.server._acl import (
     ADMIN,
     ALL,
+    CREATE,
+    DELETE,
     OPEN,
     READ,
     READ_ONLY,
@@ -27,6 +29,11 @@ HOST = Identity("ip", "10.1.2.3")
 def test_the_digest_is_zookeepers() -> None:
     # What `DigestAuthenticationProvider user:password` prints.
     assert digest(b"user:password") == "user:tpUq/4Pn5A64fVZyQ0gOJ8ZWqkY="
+
+
+def test_permissions_are_zookeepers() -> None:
+    # ZooDefs.java, interface Perms.
+    assert (READ, WRITE, CREATE, DELETE, ADMIN, ALL) == (1, 2, 4, 8, 16, 31)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from aioregistry.server._operations import (
     Caller,
     Change,
     Check,
+    Contradiction,
     Create,
     Delete,
     DeleteContainer,
@@ -211,6 +212,12 @@ class TestCreating:
     def test_a_null_path_is_malformed(self, writer: Writer) -> None:
         with pytest.raises(Malformed):
             writer.do(create(None))
+
+    def test_an_operation_that_says_two_things_is_malformed(self, writer: Writer) -> None:
+        before = image(writer.tree)
+        with pytest.raises(Malformed):
+            writer.do(Contradiction("/a"))
+        assert image(writer.tree) == before
 
     def test_an_ephemeral_node_has_no_children(self, writer: Writer) -> None:
         writer.do(create("/a", EPHEMERAL))

@@ -265,6 +265,16 @@ def test_what_makes_a_request_the_same() -> None:
         assert not isolation.apart(Sent(other, 50), SERVER, 0)
 
 
+def test_a_smaller_one_that_is_answered_acquits_nobody() -> None:
+    """An update of the same node with less in it says nothing of the one that ended connections."""
+    isolation = Isolation()
+    convict(isolation, create("a", LARGE))
+    isolation.answered(create("a", 100), SERVER)
+    assert refused(isolation, create("a", LARGE), 0) is not None
+    isolation.answered(create("a", LARGE), SERVER)
+    assert refused(isolation, create("a", LARGE), 0) is None
+
+
 def test_what_is_kept_is_bounded() -> None:
     isolation = Isolation()
     for start in range(0, 10_000, 100):
