@@ -257,6 +257,17 @@ def test_an_answer_to_a_question_of_an_earlier_connection_is_none() -> None:
     assert "a" in mirror.entries
 
 
+def test_an_answer_of_an_earlier_connection_makes_no_later_one_old() -> None:
+    nodes = {"a": (document("a"), stat(3))}
+    mirror = synced(nodes)
+    mirror.audit(0)
+    assert isinstance(mirror.ask(100), ListNames)
+    mirror.disconnected()
+    mirror.connected(one_shot=False, history=0)
+    mirror.listed(["a"], 99)
+    assert resync(mirror, nodes, 12).changes == ()
+
+
 def test_a_resync_tells_the_true_differences_at_once() -> None:
     mirror = synced({name: (document(name), stat(3)) for name in "abc"})
     mirror.disconnected()

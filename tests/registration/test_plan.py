@@ -11,7 +11,7 @@ import pytest
 
 from aioregistry import _errors as errors
 from aioregistry._errors import NoAuth, NodeExists, NoNode, ServerSessionExpired, TransactionAborted, server_error
-from aioregistry._registration.plan import PLANS, Action, Desired, Goal, Node, Sight, classify, plan
+from aioregistry._registration.plan import PLANS, Action, Desired, Goal, Node, Sight, classify, executed, plan
 from aioregistry._registration.remedies import REMEDIES, Remedy, remedy
 
 SESSION, EARLIER, STRANGER = 0x1000_0001, 0x1000_0000, 0x1000_0002
@@ -209,3 +209,19 @@ def test_the_table_in_the_docs_is_the_plan() -> None:
     found = GENERATED.search(PAGE.read_text(encoding="utf-8"))
     assert found is not None, "docs/registration.md has lost its markers"
     assert found[1] == table(), f"put this between the markers of docs/registration.md:\n{table()}"
+
+
+@pytest.mark.parametrize(
+    ("observed", "written", "withdrawn"),
+    [
+        (None, False, True),
+        (Node(7, 0, 5, b"new"), True, False),
+        (Node(7, 0, 5, b"old"), False, False),
+        (Node(8, 0, 5, b"new"), False, True),  # whoever has it now, ours is gone
+        (Node(0, 0, 5, b"new"), False, True),
+    ],
+)
+def test_whether_a_write_without_an_answer_was_done(observed: Node | None, written: bool, withdrawn: bool) -> None:
+    for action in (Action.CREATE, Action.SET, Action.TAKE_OVER):
+        assert executed(action, b"new", observed, 7) is written
+    assert executed(Action.WITHDRAW, b"", observed, 7) is withdrawn

@@ -62,6 +62,10 @@ class TestResolving:
     def test_auth_stands_for_who_is_authenticated(self) -> None:
         assert resolve((Rule(READ, "auth", "anything"),), (HOST, ADA), x509=False) == (Rule(READ, *ADA),)
 
+    @pytest.mark.parametrize("id", ["10.1.2.3", "10.1.0.0/16", "0.0.0.0/0", "10.1.2.3/32"])
+    def test_addresses_and_networks_are_taken(self, id: str) -> None:
+        assert resolve((Rule(READ, "ip", id),), (), x509=False) == (Rule(READ, "ip", id),)
+
     def test_repetitions_go(self) -> None:
         assert resolve(OPEN * 3, (), x509=False) is OPEN
 

@@ -265,14 +265,15 @@ def test_what_makes_a_request_the_same() -> None:
         assert not isolation.apart(Sent(other, 50), SERVER, 0)
 
 
-def test_a_smaller_one_that_is_answered_acquits_nobody() -> None:
+@pytest.mark.parametrize("size", [200, LARGE])
+def test_a_smaller_one_that_is_answered_acquits_nobody(size: int) -> None:
     """An update of the same node with less in it says nothing of the one that ended connections."""
     isolation = Isolation()
-    convict(isolation, create("a", LARGE))
+    convict(isolation, create("a", size))
     isolation.answered(create("a", 100), SERVER)
-    assert refused(isolation, create("a", LARGE), 0) is not None
-    isolation.answered(create("a", LARGE), SERVER)
-    assert refused(isolation, create("a", LARGE), 0) is None
+    assert refused(isolation, create("a", size), 0) is not None
+    isolation.answered(create("a", size), SERVER)
+    assert refused(isolation, create("a", size), 0) is None
 
 
 def test_what_is_kept_is_bounded() -> None:
