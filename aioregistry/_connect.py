@@ -64,7 +64,7 @@ def connect(
             registering. A client that only reads makes nothing: a missing chroot is logged at WARNING, and is
             empty until it is made.
         auth: credentials as pairs of scheme and secret, such as ``("digest", "user:password")``, given on every
-            connection.
+            connection before anything else; ``("sasl", "user:password")`` is a login by SASL's DIGEST-MD5.
         acl: the ACL of every node that is created; everybody may do everything unless given.
         tls: speak TLS with this context, which also decides about host names and certificates.
         allow_read_only: accept a server that lost its quorum, for discovery, as long as there was no session before;

@@ -12,7 +12,7 @@ from ._arguments import check_choice, check_count, check_flag, check_optional, c
 from ._discovery import Guard, WatchMode
 from ._errors import InvalidArgument, InvalidType
 from ._paths import check_path
-from ._protocol import OPEN_ACL
+from ._protocol import OPEN_ACL, SASL
 from ._runtime import Runtime
 from ._secrets import Hidden, Secret, unshown
 from ._session import Hosts, parse_hosts
@@ -156,10 +156,28 @@ def _checked_credentials(given: Hidden) -> list[tuple[str, Secret]]:
                 checked.clear()
                 wrong = InvalidArgument if _is_pair(each) else InvalidType
                 raise wrong(f"auth[{index}]", _HIDDEN, why)
+            if credential[0] == SASL and (reason := _wrong_login(credential[1], checked)):
+                credential = None
+                checked.clear()
+                raise InvalidArgument(f"auth[{index}]", _HIDDEN, reason)
             checked.append(credential)
         return checked
     finally:
         credential = auth = each = None
+
+
+def _wrong_login(login: Secret, before: Iterable[tuple[str, Secret]]) -> str:
+    """Return what is wrong with a login by SASL; nothing if it can be tried."""
+    user, colon, password = login.partition(b":")
+    if not (user and colon and password):
+        return 'a secret of scheme "sasl" is a user, a colon and a password'
+    try:
+        _ = login.decode()
+    except UnicodeDecodeError:
+        return 'a secret of scheme "sasl" is UTF-8'
+    if any(scheme == SASL for scheme, _ in before):
+        return "a connection has one login by SASL: give one"
+    return ""
 
 
 def _is_pair(given: object) -> bool:

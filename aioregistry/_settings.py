@@ -7,7 +7,7 @@ where the value came from, the field and the value; a credential is never shown.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import MappingProxyType
@@ -16,9 +16,10 @@ from typing import Any, Final, NamedTuple
 from ._arguments import is_number, is_whole
 from ._errors import InvalidArgument
 from ._paths import check_path
+from ._secrets import Secret
 from ._session import parse_hosts
 
-__all__ = ["DEFAULTS", "FIELDS", "ConfigFile", "Settings", "config_file", "credentials", "resolve"]
+__all__ = ["DEFAULTS", "FIELDS", "ConfigFile", "Settings", "config_file", "credentials", "login", "resolve"]
 
 PREFIX: Final = "AIOREGISTRY_"
 
@@ -94,6 +95,7 @@ FIELDS: Final[Mapping[str, _Field]] = MappingProxyType(
         "tls_cert": _Field(_path, None, is_path=True),
         "tls_key": _Field(_path, None, is_path=True),
         "auth_file": _Field(_path, None, is_path=True),
+        "sasl": _Field(_path, None, is_path=True),
         "verbose": _Field(_level, 0),
         "log_format": _Field(_log_format, "text"),
     }
@@ -227,29 +229,69 @@ def _parsed(name: str, found: _Found) -> Any:
 # ---------------------------------------------------------------- the credentials
 
 
-def credentials(source: str, path: str, lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the credentials that the *lines* of a file have, one a line: ``digest:user:password``.
+def credentials(source: str, path: str, text: Secret) -> list[tuple[str, Secret]]:
+    """Return the credentials that the *text* of a file has, one a line: ``digest:user:password``.
 
     Empty lines and those that begin with ``#`` count for nothing.
 
     Args:
         source: where the file was named, for the error.
         path: the file's.
-        lines: its text.
+        text: its contents.
 
     Raises:
-        InvalidArgument: a line has no scheme, or nothing behind it; it names the line by its number and shows nothing.
+        InvalidArgument: it is not UTF-8, or a line has no scheme, or nothing behind it; the error names the line by its
+            number and shows nothing.
     """
     found = []
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        scheme, colon, secret = text.partition(":")
-        if not (scheme and scheme.isalnum() and colon and secret):
+    for number, line in _lines(source, path, text):
+        credential = _credential(line)
+        if credential is None:
             reason = f"line {number} is not a scheme, a colon and a credential, such as digest:user:password"
             raise InvalidArgument(source, path, reason)
-        found.append((scheme, secret))
+        found.append(credential)
     if not found:
         raise InvalidArgument(source, path, "has no credential: a line is such as digest:user:password")
     return found
+
+
+def login(source: str, path: str, text: Secret) -> Secret:
+    """Return the login that the *text* of a file has, in one line: ``user:password``.
+
+    Arguments and errors are as of :func:`credentials`.
+    """
+    lines = _lines(source, path, text)
+    if len(lines) != 1:
+        raise InvalidArgument(source, path, f"has {len(lines)} logins: give one, in a line such as user:password")
+    ((number, line),) = lines
+    if not _is_login(line):
+        raise InvalidArgument(source, path, f"line {number} is not a user, a colon and a password")
+    return line
+
+
+def _lines(source: str, path: str, text: Secret) -> list[tuple[int, Secret]]:
+    # Frames of a traceback keep their variables, so that nothing here is the text or a part of it but as a Secret.
+    if not _is_utf_8(text):
+        raise InvalidArgument(source, path, "is not UTF-8")
+    lines = [Secret(line.strip().encode()) for line in text.decode().splitlines()]
+    return [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith(b"#")]
+
+
+def _is_utf_8(text: Secret) -> bool:
+    try:
+        _ = text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _credential(line: Secret) -> tuple[str, Secret] | None:
+    scheme, colon, secret = line.decode().partition(":")
+    if not (scheme and scheme.isalnum() and colon and secret):
+        return None
+    return scheme, Secret(secret.encode())
+
+
+def _is_login(line: Secret) -> bool:
+    user, _, password = line.partition(b":")
+    return bool(user and password)

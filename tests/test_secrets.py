@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import aioregistry
 from aioregistry import RegistryError, blocking
+from aioregistry._cli import options
 from aioregistry._protocol import Auth, Connect, ConnectReply
 from aioregistry._secrets import Hidden, Secret
 from aioregistry._session import connection, driver, incoming
+from aioregistry._settings import resolve
 from aioregistry.integrations.membership import Membership
 from aioregistry.server import ZooKeeperServer
 from tests.session.simulation import World, simulated
@@ -89,6 +93,11 @@ WRONG: list[dict[str, Any]] = [
     {"auth": {"digest": f"user:{WORD}"}.items() | {("", WORD)}},
     {"auth": [("digest", f"user:{WORD}\ud800")]},
     {"auth": [("digest", f"user:{WORD}"), WORD]},
+    {"auth": [("sasl", WORD)]},
+    {"auth": [("sasl", f":{WORD}")]},
+    {"auth": [("sasl", f"{WORD}:")]},
+    {"auth": [("sasl", f"user:{WORD}\xff".encode("latin-1"))]},
+    {"auth": [("sasl", f"user:{WORD}"), ("sasl", f"other:{WORD}")]},
 ]
 
 
@@ -107,6 +116,45 @@ def test_an_argument_that_a_membership_refuses(wrong: dict[str, Any]) -> None:
     with pytest.raises((RegistryError, TypeError)) as raised:
         Membership(service="chat", **arguments)
     assert WORD not in shown(raised.value)
+
+
+@pytest.mark.parametrize("option", ["auth_file", "sasl"])
+@pytest.mark.parametrize(
+    "text", [WORD, f"digest:user:{WORD}\n{WORD}", f"{WORD}\udcff", f"sasl:u:{WORD}\nsasl:v:{WORD}"]
+)
+def test_a_file_of_credentials_that_is_refused(option: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    _ = file.write_bytes(text.encode(errors="surrogateescape"))
+    settings = resolve({option: str(file), "zookeeper": "127.0.0.1:1"}, {})
+    arguments = argparse.Namespace(settings=settings, **settings.values)
+    with pytest.raises(aioregistry.InvalidArgument) as raised:
+        aioregistry.connect(**options.connection(arguments))
+    assert WORD not in shown(raised.value)
+
+
+@pytest.mark.parametrize(("option", "text"), [("auth_file", f"digest:user:{WORD}"), ("sasl", f"user:{WORD}")])
+async def test_nobody_answers_who_has_a_file_of_credentials(option: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    _ = file.write_text(text)
+    settings = resolve({option: str(file), "zookeeper": "127.0.0.1:1"}, {})
+    arguments = argparse.Namespace(settings=settings, **settings.values)
+
+    async def command() -> None:
+        async with aioregistry.connect(**options.connection(arguments), connect_timeout=0.05):
+            raise AssertionError
+
+    with pytest.raises(aioregistry.ConnectTimeout) as raised:
+        await command()
+    assert WORD not in shown(raised.value)
+
+
+def test_two_logins_of_two_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "auth").write_text("sasl:a:b")
+    (tmp_path / "login").write_text("a:b")
+    given = {"auth_file": str(tmp_path / "auth"), "sasl": str(tmp_path / "login")}
+    settings = resolve(given, {})
+    with pytest.raises(aioregistry.InvalidArgument, match="second login"):
+        options.connection(argparse.Namespace(settings=settings, **settings.values))
 
 
 # ---------------------------------------------------------------- failures later

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument
-from aioregistry._settings import DEFAULTS, FIELDS, config_file, credentials, resolve
+from aioregistry._secrets import Secret
+from aioregistry._settings import DEFAULTS, FIELDS, config_file, credentials, login, resolve
 
 SECRET = "hunter2-cannot-be-shown"
 
@@ -20,6 +22,7 @@ SAMPLES: dict[str, list[tuple[str, Any, Any]]] = {
     "tls_cert": [("/cert.pem", "/cert.pem", "/cert.pem")],
     "tls_key": [("/key.pem", "/key.pem", "/key.pem")],
     "auth_file": [("/auth", "/auth", "/auth")],
+    "sasl": [("/login", "/login", "/login")],
     "verbose": [("1", 1, 1), ("7", 7, 2)],
     "log_format": [("json", "json", "json"), ("text", "text", "text")],
 }
@@ -31,6 +34,7 @@ WRONG: dict[str, list[Any]] = {
     "tls_cert": [7],
     "tls_key": [7],
     "auth_file": [7],
+    "sasl": [7],
     "verbose": ["loud", -1, 1.5, True, "1.0", "²"],
     "log_format": ["xml", 7, ["json"]],
 }
@@ -86,8 +90,8 @@ def test_a_wrong_value_is_refused_by_source_field_and_value(name: str, value: An
         with pytest.raises(InvalidArgument) as raised:
             resolve({name: value}, {})
         assert raised.value.field in (name, "servers")
-        shown = str(raised.value)
-        assert value in shown or f"={float(value)!r}" in shown
+        told = str(raised.value)
+        assert value in told or f"={float(value)!r}" in told
 
 
 def test_what_does_not_count_is_not_refused() -> None:
@@ -135,17 +139,51 @@ def test_a_file_that_is_not_toml(text: str) -> None:
     assert SECRET not in str(raised.value)
 
 
+def shown(error: BaseException) -> str:
+    """Its traceback, with the variables of all frames but the test's own."""
+    frames = traceback.TracebackException.from_exception(error, capture_locals=True).stack
+    return f"{error}{[frame.locals for frame in frames if '/tests/' not in frame.filename]}"
+
+
 def test_credentials() -> None:
-    text = "# comment\n\ndigest:ada:a b:c\n  sasl:x  \n"
-    assert credentials("auth_file", "f", text.splitlines()) == [("digest", "ada:a b:c"), ("sasl", "x")]
+    text = Secret(b"# comment\n\ndigest:ada:a b:c\n  sasl:x:y  \n")
+    assert credentials("auth_file", "f", text) == [("digest", b"ada:a b:c"), ("sasl", b"x:y")]
 
 
-@pytest.mark.parametrize("line", [SECRET, f":{SECRET}", "digest:", f"di gest:{SECRET}", "# nothing", ""])
+def test_a_login() -> None:
+    assert login("sasl", "f", Secret("# comment\n\n ada:a b:c€  \n".encode())) == "ada:a b:c€".encode()
+
+
+@pytest.mark.parametrize("line", [SECRET, f":{SECRET}", "digest:", f"di gest:{SECRET}"])
 def test_a_line_that_is_no_credential_is_named_and_not_shown(line: str) -> None:
-    with pytest.raises(InvalidArgument) as raised:
-        credentials("AIOREGISTRY_AUTH_FILE", "/run/auth", ["", line])
-    assert raised.value.field == "AIOREGISTRY_AUTH_FILE"
-    assert "/run/auth" in str(raised.value)
-    assert SECRET not in str(raised.value)
-    if SECRET in line:
-        assert "line 2" in str(raised.value)
+    with pytest.raises(InvalidArgument, match="line 2") as raised:
+        credentials("AIOREGISTRY_AUTH_FILE", "/run/auth", Secret(f"digest:a:{SECRET}\n{line}".encode()))
+    assert (raised.value.field, "/run/auth" in str(raised.value)) == ("AIOREGISTRY_AUTH_FILE", True)
+    assert SECRET not in shown(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [(b"", "no credential"), (b"# nothing\n\n", "no credential"), (b"digest:a\xff", "is not UTF-8")]
+)
+def test_a_file_without_credentials(text: bytes, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why) as raised:
+        credentials("AIOREGISTRY_AUTH_FILE", "/run/auth", Secret(text))
+    assert (raised.value.field, "/run/auth" in str(raised.value)) == ("AIOREGISTRY_AUTH_FILE", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "has 0 logins"),
+        (f"\n{SECRET}", "line 2"),
+        (f":{SECRET}", "line 1"),
+        (f"{SECRET}:", "line 1"),
+        (f"a:{SECRET}\nb:{SECRET}", "has 2 logins"),
+        (f"a:{SECRET}\udcff", "is not UTF-8"),
+    ],
+)
+def test_a_file_that_has_no_login_is_named_and_not_shown(text: str, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why) as raised:
+        login("AIOREGISTRY_SASL", "/run/login", Secret(text.encode(errors="surrogateescape")))
+    assert (raised.value.field, "/run/login" in str(raised.value)) == ("AIOREGISTRY_SASL", True)
+    assert SECRET not in shown(raised.value)

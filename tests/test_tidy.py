@@ -137,7 +137,7 @@ ROOMS: dict[str, set[str]] = {
         "msgspec",
     },
     # What a command line, the environment and a file say; the connect string is parsed in one way, that of `session`.
-    "settings": {"errors", "arguments", "paths", "session"},
+    "settings": {"errors", "arguments", "paths", "secrets", "session"},
     # What on_event is told, with types.
     "events": set(),
     # A formatter for records; of the library it knows nothing.
@@ -185,6 +185,7 @@ ROOMS: dict[str, set[str]] = {
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way
+        "secrets",  # the contents of files that have some
         "arguments",
         *("textual", "rich"),  # `top`
         "aiozk",  # whose errors the client raises with which the demo deletes a node

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:  # which load what --help can do without
     import ssl
 
+    from .._secrets import Secret
     from .._settings import ConfigFile, Settings
 
 __all__ = ["CONNECTION", "LOGGING", "PLACE", "SECURITY", "add_shared", "apply", "connection", "wants_json"]
 
 PLACE: Final = ("zookeeper", "session_timeout")
-SECURITY: Final = ("tls_ca", "tls_cert", "tls_key", "auth_file")
+SECURITY: Final = ("tls_ca", "tls_cert", "tls_key", "auth_file", "sasl")
 LOGGING: Final = ("verbose", "log_format")
 CONNECTION: Final = (*PLACE, "base_path", *SECURITY, *LOGGING)
 """Those of a command that has a registry."""
@@ -42,6 +43,7 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "tls_cert": {"metavar": "FILE", "help": "speak TLS, and show the certificate (PEM) of FILE"},
     "tls_key": {"metavar": "FILE", "help": "its key, where that is not in the same file"},
     "auth_file": {"metavar": "FILE", "help": "credentials, one a line: digest:user:password"},
+    "sasl": {"metavar": "FILE", "help": "a login by SASL's DIGEST-MD5, in one line: user:password"},
     "verbose": {"action": "count", "help": "write the log to stderr; give it twice for every detail"},
     "log_format": {"metavar": "FORMAT", "help": "the format of stderr: text or json, an object a line (text)"},
 }
@@ -141,20 +143,30 @@ def connection(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _auth(settings: Settings) -> list[tuple[str, str]]:
-    from .._reasons import reason_of
-    from .._settings import credentials
+def _auth(settings: Settings) -> list[tuple[str, bytes]]:
+    from .._settings import credentials, login
 
-    path = settings.values["auth_file"]
+    found: list[tuple[str, bytes]] = []
+    if (text := _secret_file(settings, "auth_file")) is not None:
+        found += credentials(settings.sources["auth_file"], settings.values["auth_file"], text)
+    if (text := _secret_file(settings, "sasl")) is not None:
+        if any(scheme == "sasl" for scheme, _ in found):
+            raise settings.refusal("sasl", "gives a second login by SASL beside that of auth-file: give one")
+        found.append(("sasl", login(settings.sources["sasl"], settings.values["sasl"], text)))
+    return found
+
+
+def _secret_file(settings: Settings, name: str) -> Secret | None:
+    from .._reasons import reason_of
+    from .._secrets import Secret
+
+    path = settings.values[name]
     if path is None:
-        return []
+        return None
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise settings.refusal("auth_file", "is not UTF-8") from None
+        return Secret(Path(path).read_bytes())
     except OSError as error:
-        raise settings.refusal("auth_file", f"cannot be read: {reason_of(error)}") from None
-    return credentials(settings.sources["auth_file"], path, text.splitlines())
+        raise settings.refusal(name, f"cannot be read: {reason_of(error)}") from None
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -133,15 +133,20 @@ class SessionFailed(SessionError):
 
 
 class AuthenticationFailed(SessionError):
-    """The server refused the credentials; trying again with the same ones is of no use."""
+    """The server refused the credentials; trying again with the same ones is of no use.
 
-    def __init__(self, scheme: str, server: str) -> None:
-        super().__init__(scheme, server)
+    ``reason`` has in words what is known beyond that, and mostly nothing: a server says no more.
+    """
+
+    def __init__(self, scheme: str, server: str, reason: str = "") -> None:
+        super().__init__(scheme, server, reason)
         self.scheme = scheme
         self.server = server
+        self.reason = reason
 
     def __str__(self) -> str:
-        return f"server {self.server} refused the credentials of scheme={self.scheme!r}"
+        refused = f"server {self.server} refused the credentials of scheme={self.scheme!r}"
+        return f"{refused}: {self.reason}" if self.reason else refused
 
 
 class ProtocolError(SessionError):

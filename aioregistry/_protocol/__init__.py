@@ -33,6 +33,7 @@ from aioregistry._protocol.messages import (
     GetChildren2,
     GetData,
     RemoveWatches,
+    SASLToken,
     SetData,
     SetWatches,
     SetWatches2,
@@ -57,6 +58,7 @@ from aioregistry._protocol.replies import (
     decode_header,
     decode_reply,
 )
+from aioregistry._protocol.sasl import SASL, BadChallenge, answer_challenge
 from aioregistry._protocol.transactions import Failure, Multi, MultiRead, MultiReadData, MultiReply
 
 __all__ = [
@@ -65,12 +67,14 @@ __all__ = [
     "NOTIFICATION_XID",
     "OPEN_ACL",
     "PING_XID",
+    "SASL",
     "SET_WATCHES_XID",
     "WRITE_OPCODES",
     "AclEntry",
     "AddWatch",
     "AddWatchMode",
     "Auth",
+    "BadChallenge",
     "CloseSession",
     "Connect",
     "ConnectReply",
@@ -96,6 +100,7 @@ __all__ = [
     "Permission",
     "RemoveWatches",
     "Reply",
+    "SASLToken",
     "SetData",
     "SetWatches",
     "SetWatches2",
@@ -103,6 +108,7 @@ __all__ = [
     "Sync",
     "WatchedEvent",
     "WatcherType",
+    "answer_challenge",
     "decode_event",
     "decode_header",
     "decode_reply",

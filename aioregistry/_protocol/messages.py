@@ -153,6 +153,33 @@ class Auth(Silent):
         return f"Auth(scheme={self.scheme})"
 
 
+class SASLToken(Message[bytes]):
+    """A step of SASL (``GetSASLRequest``), answered by the server's next token; a missing one reads as empty.
+
+    Args:
+        token: the client's; empty to begin.
+    """
+
+    opcode = 102
+    parts = (("token", Buffer),)
+
+    def __init__(self, token: bytes = b"") -> None:
+        self.token = token
+
+    def serialize(self, xid: int | None = None) -> bytes:
+        return Secret(super().serialize(xid))
+
+    def encode(self) -> bytes:
+        return Secret(write_buffer(self.token))
+
+    def read_reply(self, body: bytes, at: int) -> tuple[bytes, int]:
+        token, at = read_buffer(body, at)
+        return Secret(token), at
+
+    def __str__(self) -> str:
+        return "SASLToken()"
+
+
 class CloseSession(Silent):
     """Ends the session and deletes what it owns."""
 

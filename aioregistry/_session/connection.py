@@ -87,6 +87,8 @@ class Connection(asyncio.Protocol):
         self.evidence = float("-inf")
         self.took = 0.0
         """Seconds that TCP and TLS took, for the caller, which gives the attempt a deadline."""
+        self.authenticated = False
+        """Credentials were presented, and accepted."""
         self.closed = False
         self.reason = ""
         """Why it ended, in words, for error reports."""

@@ -6,15 +6,19 @@ import asyncio
 import ssl
 
 from aioregistry._bounds import paced
+from aioregistry._errors import RegistryError
 from aioregistry._protocol import ConnectReply
 from aioregistry._runtime import Endpoint
 
+from .attempts import AttemptOutcome
 from .backoff import attempt_deadline, handshake_deadline, retry_delay
 from .connection import Connection
+from .credentials import Credentials
 from .dialer import Dialer
 from .driver import Driver
 from .incoming import Incoming
 from .names import Names
+from .patience import patience
 from .vocabulary import Dialed, Phase, Question, RoundFailed
 
 __all__ = ["Connector"]
@@ -26,12 +30,22 @@ class Connector:
     Args:
         driver: the machine at work.
         incoming: takes what comes from the connections.
+        credentials: presented before a probe.
         tls: speak TLS with this context.
         max_request: the servers' jute.maxbuffer in bytes.
     """
 
-    def __init__(self, driver: Driver, incoming: Incoming, *, tls: ssl.SSLContext | None, max_request: int) -> None:
-        self._driver, self._incoming, self._tls, self._max_request = driver, incoming, tls, max_request
+    def __init__(
+        self,
+        driver: Driver,
+        incoming: Incoming,
+        credentials: Credentials,
+        *,
+        tls: ssl.SSLContext | None,
+        max_request: int,
+    ) -> None:
+        self._driver, self._incoming, self._credentials = driver, incoming, credentials
+        self._tls, self._max_request = tls, max_request
         self._names = Names(driver.hosts.servers, driver.runtime, driver.attempts, self._offer)
         self._dialer: Dialer | None = None
         self._connections = 0
@@ -94,8 +108,23 @@ class Connector:
         if await driver.outlasts({Phase.HANDSHAKING, Phase.ASKING}, longest):
             self._unanswered += 1
             driver.leave(connection, f"did not answer the handshake within {longest:.3g} s")
-        elif await driver.outlasts({Phase.PROBING}, seconds):
+        elif driver.machine.phase is Phase.PROBING:
+            await self._probe(connection, max(seconds, 0.0))
+
+    async def _probe(self, connection: Connection, seconds: float) -> None:
+        """Let the server prove what it knows, until the machine has decided."""
+        driver = self._driver
+        try:
+            async with patience(seconds):
+                await self._credentials.present(connection)
+                while driver.connection is connection and driver.machine.phase is Phase.PROBING:
+                    await driver.probe(connection)
+        except TimeoutError:
             driver.leave(connection, f"did not answer the probe within {seconds:.3g} s")
+        except RegistryError as error:
+            if connection.closed:
+                return  # reported already
+            driver.leave(connection, f"accepted the session, then failed: {error}", AttemptOutcome.FAILED)
 
     def _shuffled_endpoints(self) -> list[Endpoint]:
         shuffled = self._names.endpoints()

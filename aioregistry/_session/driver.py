@@ -12,7 +12,16 @@ from collections.abc import Callable, Container
 from typing import Any, ClassVar
 
 from aioregistry._concurrency import Notifier
-from aioregistry._errors import ConnectionLost, RegistryError, SessionClosed, SessionFailed, session_name
+from aioregistry._errors import (
+    AuthenticationFailed,
+    ConnectionLost,
+    RegistryError,
+    ServerError,
+    SessionClosed,
+    SessionClosedRequireSASL,
+    SessionFailed,
+    session_name,
+)
 from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import CloseSession as CloseSessionMessage
 from aioregistry._protocol import Connect, Delete, Reply, Sync
@@ -24,12 +33,14 @@ from .hosts import Hosts
 from .machine import step
 from .observers import Observers
 from .patience import patience
+from .pending import AGREED
 from .reports import Reports
 from .states import SERVING, SessionState
 from .vocabulary import (
     Announce,
     CloseSession,
     Command,
+    CredentialsRefused,
     Drop,
     Event,
     Handshake,
@@ -81,6 +92,7 @@ class Driver:
         self.closed_id = 0
         self.news_since = 0
         """The zxid that watches are restored with."""
+        self._probes_by_writing = False
         self._left = ""
         """What connection was lost last, and why."""
 
@@ -161,6 +173,14 @@ class Driver:
         self.note(connection.endpoint, outcome, why)
         self.step(Overdue(connection.number))
 
+    def credentials_refused(self, connection: Connection, scheme: str, reason: str = "") -> bool:
+        """End the session, because the server did not accept our credentials; return whether that was waited for."""
+        if connection is not self.connection or self.machine.phase not in (Phase.PRIMING, Phase.PROBING):
+            return False
+        self.failure = AuthenticationFailed(scheme, str(connection.endpoint), reason)
+        self.step(CredentialsRefused(connection.number))
+        return True
+
     def note(self, endpoint: Endpoint, outcome: AttemptOutcome, reason: str) -> None:
         """Take note of how an attempt to connect to *endpoint* ended."""
         self.attempts.note(str(endpoint), outcome, reason, self.runtime.wall())
@@ -172,6 +192,22 @@ class Driver:
                 while self.machine.phase in phases:
                     await self.phase_changes.wait()
         return self.machine.phase in phases
+
+    async def probe(self, connection: Connection) -> None:
+        """Ask a connection in PROBING what the machine wants to know, and tell it; raises ConnectionLost."""
+        write, sent = self._probes_by_writing, self.runtime.boot()
+        agreed = True
+        try:
+            await connection.submit(_MUST_FAIL if write else Sync("/"))
+        except ServerError as error:
+            # A server that is overloaded, or wants credentials, answers by itself, with its own zxid or without one.
+            agreed = write and isinstance(error, AGREED)
+            if not agreed:
+                wants = isinstance(error, SessionClosedRequireSASL)
+                outcome = AttemptOutcome.UNAUTHENTICATED if wants else AttemptOutcome.FAILED
+                self.note(connection.endpoint, outcome, f"accepted the session, then failed: {error}")
+        zxid = connection.reached if agreed else -1
+        self.step(Probed(connection.number, zxid, sent, self.runtime.boot(), write))
 
     # ------------------------------------------------------------------ commands
 
@@ -213,17 +249,8 @@ class Driver:
     def _prime_later(self, command: Prime) -> None:
         self.news_since = command.relative_zxid  # the task does it, by the machine's phase
 
-    def _probe(self, command: Probe) -> None:
-        connection, sent = self.dialed[command.connection], self.runtime.boot()
-
-        def answered(future: asyncio.Future[Reply[Any]]) -> None:
-            if future.cancelled() or isinstance(future.exception(), ConnectionLost):
-                return
-            # A server that is overloaded answers by itself, with its own zxid.
-            zxid = connection.reached if connection.evidence >= sent else -1
-            self.step(Probed(connection.number, zxid, sent, self.runtime.boot(), command.write))
-
-        connection.submit(_MUST_FAIL if command.write else Sync("/")).add_done_callback(answered)
+    def _probe_later(self, command: Probe) -> None:
+        self._probes_by_writing = command.write  # the task does it, by the machine's phase
 
     def _announce(self, command: Announce) -> None:
         state, session = command.state, session_name(command.session_id)
@@ -262,7 +289,7 @@ class Driver:
         Handshake: _handshake,
         Drop: _drop,
         Prime: _prime_later,
-        Probe: _probe,
+        Probe: _probe_later,
         CloseSession: _close_session,
         RollBack: _roll_back,
         Announce: _announce,

@@ -8,17 +8,18 @@ from typing import Any, ClassVar
 
 from aioregistry._bounds import doubts, granted
 from aioregistry._errors import (
-    AuthenticationFailed,
     AuthFailed,
     MarshallingError,
     NoNode,
     RegistryError,
+    SessionClosedRequireSASL,
     SessionMoved,
     Throttled,
     Unimplemented,
     session_name,
 )
 from aioregistry._protocol import (
+    SASL,
     AddWatch,
     Auth,
     ConnectReply,
@@ -27,6 +28,7 @@ from aioregistry._protocol import (
     GetChildren2,
     GetData,
     RemoveWatches,
+    SASLToken,
     SetWatches2,
     WatchedEvent,
     WatcherType,
@@ -37,7 +39,7 @@ from .connection import Connection
 from .driver import Driver
 from .features import Features
 from .pending import Pending
-from .vocabulary import Accepted, CredentialsRefused, Lost, Phase, Refused
+from .vocabulary import Accepted, Lost, Phase, Refused
 
 __all__ = ["Incoming"]
 
@@ -117,13 +119,12 @@ class Incoming:
                 log.warning("%s: %s", connection.endpoint, doubt)
 
     def _refused_credentials(self, connection: Connection, request: Any) -> bool:
-        if not isinstance(request, Auth) or self._driver.machine.phase is not Phase.PRIMING:
-            return False
         # Here, not where the answer is awaited: the server closes the connection behind it, and the end may come in
         # the same callback.
-        self._driver.failure = AuthenticationFailed(request.scheme, str(connection.endpoint))
-        self._driver.step(CredentialsRefused(connection.number))
-        return True
+        if isinstance(request, Auth):
+            return self._driver.credentials_refused(connection, request.scheme)
+        # A server that demands SASL answers a wrong password with -124, others with -115.
+        return isinstance(request, SASLToken) and self._driver.credentials_refused(connection, SASL)
 
     def _throttled(self, connection: Connection, _request: Any) -> bool:
         why = "%s is overloaded and drops requests; they are sent again in a while"
@@ -149,6 +150,7 @@ class Incoming:
 
     _errors: ClassVar[dict[type[RegistryError | None], Callable[[Incoming, Connection, Any], bool]]] = {
         AuthFailed: _refused_credentials,
+        SessionClosedRequireSASL: _refused_credentials,
         Throttled: _throttled,
         SessionMoved: _moved,
     }

@@ -112,6 +112,7 @@ TABLE: Mapping[tuple[Phase, type[Event]], Row] = MappingProxyType(
             Phase.OFFLINE,
             (Phase.OFFLINE, News.LEFT),
         ),
+        (Phase.PROBING, CredentialsRefused): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
         (Phase.PROBING, Lost): _row(decisions.on_probe_failed, Phase.OFFLINE),
         (Phase.PROBING, Overdue): _row(decisions.on_probe_failed, Phase.OFFLINE),
         (Phase.PROBING, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, News.CLOSED)),

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from aioregistry._errors import BadVersion, NoAuth, NoNode, RegistryError, ServerError
 from aioregistry._protocol import WRITE_OPCODES, Delete, Reply, Sync
 
-__all__ = ["BARRIER", "Answered", "Held", "Pending", "fail", "is_evidence", "passing"]
+__all__ = ["AGREED", "BARRIER", "Answered", "Held", "Pending", "fail", "is_evidence", "passing"]
 
 Answered: TypeAlias = Callable[["asyncio.Future[Reply[Any]]"], None]
 
@@ -18,12 +18,13 @@ T = TypeVar("T")
 # What the quorum decides: an answer to one of these was agreed on after it was sent.
 _EVIDENT = WRITE_OPCODES | {Sync.opcode}
 # Errors that a server gives by itself, without asking its leader: unimplemented, marshalling, bad arguments,
-# throttled, session expired or moved, not read-only.
-_LOCAL_ERRORS = frozenset({-5, -6, -8, -112, -118, -119, -127})
+# credentials refused or wanted, throttled, session expired or moved, not read-only.
+_LOCAL_ERRORS = frozenset({-5, -6, -8, -112, -115, -118, -119, -124, -127})
 
 # In the place of a sync, on a server that hangs up on those: the quorum decides about it, too, and nothing changes.
 BARRIER = Delete("/aioregistry-barrier", version=0x7FFF_FFFF)
-_PASSED = (NoNode, NoAuth, BadVersion)
+AGREED = (NoNode, NoAuth, BadVersion)
+"""What the quorum answers to a write that must fail."""
 
 
 class Pending(NamedTuple, Generic[T]):
@@ -67,7 +68,7 @@ def passing(future: asyncio.Future[Reply[Any]], sync: Any, answered: Answered | 
         error = answer.exception()
         if future.done():  # the waiter was cancelled
             return
-        if isinstance(error, _PASSED):
+        if isinstance(error, AGREED):
             future.set_result(Reply(error.zxid, sync.path))
         else:
             assert isinstance(error, RegistryError), "a write with this version succeeds nowhere"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,12 @@ from aioregistry._errors import (
     SessionClosedRequireSASL,
     Unimplemented,
 )
-from aioregistry._protocol import AddWatch, Auth, Exists, GetData, MultiRead, Reply
+from aioregistry._protocol import AddWatch, Exists, GetData, MultiRead, Reply
 
 from .attempts import AttemptOutcome
 from .backoff import HEARTBEATS_PER_TIMEOUT
 from .connection import Connection
+from .credentials import Credentials
 from .driver import Driver
 from .features import Features
 from .isolation import Isolation
@@ -40,7 +41,7 @@ class Priming:
     Args:
         driver: the machine at work.
         features: takes note of what the server knows.
-        auth: credentials as (scheme, secret) pairs, sent first.
+        credentials: presented first.
         max_request: the servers' jute.maxbuffer in bytes.
         isolation: what is known of requests that cost connections.
     """
@@ -50,11 +51,12 @@ class Priming:
         driver: Driver,
         features: Features,
         *,
-        auth: Sequence[tuple[str, bytes]],
+        credentials: Credentials,
         max_request: int,
         isolation: Isolation,
     ) -> None:
-        self._driver, self._features, self._auth, self._max_request = driver, features, tuple(auth), max_request
+        self._driver, self._features = driver, features
+        self._credentials, self._max_request = credentials, max_request
         self._isolation = isolation
 
     async def run(self) -> None:
@@ -65,7 +67,7 @@ class Priming:
         deadline = self._driver.timeout / HEARTBEATS_PER_TIMEOUT
         try:
             async with patience(deadline):
-                await self._authenticate(connection)
+                await self._credentials.present(connection)
                 await self._learn(connection)
                 await self._restore_watches(connection)
         except TimeoutError:
@@ -93,10 +95,6 @@ class Priming:
         # Over before that with the connection is, so that what the server said is told.
         longest = timeout / HEARTBEATS_PER_TIMEOUT / 2
         return await persist(send, TRANSIENT, patience=longest, timeout=timeout, runtime=self._driver.runtime)
-
-    async def _authenticate(self, connection: Connection) -> None:
-        for answer in [connection.submit(Auth(scheme, secret)) for scheme, secret in self._auth]:
-            await answer
 
     async def _learn(self, connection: Connection) -> None:
         # An unknown opcode costs the connection and whatever is pipelined behind it, so it is asked alone, before

@@ -31,6 +31,7 @@ from aioregistry._streams import Stream
 from .attempts import Attempt, AttemptOutcome
 from .backoff import throttled_patience
 from .connector import Connector
+from .credentials import Credentials
 from .driver import Driver
 from .features import Features
 from .hosts import Hosts
@@ -59,7 +60,7 @@ class Session:
         hosts: the servers, parsed.
         timeout: the session timeout to ask for, in seconds; the server decides within its bounds.
         runtime: clocks, randomness, names and sockets.
-        auth: credentials as (scheme, secret) pairs, sent first on every connection.
+        auth: credentials as (scheme, secret) pairs, presented first on every connection; ``sasl`` is a login.
         tls: speak TLS with this context.
         allow_read_only: accept a server without quorum for reading, as long as there was no session before.
         max_request: the servers' jute.maxbuffer in bytes; a larger request is refused here.
@@ -86,10 +87,11 @@ class Session:
         self._driver = Driver(Machine(timeout, allow_read_only), hosts, runtime, self._observers, repeated)
         self._features = Features()
         incoming = Incoming(self._driver, self._features)
-        self._connector = Connector(self._driver, incoming, tls=tls, max_request=max_request)
+        credentials = Credentials(self._driver, auth)
+        self._connector = Connector(self._driver, incoming, credentials, tls=tls, max_request=max_request)
         self._isolation = Isolation()
         self._priming = Priming(
-            self._driver, self._features, auth=auth, max_request=max_request, isolation=self._isolation
+            self._driver, self._features, credentials=credentials, max_request=max_request, isolation=self._isolation
         )
         self._keepalive = Keepalive(self._driver)
         self.watches: SessionWatches = SessionWatches(self, self._driver.watched)

@@ -32,9 +32,8 @@ def test_what_all_commands_share(command: str, capfd: pytest.CaptureFixture[str]
         main([command, "--help"])
     stdout = capfd.readouterr().out
     assert all(f" {option}" in stdout for option in ("--config", "--log-format", "-v"))
-    assert all(
-        (f" {option} " in stdout) is (command not in ("demo", "server")) for option in ("--tls-ca", "--auth-file")
-    )
+    secured = command not in ("demo", "server")
+    assert all((f" {option} " in stdout) is secured for option in ("--tls-ca", "--auth-file", "--sasl"))
 
 
 async def test_by_tls_from_all_sources(zookeeper: ZooKeeperServer, judge: Judge, chroot: str, tmp_path: Path) -> None:
@@ -86,6 +85,8 @@ async def test_credentials_from_a_file(zookeeper: ZooKeeperServer, chroot: str, 
         (("--auth-file", "{folder}/nosuch"), ["auth_file", "nosuch", "cannot be read"]),
         (("--auth-file", "{folder}/text"), ["auth_file", "text", "line 1"]),
         (("--auth-file", "{folder}/bytes"), ["auth_file", "bytes", "is not UTF-8"]),
+        (("--sasl", "{folder}/nosuch"), ["sasl", "nosuch", "cannot be read"]),
+        (("--sasl", "{folder}/text"), ["sasl", "text", "line 1"]),
         (("--config", "{folder}/nosuch.toml"), ["config", "nosuch.toml", "cannot be read"]),
         (("--config", "{folder}/text"), ["config", "text", "is not TOML"]),
         (("--config", "{folder}/bytes"), ["config", "bytes", "is not UTF-8"]),

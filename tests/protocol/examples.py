@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from aioregistry import _protocol as p
 from aioregistry._errors import server_error
 from aioregistry._protocol.records import OPEN_ACL, STAT
+from aioregistry._secrets import Secret
 from tests.protocol.rendering import rendered, response
 from tests.support import messages as others
 
@@ -46,6 +47,7 @@ for_each = settings(deadline=None, max_examples=25)
 MESSAGES: dict[type[p.Message[Any]], st.SearchStrategy[Any]] = {
     p.Connect: st.builds(p.Connect, longs, ints, longs, datas, st.booleans(), ints),
     p.Auth: st.builds(p.Auth, texts, datas),
+    p.SASLToken: st.builds(p.SASLToken, datas),
     others.Ping: st.builds(others.Ping),
     p.CloseSession: st.builds(p.CloseSession),
     p.GetData: st.builds(p.GetData, paths, st.booleans()),
@@ -84,6 +86,9 @@ def replies(draw: st.DrawFn, message: p.Message[Any]) -> tuple[Any, bytes]:
             *fields, read_only = reply
             layout = ("protocol_version", "timeout", "session_id", "password")
             return reply, rendered(ConnectResponse(**dict(zip(layout, fields, strict=True)))) + bytes([read_only])
+        case p.SASLToken():  # aiozk's response has its layout written wrong
+            token = draw(datas)
+            return Secret(token), len(token).to_bytes(4, "big") + token
         case p.Multi():
             return draw(transactions(message))
         case p.MultiRead() | p.MultiReadData():

@@ -46,13 +46,13 @@ TIMEOUT = 10.0
 NO_SESSION = bytes(16)
 
 # What the supervisor can report in each phase. What is missing cannot happen there: it dials, and counts rounds, only
-# while it is offline; a handshake is answered once, and so is a probe; credentials are sent while priming. What an
-# earlier connection still says never gets as far as the table.
+# while it is offline; a handshake is answered once, and so is a probe; credentials are sent before a probe, and while
+# priming. What an earlier connection still says never gets as far as the table.
 PRODUCIBLE: dict[Phase, set[type[Any]]] = {
     Phase.OFFLINE: {Dialed, RoundFailed},
     Phase.HANDSHAKING: {Accepted, Refused, Lost, Overdue},
     Phase.ASKING: {Accepted, Refused, Lost, Overdue},
-    Phase.PROBING: {Probed, Lost, Overdue},
+    Phase.PROBING: {Probed, CredentialsRefused, Lost, Overdue},
     Phase.PRIMING: {Primed, CredentialsRefused, Lost, Overdue},
     Phase.SERVING: {Lost, Overdue},
     Phase.CLOSING: {Lost, Overdue, Primed},  # closed while it was being primed
