@@ -77,14 +77,15 @@ class IncidentLog:
             return
         if report.over:
             del self._told[kind]
-        if report.total == 1:
-            return
-        level, total, seconds = told.level, report.total, report.seconds
+        if report.total == 1 or (report.over and not report.new and told.level < logging.WARNING):
+            return  # all was told, and its end is nothing that anybody waits for
+        level, total, seconds = told.level, report.total, round(report.seconds, 1)
+        last, about = told.last, told.fields
         if report.over:
-            self._log.log(level, "over: %d within %.3g s, the last: %s", total, seconds, told.last, extra=told.fields)
+            self._log.log(level, "no more since: %d within %.3g s, the last: %s", total, seconds, last, extra=about)
         else:
             text, counts = "%d more: %d within %.3g s so far, the last: %s", (report.new, total, seconds)
-            self._log.log(level, text, *counts, told.last, extra=told.fields)
+            self._log.log(level, text, *counts, last, extra=about)
 
     def _due(self) -> None:
         now = running_loop().time()

@@ -92,7 +92,7 @@ class TestIncidentLog:
         assert [record.getMessage() for record in caplog.records] == [
             "number 0 is gone",
             "199 more: 200 within 0 s so far, the last: number 199 is gone",
-            "over: 200 within 0 s, the last: number 199 is gone",
+            "no more since: 200 within 0 s, the last: number 199 is gone",
         ]
         assert {record.levelno for record in caplog.records} == {logging.WARNING}
         repeated.close()
@@ -127,7 +127,7 @@ class TestIncidentLog:
             await asyncio.sleep(0.05)
         await asyncio.sleep(60)
         assert len(caplog.records) < 10
-        assert "over: 1200 within 60 s" in caplog.records[-1].getMessage()
+        assert "no more since: 1200 within 60 s" in caplog.records[-1].getMessage()
 
     @simulated
     async def test_kinds_do_not_hide_each_other(self, world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aioregistry import InvalidArgument, Registry, SessionState
 from aioregistry._handles import is_open, loop_of
-from aioregistry._registry import parts_of
+from aioregistry._registry import Parts, parts_of
 from aioregistry._session import AttemptOutcome
 from aioregistry._threads import Fronting, remote_of
 
 from .durations import Durations
-from .table import Counters, Sample
+from .table import Counters, Labels, Sample
 
 if TYPE_CHECKING:
     from aioregistry import Registration, View
@@ -95,13 +95,23 @@ class RegistryReader:
             Sample("aioregistry.session.timeout", (), session.timeout),
             *_evidence(session),
             *_attempts(session),
-            *self._counters.samples(),
+            *self._counters.samples(_begun(parts)),
             *self._durations.samples(),
             Sample("aioregistry.session.connections", (), float(session.generation)),
             *_registrations(parts.registrations),
             *_views(parts.views),
             *_tallies(parts.tallies),
         ]
+
+
+def _begun(parts: Parts) -> Iterator[tuple[str, Labels]]:
+    """What can be counted from now on."""
+    for view in filter(is_open, parts.views):
+        for counter in ("syncs", "holds", "missed"):
+            yield f"aioregistry.view.{counter}", (view.name,)
+    for registration in parts.registrations:
+        for check in registration.checks:
+            yield "aioregistry.check.failures", (check,)
 
 
 def _evidence(session: Session) -> Iterator[Sample]:

@@ -7,7 +7,7 @@ Labels have few values: services, states, outcomes, names of checks; never an id
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -150,9 +150,13 @@ class Counters:
                 key = sample.metric, sample.labels
                 self.values[key] = self.values.get(key, 0.0) + sample.value
 
-    def samples(self) -> list[Sample]:
-        """Return what was counted; what has no labels is 0 before the first time, so that its growth can be seen."""
-        plain = {
+    def samples(self, begun: Iterable[tuple[str, Labels]] = ()) -> list[Sample]:
+        """Return what was counted; what has no labels is 0 before the first time, so that its growth can be seen.
+
+        Args:
+            begun: what is 0 before the first time, too.
+        """
+        plain = dict.fromkeys(begun, 0.0) | {
             (name, ()): 0.0 for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and not metric.labels
         }
         return [Sample(metric, labels, value) for (metric, labels), value in (plain | self.values).items()]

@@ -30,7 +30,7 @@ from aioregistry._protocol import OPEN_ACL
 from aioregistry._spans import NO_SPAN, Span, begin
 from aioregistry._streams import Source, Stream
 
-from .lifecycle import Status, status
+from .lifecycle import LINES, Status, status
 from .plan import Goal
 from .publication import Publication, Votes
 from .reach import check_reachable
@@ -461,11 +461,31 @@ class Registration(Handle, Generic[P]):
         if status is Status.LIVE:
             self._listing.end(server=self._session.server)
         about = {"status": status.value, **self._target.about}
-        self._withdrawals.repeated.tell(("status", status.value), logging.INFO, "%r", self, **about)
+        if status is not Status.CLOSED:  # then it is told whether it is withdrawn
+            self._withdrawals.repeated.tell(("status", status.value), logging.INFO, "%s", self._said(status), **about)
         self._session.emit("registration.status", path=self.path, status=status.value, owner=self.owner)
         self._statuses.offer(status)
         if status is Status.PRESUMED_GONE and self._worker is not None:
             self._worker.look()  # where only the quorum was silent, its answer tells that we are LIVE again
+
+    def _said(self, status: Status) -> str:
+        """Return the log's line about a *status*."""
+        session = session_name(self.owner or self._session.id)
+        place = (self._instance.address, self._instance.port)
+        said = {
+            "where": ":".join(str(part) for part in place if part is not None) or "without an address",
+            "session": session,
+            "why": "its node was not looked at yet on the new connection"
+            if self._session.connected
+            else f"the connection was lost, and session {session} may outlast that",
+            "timeout": self._session.timeout,
+        }
+        return f"{self.path} {LINES[status].format_map(said)}"
+
+    def _tell_of_withdrawal(self, patience: float) -> None:
+        line = "is withdrawn" if self.withdrawn else f"was not withdrawn within {patience:.3g} s, and may be listed"
+        about = {"status": Status.CLOSED.value, **self._target.about}
+        self._withdrawals.repeated.tell(("withdrawn", self.withdrawn), logging.INFO, "%s %s", self.path, line, **about)
 
     def _title(self) -> str:
         return f"Registration {self.instance.name}/{self.instance.id}"
@@ -531,6 +551,7 @@ async def close_all(registrations: Sequence[Registration[Any]], patience: float)
         withdrawn = bool(registration.withdrawn)
         late = None if withdrawn else RequestTimeout(f"{registration.path}: not withdrawn within {patience:.3g} s")
         span.end(late, server=registration._session.server, withdrawn=withdrawn)
+        registration._tell_of_withdrawal(patience)
     for registration in registrations:
         await registration._health.over()
 

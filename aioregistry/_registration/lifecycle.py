@@ -11,7 +11,7 @@ from aioregistry._errors import RegistrationDisplaced
 
 from .plan import Goal
 
-__all__ = ["GOALS", "LEAVING", "MOVES", "OVER", "Stage", "Status", "Turn", "moved", "status"]
+__all__ = ["GOALS", "LEAVING", "LINES", "MOVES", "OVER", "Stage", "Status", "Turn", "moved", "status"]
 
 
 class Status(enum.Enum):
@@ -31,6 +31,20 @@ class Status(enum.Enum):
     """Ended by an error, which :meth:`Registration.wait_closed` returns."""
     CLOSED = "closed"
     """Withdrawn, or ended without knowing that, by closing the registration or its session."""
+
+
+LINES: Final[Mapping[Status, str]] = MappingProxyType(
+    {
+        Status.REGISTERING: "is not listed, and is to be",
+        Status.LIVE: "is listed: {where}, by session {session}",
+        Status.UNCERTAIN: "may still be listed: {why}",
+        Status.PRESUMED_GONE: "is presumed to be listed no more, because the quorum has not answered for {timeout:g} s "
+        "and may have ended session {session}; it is listed again when there is a connection",
+        Status.DISPLACED: "is displaced: a newer claimant has the id",
+        Status.FAILED: "has failed, and is not kept listed any more",
+    }
+)
+"""What the log says of a registration, behind the path of its node; of a closed one whether it is withdrawn."""
 
 
 class Stage(enum.Enum):

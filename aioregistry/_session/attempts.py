@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-__all__ = ["Attempt", "AttemptOutcome", "Attempts", "told"]
+__all__ = ["REMEDIES", "Attempt", "AttemptOutcome", "Attempts", "told"]
 
 _TOLD = 10
 # Addresses move: of more than these the one that was tried longest ago is forgotten.
@@ -43,6 +44,26 @@ class AttemptOutcome(enum.Enum):
     """The server is cut off from its quorum."""
     ACCEPTED = "accepted"
     """The server accepted the session."""
+
+
+REMEDIES: Final[Mapping[AttemptOutcome, str]] = MappingProxyType(
+    {
+        AttemptOutcome.PENDING: "",
+        AttemptOutcome.UNRESOLVED: "correct the name, or look at the name server",
+        AttemptOutcome.REFUSED: "start ZooKeeper there, or correct the address",
+        AttemptOutcome.UNREACHABLE: "look at the network to it",
+        AttemptOutcome.SILENT: "look whether it hangs, or a firewall drops what is sent",
+        AttemptOutcome.CLOSED: "look into its log",
+        AttemptOutcome.TLS: "compare its certificate with the TLS settings here",
+        AttemptOutcome.FOREIGN: "correct the port, or the TLS settings here",
+        AttemptOutcome.UNAUTHENTICATED: "give the credentials that it wants",
+        AttemptOutcome.FAILED: "look into its log",
+        AttemptOutcome.ENDED: "look into its log",
+        AttemptOutcome.NO_QUORUM: "start the other members of the ensemble",
+        AttemptOutcome.ACCEPTED: "look into its log",
+    }
+)
+"""What to do about an address where attempts end so."""
 
 
 class Attempt(NamedTuple):
@@ -101,6 +122,11 @@ class Attempts(Mapping[str, Attempt]):
     def words(self) -> dict[str, str]:
         """Return a line for each address."""
         return {address: str(attempt) for address, attempt in self._last.items()}
+
+    def remedies(self) -> str:
+        """Return what to do about it, each once, as one line; empty where that is not known."""
+        found = dict.fromkeys(REMEDIES[attempt.outcome] for attempt in self._last.values())
+        return "; ".join(remedy for remedy in found if remedy)
 
     def _present(self) -> dict[str, Attempt]:
         if self.over:

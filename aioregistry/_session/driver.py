@@ -83,7 +83,7 @@ class Driver:
         self.repeated = repeated
         self.watched = WatchTable()
         self.attempts = Attempts()
-        self.reports = Reports(self.attempts, observers.emit, repeated, lambda: self.name)
+        self.reports = Reports(self.attempts, observers.emit, repeated, lambda: self.name, self._remaining)
         self.phase_changes = Notifier()
         self.connection: Connection | None = None
         """The one in use."""
@@ -127,6 +127,10 @@ class Driver:
         if connection is not None and connection.evidence > evidence:
             evidence = connection.evidence
         return self.runtime.boot() - evidence
+
+    def _remaining(self) -> float | None:
+        """For how many seconds more the session lasts, if the quorum hears nothing of it; None: there is none."""
+        return self.timeout - self.evidence_age() if self.machine.session_id else None
 
     def learned(self) -> Machine:
         """Return the machine with what the connection's replies tell so far."""

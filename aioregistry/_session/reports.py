@@ -27,12 +27,20 @@ class Reports:
         emit: the hook for events.
         repeated: takes what can repeat.
         session: returns the session's id, as it is shown.
+        remaining: returns for how many seconds more the session lasts without a connection, as far as is known; None
+            where there is no session.
     """
 
     def __init__(
-        self, attempts: Attempts, emit: Callable[..., None], repeated: IncidentLog, session: Callable[[], str]
+        self,
+        attempts: Attempts,
+        emit: Callable[..., None],
+        repeated: IncidentLog,
+        session: Callable[[], str],
+        remaining: Callable[[], float | None],
     ) -> None:
-        self._attempts, self._emit, self._repeated, self._session = attempts, emit, repeated, session
+        self._attempts, self._emit, self._repeated = attempts, emit, repeated
+        self._session, self._remaining = session, remaining
         self._outage: Outage | None = None
         """The present one, or the last."""
         self._alarm = Alarm()
@@ -98,7 +106,18 @@ class Reports:
         reason = told(self._attempts.words())
         if outage.interrupted:
             reason += "; connections made meanwhile lasted less than a second"
-        log.warning("no connection to ZooKeeper for %.1f s: %s", lasted, reason, extra={"session": self._session()})
+        session, remedies = self._session(), self._attempts.remedies()
+        follows = _follows(session, self._remaining()) + (f"; what to do: {remedies}" if remedies else "")
+        log.warning("no connection to ZooKeeper for %.1f s: %s%s", lasted, reason, follows, extra={"session": session})
         if explained and not outage.explained:
             outage.explained = True
             self._emit("session.outage", seconds=lasted, reason=reason)
+
+
+def _follows(session: str, remaining: float | None) -> str:
+    """Return what an outage means for what is registered."""
+    if remaining is None:
+        return ""
+    if remaining > 0:
+        return f"; session {session} lasts {remaining:.1f} s more, and what it registered stays listed until then"
+    return f"; session {session} has probably ended, and what it registered is listed again when there is a connection"

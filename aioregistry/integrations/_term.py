@@ -57,9 +57,9 @@ class Term:
         self.registration: Registration[Any] | None = None
         self.failure: RegistryError | None = None
         """Why it is not registered, or no longer, as far as that is known."""
-        self._repeated = IncidentLog(_log)
         self._settings = settings
         self._service = settings.instance.name
+        self._repeated = IncidentLog(_log, service=self._service)
         self._host = host
         self._views: dict[str, View[Any]] = {}
         self._openings: dict[str, asyncio.Task[None]] = {}
@@ -395,7 +395,8 @@ class Term:
                     raise
                 failure = error if isinstance(error, foreign.ForeignError) else foreign.ForeignError(error)
                 self.jobs_failure = failure
-                _log.error("%s is withdrawn, though what it had to do before failed: %s", self._service, failure)
+                text = "%s is withdrawn, though what it had to do before failed: %s"
+                _log.error(text, self._service, failure, extra={"service": self._service})
 
     async def _disabled(self, registration: Registration[Any]) -> bool:
         """Return whether consumers could be told to send nothing new."""

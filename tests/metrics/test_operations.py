@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
@@ -21,7 +22,8 @@ from aioregistry.metrics import _prometheus_name, prometheus
 from tests.support.zookeeper import ZooKeeperServer
 
 FOLDER = Path(__file__).parents[2] / "docs" / "operations"
-NAMES = {_prometheus_name(name) + ("_total" if metric.kind is Kind.COUNTER else "") for name, metric in METRICS.items()}
+SUFFIXES = {Kind.GAUGE: ("",), Kind.COUNTER: ("_total",), Kind.HISTOGRAM: ("_bucket", "_count", "_sum")}
+NAMES = {_prometheus_name(name) + suffix for name, metric in METRICS.items() for suffix in SUFFIXES[metric.kind]}
 
 
 def text_of(name: str) -> str:
@@ -42,10 +44,57 @@ def test_every_alert_is_tested_and_has_a_paragraph() -> None:
     assert [each.lower() for each in alerts] == re.findall(r"runbook\.md#(\w+)", text_of("alerts.yml"))
 
 
-def test_the_dashboard_has_panels_that_ask() -> None:
-    panels = json.loads(text_of("grafana.json"))["panels"]
-    assert all(target["expr"] and target["legendFormat"] for panel in panels for target in panel["targets"])
-    assert len({panel["id"] for panel in panels}) == len(panels)
+PANELS: list[dict[str, Any]] = json.loads(text_of("grafana.json"))["panels"]
+EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
+UNITS = {"none", "s", "reqps"}
+"""Those of Grafana's units that the dashboard uses."""
+
+
+def test_the_dashboard_is_one_that_grafana_reads() -> None:
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+    assert len({panel["title"] for panel in PANELS}) == len(PANELS)
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    taken = set()
+    for panel in PANELS:
+        assert panel["type"] == "timeseries"
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
+        at = panel["gridPos"]
+        assert 0 <= at["x"] <= 24 - at["w"]
+        taken |= (places := {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])})
+        assert places
+        targets = panel["targets"]
+        assert [target["refId"] for target in targets] == list("ABC"[: len(targets)])
+        assert all(each["datasource"] == source for each in (panel, *targets))
+        # A legend without a value is an empty one.
+        legends = [target["legendFormat"] for target in targets]
+        assert len(set(legends)) == len(legends)
+        for target in targets:
+            grouped = re.findall(r"by \(([^)]*)\)", target["expr"])
+            labels = re.findall(r"{{(\w+)}}", target["legendFormat"])
+            assert labels
+            assert set(labels) <= (set(", ".join(grouped).split(", ")) if grouped else {"instance", *labels_of(target)})
+    assert len(taken) == sum(panel["gridPos"]["w"] * panel["gridPos"]["h"] for panel in PANELS)
+
+
+def labels_of(target: dict[str, Any]) -> set[str]:
+    return {
+        label
+        for name, metric in METRICS.items()
+        if re.search(rf"\b{_prometheus_name(name)}", target["expr"])
+        for label in metric.labels
+    }
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = {name for name in METRICS if any(_prometheus_name(name) in expression for expression in EXPRESSIONS)}
+    assert METRICS.keys() - shown == {
+        "aioregistry.session.timeout",  # for an alert
+        "aioregistry.session.addresses",  # the attempts themselves are shown
+        "aioregistry.session.connections",
+        "aioregistry.session.stalls",  # how long they took is shown
+        "aioregistry.session.poison",
+        "aioregistry.view.syncs",
+    }
 
 
 @pytest.mark.operations
@@ -58,7 +107,9 @@ async def test_promtool(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.operations
-async def test_prometheus_itself_scrapes(zookeeper: ZooKeeperServer, chroot: str, tmp_path: Path) -> None:
+async def test_prometheus_itself_scrapes_and_every_panel_and_alert_finds_data(
+    zookeeper: ZooKeeperServer, chroot: str, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         own = listener.getsockname()[1]
     collectors = CollectorRegistry()
@@ -71,22 +122,44 @@ async def test_prometheus_itself_scrapes(zookeeper: ZooKeeperServer, chroot: str
     process = await asyncio.create_subprocess_exec(
         *command, "--storage.tsdb.path=data", cwd=tmp_path, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
     )
+    instance = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000)
     try:
         async with (
             aioregistry.connect(f"{zookeeper.address}{chroot}") as registry,
-            registry.register(ServiceInstance("chat", id="a", address="10.0.0.7", port=7000)),
+            registry.register(instance, checks={"database": passes}),
+            registry.discover("chat") as view,
         ):
             prometheus(registry, to=collectors)
-            query = 'aioregistry_registrations{service="chat",status="live"}'
-            async with asyncio.timeout(60):
-                while await asyncio.to_thread(_asked, own, query) != ["1"]:
+            await view.wait_for(lambda snapshot: bool(snapshot) and all(each.enabled for each in snapshot.values()), 20)
+            balancer = view.balancer()
+            balancer.pick().failed()
+            queries = [
+                expression.replace("$__rate_interval", "1m").replace("$service", ".*") for expression in EXPRESSIONS
+            ]
+            # What an alert compares, without the comparison, is there as well.
+            queries += [
+                re.sub(r"{(kind|status)[^}]*}", "", side)
+                for rule in re.findall(r'expr: (".*")', text_of("alerts.yml"))
+                for side in re.split(r" (?:[<>]=?|==) (?:[0-9.]+ \* )?", json.loads(rule))
+                if "aioregistry" in side
+            ]
+            async with asyncio.timeout(100):
+                while missing := [query for query in queries if not await asyncio.to_thread(_asked, own, query)]:
+                    await registry.services()
                     await asyncio.sleep(0.2)
+            assert missing == []
+            query = 'aioregistry_registrations{service="chat",status="live"}'
+            assert await asyncio.to_thread(_asked, own, query) == ["1"]
     finally:
         process.terminate()
         await process.wait()
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+async def passes() -> None:
+    """A check that passes."""
 
 
 def _asked(port: int, query: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import Any
 
@@ -187,6 +188,19 @@ async def test_repr_tells_the_truth(session: FakeSession) -> None:
         sleep(session, session.timeout)
         assert "PRESUMED_GONE" in repr(registered)
     assert "CLOSED" in repr(registered)
+
+
+async def test_the_log_says_what_is_known_in_words(session: FakeSession, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "aioregistry.registration")
+    async with registration(session) as registered:
+        name = f"{session.id:#x}"
+        session.disconnect()
+        session.connect()
+        await registered.wait_live(5)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == f"{PATH} is listed: 10.0.0.7:7000, by session {name}"
+    assert any(line.startswith(f"{PATH} may still be listed: ") for line in lines)
+    assert lines[-1] == f"{PATH} is withdrawn"
 
 
 # ---------------------------------------------------------------- waiting

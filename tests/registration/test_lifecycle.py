@@ -9,11 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry._errors import RegistrationDisplaced, RegistrationError
-from aioregistry._registration.lifecycle import GOALS, LEAVING, MOVES, OVER, Stage, Status, Turn, moved, status
+from aioregistry._registration.lifecycle import GOALS, LEAVING, LINES, MOVES, OVER, Stage, Status, Turn, moved, status
 from aioregistry._registration.plan import Goal
 
 WANTED = {Stage.CLAIMING, Stage.LISTED, Stage.STANDBY}
 TURNS = list(itertools.product(Stage, Turn))
+
+
+def test_the_log_has_a_line_for_every_status() -> None:
+    assert set(LINES) == set(Status) - {Status.CLOSED}
+    said = {"where": "10.0.0.7:7000", "session": "0x1", "timeout": 10.0, "why": "it is"}
+    assert all("{" not in line.format_map(said) for line in LINES.values())
 
 
 def test_every_stage_and_every_turn_is_in_the_table() -> None:

@@ -546,6 +546,12 @@ class TestOutages:
             "zk:2181: the name was not resolved: away",
         ):
             assert told in warning
+        name = f"{client.session.id:#x}"
+        assert f"; session {name} lasts 8.0 s more, and what it registered stays listed until then; " in warning
+        assert "; what to do: start ZooKeeper there, or correct the address; " in warning
+        await asyncio.sleep(T)
+        *_, warning = lines(caplog, logging.WARNING)
+        assert f"; session {name} has probably ended" in warning
         client.servers[2].closes = False
         await client.until(RECONNECTED)
         (over,) = [line for line in lines(caplog, logging.INFO) if "reconnected" in line]
@@ -661,7 +667,7 @@ class TestOutages:
         warnings = lines(caplog, logging.WARNING)
         assert warnings
         assert "10.0.0.1:2181: the server closed the connection" in warnings[0]
-        assert warnings[0].endswith("; connections made meanwhile lasted less than a second")
+        assert "; connections made meanwhile lasted less than a second; " in warnings[0]
         assert len(caplog.records) < 20
         await client.end()
 
@@ -1822,7 +1828,7 @@ class TestClosing:
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
-        assert lines(caplog, logging.WARNING)[1:] == ["over: 2 within 0 s, the last: odd"]
+        assert lines(caplog, logging.WARNING)[1:] == ["no more since: 2 within 0 s, the last: odd"]
         look_up.cancel()
 
     @simulated

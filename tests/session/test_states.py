@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aioregistry._session.attempts import REMEDIES, AttemptOutcome, Attempts
 from aioregistry._session.states import ENDED, MOVES, SERVING, SessionState, diagram
 from tests.support.checkers import Violated, check_legal
 
@@ -52,3 +53,16 @@ def test_the_diagram_in_the_docs_is_the_table() -> None:
     found = GENERATED.search(PAGE.read_text(encoding="utf-8"))
     assert found is not None, "docs/session.md has lost its markers"
     assert found[1] == diagram(), "put states.diagram() between the markers of docs/session.md"
+
+
+def test_every_outcome_of_an_attempt_has_a_remedy() -> None:
+    assert set(REMEDIES) == set(AttemptOutcome)
+    assert [outcome for outcome, remedy in REMEDIES.items() if not remedy] == [AttemptOutcome.PENDING]
+    attempts = Attempts()
+    assert attempts.remedies() == ""
+    attempts.begin("a:1", "no connection yet", 1.0)
+    assert attempts.remedies() == ""
+    for address in ("b:1", "c:1"):
+        attempts.note(address, AttemptOutcome.REFUSED, "the connection was refused", 1.0)
+    attempts.note("d:1", AttemptOutcome.NO_QUORUM, "has no quorum", 1.0)
+    assert attempts.remedies() == f"{REMEDIES[AttemptOutcome.REFUSED]}; {REMEDIES[AttemptOutcome.NO_QUORUM]}"
