@@ -129,7 +129,7 @@ class Driver:
         return self.runtime.boot() - evidence
 
     def _remaining(self) -> float | None:
-        """For how many seconds more the session lasts, if the quorum hears nothing of it; None: there is none."""
+        """For how many seconds more the session lasts, if the quorum hears nothing of it; None without a session."""
         return self.timeout - self.evidence_age() if self.machine.session_id else None
 
     def learned(self) -> Machine:

@@ -419,7 +419,7 @@ REASONS: dict[str, tuple[Callable[[World, Server], Any], str]] = {
     "hears nothing": (lambda world, server: setattr(server, "hears_nothing", True), "did not answer the handshake"),
     "closes": (lambda world, server: setattr(server, "closes", True), "the server closed the connection"),
     "HTTP": (lambda world, server: setattr(server, "raw", b"HTTP/1.1 400 Bad Request"), "the server speaks HTTP"),
-    "garbage": (lambda world, server: setattr(server, "raw", bytes(range(200, 240))), "no ZooKeeper"),
+    "garbage": (lambda world, server: setattr(server, "raw", bytes(range(200, 240))), "not a ZooKeeper"),
     "endless": (lambda world, server: setattr(server, "raw", b"\x00" * (1 << 20)), "malformed reply to Connect"),
     "speaks first": (
         lambda world, server: setattr(server, "first_words", b"\x00\x00\x00\x02hi"),
