@@ -471,7 +471,7 @@ class Registration(Handle, Generic[P]):
     def _said(self, status: Status) -> str:
         """Return the log's line about a *status*."""
         session = session_name(self.owner or self._session.id)
-        place = (self._instance.address, self._instance.port)
+        place = (self.instance.address, self.instance.port)
         said = {
             "where": ":".join(str(part) for part in place if part is not None) or "without an address",
             "session": session,
