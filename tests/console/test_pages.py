@@ -74,7 +74,8 @@ async def shown(zookeeper: ZooKeeperServer) -> AsyncIterator[Shown]:
         chat = registry.register(instance("chat", "a", {"zone": "eu-1"}))
         _ = await stack.enter_async_context(chat)
         for number in range(200):
-            _ = await stack.enter_async_context(registry.register(instance("many", f"i{number:03}"), wait=False))
+            _ = await stack.enter_async_context(registry.register(instance("many", f"i{number:03}"), wait=number == 7))
+        await registry.overrides.drain("many", "i007", reason="new disk", seconds=3600)
         hostile = registry.register(instance(HOSTILE, HOSTILE, {HOSTILE: "</pre><script>alert(1)</script>"}))
         _ = await stack.enter_async_context(hostile)
         settings = Settings(allow_drain=True, warm_up=3600.0)
@@ -117,6 +118,7 @@ PAGES = {
     "/": "#services-list .row",
     "/?service=chat&id=a": "#instance pre",
     "/?service=many": "#instances-list .row",
+    "/?service=many&id=i007": "#instance form",
     f"/timeline?{WHOLE}": "#lanes svg",
     f"/timeline?{WHOLE}&service=chat": "#lanes svg",
     "/compare?a=2020-01-01T00:00:00Z&now=yes": "#totals",
