@@ -114,7 +114,8 @@ def _is_number(value: object) -> bool:
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(value)[:_LONGEST_TEXT]
+    # JSON can have half a surrogate, which others cannot show.
+    return "" if value is None else str(value)[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
 class Known(NamedTuple):

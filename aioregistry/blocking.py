@@ -240,6 +240,21 @@ class Registration(RegistrationFacts[P], BlockingHandle):
         self._use()
         self._thread.wait(self._remote.wait_live, timeout)
 
+    def wait_closed(self, timeout: float | None = None) -> Exception | None:
+        """Wait for the end, and return why it ended. As :meth:`aioregistry.Registration.wait_closed`.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes.
+
+        Returns:
+            None for one that was closed; else what ended it, for you to raise.
+
+        Raises:
+            RequestTimeout: it did not end within *timeout*; the registration goes on.
+        """
+        self._use()
+        return self._thread.wait(within, timeout, f"the end of {self.path}", self._remote.wait_closed)
+
     def update(self, *, timeout: float | None = None, **fields: Any) -> None:
         """Replace the fields given, and wait until that is listed. As :meth:`aioregistry.Registration.update`.
 

@@ -87,6 +87,11 @@ def test_one_incarnation_is_meant_or_any(registered: int | None, applies: bool) 
     assert lasting(60.0, registration_time_ms=registered).applies_to(ME) is applies
 
 
+def test_half_a_surrogate_in_a_text_is_replaced() -> None:
+    override = read_override(b'{"reason": "a\\ud800", "by": "\\udcff"}', "chat", "a", 0, 0)
+    assert (override.reason, override.by) == ("a?", "?")
+
+
 def test_one_that_was_seen_being_set_lasts_its_time_whatever_the_wall_clock_says() -> None:
     standing = Standing()
     standing.read([lasting(60.0)], now=5.0, wall=9e9, seen_being_set=True)

@@ -178,6 +178,7 @@ class Registration(Handle, Generic[P]):
         self._stop_following: Callable[[], None] | None = None
         self._listing = NO_SPAN
         """From entering until it is listed, or has ended before."""
+        self._override: Override | None = None
         super().__init__()
 
     # ------------------------------------------------------------------ what is known
@@ -231,6 +232,15 @@ class Registration(Handle, Generic[P]):
         They run from entering until closing, or until the registration ends by itself.
         """
         return self._health.statuses
+
+    @property
+    def override(self) -> Override | None:
+        """What an operator says of this instance, as far as this registry has read it; None: there is no override.
+
+        Maintenance (``enabled=False``) or a ``weight``, with ``reason``, ``by`` and ``until``. What was known stays
+        while there is no connection. An override for another incarnation does not count.
+        """
+        return self._override
 
     @property
     def _over(self) -> bool:
@@ -372,7 +382,8 @@ class Registration(Handle, Generic[P]):
     def _overridden(self, overrides: Mapping[str, Override]) -> None:
         """These overrides are in force for its service; it publishes them for readers that do not know overrides."""
         override = overrides.get(self.instance.id)
-        against = override is not None and override.enabled is False and override.applies_to(self.instance)
+        self._override = override if override is not None and override.applies_to(self.instance) else None
+        against = self._override is not None and self._override.enabled is False
         self._vote("maintenance", up=not against)
 
     def _unfollow(self) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aioregistry._discovery import View
     from aioregistry._errors import RegistrationDisplaced
     from aioregistry._health import CheckStatus
-    from aioregistry._model import ServiceInstance, Snapshot
+    from aioregistry._model import Override, ServiceInstance, Snapshot
     from aioregistry._registration import Registration, Status
     from aioregistry._session import Attempt, SessionInfo
 
@@ -113,6 +113,11 @@ class RegistrationFacts(Generic[P]):
     def checks(self) -> Mapping[str, CheckStatus]:
         """Each check by name: its state, since when, and why it failed last."""
         return self._ask(lambda registration: dict(registration.checks))
+
+    @property
+    def override(self) -> Override | None:
+        """What an operator says of this instance, as far as the registry has read it; None: there is no override."""
+        return self._ask(lambda registration: registration.override)
 
     @property
     def withdrawn(self) -> bool | None:

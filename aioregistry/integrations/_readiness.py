@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from aioregistry import CheckState, Registration, RegistryError, Status
 
-__all__ = ["OUTAGE", "REASONS", "WAITING", "NotYet", "Readiness", "failing_checks", "shown_checks"]
+__all__ = ["OUTAGE", "REASONS", "WAITING", "NotYet", "Readiness", "failing_checks", "shown_checks", "shown_override"]
 
 WAITING: Final = "ZooKeeper has not answered yet"
 
@@ -28,6 +28,9 @@ REASONS: Final[Mapping[Status, str | None]] = MappingProxyType(
 )
 
 
+_SHOWN: Final = ("enabled", "weight", "reason", "by", "since", "until")
+"""The fields of an override that say what, why, by whom and how long."""
+
 _NO_CHECKS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
@@ -40,24 +43,43 @@ class Readiness(NamedTuple):
 
     ``status`` is that of the registration, "starting" before there is one, "draining", or "failing" when a check does
     not pass; ``reason`` is None where there is nothing to say. ``checks`` has a mapping for each check, by name: its
-    ``state``, ``since`` (seconds since the epoch), and the ``reason`` why it failed last.
+    ``state``, ``since`` (seconds since the epoch), and the ``reason`` why it failed last. ``override`` is what an
+    operator says of the instance (``enabled``, ``weight``, ``reason``, ``by``, ``since``, ``until``), or None. It
+    changes nothing about ``ready``, because the process serves, and the registry keeps calls away.
     """
 
     ready: bool
     status: str
     reason: str | None
     checks: Mapping[str, Mapping[str, Any]] = _NO_CHECKS
+    override: Mapping[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
-        """Return what a readiness route answers; with ``checks`` where there are some."""
+        """Return what a readiness route answers; with ``checks`` and ``override`` where there are some."""
         shown = {"ready": self.ready, "status": self.status, "reason": self.reason}
-        return shown | ({"checks": dict(self.checks)} if self.checks else {})
+        checks = {"checks": dict(self.checks)} if self.checks else {}
+        override = {} if self.override is None else {"override": dict(self.override)}
+        document: dict[str, Any] = _in_utf8(shown | checks | override)
+        return document
+
+
+def _in_utf8(value: Any) -> Any:
+    # Others wrote reasons: half a surrogate in one, which no answer can have, would make the server seem not ready.
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return {_in_utf8(key): _in_utf8(each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
 def shown_checks(registration: Registration[Any] | None) -> Mapping[str, Mapping[str, Any]]:
     """Return the checks of *registration* as routes show them."""
     checks = {} if registration is None else registration.checks
     return {name: check._asdict() | {"state": check.state.value} for name, check in checks.items()}
+
+
+def shown_override(registration: Registration[Any] | None) -> Mapping[str, Any] | None:
+    """Return what an operator says of the instance of *registration*, as routes show it."""
+    override = None if registration is None else registration.override
+    return None if override is None else {name: getattr(override, name) for name in _SHOWN}
 
 
 def failing_checks(registration: Registration[Any]) -> str:

@@ -19,7 +19,7 @@ from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting
 from ._listening import Decision, Judgement, Phase, Socket, judged, listening, opened, own_sockets, serves
 from ._ports import OCCUPIED, ON_BEHALF, at, check_has_port, pauses, ports_of, refused, warning
-from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness, failing_checks, shown_checks
+from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness, failing_checks, shown_checks, shown_override
 from ._settings import Settings
 from ._tasks import awaited, outcome, spawn
 from ._worker import worker_id
@@ -277,7 +277,8 @@ class Term:
         return self._views[name]
 
     def readiness(self) -> Readiness:
-        return self._readiness()._replace(checks=shown_checks(self.registration))
+        registration = self.registration
+        return self._readiness()._replace(checks=shown_checks(registration), override=shown_override(registration))
 
     def _readiness(self) -> Readiness:
         registration = self.registration

@@ -408,6 +408,38 @@ async def test_the_address_is_found_when_it_can_be(
         await member(servers, address=None, wait=True).__aenter__()
 
 
+async def test_it_tells_what_an_operator_says_of_it_and_stays_ready(servers: str, observed: View[Any]) -> None:
+    async with member(servers) as membership, aioregistry.connect(servers) as operator:
+        await until(lambda: membership.ready)
+        assert "override" not in membership.readiness().document()
+        id = membership.registration.instance.id if membership.registration else ""
+        for enabled, weight in ((False, None), (None, 0.5)):
+            said = await operator.overrides.drain("api", id, reason="new disk", by="ann@ops1", weight=weight)
+            await until(lambda enabled=enabled: (override_of(membership) or {"enabled": ...})["enabled"] is enabled)
+            assert override_of(membership) == {
+                "enabled": enabled, "weight": weight, "reason": "new disk", "by": "ann@ops1",
+                "since": said.since, "until": said.until,
+            }  # fmt: skip
+            assert membership.readiness()[:3] == (True, "live", None)
+        await observed.wait_for(lambda snapshot: snapshot[id].enabled, TIMEOUT)
+        await operator.overrides.enable("api", id)
+        await until(lambda: override_of(membership) is None)
+
+
+def override_of(membership: Membership) -> Any:
+    return membership.readiness().document().get("override")
+
+
+def test_half_a_surrogate_is_shown_as_what_others_can_read() -> None:
+    checks = {"db\ud800": {"state": "failing", "since": 1.5, "reason": "\udcff"}}
+    document = Readiness(False, "failing", "\ud800", checks, {"reason": "a\ud800", "weight": None}).document()
+    assert document == {
+        "ready": False, "status": "failing", "reason": "?",
+        "checks": {"db?": {"state": "failing", "since": 1.5, "reason": "?"}},
+        "override": {"reason": "a?", "weight": None},
+    }  # fmt: skip
+
+
 # ---------------------------------------------------------------- programs without a server
 
 

@@ -19,6 +19,7 @@ from aioregistry import (
     HandleClosed,
     InvalidArgument,
     NoInstances,
+    RegistrationDisplaced,
     Removed,
     RequestTimeout,
     ServiceInstance,
@@ -70,17 +71,28 @@ def test_it_registers_discovers_and_withdraws(registry: blocking.Registry) -> No
 
 
 def test_operators_may_override(registry: blocking.Registry) -> None:
-    with registry.register(instance_of()), registry.discover("chat") as chat:
+    with registry.register(instance_of()) as registration, registry.discover("chat") as chat:
         override = registry.overrides.drain("chat", "a", reason="canary", weight=0.5, timeout=DEADLINE)
         assert (override.enabled, override.weight) == (None, 0.5)
         assert registry.overrides.list("chat", timeout=DEADLINE) == [override]
         chat.wait_for(lambda snapshot: snapshot.entries["a"].weight == 0.5, DEADLINE)
+        assert registration.override == override
         registry.overrides.enable("chat", "a", timeout=DEADLINE)
         assert registry.overrides.list() == []
         with pytest.raises(InvalidArgument, match="timeout="):
             registry.overrides.list(timeout=-1)
     with pytest.raises(UsageError, match="asyncio"):
         _ = registry.client
+
+
+def test_the_end_of_a_registration_is_waited_for(registry: blocking.Registry, servers: str) -> None:
+    with registry.register(instance_of(), on_displaced="stop") as first:
+        with pytest.raises(RequestTimeout):
+            first.wait_closed(timeout=0.01)
+        assert first.status is Status.LIVE
+        with blocking.connect(servers, session_timeout=T) as another, another.register(instance_of()):
+            cause = first.wait_closed(timeout=DEADLINE)
+    assert isinstance(cause, RegistrationDisplaced)
 
 
 def test_a_handle_is_opened_by_its_first_use(servers: str) -> None:
