@@ -253,7 +253,9 @@ class Registration(RegistrationFacts[P], BlockingHandle):
             RequestTimeout: it did not end within *timeout*; the registration goes on.
         """
         self._use()
-        return self._thread.wait(within, timeout, f"the end of {self.path}", self._remote.wait_closed)
+        wait = self._remote.wait_closed
+        cause: Exception | None = self._thread.wait(within, timeout, f"the end of {self.path}", wait)
+        return cause
 
     def update(self, *, timeout: float | None = None, **fields: Any) -> None:
         """Replace the fields given, and wait until that is listed. As :meth:`aioregistry.Registration.update`.

@@ -412,7 +412,7 @@ async def test_it_tells_what_an_operator_says_of_it_and_stays_ready(servers: str
     async with member(servers) as membership, aioregistry.connect(servers) as operator:
         await until(lambda: membership.ready)
         assert "override" not in membership.readiness().document()
-        id = membership.registration.instance.id if membership.registration else ""
+        id = membership.registration.instance.id
         for enabled, weight in ((False, None), (None, 0.5)):
             said = await operator.overrides.drain("api", id, reason="new disk", by="ann@ops1", weight=weight)
             await until(lambda enabled=enabled: (override_of(membership) or {"enabled": ...})["enabled"] is enabled)

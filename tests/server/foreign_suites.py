@@ -25,7 +25,7 @@ async def run_suite(*arguments: str, environment: Mapping[str, str], deadline: f
     """
     with tempfile.TemporaryFile() as said:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-B", "-m", "pytest", *arguments, "-v", "-c", os.devnull, "-p", "no:cacheprovider"),
+            *(sys.executable, "-B", "-m", "pytest", *arguments, "-c", os.devnull, "-p", "no:cacheprovider"),
             *("--color=no", *(f"--override-ini=asyncio_{name}" for name in INI)),
             cwd=ROOT,
             env=os.environ | environment,
