@@ -88,6 +88,7 @@ class OverrideReader:
         self._watches: dict[str, WatchPort] = {}
         self._may_remove = True
         self._sweeps = False  # what is over is to be removed now
+        self._fires = self._fires_read = 0  # of watches; how many were told before the last reading began
         self._repeated = IncidentLog(log)
 
     def follow(self, name: str, told: Told) -> Callable[[], None]:
@@ -115,15 +116,20 @@ class OverrideReader:
 
         return forget
 
-    async def settled(self, name: str) -> None:
-        """Wait until the overrides of the service *name* were read, or cannot be for now."""
-        place = place_of(name)
+    async def settled(self, name: str) -> bool:
+        """Wait until the overrides of the service *name* were read, or cannot be for now; return whether they were.
 
-        def is_settled() -> bool:
+        They were read after whatever watches have told of so far. So a caller whose session has just passed a barrier
+        sees what the quorum knew before that.
+        """
+        place, fires = place_of(name), self._fires
+
+        def is_read() -> bool:
             service = self._services.get(place)
-            return service is None or service.read or not self._session.connected or self._task is None
+            return service is None or self._task is None or (service.read and self._fires_read >= fires)
 
-        await self._news.until(is_settled)
+        await self._news.until(lambda: is_read() or not self._session.connected)
+        return is_read()
 
     async def aclose(self) -> None:
         """Follow no more."""
@@ -186,6 +192,7 @@ class OverrideReader:
         one_shot: bool | None = None  # not known while there is no root
         while self._session.connected and self._session.generation == generation:
             self._wake.clear()
+            fires = self._fires
             try:
                 if one_shot is None and await self._has_root():
                     one_shot = not await self._arm()
@@ -193,11 +200,13 @@ class OverrideReader:
             except ServerError as error:  # what was known stays
                 for service in self._services.values():
                     service.read = True
+                self._fires_read = fires
                 self._news.notify()
                 text = "overrides in %s are not read: %s"
                 self._repeated.tell("unread", logging.WARNING, text, self._root, error, path=self._root)
                 await asyncio.sleep(self._session.runtime.uniform(RETRY / 2, RETRY))
                 continue
+            self._fires_read = fires
             self._news.notify()
             if self._sweeps:
                 self._sweeps = False
@@ -232,6 +241,7 @@ class OverrideReader:
         return True
 
     def _fired(self, _: WatchedEvent) -> None:
+        self._fires += 1
         self._wake.set()
 
     async def _read(self, *, one_shot: bool | None) -> None:

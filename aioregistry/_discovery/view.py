@@ -306,7 +306,8 @@ class View(Handle, Generic[P]):
         A write that must fail is agreed on by the quorum (it changes nothing and needs no rights), then all is read
         again: a server may hide what happened to nodes that this client may not read. So it takes two round trips, one
         transaction of the quorum, and time linear in the service; callers that wait at the same time share that.
-        Without a connection it waits for one. A server without quorum (``allow_read_only``) passes no write: then the
+        So are the overrides of operators, which are read again where they changed. Without a connection it waits for
+        one. A server without quorum (``allow_read_only``) passes no write: then the
         snapshot is what that server holds, ``fresh`` is False, and a warning says so.
 
         Args:
@@ -320,7 +321,10 @@ class View(Handle, Generic[P]):
         if timeout is not None:
             check_seconds("timeout", timeout)
         with anyio.move_on_after(timeout):
+            overrides = self._mirrors.overrides
             await self._following().sync()
+            while overrides is not None and not await overrides.settled(self.name):
+                await self._following().sync()  # the connection was lost meanwhile
             return self._current()
         raise RequestTimeout(f"the quorum did not answer for {self.name!r} within timeout={timeout:g} s")
 

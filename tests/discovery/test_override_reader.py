@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -65,6 +66,32 @@ async def test_without_overrides_a_connection_costs_one_request_and_the_first_ov
     forget()
     await reader.aclose()
     assert session.watches.in_use == []
+
+
+@pytest.mark.parametrize("strategy", ["auto", "one-shot"])
+async def test_it_is_settled_when_what_watches_have_told_of_is_read(
+    session: DiscoverySession, strategy: Literal["auto", "one-shot"]
+) -> None:
+    """Whoever has just passed a barrier on the same connection has been told of all that came before."""
+    for path in (ROOT, f"{ROOT}/chat"):
+        session.tree.make(path)
+    told: list[Mapping[str, Override]] = []
+    reader = OverrideReader(session, ROOT, strategy)
+    forget = reader.follow("chat", told.append)
+    assert await reader.settled("chat")
+    assert told == []
+    drain(session, "a")
+    await asyncio.sleep(0)  # the event is told in the next turn of the loop, long before it is read
+    assert told == []
+    assert await reader.settled("chat")
+    assert [set(each) for each in told] == [{"a"}]
+    session.disconnect()
+    assert not await reader.settled("chat")
+    session.connect()
+    assert await reader.settled("chat")
+    forget()
+    await reader.aclose()
+    assert await reader.settled("chat")
 
 
 async def test_where_there_is_a_root_it_is_watched_whole_and_changes_are_told_once(session: DiscoverySession) -> None:

@@ -54,6 +54,22 @@ def picked(view: View[Any]) -> set[str]:
     return ids
 
 
+async def test_a_sync_shows_what_operators_had_said_before(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
+) -> None:
+    await judge.make(f"{chroot}{CHAT}/a", document("a"))
+    async with (
+        registry_at(zookeeper, chroot, watches) as consumer,
+        registry_at(zookeeper, chroot) as operator,
+        consumer.discover("chat") as view,
+    ):
+        for _ in range(10):
+            await operator.overrides.drain("chat", "a", reason="new disk")
+            assert (await view.sync())["a"].status == "maintenance"
+            await operator.overrides.enable("chat", "a")
+            assert (await view.sync())["a"].status is None
+
+
 async def test_what_is_drained_is_shown_and_not_picked_until_it_is_enabled(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
 ) -> None:
