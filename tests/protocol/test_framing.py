@@ -90,7 +90,7 @@ def test_frames_before_a_bad_length_are_handed_out() -> None:
         (b"HTTP/1.1 400 Bad Request\r\n", "speaks HTTP"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "speaks SSH"),
         (b"\x15\x03\x03\x00\x02\x02\x46", "speaks TLS"),
-        (b"220 mail.example ESMTP\r\n", "no ZooKeeper"),
+        (b"220 mail.example ESMTP\r\n", "not a ZooKeeper"),
     ],
 )
 def test_another_service_is_told_by_its_first_bytes(answer: bytes, explanation: str) -> None:

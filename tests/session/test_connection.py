@@ -165,7 +165,7 @@ async def test_the_handshake(world: World) -> None:
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "speaks SSH"),
         (b"\x15\x03\x01\x00\x02\x02\x0a", "speaks TLS"),
-        (b"220 mail.example.com ESMTP\r\n", "no ZooKeeper"),
+        (b"220 mail.example.com ESMTP\r\n", "not a ZooKeeper"),
         (b"\xff\xff\xff\xff", "frame length -1"),
         (framed(b""), "malformed reply to Connect"),
         (framed(bytes(5)), "malformed reply to Connect"),
