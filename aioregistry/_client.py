@@ -59,7 +59,7 @@ class RegistryClient(ZKClient):
 
     def __init__(self, session: Session, chroot: str = "", *, default_acl: Sequence[ACL] = OPEN_ACL) -> None:
         # It makes a session of aiozk's too, which does nothing before it is started; it never is.
-        super().__init__(str(session.hosts), chroot, default_acl=list(default_acl))
+        super().__init__(str(session.connect_string), chroot, default_acl=list(default_acl))
         self.session: SharedSession = SharedSession(session)
 
     async def start(self) -> None:

@@ -15,7 +15,7 @@ from ._paths import check_path
 from ._protocol import OPEN_ACL, SASL
 from ._runtime import Runtime
 from ._secrets import Hidden, Secret, unshown
-from ._session import Hosts, parse_hosts
+from ._session import ConnectString, parse_connect_string
 from .events import EventCallback
 
 __all__ = [
@@ -51,7 +51,7 @@ class Parameters(NamedTuple):
     ``base_path`` is absolute, the chroot included. ``marked``: there is a place for markers and overrides beside it.
     """
 
-    hosts: Hosts
+    connect_string: ConnectString
     session_timeout: float
     connect_timeout: float
     close_timeout: float
@@ -93,7 +93,7 @@ def checked_parameters(
     servers, secrets = unshown(servers), Hidden(auth)
     del auth
     credentials = _checked_credentials(secrets)
-    hosts = parse_hosts(servers)
+    connect_string = parse_connect_string(servers)
     check_seconds("session_timeout", session_timeout, at_most=_LONGEST_SESSION)
     for field, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
         if seconds is not None:
@@ -108,12 +108,12 @@ def checked_parameters(
     hooks = _checked_hooks(on_event)
     base = check_path("base_path", base_path)
     return Parameters(
-        hosts,
+        connect_string,
         session_timeout,
         connect_timeout=session_timeout if connect_timeout is None else connect_timeout,
         close_timeout=session_timeout / 3 if close_timeout is None else close_timeout,
         wait=wait,
-        base_path=hosts.chroot + ("" if base == "/" else base),
+        base_path=connect_string.chroot + ("" if base == "/" else base),
         marked=base != "/",  # beside the chroot is somebody else's place
         create_chroot=create_chroot,
         auth=credentials,

@@ -65,10 +65,10 @@ class Registry(Handle):
         self._connect_timeout, self._close_timeout = parameters.connect_timeout, parameters.close_timeout
         self._wait, self._create_chroot = parameters.wait, parameters.create_chroot
         self._guard = parameters.guard
-        self._chroot = parameters.hosts.chroot
+        self._chroot = parameters.connect_string.chroot
         self._acl = parameters.acl
         self._session = Session(
-            parameters.hosts,
+            parameters.connect_string,
             timeout=parameters.session_timeout,
             runtime=parameters.runtime or SystemRuntime(),
             auth=parameters.auth,
@@ -284,7 +284,9 @@ class Registry(Handle):
                     await session.wait_connected()
         except TimeoutError:
             why = f"accepted a session; chroot={self._chroot!r} was not looked for in time"
-            raise ConnectTimeout(str(session.hosts), self._connect_timeout, {str(session.server): why}) from None
+            raise ConnectTimeout(
+                str(session.connect_string), self._connect_timeout, {str(session.server): why}
+            ) from None
 
     async def _looked_for_chroot(self) -> bool:
         """Look for the chroot and tell where it is missing; return False for a connection that was lost meanwhile."""
@@ -350,7 +352,7 @@ class Registry(Handle):
             await closing
 
     def __repr__(self) -> str:
-        return f"<Registry {self._session.hosts} {self._session!r}>"
+        return f"<Registry {self._session.connect_string} {self._session!r}>"
 
 
 class Parts(NamedTuple):

@@ -17,7 +17,7 @@ from ._arguments import is_number, is_whole
 from ._errors import InvalidArgument
 from ._paths import check_path
 from ._secrets import Secret
-from ._session import parse_hosts
+from ._session import parse_connect_string
 
 __all__ = ["DEFAULTS", "FIELDS", "ConfigFile", "Settings", "config_file", "credentials", "login", "resolve"]
 
@@ -42,7 +42,7 @@ def _path(value: object) -> str:
 
 
 def _servers(value: object) -> str:
-    parse_hosts(_text(value))
+    parse_connect_string(_text(value))
     return _text(value)
 
 

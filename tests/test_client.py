@@ -28,7 +28,7 @@ from aioregistry._errors import (
 )
 from aioregistry._protocol import EventKind, Reply, WatchedEvent
 from aioregistry._runtime import Endpoint, SystemRuntime
-from aioregistry._session import Session, SessionState, parse_hosts
+from aioregistry._session import Session, SessionState, parse_connect_string
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support import wire
 from tests.support.inside import password_of
@@ -49,7 +49,7 @@ class ScriptedSession:
     """As much of a session as the client uses."""
 
     def __init__(self) -> None:
-        self.hosts = parse_hosts("zk:2181")
+        self.connect_string = parse_connect_string("zk:2181")
         self.server = Endpoint("zk", 2181, "192.0.2.1")
         self.state = SessionState.CONNECTED
         self.read_only = False
@@ -379,7 +379,7 @@ async def open_session() -> AsyncIterator[OpenSession]:
     sessions: list[Session] = []
 
     async def open_(address: str) -> Session:
-        session = Session(parse_hosts(address), timeout=TIMEOUT, runtime=SystemRuntime(), max_request=0xFFFFF)
+        session = Session(parse_connect_string(address), timeout=TIMEOUT, runtime=SystemRuntime(), max_request=0xFFFFF)
         sessions.append(session)
         session.start()
         await session.wait_connected(DEADLINE)

@@ -13,7 +13,7 @@ from aioregistry import Check, InvalidArgument, Registration, RegistrationError,
 from aioregistry._addresses import only_here
 from aioregistry._errors import session_name
 from aioregistry._registration.reach import check_reachable
-from aioregistry._session import parse_hosts
+from aioregistry._session import parse_connect_string
 from aioregistry.integrations._advertised import NoAddress, advertised_address, configured_address
 
 from .checking import checks_of
@@ -99,7 +99,7 @@ class Listing:
         return self._address
 
     async def _warn(self, address: str, say: Callable[[str], Awaitable[None]]) -> None:
-        servers = [host for host, _ in parse_hosts(self._arguments.zookeeper).servers]
+        servers = [host for host, _ in parse_connect_string(self._arguments.zookeeper).servers]
         if only_here(address, servers):
             text = (
                 f"--address {address} is this machine's own, but ZooKeeper is at {','.join(servers)}: "

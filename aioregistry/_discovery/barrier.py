@@ -84,7 +84,7 @@ class Barrier:
         session = self._session
         if self._told != session.generation:
             self._told = session.generation
-            where = session.server or session.hosts
+            where = session.server or session.connect_string
             log.warning(
                 "%s cannot confirm that its data is current: %s; after sync() a view may still be old", where, why
             )

@@ -18,7 +18,7 @@ from aioregistry._errors import NoNode
 from aioregistry._protocol import AclEntry, GetAcl, GetChildren2, GetData, Stat
 from aioregistry._reasons import reason_of
 from aioregistry._registry import parts_of
-from aioregistry._session import parse_hosts
+from aioregistry._session import parse_connect_string
 
 from . import words
 from .admin_words import AdminPlace
@@ -51,11 +51,11 @@ async def gather(connection: Mapping[str, Any], *, max_request: int, admin: Admi
     Raises what :func:`aioregistry.connect` raises for arguments. Servers that do not answer are part of the picture.
     Cancelling it leaves nothing behind.
     """
-    hosts = parse_hosts(connection["servers"])
+    connect_string = parse_connect_string(connection["servers"])
     requested = connection["session_timeout"]
-    servers = partial(_asked, hosts.servers, connection["tls"], admin, requested)
+    servers = partial(_asked, connect_string.servers, connection["tls"], admin, requested)
     found: dict[str, Any] = {
-        "chroot": hosts.chroot,
+        "chroot": connect_string.chroot,
         "base_path": connection["base_path"],
         "requested": requested,
         "max_request": max_request,
@@ -63,7 +63,7 @@ async def gather(connection: Mapping[str, Any], *, max_request: int, admin: Admi
     try:
         async with aioregistry.connect(**connection, max_request=max_request) as registry, _in_time(requested):
             found |= {"connected_at": time.time(), "session": registry.session.id, "granted": registry.session.timeout}
-            found |= await _registry(registry, hosts.chroot, connection["base_path"])
+            found |= await _registry(registry, connect_string.chroot, connection["base_path"])
             found["servers"] = await servers()
             owners = {
                 node.stat.ephemeral_owner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .attempts import Attempt, AttemptOutcome
 from .backoff import throttled_patience, throttled_pause
-from .hosts import Hosts, parse_hosts
+from .connect_string import ConnectString, parse_connect_string
 from .info import SessionInfo
 from .port import ReadingSessionPort, SessionPort, TreeWatchPort, WatchPort
 from .session import Session
@@ -14,7 +14,7 @@ from .watches import TreeWatch, Watch
 __all__ = [
     "Attempt",
     "AttemptOutcome",
-    "Hosts",
+    "ConnectString",
     "ReadingSessionPort",
     "Session",
     "SessionInfo",
@@ -24,7 +24,7 @@ __all__ = [
     "TreeWatchPort",
     "Watch",
     "WatchPort",
-    "parse_hosts",
+    "parse_connect_string",
     "throttled_patience",
     "throttled_pause",
 ]

@@ -46,7 +46,7 @@ class Connector:
     ) -> None:
         self._driver, self._incoming, self._credentials = driver, incoming, credentials
         self._tls, self._max_request = tls, max_request
-        self._names = Names(driver.hosts.servers, driver.runtime, driver.attempts, self._offer)
+        self._names = Names(driver.connect_string.servers, driver.runtime, driver.attempts, self._offer)
         self._dialer: Dialer | None = None
         self._connections = 0
         self._round_began = float("-inf")
@@ -74,7 +74,7 @@ class Connector:
         self._names.ask(driver.timeout)
         await self._names.first_answers()
         endpoints = self._shuffled_endpoints()
-        candidates = max(len(endpoints), len(driver.hosts.servers))
+        candidates = max(len(endpoints), len(driver.connect_string.servers))
         deadline = attempt_deadline(driver.timeout, driver.timeout - driver.evidence_age(), candidates)
         dialer = self._dialer = Dialer(endpoints, self._dial, deadline, driver.note)
         try:

@@ -28,8 +28,8 @@ from aioregistry._protocol import Connect, Delete, Reply, Sync
 from aioregistry._runtime import Endpoint, Runtime
 
 from .attempts import AttemptOutcome, Attempts
+from .connect_string import ConnectString
 from .connection import Connection
-from .hosts import Hosts
 from .machine import step
 from .observers import Observers
 from .patience import patience
@@ -67,17 +67,22 @@ class Driver:
 
     Args:
         machine: how it begins.
-        hosts: the servers.
+        connect_string: the servers, and the path above everything.
         runtime: clocks, randomness, names and sockets.
         observers: those who are told.
         repeated: takes what can repeat.
     """
 
     def __init__(
-        self, machine: Machine, hosts: Hosts, runtime: Runtime, observers: Observers, repeated: IncidentLog
+        self,
+        machine: Machine,
+        connect_string: ConnectString,
+        runtime: Runtime,
+        observers: Observers,
+        repeated: IncidentLog,
     ) -> None:
         self.machine = machine
-        self.hosts = hosts
+        self.connect_string = connect_string
         self.runtime = runtime
         self.observers = observers
         self.repeated = repeated
@@ -159,7 +164,7 @@ class Driver:
             return failed
         if self.machine.state is SessionState.CLOSED:
             return SessionClosed("the session is closed")
-        return ConnectionLost(f"no connection to {self.hosts}", maybe_applied=False)
+        return ConnectionLost(f"no connection to {self.connect_string}", maybe_applied=False)
 
     # ------------------------------------------------------------------ events
 
@@ -264,7 +269,7 @@ class Driver:
         elif state in SERVING:
             self.reports.outage_is_over(state, session, self.server)
         else:
-            self.reports.changed(state, session, self.server or self.hosts)
+            self.reports.changed(state, session, self.server or self.connect_string)
         self.observers.emit(
             "session.state",
             state=state.value,

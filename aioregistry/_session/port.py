@@ -10,7 +10,7 @@ from aioregistry._errors import RegistryError
 from aioregistry._protocol import Message, Reply, WatchedEvent
 from aioregistry._runtime import Endpoint, Runtime
 
-from .hosts import Hosts
+from .connect_string import ConnectString
 from .states import SessionState
 
 __all__ = ["ReadingSessionPort", "SessionPort", "TreeWatchPort", "TreeWatchesPort", "WatchPort", "WatchesPort"]
@@ -50,7 +50,7 @@ class SessionPort(Protocol):
     @property
     def runtime(self) -> Runtime: ...
     @property
-    def hosts(self) -> Hosts: ...
+    def connect_string(self) -> ConnectString: ...
     @property
     def max_request(self) -> int: ...
     @property

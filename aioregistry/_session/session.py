@@ -30,11 +30,11 @@ from aioregistry._streams import Stream
 
 from .attempts import Attempt, AttemptOutcome
 from .backoff import throttled_patience
+from .connect_string import ConnectString
 from .connector import Connector
 from .credentials import Credentials
 from .driver import Driver
 from .features import Features
-from .hosts import Hosts
 from .incoming import Incoming
 from .isolation import Isolation
 from .keepalive import Keepalive
@@ -57,7 +57,7 @@ class Session:
     """A ZooKeeper session that lives for as long as the ensemble lets it, and is followed by another.
 
     Args:
-        hosts: the servers, parsed.
+        connect_string: the servers, and the path above everything.
         timeout: the session timeout to ask for, in seconds; the server decides within its bounds.
         runtime: clocks, randomness, names and sockets.
         auth: credentials as (scheme, secret) pairs, presented first on every connection; ``sasl`` is a login.
@@ -69,7 +69,7 @@ class Session:
 
     def __init__(
         self,
-        hosts: Hosts,
+        connect_string: ConnectString,
         *,
         timeout: float,
         runtime: Runtime,
@@ -80,11 +80,11 @@ class Session:
         hooks: Iterable[Hook] = (),
     ) -> None:
         self.runtime = runtime
-        self.hosts = hosts
+        self.connect_string = connect_string
         self.max_request = max_request
         repeated = self._repeated = IncidentLog(log)
         self._observers = Observers(hooks, repeated)
-        self._driver = Driver(Machine(timeout, allow_read_only), hosts, runtime, self._observers, repeated)
+        self._driver = Driver(Machine(timeout, allow_read_only), connect_string, runtime, self._observers, repeated)
         self._features = Features()
         incoming = Incoming(self._driver, self._features)
         credentials = Credentials(self._driver, auth)
@@ -304,7 +304,7 @@ class Session:
         driver = self._driver
         if not await driver.phase_changes.until(lambda: self.connected or self.state in ENDED, timeout):
             assert timeout is not None
-            raise ConnectTimeout(str(self.hosts), timeout, driver.attempts.words())
+            raise ConnectTimeout(str(self.connect_string), timeout, driver.attempts.words())
         if not self.connected:
             raise driver.unavailable()
 
@@ -364,5 +364,5 @@ class Session:
     def __repr__(self) -> str:
         age = self.evidence_age()
         evidence = f"evidence {age:.1f}s old" if age != float("inf") else "no evidence"
-        where = self.server or self.hosts
+        where = self.server or self.connect_string
         return f"<Session {session_name(self.id)} {self.state.name} {where} timeout={self.timeout:g}s {evidence}>"

@@ -16,7 +16,7 @@ from aioregistry._addresses import IPAddress, ip_address, only_here, problem_of
 from aioregistry._arguments import check_seconds
 from aioregistry._concurrency import in_daemon_thread
 from aioregistry._errors import wrong_argument
-from aioregistry._session import parse_hosts
+from aioregistry._session import parse_connect_string
 
 __all__ = ["AIOREGISTRY_ADDRESS", "POD_IP_VARIABLES", "NoAddress", "advertised_address", "configured_address"]
 
@@ -64,7 +64,7 @@ async def advertised_address(
         InvalidArgument: *address*, or the variable that decides, is not an address; names it and its value.
         NoAddress: the ensemble's names were not found in time, or no route leads to it.
     """
-    hosts = parse_hosts(servers).servers
+    hosts = parse_connect_string(servers).servers
     check_seconds("timeout", timeout)
     for source, chosen in _configured(address, environment):
         _warn_of_loopback(hosts, chosen, source)

@@ -18,7 +18,7 @@ from aiozk import exc
 
 import aioregistry
 from aioregistry._errors import InvalidArgument, RequestTimeout, UsageError, session_name
-from aioregistry._session import parse_hosts
+from aioregistry._session import parse_connect_string
 from aioregistry.server import Backup
 from aioregistry.server import ZooKeeperServer as Server
 
@@ -210,7 +210,7 @@ class ZooKeeper(AnyZooKeeper):
 
 def _one_server(address: str) -> tuple[str, int]:
     try:
-        servers, chroot = parse_hosts(address)
+        servers, chroot = parse_connect_string(address)
     except InvalidArgument as error:
         raise InvalidArgument("address", error.value, error.reason) from None
     if len(servers) != 1 or chroot or not address.rstrip().endswith(f":{servers[0][1]}"):

@@ -14,7 +14,7 @@ import aiozk.session
 
 from aioregistry._client import ClientState, SharedSession
 from aioregistry._runtime import SystemRuntime
-from aioregistry._session import Session, SessionState, parse_hosts
+from aioregistry._session import Session, SessionState, parse_connect_string
 from aioregistry._session.connection import Connection
 from tests.support.inside import connection_of, driver_of, transport_of
 
@@ -34,7 +34,7 @@ class OwnedSession(SharedSession):
 
     def _renew(self) -> None:
         session = Session(
-            parse_hosts(self._servers),
+            parse_connect_string(self._servers),
             timeout=self._timeout,
             runtime=SystemRuntime(),
             allow_read_only=self._allow_read_only,

@@ -510,7 +510,7 @@ async def misuses(handle: Any, error: type[UsageError]) -> list[str]:
 @contextlib.asynccontextmanager
 async def handles(bystander: Bystander) -> AsyncIterator[list[Any]]:
     """One of each, not entered yet."""
-    registry = aioregistry.connect(str(session_of(bystander.registry).hosts), session_timeout=LONG)
+    registry = aioregistry.connect(str(session_of(bystander.registry).connect_string), session_timeout=LONG)
     made = [registry, bystander.registry.register(instance()), bystander.registry.discover("chat")]
     yield made
     for handle in reversed(made):

@@ -16,7 +16,7 @@ from aioregistry._model import ServiceInstance
 from aioregistry._protocol import Create2, GetData, Multi, SetData, Sync
 from aioregistry._registration import Registration, Status
 from aioregistry._runtime import SystemRuntime
-from aioregistry._session import Session, parse_hosts
+from aioregistry._session import Session, parse_connect_string
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support import wire
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
@@ -40,7 +40,7 @@ async def new_session(zookeeper: ZooKeeperServer) -> AsyncIterator[NewSession]:
 
     async def connect(address: str = zookeeper.address, *, timeout: float = AGES, **options: Any) -> Session:
         session = Session(
-            parse_hosts(address), timeout=timeout, runtime=SystemRuntime(), max_request=0xFFFFF, **options
+            parse_connect_string(address), timeout=timeout, runtime=SystemRuntime(), max_request=0xFFFFF, **options
         )
         sessions.append(session)
         session.start()

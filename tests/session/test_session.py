@@ -38,7 +38,7 @@ from aioregistry._protocol import (
     WatchedEvent,
 )
 from aioregistry._runtime import SystemRuntime
-from aioregistry._session import Session, SessionState, parse_hosts
+from aioregistry._session import Session, SessionState, parse_connect_string
 from aioregistry._session.attempts import AttemptOutcome
 from aioregistry._session.backoff import PATIENCE
 from aioregistry._session.names import HEAD_START
@@ -68,7 +68,7 @@ class Client:
             world.servers[server.name, 2181] = server
         hosts = hosts or ",".join(server.name for server in self.servers)
         defaults: dict[str, Any] = {"timeout": T, "runtime": world, "max_request": MAX_REQUEST, "hooks": [self._told]}
-        self.session = Session(parse_hosts(hosts), **(defaults | options))
+        self.session = Session(parse_connect_string(hosts), **(defaults | options))
         self.states: list[tuple[float, SessionState]] = []
         self.told: list[tuple[str, dict[str, object]]] = []
         self._change: asyncio.Future[None] | None = None
@@ -2047,7 +2047,9 @@ class TestOnLoopback:
 
     def session_on(self, *servers: asyncio.Server, timeout: float = 5.0, **options: Any) -> Session:
         hosts = ",".join(f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers)
-        return Session(parse_hosts(hosts), timeout=timeout, runtime=SystemRuntime(), max_request=MAX_REQUEST, **options)
+        return Session(
+            parse_connect_string(hosts), timeout=timeout, runtime=SystemRuntime(), max_request=MAX_REQUEST, **options
+        )
 
     def test_serves_reconnects_and_closes(self, loop_factory: LoopFactory) -> None:
         async def scenario() -> None:
@@ -2201,7 +2203,7 @@ class TestForeignCode:
             server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
             address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
             session = Session(
-                parse_hosts(address),
+                parse_connect_string(address),
                 timeout=5.0,
                 runtime=SystemRuntime(),
                 max_request=MAX_REQUEST,

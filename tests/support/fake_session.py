@@ -24,7 +24,7 @@ from aioregistry._errors import (
 )
 from aioregistry._protocol import EventKind, Exists, GetData, Message, Reply, Sync, WatchedEvent
 from aioregistry._runtime import Endpoint, Runtime
-from aioregistry._session import Hosts, SessionPort, SessionState, parse_hosts
+from aioregistry._session import ConnectString, SessionPort, SessionState, parse_connect_string
 from tests.support.model_tree import Change, ModelTree
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class FakeSession:
         self.tree = tree
         self.timeout = timeout
         self.runtime: Runtime = FakeRuntime() if runtime is None else runtime
-        self.hosts: Hosts = parse_hosts("zk")
+        self.connect_string: ConnectString = parse_connect_string("zk")
         self.state = SessionState.DISCONNECTED
         self.connected = False
         self.read_only = False

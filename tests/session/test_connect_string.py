@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aioregistry._errors import InvalidArgument
-from aioregistry._session.hosts import DEFAULT_PORT, Hosts, parse_hosts
+from aioregistry._session.connect_string import DEFAULT_PORT, ConnectString, parse_connect_string
 
 
 def _is_ipv6(text: str) -> bool:
@@ -61,35 +61,35 @@ class TestWhatIsMeant:
         self, written: list[tuple[tuple[str, tuple[str, int]], str, str]], chroot: str, slash: bool
     ) -> None:
         text = ",".join(before + shown + after for (shown, _), before, after in written)
-        parsed = parse_hosts(text + chroot + ("/" if slash else ""))
+        parsed = parse_connect_string(text + chroot + ("/" if slash else ""))
         assert parsed.servers == tuple(dict.fromkeys(meant for (_, meant), _, _ in written))
         assert parsed.chroot == chroot
 
     @given(st.lists(servers(), min_size=1, max_size=5), chroots)
     def test_prints_as_it_can_be_parsed(self, written: list[tuple[str, tuple[str, int]]], chroot: str) -> None:
-        parsed = parse_hosts(",".join(shown for shown, _ in written) + chroot)
-        assert parse_hosts(str(parsed)) == parsed
+        parsed = parse_connect_string(",".join(shown for shown, _ in written) + chroot)
+        assert parse_connect_string(str(parsed)) == parsed
 
     @pytest.mark.parametrize(
         ("text", "meant"),
         [
-            ("zk1", Hosts((("zk1", 2181),), "")),
-            ("zk1:2181,zk2:2182/prod", Hosts((("zk1", 2181), ("zk2", 2182)), "/prod")),
-            (" zk1 , zk2:7 ", Hosts((("zk1", 2181), ("zk2", 7)), "")),
-            ("zk1:1,zk1:1,zk1:2", Hosts((("zk1", 1), ("zk1", 2)), "")),
-            ("[::1]:2182,[fe80::1%eth0]", Hosts((("::1", 2182), ("fe80::1%eth0", 2181)), "")),
-            ("::1", Hosts((("::1", 2181),), "")),
-            ("fe80::1,2001:db8::1", Hosts((("fe80::1", 2181), ("2001:db8::1", 2181)), "")),
-            ("1:2:3:4:5:6:7:8", Hosts((("1:2:3:4:5:6:7:8", 2181),), "")),
-            ("[::1:2181],[::1]:2181", Hosts((("::1:2181", 2181), ("::1", 2181)), "")),
-            ("zk-1.svc.cluster.local.:2181", Hosts((("zk-1.svc.cluster.local.", 2181),), "")),
-            ("127.0.0.1:65535/", Hosts((("127.0.0.1", 65535),), "")),
-            ("zk1.example.com.:1/a/b/ ", Hosts((("zk1.example.com.", 1),), "/a/b")),
-            ("zk_1:2181/über/ß", Hosts((("zk_1", 2181),), "/über/ß")),
+            ("zk1", ConnectString((("zk1", 2181),), "")),
+            ("zk1:2181,zk2:2182/prod", ConnectString((("zk1", 2181), ("zk2", 2182)), "/prod")),
+            (" zk1 , zk2:7 ", ConnectString((("zk1", 2181), ("zk2", 7)), "")),
+            ("zk1:1,zk1:1,zk1:2", ConnectString((("zk1", 1), ("zk1", 2)), "")),
+            ("[::1]:2182,[fe80::1%eth0]", ConnectString((("::1", 2182), ("fe80::1%eth0", 2181)), "")),
+            ("::1", ConnectString((("::1", 2181),), "")),
+            ("fe80::1,2001:db8::1", ConnectString((("fe80::1", 2181), ("2001:db8::1", 2181)), "")),
+            ("1:2:3:4:5:6:7:8", ConnectString((("1:2:3:4:5:6:7:8", 2181),), "")),
+            ("[::1:2181],[::1]:2181", ConnectString((("::1:2181", 2181), ("::1", 2181)), "")),
+            ("zk-1.svc.cluster.local.:2181", ConnectString((("zk-1.svc.cluster.local.", 2181),), "")),
+            ("127.0.0.1:65535/", ConnectString((("127.0.0.1", 65535),), "")),
+            ("zk1.example.com.:1/a/b/ ", ConnectString((("zk1.example.com.", 1),), "/a/b")),
+            ("zk_1:2181/über/ß", ConnectString((("zk_1", 2181),), "/über/ß")),
         ],
     )
-    def test_examples(self, text: str, meant: Hosts) -> None:
-        assert parse_hosts(text) == meant
+    def test_examples(self, text: str, meant: ConnectString) -> None:
+        assert parse_connect_string(text) == meant
 
 
 class TestWhatIsWrong:
@@ -160,7 +160,7 @@ class TestWhatIsWrong:
     )
     def test_is_named(self, text: str, value: str, reason: str) -> None:
         with pytest.raises(InvalidArgument) as raised:
-            parse_hosts(text)
+            parse_connect_string(text)
         assert raised.value.field == "servers"
         assert raised.value.value == value
         assert reason in raised.value.reason
@@ -171,20 +171,20 @@ class TestWhatIsWrong:
     )
     def test_a_password_is_named_and_not_shown(self, text: str) -> None:
         with pytest.raises(InvalidArgument) as raised:
-            parse_hosts(text)
+            parse_connect_string(text)
         assert "auth=" in raised.value.reason
         assert "secret" not in repr(raised.value).replace("auth=[(scheme, secret)]", "")
 
     @pytest.mark.parametrize("text", ["zk1:" + "0" * 5000 + "1", "zk1:" + "9" * 5000, "z" * 5000, "a:b" * 5000])
     def test_a_long_one_is_named_in_short(self, text: str) -> None:
         with pytest.raises(InvalidArgument) as raised:
-            parse_hosts(text)
+            parse_connect_string(text)
         assert len(str(raised.value)) < 500
 
     @pytest.mark.parametrize("given_instead", [None, 2181, b"zk1:2181", ["zk1:2181"]], ids=repr)
     def test_no_text_at_all(self, given_instead: object) -> None:
         with pytest.raises(InvalidArgument, match="give a connect string"):
-            parse_hosts(given_instead)  # type: ignore[arg-type]
+            parse_connect_string(given_instead)  # type: ignore[arg-type]
 
     @given(st.text(max_size=40))
     @example("[")
@@ -194,25 +194,27 @@ class TestWhatIsWrong:
     @example("0:0:0")
     def test_anything_is_understood_or_named(self, text: str) -> None:
         with contextlib.suppress(InvalidArgument):
-            parsed = parse_hosts(text)
+            parsed = parse_connect_string(text)
             assert parsed.servers
             assert all(host and 0 < port < 65536 for host, port in parsed.servers)
-            assert parse_hosts(str(parsed)) == parsed
+            assert parse_connect_string(str(parsed)) == parsed
 
     @given(addresses_v6)
     def test_an_address_without_brackets_is_that_or_ambiguous(self, address: str) -> None:
         before, _, port = address.rpartition(":")
         if _is_ipv6(before) and port.isdigit():
             with pytest.raises(InvalidArgument) as raised:
-                parse_hosts(address)
+                parse_connect_string(address)
             assert f"[{before}]:{port}" in raised.value.reason
             assert f"[{address}]" in raised.value.reason
         else:
-            assert parse_hosts(address) == Hosts(((address, DEFAULT_PORT),), "")
+            assert parse_connect_string(address) == ConnectString(((address, DEFAULT_PORT),), "")
 
     @given(st.one_of(addresses_v4, addresses_v6), ports)
     def test_an_address_stays_an_address(self, address: str, port: int) -> None:
-        ((host, found),) = parse_hosts(f"[{address}]:{port}" if ":" in address else f"{address}:{port}").servers
+        ((host, found),) = parse_connect_string(
+            f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        ).servers
         assert ipaddress.ip_address(host) == ipaddress.ip_address(address)
         assert found == port
 
@@ -220,5 +222,5 @@ class TestWhatIsWrong:
 @pytest.mark.parametrize(("server", "asked"), [("2181", True), ("123456", False), ("zk.7", False)])
 def test_only_what_may_be_a_port_is_taken_for_one(server: str, asked: bool) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        parse_hosts(server)
+        parse_connect_string(server)
     assert ("is it the port?" in str(refused.value)) is asked

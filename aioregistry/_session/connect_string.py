@@ -10,7 +10,7 @@ from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._paths import check_path
 from aioregistry._secrets import unshown
 
-__all__ = ["DEFAULT_PORT", "Hosts", "parse_hosts"]
+__all__ = ["DEFAULT_PORT", "ConnectString", "parse_connect_string"]
 
 DEFAULT_PORT = 2181
 
@@ -21,7 +21,7 @@ _HIDDEN = "<hidden>"
 """In place of what may hold a secret."""
 
 
-class Hosts(NamedTuple):
+class ConnectString(NamedTuple):
     """Where the servers are, and the path that everything is kept under ("" for the root)."""
 
     servers: tuple[tuple[str, int], ...]
@@ -32,7 +32,7 @@ class Hosts(NamedTuple):
         return ",".join(shown) + self.chroot
 
 
-def parse_hosts(servers: str) -> Hosts:
+def parse_connect_string(servers: str) -> ConnectString:
     """Parse a connect string.
 
     Blanks around commas are allowed; an IPv6 address stands in brackets where a port follows, or where its last group
@@ -57,7 +57,7 @@ def parse_hosts(servers: str) -> Hosts:
     if "," in chroot:
         raise InvalidArgument("servers", servers, "write the chroot once, behind the last server")
     root = check_path("servers", slash + chroot.rstrip()) if slash else ""
-    return Hosts(tuple(dict.fromkeys(parsed)), "" if root == "/" else root)
+    return ConnectString(tuple(dict.fromkeys(parsed)), "" if root == "/" else root)
 
 
 def _server(part: str, servers: str) -> tuple[str, int]:
