@@ -269,8 +269,6 @@ REACHES = 138
 MOST_LINES = 450
 # A longer file says why it is not two, on a line of its own near its top.
 WHY_LONG = re.compile(r"^# Longer than [0-9]+ lines: .{20,}\.$", re.MULTILINE)
-# Those that are to be split: a row goes when its file has been. None is added.
-TO_SPLIT: set[str] = set()
 
 FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
@@ -544,18 +542,14 @@ def names_in(annotation: ast.expr) -> set[str]:
     return set(re.findall(r"\w+", str(text)))
 
 
-def long_files(sources: Sources, to_split: Iterable[str] = ()) -> Iterator[str]:
-    to_split = set(to_split)
+def long_files(sources: Sources) -> Iterator[str]:
     for path, text in sources.items():
         lines = text.count("\n")
         explained = WHY_LONG.search("\n".join(text.splitlines()[:40])) is not None
-        if lines > MOST_LINES and not explained and path not in to_split:
+        if lines > MOST_LINES and not explained:
             yield f"{path}: {lines} lines: split it, or say why not: `# Longer than {MOST_LINES} lines: WHY.`"
-        if (lines <= MOST_LINES or explained) and path in to_split:
-            yield f"{path}: it is split, or says why not: take its row out of TO_SPLIT"
         if lines <= MOST_LINES and explained:
             yield f"{path}: {lines} lines are not too many: what says why they are is untrue"
-    yield from (f"{path}: there is no such file: take its row out of TO_SPLIT" for path in to_split - sources.keys())
 
 
 def forbidden_text(sources: Sources, pattern: re.Pattern[str]) -> Iterator[str]:
@@ -813,7 +807,7 @@ def test_tests_ask_for_what_is_public() -> None:
 
 
 def test_no_file_is_long_without_a_reason(package: Sources) -> None:
-    assert list(long_files(package, TO_SPLIT)) == []
+    assert list(long_files(package)) == []
 
 
 def test_nothing_is_left_unfinished(everything: Sources) -> None:
@@ -992,17 +986,14 @@ LONG = "x = 1\n" * (MOST_LINES + 1)
 REASON = f"# Longer than {MOST_LINES} lines: its table is read as one, from above.\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "to_split"),
-    [(LONG, ()), (REASON, ()), (REASON, ("a.py",)), ("", ("a.py",)), (REASON + LONG, ("a.py",)), ("", ("b.py",))],
-)
-def test_a_long_file_and_an_untrue_reason_are_found(text: str, to_split: tuple[str, ...]) -> None:
-    assert len(list(long_files({"a.py": text}, to_split))) == 1 + ((text, to_split) == (REASON, ("a.py",)))
+@pytest.mark.parametrize("text", [LONG, REASON])
+def test_a_long_file_and_an_untrue_reason_are_found(text: str) -> None:
+    assert len(list(long_files({"a.py": text}))) == 1
 
 
-@pytest.mark.parametrize(("text", "to_split"), [("", ()), (LONG, ("a.py",)), (REASON + LONG, ())])
-def test_a_long_file_with_a_reason_is_not_found(text: str, to_split: tuple[str, ...]) -> None:
-    assert list(long_files({"a.py": text}, to_split)) == []
+@pytest.mark.parametrize("text", ["", REASON + LONG])
+def test_a_long_file_with_a_reason_is_not_found(text: str) -> None:
+    assert list(long_files({"a.py": text})) == []
 
 
 @pytest.mark.parametrize(
