@@ -11,7 +11,7 @@ import asyncio
 import sys
 
 from benchmarks import report
-from benchmarks.lab import lab
+from benchmarks.lab import lab, split
 from benchmarks.measures import ALL, MEASURES
 
 
@@ -20,7 +20,7 @@ async def run(measures: list[str], contenders: list[str], rounds: int) -> None:
     async with lab() as laboratory:
         for name in measures:
             measure = MEASURES[name]
-            taking_part = [contender for contender in measure.contenders if contender in contenders]
+            taking_part = [contender for contender in contenders if split(contender)[0] in measure.contenders]
             if not taking_part:
                 continue
             found[name] = {contender: [] for contender in taking_part}
@@ -33,7 +33,7 @@ async def run(measures: list[str], contenders: list[str], rounds: int) -> None:
                         found[name][contender].append(figures)
         circumstances = report.circumstances(laboratory.server.version)
     show(
-        found, {**circumstances, "rounds": rounds}, whole=len(measures) == len(MEASURES) and set(contenders) >= set(ALL)
+        found, {**circumstances, "rounds": rounds}, whole=len(measures) == len(MEASURES) and set(contenders) == set(ALL)
     )
 
 

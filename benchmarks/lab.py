@@ -61,12 +61,20 @@ class Worker:
         await self.process.wait()
 
 
-async def start(name: str) -> Worker:
-    """A fresh process for the contender *name*."""
+def split(contender: str) -> tuple[str, Path]:
+    """Return the name of a contender and the tree that it runs in: "aioregistry@PATH" is that of another checkout."""
+    name, _, tree = contender.partition("@")
+    return name, Path(tree) if tree else ROOT
+
+
+async def start(contender: str) -> Worker:
+    """A fresh process for *contender*."""
+    name, tree = split(contender)
     return Worker(
         await asyncio.create_subprocess_exec(
+            # What is imported is what lies in the folder that it is started in, before what is installed.
             *(sys.executable, "-m", "benchmarks.worker", name),
-            cwd=ROOT,
+            cwd=tree,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1 << 26,  # thousands of sightings are one line

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.contender import ADDED, REMOVED, UPDATED
-from benchmarks.lab import ROOT, Lab, Worker, now_ns, watching, working
+from benchmarks.lab import Lab, Worker, now_ns, split, watching, working
 from benchmarks.workload import BASE_PATH, Sample, samples
 from tests.support import wire
 
@@ -138,20 +139,21 @@ print(time.perf_counter() - start)
 HELP = "import sys; from aioregistry._cli import main; sys.exit(main(['--help']))"
 
 
-async def starting(_lab: Lab, _name: str) -> Figures:
+async def starting(_lab: Lab, contender: str) -> Figures:
     """What starting costs: the import above that of the dependencies, and the command line's help."""
-    imported = float(await run_python(IMPORTS))
+    _, tree = split(contender)
+    imported = float(await run_python(IMPORTS, tree))
     start = time.perf_counter()
-    await run_python(HELP)
+    await run_python(HELP, tree)
     return {"import_ms": imported * 1e3, "help_ms": (time.perf_counter() - start) * 1e3}
 
 
-async def run_python(program: str) -> str:
+async def run_python(program: str, tree: Path) -> str:
     command = [sys.executable, "-c", program]
     # Installed packages are compiled: so is what is imported from here, in the round that does not count.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     run = await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+        subprocess.run, command, cwd=tree, env=environment, check=True, capture_output=True, text=True
     )
     return run.stdout
 
