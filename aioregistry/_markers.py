@@ -27,7 +27,16 @@ from typing import Final, NamedTuple
 
 from ._protocol import AclEntry, EventKind, Permission
 
-__all__ = ["Marker", "Withdrawal", "Withdrawals", "distrust", "marker_name", "marker_prefix", "read_marker", "root_of"]
+__all__ = [
+    "Marker",
+    "Withdrawal",
+    "WithdrawalFinder",
+    "distrust",
+    "marker_name",
+    "marker_prefix",
+    "read_marker",
+    "root_of",
+]
 
 _PARTS: Final = 3
 _LARGEST_ZXID: Final = 2**63 - 1
@@ -86,7 +95,7 @@ class Withdrawal(NamedTuple):
     proven: bool
 
 
-class Withdrawals:
+class WithdrawalFinder:
     """Finds withdrawals in the events of one connection, which are to be told in the order of their coming.
 
     Args:

@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-__all__ = ["HEADERS", "Attempts", "Login", "Logins", "is_host_known", "is_same_origin", "is_token"]
+__all__ = ["HEADERS", "AttemptLimit", "Login", "Logins", "is_host_known", "is_same_origin", "is_token"]
 
 _CONTENT: Final = "; ".join(
     (
@@ -124,7 +124,7 @@ def is_token(given: str | None, expected: str) -> bool:
     return given is not None and hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
-class Attempts:
+class AttemptLimit:
     """How often each may try what failed: *most* times within *period* seconds."""
 
     def __init__(self, most: int, period: float) -> None:

@@ -204,7 +204,7 @@ class Following:
         if self._first is None:
             self._first = wanted
             self._unread = set(wanted)
-            self._put(partial(store.Names, names=wanted))
+            self._put(partial(store.ServiceNames, names=wanted))
         for name in sorted(wanted - set(self._tasks)):
             self.services[name] = Followed(name)
             self._tasks[name] = asyncio.create_task(self._follow_one(registry, self.services[name], begins=begins))
@@ -332,7 +332,7 @@ class Following:
 
     def _begin_again(self) -> None:
         self._behind |= dict.fromkeys(self.services, True)
-        self._put(partial(store.Names, names=frozenset(self.services)))
+        self._put(partial(store.ServiceNames, names=frozenset(self.services)))
         if self.outage is not None:
             self._put(partial(store.Period, kind="outage", text=self.outage.reason))
 
@@ -340,7 +340,7 @@ class Following:
         _ = self._recording.put(operation(time.time()))
 
     def _put_change(self, name: str, id: str, state: State | None) -> None:
-        if name not in self._behind and not self._recording.put(store.Change(time.time(), name, id, state)):
+        if name not in self._behind and not self._recording.put(store.StateChange(time.time(), name, id, state)):
             self._behind[name] = False
 
     def _put_whole(self, name: str, states: Mapping[str, State], *, begins: bool) -> None:

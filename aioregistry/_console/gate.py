@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aioregistry._words import printable
 
-from .access import HEADERS, Attempts, Login, Logins, is_host_known, is_same_origin, is_token
+from .access import HEADERS, AttemptLimit, Login, Logins, is_host_known, is_same_origin, is_token
 from .answers import Refused, as_json, body_of, refusal
 from .console import Settings
 from .passwords import DUMMY, LONGEST_NAME, is_password
@@ -51,7 +51,7 @@ class Door:
         self._settings, self._rendered = settings, rendered
         self.csrf = secrets.token_urlsafe(32)
         self._logins = Logins()
-        self._by_address, self._by_user = Attempts(20, 300.0), Attempts(10, 300.0)
+        self._by_address, self._by_user = AttemptLimit(20, 300.0), AttemptLimit(10, 300.0)
         self._hashing = asyncio.Semaphore(_HASHED_AT_ONCE)
         self._to_be_hashed = 0
 

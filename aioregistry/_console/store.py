@@ -23,14 +23,14 @@ from .states import Mark, State, marks
 from .timeline import reconcile
 
 __all__ = [
-    "Change",
     "Event",
     "History",
-    "Names",
     "Operation",
     "Period",
     "PeriodOver",
     "Reconcile",
+    "ServiceNames",
+    "StateChange",
     "reason_of_failure",
 ]
 
@@ -66,7 +66,7 @@ _SCHEMA: Final = (
 # ---------------------------------------------------------------- what is written
 
 
-class Change(NamedTuple):
+class StateChange(NamedTuple):
     """An instance changed, came or went: what it is now, None where it is not there."""
 
     at: float
@@ -91,7 +91,7 @@ class Reconcile(NamedTuple):
     begins: bool
 
 
-class Names(NamedTuple):
+class ServiceNames(NamedTuple):
     """With these services a recording begins; others that are recorded as lasting ended while nothing was."""
 
     at: float
@@ -123,7 +123,7 @@ class PeriodOver(NamedTuple):
     kind: str
 
 
-Operation = Change | Reconcile | Names | Event | Period | PeriodOver
+Operation = StateChange | Reconcile | ServiceNames | Event | Period | PeriodOver
 
 
 class History:
@@ -169,11 +169,11 @@ class History:
         with self._transaction():
             for each in operations:
                 match each:
-                    case Change():
+                    case StateChange():
                         self._change(each)
                     case Reconcile():
                         self._reconcile(each)
-                    case Names():
+                    case ServiceNames():
                         self._names(each)
                     case Event():
                         self._event(each)
@@ -211,7 +211,7 @@ class History:
 
     # ------------------------------------------------------------------ rows
 
-    def _change(self, change: Change) -> None:
+    def _change(self, change: StateChange) -> None:
         row = self._run(
             "SELECT state, owner, place, payload, reason, czxid FROM span "
             "WHERE service = ? AND id = ? AND until IS NULL",
@@ -242,7 +242,7 @@ class History:
             if not news.begins or gap is not None:
                 self._mark(news.at, news.service, id, marks(before, state), unseen=news.begins)
 
-    def _names(self, news: Names) -> None:
+    def _names(self, news: ServiceNames) -> None:
         rows = self._run("SELECT DISTINCT service FROM span WHERE until IS NULL").fetchall()
         for (service,) in rows:
             if service not in news.names:

@@ -1,4 +1,7 @@
-"""Balancers: pickers fed by a view, with its clock and its chance."""
+"""Balancers: pickers fed by a view, with its clock and its chance.
+
+How an instance is chosen, and where a new way to choose goes, is the room `aioregistry/balancing/`.
+"""
 
 from __future__ import annotations
 

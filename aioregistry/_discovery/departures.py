@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from aioregistry._errors import ConnectionLost, NoNode, RegistryError, ServerError, UnsupportedServer
 from aioregistry._incident_log import IncidentLog
-from aioregistry._markers import Marker, Withdrawal, Withdrawals, distrust
+from aioregistry._markers import Marker, Withdrawal, WithdrawalFinder, distrust
 from aioregistry._protocol import AclEntry, EventKind, GetAcl, WatchedEvent
 from aioregistry._session import ReadingSessionPort, TreeWatchPort
 
@@ -61,7 +61,7 @@ class Departures:
         self._services = services
         self._root = root
         self._told = told
-        self._withdrawals = Withdrawals(services, root or "")
+        self._withdrawals = WithdrawalFinder(services, root or "")
         self._users = 0
         self._watch: TreeWatchPort | None = None
         self._arming = asyncio.Lock()

@@ -1,4 +1,7 @@
-"""The streams of a view: its snapshots, and its changes."""
+"""The streams of a view: its snapshots, and its changes.
+
+`Changes._offer` is the last step of the path of a change, which begins in `follower.py` with the event of a node.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from aioregistry._protocol import GetData, Message, Reply, Sync
 from .plan import Action, Node, executed
 from .remedies import TRUSTING, Remedy, remedy
 from .revisions import Revisions
-from .sights import Held, Observation, Refusal, claim_of, error_of, node_read, node_there
+from .sights import Observation, Ownership, Refusal, claim_of, error_of, node_read, node_there
 from .transactions import Target, withdrawal
 from .withdrawals import Withdrawals
 
@@ -53,7 +53,7 @@ class Exchanges:
     Attributes:
         claim: the zxid since which the id is claimed; None until a quorum has given one.
         sight: the last one, as far as it can still be planned from.
-        held: the evidence that the node is ours.
+        ownership: the evidence that the node is ours.
         writer: the session under whose id a node of ours may be there, or 0.
             Set by whatever may create one, also where it is not known to have arrived. What a session owned goes with
             it, but a leader that has lost its quorum says of a session that it ended, which may live on: so nothing
@@ -75,7 +75,7 @@ class Exchanges:
     ) -> None:
         self.claim: int | None = None
         self.sight: Observation | None = None
-        self.held: Held | None = None
+        self.ownership: Ownership | None = None
         self.writer: int = 0
         self.written_as: deque[int] = deque(maxlen=SESSIONS_KEPT)
         self.marked: bool = target.marker is not None
@@ -105,7 +105,7 @@ class Exchanges:
         session = self._session
         if session.history != self._history:
             # zxids of different histories cannot be compared, and the nodes seen there are not the ones here.
-            self._history, self.claim, self.held = session.history, None, None
+            self._history, self.claim, self.ownership = session.history, None, None
         if session.generation == self._generation:
             return False
         self._generation = session.generation
@@ -137,12 +137,12 @@ class Exchanges:
         To create it at once saves a round trip; where it is still there, or somebody else's, NodeExists says so. The
         first registration of a service looks, which tells whether its parents and the root of the markers are there.
         """
-        held = self.held
+        ownership = self.ownership
         if not leaving and self.claim is None and self.writer == 0 and self._parents.known(self._parent):
             return Observation(None, 0)
-        if leaving or held is None or held.owner not in self._session.earlier_ids:
+        if leaving or ownership is None or ownership.owner not in self._session.earlier_ids:
             return None
-        self.held = None
+        self.ownership = None
         return Observation(None, 0)
 
     # ------------------------------------------------------------------ one round trip
@@ -234,11 +234,11 @@ class Exchanges:
         self.sight = sight
         if node is not None and node.owner == session.id:
             self.writer = node.owner
-            self.held = Held(node.owner, session.generation)
+            self.ownership = Ownership(node.owner, session.generation)
             self._tell(node)
         else:
             self.writer = node.owner if node is not None and self._was_ours(node.owner) else 0
-            self.held = None
+            self.ownership = None
             self._tell(None)
 
     def _was_ours(self, owner: int) -> bool:

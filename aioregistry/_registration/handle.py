@@ -203,22 +203,22 @@ class Registration(Handle, Generic[P]):
         worker, session = self._worker, self._session
         if worker is None:
             return Status.CLOSED if self._is_closed else Status.REGISTERING
-        held = worker.held  # once: monitors ask from threads of their own
-        owned = held is not None and held.owner == session.id
+        ownership = worker.ownership  # once: monitors ask from threads of their own
+        owned = ownership is not None and ownership.owner == session.id
         return status(
             worker.progress.stage,
             cause=worker.progress.cause,
             displaced=worker.progress.displaced is not None,
             owned=owned,
             presumed_expired=owned and session.presumed_expired,
-            seen_here=held is not None and session.connected and held.generation == session.generation,
+            seen_here=ownership is not None and session.connected and ownership.generation == session.generation,
         )
 
     @property
     def owner(self) -> int | None:
         """The id of the session that owns our node, as last seen; None when it is not known to be there."""
-        held = None if self._worker is None else self._worker.held
-        return None if held is None else held.owner
+        ownership = None if self._worker is None else self._worker.ownership
+        return None if ownership is None else ownership.owner
 
     @property
     def displaced(self) -> RegistrationDisplaced | None:

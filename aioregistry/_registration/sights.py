@@ -10,7 +10,7 @@ from aioregistry._protocol import MultiReply, Reply
 
 from .plan import Node
 
-__all__ = ["Held", "Observation", "Refusal", "claim_of", "error_of", "node_read", "node_there"]
+__all__ = ["Observation", "Ownership", "Refusal", "claim_of", "error_of", "node_read", "node_there"]
 
 
 Refusal: TypeAlias = ServerError | RequestTooLarge | PoisonRequest
@@ -24,7 +24,7 @@ class Observation(NamedTuple):
     zxid: int
 
 
-class Held(NamedTuple):
+class Ownership(NamedTuple):
     """The evidence that the node is ours: which session owns it, and on which connection that was seen."""
 
     owner: int

@@ -41,7 +41,7 @@ from .plan import Action, Desired, Goal, Node, plan
 from .progress import Progress
 from .remedies import TRUSTING, Remedy, remedy
 from .revisions import Revisions
-from .sights import Held, Observation, node_there
+from .sights import Observation, Ownership, node_there
 from .transactions import Target, change, creation, takeover
 from .withdrawals import Withdrawals
 
@@ -67,7 +67,7 @@ class Worker:
         data: what the node is to hold at first.
         first_goal: until the node was ours for the first time.
         standby: when displaced, wait for the node to go and claim again, instead of ending.
-        changed: called after each change of ``progress`` or ``held``.
+        changed: called after each change of ``progress`` or ``ownership``.
         withdrawals: those of the session: who had the node before, and who will.
     """
 
@@ -172,9 +172,9 @@ class Worker:
         return self._surely_gone() if self.progress.stage is Stage.CLOSED else None
 
     @property
-    def held(self) -> Held | None:
+    def ownership(self) -> Ownership | None:
         """The evidence that the node is ours."""
-        return self._exchanges.held
+        return self._exchanges.ownership
 
     def look(self) -> None:
         """Look at the node, though nothing may have happened to it."""
@@ -195,7 +195,7 @@ class Worker:
         if not self._exchanges.is_reading:
             self.look()
         if event.kind is EventKind.DELETED and not self.progress.leaving:  # else that is what is being waited for
-            self._exchanges.held = None
+            self._exchanges.ownership = None
             self._changed()
 
     # ------------------------------------------------------------------ the task
@@ -395,7 +395,7 @@ class Worker:
         if self.progress.ended:
             return
         self.progress.end(cause)
-        self._exchanges.held = None
+        self._exchanges.ownership = None
         self._revisions.tell(self.progress.ending())
         self._changed()
 

@@ -42,7 +42,7 @@ from aioregistry._secrets import Secret
 
 from .attempts import AttemptOutcome
 from .isolation import Isolation, Sent
-from .pending import BARRIER, Answered, Held, Pending, fail, is_evidence, passing
+from .pending import BARRIER, Answered, HeldRequest, Pending, fail, is_evidence, passing
 
 __all__ = ["Connection"]
 
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
         self._largest = 0
         """Bytes of the largest request that was answered while nothing was suspected."""
         self._on_poison: Callable[[PoisonRequest], None] | None = None
-        self._held: deque[Held] = deque()
+        self._held: deque[HeldRequest] = deque()
         self._apart = 0
         """How many were sent apart, since nothing was in flight."""
         self._proven = self._proven_by_quorum = False
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
                 fail(future, error, answered)
                 return future
         if apart or self._held or self._apart:
-            self._held.append(Held(pending, payload, apart))
+            self._held.append(HeldRequest(pending, payload, apart))
             self._release_held()
         else:
             self._queue(pending, payload)

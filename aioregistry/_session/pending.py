@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from aioregistry._errors import BadVersion, NoAuth, NoNode, RegistryError, ServerError
 from aioregistry._protocol import WRITE_OPCODES, Delete, Reply, Sync
 
-__all__ = ["AGREED", "BARRIER", "Answered", "Held", "Pending", "fail", "is_evidence", "passing"]
+__all__ = ["AGREED", "BARRIER", "Answered", "HeldRequest", "Pending", "fail", "is_evidence", "passing"]
 
 Answered: TypeAlias = Callable[["asyncio.Future[Reply[Any]]"], None]
 
@@ -36,7 +36,7 @@ class Pending(NamedTuple, Generic[T]):
     size: int
 
 
-class Held(NamedTuple):
+class HeldRequest(NamedTuple):
     """A request that waits until what was sent before it is answered, or which is to be sent apart."""
 
     pending: Pending[Any]

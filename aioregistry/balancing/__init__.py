@@ -1,4 +1,9 @@
-"""Choosing an instance: strategies, and the picker that they work in."""
+"""Choosing an instance: strategies, and the picker that they work in. Pure.
+
+A new strategy is a file here with a `Strategy` and its `Pool`; `_strategies.py` says what these are, and has the
+shortest. The balancer that a view feeds, with its clock and log, is `aioregistry/_discovery/balancer.py`: it is the
+same for all strategies.
+"""
 
 from __future__ import annotations
 

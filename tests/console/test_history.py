@@ -17,13 +17,13 @@ from aioregistry._console.reading import Query, Reading
 from aioregistry._console.recorder import HistoryUnavailable, Recorder
 from aioregistry._console.states import State
 from aioregistry._console.store import (
-    Change,
     Event,
     History,
-    Names,
     Period,
     PeriodOver,
     Reconcile,
+    ServiceNames,
+    StateChange,
 )
 
 DEADLINE = 60.0
@@ -57,9 +57,13 @@ def events(path: Path, **more: object) -> list[tuple[str, str]]:
 def test_what_happened_is_found_again(path: Path) -> None:
     with opened(path) as history:
         history.begin(100)
-        history.write([Names(100, frozenset({"chat"})), Reconcile(100, "chat", {"a": state()}, begins=True)], 101)
-        history.write([Change(110, "chat", "b", state()), Change(120, "chat", "a", None)], 121)
-        history.write([Change(130, "chat", "b", state("failing")), Change(131, "chat", "b", state("failing"))], 131)
+        history.write(
+            [ServiceNames(100, frozenset({"chat"})), Reconcile(100, "chat", {"a": state()}, begins=True)], 101
+        )
+        history.write([StateChange(110, "chat", "b", state()), StateChange(120, "chat", "a", None)], 121)
+        history.write(
+            [StateChange(130, "chat", "b", state("failing")), StateChange(131, "chat", "b", state("failing"))], 131
+        )
         history.write([Period(140, "outage", "refused"), Event(140, "outage", "", "", "refused")], 141)
         history.write([PeriodOver(150, "outage")], 151)
         with Reading(path) as reading:
@@ -98,7 +102,7 @@ def test_what_changed_while_nothing_was_recorded_is_said_to_have(path: Path) -> 
         assert history.recorded_until == 111
         history.begin(200)
         now = {"stays": state(), "changes": state("failing"), "comes": state()}
-        history.write([Names(200, frozenset({"chat"})), Reconcile(201, "chat", now, begins=True)], 202)
+        history.write([ServiceNames(200, frozenset({"chat"})), Reconcile(201, "chat", now, begins=True)], 202)
         history.write([Reconcile(210, "chat", {**now, "later": state()}, begins=False)], 211)
         with Reading(path) as reading:
             spans = {(each.id, each.since): each.until for each in reading.spans(Query(0, 999, "chat"), 99)}
@@ -123,7 +127,7 @@ def test_a_history_is_bounded_by_age_and_by_size(path: Path) -> None:
         for second in range(40):
             word = "failing" if second % 2 else "enabled"
             long = state(word, payload="x" * 300)
-            changes = [Change(second * 1000 + n, "chat", f"i{n}", long) for n in range(100)]
+            changes = [StateChange(second * 1000 + n, "chat", f"i{n}", long) for n in range(100)]
             history.write(changes, second * 1000 + 999)
         history.prune(86_400 + 1500)
         with Reading(path) as reading:
@@ -146,7 +150,7 @@ def test_a_file_that_is_no_database_is_refused(path: Path, content: bytes) -> No
 def test_a_damaged_history_is_refused(path: Path) -> None:
     with opened(path) as history:
         history.begin(0)
-        history.write([Change(n, "chat", f"i{n}", state(payload="y" * 500)) for n in range(500)], 1)
+        history.write([StateChange(n, "chat", f"i{n}", state(payload="y" * 500)) for n in range(500)], 1)
     with path.open("r+b") as file:
         file.seek(8192)
         file.write(os.urandom(40_960))
@@ -227,13 +231,13 @@ async def test_a_full_disk_costs_history_and_is_told_once(
     monkeypatch.setattr("aioregistry._console.recorder._TRIED_AGAIN_AFTER", 0.05)
     history = FullDisk(path, days=1, limit=256 * MIB)
     with Recorder(history) as recorder:
-        assert recorder.put(Change(time.time(), "chat", "a", state()))
+        assert recorder.put(StateChange(time.time(), "chat", "a", state()))
         await until(lambda: recorder.ask(lambda reading: reading.totals(time.time() + 9, None)) == {"enabled": 1})
         history.full = True
-        assert recorder.put(Change(time.time(), "chat", "b", state()))
+        assert recorder.put(StateChange(time.time(), "chat", "b", state()))
         await until(lambda: recorder.failure is not None)
         assert recorder.failure == "cannot be written: the disk is full"
-        assert not recorder.put(Change(time.time(), "chat", "c", state()))
+        assert not recorder.put(StateChange(time.time(), "chat", "c", state()))
         history.full = False
         await until(lambda: recorder.failure is None)
         assert recorder.has_lost_all()
@@ -254,7 +258,7 @@ class Defective(History):
 
     failed = failed_again = False
 
-    def _change(self, change: Change) -> None:
+    def _change(self, change: StateChange) -> None:
         if not self.failed:
             self.failed = True
             raise RuntimeError("a defect")
@@ -272,10 +276,10 @@ async def test_a_defect_is_told_and_does_not_end_the_recording(
 ) -> None:
     monkeypatch.setattr("aioregistry._console.recorder._TRIED_AGAIN_AFTER", 0.05)
     with Recorder(Defective(path, days=1, limit=256 * MIB)) as recorder:
-        assert recorder.put(Change(time.time(), "chat", "a", state()))
+        assert recorder.put(StateChange(time.time(), "chat", "a", state()))
         await until(recorder.has_lost_all)
         await until(lambda: recorder.failure is None)
-        assert recorder.put(Change(time.time(), "chat", "a", state()))
+        assert recorder.put(StateChange(time.time(), "chat", "a", state()))
         await until(lambda: recorder.ask(lambda reading: reading.totals(time.time() + 9, None)) == {"enabled": 1})
     told = [record for record in caplog.records if record.name == "aioregistry.console" and record.exc_info]
     assert [record.levelname for record in told] == ["WARNING"]
@@ -294,7 +298,7 @@ async def test_everything_is_written_at_the_end(path: Path) -> None:
     history = History(path, days=1, limit=256 * MIB)
     with Recorder(history) as recorder:
         for number in range(3000):
-            assert recorder.put(Change(number, "chat", f"i{number}", state()))
+            assert recorder.put(StateChange(number, "chat", f"i{number}", state()))
     with Reading(path) as reading:
         assert reading.totals(1e9, None) == {"enabled": 3000}
 

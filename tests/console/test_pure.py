@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aioregistry import InvalidArgument
 from aioregistry._console.access import (
     HEADERS,
-    Attempts,
+    AttemptLimit,
     Logins,
     is_host_known,
     is_same_origin,
@@ -218,7 +218,7 @@ def test_logins_are_bounded() -> None:
 
 
 def test_attempts_are_bounded_in_number_and_memory() -> None:
-    attempts = Attempts(3, 60)
+    attempts = AttemptLimit(3, 60)
     for second in range(3):
         assert attempts.wait("a", second) == 0
         attempts.failed("a", second)

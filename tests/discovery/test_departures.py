@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry._markers import Marker, Withdrawals, distrust, read_marker, root_of
+from aioregistry._markers import Marker, WithdrawalFinder, distrust, read_marker, root_of
 from aioregistry._protocol import AclEntry, Create, EventKind, Multi
 from aioregistry._registration.transactions import target_of, withdrawal
 
@@ -96,13 +96,13 @@ ORDERS = {
 def test_a_withdrawal_is_its_four_events_with_nothing_in_between(order: str) -> None:
     """Without the write of the node it is none that is believed; whether it is one at all is worth a warning."""
     events, proven = ORDERS[order]
-    withdrawals = Withdrawals("/services", "/services-withdrawn")
+    withdrawals = WithdrawalFinder("/services", "/services-withdrawn")
     found = [withdrawal for event in events if (withdrawal := withdrawals.event(*event)) is not None]
     assert found == ([] if proven is None else [(Marker("chat", "n0", 0xFF), proven)])
 
 
 def test_an_answer_in_between_says_that_it_was_no_transaction() -> None:
-    withdrawals = Withdrawals("/services", "/services-withdrawn")
+    withdrawals = WithdrawalFinder("/services", "/services-withdrawn")
     for number in range(4):
         events = [(C, MARK), (D, MARK), (S, NODE), (D, NODE)]
         found = []
