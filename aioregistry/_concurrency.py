@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import errno
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
-__all__ = ["SHORTEST_WAIT", "Alarm", "Notifier", "Supervised", "in_daemon_thread"]
+__all__ = ["SHORTEST_WAIT", "Alarm", "Notifier", "Supervised", "in_daemon_thread", "release"]
 
 T = TypeVar("T")
 
@@ -178,6 +178,18 @@ class Supervised:
                 self._died(asyncio.CancelledError())
         elif error := task.exception():
             self._died(error)
+
+
+def release(waiters: Iterable[asyncio.Future[None]], error: BaseException | None) -> None:
+    """End each wait that is not over: with *error*, or without one where that is None."""
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
+            waiter.exception()  # counts as retrieved, even if no caller looks
 
 
 def in_daemon_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:

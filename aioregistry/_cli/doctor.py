@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -15,6 +14,7 @@ from .._doctor.findings import Finding, Unknown
 from .._doctor.gather import gather
 from .._doctor.picture import Picture
 from .._words import printable, to_json
+from .answers import printed
 from .options import connection
 from .process import DONE, FAILED
 
@@ -28,8 +28,7 @@ async def doctor(arguments: argparse.Namespace) -> int:
     picture = await gather(connection(arguments), max_request=arguments.max_request, admin=admin)
     findings, unknowns = examine(picture), unknown(picture)
     lines = _json(findings, unknowns) if arguments.json else _lines(picture, findings, unknowns)
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode(sys.stdout.encoding, "backslashreplace"))
-    sys.stdout.flush()
+    printed("".join(f"{line}\n" for line in lines))
     return FAILED if _wrong(findings) else DONE
 
 

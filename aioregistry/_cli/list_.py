@@ -7,15 +7,15 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from aioregistry import Entry, Invalid, InvalidArgument, Registry, RegistryError, RequestTimeout, Snapshot, Stream
+from aioregistry import Entry, Invalid, InvalidArgument, Registry, RegistryError, Snapshot, Stream
 from aioregistry._errors import session_name
 from aioregistry._paths import check_name
 
 from .._words import document, payload_of, place, printable, to_json, why_unavailable
+from .answers import columns, in_time, moment, printed
 from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
@@ -56,10 +56,9 @@ async def list_(arguments: argparse.Namespace) -> int:
         if arguments.watch:
             await _watch(registry, arguments, wanted)
             return DONE
-        text = await _in_time(_text(registry, arguments, wanted), arguments)
+        text = await in_time(_text(registry, arguments, wanted), arguments)
     # Only now: a pager that stands still holds up nothing any more.
-    sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
-    sys.stdout.flush()
+    printed(text)
     return DONE
 
 
@@ -72,14 +71,6 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         raise InvalidArgument("sort", arguments.sort, "works on instances: give the NAME of a service")
     conditions = [*map(condition, arguments.where)]
     return Wanted(conditions, arguments.sort, arguments.reverse, arguments.json, arguments.watch)
-
-
-async def _in_time(answer: Awaitable[T], arguments: argparse.Namespace) -> T:
-    try:
-        async with asyncio.timeout(arguments.session_timeout):
-            return await answer
-    except TimeoutError:
-        raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
 
 
 async def _text(registry: Registry, arguments: argparse.Namespace, wanted: Wanted) -> str:
@@ -109,8 +100,8 @@ async def _watch(registry: Registry, arguments: argparse.Namespace, wanted: Want
             names = await stack.enter_async_context(registry.watch_services())
             await _follow(names, lambda news: _shown_services(news, wanted), output, wanted)
             return
-        view = await _in_time(stack.enter_async_context(registry.discover(arguments.name, guard=None)), arguments)
-        await _in_time(_require(registry, arguments, view.snapshot), arguments)
+        view = await in_time(stack.enter_async_context(registry.discover(arguments.name, guard=None)), arguments)
+        await in_time(_require(registry, arguments, view.snapshot), arguments)
         snapshots = await stack.enter_async_context(view.snapshots())
         await _follow(snapshots, lambda news: _shown(news, wanted), output, wanted)
 
@@ -177,7 +168,7 @@ def _rows(snapshot: Snapshot[Any]) -> Iterator[Row]:
 
 
 def _row(entry: Entry[Any]) -> Row:
-    instance, owner, created = entry.instance, session_name(entry.owner), _moment(entry.created)
+    instance, owner, created = entry.instance, session_name(entry.owner), moment(entry.created, "milliseconds")
     state = why_unavailable(instance) or "listed"
     age = "?" if created is None else _age(time.time() - entry.created)
     fields = {**document(instance), "owner": owner, "created": created, "invalid": None}
@@ -194,14 +185,6 @@ def _invalid_row(invalid: Invalid) -> Row:
     return Row(fields, "invalid", (invalid.id, "-", owner, "-", "invalid", invalid.reason))
 
 
-def _moment(seconds: float) -> str | None:
-    """Return a time as text; None if no calendar has it: the server may say anything."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
 def _age(seconds: float) -> str:
     """Return *seconds* in the largest two units that say something."""
     total = max(0, int(seconds))  # a server's clock may be ahead of ours
@@ -215,7 +198,4 @@ def _age(seconds: float) -> str:
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> str:
-    cells = [tuple(map(printable, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in columns(tuple(map(printable, row)) for row in rows))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import math
 import sys
 import time
-from collections.abc import Awaitable
-from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from aioregistry import InvalidArgument, Override, RequestTimeout
+from aioregistry import InvalidArgument, Override
 from aioregistry._overrides import LONGEST
 from aioregistry._paths import check_name, check_segment
 
 from .._words import printable, to_json
+from .answers import columns, in_time, moment, printed
 from .outages import connected
 from .output import Output
 from .process import DONE
@@ -81,7 +79,7 @@ async def drain(arguments: argparse.Namespace) -> int:
             seconds=seconds,
             any_incarnation=arguments.any_incarnation,
         )
-        override = await _in_time(setting, arguments)
+        override = await in_time(setting, arguments)
     until = "for ever" if override.until is None else f"until {_moment(override.until)}"
     print(printable(f"{arguments.name}/{arguments.id} {_what(override)} {until}: {override.reason}"))
     return DONE
@@ -92,7 +90,7 @@ async def enable(arguments: argparse.Namespace) -> int:
     check_name("name", arguments.name)
     check_segment("id", arguments.id)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
-        await _in_time(registry.overrides.enable(arguments.name, arguments.id), arguments)
+        await in_time(registry.overrides.enable(arguments.name, arguments.id), arguments)
     print(printable(f"{arguments.name}/{arguments.id} is no longer overridden"))
     return DONE
 
@@ -102,25 +100,14 @@ async def maintenance(arguments: argparse.Namespace) -> int:
     if arguments.name is not None:
         check_name("name", arguments.name)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
-        overrides = await _in_time(registry.overrides.list(arguments.name), arguments)
+        overrides = await in_time(registry.overrides.list(arguments.name), arguments)
     if arguments.json:
         text = to_json([_fields(override) for override in overrides], indent=2) + "\n"
     else:
         rows = [("SERVICE", "ID", "WEIGHT", "UNTIL", "BY", "REASON"), *map(_row, overrides)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        text = "".join(f"{line.rstrip()}\n" for line in lines)
-    sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
-    sys.stdout.flush()
+        text = "".join(f"{line}\n" for line in columns(rows))
+    printed(text)
     return DONE
-
-
-async def _in_time(answer: Awaitable[T], arguments: argparse.Namespace) -> T:
-    try:
-        async with asyncio.timeout(arguments.session_timeout):
-            return await answer
-    except TimeoutError:
-        raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
 
 
 def _row(override: Override) -> tuple[str, ...]:
@@ -147,7 +134,4 @@ def _fields(override: Override) -> dict[str, object]:
 
 
 def _moment(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return "?"
+    return moment(seconds, "seconds") or "?"

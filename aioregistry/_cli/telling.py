@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Protocol, TextIO
 
+from .answers import columns
 from .stage import DemoResult, Happening
 
 BOLD, RED, GREEN, CYAN = "1", "1;31", "32", "36"
@@ -51,8 +52,7 @@ class TextTeller:
     def summary(self, verdicts: Sequence[DemoResult], end: Happening) -> str:
         """Return a table of what was struck, seen and measured."""
         rows = [("fault", "the gateway saw", "gone for", "and"), *map(_row, verdicts)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        table = columns(rows)
         moral = (
             "Live servers were listed; servers that left were not."
             if kept(verdicts)

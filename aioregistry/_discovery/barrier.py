@@ -14,6 +14,7 @@ import asyncio
 import logging
 from typing import Any, Final
 
+from aioregistry._concurrency import release
 from aioregistry._errors import (
     BadVersion,
     NoAuth,
@@ -97,13 +98,6 @@ class Barrier:
 
     def _end(self, error: BaseException | None) -> None:
         ended, self._under_way = self._under_way, []
-        for waiter in ended:
-            if waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
-                waiter.exception()  # counts as retrieved, even if no caller looks
+        release(ended, error)
         if self._next and not self._under_way:
             self._begin()

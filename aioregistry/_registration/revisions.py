@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from aioregistry._concurrency import release
+
 __all__ = ["Revision", "Revisions"]
 
 
@@ -60,10 +62,4 @@ class Revisions:
     def _release(self, error: Exception | None, *, up_to: int) -> None:
         released = [waiter for number, waiter in self._waiters if number <= up_to]
         self._waiters = [each for each in self._waiters if each[0] > up_to]
-        for waiter in released:
-            if waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+        release(released, error)

@@ -1,0 +1,46 @@
+"""What commands that ask once, print an answer and end have in common."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from aioregistry import RequestTimeout
+
+__all__ = ["columns", "in_time", "moment", "printed"]
+
+T = TypeVar("T")
+
+
+async def in_time(answer: Awaitable[T], arguments: argparse.Namespace) -> T:
+    """Return *answer*; raises RequestTimeout that names the option where it takes longer than ``--session-timeout``."""
+    try:
+        async with asyncio.timeout(arguments.session_timeout):
+            return await answer
+    except TimeoutError:
+        raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
+
+
+def printed(text: str) -> None:
+    """Write *text* to standard output, also where its encoding lacks some characters."""
+    sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
+    sys.stdout.flush()
+
+
+def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the rows as lines whose cells stand below one another."""
+    cells = list(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def moment(seconds: float, timespec: str) -> str | None:
+    """Return a time as text; None if no calendar has it: the server may say anything."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
+    except (ValueError, OverflowError, OSError):
+        return None
