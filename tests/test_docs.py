@@ -116,7 +116,9 @@ async def runs(program: str, *arguments: str) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert (process.returncode, stderr.decode()) == (0, "")
+    # A warning that the machine stood still is about the machine, not about the page.
+    told = [line for line in stderr.decode().splitlines() if not line.startswith("the event loop was blocked")]
+    assert (process.returncode, told) == (0, [])
 
 
 # What `python -m asyncio` does with each line

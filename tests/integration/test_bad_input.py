@@ -694,16 +694,16 @@ async def speaking(talk: Talk) -> AsyncIterator[str]:
 
 
 TALKS: list[tuple[Talk, str]] = [
-    (http, "no ZooKeeper"),
+    (http, "the server speaks HTTP"),
     (silence, "the handshake"),
     (farewell, "the server closed the connection"),
-    (banner, "no ZooKeeper"),
-    (garbage, "no ZooKeeper"),
-    (endless_bytes, "no ZooKeeper"),
-    (endless_frame, "no ZooKeeper"),
-    (negative_frame, "no ZooKeeper"),
+    (banner, "the server speaks SSH"),
+    (garbage, "the server is not a ZooKeeper"),
+    (endless_bytes, "the server spoke first"),
+    (endless_frame, "the server is not a ZooKeeper"),
+    (negative_frame, "the server is not a ZooKeeper"),
     (half_a_frame, "the handshake"),
-    (bad_greeting, "no ZooKeeper"),
+    (bad_greeting, "malformed reply to Connect"),
     (greeting_and_silence, "accepted the session"),
 ]
 
