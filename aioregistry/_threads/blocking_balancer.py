@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from aioregistry._arguments import key_and_timeout
 from aioregistry._concurrency import SHORTEST_WAIT
 from aioregistry._errors import NoInstances, RequestTimeout
+from aioregistry._reprs import shown_half_made
 
 if TYPE_CHECKING:
     from aioregistry._discovery.balancer import Pick
@@ -28,6 +29,7 @@ _NAP: Final = 1.0
 """Seconds after which a thread that waits for an instance looks again: another thread's answer does not wake it."""
 
 
+@shown_half_made
 class BlockingBalancer(Generic[P]):
     """Chooses among the instances of a view, which feeds it; for any number of threads. It ends with its view."""
 
