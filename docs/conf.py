@@ -70,9 +70,6 @@ def check_yaml(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG001 
         list(yaml.safe_load_all(block))
 
 
-WITHIN = ("aioregistry.balancing",)  # what is public there is a name of aioregistry
-
-
 def draw_rooms(app: Any) -> None:
     """Draw the map of the rooms again, as their imports are now."""
     picture = Path(app.srcdir, "pictures", "rooms.svg")
@@ -87,7 +84,7 @@ def public_names() -> Iterator[tuple[str, str]]:
         "aioregistry",
         *(found.name for found in pkgutil.walk_packages(aioregistry.__path__, "aioregistry.")),
     ):
-        if "._" not in module and module not in WITHIN and not module.endswith("__main__"):
+        if "._" not in module and not module.endswith("__main__"):
             yield from ((module, name) for name in getattr(import_module(module), "__all__", ()))
 
 

@@ -51,9 +51,6 @@ _RAISED = re.compile(r"^[A-Z]\w*$")
 
 _FENCE = re.compile(r"^ *```")
 _MARKER = re.compile(r"^ *(?:[-*]|\d+\.) +")
-WITHIN: Final = ("aioregistry.balancing",)
-"""Modules whose public names are those that aioregistry lists."""
-
 _CODE = re.compile(r"`[^`]*`")
 _LINK = re.compile(r"\]\([^)]*\)")
 
@@ -72,7 +69,7 @@ def problems(text: str) -> Iterator[tuple[int, str]]:
 def docstrings() -> Iterator[tuple[str, str]]:
     """Yield the name and the docstring of everything that is public: modules, what they list, and its methods."""
     for module in ("aioregistry", *(each.name for each in pkgutil.walk_packages(aioregistry.__path__, "aioregistry."))):
-        if "._" in module or module in WITHIN:
+        if "._" in module:
             continue
         loaded = import_module(module)
         yield module, loaded.__doc__ or ""

@@ -76,7 +76,6 @@ class Picker(Generic[P]):
     Attributes:
         refused: why, by id.
         in_panic: whether failing instances and suspects are picked now because too few are well.
-        healthy: how many of the admitted and failing instances are well, and how many there are.
 
     Raises:
         InvalidArgument: an argument is wrong; or instances were refused, not for their addresses, and no other is
@@ -185,7 +184,7 @@ class Picker(Generic[P]):
 
     @property
     def healthy(self) -> tuple[int, int]:
-        """How many instances are well, and how many there are that might be picked."""
+        """How many of the admitted and failing instances are well, and how many of these there are."""
         known = len(self._members)
         well = known - self._unwell
         return well, known if self.in_panic else known + len(self._failing)

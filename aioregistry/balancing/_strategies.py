@@ -64,10 +64,16 @@ class Remembering(Protocol):
 
 
 class Strategy(Protocol[P]):
-    """How to choose.
+    """How to choose. Implement it to make a strategy of your own; you need not inherit from it.
 
-    Attributes:
-        keyed: whether a choice needs a key.
+    These members are optional, for a strategy that contains another:
+
+    - ``strategy`` is the one that it contains; a :class:`WarmUp` in it is found by this name.
+    - ``weighs_inner = True`` says that its pools obey the weights that operators give, as they ask the inner pools. In
+      this package ``reduced_in`` and ``choose_reduced`` do that. Otherwise the picker chooses from the outer pool again
+      where a weight says so.
+    - ``remember_with(other)``, of its pools, has a pool remember keys together with *other*: a key's instance may go
+      from one pool to the other. See ``Remembering``.
     """
 
     @property

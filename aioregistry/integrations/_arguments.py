@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
-from aioregistry import (
-    Balancer,
-    Ejection,
-    LeastOutstanding,
-    OwnZone,
-    Random,
-    Registry,
-    Ring,
-    RoundRobin,
-    Sticky,
-    WarmUp,
-    Weighted,
-)
+from aioregistry import Balancer, Ejection, Registry
 from aioregistry._arguments import is_whole
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._paths import check_name
+from aioregistry.balancing import Strategy
 
 from ._hosts import check_label
 
@@ -49,9 +38,8 @@ EJECTION: Final = Ejection()
 """When instances that fail are set aside, unless the caller says so."""
 
 Authority = Literal["service", "instance"]
-AnyStrategy = (
-    LeastOutstanding | OwnZone[Any] | Random | Ring[Any] | RoundRobin | Sticky[Any] | WarmUp[Any] | Weighted[Any] | str
-)
+AnyStrategy: TypeAlias = Strategy[Any] | str
+"""A strategy, of the library or the caller's own, or the name of one."""
 
 
 class RoutingOptions(TypedDict, total=False):

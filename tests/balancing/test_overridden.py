@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,7 +34,16 @@ def sticky_zone(leaf: Any) -> Any:
     return Sticky(OwnZone("elsewhere", leaf))
 
 
-@pytest.mark.parametrize("around", [lambda leaf: leaf, WarmUp, lambda leaf: WarmUp(Sticky(leaf)), Sticky, sticky_zone])
+AROUND: list[Callable[[Any], Any]] = [
+    lambda leaf: leaf,
+    WarmUp,
+    lambda leaf: WarmUp(Sticky(leaf)),
+    Sticky,
+    sticky_zone,
+]
+
+
+@pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("leaf", LEAVES[:-1])
 def test_every_strategy_obeys_a_weight(leaf: Any, around: Any) -> None:
     chosen = overridden(around(leaf), {"a": 0.2, "b": 0.5})

@@ -29,6 +29,7 @@ from aioregistry.balancing import (
     Ring,
     RoundRobin,
     Sticky,
+    Strategy,
     WarmUp,
     Weighted,
 )
@@ -622,7 +623,7 @@ payloads = st.fixed_dictionaries(
         "tier": st.sampled_from(["gold", "tin"]),
     }
 )
-STRATEGIES_TO_TRY = [
+STRATEGIES_TO_TRY: list[Strategy[Any]] = [
     RoundRobin(),
     Random(),
     LeastOutstanding(),
