@@ -1,8 +1,8 @@
 """Keeps a mirror true to the server, for its readers.
 
-The path of a change is short, and no task lies on it: the event's callback makes the node due, the end of that tick
-sends the question, the answer's callback shows the news. The one task does what takes time: it waits for connections,
-sets the recursive watch, and looks at the clock.
+The path of a change is short, and no task lies on it: the event's callback makes the node due and, if nothing is under
+way, asks for it; the bytes of the question leave at the end of that tick; the answer's callback shows the news. The one
+task does what takes time: it waits for connections, sets the recursive watch, and looks at the clock.
 """
 
 from __future__ import annotations

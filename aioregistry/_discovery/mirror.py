@@ -375,7 +375,7 @@ class Mirror:
         for known in (self.entries, self.invalid, self._staged):
             for name in [name for name in known if name not in present]:
                 if self._known(name) is not None:
-                    self._show(name, None, zxid)
+                    self._visible(name, None, zxid)
 
     def _observe(self, name: str, observation: ReadResult, zxid: int) -> None:
         known = self._known(name) if self._ever_synced or name in self._staged else None
@@ -392,9 +392,9 @@ class Mirror:
         if node is not known and (known is None or node != known):
             if self.synced and name in self._unprompted and name not in self._due:
                 self._found_by_a_look(name, node)
-            self._show(name, node, zxid)
+            self._visible(name, node, zxid)
 
-    def _show(self, name: str, node: Node | None, zxid: int) -> None:
+    def _visible(self, name: str, node: Node | None, zxid: int) -> None:
         if self.synced:
             self._apply(name, node, zxid)
         else:

@@ -1,6 +1,7 @@
 """The streams of a view: its snapshots, and its changes.
 
-`Changes._offer` is the last step of the path of a change, which begins in `follower.py` with the event of a node.
+The path of a change (`docs/internals.md`) ends here: `Fanout.take`, `ChangeStreams.take`, `Source.offer`, then
+`Changes._offer`, which makes the change an item. `Stream.__anext__` hands it to the ``async for``.
 """
 
 from __future__ import annotations
