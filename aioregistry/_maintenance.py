@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import socket
@@ -14,7 +15,7 @@ from ._errors import ConnectionLost, InvalidArgument, InvalidInstance, NodeExist
 from ._model import Override
 from ._overrides import LONGEST, UnfitOverride, encoded, overrides_root, read_override
 from ._paths import check_name, check_segment, place_of
-from ._protocol import Create, Delete, GetChildren, GetData, Message, SetData, Stat
+from ._protocol import Create, Delete, Exists, GetChildren, GetData, Message, SetData, Stat
 from ._session import Session
 
 __all__ = ["HOUR", "Overrides", "check_weight"]
@@ -179,18 +180,26 @@ class Overrides:
             try:
                 return await self._persisted(SetData(path, data))
             except NoNode:
-                await self._make(path, data)
+                made = await self._make(path, data)
+            if made is not None:
+                return made
 
-    async def _make(self, path: str, data: bytes) -> None:
-        """Make the node, and its parents where they are missing."""
+    async def _make(self, path: str, data: bytes) -> Stat | None:
+        """Make the node, and its parents where they are missing; return None if others wrote it meanwhile.
+
+        It is written once: to those that follow, a second write is another override.
+        """
         assert self._root is not None
         below = path.removeprefix(f"{self._root}/").split("/")
-        parents = [self._root, *(f"{self._root}/{'/'.join(below[:n])}" for n in range(1, len(below)))]
-        for each in (*parents, path):
-            try:
-                _ = await self._persisted(Create(each, data if each == path else b"", self._acl))
-            except NodeExists:
-                continue
+        for each in (self._root, *(f"{self._root}/{'/'.join(below[:n])}" for n in range(1, len(below)))):
+            with contextlib.suppress(NodeExists):
+                _ = await self._persisted(Create(each, b"", self._acl))
+        try:
+            _ = await self._persisted(Create(path, data, self._acl))
+            stat = (await self._session.read(Exists(path))).value
+        except (NodeExists, NoNode):
+            return None
+        return stat if stat.version == 0 else None
 
     async def _children(self, path: str) -> Sequence[str]:
         try:

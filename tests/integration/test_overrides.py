@@ -110,6 +110,20 @@ async def test_what_is_drained_is_shown_and_not_picked_until_it_is_enabled(
         assert await operator.overrides.list() == []
 
 
+async def test_one_drain_is_one_override(zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str) -> None:
+    """Followers that read between two writes of it would be told of two."""
+    await judge.make(f"{chroot}{CHAT}/a", document("a"))
+    async with registry_at(zookeeper, chroot, watches) as operator:
+        for _ in range(2):
+            for version in range(2):
+                override = await operator.overrides.drain("chat", "a", reason="new disk")
+                assert override.version == version
+                assert await operator.overrides.list() == [override]
+            await operator.overrides.enable("chat", "a")
+        both = await asyncio.gather(*(operator.overrides.drain("chat", "a", reason=reason) for reason in "xy"))
+        assert await operator.overrides.list() == [max(both, key=lambda each: each.version)]
+
+
 async def test_the_owner_publishes_it_and_takes_it_back(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
 ) -> None:
