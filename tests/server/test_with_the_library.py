@@ -29,6 +29,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+KEPT = 10.0
+"""A session timeout, in seconds, of sessions that outlive the machine's pauses too."""
+
+
 class Scene:
     """An instance that is registered by one registry and seen by another."""
 
@@ -47,10 +51,10 @@ class Scene:
         await until(lambda: self.registration.status is Status.LIVE)
 
 
-async def play(servers: str, act: Callable[[Scene], object]) -> None:
+async def play(servers: str, act: Callable[[Scene], object], *, session_timeout: float = 2) -> None:
     async with (
-        aioregistry.connect(servers, session_timeout=2) as owner,
-        aioregistry.connect(servers, session_timeout=2) as observer,
+        aioregistry.connect(servers, session_timeout=session_timeout) as owner,
+        aioregistry.connect(servers, session_timeout=session_timeout) as observer,
         observer.discover("chat") as view,
         owner.register(ME) as registration,
     ):
@@ -89,7 +93,7 @@ async def test_a_connection_that_is_lost_costs_nothing(server: ZooKeeperServer) 
         await scene.put_right()
         assert session.id == before
 
-    await play(server.address, act)
+    await play(server.address, act, session_timeout=KEPT)
 
 
 async def test_a_create_whose_reply_is_lost(server: ZooKeeperServer) -> None:
@@ -110,7 +114,7 @@ async def test_a_restart_with_everything_kept(server: ZooKeeperServer) -> None:
         await scene.put_right()
         assert scene.owner.session.id == before
 
-    await play(server.address, act)
+    await play(server.address, act, session_timeout=KEPT)
 
 
 async def test_a_restart_with_everything_lost(server: ZooKeeperServer) -> None:
@@ -139,7 +143,7 @@ async def test_an_ensemble_that_changes_its_leader() -> None:
             await scene.put_right()
             assert scene.owner.session.id == before
 
-        await play(ensemble.connect_string, act)
+        await play(ensemble.connect_string, act, session_timeout=KEPT)
 
 
 async def test_a_member_that_is_cut_off_is_left() -> None:
