@@ -10,13 +10,23 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from aioregistry import InvalidArgument, Registry, View
 from aioregistry._concurrency import Notifier
-from aioregistry._exports import Quiet, Rendered, Services, render, selected, usable, weights_of
+from aioregistry._exports import (
+    ALIKE,
+    Quiet,
+    Rendered,
+    Services,
+    Weights,
+    render,
+    selected,
+    usable,
+    weights_of,
+)
 from aioregistry._paths import check_name
 from aioregistry._reasons import reason_of
 
@@ -75,6 +85,8 @@ class _Exporter:
         self._views: dict[str, View[Any]] = {}
         self._news = Notifier()
         self._former: Services | None = None
+        self._weights: Mapping[str, Weights] = {}
+        """What the instances in `_former` weigh."""
         self._told: dict[str, str] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._unused = False
@@ -158,6 +170,7 @@ class _Exporter:
         self._tell_of_what_is_kept(present, chosen.collapsed)
         if chosen.services is None:
             return True
+        weights |= {name: self._weights.get(name, ALIKE) for name in chosen.collapsed}
         rendered = render(self._format, chosen.services, weights)
         self._tell("left out", "; ".join(rendered.left_out), "not exported: ", "")
         data = rendered.text.encode()
@@ -172,7 +185,7 @@ class _Exporter:
         except OSError as error:
             self._tell("write", reason_of(error), f"{self._out} cannot be written, and will be tried again: ", "")
             return False
-        self._former = chosen.services
+        self._former, self._weights = chosen.services, weights
         for kind in ("check", "write"):
             self._told.pop(kind, None)
         if changed:
@@ -180,11 +193,12 @@ class _Exporter:
             self._say(f"{self._out}: {_counted(rendered, chosen.services)}")
         return await self._executed()
 
-    def _tell_of_what_is_kept(self, present: Services, collapsed: Iterable[str]) -> None:
-        for name in present:
-            few = f"{len(present[name])} of {name} left, fewer than --minimum {self._minimum}"
+    def _tell_of_what_is_kept(self, present: Services, collapsed: Collection[str]) -> None:
+        for name in {**present, **dict.fromkeys(collapsed)}:
+            few = f"{len(present.get(name, ()))} of {name} left, fewer than --minimum {self._minimum}"
             self._tell(f"minimum {name}", few if name in collapsed else "", "its former instances are kept: ",
                        f"{name}: there are enough again")  # fmt: skip
+        for name in present:
             suspects = len(self._views[name].snapshot.suspects)
             text = f"{suspects} of {name} went together, unexplained" if suspects else ""
             self._tell(f"suspects {name}", text, "kept for a while: ", f"{name}: nothing is held back now")

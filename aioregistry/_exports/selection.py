@@ -43,17 +43,19 @@ class Selection(NamedTuple):
 def selected(present: Services, former: Services | None, *, minimum: int) -> Selection:
     """Return what is handed on: *present*, but of a service with fewer than *minimum* instances its *former* ones.
 
+    A service that is not present any more has no instances, which is fewer than any *minimum* but 0.
+
     Args:
-        present: the instances of each service.
+        present: the instances of each service that there is.
         former: what was handed on last, or None.
         minimum: instances of a service that are believed.
     """
-    collapsed = tuple(name for name, instances in present.items() if len(instances) < minimum)
+    collapsed = tuple(name for name in {**present, **(former or {})} if len(present.get(name, ())) < minimum)
     if not collapsed:
         return Selection(present, ())
     if former is None or not all(name in former for name in collapsed):
         return Selection(None, collapsed)
-    return Selection({name: former[name] if name in collapsed else present[name] for name in present}, collapsed)
+    return Selection({**present, **{name: former[name] for name in collapsed}}, collapsed)
 
 
 class Quiet:

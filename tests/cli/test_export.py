@@ -15,6 +15,7 @@ import aioregistry
 from aioregistry import Registry, ServiceInstance
 from aioregistry.testing._ports import ReservedPort
 from tests.cli.command import TIMEOUT, Command, outcome
+from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
 
@@ -80,6 +81,43 @@ async def test_too_few_are_not_believed(registry: Registry, servers: str, tmp_pa
         assert targets(out) == ["10.0.0.1:7000", "10.0.0.2:7000"]
         command.send(signal.SIGTERM)
         assert await command.exit_code() == 0
+
+
+async def test_a_service_that_goes_as_a_whole_is_not_believed_either(
+    registry: Registry, servers: str, judge: Judge, chroot: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "all.json"
+    options = ("--format", "json", "--out", str(out), "--wait", "0.05:1", "--minimum", "1")
+
+    def listed() -> dict[str, list[tuple[str, float | None]]]:
+        services = json.loads(out.read_text()) if out.exists() else {}
+        return {name: [(each["id"], each.get("weight")) for each in found] for name, found in services.items()}
+
+    async def lists(expected: dict[str, list[tuple[str, float | None]]]) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while listed() != expected:
+                await asyncio.sleep(0.02)
+
+    def node(name: str, id: str) -> str:
+        return f"{chroot}/services/{name}/{id}"
+
+    for name in ("api", "chat"):
+        document = {"name": name, "id": "a", "address": "10.0.0.7", "port": 7000, "registrationTimeUTC": 1}
+        await judge.make(node(name, "a"), json.dumps(document).encode())
+    await registry.overrides.drain("chat", "a", reason="canary", weight=0.5)
+    async with Command("export", *options, "--zookeeper", servers) as command:
+        await lists({"api": [("a", None)], "chat": [("a", 0.5)]})
+        await judge.delete(node("chat", "a"))
+        await judge.delete(f"{chroot}/services/chat")
+        line = (await command.error_lines_until("fewer than --minimum 1"))[-1]
+        assert "0 of chat left" in line
+        assert "former instances are kept" in line
+        async with registry.register(instance(3, "news")):  # the file is written again
+            await lists({"api": [("a", None)], "chat": [("a", 0.5)], "news": [("10.0.0.3:7000", None)]})
+        command.send(signal.SIGTERM)
+        code, _, stderr = await command.end()
+        assert code == 0
+        assert "of chat left" not in stderr, "it was said again"
 
 
 async def test_all_services_that_there_are(registry: Registry, servers: str, tmp_path: Path) -> None:

@@ -29,6 +29,19 @@ def test_every_number_of_instances(minimum: int) -> None:
                 assert chosen == ({"chat": former["chat"], "api": some(8)}, ("chat",))
 
 
+@pytest.mark.parametrize("before", [0, 1, 5])
+@pytest.mark.parametrize("minimum", [0, 1, 3])
+def test_a_service_that_is_gone_has_no_instances(minimum: int, before: int) -> None:
+    former, present = {"chat": some(before), "api": some(9)}, {"api": some(8)}
+    chosen = selected(present, former, minimum=minimum)
+    if minimum == 0:
+        assert chosen == (present, ())
+    else:
+        assert chosen == ({"chat": some(before), "api": some(8)}, ("chat",))
+        assert selected({}, former, minimum=minimum).services == former
+    assert selected(present, None, minimum=minimum) == (present, ())
+
+
 def test_a_service_that_is_new_and_too_small_is_waited_for() -> None:
     assert selected({"chat": some(1)}, {}, minimum=2).services is None
 
