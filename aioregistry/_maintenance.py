@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from ._arguments import check_flag, check_seconds
 from ._document import decode
-from ._errors import ConnectionLost, InvalidArgument, InvalidInstance, NodeExists, NoNode, wrong_argument
+from ._errors import ConnectionLost, InvalidArgument, InvalidInstance, NoAuth, NodeExists, NoNode, wrong_argument
 from ._model import Override
 from ._overrides import LONGEST, UnfitOverride, encoded, overrides_root, read_override
 from ._paths import check_name, check_segment, place_of
@@ -70,11 +70,13 @@ class Overrides:
                 None, the default, takes it into maintenance. Above 1 is refused: to give one instance more, give the
                 others less.
             seconds: until it ends; None is for ever.
-            any_incarnation: whether a process that registers the id later is meant too.
+            any_incarnation: whether a process that registers the id later is meant too. False reads the instance's
+                node, which says which incarnation is there.
             by: who says so; the user and the host unless given.
 
         Raises:
-            InvalidArgument: an argument is wrong, or there is no such instance; names it and its value.
+            InvalidArgument: an argument is wrong, there is no such instance, or *any_incarnation* is False and this
+                client may not read the instance's node; names it and its value.
             NoAuth: this client may not write there.
         """
         self._check()
@@ -88,14 +90,14 @@ class Overrides:
         check_flag("any_incarnation", any_incarnation)
         if by is not None and not _is_text(by):
             raise wrong_argument("by", by, "give a string, or None", str)
-        registered = await self._registered(name, id)
+        registered = await self._registered(name, id, any_incarnation=any_incarnation)
         data = encoded(
             enabled=False if weight is None else None,
             weight=weight,
             reason=reason,
             by=_whoever() if by is None else by,
             seconds=seconds,
-            registration_time_ms=None if any_incarnation else registered,
+            registration_time_ms=registered,
         )
         stat = await self._write(path, data)
         return read_override(data, name, id, stat.mtime, stat.version)
@@ -164,16 +166,25 @@ class Overrides:
             )
         return f"{self._root}/{place_of(name)}/{id}"
 
-    async def _registered(self, name: str, id: str) -> int | None:
-        """Return when the instance was registered, as it says itself."""
+    async def _registered(self, name: str, id: str, *, any_incarnation: bool) -> int | None:
+        """Return when the instance was registered, as it says itself; None where any incarnation is meant."""
+        path = f"{self._services}/{place_of(name)}/{id}"
         try:
-            data, _ = (await self._session.read(GetData(f"{self._services}/{place_of(name)}/{id}"))).value
+            data, _ = (await self._session.read(GetData(path))).value
         except NoNode:
             raise InvalidArgument("id", id, f"is not an instance of the service {name!r}") from None
+        except NoAuth:
+            if any_incarnation:  # a node that is not there is NoNode, whatever one may read
+                return None
+            why = f"the ACL of {path} does not let you read which incarnation is there"
+            raise InvalidArgument(
+                "any_incarnation", any_incarnation, f"{why}: give any_incarnation=True (--any-incarnation)"
+            ) from None
         try:
-            return decode(data, name=name, id=id).registration_time_ms
+            registered = decode(data, name=name, id=id).registration_time_ms
         except InvalidInstance as error:
             raise InvalidArgument("id", id, f"is a node of {name!r} that shows no instance: {error.reason}") from error
+        return None if any_incarnation else registered
 
     async def _write(self, path: str, data: bytes) -> Stat:
         while True:

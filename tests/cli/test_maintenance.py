@@ -7,7 +7,10 @@ import json
 import socket
 
 import pytest
+from aiozk import ACL
 
+import aioregistry
+from aioregistry import ServiceInstance
 from tests.cli.command import Command, outcome
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
@@ -58,6 +61,23 @@ async def test_for_ever_and_any_incarnation(servers: tuple[str, ...]) -> None:
     _, stdout, _ = await outcome("maintenance", "--json", *servers)
     [override] = json.loads(stdout)
     assert (override["until"], override["registration_time_ms"]) == (None, None)
+
+
+async def test_an_instance_that_only_its_owner_may_read(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    address = f"{zookeeper.address}{chroot}"
+    servers = ("--zookeeper", address, "--session-timeout", "60")
+    acl = [ACL.make("auth", "", read=True, write=True, create=True, delete=True, admin=True)]
+    async with (
+        aioregistry.connect(address, auth=[("digest", "ada:x")], acl=acl, session_timeout=60) as owner,
+        owner.register(ServiceInstance("chat", id="a", address="10.0.0.7", port=7000)),
+    ):
+        drain = ("drain", "chat", "a", "--reason", "gone", "--for", "ever")
+        code, stdout, stderr = await outcome(*drain, *servers)
+        assert (code, stdout) == (2, "")
+        assert "--any-incarnation" in stderr
+        assert len(stderr.splitlines()) == 1
+        said = (0, "chat/a is in maintenance for ever: gone\n", "")
+        assert await outcome(*drain, "--any-incarnation", *servers) == said
 
 
 async def test_a_weight_is_set_listed_and_shown(servers: tuple[str, ...]) -> None:

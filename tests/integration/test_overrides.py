@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from aiozk import ACL
 
 import aioregistry
 from aioregistry import (
@@ -30,6 +31,7 @@ from tests.support.zookeeper import ZooKeeperServer
 pytestmark = pytest.mark.parametrize("watches", ["recursive", "one-shot"])
 CHAT = "/services/chat"
 OVERRIDES = "/services-overrides"
+OWNER_ONLY = [ACL.make("auth", "", read=True, write=True, create=True, delete=True, admin=True)]
 
 
 def registry_at(zookeeper: ZooKeeperServer, chroot: str, watches: Any = "auto") -> Registry:
@@ -200,6 +202,32 @@ async def test_what_comes_and_goes_meanwhile_is_told_as_it_was_shown(
         change = await asyncio.wait_for(anext(changes), DEADLINE)
         assert change.instance.status == "maintenance"  # type: ignore[union-attr]  # one change, no resync
         assert "a" in view.snapshot.overrides
+
+
+async def test_an_instance_that_only_its_owner_may_read(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: Any
+) -> None:
+    options: dict[str, Any] = {"session_timeout": 30.0, "watches": watches}
+    async with (
+        aioregistry.connect(
+            f"{zookeeper.address}{chroot}", auth=[("digest", "ada:x")], acl=OWNER_ONLY, **options
+        ) as owner,
+        registry_at(zookeeper, chroot, watches) as operator,
+        owner.register(instance_of("chat")) as registration,
+    ):
+        with pytest.raises(InvalidArgument) as raised:
+            _ = await operator.overrides.drain("chat", "a", reason="new disk")
+        assert (raised.value.field, raised.value.value) == ("any_incarnation", False)
+        assert await judge.node(f"{chroot}{OVERRIDES}") is None
+        with pytest.raises(InvalidArgument) as raised:
+            _ = await operator.overrides.drain("chat", "absent", reason="new disk", any_incarnation=True)
+        assert raised.value.field == "id"
+
+        override = await operator.overrides.drain("chat", "a", reason="new disk", any_incarnation=True)
+        assert (override.enabled, override.registration_time_ms) == (False, None)
+        await until(lambda: registration.instance.status == "maintenance")
+        await operator.overrides.enable("chat", "a")
+        await until(lambda: registration.instance.enabled)
 
 
 @pytest.mark.parametrize(
