@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Coroutine, Mapping, Sequence
@@ -33,12 +32,15 @@ from aioregistry._reasons import reason_of
 from .outages import connected
 from .output import Output
 from .process import DONE
-from .programs import complaint_of, words_of
+from .programs import PLACES, complaint_of, found, words_of
 
 __all__ = ["export"]
 
 _PATIENCE: Final = 60.0
 """Seconds that --exec and the check of a configuration may take."""
+
+_CHECKED: Final = ("haproxy", "nginx")
+"""The formats of files that a program of the same name checks."""
 
 _AGAIN: Final = 30.0
 """Seconds after which what failed is tried again without a change."""
@@ -205,10 +207,16 @@ class _Exporter:
 
     async def _complaint(self, data: bytes) -> str | None:
         """Return why the program that reads it would not take it; None where it would, or is not there."""
-        if self._format not in ("haproxy", "nginx") or shutil.which(self._format) is None:
+        if self._format not in _CHECKED:
+            return None
+        program = found(self._format)
+        missing = f"there is no program {self._format} on PATH or in {' or '.join(PLACES)}"
+        self._tell("unchecked", "" if program else missing, f"{self._out} is written without a check: ",
+                   f"{self._out} is checked by {program}")  # fmt: skip
+        if program is None:
             return None
         with tempfile.TemporaryDirectory(prefix="aioregistry-") as folder:
-            return await complaint_of(_check(self._format, Path(folder), data), timeout=_PATIENCE)
+            return await complaint_of(_check(self._format, program, Path(folder), data), timeout=_PATIENCE)
 
     async def _executed(self) -> bool:
         if self._exec is None or not self._unused:
@@ -236,15 +244,15 @@ class _Exporter:
             _ = self._output.put(self._form.said(text, level))
 
 
-def _check(format: str, folder: Path, data: bytes) -> list[str]:
-    """Return the command that reads *data* as a part of a configuration that has nothing else."""
+def _check(format: str, program: str, folder: Path, data: bytes) -> list[str]:
+    """Return the command by which *program* reads *data* as a part of a configuration that has nothing else."""
     checked, around = folder / "checked", folder / "around"
     checked.write_bytes(data)
     if format == "haproxy":
         around.write_text(_HAPROXY_AROUND)
-        return ["haproxy", "-c", "-q", "-f", str(around), "-f", str(checked)]
+        return [program, "-c", "-q", "-f", str(around), "-f", str(checked)]
     around.write_text(_NGINX_AROUND.format(folder=folder))
-    return ["nginx", "-t", "-q", "-p", str(folder), "-c", str(around), "-e", "stderr"]
+    return [program, "-t", "-q", "-p", str(folder), "-c", str(around), "-e", "stderr"]
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -18,9 +18,17 @@ from aioregistry._concurrency import in_daemon_thread
 
 from .child import exit_code_of
 
-__all__ = ["complaint_of", "words_of"]
+__all__ = ["PLACES", "complaint_of", "found", "words_of"]
+
+PLACES: Final = ("/usr/sbin", "/usr/local/sbin")
+"""Where packages put servers' programs: folders that are not on the PATH of every user."""
 
 _LONGEST_COMPLAINT: Final = 500
+
+
+def found(program: str) -> str | None:
+    """Return the path of *program*, by PATH or in one of :data:`PLACES`; None where there is no such program."""
+    return shutil.which(program) or shutil.which(program, path=os.pathsep.join(PLACES))
 
 
 def words_of(field: str, command: str) -> list[str]:

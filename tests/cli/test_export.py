@@ -157,6 +157,32 @@ async def test_a_configuration_that_is_refused_changes_nothing(
         assert await command.exit_code() == 0
 
 
+class CommandWithPlaces(Command):
+    module = "tests.cli.with_places"
+
+
+@pytest.mark.parametrize("format", ["haproxy", "nginx"])
+async def test_a_program_that_is_not_on_the_path(registry: Registry, servers: str, tmp_path: Path, format: str) -> None:
+    out, empty, places = tmp_path / "written", tmp_path / "empty", tmp_path / "sbin"
+    for folder in (empty, places):
+        folder.mkdir()
+    options = ("--format", format, "--out", str(out), "--wait", "0.05:1")
+    paths = {"PATH": str(empty), "PLACES": str(places)}
+    async with CommandWithPlaces("export", *options, "--zookeeper", servers, "chat", **paths) as command:
+        line = (await command.error_lines_until("without a check"))[-1]
+        assert f"there is no program {format} on PATH or in {places}" in line
+        await command.error_lines_until("written, with 0 instances")
+        former = out.read_text()
+        program = places / format
+        program.write_text("#!/bin/sh\necho 'no such directive'\nexit 1\n")
+        program.chmod(0o755)
+        async with registry.register(instance(1)):
+            assert "no such directive" in (await command.error_lines_until("is kept as it was"))[-1]
+            assert out.read_text() == former
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
 async def test_nothing_is_written_while_zookeeper_is_away(tmp_path: Path) -> None:
     out = tmp_path / "chat.json"
     with ReservedPort() as port:
