@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shlex
 import signal
@@ -50,6 +51,9 @@ def document(node: Node | None) -> Mapping[str, Any] | None:
 ENABLED = {"enabled": None, "status": None}
 DRAINING = {"enabled": False, "status": "draining"}
 FAILING = {"enabled": False, "status": "failing"}
+
+OFTEN = ("--check-interval", "0.1", "--check-fall", "1", "--check-timeout", "10")
+"""Options of a check that only a refusal fails, however busy the machine is."""
 
 
 async def published(judge: Judge, path: str, expected: Mapping[str, Any]) -> None:
@@ -151,6 +155,50 @@ async def test_it_is_enabled_when_its_checks_pass(
         command.send(signal.SIGTERM)
         command.send(signal.SIGTERM)
         assert await command.exit_code() == 128 + signal.SIGTERM
+
+
+async def test_it_is_enabled_when_its_port_takes_connections(
+    servers: tuple[str, str], judge: Judge, chroot: str
+) -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    with ReservedPort() as port:
+        check = ("--check-tcp", f"127.0.0.1:{port.number}", *OFTEN)
+        async with Command(*REGISTER, *servers, *check, "--drain", "0", "--", "sleep", "100000") as command:
+            await published(judge, chroot + NODE, FAILING)
+            await command.error_lines_until("check tcp fails")
+            async with await asyncio.start_server(close, "127.0.0.1", port.number):
+                await published(judge, chroot + NODE, ENABLED)
+                await command.error_lines_until("check tcp passes")
+            await published(judge, chroot + NODE, FAILING)
+            command.send(signal.SIGTERM)
+            assert await command.exit_code() == 128 + signal.SIGTERM
+
+
+async def test_it_is_enabled_when_it_answers_http_well(servers: tuple[str, str], judge: Judge, chroot: str) -> None:
+    status = 503
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"HTTP/1.1 {status} -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as http:
+        check = ("--check-http", f"http://127.0.0.1:{http.sockets[0].getsockname()[1]}/health", *OFTEN)
+        async with Command(*REGISTER, *servers, *check, "--drain", "0", "--", "sleep", "100000") as command:
+            await published(judge, chroot + NODE, FAILING)
+            assert "503" in (await command.error_lines_until("check http fails"))[-1]
+            status = 200
+            await published(judge, chroot + NODE, ENABLED)
+            await command.error_lines_until("check http passes")
+            status = 500
+            await published(judge, chroot + NODE, FAILING)
+            assert "500" in (await command.error_lines_until("check http fails"))[-1]
+            command.send(signal.SIGTERM)
+            assert await command.exit_code() == 128 + signal.SIGTERM
 
 
 async def test_it_runs_while_zookeeper_is_away(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +55,14 @@ class ServerProcess:
     async def exit_code(self) -> int:
         async with asyncio.timeout(TIMEOUT):
             return await self._process.wait()
+
+
+def shown_checks(document: Mapping[str, Any]) -> dict[str, str]:
+    """What a readiness route shows of each check: its state, and the reason where that is not passing."""
+    return {
+        name: check["state"] if check["state"] == "passing" else f"{check['state']}: {check['reason']}"
+        for name, check in document.get("checks", {}).items()
+    }
 
 
 @asynccontextmanager

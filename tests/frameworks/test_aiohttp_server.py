@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from collections import Counter
@@ -16,7 +17,7 @@ import httpx2
 import pytest
 from aiohttp import web
 
-from aioregistry import InvalidArgument, Registry, Snapshot, UsageError, View
+from aioregistry import Check, InvalidArgument, Registry, Snapshot, UsageError, View
 from aioregistry.integrations import httpx as by_httpx
 from aioregistry.integrations import httpx2 as by_httpx2
 from aioregistry.integrations._aiohttp_server import Ending
@@ -36,7 +37,7 @@ from aioregistry.integrations.membership import Hosting, hosting
 from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.frameworks.aiohttp_serving import SERVICE
-from tests.frameworks.load import ROOT, TIMEOUT, ServerProcess
+from tests.frameworks.load import ROOT, TIMEOUT, ServerProcess, shown_checks
 
 URL = f"http://{SERVICE}.registry/work"
 CONSUMERS = 3  # of each kind and method
@@ -458,6 +459,35 @@ async def test_what_requests_find(servers: str, seen: View[Any]) -> None:
         await served.membership.drain()
         status, state = await served.get("/ready")
         assert (status, state["ready"], state["status"]) == (503, False, "draining")
+
+
+async def test_readiness_shows_each_check(servers: str) -> None:
+    well = {"database": False, "queue": True}
+
+    async def is_well(name: str) -> bool:
+        return well[name]
+
+    checks = {name: Check(functools.partial(is_well, name), interval=0.05, timeout=TIMEOUT, fall=1) for name in well}
+    served = Served(servers, checks=checks, drain=0, wait=True)
+    served.runner = web.AppRunner(served.app)
+    served.app.add_routes([web.get("/ready", readiness)])
+
+    async def shown(expected: int, states: dict[str, str]) -> Any:
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                status, document = await served.get("/ready")
+                if (status, shown_checks(document)) == (expected, states):
+                    return document
+                await asyncio.sleep(0.02)
+
+    async with served:
+        await shown(503, {"database": "starting: it returned False", "queue": "passing"})
+        well["database"] = True
+        document = await shown(200, {"database": "passing", "queue": "passing"})
+        assert (document["ready"], document["reason"]) == (True, None)
+        well["queue"] = False
+        document = await shown(503, {"database": "passing", "queue": "failing: it returned False"})
+        assert (document["ready"], document["reason"]) == (False, "check queue: it returned False")
 
 
 async def test_a_subapplication_can_be_the_member(servers: str, seen: View[Any]) -> None:

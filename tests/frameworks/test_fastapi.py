@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+import functools
+from typing import Annotated, Any
 
 import aiohttp
 import msgspec
 from fastapi import Depends, FastAPI, WebSocket
 
-from aioregistry import Registry, ServiceInstance, View
+from aioregistry import Check, Registry, ServiceInstance, View
 from aioregistry.integrations.fastapi import Membership, lifespan, membership, readiness, registry, view
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.frameworks.load import TIMEOUT, served
+from tests.frameworks.load import TIMEOUT, served, shown_checks
 
 
 class User(msgspec.Struct):
@@ -81,3 +83,32 @@ async def test_before_zookeeper_answers_it_is_503(
         async with http.get(f"http://{url}/ready") as response:
             assert response.status == 503
             assert await response.json() == {"ready": False, "status": "starting", "reason": detail}
+
+
+async def test_readiness_shows_each_check(servers: str, port: int, http: aiohttp.ClientSession) -> None:
+    well = {"database": False, "queue": True}
+
+    async def is_well(name: str) -> bool:
+        return well[name]
+
+    checks = {name: Check(functools.partial(is_well, name), interval=0.05, timeout=TIMEOUT, fall=1) for name in well}
+    member = Membership(servers, "api", port=port, discover={"users": User}, checks=checks, drain=0)
+
+    async def shown(status: int, states: dict[str, str]) -> dict[str, Any]:
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                async with http.get(f"http://{url}/ready") as response:
+                    document: dict[str, Any] = await response.json()
+                    if (response.status, shown_checks(document)) == (status, states):
+                        return document
+                await asyncio.sleep(0.02)
+
+    async with served(application(member), port) as url:
+        await shown(503, {"database": "starting: it returned False", "queue": "passing"})
+        well["database"] = True
+        document = await shown(200, {"database": "passing", "queue": "passing"})
+        assert (document["ready"], document["status"]) == (True, "live")
+        well["queue"] = False
+        document = await shown(503, {"database": "passing", "queue": "failing: it returned False"})
+        assert (document["ready"], document["status"]) == (False, "failing")
+        assert document["reason"] == "check queue: it returned False"

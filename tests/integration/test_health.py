@@ -105,6 +105,30 @@ async def test_what_the_owner_says_composes_with_it(servers: str, judge: Judge, 
         assert document(await judge.node(path)) == {"enabled": False, "status": "draining"}
 
 
+async def test_what_the_owner_disables_says_so_until_it_enables_it_again(
+    servers: str, judge: Judge, chroot: str
+) -> None:
+    patient = Patient()
+    checks = {"db": Check(patient.check, interval=0.05, fall=1)}
+    path, disabled = chroot + NODE, {"enabled": False, "status": "draining"}
+    async with (
+        aioregistry.connect(servers, session_timeout=LONG) as registry,
+        registry.register(instance_of("chat"), checks=checks) as registration,
+    ):
+        await published(judge, path, {})
+        await registration.update(enabled=False)
+        assert document(await judge.node(path)) == disabled
+        assert registration.instance.status == "draining"
+        patient.well = False
+        await until(lambda: registration.checks["db"].state is CheckState.FAILING)
+        await published(judge, path, disabled)
+        await registration.update(enabled=True)
+        assert document(await judge.node(path)) == FAILING
+        patient.well = True
+        await published(judge, path, {})
+        assert registration.instance.enabled
+
+
 async def test_what_a_view_shows_is_truthful(servers: str) -> None:
     """A consumer's history of `enabled`, beside the successes that were had."""
     interval, timeout, fall = 0.1, 0.5, 2
