@@ -170,6 +170,8 @@ class _Exporter:
         present = {name: usable(snapshot.values(), weights[name]) for name, snapshot in snapshots.items()}
         chosen = selected(present, self._former, minimum=self._minimum)
         self._tell_of_what_is_kept(present, chosen.collapsed)
+        nothing = "there is no service" if chosen.services is None and not present else ""
+        self._tell("nothing", nothing, f"{self._out} is kept as it was, because of --minimum {self._minimum}: ", "")
         if chosen.services is None:
             return True
         weights |= {name: self._weights.get(name, ALIKE) for name in chosen.collapsed}

@@ -35,7 +35,7 @@ class Selection(NamedTuple):
     """What is handed on."""
 
     services: Services | None
-    """None: nothing, since there is too little of a service of which nothing was handed on before."""
+    """None: nothing, since there is no service, or too little of one, and nothing was handed on before."""
     collapsed: tuple[str, ...]
     """The services of which there are fewer than is believed."""
 
@@ -52,7 +52,8 @@ def selected(present: Services, former: Services | None, *, minimum: int) -> Sel
     """
     collapsed = tuple(name for name in {**present, **(former or {})} if len(present.get(name, ())) < minimum)
     if not collapsed:
-        return Selection(present, ())
+        nothing = not present and former is None and minimum > 0
+        return Selection(None if nothing else present, ())
     if former is None or not all(name in former for name in collapsed):
         return Selection(None, collapsed)
     return Selection({**present, **{name: former[name] for name in collapsed}}, collapsed)

@@ -120,6 +120,21 @@ async def test_a_service_that_goes_as_a_whole_is_not_believed_either(
         assert "of chat left" not in stderr, "it was said again"
 
 
+async def test_a_registry_without_services_is_not_believed_at_the_start(
+    registry: Registry, servers: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "all.json"
+    out.write_text('[{"targets": ["of the last run"]}]')
+    options = ("--format", "prometheus", "--out", str(out), "--wait", "0.05:1", "--minimum", "1")
+    async with Command("export", *options, "--zookeeper", servers) as command:
+        await command.error_lines_until("there is no service")
+        assert targets(out) == ["of the last run"]
+        async with registry.register(instance(1)):
+            await becomes(out, ["10.0.0.1:7000"])
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
 async def test_all_services_that_there_are(registry: Registry, servers: str, tmp_path: Path) -> None:
     out = tmp_path / "all.json"
     options = ("--format", "prometheus", "--out", str(out), "--wait", "0.05:1")

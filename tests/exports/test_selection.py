@@ -40,6 +40,7 @@ def test_a_service_that_is_gone_has_no_instances(minimum: int, before: int) -> N
         assert chosen == ({"chat": some(before), "api": some(8)}, ("chat",))
         assert selected({}, former, minimum=minimum).services == former
     assert selected(present, None, minimum=minimum) == (present, ())
+    assert selected({}, None, minimum=minimum) == (None if minimum else {}, ())
 
 
 def test_a_service_that_is_new_and_too_small_is_waited_for() -> None:
