@@ -14,8 +14,9 @@ incarnation that is meant; null is any.
 What others write is read with care: an impossible field makes the document invalid, and numbers are bounded.
 
 **Time.** A client cannot know the server's clock without writing. So an override that one sees being set lasts for its
-``seconds`` by one's own clock that never steps back. One that was there before ends by the node's times and the wall
-clock, which may differ from the server's: but never later than its ``seconds`` after it was seen.
+``seconds`` by one's own clock that never steps back. One that was there before lasts no longer than that either, from
+when it was seen. When it seems over by the wall clock, which may be ahead of the server's, the server is asked; until
+it answers, the override stays in force.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ __all__ = ["LONGEST", "Known", "Standing", "UnfitOverride", "encoded", "override
 
 LONGEST: Final = 10 * 365 * 86_400.0
 """Seconds that an override lasts at most, but for one that is for ever."""
+
+ASK_AGAIN: Final = 60.0
+"""Seconds until the server is asked again, at most, where an override has lasted its time, and it said otherwise."""
 
 _LONGEST_TEXT: Final = 1000
 _HUGE: Final = 1e308
@@ -119,10 +123,11 @@ def _text(value: object) -> str:
 
 
 class Known(NamedTuple):
-    """An override, and when it ends by a clock of its reader's that never steps back."""
+    """An override, when it ends, and when the server is to be asked; by its reader's clock that never steps back."""
 
     override: Override
     ends: float
+    asks: float
 
 
 class Standing:
@@ -139,24 +144,25 @@ class Standing:
             if known is not None and known.override == override:
                 self._known[override.id] = known
             else:
-                self._known[override.id] = Known(override, now + _left(override, wall, whole=seen_being_set))
+                lasts = math.inf if override.until is None else override.until - override.since
+                left = lasts if override.until is None or seen_being_set else override.until - wall
+                self._known[override.id] = Known(override, now + lasts, now + min(max(left, 0.0), lasts))
+
+    def learn(self, id: str, left: float, now: float) -> None:
+        """By the server's clock, the override *id* has *left* seconds; fewer than 0 if it has ended."""
+        known = self._known[id]
+        ends = min(known.ends, now + max(left, 0.0))
+        self._known[id] = known._replace(ends=ends, asks=ends if ends > now else now + min(max(left, 0.0), ASK_AGAIN))
 
     def in_force(self, now: float) -> Mapping[str, Override]:
         """Return those that have not ended, by id."""
         return {id: known.override for id, known in self._known.items() if known.ends > now}
 
     def over(self, now: float) -> list[Override]:
-        """Return those that have ended."""
-        return [known.override for known in self._known.values() if known.ends <= now]
+        """Return those that seem to have ended: the server is to say so."""
+        return [known.override for known in self._known.values() if known.asks <= now]
 
     def next_end(self, now: float) -> float | None:
-        """Return when the next one ends, or None if all last for ever."""
-        ends = [known.ends for known in self._known.values() if now < known.ends < math.inf]
-        return min(ends) if ends else None
-
-
-def _left(override: Override, wall: float, *, whole: bool) -> float:
-    if override.until is None:
-        return math.inf
-    lasts = override.until - override.since
-    return lasts if whole else min(max(override.until - wall, 0.0), lasts)
+        """Return when the next one ends, or seems to; None if all last for ever."""
+        ends = [end for known in self._known.values() for end in (known.ends, known.asks) if now < end < math.inf]
+        return min(ends, default=None)

@@ -100,14 +100,43 @@ def test_one_that_was_seen_being_set_lasts_its_time_whatever_the_wall_clock_says
     assert (dict(standing.in_force(65.0)), [each.id for each in standing.over(65.0)]) == ({}, ["a"])
 
 
-@pytest.mark.parametrize(("wall", "left"), [(1000.0, 60.0), (1045.0, 15.0), (0.0, 60.0), (5000.0, 0.0)])
-def test_one_that_was_there_ends_by_the_nodes_time_and_never_later_than_it_lasts(wall: float, left: float) -> None:
+@pytest.mark.parametrize(("wall", "asks"), [(1000.0, 65.0), (1045.0, 20.0), (0.0, 65.0), (5000.0, 5.0)])
+def test_one_that_was_there_lasts_its_time_and_by_the_wall_clock_the_server_is_only_asked(
+    wall: float, asks: float
+) -> None:
     standing = Standing()
     standing.read([lasting(60.0)], now=5.0, wall=wall, seen_being_set=False)
-    assert list(standing.in_force(5.0 + left)) == []
-    assert len(standing.over(5.0 + left)) == 1
-    if left:
-        assert list(standing.in_force(5.0 + left - 0.001)) == ["a"]
+    assert list(standing.in_force(64.9)) == ["a"]
+    assert list(standing.in_force(65.0)) == []
+    assert standing.over(asks - 0.001) == []
+    assert [each.id for each in standing.over(asks)] == ["a"]
+    assert standing.next_end(5.0 - 0.001) == asks
+
+
+@pytest.mark.parametrize(("left", "ends"), [(20.0, 28.0), (1000.0, 65.0), (0.0, 8.0), (-5.0, 8.0)])
+def test_the_server_says_how_long_it_is_in_force_which_is_never_longer_than_it_lasts(left: float, ends: float) -> None:
+    standing = Standing()
+    standing.read([lasting(60.0)], now=5.0, wall=5000.0, seen_being_set=False)
+    standing.learn("a", left, 8.0)
+    assert list(standing.in_force(ends - 0.001)) == ["a"]
+    assert list(standing.in_force(ends)) == []
+    assert standing.over(ends - 0.001) == []
+    assert [each.id for each in standing.over(ends)] == ["a"]
+    standing.read([lasting(60.0)], now=50.0, wall=5000.0, seen_being_set=False)
+    assert list(standing.in_force(ends)) == []
+
+
+@pytest.mark.parametrize(("left", "again"), [(3000.0, 126.0), (20.0, 86.0)])
+def test_where_it_has_lasted_its_time_and_the_server_says_otherwise_it_is_asked_again(
+    left: float, again: float
+) -> None:
+    """Its clock was set back: the override is not in force, and is not removed yet."""
+    standing = Standing()
+    standing.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
+    standing.learn("a", left, 66.0)
+    assert (dict(standing.in_force(66.0)), standing.over(again - 0.001)) == ({}, [])
+    assert standing.next_end(66.0) == again
+    assert [each.id for each in standing.over(again)] == ["a"]
 
 
 def test_reading_again_moves_no_end_but_a_new_override_has_its_own() -> None:

@@ -5,7 +5,8 @@ asks for it and watches for it. Only the services that somebody asks about are r
 was known stays in force.
 
 An override that has ended is removed by a client that notices and may. Whether it has ended is the server's to say: so
-a client that thinks so writes to the service's node beside it first, whose new time is the server's now.
+a client that thinks so writes to the service's node beside it first, whose new time is the server's now. An override
+that seems over by the host's clock alone stays in force until then.
 """
 
 from __future__ import annotations
@@ -46,9 +47,6 @@ MOST: Final = 10_000
 
 SWEEP: Final = 5.0
 """Seconds after an override has ended until one of those that noticed removes it, at most: not all of them at once."""
-
-SWEEP_AGAIN: Final = 60.0
-"""Seconds until the server is asked again, at most, where it said that an override has not ended: clocks differ."""
 
 
 Told: TypeAlias = Callable[[Mapping[str, Override]], object]
@@ -378,17 +376,33 @@ class OverrideReader:
                 continue
             try:
                 stat = (await self._submit(SetData(f"{self._root}/{place}", b""))).value
-                for override in over:
-                    assert override.until is not None, "an override without an end never expires"
-                    left = override.until - stat.mtime / 1000
-                    if left <= 0:
-                        path = f"{self._root}/{place}/{override.id}"
-                        await self._submit(Delete(path, override.version))
-                        about = {"service": place, "id": override.id, "path": path}
-                        log.info("the override of %s/%s has ended and is removed", place, override.id, extra=about)
-                    else:
-                        again = min(left, SWEEP_AGAIN) + self._session.runtime.uniform(0.0, SWEEP)
-                        self._sweep.set_in(again, self._begin_sweep)
+                ended = self._learn(service, over, stat.mtime / 1000)
+                for override in ended:
+                    path = f"{self._root}/{place}/{override.id}"
+                    await self._submit(Delete(path, override.version))
+                    about = {"service": place, "id": override.id, "path": path}
+                    log.info("the override of %s/%s has ended and is removed", place, override.id, extra=about)
             except ServerError as error:  # somebody else was quicker, or it is not ours to remove
                 log.debug("overrides of %s that have ended are left: %s", place, error)
-                self._may_remove = isinstance(error, NoNode | BadVersion)
+                if not isinstance(error, NoNode | BadVersion):
+                    self._may_remove = False
+                    self._tell_kept(service, over, error)
+
+    def _tell_kept(self, service: _Service, overrides: list[Override], why: ServerError) -> None:
+        for override in overrides:
+            if override.id in service.in_force:
+                text = "the override of %s/%s seems over by this host's clock and stays in force: %s"
+                about = {"service": override.service, "id": override.id}
+                kind, told = ("kept", override.service), (override.service, override.id, why)
+                self._repeated.tell(kind, logging.WARNING, text, *told, **about)
+
+    def _learn(self, service: _Service, overrides: list[Override], server: float) -> list[Override]:
+        """By the *server*'s time, tell how long *overrides* are in force; return those that have ended."""
+        now, ended = self._session.runtime.monotonic(), []
+        for override in overrides:
+            assert override.until is not None, "an override without an end never expires"
+            service.standing.learn(override.id, override.until - server, now)
+            if override.until <= server:
+                ended.append(override)
+        self._tell(service)
+        return ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from aioregistry import (
     View,
     events,
 )
+from aioregistry._runtime import SystemRuntime
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support.checkers import check_obeyed
@@ -181,6 +183,92 @@ async def test_it_ends_by_its_time_and_is_removed_by_whoever_notices(
             while await judge.node(f"{chroot}{OVERRIDES}/chat/a") is not None:
                 await asyncio.sleep(0.05)
         assert await registry.overrides.list() == []
+
+
+class Ahead(SystemRuntime):
+    """A host whose wall clock is two hours ahead, and which asks the server at once."""
+
+    def wall(self) -> float:
+        return super().wall() + 7200.0
+
+    def uniform(self, low: float, high: float) -> float:
+        return low
+
+
+async def test_a_clock_that_is_ahead_ends_no_maintenance(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: Any
+) -> None:
+    servers = f"{zookeeper.address}{chroot}"
+    told: list[events.Event] = []
+
+    async def written() -> int:
+        node = await judge.node(f"{chroot}{OVERRIDES}/chat")
+        assert node is not None
+        return node.stat.version
+
+    await judge.make(f"{chroot}{CHAT}/b", document("b"))
+    async with registry_at(zookeeper, chroot) as operator:
+        async with operator.register(instance_of("chat")):
+            await operator.overrides.drain("chat", "a", reason="new disk", seconds=3600.0, any_incarnation=True)
+        await operator.overrides.drain("chat", "b", reason="new disk", seconds=7190.0)
+        before = await written()
+        async with (
+            aioregistry.connect(
+                servers, session_timeout=30.0, watches=watches, runtime=Ahead(), on_event=events.typed(told.append)
+            ) as host,
+            host.discover("chat") as view,
+        ):
+            assert picked(view) == set()
+            async with host.register(instance_of("chat")) as registration:
+                async with asyncio.timeout(DEADLINE):
+                    while await written() == before:
+                        await asyncio.sleep(0.01)
+                seen = await view.wait_for(lambda seen: len(seen) == 2, DEADLINE)
+                assert {id: each.status for id, each in seen.items()} == {"a": "maintenance", "b": "maintenance"}
+                assert set((await view.sync()).overrides) == {"a", "b"}
+                await until(lambda: registration.override is not None)
+                assert picked(view) == set()
+                await until(lambda: registration.instance.status == "maintenance")
+                assert not [event for event in told if isinstance(event, events.OverrideEnded)]
+        assert len(await operator.overrides.list()) == 2
+
+
+async def test_what_ended_before_it_was_seen_is_removed_and_shown_as_over(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: Any
+) -> None:
+    await judge.make(f"{chroot}{CHAT}/a", document("a"))
+    await judge.make(f"{chroot}{OVERRIDES}/chat/a", b'{"enabled":false,"seconds":0.001}')
+    async with (
+        registry_at(zookeeper, chroot, watches) as registry,
+        registry.discover("chat") as view,
+    ):
+        _ = await view.wait_for(lambda seen: seen["a"].enabled, DEADLINE)
+        async with asyncio.timeout(DEADLINE):
+            while await judge.node(f"{chroot}{OVERRIDES}/chat/a") is not None:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_host_that_is_ahead_and_may_not_ask_keeps_it_and_says_so(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await judge.make(f"{chroot}{CHAT}/a", document("a"))
+    async with (
+        registry_at(zookeeper, chroot) as operator,
+        aioregistry.connect(
+            f"{zookeeper.address}{chroot}", session_timeout=30.0, watches=watches, runtime=Ahead()
+        ) as host,
+    ):
+        await operator.overrides.drain("chat", "a", reason="new disk", seconds=3600.0)
+        await operator.client.set_acl(f"{OVERRIDES}/chat", [ACL.make("world", "anyone", read=True)], force=True)
+
+        def warned() -> list[logging.LogRecord]:
+            records = [each for each in caplog.records if each.name == "aioregistry.discovery"]
+            return [each for each in records if each.levelno == logging.WARNING and getattr(each, "id", None) == "a"]
+
+        async with host.discover("chat") as view:
+            await until(lambda: bool(warned()))
+            assert picked(view) == set()
+            assert len(warned()) == 1
 
 
 async def test_what_comes_and_goes_meanwhile_is_told_as_it_was_shown(
