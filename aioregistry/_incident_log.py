@@ -14,6 +14,16 @@ __all__ = ["IncidentLog"]
 
 _KINDS_KEPT = 64
 
+_WHOLE_BELOW_WARNING = 5
+"""How many lines of one kind are written as they are, of a level below WARNING.
+
+A process has a handful of registrations, and each change of each is to be read in full when it happens. A WARNING calls
+somebody, once for each incident: of those only the first is written as it is.
+"""
+
+_LEAST_TOLD = 0.1
+"""Seconds; what is written as 0 is taken for an error."""
+
 
 class _Told(NamedTuple):
     incident: Incident
@@ -23,9 +33,10 @@ class _Told(NamedTuple):
 
 
 class IncidentLog:
-    """Writes the first of what can repeat at once, then counts at most once a second, then a summary.
+    """Writes the first of what can repeat at once, then a count at most once a second, then a summary.
 
-    Occurrences of one kind are one incident until that kind has been quiet for five seconds. Used on one event loop.
+    Occurrences of one kind are one incident until that kind has been quiet for five seconds. Of a WARNING the first is
+    written as it is, of a lower level the first five. Used on one event loop.
 
     Args:
         log: takes the lines.
@@ -54,9 +65,11 @@ class IncidentLog:
             if len(self._told) >= _KINDS_KEPT:
                 self._report(next(iter(self._told)), now, ending=True)
             self._log.log(level, message, *args, extra=fields)
-            self._told[kind] = _Told(Incident(now), level, "", fields)
+            whole = 1 if level >= logging.WARNING else _WHOLE_BELOW_WARNING
+            self._told[kind] = _Told(Incident(now, whole), level, "", fields)
         else:
-            told.incident.occurred(now)
+            if told.incident.occurred(now):
+                self._log.log(level, message, *args, extra=fields)
             last = message % args if args else message
             same = {name: value for name, value in told.fields.items() if fields.get(name) == value}
             self._told[kind] = _Told(told.incident, max(level, told.level), last, same)
@@ -77,15 +90,16 @@ class IncidentLog:
             return
         if report.over:
             del self._told[kind]
-        if report.total == 1 or (report.over and not report.new and told.level < logging.WARNING):
+        if not report.collapsed or (report.over and not report.new and told.level < logging.WARNING):
             return  # all was told, and its end is nothing that anybody waits for
-        level, total, seconds = told.level, report.total, round(report.seconds, 1)
-        last, about = told.last, told.fields
+        level, total, last, about = told.level, report.total, told.last, told.fields
         if report.over:
-            self._log.log(level, "no more since: %d within %.3g s, the last: %s", total, seconds, last, extra=about)
+            seconds = max(report.seconds, _LEAST_TOLD)
+            text = "no more like this: %d in all, within %.1f s, the last: %s"
+            self._log.log(level, text, total, seconds, last, extra=about)
         else:
-            text, counts = "%d more: %d within %.3g s so far, the last: %s", (report.new, total, seconds)
-            self._log.log(level, text, *counts, last, extra=about)
+            text = "%d more like this in the last %.1f s, %d in all, for example: %s"
+            self._log.log(level, text, report.new, report.since, total, last, extra=about)
 
     def _due(self) -> None:
         now = running_loop().time()

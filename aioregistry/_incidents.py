@@ -1,8 +1,8 @@
-"""When to say something that can repeat: one line, then counts at growing pauses, then a summary. Pure.
+"""When to say something that can repeat: the first at once, then counts at growing pauses, then a summary. Pure.
 
 A log that repeats a line for each of 10,000 instances hides what matters, and costs its reader a disk. A log that drops
-repetitions hides how bad it was. So the first occurrence is told at once, what follows is counted, and each line tells
-how many there were. Kubernetes aggregates its events in the same way (``client-go``, ``EventCorrelator``).
+repetitions hides how bad it was. So the first occurrences are told at once, what follows is counted, and each count
+tells how many there were. Kubernetes aggregates its events in the same way (``client-go``, ``EventCorrelator``).
 
 An :class:`Incident` knows no clock, no timer and no log: it is given the time. Rooms that log use
 :class:`aioregistry._incident_log.IncidentLog`, which has them::
@@ -34,10 +34,14 @@ class Report(NamedTuple):
 
     new: int
     """Occurrences that no line has told yet."""
+    since: float
+    """Seconds since the last line before this one."""
     total: int
     """Occurrences since the incident began."""
     seconds: float
     """How long after the first occurrence the last one came."""
+    collapsed: bool
+    """Not each occurrence had a line of its own."""
     over: bool
     """This is the last line of the incident."""
 
@@ -45,21 +49,27 @@ class Report(NamedTuple):
 class Incident:
     """One incident, from its first occurrence at *now* until it has been quiet for a while.
 
-    The first occurrence is the caller's to tell, at once. Times are seconds of any clock that never steps back.
+    The first occurrences are the caller's to tell, at once. Times are seconds of any clock that never steps back.
 
     Args:
         now: when it occurred first.
+        whole: how many occurrences have a line of their own, the first included.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, whole: int = 1) -> None:
+        self._whole = whole
         self._first = self._last = self._told_at = now
         self._pause = FIRST_PAUSE
         self._total = self._told = 1
 
-    def occurred(self, now: float) -> None:
-        """Count one more occurrence."""
+    def occurred(self, now: float) -> bool:
+        """Count one more occurrence; return whether it has a line of its own, which the caller writes at once."""
         self._total += 1
         self._last = now
+        if self._total > self._whole:
+            return False
+        self._told, self._told_at = self._total, now
+        return True
 
     @property
     def due(self) -> float:
@@ -70,19 +80,20 @@ class Incident:
     def report(self, now: float, *, ending: bool = False) -> Report | None:
         """Return what is to be told at *now*, or None.
 
-        The report whose ``over`` is set ends the incident. An incident of one occurrence was told by its first line:
-        its last report has a ``total`` of 1, of which nothing is to be written.
+        The report whose ``over`` is set ends the incident. Where each occurrence had a line of its own, the last
+        report is not ``collapsed``, and nothing is to be written of it.
 
         Args:
             now: the time.
             ending: its owner ends: it is over in any case.
         """
-        new, seconds = self._total - self._told, self._last - self._first
+        new, since, seconds = self._total - self._told, now - self._told_at, self._last - self._first
+        collapsed = self._total > self._whole
         if ending or now >= self._last + QUIET:
             self._told = self._total
-            return Report(new, self._total, seconds, over=True)
+            return Report(new, since, self._total, seconds, collapsed=collapsed, over=True)
         if not new or now < self._told_at + self._pause:
             return None
         self._told, self._told_at = self._total, now
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        return Report(new, self._total, seconds, over=False)
+        return Report(new, since, self._total, seconds, collapsed=collapsed, over=False)

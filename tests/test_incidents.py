@@ -22,7 +22,7 @@ class TestIncident:
         incident = Incident(10.0)
         assert incident.due == 10 + QUIET
         assert incident.report(10 + QUIET - 0.1) is None
-        assert incident.report(10 + QUIET) == Report(0, 1, 0.0, over=True)
+        assert incident.report(10 + QUIET) == Report(0, QUIET, 1, 0.0, collapsed=False, over=True)
 
     def test_the_next_are_counted_after_a_pause(self) -> None:
         incident = Incident(0.0)
@@ -30,14 +30,14 @@ class TestIncident:
         incident.occurred(0.2)
         assert incident.report(0.2) is None
         assert incident.due == FIRST_PAUSE
-        assert incident.report(FIRST_PAUSE) == Report(2, 3, 0.2, over=False)
+        assert incident.report(FIRST_PAUSE) == Report(2, FIRST_PAUSE, 3, 0.2, collapsed=True, over=False)
         assert incident.due == 0.2 + QUIET
-        assert incident.report(incident.due) == Report(0, 3, 0.2, over=True)
+        assert incident.report(incident.due) == Report(0, 0.2 + QUIET - FIRST_PAUSE, 3, 0.2, collapsed=True, over=True)
 
     def test_an_end_sums_up_at_once(self) -> None:
         incident = Incident(0.0)
         incident.occurred(0.1)
-        assert incident.report(0.1, ending=True) == Report(1, 2, 0.1, over=True)
+        assert incident.report(0.1, ending=True) == Report(1, 0.1, 2, 0.1, collapsed=True, over=True)
 
     @given(st.lists(st.floats(0, 100), min_size=1, max_size=200))
     def test_every_occurrence_is_told_once_and_lines_are_apart(self, gaps: list[float]) -> None:
@@ -91,12 +91,44 @@ class TestIncidentLog:
         await asyncio.sleep(60)
         assert [record.getMessage() for record in caplog.records] == [
             "number 0 is gone",
-            "199 more: 200 within 0 s so far, the last: number 199 is gone",
-            "no more since: 200 within 0 s, the last: number 199 is gone",
+            "199 more like this in the last 1.0 s, 200 in all, for example: number 199 is gone",
+            "no more like this: 200 in all, within 0.1 s, the last: number 199 is gone",
         ]
         assert {record.levelno for record in caplog.records} == {logging.WARNING}
         repeated.close()
         assert len(caplog.records) == 3
+
+    @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+    @simulated
+    async def test_a_handful_below_a_warning_is_written_as_it_is_and_at_once(
+        self, level: int, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(level)
+        repeated = IncidentLog(log)
+        for number in range(5):
+            repeated.tell("listed", level, "number %d is listed", number, id=str(number))
+        whole = [f"number {number} is listed" for number in range(5)]
+        assert [record.getMessage() for record in caplog.records] == whole
+        assert [vars(record)["id"] for record in caplog.records] == ["0", "1", "2", "3", "4"]
+        await asyncio.sleep(60)
+        repeated.close()
+        assert [record.getMessage() for record in caplog.records] == whole
+
+    @simulated
+    async def test_what_follows_a_handful_is_one_line_a_second(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        repeated = IncidentLog(log)
+        for number in range(200):
+            repeated.tell("listed", logging.INFO, "number %d is listed", number)
+        assert len(caplog.records) == 5
+        await asyncio.sleep(60)
+        assert [record.getMessage() for record in caplog.records][5:] == [
+            "195 more like this in the last 1.0 s, 200 in all, for example: number 199 is listed"
+        ]
+        repeated.close()
+        assert len(caplog.records) == 6
 
     @simulated
     async def test_counts_have_the_fields_that_were_the_same_each_time(
@@ -127,7 +159,7 @@ class TestIncidentLog:
             await asyncio.sleep(0.05)
         await asyncio.sleep(60)
         assert len(caplog.records) < 10
-        assert "no more since: 1200 within 60 s" in caplog.records[-1].getMessage()
+        assert "no more like this: 1200 in all, within " in caplog.records[-1].getMessage()
 
     @simulated
     async def test_kinds_do_not_hide_each_other(self, world: World, caplog: pytest.LogCaptureFixture) -> None:

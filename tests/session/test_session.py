@@ -1828,7 +1828,7 @@ class TestClosing:
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
-        assert lines(caplog, logging.WARNING)[1:] == ["no more since: 2 within 0 s, the last: odd"]
+        assert lines(caplog, logging.WARNING)[1:] == ["no more like this: 2 in all, within 0.1 s, the last: odd"]
         look_up.cancel()
 
     @simulated
