@@ -98,8 +98,8 @@ class Driver:
         self.news_since = 0
         """The zxid that watches are restored with."""
         self._probes_by_writing = False
-        self._left = ""
-        """What connection was lost last, and why."""
+        self._left = ("", "")
+        """What server the connection was lost to last, and why."""
 
     # ------------------------------------------------------------------ facts
 
@@ -240,7 +240,7 @@ class Driver:
             reason = "the session left it"  # nothing went wrong there
         else:
             reason = attempt.reason
-        self._left = f"{connection.endpoint}: {reason}"
+        self._left = (str(connection.endpoint), reason)
         connection.drop(reason, failed)
         if connection is self.connection:
             self.connection = None
@@ -265,11 +265,14 @@ class Driver:
         state, session = command.state, session_name(command.session_id)
         if state is SessionState.SUSPENDED:
             self.reports.outage_begins(self.timeout)
-            self.reports.suspended(session, self._left)
+            self.reports.suspended(session, *self._left)
         elif state in SERVING:
-            self.reports.outage_is_over(state, session, self.server)
+            servers = str(self.connect_string)
+            self.reports.outage_is_over(state, session, self.server, timeout=self.timeout, servers=servers)
+        elif state is SessionState.EXPIRED:
+            self.reports.expired(session if command.session_id else "")  # a server without quorum grants no session
         else:
-            self.reports.changed(state, session, self.server or self.connect_string)
+            self.reports.over(state, session, self.failure)
         self.observers.emit(
             "session.state",
             state=state.value,

@@ -44,17 +44,27 @@ class Reports:
         self._outage: Outage | None = None
         """The present one, or the last."""
         self._alarm = Alarm()
+        self._ended = ""
+        """The session that has ended, until another one has taken its place; else empty."""
 
-    def suspended(self, session: str, why: str) -> None:
-        """The connection in use was lost, because of *why*."""
-        text = "session %s is suspended: %s"
-        self._repeated.tell(SessionState.SUSPENDED, logging.INFO, text, session, why, session=session)
+    def suspended(self, session: str, server: str, why: str) -> None:
+        """The connection to *server* was lost, because of *why*."""
+        text = "session %s lost its connection to %s: %s"
+        self._tell_state(SessionState.SUSPENDED, logging.INFO, session, text, session, server, why)
 
-    def changed(self, state: SessionState, session: str, where: object) -> None:
-        """The session is in a *state* without a connection that serves."""
-        level = logging.WARNING if state in (SessionState.EXPIRED, SessionState.FAILED) else logging.INFO
-        text = "session %s is %s (%s)"
-        self._repeated.tell(state, level, text, session, state.value, where, session=session)
+    def expired(self, session: str) -> None:
+        """*session* has ended, if there was one. What took its place is told with the next connection."""
+        self._ended = session
+
+    def over(self, state: SessionState, session: str, why: object) -> None:
+        """The session is CLOSED, or FAILED because of *why*."""
+        if state is SessionState.CLOSED:
+            self._tell_state(state, logging.INFO, session, "session %s is closed, as the program asked", session)
+        else:
+            self._tell_state(state, logging.WARNING, session, "session %s has failed: %s", session, why)
+
+    def _tell_state(self, state: SessionState, level: int, session: str, text: str, *args: object) -> None:
+        self._repeated.tell((state, level), level, text, *args, session=session, status=state.value)
 
     def outage_begins(self, timeout: float) -> None:
         """There is no connection from now on."""
@@ -73,8 +83,10 @@ class Reports:
         if outage is not None and outage.told and not outage.explained and self._attempts.finished:
             self._tell(outage, asyncio.get_running_loop().time() - outage.began, explained=True)
 
-    def outage_is_over(self, state: SessionState, session: str, server: Endpoint | None) -> None:
-        """A connection to *server* serves."""
+    def outage_is_over(
+        self, state: SessionState, session: str, server: Endpoint | None, *, timeout: float, servers: str
+    ) -> None:
+        """A connection to *server* serves, one of *servers*; the session has a *timeout*."""
         self._alarm.cancel()
         self._attempts.over = True
         outage = self._outage
@@ -82,14 +94,23 @@ class Reports:
         now = asyncio.get_running_loop().time()
         was_told, explained, lasted = outage.told, outage.explained, now - outage.began
         outage.served(now)
-        line = "session %s is %s (%s) after %.1f s without a connection"
-        words = session, state.value, server, lasted
+        ended, self._ended = self._ended, ""
+        if ended or state is SessionState.RECONNECTED:
+            what = _regained(session, ended, str(server))
+        else:
+            what = f"session {session} is connected to {server}; session timeout {timeout:g} s; servers: {servers}"
+        text = "after %.1f s without a connection: %s"
         if was_told:
-            log.info(line, *words, extra={"session": session})
+            about = {"session": session, "status": state.value}
+            log.warning("the outage is over after %.1f s: %s", lasted, what, extra=about)
             if explained:
                 self._emit("session.outage_over", seconds=lasted, server=str(server))
+        elif ended:
+            self._tell_state(state, logging.WARNING, session, text, lasted, what)
+        elif state is SessionState.RECONNECTED:
+            self._tell_state(state, logging.INFO, session, text, lasted, what)
         else:
-            self._repeated.tell(state, logging.INFO, line, *words, session=session)
+            self._tell_state(state, logging.INFO, session, "%s", what)
 
     def close(self) -> None:
         """Tell nothing more of an outage."""
@@ -107,15 +128,29 @@ class Reports:
         if outage.interrupted:
             reason += "; connections made meanwhile lasted less than a second"
         session, remedies = self._session(), self._attempts.remedies()
-        follows = _follows(session, self._remaining()) + (f"; what to do: {remedies}" if remedies else "")
+        follows = _follows(session, self._remaining(), self._ended) + (f"; what to do: {remedies}" if remedies else "")
         log.warning("no connection to ZooKeeper for %.1f s: %s%s", lasted, reason, follows, extra={"session": session})
         if explained and not outage.explained:
             outage.explained = True
             self._emit("session.outage", seconds=lasted, reason=reason)
 
 
-def _follows(session: str, remaining: float | None) -> str:
+def _regained(session: str, ended: str, server: str) -> str:
+    """Return what a connection to *server* means for what is registered."""
+    if ended:
+        return (
+            f"session {ended} had ended; session {session} took its place on {server}, "
+            f"and what {ended} registered is put back"
+        )
+    return (
+        f"session {session} is reconnected to {server} and had not ended, so what it registered was listed all the time"
+    )
+
+
+def _follows(session: str, remaining: float | None, ended: str) -> str:
     """Return what an outage means for what is registered."""
+    if ended:
+        return f"; session {ended} has ended, and what it registered will be put back as soon as there is a connection"
     if remaining is None:
         return ""
     if remaining > 0:

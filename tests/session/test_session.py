@@ -554,8 +554,12 @@ class TestOutages:
         assert f"; session {name} has probably ended" in warning
         client.servers[2].closes = False
         await client.until(RECONNECTED)
-        (over,) = [line for line in lines(caplog, logging.INFO) if "reconnected" in line]
-        assert f"after {world.loop.now - began:.1f} s without a connection" in over
+        *_, over = lines(caplog, logging.WARNING)
+        assert over == (
+            f"the outage is over after {world.loop.now - began:.1f} s: session {name} is reconnected to 10.0.0.3:2181 "
+            "and had not ended, so what it registered was listed all the time"
+        )
+        assert [line for line in lines(caplog, logging.INFO) if "reconnected" in line] == []
         await client.end()
 
     @simulated
@@ -648,9 +652,78 @@ class TestOutages:
         client.session.start()
         world.block(T / 3 + 1)
         await client.session.wait_connected(100)
-        (warning,) = lines(caplog, logging.WARNING)
+        warning, over = lines(caplog, logging.WARNING)
         assert warning.startswith("no connection to ZooKeeper for 5.0 s: ")
+        assert over.startswith("the outage is over after ")
         assert [name for name, _ in client.told if name.startswith("session.outage")] == []
+        await client.end()
+
+    @simulated
+    async def test_the_first_connection_is_no_end_of_one(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        client = await client_of(world).connected()
+        name = f"{client.session.id:#x}"
+        (first,) = lines(caplog, logging.INFO)
+        assert first == (
+            f"session {name} is connected to 10.0.0.1:2181; session timeout {T:g} s; "
+            f"servers: {client.session.connect_string}"
+        )
+        client.servers[0].close_all()
+        await client.until(RECONNECTED)
+        _, lost, back = lines(caplog, logging.INFO)
+        assert lost == f"session {name} lost its connection to 10.0.0.1:2181: the server closed the connection"
+        assert back.startswith("after 0.")
+        assert back.endswith(
+            f" s without a connection: session {name} is reconnected to 10.0.0.1:2181 and had not ended, "
+            "so what it registered was listed all the time"
+        )
+        assert [vars(record)["status"] for record in caplog.records] == ["connected", "suspended", "reconnected"]
+        await client.end()
+        assert lines(caplog, logging.INFO)[3:] == [f"session {name} is closed, as the program asked"]
+        assert lines(caplog, logging.WARNING) == []
+
+    @pytest.mark.parametrize("lasting", [False, True])
+    def test_the_end_of_a_session_is_told_with_what_took_its_place(
+        self, lasting: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def scenario(world: World) -> None:
+            client = await client_of(world).connected()
+            old = f"{client.session.id:#x}"
+            address = client.servers[0].name, 2181
+            if lasting:
+                world.servers.clear()
+            client.servers[0].ensemble.expire(client.session.id)
+            await client.until(SUSPENDED)
+            if lasting:
+                await asyncio.sleep(2 * T)
+                world.servers[address] = client.servers[0]
+            await client.until(CONNECTED)
+            new = f"{client.session.id:#x}"
+            told = lines(caplog, logging.WARNING)
+            head = "the outage is over after " if lasting else "after 0."
+            assert len(told) == (3 if lasting else 1)
+            assert told[-1].startswith(head)
+            assert told[-1].endswith(
+                f": session {old} had ended; session {new} took its place on 10.0.0.1:2181, "
+                f"and what {old} registered is put back"
+            )
+            await client.end()
+
+        simulate(scenario)
+
+    @simulated
+    async def test_one_that_goes_on_after_the_session_ended_says_so(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = await client_of(world).connected()
+        old = f"{client.session.id:#x}"
+        client.servers[0].ensemble.expire(client.session.id)
+        await client.until(EXPIRED)
+        world.servers.clear()
+        client.servers[0].close_all()
+        await asyncio.sleep(T)
+        *_, warning = lines(caplog, logging.WARNING)
+        assert f"; session {old} has ended, and what it registered will be put back as soon as " in warning
         await client.end()
 
     @simulated
