@@ -473,7 +473,10 @@ class Registration(Handle, Generic[P]):
             self._listing.end(server=self._session.server)
         about = {"status": status.value, **self._target.about}
         if status is not Status.CLOSED:  # then it is told whether it is withdrawn
-            self._withdrawals.repeated.tell(("status", status.value), logging.INFO, "%s", self._said(status), **about)
+            momentary = status is Status.UNCERTAIN and self._session.connected  # a look at its node is under way
+            level = logging.DEBUG if momentary else logging.INFO
+            kind = ("status", status.value, level)
+            self._withdrawals.repeated.tell(kind, level, "%s", self._said(status), **about)
         self._session.emit("registration.status", path=self.path, status=status.value, owner=self.owner)
         self._statuses.offer(status)
         if status is Status.PRESUMED_GONE and self._worker is not None:
@@ -481,15 +484,15 @@ class Registration(Handle, Generic[P]):
 
     def _said(self, status: Status) -> str:
         """Return the log's line about a *status*."""
-        session = session_name(self.owner or self._session.id)
+        session, timeout = session_name(self.owner or self._session.id), self._session.timeout
         place = (self.instance.address, self.instance.port)
         said = {
             "where": ":".join(str(part) for part in place if part is not None) or "without an address",
             "session": session,
-            "why": "its node was not looked at yet on the new connection"
+            "why": "after the reconnect the library has not checked its node in ZooKeeper yet"
             if self._session.connected
-            else f"the connection was lost, and session {session} may outlast that",
-            "timeout": self._session.timeout,
+            else f"the connection was lost, and ZooKeeper keeps session {session} for up to {timeout:g} s without one",
+            "timeout": timeout,
         }
         return f"{self.path} {LINES[status].format_map(said)}"
 

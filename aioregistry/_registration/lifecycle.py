@@ -35,11 +35,11 @@ class Status(enum.Enum):
 
 LINES: Final[Mapping[Status, str]] = MappingProxyType(
     {
-        Status.REGISTERING: "is not listed, and is to be",
+        Status.REGISTERING: "is not listed at the moment, and will be as soon as possible",
         Status.LIVE: "is listed: {where}, by session {session}",
         Status.UNCERTAIN: "may still be listed: {why}",
-        Status.PRESUMED_GONE: "is presumed to be listed no more, because the quorum has not answered for {timeout:g} s "
-        "and may have ended session {session}; it is listed again when there is a connection",
+        Status.PRESUMED_GONE: "is probably not listed any more: ZooKeeper has not answered for {timeout:g} s, and may "
+        "have ended session {session}; it will be listed again as soon as there is a connection",
         Status.DISPLACED: "is displaced: a newer claimant has the id",
         Status.FAILED: "has failed, and is not kept listed any more",
     }

@@ -140,7 +140,7 @@ def _regained(session: str, ended: str, server: str) -> str:
     if ended:
         return (
             f"session {ended} had ended; session {session} took its place on {server}, "
-            f"and what {ended} registered is put back"
+            f"and what {ended} registered is being listed again"
         )
     return (
         f"session {session} is reconnected to {server} and had not ended, so what it registered was listed all the time"
@@ -150,9 +150,14 @@ def _regained(session: str, ended: str, server: str) -> str:
 def _follows(session: str, remaining: float | None, ended: str) -> str:
     """Return what an outage means for what is registered."""
     if ended:
-        return f"; session {ended} has ended, and what it registered will be put back as soon as there is a connection"
+        return (
+            f"; session {ended} has ended, and what it registered will be listed again as soon as there is a connection"
+        )
     if remaining is None:
         return ""
     if remaining > 0:
         return f"; session {session} lasts {remaining:.1f} s more, and what it registered stays listed until then"
-    return f"; session {session} has probably ended, and what it registered is listed again when there is a connection"
+    return (
+        f"; session {session} has probably ended, "
+        "and what it registered will be listed again as soon as there is a connection"
+    )

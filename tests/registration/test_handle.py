@@ -191,16 +191,37 @@ async def test_repr_tells_the_truth(session: FakeSession) -> None:
 
 
 async def test_the_log_says_what_is_known_in_words(session: FakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "aioregistry.registration")
-    async with registration(session) as registered:
+    caplog.set_level(logging.DEBUG, "aioregistry.registration")
+    async with registration(session) as registered, registered.statuses() as statuses:
         name = f"{session.id:#x}"
+        assert await anext(statuses) is Status.LIVE
+        session.disconnect()
+        assert await anext(statuses) is Status.UNCERTAIN
+        sleep(session, session.timeout)
+        session.connect(read_only=True)
+        assert await anext(statuses) is Status.PRESUMED_GONE
         session.disconnect()
         session.connect()
-        await registered.wait_live(5)
-    lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == f"{PATH} is listed: 10.0.0.7:7000, by session {name}"
-    assert any(line.startswith(f"{PATH} may still be listed: ") for line in lines)
-    assert lines[-1] == f"{PATH} is withdrawn"
+        assert await anext(statuses) is Status.UNCERTAIN
+        assert await anext(statuses) is Status.LIVE
+    told = [(record.levelno, record.getMessage()) for record in caplog.records]
+    listed = logging.INFO, f"{PATH} is listed: 10.0.0.7:7000, by session {name}"
+    kept = f"the connection was lost, and ZooKeeper keeps session {name} for up to {session.timeout:g} s without one"
+    gone = f"ZooKeeper has not answered for {session.timeout:g} s, and may have ended session {name}"
+    assert told == [
+        listed,
+        (logging.INFO, f"{PATH} may still be listed: {kept}"),
+        (
+            logging.INFO,
+            f"{PATH} is probably not listed any more: {gone}; it will be listed again as soon as there is a connection",
+        ),
+        (
+            logging.DEBUG,
+            f"{PATH} may still be listed: after the reconnect the library has not checked its node in ZooKeeper yet",
+        ),
+        listed,
+        (logging.INFO, f"{PATH} is withdrawn"),
+    ]
 
 
 # ---------------------------------------------------------------- waiting

@@ -551,7 +551,10 @@ class TestOutages:
         assert "; what to do: start ZooKeeper there, or correct the address; " in warning
         await asyncio.sleep(T)
         *_, warning = lines(caplog, logging.WARNING)
-        assert f"; session {name} has probably ended" in warning
+        assert (
+            f"; session {name} has probably ended, and what it registered will be listed again as soon as there is a "
+            "connection; what to do: "
+        ) in warning
         client.servers[2].closes = False
         await client.until(RECONNECTED)
         *_, over = lines(caplog, logging.WARNING)
@@ -705,7 +708,7 @@ class TestOutages:
             assert told[-1].startswith(head)
             assert told[-1].endswith(
                 f": session {old} had ended; session {new} took its place on 10.0.0.1:2181, "
-                f"and what {old} registered is put back"
+                f"and what {old} registered is being listed again"
             )
             await client.end()
 
@@ -723,7 +726,7 @@ class TestOutages:
         client.servers[0].close_all()
         await asyncio.sleep(T)
         *_, warning = lines(caplog, logging.WARNING)
-        assert f"; session {old} has ended, and what it registered will be put back as soon as " in warning
+        assert f"; session {old} has ended, and what it registered will be listed again as soon as " in warning
         await client.end()
 
     @simulated
