@@ -497,7 +497,8 @@ class Registration(Handle, Generic[P]):
         return f"{self.path} {LINES[status].format_map(said)}"
 
     def _tell_of_withdrawal(self, patience: float) -> None:
-        line = "is withdrawn" if self.withdrawn else f"was not withdrawn within {patience:.3g} s, and may be listed"
+        late = f"was to be withdrawn, as the program asked, and was not within {patience:.3g} s: it may still be listed"
+        line = "is withdrawn, as the program asked" if self.withdrawn else late
         about = {"status": Status.CLOSED.value, **self._target.about}
         self._withdrawals.repeated.tell(("withdrawn", self.withdrawn), logging.INFO, "%s %s", self.path, line, **about)
 

@@ -122,7 +122,7 @@ class Publication(Generic[P]):
         if status_of(before) == status_of(against):
             return
         path, enabled, status = self._target.path, self.instance.enabled, self.instance.status
-        text = "%s: it is enabled again" if enabled else "%s: it is not enabled: %s"
+        text = "%s is enabled again" if enabled else "%s is not enabled: %s"
         told = (path,) if enabled else (path, status)
         self._repeated.tell(("enabled", str(status)), logging.INFO, text, *told, **self._target.about)
         self._session.emit("registration.enabled", path=path, enabled=enabled, status=status)

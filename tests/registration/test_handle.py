@@ -220,7 +220,19 @@ async def test_the_log_says_what_is_known_in_words(session: FakeSession, caplog:
             f"{PATH} may still be listed: after the reconnect the library has not checked its node in ZooKeeper yet",
         ),
         listed,
-        (logging.INFO, f"{PATH} is withdrawn"),
+        (logging.INFO, f"{PATH} is withdrawn, as the program asked"),
+    ]
+
+
+async def test_the_log_says_whether_it_is_enabled(session: FakeSession, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "aioregistry.registration")
+    async with registration(session) as registered:
+        await registered.update(enabled=False)
+        await registered.update(enabled=True)
+    told = [record.getMessage() for record in caplog.records]
+    assert [line for line in told if "enabled" in line] == [
+        f"{PATH} is not enabled: draining",
+        f"{PATH} is enabled again",
     ]
 
 
