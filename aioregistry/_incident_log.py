@@ -55,7 +55,7 @@ class IncidentLog:
             kind: what repeats, such as ``"stall"``; occurrences of different kinds do not count together. The kinds
                 must be few: of more than 64 at a time the oldest ends, with its summary.
             level: of the line; the counts and the summary have the highest level that the incident had.
-            message: a line of its own, as if nothing repeated.
+            message: a line of its own, as if nothing repeated; counts show the first line of it, not a traceback below.
             args: merged into *message*.
             about: fields of this record; counts and the summary have those that were the same each time.
         """
@@ -70,7 +70,7 @@ class IncidentLog:
         else:
             if told.incident.occurred(now):
                 self._log.log(level, message, *args, extra=fields)
-            last = message % args if args else message
+            last = (message % args if args else message).partition("\n")[0]
             same = {name: value for name, value in told.fields.items() if fields.get(name) == value}
             self._told[kind] = _Told(told.incident, max(level, told.level), last, same)
             self._report(kind, now)

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from ._arguments import check_flag, check_seconds
 from ._document import decode
 from ._errors import ConnectionLost, InvalidArgument, InvalidInstance, NoAuth, NodeExists, NoNode, wrong_argument
+from ._incident_log import IncidentLog
 from ._model import Override
 from ._overrides import LONGEST, UnfitOverride, encoded, overrides_root, read_override
 from ._paths import check_name, check_segment, place_of
@@ -46,6 +47,11 @@ class Overrides:
         self._root = overrides_root(services)
         self._acl = acl
         self._check = check
+        self._repeated = IncidentLog(log)  # programs list overrides again and again
+
+    def close(self) -> None:
+        """Write what was counted and not yet told; for the registry."""
+        self._repeated.close()
 
     async def drain(
         self,
@@ -229,7 +235,9 @@ class Overrides:
         try:
             return read_override(data, place, child, stat.mtime, stat.version), stat.num_children > 0
         except UnfitOverride as unfit:
-            log.warning("the override %s is ignored: %s", path, unfit, extra={"path": path})
+            self._repeated.tell(
+                ("unfit", str(unfit)), logging.WARNING, "the override %s is ignored: %s", path, unfit, path=path
+            )
             return None, stat.num_children > 0
 
     async def _persisted(self, message: Message[T]) -> T:

@@ -348,6 +348,8 @@ class Registry(Handle):
         await self._discovery.aclose()
         await self._session.close(farewell_patience(loop.time() - began, whole))
         await self._withdrawals.over()  # they end with the session
+        if self._overrides is not None:
+            self._overrides.close()
         for closing in closings:
             await closing
 

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Final, Protocol
 
 from . import _foreign as foreign
+from ._incident_log import IncidentLog
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span as OpenTelemetrySpan
@@ -22,6 +23,9 @@ __all__ = ["NO_SPAN", "Place", "Span", "begin"]
 log = logging.getLogger("aioregistry.spans")
 
 _API: Final = "opentelemetry.trace"
+
+_REPEATED: Final[dict[asyncio.AbstractEventLoop, IncidentLog]] = {}
+"""What is told on each loop: a tracer that fails does so for all registries of the process, at each span."""
 
 
 class Place(Protocol):
@@ -54,7 +58,7 @@ class Span:
             try:
                 foreign.call(_end, span, error, server, attributes)
             except foreign.ForeignError as failure:
-                log.warning("a span could not be ended: %s", failure)
+                _tell("a span could not be ended: %s", failure)
 
 
 NO_SPAN: Final = Span()
@@ -72,8 +76,18 @@ def begin(name: str, **attributes: AttributeValue) -> Span:
     try:
         return Span(foreign.call(_begin, name, attributes))
     except foreign.ForeignError as failure:
-        log.warning("no span could be begun: %s", failure)
+        _tell("no span could be begun: %s", failure)
         return NO_SPAN
+
+
+def _tell(text: str, failure: foreign.ForeignError) -> None:
+    loop = asyncio.get_running_loop()
+    if loop not in _REPEATED:
+        for other in list(_REPEATED):
+            if other.is_closed():
+                _ = _REPEATED.pop(other, None)
+        _REPEATED[loop] = IncidentLog(log)
+    _REPEATED[loop].tell(text, logging.WARNING, text, failure)
 
 
 def _begin(name: str, attributes: dict[str, AttributeValue]) -> OpenTelemetrySpan:

@@ -152,6 +152,18 @@ class TestIncidentLog:
         ]
 
     @simulated
+    async def test_counts_show_the_first_line_of_a_traceback(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        repeated = IncidentLog(log)
+        for _ in range(2):
+            repeated.tell("defect", logging.ERROR, "%s\n%s", "it failed", "Traceback")
+        repeated.close()
+        first, last = (record.getMessage() for record in caplog.records)
+        assert first == "it failed\nTraceback"
+        assert last.endswith("it failed")
+
+    @simulated
     async def test_what_trickles_is_counted(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         repeated = IncidentLog(log)
         for number in range(1200):  # a minute of 20 a second

@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
     "model": {"reprs", "errors", "arguments", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
     "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
     # Spans of registrations and views, where the program has imported OpenTelemetry itself.
-    "spans": {"foreign", "opentelemetry"},
+    "spans": {"foreign", "incident_log", "opentelemetry"},
     # Written by operators, read by views.
     "overrides": {"arguments", "bounds", "model"},
     # Written by registrations, believed by views.
@@ -181,7 +181,7 @@ ROOMS: dict[str, set[str]] = {
         "",
     },
     # A reader of public names, for browsers.
-    "console": {"errors", "reasons", "words", "", *("jinja2", "starlette", "uvicorn")},
+    "console": {"errors", "incident_log", "reasons", "words", "", *("jinja2", "starlette", "uvicorn")},
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way
@@ -271,6 +271,46 @@ MOST_LINES = 450
 WHY_LONG = re.compile(r"^# Longer than [0-9]+ lines: .{20,}\.$", re.MULTILINE)
 
 FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
+# What can repeat goes through an IncidentLog: one line for each incident, then counts. Function → why it writes to its
+# logger itself, at INFO or above.
+WRITTEN_ITSELF = {
+    "_console/app.py _drain": "each act of a person is on record",
+    "_console/app.py _enable": "each act of a person is on record",
+    "_console/connections.py add": "once until half of the connections have ended",
+    "_console/following.py _follow_one": "once for each reason, and tries are a second apart at least",
+    "_console/following.py _follow_view": "once for each line that the service could not be followed",
+    "_console/gate.py __call__": "a defect, with its traceback",
+    "_console/gate.py log_in": "each login of a person is on record",
+    "_console/recorder.py _fail": "tries are ten seconds apart at least",
+    "_console/recorder.py _try_again": "once for each line that recording is paused",
+    "_discovery/barrier.py _fall_back": "once for each connection",
+    "_discovery/fanout.py take": "the balancer ends with it",
+    "_discovery/follower.py _died": "the follower ends with it",
+    "_discovery/follower.py _show": "the consumer ends with it",
+    "_discovery/keeper.py _failed": "once until the file is written again",
+    "_discovery/keeper.py _set_aside": "once for each view, when it is opened",
+    "_discovery/names.py _died": "the names end with it",
+    "_discovery/overrides.py _run": "the task ends with it",
+    "_discovery/telling.py _recalled": "once for each view, when it is opened",
+    "_incident_log.py _report": "this is the IncidentLog",
+    "_incident_log.py tell": "this is the IncidentLog",
+    "_registration/marker_root.py _made": "once for each registry",
+    "_registration/parents.py _tell": "once for each time that somebody has removed the chroot",
+    "_registration/worker.py _on_done": "the registration ends with it",
+    "_registry.py _tell_of_missing_chroot": "once for each registry",
+    "_session/connection.py _resolve": "a defect, with its traceback",
+    "_session/connection.py data_received": "a defect, with its traceback",
+    "_session/incoming.py _doubt": "once for each registry",
+    "_session/reports.py _tell": "an outage is told with pauses that double",
+    "_session/reports.py outage_is_over": "once for each outage that was told",
+    "_session/session.py _died": "the session ends with it",
+    "_threads/loop.py _main": "the process ends with it",
+    "integrations/_advertised.py _warn_of_loopback": "once for each term, at its beginning",
+    "integrations/_tasks.py _noted": "once for each task, of which a term has a few",
+    "integrations/_term.py _finish": "once for each term, at its end",
+}
+WRITES = {"info", "warning", "error", "critical", "exception", "log"}
+
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
 MACHINE_PATHS = re.compile("|".join([r"/home/[a-z]\w*/", *map(re.escape, (f"{ROOT}/", f"{Path.home()}/."))]))
 
@@ -552,6 +592,26 @@ def long_files(sources: Sources) -> Iterator[str]:
             yield f"{path}: {lines} lines are not too many: what says why they are is untrue"
 
 
+def written_itself(sources: Sources, reasons: Container[str]) -> Iterator[str]:
+    """Functions that write to a logger at INFO or above, and are not among those with a reason."""
+    for path, text in sources.items():
+        for name in sorted(set(writers(parsed(text)))):
+            if (function := f"{path.removeprefix(f'{PACKAGE}/')} {name}") not in reasons:
+                yield f"{function}: what can repeat goes through an IncidentLog; what cannot has a reason in a table"
+
+
+def writers(tree: ast.AST, name: str = "") -> Iterator[str]:
+    """The functions, by the nearest name, that write to a logger; empty where a module does."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=logger) | ast.Attribute(attr=logger), attr=level)):
+                if level in WRITES and logger.removeprefix("_").lower() in ("log", "logger", "logging"):
+                    yield name
+            case _:
+                pass
+        yield from writers(node, node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else name)
+
+
 def forbidden_text(sources: Sources, pattern: re.Pattern[str]) -> Iterator[str]:
     for path, text in sources.items():
         for number, line in enumerate(text.splitlines(), 1):
@@ -810,6 +870,12 @@ def test_no_file_is_long_without_a_reason(package: Sources) -> None:
     assert list(long_files(package)) == []
 
 
+def test_what_can_repeat_goes_through_an_incident_log(package: Sources) -> None:
+    assert list(written_itself(package, WRITTEN_ITSELF)) == []
+    found = {line.partition(":")[0] for line in written_itself(package, ())}
+    assert WRITTEN_ITSELF.keys() - found == set()  # each reason is of something
+
+
 def test_nothing_is_left_unfinished(everything: Sources) -> None:
     assert list(forbidden_text(everything, UNFINISHED)) == []
 
@@ -1002,6 +1068,19 @@ def test_a_long_file_with_a_reason_is_not_found(text: str) -> None:
 )
 def test_forbidden_text_is_found(pattern: re.Pattern[str], text: str) -> None:
     assert list(forbidden_text({"a.py": text}, pattern))
+
+
+@pytest.mark.parametrize("logger", ["log", "_log", "self._log", "logging", "logger"])
+@pytest.mark.parametrize("level", sorted(WRITES))
+def test_a_line_that_passes_the_incident_log_by_is_found(logger: str, level: str) -> None:
+    text = f"class A:\n    async def f(self):\n        if self:\n            {logger}.{level}('x')"
+    assert [line.partition(":")[0] for line in written_itself(one("aioregistry/a.py", text), ())] == ["a.py f"]
+    assert list(written_itself(one("aioregistry/a.py", text), {"a.py f"})) == []
+
+
+@pytest.mark.parametrize("text", ["log.debug('x')", "self._repeated.tell('x', 30, 'x')", "math.log(2)"])
+def test_a_line_for_debugging_or_of_an_incident_log_is_not_found(text: str) -> None:
+    assert list(written_itself(one("aioregistry/a.py", f"def f():\n    {text}"), ())) == []
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class _Pages:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._door = Door(console.settings, self._rendered)
+        self._door = Door(console.settings, self._rendered, console.repeated)
         self._files = {name: (files(__package__) / "static" / name).read_bytes() for name in _MEDIA}
         self._version = hashlib.sha256(b"".join(self._files.values())).hexdigest()[:16]
         self._templates = Environment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 from aioregistry import Registry
 from aioregistry._errors import session_name
+from aioregistry._incident_log import IncidentLog
 from aioregistry._words import place, printable, state_of
 
 from .following import MAX_SERVICES, Following
@@ -18,6 +20,8 @@ from .recorder import Recorder
 from .rows import Row, instance_detail, instance_rows, invalid_detail, service_row
 
 __all__ = ["Console", "Settings"]
+
+log = logging.getLogger("aioregistry.console")
 
 _FOUND_AT_MOST: Final = 200
 
@@ -62,6 +66,8 @@ class Console:
         self.settings = settings
         self.registry, self.recorder, self.hub = registry, recorder, hub
         self._following = following
+        self.repeated: IncidentLog = IncidentLog(log)
+        """What many requests may say; its owner closes it."""
 
     def status(self) -> dict[str, Any]:
         """Return what is said of the session and of the whole."""

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aioregistry._incident_log import IncidentLog
 from aioregistry._words import printable
 
 from .access import HEADERS, AttemptLimit, Login, Logins, is_host_known, is_same_origin, is_token
@@ -42,13 +43,14 @@ class Door:
     Args:
         settings: who may.
         rendered: makes the page.
+        repeated: takes logins that failed.
 
     Attributes:
         csrf: the token for pages of users who did not log in here.
     """
 
-    def __init__(self, settings: Settings, rendered: Rendered) -> None:
-        self._settings, self._rendered = settings, rendered
+    def __init__(self, settings: Settings, rendered: Rendered, repeated: IncidentLog) -> None:
+        self._settings, self._rendered, self._repeated = settings, rendered, repeated
         self.csrf = secrets.token_urlsafe(32)
         self._logins = Logins()
         self._by_address, self._by_user = AttemptLimit(20, 300.0), AttemptLimit(10, 300.0)
@@ -85,7 +87,9 @@ class Door:
         self._by_address.failed(address, now)
         self._by_user.failed(user, now)
         if not (await self._is_right(password, user) and user in passwords):
-            log.warning("a login as %r from %s failed", user[:100], address)
+            self._repeated.tell(
+                ("login", address), logging.WARNING, "a login as %r from %s failed", user[:100], address
+            )
             return self._rendered("login.html", 401, next=_own(wanted), error="User or password is wrong.")
         self._by_address.succeeded(address)
         self._by_user.succeeded(user)

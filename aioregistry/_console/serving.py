@@ -82,6 +82,7 @@ async def serve(connection: Mapping[str, Any], settings: Settings, place: Place,
         connecting = aioregistry.connect(**connection, wait=False, on_event=following.on_event)
         registry = await stack.enter_async_context(connecting)
         console = Console(settings, registry, following, recorder, hub)
+        stack.callback(console.repeated.close)
         followed = asyncio.create_task(following.run(registry))
         stack.push_async_callback(_ended, followed)
         settling = asyncio.create_task(settle(following))

@@ -321,7 +321,7 @@ class OverrideReader:
                 what = "in maintenance" if override.enabled is False else f"of weight {override.weight}"
                 text = "%s/%s is %s by an operator's override: %s, %s"
                 told = override.service, override.id, what, override.by, override.reason
-                log.info(text, *told, extra={"service": override.service, "id": override.id})
+                self._repeated.tell("set", logging.INFO, text, *told, service=override.service, id=override.id)
                 self._session.emit(
                     "discovery.override_set",
                     service=override.service,
@@ -334,9 +334,8 @@ class OverrideReader:
                 )
         for id, override in before.items():
             if id not in after:
-                log.info(
-                    "the override of %s/%s is over", override.service, id, extra={"service": override.service, "id": id}
-                )
+                text, about = "the override of %s/%s is over", {"service": override.service, "id": id}
+                self._repeated.tell("over", logging.INFO, text, override.service, id, **about)
                 self._session.emit("discovery.override_ended", service=override.service, id=id)
 
     def _set_alarm(self) -> None:
@@ -381,7 +380,8 @@ class OverrideReader:
                     path = f"{self._root}/{place}/{override.id}"
                     await self._submit(Delete(path, override.version))
                     about = {"service": place, "id": override.id, "path": path}
-                    log.info("the override of %s/%s has ended and is removed", place, override.id, extra=about)
+                    text = "the override of %s/%s has ended and is removed"
+                    self._repeated.tell("removed", logging.INFO, text, place, override.id, **about)
             except ServerError as error:  # somebody else was quicker, or it is not ours to remove
                 log.debug("overrides of %s that have ended are left: %s", place, error)
                 if not isinstance(error, NoNode | BadVersion):

@@ -12,13 +12,8 @@ from typing import Any, TypeVar, cast
 from aiozk.protocol.request import Request
 
 from aioregistry import _foreign as foreign
-from aioregistry._errors import (
-    ConnectionLost,
-    PoisonRequest,
-    ProtocolError,
-    RegistryError,
-    RequestTooLarge,
-)
+from aioregistry._errors import ConnectionLost, PoisonRequest, ProtocolError, RegistryError, RequestTooLarge
+from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import (
     AUTH_XID,
     NOTIFICATION_XID,
@@ -75,6 +70,7 @@ class Connection(asyncio.Protocol):
         runtime: Runtime,
         *,
         max_request: int,
+        repeated: IncidentLog,
         on_greeting: Callable[[Connection, ConnectReply, float], None],
         on_event: Callable[[WatchedEvent], None],
         on_answer: Callable[[Connection, Pending[Any], RegistryError | None], None],
@@ -95,7 +91,7 @@ class Connection(asyncio.Protocol):
         self.outcome = AttemptOutcome.CLOSED
         """How it ended, where it did."""
         self._runtime = runtime
-        self._max_request = max_request
+        self._max_request, self._repeated = max_request, repeated
         self._on_greeting, self._on_event, self._on_answer, self._on_lost = on_greeting, on_event, on_answer, on_lost
         self._transport: asyncio.Transport | None = None
         self._decoder = FrameDecoder(_MAX_HANDSHAKE_FRAME)
@@ -332,9 +328,9 @@ class Connection(asyncio.Protocol):
         if isinstance(failure, ProtocolError):
             why = failure
         else:
-            subject = type(pending.request).__name__
-            log.error("the reply to %s could not be decoded\n%s", subject, foreign.traced(failure))
-            why = ProtocolError(f"the reply to {subject} could not be decoded: {foreign.shown(failure)}")
+            kind = type(pending.request)
+            why = ProtocolError(f"the reply to {kind.__name__} could not be decoded: {foreign.shown(failure)}")
+            self._repeated.tell(kind.__name__, logging.ERROR, "%s\n%s", why, foreign.traced(failure))
         self._judge(str(why), unreadable=first)
         return why
 

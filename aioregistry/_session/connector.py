@@ -144,6 +144,7 @@ class Connector:
             endpoint,
             driver.runtime,
             max_request=self._max_request,
+            repeated=driver.repeated,
             on_greeting=self._greeted,
             on_event=self._incoming.fired,
             on_answer=self._incoming.answered,

@@ -288,12 +288,14 @@ class Driver:
             if command.proven
             else "presumed, no server took the session for longer than it could live"
         )
-        log.error(
+        self.repeated.tell(
+            "rollback",
+            logging.ERROR,
             "the ensemble lost its history (%s): we saw zxid %#x, it is at %#x; all claims and mirrors are void",
             how,
             command.ours,
             command.theirs,
-            extra={"session": self.name},
+            session=self.name,
         )
         self.observers.emit("session.rollback", ours=command.ours, theirs=command.theirs, proven=command.proven)
 

@@ -79,10 +79,11 @@ class Incoming:
                 )
             offered = driver.machine.session_id
             if offered and driver.machine.phase is Phase.HANDSHAKING and reply.session_id != offered:
-                log.warning(
+                driver.repeated.tell(
+                    "replaced", logging.WARNING,
                     "%s granted session %s instead of refusing or resuming ours, %s, which may own nodes until it ends",
                     connection.endpoint, session_name(reply.session_id), session_name(offered),
-                    extra={"session": session_name(offered)},
+                    session=session_name(offered),
                 )  # fmt: skip
             driver.step(Accepted(connection.number, reply.session_id, reply.password, timeout, reply.read_only, sent))
 

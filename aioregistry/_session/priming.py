@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -31,8 +31,6 @@ from .retrying import persist
 from .vocabulary import Primed
 
 __all__ = ["Priming"]
-
-log = logging.getLogger("aioregistry.session")
 
 
 class Priming:
@@ -108,10 +106,11 @@ class Priming:
             except PoisonRequest as error:
                 if connection.closed:
                     raise
-                log.info("%s seems not to support MultiRead: %s", server, error)
+                self._tell("no multi-read", logging.INFO, "%s seems not to support MultiRead: %s", server, error)
                 self._features.presume_no_multi_read(server)
             except (Unimplemented, MarshallingError):
-                log.info("%s does not support MultiRead: using one-shot watches and single reads", server)
+                text = "%s does not support MultiRead: using one-shot watches and single reads"
+                self._tell("no multi-read", logging.INFO, text, server)
                 # Most versions close the connection with that answer: the server is not announced before it has
                 # answered.
                 await connection.submit(Exists("/"))
@@ -132,10 +131,13 @@ class Priming:
                 if connection.closed:
                     raise
                 # Registrations and views look again after each connect, and leave new watches with that.
-                log.warning("watches are not restored: %s", error, extra={"session": self._driver.name})
+                self._tell("unrestored", logging.WARNING, "watches are not restored: %s", error)
 
     def _poison_found(self, error: PoisonRequest) -> None:
-        log.warning("%s", error, extra={"session": self._driver.name})
+        self._tell(("poison", error.request), logging.WARNING, "%s", error)
         self._driver.observers.emit(
             "session.poison", request=error.request, size=error.size, server=error.server, limit=error.limit
         )
+
+    def _tell(self, kind: Hashable, level: int, text: str, *args: object) -> None:
+        self._driver.repeated.tell(kind, level, text, *args, session=self._driver.name)

@@ -417,6 +417,19 @@ async def test_a_login_is_demanded_given_and_ended(servers: str, history: Path) 
         assert answer.status_code == 401
 
 
+async def test_logins_that_fail_are_told_once_for_each_address(
+    servers: str, history: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(servers, history, passwords=PASSWORDS) as console:
+        for number in range(5):
+            assert (await login(console, user=f"nobody{number}")).status_code == 401
+        console.console.repeated.close()
+    told = [record.getMessage() for record in caplog.records if "a login as" in record.getMessage()]
+    assert "nobody0" in told[0]
+    assert "nobody4" in told[-1]
+    assert len(told) < 5
+
+
 async def test_a_login_leads_nowhere_else(servers: str, history: Path) -> None:
     async with served(servers, history, passwords=PASSWORDS) as console:
         for wanted in ("//evil.example", "https://evil.example", "/\\evil.example", "/\r\nx: y", "javascript:x"):

@@ -372,6 +372,19 @@ async def test_what_others_write_is_read_with_care(
         assert list(view.snapshot.overrides) == ["b"]
 
 
+async def test_an_unfit_override_is_told_once_however_often_overrides_are_listed(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await judge.make(f"{chroot}{OVERRIDES}/chat/a", b"{")
+    async with registry_at(zookeeper, chroot, watches) as registry:
+        for _ in range(100):
+            assert await registry.overrides.list() == []
+    first, *counts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "chat/a is ignored" in first
+    assert 1 <= len(counts) < 20  # at most one a second, and the last
+    assert "100 in all" in counts[-1]
+
+
 async def test_an_outage_ends_no_maintenance(own_zookeeper: ZooKeeperServer, watches: Any) -> None:
     me = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000)
     with ZooKeeperProxy((own_zookeeper.host, own_zookeeper.port)) as proxy:

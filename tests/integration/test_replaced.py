@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+
+import pytest
 
 import aioregistry
 from aioregistry import SessionState, Status
@@ -44,3 +47,28 @@ async def test_what_the_replaced_session_owns_is_taken_over(own_zookeeper: ZooKe
             assert await judge.owner(registration.path) == session.id
             assert set(await view.sync(DEADLINE)) == {"a"}
     assert registration.withdrawn
+
+
+async def test_a_server_that_forgets_again_and_again_is_told_of_once(
+    own_zookeeper: ZooKeeperServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    granted: Counter[int] = Counter()
+    async with (
+        FrameProxy((own_zookeeper.host, own_zookeeper.port), forgetful) as frames,
+        aioregistry.connect(frames.address, session_timeout=T) as registry,
+    ):
+        states = session_of(registry).states()
+        for _ in range(10):
+            frames.cut()
+            async with asyncio.timeout(DEADLINE):
+                while await anext(states) is not SessionState.EXPIRED:
+                    pass
+                while await anext(states) is not SessionState.CONNECTED:
+                    pass
+            granted[registry.session.id] += 1
+    assert len(granted) == 10
+    told = [record.getMessage() for record in caplog.records if "granted session" in record.getMessage()]
+    whole = [line for line in told if "more like this" not in line]
+    # One more where the machine stood still for longer than an incident is quiet.
+    assert 1 <= len(whole) < 10
+    assert len(told) > len(whole)  # the others were counted

@@ -177,12 +177,29 @@ def test_a_blocking_registry(zookeeper: ZooKeeperServer, chroot: str, exported: 
         assert parent(exported.one(f"aioregistry.{each}")) == whole.get_span_context().span_id
 
 
-def test_a_tracer_that_raises_harms_nobody(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_tracer_that_raises_harms_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def raising(*_: object, **__: object) -> None:
         raise asyncio.CancelledError
 
     monkeypatch.setattr(trace, "get_tracer", raising)
-    assert begin("register", service="chat") is NO_SPAN
+    for _ in range(100):
+        assert begin("register", service="chat") is NO_SPAN
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # of all 100: the rest is counted
+
+
+async def test_a_span_that_cannot_be_ended_harms_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, exported: Exported
+) -> None:
+    def raising(*_: object) -> None:
+        raise ValueError("x")
+
+    spans = [begin("register", service="chat") for _ in range(100)]
+    assert NO_SPAN not in spans
+    monkeypatch.setattr("aioregistry._spans._named", raising)
+    for span in spans:
+        span.end()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 

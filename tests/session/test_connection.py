@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from aioregistry._errors import (
     SessionFailed,
     Throttled,
 )
+from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import (
     Auth,
     Connect,
@@ -104,6 +106,7 @@ class Line:
             ENDPOINT,
             world,
             max_request=MAX_REQUEST,
+            repeated=IncidentLog(logging.getLogger("aioregistry.session")),
             on_greeting=lambda _, greeting, sent: self.greetings.append((greeting, sent)),
             on_event=self._fired,
             on_answer=lambda _, pending, error: self.answers.append((pending.request, error)),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
 
+from aioregistry._incident_log import IncidentLog
 from aioregistry._runtime import Endpoint
 from aioregistry._session.attempts import AttemptOutcome
 from aioregistry._session.connection import Connection
@@ -52,7 +54,15 @@ class Addresses:
             raise AssertionError
 
         self.made[endpoint.address] = Connection(
-            1, endpoint, self.world, max_request=1, on_greeting=never, on_event=never, on_answer=never, on_lost=never
+            1,
+            endpoint,
+            self.world,
+            max_request=1,
+            repeated=IncidentLog(logging.getLogger("aioregistry.session")),
+            on_greeting=never,
+            on_event=never,
+            on_answer=never,
+            on_lost=never,
         )
         return self.made[endpoint.address]
 
