@@ -238,10 +238,15 @@ class Balancer(Generic[P]):
     def _tell_of_panic(self) -> None:
         name, panic = self._feed.name, self._picker.in_panic
         well, known = self._picker.healthy
+        part, whole = self._picker.healthy_weight
+        percent = 100 * part / whole if whole else 100.0
         if panic:
             self._tally.panics += 1
-            text = "%s: only %d of %d instances are well: failing ones and suspects are picked like the others"
-            self._repeated.tell("panic", logging.WARNING, text, name, well, known)
+            text = (
+                "%s: only %d of %d instances are well, with %.0f %% of the weight: "
+                "failing ones and suspects are picked like the others"
+            )
+            self._repeated.tell("panic", logging.WARNING, text, name, well, known, percent)
         else:
             text = "%s: %d of %d instances are well: failing ones are no longer picked, and suspects are picked last"
             self._repeated.tell("panic", logging.INFO, text, name, well, known)

@@ -18,6 +18,7 @@ from aioregistry._arguments import check_count, check_number
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reprs import shown_half_made
 
+from ._members import FAILING, SUSPECT, WELL
 from ._strategies import Draw
 
 __all__ = ["Ejection", "Ejections", "Outliers", "Record"]
@@ -40,7 +41,8 @@ class Ejection:
         jitter: share of each pause that is left to chance, so that they do not all return at once: a pause of 10 s with
             a jitter of 0.2 takes between 8 and 10 s.
         remaining: share of the instances that is never set aside, rounded up; of those that are neither disabled nor
-            filtered out. From 0 (all may be) to 1.
+            filtered out. There is one of those that are well, one of the suspects, and one of those whose checks fail.
+            From 0 (all may be) to 1.
         errors: exceptions that count as the instance's failure when they leave the ``with`` block of a pick. Others,
             and cancellation, say nothing about the instance.
 
@@ -242,14 +244,16 @@ class Outliers:
 
 
 class Ejections:
-    """Outlier ejection of a picker's members, which has a floor for those that are confirmed and one for suspects.
+    """Outlier ejection of a picker's members, with a floor for each kind: well, suspect, failing.
+
+    Those that may be dead, or say themselves that they are unwell, do not make up for those that are well.
 
     Args:
         rule: the options; without them no member is set aside.
         draw: random numbers, 0 <= number < 1.
 
     Attributes:
-        kinds: the outliers, by whether they are suspect; empty without a rule.
+        kinds: the outliers, by the kind of the members; empty without a rule.
         failed: what is remembered of all of them, by id. While it is empty, there is nothing to do.
     """
 
@@ -259,8 +263,11 @@ class Ejections:
         self.failed: dict[str, Record] = {}
         self.kinds: tuple[Outliers, ...] = ()
         if rule is not None:
-            confirmed = Outliers(rule, draw, records=self.failed)
-            self.kinds = confirmed, Outliers(rule, draw, failures=_FAILURES_OF_SUSPECTS, records=self.failed)
+            failures = {SUSPECT: _FAILURES_OF_SUSPECTS}
+            self.kinds = tuple(
+                Outliers(rule, draw, failures=failures.get(kind), records=self.failed)
+                for kind in (WELL, SUSPECT, FAILING)
+            )
 
     def next_return(self) -> float | None:
         """Return when the first of those that are out returns, or None if all are in."""

@@ -14,10 +14,14 @@ from aioregistry._model import ServiceInstance
 from aioregistry._reprs import shown_half_made
 
 from ._newcomers import Newcomers
+from ._panic import UNIT, units_of
 
 __all__ = [
+    "FAILING",
     "HEAVIEST",
     "LIGHTEST",
+    "SUSPECT",
+    "WELL",
     "Census",
     "Field",
     "Filter",
@@ -57,6 +61,10 @@ HEAVIEST: Final = 1e9
 """The bounds of weights other than 0. Within them a sum over any service keeps every weight's share."""
 
 
+WELL, SUSPECT, FAILING = 0, 1, 2
+"""What may be known of a member, besides how calls went; the ejection has a floor for each of these kinds."""
+
+
 class Traits(NamedTuple):
     """What a strategy goes by; an instance whose traits stay what they were keeps its place in the strategy."""
 
@@ -93,10 +101,11 @@ class Member(Generic[P]):
         load: of the address where it is now.
         suspect: whether the guard of the view holds it: ZooKeeper lists it no more.
         failing: whether its own checks fail; it is a member during a panic only.
+        kind: WELL, or SUSPECT, whether it is failing as well or not, or FAILING.
         rank: that of the pool it belongs to; the least is picked first.
     """
 
-    __slots__ = ("failing", "id", "instance", "load", "rank", "suspect", "traits", "weight")
+    __slots__ = ("failing", "id", "instance", "kind", "load", "rank", "suspect", "traits", "weight")
 
     def __init__(
         self,
@@ -115,6 +124,7 @@ class Member(Generic[P]):
         self.load: Load = load
         self.suspect: bool = suspect
         self.failing: bool = failing
+        self.kind: int = SUSPECT if suspect else FAILING if failing else WELL
         self.rank: int = rank
         self.weight: float = weight
 
@@ -164,14 +174,16 @@ class Census:
         newcomers: those of them that are new; None where the strategy does not ask for them.
 
     Attributes:
-        reduced: the members that weigh less than 1, by id.
+        weight: what all of them weigh together, in units.
+        reduced: the members that weigh less than 1 by an operator's word, by id.
     """
 
-    __slots__ = ("local", "newcomers", "reduced", "total")
+    __slots__ = ("local", "newcomers", "reduced", "total", "weight")
 
     def __init__(self, newcomers: Newcomers | None = None) -> None:
         self.total: int = 0
         self.local: int = 0
+        self.weight: int = 0
         self.newcomers: Newcomers | None = newcomers
         self.reduced: dict[str, Member[Any]] = {}
 
@@ -179,6 +191,8 @@ class Census:
         """*member* came (*number* is 1), or went (-1)."""
         self.total += number
         self.local += number * member.traits.local
+        plain = member.weight == member.traits.weight == 1
+        self.weight += number * (UNIT if plain else units_of(member.traits.weight, member.weight))
         if member.weight < 1:
             if number > 0:
                 self.reduced[member.id] = member

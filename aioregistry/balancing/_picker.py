@@ -5,16 +5,20 @@ aside for failing, is it suspect while enough are confirmed, and then the strate
 the choice is done when something changes, so that a pick looks at no instance but the one it returns.
 
 **Panic.** Suspects come last and failing instances are not picked, as long as enough instances are well. If those are
-fewer than a share of all that are known (Envoy's panic threshold), both are picked like all others. After an outage the
-first to come back would get every call otherwise; and when a dependency that all share fails, every check fails, and to
-pick no instance does not help. For suspects a panic takes reports: if no caller says how calls went, nothing speaks
-against those that are dead. Failing instances live, as their sessions prove, so they need no reports.
+fewer than a share of all that are known (Envoy's panic threshold), or weigh less than that share of what all weigh
+together, both are picked like all others. After an outage the first to come back would get every call otherwise; and
+when a dependency that all share fails, every check fails, and to pick no instance does not help. For suspects a panic
+takes reports: if no caller says how calls went, nothing speaks against those that are dead. Failing instances live, as
+their sessions prove, so they need no reports.
 """
+
+# Longer than 450 lines: where an instance stands and what is counted of it change together, in this class alone.
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -25,10 +29,10 @@ from aioregistry._model import Added, Change, Entry, Removed, Snapshot, Updated
 from ._admission import ADDRESS, Admission, Outside, Subset
 from ._ejection import Ejection, Ejections
 from ._keys import key_for
-from ._members import Census, Filter, Loads, Member, Traits, place_of
+from ._members import FAILING, SUSPECT, WELL, Census, Filter, Loads, Member, Traits, place_of
 from ._named import strategy_of
 from ._newcomers import Newcomers
-from ._panic import panics
+from ._panic import panics, units_of
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy
 from ._thinning import choose_reduced, reduced_in
 from ._warm_up import warm_up_of
@@ -64,12 +68,12 @@ class Picker(Generic[P]):
         strategy: how to choose, or its name.
         where: which instances are admitted; unless given all that are enabled and, if they are Spring Cloud's, in
             service.
-        ejection: when those that fail are set aside; never unless given. The share that remains is one of the confirmed
-            instances, and one of the suspects.
+        ejection: when those that fail are set aside; never unless given. The share that remains is one of the instances
+            that are well, one of the suspects, and one of those whose checks fail.
         suspects: whether they are picked ``"last"``, ``"never"``, or like the others (``"equal"``).
-        panic: share of the admitted and failing instances; while fewer are well, failing ones are picked like all
-            others, and so are suspects that are to come last, once a call was reported. From 0 (never) to 1 (while
-            there is one of these).
+        panic: share of the admitted and failing instances, and of what they weigh; while fewer are well, or those
+            that are weigh less, failing ones are picked like all others, and so are suspects that are to come last,
+            once a call was reported. From 0 (never) to 1 (while there is one of these).
         arrivals: since when instances are new, by id; kept up by its owner, before changes are reported.
         draw: random numbers, 0 <= number < 1.
 
@@ -105,7 +109,7 @@ class Picker(Generic[P]):
         self._hears = False  # whether anybody ever said how a call went
         self._admission = Admission(self.strategy, where)
         self._of_suspects = suspects
-        self._panic = panic
+        self._panic = Fraction(str(panic))  # as it was written: 0.07 of 100 is 7, and 0.07 * 100 is more than that
         self._draw = draw
         self._ejections = Ejections(ejection, draw)
         self._failed, self._outliers = self._ejections.failed, self._ejections.kinds  # asked for by every pick
@@ -117,8 +121,11 @@ class Picker(Generic[P]):
         self._reduced = reduced_in(self.strategy, self._census)
         self._members: dict[str, Member[P]] = {}
         self._suspects: dict[str, Member[P]] = {}  # those of them
-        self._unwell = 0  # of the members: those that fail, and suspects that are to come last
+        self._unwell = Census()  # of the members: those that fail, and suspects that are to come last
+        self._numbers = [0, 0, 0]  # of members, by their kind
         self._failing: dict[str, Entry[P]] = {}  # members during a panic, and else outside
+        self._idle: dict[str, int] = {}  # what each of those outside weighs, in units
+        self._idle_weight = 0
         self._suspects_equal = False  # for now, by the panic
         self._loads = Loads()
         self._outside: dict[str, Outside] = {}
@@ -155,7 +162,9 @@ class Picker(Generic[P]):
         suspect, failing = entry.suspicion is not None, not entry.instance.enabled
         if isinstance(standing, Traits) and suspect and self._of_suspects == "never":
             standing = Outside.SUSPECT
+        idle = 0
         if isinstance(standing, Traits) and failing and not self.in_panic:
+            idle = units_of(standing.weight, entry.weight)
             standing = Outside.FAILING
         if isinstance(standing, Traits):
             member = self._members.get(id)
@@ -177,6 +186,8 @@ class Picker(Generic[P]):
         self._leave_out(id, standing)
         if standing is Outside.FAILING:
             self._failing[id] = entry
+            self._idle[id] = idle
+            self._idle_weight += idle
         return news
 
     def _rank(self, suspect: bool) -> int:
@@ -186,14 +197,23 @@ class Picker(Generic[P]):
     def healthy(self) -> tuple[int, int]:
         """How many of the admitted and failing instances are well, and how many of these there are."""
         known = len(self._members)
-        well = known - self._unwell
+        well = known - self._unwell.total
         return well, known if self.in_panic else known + len(self._failing)
+
+    @property
+    def healthy_weight(self) -> tuple[int, int]:
+        """What those that are well weigh together, and what all weigh that might be picked, in units."""
+        known = self._census.weight
+        return known - self._unwell.weight, known + self._idle_weight
 
     def _look_for_panic(self) -> None:
         """Move suspects and failing instances where they belong, if that is elsewhere than before."""
-        if not self._unwell and not self._failing and not self.in_panic:
+        if not self._unwell.total and not self._failing and not self.in_panic:
             return
-        panic = (self._hears or bool(self._failing)) and panics(*self.healthy, self._panic, already=self.in_panic)
+        panic = (self._hears or bool(self._failing)) and any(
+            panics(well, known, self._panic, already=self.in_panic)
+            for well, known in (self.healthy, self.healthy_weight)
+        )
         if panic != self.in_panic:
             self.in_panic = panic
             for entry in list(self._failing.values()):
@@ -220,10 +240,11 @@ class Picker(Generic[P]):
 
     def _count(self, member: Member[P], number: int) -> None:
         self._census.count(member, number)
+        self._numbers[member.kind] += number
         if member.failing or member.suspect:
             self._doubtful.count(member, number)
             if member.failing or self._of_suspects == "last":
-                self._unwell += number
+                self._unwell.count(member, number)
 
     def _change(self, member: Member[P], entry: Entry[P], traits: Traits, suspect: bool, failing: bool) -> None:
         instance = entry.instance
@@ -250,6 +271,7 @@ class Picker(Generic[P]):
         self._forget_failures(member)
         self._count(member, -1)
         member.suspect, member.failing = suspect, failing
+        member.kind = SUSPECT if suspect else FAILING if failing else WELL
         self._count(member, 1)
         self._failing.pop(member.id, None)
         if suspect:
@@ -292,10 +314,11 @@ class Picker(Generic[P]):
             self._reasons[outside] -= 1
             self.refused.pop(id, None)
             self._failing.pop(id, None)
+            self._idle_weight -= self._idle.pop(id, 0)
 
     def _forget_failures(self, member: Member[P]) -> None:
         if self._failed:
-            self._outliers[member.suspect].forget(member.id)
+            self._outliers[member.kind].forget(member.id)
 
     def _pool(self, rank: int) -> Pool[P]:
         pool = self._pools.get(rank)
@@ -326,13 +349,13 @@ class Picker(Generic[P]):
         if not self._outliers or self._members.get(member.id) is not member:
             return None
         self._readmit(now)
-        outliers = self._outliers[member.suspect]
+        outliers = self._outliers[member.kind]
         if good:
             if outliers.succeeded(member.id, since):
                 self._pool(member.rank).add(member)
             return None
         was_out = member.id in outliers.out
-        pause = outliers.failed(member.id, since, now, self._number(member.suspect))
+        pause = outliers.failed(member.id, since, now, self._numbers[member.kind])
         if pause is not None and not was_out:
             self._pools[member.rank].discard(member)
         return pause
@@ -341,20 +364,16 @@ class Picker(Generic[P]):
         """Take note that a call to *member* that began at *since* is over, and how it went says nothing."""
         if not self._outliers or self._members.get(member.id) is not member:
             return
-        if self._outliers[member.suspect].said_nothing(member.id, since):
+        if self._outliers[member.kind].said_nothing(member.id, since):
             self._pool(member.rank).add(member)
 
-    def _number(self, suspect: bool) -> int:
-        suspects = len(self._suspects)
-        return suspects if suspect else len(self._members) - suspects
-
     def _is_out(self, member: Member[P]) -> bool:
-        return bool(self._failed) and member.id in self._outliers[member.suspect].out
+        return bool(self._failed) and member.id in self._outliers[member.kind].out
 
     def _readmit(self, now: float) -> None:
-        for suspect, outliers in enumerate(self._outliers):
+        for kind, outliers in enumerate(self._outliers):
             if outliers.out:
-                for id in outliers.returned(now, self._number(bool(suspect))):
+                for id in outliers.returned(now, self._numbers[kind]):
                     member = self._members[id]
                     self._pool(member.rank).add(member)
 
@@ -386,7 +405,7 @@ class Picker(Generic[P]):
             else:
                 member = pool.choose(hashed, exclude)
             if member is not None:
-                if self._failed and member.id in self._outliers[member.suspect].probation:
+                if self._failed and member.id in self._outliers[member.kind].probation:
                     self._probe(member, now)
                 return member
         if exclude and self._failed and (member := self._shared_probe(hashed, exclude)) is not None:
@@ -394,7 +413,7 @@ class Picker(Generic[P]):
         raise self._nothing(now) from next(iter(self.refused.values()), None)
 
     def _probe(self, member: Member[P], now: float) -> None:
-        if self._outliers[member.suspect].picked(member.id, now, self._number(member.suspect)):
+        if self._outliers[member.kind].picked(member.id, now, self._numbers[member.kind]):
             self._pools[member.rank].discard(member)
 
     def _shared_probe(self, hashed: bytes | None, exclude: frozenset[str]) -> Member[P] | None:

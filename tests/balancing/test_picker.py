@@ -7,7 +7,8 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from aioregistry.balancing import (
     Weighted,
 )
 from aioregistry.balancing._members import Traits
-from aioregistry.balancing._panic import panics
+from aioregistry.balancing._panic import UNIT, panics, units_of
 from tests.balancing.service import add, entry, members_of, picked, picker, remove, snapshot, update
 
 IDS = [f"n{number}" for number in range(7)]
@@ -300,11 +301,13 @@ def test_wrong_options_for_suspects_are_refused(field: str, value: Any) -> None:
         (0, 10, 0.0, False, False),
         (9, 10, 1.0, True, True),
         (10, 10, 1.0, False, False),
+        (7, 100, 0.07, False, False),  # in floating point 0.07 * 100 is more than 7
     ],
 )
 def test_panic_is_a_matter_of_shares(confirmed: int, known: int, panic: float, begins: bool, goes_on: bool) -> None:
-    assert panics(confirmed, known, panic, already=False) is begins
-    assert panics(confirmed, known, panic, already=True) is goes_on
+    share = Fraction(str(panic))
+    assert panics(confirmed, known, share, already=False) is begins
+    assert panics(confirmed, known, share, already=True) is goes_on
 
 
 def lose(chosen: Picker[Any], ids: Iterable[str]) -> None:
@@ -336,6 +339,78 @@ def test_no_instance_gets_three_times_its_share_while_a_service_comes_back(strat
     assert not chosen.in_panic
 
 
+LIGHT, HEAVY = [f"l{number}" for number in range(5)], [f"h{number}" for number in range(5)]
+LIGHT_AND_HEAVY = {id: {"weight": 1 if id in LIGHT else 99} for id in (*LIGHT, *HEAVY)}
+
+
+def times_its_share(chosen: Picker[Any], weights: Mapping[str, float]) -> float:
+    """What the busiest gets, as a multiple of what it would get if all were picked."""
+    number = 5000
+    counts = Counter(chosen.pick(f"k{each}" if chosen.strategy.keyed else None, 0.0).id for each in range(number))
+    return max(counts[id] / number * sum(weights.values()) / weight for id, weight in weights.items())
+
+
+@pytest.mark.parametrize("strategy", [Weighted("weight"), Ring("weight")], ids=repr)
+@pytest.mark.parametrize("doubt", [{"suspect": True}, {"status": "failing"}], ids=["suspect", "failing"])
+def test_light_instances_do_not_carry_the_calls_of_heavy_ones(strategy: Any, doubt: Any) -> None:
+    """Half of the instances are well, with a hundredth of the weight."""
+    chosen = picker(LIGHT_AND_HEAVY, strategy)
+    lose(chosen, ())
+    for id in HEAVY:
+        update(chosen, id, LIGHT_AND_HEAVY[id], **doubt)
+    assert (chosen.in_panic, chosen.healthy) == (True, (5, 10))
+    assert times_its_share(chosen, {id: each["weight"] for id, each in LIGHT_AND_HEAVY.items()}) <= 3
+    for id in HEAVY[:3]:
+        update(chosen, id, LIGHT_AND_HEAVY[id])
+    assert not chosen.in_panic
+    assert chosen.healthy_weight[0] * 500 == chosen.healthy_weight[1] * 302
+
+
+@pytest.mark.parametrize("strategy", ["round-robin", "random", "least-outstanding", Ring()], ids=repr)
+def test_one_does_not_carry_the_calls_of_those_that_are_to_get_fewer(strategy: Any) -> None:
+    """Half of the instances are confirmed, and operators gave four of these five a tenth of their calls."""
+    chosen = picker([*LIGHT, *HEAVY], strategy)
+    lose(chosen, HEAVY)
+    for id in LIGHT[1:]:
+        update(chosen, id, weight=0.1)
+    assert chosen.in_panic
+    assert times_its_share(chosen, {id: 0.1 if id in LIGHT[1:] else 1.0 for id in (*LIGHT, *HEAVY)}) <= 3
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 2])
+def test_no_instance_gets_three_times_its_share_whoever_comes_back_first(seed: int | None) -> None:
+    payloads = {f"n{number:02d}": {"weight": 1 if number < 16 else 5} for number in range(20)}
+    weights = {id: each["weight"] for id, each in payloads.items()}
+    chosen = picker(payloads, Weighted("weight"))
+    lose(chosen, ())
+    for id, payload in payloads.items():
+        update(chosen, id, payload, suspect=True)
+    for id in payloads if seed is None else random.Random(seed).sample(list(payloads), len(payloads)):
+        update(chosen, id, payloads[id])
+        assert times_its_share(chosen, weights) <= 3
+    assert not chosen.in_panic
+
+
+def test_a_weight_that_a_strategy_of_the_caller_s_makes_up_is_taken_for_1() -> None:
+    assert [units_of(weight, 0.5) for weight in (2, 1e9, math.nan, math.inf, -1, 0, "x")] == [
+        UNIT,
+        UNIT * 500_000_000,
+        *[UNIT // 2] * 5,
+    ]
+
+
+def test_sums_of_weights_are_exact() -> None:
+    chosen = picker({"a": {"weight": 1e9}, "b": {"weight": 1e-9}}, Weighted("weight"))
+    before = chosen.healthy_weight
+    for number in range(100):
+        add(chosen, f"n{number}", {"weight": 0.1}, status="failing" if number % 2 else None)
+    for number in range(100):
+        remove(chosen, f"n{number}")
+    assert chosen.healthy_weight == before
+    remove(chosen, "a")
+    assert chosen.healthy_weight == (UNIT // 10**9, UNIT // 10**9)
+
+
 def test_keys_stay_while_suspects_are_picked_like_all_others() -> None:
     chosen = picker(IDS, Ring())
     keys = [f"room-{number}" for number in range(50)]
@@ -363,6 +438,20 @@ def test_the_confirmed_have_a_floor_of_their_own() -> None:
         assert not member.suspect
         chosen.report(member, False, 0.0, 0.0)
     assert len(chosen.aside) == 1
+
+
+def test_the_well_have_a_floor_of_their_own_among_failing_ones() -> None:
+    """Three of nine are well: those whose checks fail are picked too, and do not make up for any of the three."""
+    ids = [f"n{number}" for number in range(9)]
+    chosen = picker(ids, "round-robin", ejection=Ejection(failures=1))
+    fail(chosen, ids[3:])
+    for _ in range(200):
+        member = chosen.pick(None, 0.0)
+        chosen.report(member, member.failing, 0.0, 0.0)
+    assert len(chosen.aside) == 1
+    for _ in range(200):
+        chosen.report(chosen.pick(None, 0.0), False, 0.0, 0.0)
+    assert Counter(id in ids[:3] for id in chosen.aside) == {True: 1, False: 3}
 
 
 def fail(chosen: Picker[Any], ids: Iterable[str], status: InstanceStatus = "failing") -> None:
@@ -723,7 +812,7 @@ class Picking(RuleBasedStateMachine):
         self.arrivals: dict[str, float] = {}
         self.panic = self.reported = False
         self.outstanding: list[tuple[Member[Any], float, int]] = []
-        self.apart = {False: Apart(2), True: Apart(1)}  # by whether they are suspect
+        self.apart = {"well": Apart(2), "suspect": Apart(1), "failing": Apart(2)}
         self.lives: Counter[str] = Counter()  # how often each was not admitted: a later one is another
         self.weighs = "weight" in repr(strategy)
         self.strategy = strategy
@@ -773,17 +862,18 @@ class Picking(RuleBasedStateMachine):
         self.pass_time()
 
     def pass_time(self) -> None:
-        for suspect, apart in self.apart.items():
-            apart.pass_time(self.now, self.number(suspect))
+        for kind, apart in self.apart.items():
+            apart.pass_time(self.now, self.number(kind))
 
-    def number(self, suspect: bool) -> int:
-        return sum(each is suspect for each in self.admitted().values())
+    def number(self, kind: str) -> int:
+        return sum(each == kind for each in self.admitted().values())
 
     def out(self) -> set[str]:
         return {id for apart in self.apart.values() for id in apart.out}
 
     def chose(self, member: Member[Any]) -> None:
-        self.apart[member.suspect].picked(member.id, self.now, self.number(member.suspect))
+        kind = self.admitted()[member.id]
+        self.apart[kind].picked(member.id, self.now, self.number(kind))
         self.outstanding.append((member, self.now, self.lives[member.id]))
 
     def apart_of(self, member: Member[Any], life: int) -> Apart | None:
@@ -798,16 +888,25 @@ class Picking(RuleBasedStateMachine):
     def look_for_panic(self) -> None:
         known = {id: self.standing(each) for id, each in self.entries.items() if self.might_be(each)}
         failing = [id for id, (_, fails) in known.items() if fails]
-        well = sum(standing == (False, False) for standing in known.values())
         before = self.panic
-        self.panic = (self.reported or bool(failing)) and well < 0.5 * len(known)  # of seven, there is no sixteenth
+        well = sum(standing == (False, False) for standing in known.values())
+        few = well < 0.5 * len(known)  # of seven, there is no sixteenth
+        weights = {id: self.weight(self.entries[id]) for id in known}
+        weighed = sum(weights.values())
+        light = sum(weights[id] for id in known if known[id] == (False, False)) < (
+            weighed / 2 if before else weighed * 7 / 16
+        )
+        self.panic = (self.reported or bool(failing)) and (few or light)
         if before and not self.panic:
             for id in failing:
                 self.lives[id] += 1
                 self.forget(id)
 
-    def comes_last(self, suspect: bool) -> bool:
-        return suspect and not (self.panic and self.reported)
+    def weight(self, each: Entry[Any]) -> Fraction:
+        return Fraction((each.instance.payload["weight"] if self.weighs else 1) * each.weight)
+
+    def comes_last(self, kind: str) -> bool:
+        return kind == "suspect" and not (self.panic and self.reported)
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 20.0]))
     def wait(self, seconds: float) -> None:
@@ -826,7 +925,7 @@ class Picking(RuleBasedStateMachine):
                 if good:
                     apart.succeeded(member.id, since)
                 else:
-                    apart.failed(member.id, since, self.now, self.number(member.suspect))
+                    apart.failed(member.id, since, self.now, self.number(self.admitted()[member.id]))
 
     @rule(key=st.text(max_size=3), times=st.integers(1, 4))
     def pick(self, key: str, times: int) -> None:
@@ -881,11 +980,15 @@ class Picking(RuleBasedStateMachine):
         """Whether they come last, those that may be picked now."""
         self.pass_time()
         out = self.out()
-        return {id: self.comes_last(suspect) for id, suspect in self.admitted().items() if id not in out}
+        return {id: self.comes_last(kind) for id, kind in self.admitted().items() if id not in out}
 
-    def admitted(self) -> dict[str, bool]:
-        """Whether they are suspect, those that may be picked at all."""
-        return {id: each.suspicion is not None for id, each in self.entries.items() if self.is_admitted(each)}
+    def admitted(self) -> dict[str, str]:
+        """What is known of those that may be picked at all."""
+        return {id: self.kind(each) for id, each in self.entries.items() if self.is_admitted(each)}
+
+    def kind(self, each: Entry[Any]) -> str:
+        suspect, failing = self.standing(each)
+        return "suspect" if suspect else "failing" if failing else "well"
 
     def is_admitted(self, each: Entry[Any]) -> bool:
         return self.might_be(each) and (each.instance.enabled or self.panic)
@@ -908,8 +1011,8 @@ class Picking(RuleBasedStateMachine):
         assert self.picker.aside == {
             id: each.until for apart in self.apart.values() for id, each in apart.out.items() if not each.probed
         }
-        for kind in (False, True):
-            those = {id for id, suspect in admitted.items() if suspect is kind}
+        for kind in self.apart:
+            those = {id for id, each in admitted.items() if each == kind}
             assert len(those - self.picker.out) >= math.ceil(RULE.remaining * len(those))
         assert self.picker.in_panic is self.panic
         assert self.picker._census.total == len(admitted)
