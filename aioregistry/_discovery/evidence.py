@@ -6,9 +6,9 @@ rules do:
 
 - An instance refused connections to two calls, the second of which began after the first had failed, while another
   instance answered: then nothing listens there, and the network between is well.
-- No instance answered for five seconds, and all that are in doubt refused connections meanwhile. A refusal is an answer
-  of the host's, so its network is well; what is left in doubt is what stands before all of them, a proxy of the
-  caller's own, say, and that is up again in less.
+- No instance answered for five seconds, and all that are in doubt refused connections to two calls meanwhile, the
+  second of which began after the first had failed. A refusal is an answer of the host's, so its network is well; what
+  is left in doubt is what stands before all of them, a proxy of the caller's own, say, and that is up again in less.
 
 Refusals count from before an instance was in doubt, too: who dies is found out by calls long before its session ends.
 """
@@ -57,12 +57,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 class Refusals:
     """The refusals of instances that did not answer since, and who answered last."""
 
-    __slots__ = ("_answers", "_certain", "_first", "_silent")
+    __slots__ = ("_answers", "_certain", "_first", "_silent", "_twice")
 
     def __init__(self) -> None:
         self._first: dict[str, float] = {}
         self._certain: dict[str, float] = {}  # when the last refusal was that made its case certain
         self._silent: dict[str, float] = {}  # the first refusal of each since anybody answered, the earliest first
+        self._twice: set[str] = set()  # those of them that refused again, to a call that began after that
         self._answers: dict[str, float] = {}  # the last two ids, each with when it answered last
 
     def __len__(self) -> int:
@@ -73,6 +74,7 @@ class Refusals:
         self._first.pop(id, None)
         self._certain.pop(id, None)
         self._silent.clear()
+        self._twice.clear()
         self._answers.pop(id, None)
         self._answers[id] = now
         if len(self._answers) > 2:
@@ -81,7 +83,8 @@ class Refusals:
     def refused(self, id: str, since: float, now: float) -> None:
         """A call to *id* that began at *since* was refused."""
         first = self._first.setdefault(id, now)
-        self._silent.setdefault(id, now)
+        if since >= self._silent.setdefault(id, now) < now:
+            self._twice.add(id)
         if since >= first < now and any(other != id and moment >= first for other, moment in self._answers.items()):
             self._certain[id] = now
         if len(self._first) > _MOST_REMEMBERED:
@@ -90,7 +93,7 @@ class Refusals:
     def condemn(self, ids: Collection[str], now: float) -> set[str]:
         """Return which of *ids*, all that are in doubt, are dead."""
         since = next(iter(self._silent.values()), now)
-        if now - since >= SILENCE and all(id in self._silent for id in ids):
+        if now - since >= SILENCE and self._twice.issuperset(ids):
             return set(ids)
         return {id for id in self._certain.keys() & ids if now - self._certain[id] <= REMEMBERED}
 
@@ -98,3 +101,4 @@ class Refusals:
         """*id* is not a suspect any more, or was registered again."""
         for each in (self._first, self._certain, self._silent):
             each.pop(id, None)
+        self._twice.discard(id)

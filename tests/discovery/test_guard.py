@@ -567,10 +567,12 @@ def test_a_suspect_that_refuses_twice_while_another_answers_is_dropped() -> None
 def test_all_that_refuse_for_five_seconds_while_nobody_answers_are_dropped() -> None:
     scene = Scene(Guard(), IDS)
     scene.go(*IDS)
-    for id in IDS[1:]:
-        assert refused(scene, id, since=scene.now) == ()
-    scene.now += SILENCE + 1
-    assert refused(scene, "n1", since=scene.now) == ()  # one was not asked
+    for _ in range(2):
+        for id in IDS[1:]:
+            assert refused(scene, id, since=scene.now) == ()
+        scene.now += SILENCE
+    assert refused(scene, "n0", since=scene.now) == ()  # one was asked once
+    scene.now += 1
     assert sorted(told(refused(scene, "n0", since=scene.now))) == [("Removed", id, True) for id in IDS]
 
 
@@ -617,6 +619,21 @@ def test_what_does_not_suffice_to_drop_a_suspect(answers: list[str], since: floa
         scene.suspects.answered(id, scene.now)
     assert refused(scene, "n0", since=since) == ()
     assert scene.suspect == IDS
+
+
+def test_one_refusal_of_each_suspect_does_not_suffice_however_long_nobody_was_asked() -> None:
+    scene = Scene(Guard(), IDS[:2])
+    scene.go("n0", "n1")
+    assert scene.suspect == IDS[:2]
+    began = scene.now
+    refused(scene, "n0", since=began)
+    scene.now += SILENCE + 1
+    assert refused(scene, "n1", since=scene.now) == ()
+    scene.now += 1
+    assert refused(scene, "n0", since=began - 1) == ()  # both calls began before either failed
+    assert refused(scene, "n1", since=scene.now) == ()
+    assert scene.suspect == IDS[:2]
+    assert sorted(told(refused(scene, "n0", since=scene.now))) == [("Removed", id, True) for id in IDS[:2]]
 
 
 def test_an_answer_that_came_before_the_first_refusal_says_nothing() -> None:
@@ -776,12 +793,14 @@ class Guarding(RuleBasedStateMachine):
         since_answer = [at for at, call in enumerate(self.calls) if call[1] == "answered"]
         silent = self.calls[since_answer[-1] + 1 if since_answer else 0 :]
         first: dict[str, float] = {}
-        for id, what, _, now in silent:
-            if what == "refused":
-                first.setdefault(id, now)
-            else:
+        twice: set[str] = set()
+        for id, what, since, now in silent:
+            if what == "refused" and since >= first.setdefault(id, now) < now:
+                twice.add(id)
+            elif what != "refused":
                 first.pop(id, None)
-        if first and self.scene.now - min(first.values()) >= SILENCE and ids <= first.keys():
+                twice.discard(id)
+        if first and self.scene.now - min(first.values()) >= SILENCE and ids <= twice:
             return set(ids)
         return {id for id in ids if self.is_certain(id)}
 
