@@ -161,6 +161,7 @@ class _Errand:
         self._since = asyncio.get_running_loop().time()
         self._sent = False
         self._only_fresh = False  # whether only a new connection will do
+        self._starved = False  # whether the last attempt was cancelled while it waited for the session's own pool
         self._limit: asyncio.Timeout | None = None
         # Of the last attempt: whether it looked for a connection, had one that was there before, handed over nothing.
         self._connecting = self._reused = self._unsent = False
@@ -201,6 +202,10 @@ class _Errand:
         except Exception as error:
             self._note_sent(error)
             raise
+        except asyncio.CancelledError:
+            # One that was making a connection has given its place back by now.
+            self._starved = self._connecting and self._pool_is_full()
+            raise
         finally:
             self._limit = None
             request.__dict__.pop("send", None)
@@ -233,12 +238,15 @@ class _Errand:
         to the others. What a request says about its own timeouts is not told to middlewares.
         """
         total = self._request.session.timeout.total
-        # Where the session's own limit is reached, it is not an instance that it waits for.
-        available = getattr(self._request.session.connector, "_available_connections", None)
-        if attempts_left == 1 or not total or (available is not None and available(self._request.connection_key) <= 0):
+        if attempts_left == 1 or not total or self._pool_is_full():
             return None
         elapsed = asyncio.get_running_loop().time() - self._since
         return max(total - elapsed, SHORTEST_WAIT) / attempts_left
+
+    def _pool_is_full(self) -> bool:
+        """Whether the session's own limit is reached: then it is not an instance that the request waits for."""
+        available = getattr(self._request.session.connector, "_available_connections", None)
+        return available is not None and available(self._request.connection_key) <= 0
 
     def _note_sent(self, error: Exception) -> None:
         self._sent |= self.judge(error) is not ErrorClass.UNSENT and not self._unsent
@@ -267,7 +275,7 @@ class _Errand:
         return self._reused and _judged(error) is ErrorClass.BROKEN
 
     def overdue(self) -> bool:
-        return _is_overdue(self._request)
+        return not self._starved and _is_overdue(self._request)
 
     def status(self, response: aiohttp.ClientResponse) -> int:
         self._sent = True

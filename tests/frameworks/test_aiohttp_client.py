@@ -606,6 +606,22 @@ async def test_a_deadline_of_the_clients_own_counts_against_the_instance(scene: 
                 assert set(balancer.set_aside) == {"hole"}
 
 
+@pytest.mark.parametrize("limits", [{"limit": 1}, {"limit_per_host": 1}], ids=str)
+async def test_a_deadline_that_passes_in_the_sessions_own_pool_blames_nobody(scene: Make, limits: Any) -> None:
+    async with scene(Manner.BEGINS_ITS_ANSWER) as chat:
+        balancer = chat.balancer()
+        async with (
+            RegistryMiddleware(services={"chat": balancer}) as middleware,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(**limits), middlewares=[middleware], timeout=PATIENCE
+            ) as session,
+            session.get(URL),
+        ):
+            with pytest.raises(TimeoutError):
+                await session.get(URL, timeout=aiohttp.ClientTimeout(total=0.3))
+            assert balancer.set_aside == {}
+
+
 async def test_an_answer_that_is_too_slow_in_coming_counts_against_the_instance(scene: Make) -> None:
     async with scene(Manner.BEGINS_ITS_ANSWER) as chat:
         balancer = chat.balancer()
