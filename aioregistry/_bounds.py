@@ -12,6 +12,9 @@ from typing import Final
 __all__ = [
     "LATEST",
     "LONGEST_GRANTED",
+    "MOST_EPOCHS",
+    "MOST_EPOCHS_AT_ONCE",
+    "MOST_TRANSACTIONS_AT_ONCE",
     "PACED",
     "SHORTEST_GRANTED",
     "SYNC_LIMIT",
@@ -19,6 +22,7 @@ __all__ = [
     "granted",
     "moment",
     "paced",
+    "zxid_doubt",
 ]
 
 SHORTEST_GRANTED: Final = 0.2
@@ -40,6 +44,18 @@ example configuration of ZooKeeper. Servers do not tell theirs."""
 LATEST: Final = 253_402_300_799.0
 """Seconds since the epoch: the last of the year 9999, beyond which no calendar shows them. The times of a node come
 from the clock of whichever server led when it was written."""
+
+MOST_EPOCHS: Final = 2**24
+"""Elections in the life of an ensemble: one every 30 seconds for 16 years. The upper half of a zxid counts them."""
+
+MOST_EPOCHS_AT_ONCE: Final = 2**16
+"""Elections between two answers on one connection. Servers close their connections at an election, but a follower tells
+the last transaction until there is another one, however many elections ago that was: one every 10 seconds for a week
+without a transaction."""
+
+MOST_TRANSACTIONS_AT_ONCE: Final = 2**30
+"""Transactions of one epoch between two answers on one connection. Servers do some 100,000 a second, and a connection
+is without an answer for a session timeout at most: 60 million in :data:`LONGEST_GRANTED`."""
 
 
 def granted(seconds: float, requested: float) -> float:
@@ -72,3 +88,23 @@ def paced(timeout: float, requested: float) -> float:
 def moment(milliseconds: int) -> float:
     """Return a time that a server gives as seconds since the epoch: never before it, nor after :data:`LATEST`."""
     return min(max(milliseconds, 0) / 1000, LATEST)
+
+
+def zxid_doubt(zxid: int, reached: int, *, failed: bool) -> str:
+    """Return why no server can mean *zxid*, or "".
+
+    Args:
+        zxid: from the header of a reply or an event.
+        reached: the highest that came on the same connection before, 0 if this is the first.
+        failed: it is an error's, or an event's, which may come without a zxid (-1).
+    """
+    if zxid < (-1 if failed else 0):
+        return f"zxid {zxid} is negative"
+    epochs, transactions = (zxid >> 32) - (reached >> 32), zxid - reached
+    if zxid >> 32 > MOST_EPOCHS:
+        return f"zxid {zxid:#x} counts {zxid >> 32} elections"
+    if reached and epochs > MOST_EPOCHS_AT_ONCE:
+        return f"zxid {zxid:#x} comes after {reached:#x}, {epochs} elections before"
+    if reached and epochs == 0 and transactions > MOST_TRANSACTIONS_AT_ONCE:
+        return f"zxid {zxid:#x} comes after {reached:#x}, {transactions} transactions before"
+    return ""

@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry._bounds import LONGEST_GRANTED, PACED, SHORTEST_GRANTED, SYNC_LIMIT, doubts, granted, paced
+from aioregistry._bounds import (
+    LONGEST_GRANTED,
+    MOST_EPOCHS,
+    MOST_EPOCHS_AT_ONCE,
+    MOST_TRANSACTIONS_AT_ONCE,
+    PACED,
+    SHORTEST_GRANTED,
+    SYNC_LIMIT,
+    doubts,
+    granted,
+    paced,
+    zxid_doubt,
+)
 from aioregistry._session import SessionState
 from tests.session.simulation import World, simulated
 from tests.session.test_session import T, client_of
@@ -26,6 +38,34 @@ def test_what_is_granted_is_bounded(seconds: float, requested: float) -> None:
 @given(st.floats(0.001, 600.0), st.floats(0.001, 600.0))
 def test_pauses_go_by_enough(timeout: float, requested: float) -> None:
     assert paced(timeout, requested) == max(timeout, min(PACED, requested))
+
+
+EPOCH = 2**32
+
+
+@pytest.mark.parametrize(
+    ("zxid", "reached", "failed", "doubted"),
+    [
+        (0, 0, False, False),
+        (-1, 0, True, False),
+        (-1, 0, False, True),
+        (-2, 0, True, True),
+        (-(2**63), 5, True, True),
+        (2**63 - 1, 0, False, True),
+        (2**63 - 1, 0, True, True),
+        ((MOST_EPOCHS + 1) * EPOCH - 1, 0, False, False),
+        ((MOST_EPOCHS + 1) * EPOCH, 0, False, True),
+        ((3 + MOST_EPOCHS_AT_ONCE) * EPOCH, 3 * EPOCH, False, False),
+        ((4 + MOST_EPOCHS_AT_ONCE) * EPOCH, 3 * EPOCH, False, True),
+        (3 * EPOCH + MOST_TRANSACTIONS_AT_ONCE, 3 * EPOCH, False, False),
+        (3 * EPOCH + MOST_TRANSACTIONS_AT_ONCE + 1, 3 * EPOCH, False, True),
+        (3 * EPOCH + MOST_TRANSACTIONS_AT_ONCE + 1, 0, False, False),
+        (4 * EPOCH + MOST_TRANSACTIONS_AT_ONCE + 1, 3 * EPOCH, False, False),
+        (3 * EPOCH, 4 * EPOCH, False, False),
+    ],
+)
+def test_zxids_that_no_server_can_mean(zxid: int, reached: int, failed: bool, doubted: bool) -> None:
+    assert bool(zxid_doubt(zxid, reached, failed=failed)) is doubted
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from aioregistry._errors import (
     ConnectionLost,
     NoAuth,
     PoisonRequest,
+    ProtocolError,
     RegistryError,
     ServerError,
     SessionClosed,
@@ -271,9 +272,9 @@ class Follower:
             return False
         return True
 
-    def _start_over(self, error: BaseException) -> None:
+    def _start_over(self, error: BaseException, level: int = logging.INFO) -> None:
         """Ask for everything again after a rest, unless there is a new connection before."""
-        self._repeated.tell("again", logging.INFO, "%s is read again: %s", self.path, error)
+        self._repeated.tell(("again", level), level, "%s is read again: %s", self.path, error)
         self._let_go()
         self.note_freshness()
         self._rest = self._session.runtime.uniform(RETRY / 2, RETRY)
@@ -374,12 +375,20 @@ class Follower:
             refusal = self._reader.take_answers()
             if refusal is not None:
                 self._refused(refusal)
+            if self.mirror.misled:
+                self._misled()
             self._reader.ask()
             self._show(self.mirror.take_news())
         except Exception as defect:  # noqa: BLE001 - raised by the task, which ends everything
             self._defect = defect
             self._wake.set()
         self.news.notify()
+
+    def _misled(self) -> None:
+        """Read everything again: no answer is as new as one that came before."""
+        self.mirror.forget_order()
+        why = f"what {self._session.server} answers is older than what was answered before, and one of them is false"
+        self._start_over(ProtocolError(why), logging.WARNING)
 
     def _refused(self, error: BaseException) -> None:
         if isinstance(error, NoAuth | PoisonRequest):

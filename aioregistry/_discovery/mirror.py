@@ -9,7 +9,9 @@ absent is Removed, there is Added or Updated.
 
 **Order.** Every answer comes with the zxid that the server had applied. On one connection these never decrease, and
 the session never goes on with a server behind what it saw. So the mirror has a horizon, the zxid of the newest answer
-taken in; an answer older than it is not taken in, and asked for again. An event that comes while its node is being read
+taken in; an answer older than it is not taken in, and asked for again. Where only older ones come, the horizon is what
+is false: a server without quorum, or a proxy, told of more than there is. Then everything is read again without it. An
+event that comes while its node is being read
 may be newer than that reading: the node is read once more. A question is answered once at most, and not once the
 connection is gone.
 
@@ -24,6 +26,8 @@ state stands. A change that comes from elsewhere (an event, a list) is visible a
 own. Without, they leave one-shot watches: a child watch where the service's node is, an exists watch where it is not,
 a data watch on each node. A node's events then arm nothing: the reading that they cause does.
 """
+
+# Longer than 450 lines: what is due, asked and asked again changes together, and its docstring is a tenth of it.
 
 from __future__ import annotations
 
@@ -85,6 +89,10 @@ _COUNTED = frozenset({EventKind.CREATED, EventKind.DELETED})
 _COUNTER: Final = 0xFFFF_FFFF
 """The lower half of a zxid counts the transactions of an epoch, from one on."""
 
+_OLDER_ANSWERS: Final = 32
+"""So many older answers in a row show that the horizon is false: on one connection servers do not go back. Each
+question is sent again at once, so that they take a moment only."""
+
 _INT = 2**32
 
 
@@ -109,6 +117,7 @@ class Mirror:
         self._connected = False
         self._history: int | None = None
         self._horizon = 0
+        self._older = 0  # answers in a row
         # A resync under way.
         self._staged: dict[str, Node | None] = {}
         self._listed: int | None = None  # the mark that is settled when all that was listed has been read
@@ -159,6 +168,15 @@ class Mirror:
         self._tally_counts = True
         for pending in (self._staged, self._due, self._asked, self._again, self._unprompted):
             pending.clear()
+
+    @property
+    def misled(self) -> bool:
+        """Only older answers come: everything is to be read again, after :meth:`forget_order`."""
+        return self._older >= _OLDER_ANSWERS
+
+    def forget_order(self) -> None:
+        """How new the answers so far were counts no more."""
+        self._horizon = self._older = 0
 
     # ------------------------------------------------------------------ questions
 
@@ -327,7 +345,9 @@ class Mirror:
         less. So the beginning of an epoch makes no answer an older one.
         """
         if zxid < self._horizon and self._horizon & _COUNTER:
+            self._older += 1
             return False
+        self._older = 0
         if zxid & _COUNTER or not self._horizon:
             self._horizon = max(self._horizon, zxid)
         return True

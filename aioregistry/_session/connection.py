@@ -1,5 +1,7 @@
 """One connection to one server: requests out in one write a tick, replies matched in order."""
 
+# Longer than 450 lines: every method touches the same queues, and what ends a connection must find them all as one.
+
 from __future__ import annotations
 
 import asyncio
@@ -12,6 +14,7 @@ from typing import Any, TypeVar, cast
 from aiozk.protocol.request import Request
 
 from aioregistry import _foreign as foreign
+from aioregistry._bounds import zxid_doubt
 from aioregistry._errors import ConnectionLost, PoisonRequest, ProtocolError, RegistryError, RequestTooLarge
 from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import (
@@ -23,6 +26,7 @@ from aioregistry._protocol import (
     ConnectReply,
     Exists,
     FrameDecoder,
+    Header,
     Reply,
     Sync,
     WatchedEvent,
@@ -80,6 +84,10 @@ class Connection(asyncio.Protocol):
         self.endpoint = endpoint
         self._server = str(endpoint)
         self.last_zxid = self.reached = 0
+        self.contradicted = False
+        """An answer took back the zxid of an earlier one. ``last_zxid`` is then what is certain, and may be lower."""
+        self._replied = 0
+        """The highest zxid of an answer in the order of the requests. What passes those may be ahead of the next."""
         self.evidence = float("-inf")
         self.took = 0.0
         """Seconds that TCP and TLS took, for the caller, which gives the attempt a deadline."""
@@ -281,6 +289,8 @@ class Connection(asyncio.Protocol):
             self._greeting_received(frame)
             return
         header = decode_header(frame)
+        if header.zxid != self.reached:
+            self._judge_zxid(header)
         if header.zxid > self.reached:
             self.reached = header.zxid
             # A leader that has begun an epoch counts from nothing and says so; its followers tell the last transaction.
@@ -291,7 +301,25 @@ class Connection(asyncio.Protocol):
         if header.xid == NOTIFICATION_XID:
             self._on_event(decode_event(frame))
         else:
+            if header.xid > 0:
+                self._replied = max(self._replied, header.zxid)
             self._reply_received(frame, header.xid)
+
+    def _judge_zxid(self, header: Header) -> None:
+        """Raise ProtocolError where no server can mean the zxid, or one of two that came was not meant."""
+        zxid, event = header.zxid, header.xid == NOTIFICATION_XID
+        doubt = zxid_doubt(zxid, self.reached, failed=event or header.error != 0)
+        # Credentials are accepted with zxid 0.
+        if not doubt and header.error == 0 and header.xid > 0 and 0 < zxid < self._replied:
+            doubt = f"zxid {zxid:#x} comes after {self._replied:#x}, and servers do not go back"
+            # Either may be false. With the higher one offered, no server would take the session, and it would look as
+            # if the ensemble had lost its history.
+            assert self._connect is not None, "it was greeted"
+            self.contradicted = True
+            self.last_zxid = max(self._connect[0].last_zxid, zxid if zxid & _COUNTER else 0)
+        if doubt:
+            self._judged = True  # no request is to blame for that
+            raise ProtocolError(f"the server cannot be believed: {doubt}")
 
     def _greeting_received(self, frame: bytes) -> None:
         if self._connect is None:

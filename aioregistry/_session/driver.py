@@ -142,8 +142,9 @@ class Driver:
         machine, connection = self.machine, self._teacher()
         if connection is None:
             return machine
+        known = 0 if connection.contradicted else machine.last_zxid  # it may have come from there
         return machine._replace(
-            last_zxid=max(machine.last_zxid, connection.last_zxid),
+            last_zxid=max(known, connection.last_zxid),
             evidence=max(machine.evidence, connection.evidence),
         )
 

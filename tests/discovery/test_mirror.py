@@ -246,6 +246,31 @@ def test_an_answer_older_than_what_is_known_is_asked_for_again() -> None:
     assert [change.id for change in changes(mirror)] == ["a"]
 
 
+def test_where_only_older_answers_come_everything_is_read_again() -> None:
+    mirror = synced({"a": (document("a", 1), stat(3))}, zxid=2**40 + 1)
+    mirror.event(EventKind.DATA_CHANGED, "a")
+    asked = 0
+    while not mirror.misled:
+        read(mirror, (document("a", 2), stat(3, 11)), zxid=11)
+        asked += 1
+        assert asked < 100
+    assert mirror.take_news() is None
+    mirror.forget_order()
+    mirror.connected(one_shot=False, history=0)
+    assert not mirror.misled
+    news = resync(mirror, {"a": (document("a", 2), stat(3, 11))}, 11)
+    assert [change.id for change in news.changes] == ["a"]
+    assert mirror.as_of == 11
+
+
+def test_older_answers_among_others_are_no_reason_to_read_everything_again() -> None:
+    mirror = synced({"a": (document("a"), stat(3))}, zxid=20)
+    for zxid in [11, 20] * 100:
+        mirror.event(EventKind.DATA_CHANGED, "a")
+        read(mirror, (document("a"), stat(3)), zxid=zxid)
+        assert not mirror.misled
+
+
 def test_an_answer_to_a_question_of_an_earlier_connection_is_none() -> None:
     mirror = synced({"a": (document("a"), stat(3))})
     mirror.event(EventKind.DATA_CHANGED, "a")

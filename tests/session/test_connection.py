@@ -7,10 +7,12 @@ import logging
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 
+from aioregistry._bounds import MOST_EPOCHS
 from aioregistry._errors import (
     ConnectionLost,
     NoNode,
@@ -390,12 +392,44 @@ async def test_the_beginning_of_an_epoch_is_no_transaction(world: World) -> None
     await line.end()
 
 
+@pytest.mark.parametrize("make", [partial(reply, body=text("/")), lambda xid, zxid: event(1, "/a", zxid)])
+@pytest.mark.parametrize("zxid", [2**63 - 1, -(2**63), -2, (MOST_EPOCHS + 1) << 32])
+@simulated
+async def test_a_zxid_that_no_server_can_mean_costs_the_connection(
+    world: World, make: Callable[[int, int], bytes], zxid: int
+) -> None:
+    line = Line(world)
+    answer = line.connection.submit(Sync("/"))
+    line.connection.data_received(make(1, zxid))
+    assert (line.connection.last_zxid, line.connection.reached, line.lost) == (0, 0, 1)
+    assert isinstance(await outcome(answer), ConnectionLost)
+    assert "zxid" in line.connection.reason
+
+
+@simulated
+async def test_an_answer_that_goes_back_takes_back_what_came_before(world: World) -> None:
+    line = Line(world)
+    for xid, zxid in enumerate((0x1_0000_0007, 0x1_0000_0009), 1):
+        _ = line.connection.submit(Sync("/"))
+        line.connection.data_received(reply(xid, zxid, body=text("/")))
+    line.connection.data_received(event(1, "/a", 0x1_0000_0008))  # events pass answers
+    line.connection.data_received(event(1, "/a", 0x1_0000_000A))
+    _ = line.connection.submit(Sync("/"))
+    line.connection.data_received(reply(3, 0x1_0000_0009, body=text("/")))
+    assert not line.lost
+    answer = line.connection.submit(Sync("/"))
+    line.connection.data_received(reply(4, 0x1_0000_0008, body=text("/")))
+    assert line.lost
+    assert isinstance(await outcome(answer), ConnectionLost)
+    assert (line.connection.contradicted, line.connection.last_zxid) == (True, 0x1_0000_0008)
+
+
 @simulated
 async def test_the_highest_zxid_of_any_header(world: World) -> None:
     line = Line(world)
-    for xid, zxid in enumerate((7, 3, -1), 1):
+    for xid, (zxid, code) in enumerate(((7, 0), (3, Throttled.code), (-1, Throttled.code)), 1):
         _ = line.connection.submit(Sync("/"))
-        line.connection.data_received(reply(xid, zxid, body=text("/")))
+        line.connection.data_received(reply(xid, zxid, code, body=text("/")))
         assert line.connection.last_zxid == 7
     line.connection.data_received(event(1, "/a", zxid=9))
     assert line.connection.last_zxid == 9
