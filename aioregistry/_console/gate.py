@@ -87,9 +87,8 @@ class Door:
         self._by_address.failed(address, now)
         self._by_user.failed(user, now)
         if not (await self._is_right(password, user) and user in passwords):
-            self._repeated.tell(
-                ("login", address), logging.WARNING, "a login as %r from %s failed", user[:100], address
-            )
+            # One incident, wherever they come from: a stranger has more addresses than there can be kinds.
+            self._repeated.tell("login", logging.WARNING, "a login as %r from %s failed", user[:100], address)
             return self._rendered("login.html", 401, next=_own(wanted), error="User or password is wrong.")
         self._by_address.succeeded(address)
         self._by_user.succeeded(user)

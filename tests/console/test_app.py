@@ -417,7 +417,7 @@ async def test_a_login_is_demanded_given_and_ended(servers: str, history: Path) 
         assert answer.status_code == 401
 
 
-async def test_logins_that_fail_are_told_once_for_each_address(
+async def test_logins_that_fail_are_told_once_and_then_counted(
     servers: str, history: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(servers, history, passwords=PASSWORDS) as console:
