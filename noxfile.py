@@ -1,4 +1,4 @@
-"""What checks aioregistry: `nox` runs what has to pass, `nox -s NAME` what takes longer (`nox -l` lists it)."""
+"""The checks of aioregistry: `nox` runs those that have to pass, `nox -s NAME` one that takes longer (see `nox -l`)."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def chat(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def interop(session: nox.Session) -> None:
-    """What Java Curator registers is seen from Python, and the other way round."""
+    """Java Curator and aioregistry see each other's instances."""
     provide(session, ZOOKEEPER | CURATOR)
     install(session, "test")
     session.run("pytest", "-m", "interop", *session.posargs)
@@ -192,7 +192,7 @@ def explore(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def exports(session: nox.Session) -> None:
-    """What Prometheus, HAProxy and nginx make of what is exported for them."""
+    """Prometheus, HAProxy and nginx read the files that are exported for them."""
     provide(session, ZOOKEEPER | EXPORTED_TO)
     install(session, "test")
     session.run("pytest", "-m", "exports", *session.posargs)
@@ -200,7 +200,7 @@ def exports(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def operations(session: nox.Session) -> None:
-    """What operators use beside aioregistry: the shells whose completion it writes, and Prometheus."""
+    """The tools that operators use beside aioregistry: the shells whose completion it writes, and Prometheus."""
     provide(session, ZOOKEEPER | SHELLS | PROMETHEUS)
     install(session, "test")
     session.run("pytest", "-m", "operations", *session.posargs)
@@ -253,7 +253,7 @@ def links(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
-    """Write the lock files anew, on the newest versions that pyproject.toml admits."""
+    """Write the lock files again, on the newest versions that pyproject.toml admits."""
     session.install("uv")
     session.run("python", "-m", "tools.locks")
 
@@ -295,7 +295,7 @@ def package(session: nox.Session) -> None:
 
 
 def try_wheel(session: nox.Session, wheel: Path, scratch: Path) -> None:
-    """Run the smoke test with each extra alone, with none, and with all, on the locked versions."""
+    """Run the smoke test with each extra alone, without extras, and with all, on the locked versions."""
     version = wheel.name.split("-")[1]
     smoke = shutil.copy("tools/smoke.py", scratch)
     constraints = scratch / "constraints.txt"

@@ -1,4 +1,4 @@
-"""What the address of an instance may be: one grammar for publishing, reading and requesting. Pure.
+"""The grammar of an instance's address: one for publishing, reading and requesting. Pure.
 
 An address is put into URLs (RFC 3986, section 3.2.2) and given to resolvers, and both must take it for the same:
 
@@ -9,7 +9,7 @@ An address is put into URLs (RFC 3986, section 3.2.2) and given to resolvers, an
 * A host name is made of parts of letters, digits, ``-`` and ``_``, 63 characters at most, 253 together; one dot may
   follow. Underscores are not part of host names (RFC 1123), but of names in containers' networks.
 * A part in another alphabet is what IDNA 2003, which resolvers go by, and IDNA 2008, which clients go by, agree on:
-  letters, marks and digits that neither maps to others. What they spell differently (``ß``) has to be written
+  letters, marks and digits that neither maps to others. Names that they spell differently (``ß``) have to be written
   as ``xn--``.
 """
 

@@ -1,4 +1,4 @@
-"""What arguments may be, checked in one way: flags, numbers, seconds, choices, things of a type. Pure.
+"""Checks of arguments, the same everywhere: flags, numbers, seconds, choices, things of a type. Pure.
 
 Each check raises :class:`InvalidArgument`, and where the value is of a type that cannot be meant :class:`InvalidType`,
 which is a TypeError too.

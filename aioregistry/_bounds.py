@@ -1,7 +1,7 @@
 """Numbers that a server gives, and what is made of those that cannot be meant: one table for all rooms. Pure.
 
-A number from the wire is never used as it came where a wrong one would do harm. What has no place here is bounded where
-it is read: lengths and counts by the bytes that are there (``_protocol/jute.py``), frames by ``_MAX_FRAME``,
+A number from the wire is never used as it came where a wrong one would do harm. Other numbers are bounded where
+they are read: lengths and counts by the bytes that are there (``_protocol/jute.py``), frames by ``_MAX_FRAME``,
 the numbers of documents by what Java's readers take (``_document/scalars.py``).
 """
 

@@ -1,7 +1,7 @@
 """aiozk's client on our session: its verbs and recipes without its connection handling.
 
 aiozk's ``ZKClient`` asks little of the object behind ``client.session``: to send a request, to call back for events,
-to tell its state. :class:`SharedSession` is such an object. What aiozk does above it is aiozk's own and stays as it is
+to tell its state. :class:`SharedSession` is such an object. All of aiozk above it stays as it is
 documented there.
 """
 
@@ -108,7 +108,7 @@ class _Server(NamedTuple):
 
 
 class SharedSession:
-    """What aiozk's client and recipes take for their session, on one of ours."""
+    """A session as aiozk's client and recipes expect it, on one of ours."""
 
     def __init__(self, session: Session) -> None:
         self.state: ClientState = ClientState(session)
@@ -117,7 +117,7 @@ class SharedSession:
 
     @property
     def conn(self) -> _Server:
-        """What aiozk reads the server's version from, which it derives features from.
+        """The text from which aiozk reads the server's version, and derives its features.
 
         aiozk asks the server by the four-letter word ``srvr``, which may be disabled. Here it is the lowest version
         that has what this server was seen to have; CreateContainer came with 3.5.1, MultiRead with 3.6.

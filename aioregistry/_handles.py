@@ -1,4 +1,4 @@
-"""What every public handle has in common: opened once, closed once, on one event loop.
+"""The common part of every public handle: opened once, closed once, on one event loop.
 
 A handle is made without touching the loop, and opened by ``async with handle`` or by ``await handle``; the latter
 is ended by ``await handle.aclose()`` or by one later ``async with handle``. It owns plain tasks only, so that it

@@ -30,7 +30,7 @@ QUIET = 5.0
 
 
 class Report(NamedTuple):
-    """What is to be told of an incident now."""
+    """A report that is due of an incident."""
 
     new: int
     """Occurrences that no line has told yet."""

@@ -30,7 +30,7 @@ HOUR: Final = 3600.0
 
 
 class Overrides:
-    """What operators say of instances that are not theirs; ``registry.overrides``.
+    """The overrides by which operators rule instances that are not theirs; ``registry.overrides``.
 
     An instance in maintenance stays listed. Views show it as not enabled, with the status ``"maintenance"``, so that no
     balancer picks it; an owner who is aioregistry publishes the same for readers in Java. An instance with a weight

@@ -45,7 +45,7 @@ _MAY_WITHDRAW: Final = Permission.DELETE | Permission.ADMIN
 
 
 class Marker(NamedTuple):
-    """What a marker tells of: the node of instance *id* of service *name* that *czxid* created."""
+    """The subject of a marker: the node of instance *id* of service *name* that *czxid* created."""
 
     name: str
     id: str

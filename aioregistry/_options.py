@@ -1,6 +1,6 @@
 """The keyword arguments of the registry's methods as types, for those that pass them on.
 
-What each means is documented where it is taken: :func:`aioregistry.connect`, :meth:`aioregistry.Registry.register` and
+Each is documented where it is taken: :func:`aioregistry.connect`, :meth:`aioregistry.Registry.register` and
 :meth:`aioregistry.Registry.discover`; and :meth:`aioregistry.View.balancer`.
 """
 

@@ -11,7 +11,7 @@ gets, from 0 to 1, for the same reason: to give one instance more, give the othe
 node's last change, by the clock of the server that led then; null is for ever. ``registrationTimeUTC`` is that of the
 incarnation that is meant; null is any.
 
-What others write is read with care: an impossible field makes the document invalid, and numbers are bounded.
+Other writers are not trusted: an impossible field makes the document invalid, and numbers are bounded.
 
 **Time.** A client cannot know the server's clock without writing. So an override that one sees being set lasts for its
 ``seconds`` by one's own clock that never steps back. One that was there before lasts no longer than that either, from

@@ -1,4 +1,4 @@
-"""What :func:`aioregistry.connect` takes, checked, without a registry that is made of it."""
+"""The arguments of :func:`aioregistry.connect`, checked, without a registry that is made of it."""
 
 from __future__ import annotations
 

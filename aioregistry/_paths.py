@@ -1,4 +1,4 @@
-"""What ZooKeeper allows in a path, checked before anything is sent."""
+"""ZooKeeper's rules for a path, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ._errors import InvalidArgument, InvalidType, wrong_argument
 
 __all__ = ["check_name", "check_path", "check_segment", "place_of"]
 
-# What the server's PathUtils.validatePath refuses. It looks at UTF-16 units, so that whatever lies beyond the BMP, two
-# surrogates there, is refused as well.
+# The characters that the server's PathUtils.validatePath refuses. It looks at UTF-16 units, so a character beyond the
+# BMP, two surrogates there, is refused as well.
 _NOT_IN_SEGMENTS = re.compile("[/\0-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\U0010ffff]")
 
 

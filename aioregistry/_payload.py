@@ -2,7 +2,7 @@
 
 Pure, but for the caller's own code, which may raise whatever it likes.
 
-What is wrong is said in words of our own, with the place: ``payload: load is 'much', which is not of type int``. The
+An error is in words of our own, with the place: ``payload: load is 'much', which is not of type int``. The
 words of msgspec and pydantic change with their releases; those of the caller's own validators are quoted.
 """
 
@@ -263,7 +263,7 @@ def _misfit(where: str, value: Any, wanted: Any, levels: int) -> str:
 
 
 def _refusal(value: Any, wanted: Any) -> str | None:
-    """What the caller's own validator (``__post_init__``) says: msgspec raises from it."""
+    """The error of the caller's own validator (``__post_init__``): msgspec raises from it."""
     try:
         foreign.call(_converted, value, wanted)
     except foreign.ForeignError as failure:
@@ -276,7 +276,7 @@ _MISSING: Final = object()
 
 
 def _members(where: str, value: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
-    """What *value* consists of: its place, itself and its type, for the types that are taken apart here."""
+    """The parts of *value*: its place, itself and its type, for the types that are taken apart here."""
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin is Annotated:
         yield from _members(where, value, arguments[0])

@@ -1,4 +1,4 @@
-"""What an error of Python, OpenSSL or the operating system means, in words that no other release changes."""
+"""The meaning of an error of Python, OpenSSL or the operating system, in words that no other release changes."""
 
 from __future__ import annotations
 

@@ -358,7 +358,7 @@ class Registry(Handle):
 
 
 class Parts(NamedTuple):
-    """What a registry is made of, for the rooms above; users have what it offers."""
+    """The parts of a registry, for the rooms above; users have its methods."""
 
     session: Session
     registrations: tuple[Registration[Any], ...]
@@ -375,8 +375,8 @@ def parts_of(registry: Registry) -> Parts:
 def farewell_patience(spent: float, whole: float) -> float:
     """Return the seconds for which the answer to the end of the session is awaited.
 
-    What is left of the *whole* time for closing. A busy machine lets everything take longer, the server's answer too,
-    and without it the outcome of the withdrawals is unknown: so it is half of what was *spent* until then at least,
+    That is the rest of the *whole* time for closing. A busy machine makes everything take longer, the server's answer
+    too, and without it the outcome of the withdrawals is unknown: so it is half of the time *spent* so far at least,
     which is a third of the whole where nothing was late, and no more than the whole once more.
     """
     return max(whole - spent, min(spent / 2, whole))

@@ -43,7 +43,7 @@ class Endpoint(NamedTuple):
 
 
 class Runtime:
-    """What the library asks of the outside; subclassed by :class:`SystemRuntime` and by simulated worlds."""
+    """The library's needs from the outside; subclassed by :class:`SystemRuntime` and by simulated worlds."""
 
     def monotonic(self) -> float:
         """Return seconds of a clock that never steps back (it may stand still while the system sleeps)."""

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Secret(bytes):
-    """Bytes like any others, but for their ``repr``. What is cut from them or joined with others is plain bytes."""
+    """Bytes like any others, but for their ``repr``. A part of them, or a join with others, is plain bytes."""
 
     __slots__ = ()
 

@@ -100,7 +100,7 @@ FIELDS: Final[Mapping[str, _Field]] = MappingProxyType(
         "log_format": _Field(_log_format, "text"),
     }
 )
-"""What can be set: on the command line as ``--session-timeout``, in the environment as ``AIOREGISTRY_SESSION_TIMEOUT``,
+"""A setting: on the command line as ``--session-timeout``, in the environment as ``AIOREGISTRY_SESSION_TIMEOUT``,
 in a file as ``session-timeout``."""
 
 DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType({name: field.default for name, field in FIELDS.items()})
@@ -153,7 +153,7 @@ def config_file(path: str, text: str) -> ConfigFile:
 
 @dataclass(frozen=True)
 class Settings:
-    """What was set, and where.
+    """A value that was set, and its source.
 
     Args:
         values: by field; every field has one.

@@ -25,7 +25,7 @@ log = logging.getLogger("aioregistry.spans")
 _API: Final = "opentelemetry.trace"
 
 _REPEATED: Final[dict[asyncio.AbstractEventLoop, IncidentLog]] = {}
-"""What is told on each loop: a tracer that fails does so for all registries of the process, at each span."""
+"""The incident log of each loop: a tracer that fails does so for all registries of the process, at each span."""
 
 
 class Place(Protocol):

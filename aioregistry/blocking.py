@@ -12,10 +12,10 @@ The registry runs on an event loop in a daemon thread, and what is here waits fo
         print(chat.pick().instance.address)
 
 A handle is opened by ``with``, by :meth:`open`, or by its first use. So a module may make its registry and its views
-when it is imported: each process of a prefork server opens its own at the first use. What was opened before a fork is
+when it is imported: each process of a prefork server opens its own at the first use. Handles of before a fork are
 of no use in the child, where every use raises :class:`~aioregistry.UsageError`.
 
-What is open when the interpreter ends is closed then. All may be used from any number of threads; a stream by one at a
+Open handles are closed when the interpreter ends. All may be used from any number of threads; a stream by one at a
 time.
 """
 
@@ -109,9 +109,9 @@ class Registry(BlockingHandle, Fronting):
         self._remote = _made(servers, options)
         self._made_in = os.getpid()
         self._opened: weakref.WeakSet[BlockingHandle] = weakref.WeakSet()
-        """What was opened on it, which its closing closes."""
+        """The handles that were opened on it: its closing closes them."""
         self._registered: set[Registration[Any]] = set()
-        """What was registered stays so until it is closed, also where its handle was dropped."""
+        """An instance stays registered until its handle is closed, also where its handle was dropped."""
         self._thread: LoopThread | None = None
         super().__init__()
 
@@ -129,7 +129,7 @@ class Registry(BlockingHandle, Fronting):
 
     @property
     def overrides(self) -> Overrides:
-        """What operators say of instances: maintenance and weights. As ``Registry.overrides``, with a ``timeout``."""
+        """The overrides of operators: maintenance and weights. As ``Registry.overrides``, with a ``timeout``."""
         return Overrides(self._running, lambda: self._remote.overrides)
 
     @property

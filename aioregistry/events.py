@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 EventCallback: TypeAlias = Callable[[str, dict[str, object]], None]
-"""What ``on_event`` takes: called synchronously, with a name and fields; it must not block."""
+"""The type of ``on_event``: called synchronously, with a name and fields; it must not block."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def opentelemetry(registry: AnyRegistry, *, meter: Meter | None = None) -> None:
 class _Recorder:
     """Records the values of histograms, of which there is no observable kind.
 
-    What is recorded in a callback is exported with what the callbacks observe.
+    A value recorded in a callback is exported with the values that the callbacks observe.
     """
 
     def __init__(self, meter: Meter) -> None:

@@ -1,4 +1,4 @@
-"""What the rules of choosing are worth when things fail: `python -m benchmarks.choosing [--seeds N]`. Needs no server.
+"""The worth of the rules of choosing when things fail: `python -m benchmarks.choosing [--seeds N]`. Needs no server.
 
 Pure virtual time: real pickers, one for each consumer, and servers of a limited capacity. Each row is one scenario
 without a rule and with it, the mean of the seeds: the share of calls that failed, and the busiest instance's calls as a
@@ -39,7 +39,7 @@ DOUBT: Final = Suspicion("disruption", 0.0, 30.0)
 
 
 class Outcome(NamedTuple):
-    """What a scenario came to."""
+    """The figures of a scenario."""
 
     failed: float
     """Share of the calls."""
@@ -141,7 +141,7 @@ class Calls:
         servers: by id.
         rate: calls a second of all consumers together.
         attempts: for each call, each at another instance.
-        lost: share of the calls that time out on a slow path, whoever serves them.
+        lost: share of the calls that time out on a slow path, whichever instance serves them.
         keyed: whether each call has a key of its own.
 
     Attributes:
@@ -261,7 +261,7 @@ def slow_path(seed: int, with_rule: bool) -> Outcome:
 
 
 def retry_to_suspects(seed: int, with_rule: bool) -> Outcome:
-    """One is confirmed and dead, five are suspect and live, of which none is picked first. Without: tried once."""
+    """One is confirmed and dead, five are suspect and live, which are not picked first. Without: tried once."""
     draw = random.Random(seed)
     ids = names(6)
     calls = Calls(draw, {id: Server(1e6, alive=id != "i000") for id in ids}, 10.0, attempts=3 if with_rule else 1)
@@ -302,7 +302,7 @@ def black_hole(seed: int, with_rule: bool) -> Outcome:
     picker = Picker(snapshot(map(entry, ids)), "round-robin", ejection=Ejection(), draw=draw.random)
     failed: list[bool] = []
     by_second: dict[int, Counter[str]] = {}
-    # What happens at a moment: a request's next attempt, or the end of the one that waits for a connection.
+    # An event at a moment: a request's next attempt, or the end of the one that waits for a connection.
     agenda: list[tuple[float, int, _Request, Member[Any] | None]]
     agenda = [(number / 2, number, _Request(number / 2 + total), None) for number in range(1200)]
     heapify(agenda)
@@ -339,7 +339,7 @@ class _Request:
 
 
 def lockstep(seed: int, with_rule: bool) -> Outcome:
-    """A rolling restart of 20 before 1,000 consumers, which then pick in rounds. Without: each draws anew (chance)."""
+    """A rolling restart of 20 before 1,000 consumers, which then pick in rounds. Without: each draws again (chance)."""
     draw = random.Random(seed)
     ids, consumers = names(20), 1000
     strategy = "round-robin" if with_rule else "random"
@@ -353,7 +353,7 @@ def lockstep(seed: int, with_rule: bool) -> Outcome:
 
 
 def low_traffic(seed: int, with_rule: bool) -> Outcome:
-    """Two calls a second to 20 instances, one of which is dead. Without: nobody is set aside."""
+    """Two calls a second to 20 instances, one of which is dead. Without: no instance is set aside."""
     draw = random.Random(seed)
     ids = names(20)
     calls = Calls(draw, {id: Server(1e6, alive=id != "i000") for id in ids}, 2.0)
@@ -368,7 +368,7 @@ def outstanding(seed: int, with_rule: bool, manner: str = "disabled") -> Outcome
     Args:
         seed: decides about everything.
         with_rule: whether the calls are those of the address.
-        manner: how it goes and comes: "disabled" and enabled, "expired" and registered anew, or under "another id".
+        manner: how it goes and comes: "disabled" and enabled, "expired" and registered again, or under "another id".
     """
     draw = random.Random(seed)
     four = {id: at(id, port) for port, id in enumerate(names(4), 7000)}
@@ -459,7 +459,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
         "rolling restart before 1,000 consumers": lockstep,
         "one of 20 dead, 2 calls a second": low_traffic,
         "one of four disabled and enabled": outstanding,
-        "the same, expired and registered anew": lambda seed, rule: outstanding(seed, rule, "expired"),
+        "the same, expired and registered again": lambda seed, rule: outstanding(seed, rule, "expired"),
         "the same, under another id": lambda seed, rule: outstanding(seed, rule, "another id"),
         "3 instances cut off, sessions of 60 s": minute_long_sessions,
         "4 of 20, all of a zone, cut off": zone_cut_off,

@@ -1,4 +1,4 @@
-"""What a contender is: one library (or none), used as its users would at their best, behind the same few methods."""
+"""A contender: one library (or ours), used as its users would at their best, behind the same few methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What faults do to a registered instance: `python -m benchmarks.faults [--contenders NAME …] [--only WORD …]`.
+"""The effect of faults on a registered instance: `python -m benchmarks.faults [--contenders NAME …] [--only WORD …]`.
 
 For every fault and contender: seconds for which a live instance is not listed, as an outside observer with a connection
 of its own sees it, from the end of the fault on (or over the whole span, where the row says so); "missing" where it was
@@ -74,7 +74,7 @@ class Scene:
 
 
 class Outcome(NamedTuple):
-    """What the observer saw from `start` on; `flips` are changes of owner."""
+    """The states that the observer saw from `start` on; `flips` are changes of owner."""
 
     missing: bool
     seconds: float

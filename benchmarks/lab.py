@@ -26,7 +26,7 @@ HOLDER_BEAT = 20.0
 PER_HOLDER = 5_000  # a session's end is one transaction, which has to stay well below jute.maxbuffer
 PER_TRANSACTION = 500
 
-# What an operator would give it; the tests' servers are made to start fast instead.
+# Settings as an operator would give them; the tests' servers are made to start fast instead.
 JVM_OPTIONS = ("-Xms1g", "-Xmx1g", "-XX:+UseG1GC")
 
 
@@ -72,7 +72,7 @@ async def start(contender: str) -> Worker:
     name, tree = split(contender)
     return Worker(
         await asyncio.create_subprocess_exec(
-            # What is imported is what lies in the folder that it is started in, before what is installed.
+            # It imports from the folder that it is started in before installed packages.
             *(sys.executable, "-m", "benchmarks.worker", name),
             cwd=tree,
             stdin=asyncio.subprocess.PIPE,
@@ -104,7 +104,7 @@ class SessionProxy(TcpProxy):
         return _HandshakeLink(self)
 
     async def expire(self) -> None:
-        """End that session. Who reconnects in the middle of it would move it once more, and keep it: let them wait."""
+        """End that session. A client that reconnects meanwhile would move it once more, and keep it: let it wait."""
         self.silence(Direction.TO_SERVER)
         try:
             await wire.force_expiry(f"{self.target[0]}:{self.target[1]}", self.session_id, self.password)

@@ -1,4 +1,4 @@
-"""What is measured. Each measure takes the lab and a contender's name and returns figures named with their units."""
+"""The measures. Each measure takes the lab and a contender's name and returns figures named with their units."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def cold_sync(lab: Lab, name: str, *, size: int) -> Figures:
 
 
 async def memory(lab: Lab, name: str, *, size: int) -> Figures:
-    """What a followed instance takes, by tracemalloc."""
+    """The memory of a followed instance, by tracemalloc."""
     service = await lab.service_of(size)
     async with working(name, lab.server.address) as worker:
         taken = await worker.ask("memory", service=service, count=size)
@@ -78,7 +78,7 @@ async def publish(lab: Lab, instances: list[Sample]) -> Moments:
 
 
 async def sightings(worker: Worker, *, until: int) -> tuple[Moments, float]:
-    """What the consumer was told, and its CPU time, once it was told everything or is told nothing more."""
+    """The changes that the consumer got, and its CPU time, once it has all of them or gets nothing more."""
     seen: Moments = {}
     quiet_since = time.monotonic()
     while True:
@@ -140,7 +140,7 @@ HELP = "import sys; from aioregistry._cli import main; sys.exit(main(['--help'])
 
 
 async def starting(_lab: Lab, contender: str) -> Figures:
-    """What starting costs: the import above that of the dependencies, and the command line's help."""
+    """The cost of starting: the import above that of the dependencies, and the command line's help."""
     _, tree = split(contender)
     imported = float(await run_python(IMPORTS, tree))
     start = time.perf_counter()

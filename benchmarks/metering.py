@@ -1,4 +1,4 @@
-"""What metrics cost a request: `python -m benchmarks.metering [--rounds N]`. Starts a ZooKeeper, and only prints.
+"""The cost of metrics for a request: `python -m benchmarks.metering [--rounds N]`. Starts a ZooKeeper, and only prints.
 
 Two registries of one process ask the same server the same, in turns: one has a reader of metrics, the other has not.
 """

@@ -1,4 +1,4 @@
-"""What a guard is good for, and what it costs: `python -m benchmarks.outages [--seeds N]`. Needs no server.
+"""The benefit and the cost of a guard: `python -m benchmarks.outages [--seeds N]`. Needs no server.
 
 Simulated worlds (docs/simulation.md): one service of many instances, and a consumer that picks ten times a second from
 three views of it, one without guard, one with it, one with it and with reports of how each call went. Every pick is
@@ -170,7 +170,7 @@ async def all_sessions_expire_and_the_consumer_is_first(world: Outage) -> None:
 
 
 async def the_instances_are_cut_off(world: Outage) -> None:
-    """From the servers alone: whoever can reach an instance is told that there is none."""
+    """From the servers alone: clients that can reach an instance are told that it is gone."""
     await asyncio.gather(*(_cut_off(world, process, 30.0) for process in world.serving()))
 
 

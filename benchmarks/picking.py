@@ -1,4 +1,4 @@
-"""What a pick costs, and a change: `python -m benchmarks.picking [--size N]`. Needs no server."""
+"""The cost of a pick, and of a change: `python -m benchmarks.picking [--size N]`. Needs no server."""
 
 from __future__ import annotations
 

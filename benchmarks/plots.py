@@ -83,7 +83,7 @@ def main() -> int:
     options = parser.parse_args()
     seeds = range(options.seeds)
     draw_comeback(seeds, options.out)
-    # What has no failed calls in either case is about shares: the table shows those.
+    # A scenario without failed calls in either case is about shares: the table shows those.
     both = {name: list(choosing_measured(scenario, seeds)) for name, scenario in SCENARIOS.items()}
     draw_choosing({name: each for name, each in both.items() if any(one.failed for one in each)}, options.out)
     draw_outages({name: measured(trouble, seeds) for name, trouble in TROUBLES.items()}, options.out)

@@ -1,4 +1,4 @@
-"""What came out: medians, the ratios that the project promises, a table to read and JSON to keep."""
+"""The results: medians, the ratios that the project promises, a table to read and JSON to keep."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def medians(rounds: Rounds) -> Medians:
 
 
 class Goal(NamedTuple):
-    """What the project promises: a ratio of two medians, or one median, and the bound it keeps."""
+    """A promise of the project: a ratio of two medians, or one median, and the bound it keeps."""
 
     says: str
     value: Callable[[Medians], float]

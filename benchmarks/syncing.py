@@ -1,4 +1,4 @@
-"""What `view.sync()` and the audits of views are worth and cost: `python -m benchmarks.syncing [--rounds N]`.
+"""The worth and the cost of `view.sync()` and of the audits of views: `python -m benchmarks.syncing [--rounds N]`.
 
 On a real ensemble of three members on loopback. A client writes through a follower and waits for the answer; a view on
 the leader is synced at once, and must show the write. For comparison ZooKeeper's own `sync`, followed by a read, is

@@ -63,7 +63,7 @@ class Worker:
         gc.collect()
 
     async def sightings(self) -> dict[str, Any]:
-        """What was told since the last time, with when (monotonic, ns), and the CPU time of this process (seconds)."""
+        """The changes since the last call, with their times (monotonic, ns), and this process's CPU time (seconds)."""
         seen, self.seen = self.seen, []
         return {"seen": seen, "cpu": time.process_time()}
 

@@ -1,4 +1,4 @@
-"""What the benchmarks register and discover: documents of about 260 bytes, as services with a small payload write."""
+"""The instances that the benchmarks register and discover: documents of about 260 bytes, with a small payload."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ def test_the_pages_keep_the_style() -> None:
     "line",
     [
         "Who expires registers anew.",
+        "What waits is served.",
+        "It waits. What comes first is served.",
         "There is none.",
         "It waits for nobody.",
         "It ends. It goes on.",
@@ -33,6 +35,7 @@ def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
     [
         "A client whose session expired registers again.",
         "Who is listed?",
+        "What is listed?",
         "There is no port, and it is no longer listed.",
         "| Who expires | There is none. It ends. |",
         "```text\nThere is none. It ends.\n```",

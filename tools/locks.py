@@ -1,7 +1,7 @@
 """The lock files in locks/: what `nox` installs, by exact versions and hashes.
 
 Each begins with the requirements that it was resolved from: comparing them with pyproject.toml finds a lock that is out
-of date, without a network. `python -m tools.locks` resolves all anew (with uv, on the newest versions).
+of date, without a network. `python -m tools.locks` resolves all again (with uv, on the newest versions).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INPUT: Final = "#   "
 
 
 class Contents(NamedTuple):
-    """What a lock file holds the closure of.
+    """The requirements of a lock file, which holds their closure.
 
     Args:
         project: whether what the project needs to run, and to be installed from its sources.
@@ -47,7 +47,7 @@ LOCKS: Final[Mapping[str, Contents]] = {
     "nox": Contents(False, ("nox",)),
 }
 
-# What hatchling asks for when it installs a project as editable, beside what pyproject.toml says.
+# The packages that hatchling asks for when it installs a project as editable, beside what pyproject.toml says.
 EDITABLE: Final = ("editables>=0.3",)
 
 
@@ -84,7 +84,7 @@ def _python(requires: str) -> str:
 
 
 def recorded(lock: str) -> list[str]:
-    """The requirements that a lock file says it was resolved from, Python's first; none where it says nothing."""
+    """The requirements that a lock file says it was resolved from, Python's first; empty where it says nothing."""
     first, *lines = lock.splitlines() or [""]
     if first != HEADER:
         return []
@@ -92,7 +92,7 @@ def recorded(lock: str) -> list[str]:
 
 
 def outdated(pyproject: Mapping[str, Any], locks: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with the texts of the lock files, by name: one that is missing, or resolved from something else."""
+    """The faults of the lock files' texts, by name: one that is missing, or resolved from something else."""
     for name, contents in LOCKS.items():
         if name not in locks:
             yield f"locks/{name}.txt is missing: nox -s lock"
@@ -109,13 +109,13 @@ def outdated(pyproject: Mapping[str, Any], locks: Mapping[str, str]) -> Iterator
 
 
 def check() -> list[str]:
-    """What is wrong with the lock files of this repository."""
+    """The faults of this repository's lock files."""
     texts = {file.stem: file.read_text(encoding="utf-8") for file in FOLDER.glob("*.txt")}
     return list(outdated(_pyproject(), texts))
 
 
 def resolve() -> None:
-    """Write every lock file anew. Raises CalledProcessError where uv finds no solution."""
+    """Write every lock file again. Raises CalledProcessError where uv finds no solution."""
     pyproject = _pyproject()
     oldest = pyproject["project"]["requires-python"].removeprefix(">=")
     FOLDER.mkdir(exist_ok=True)
@@ -129,7 +129,7 @@ def resolve() -> None:
 
 
 def compiled(resolved_from: Sequence[str], *options: str) -> str:
-    """What uv resolves requirements to, as pip reads it. Raises CalledProcessError where there is no solution."""
+    """Return uv's resolution of requirements, as pip reads it. Raises CalledProcessError where there is no solution."""
     done = subprocess.run(
         ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *options, "-"],
         input="\n".join(resolved_from), stdout=subprocess.PIPE, text=True, check=True,

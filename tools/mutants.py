@@ -100,7 +100,7 @@ class Mutant(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What stays the same when the code around it changes, or moves to another file."""
+        """The part that stays the same when the code around it changes, or moves to another file."""
         return Key(self.scope, self.code, self.what)
 
 
@@ -136,7 +136,7 @@ _SWAPPED: Final[dict[type[ast.AST], tuple[type[ast.AST], ...]]] = {
 }
 
 _TOLD_ONLY: Final = frozenset({"__repr__", "__str__", "__rich_repr__"})
-"""Methods whose texts nobody goes by."""
+"""Methods whose texts decide nothing."""
 
 
 def mutants(source: str) -> Iterator[Mutant]:
@@ -384,7 +384,7 @@ class Quickest:
 
     Args:
         seconds: of the processor that each takes, by its name.
-        notes: a file for what each took; None for none.
+        notes: a file for what each took; or None.
     """
 
     def __init__(self, seconds: Mapping[str, float], notes: Path | None) -> None:
@@ -411,7 +411,7 @@ class Quickest:
 
 
 class Job(NamedTuple):
-    """What a process is to try.
+    """The work for a process.
 
     Args:
         module: the file that is replaced.
@@ -419,7 +419,7 @@ class Job(NamedTuple):
         tests: the files of the tests.
         limit: seconds of the processor that it may take.
         seconds: of the processor that each test takes, where that is known.
-        notes: a file for what each test took; None for none.
+        notes: a file for what each test took; or None.
     """
 
     module: str
@@ -452,7 +452,7 @@ def run_tests(job: Job) -> None:
 
 
 class Verdict(NamedTuple):
-    """What became of a mutant, and how long that took."""
+    """The fate of a mutant, and how long that took."""
 
     job: Job
     caught: bool
@@ -591,7 +591,7 @@ def _deciding(pure: set[str], files: list[str], imports: Imports) -> Iterator[tu
 
 
 def _closure(file: str, pure: set[str], imports: Imports) -> set[str]:
-    """What a file of tests imports of the pure, or what it shares with others of its folder, or what these do."""
+    """The pure modules that a test file imports, or those that it shares with others of its folder, or theirs."""
     folder = str(Path(file).parent)
     there, todo = set[str](), [file]
     while todo:
@@ -711,7 +711,7 @@ def preload() -> None:
     import pytest_asyncio  # noqa: F401
     from hypothesis import HealthCheck, Phase, settings
 
-    # A failure is enough, nobody reads the smallest example; and what is slow on a busy machine is no failure.
+    # A failure is enough, without the smallest example; and a test that is slow on a busy machine does not fail.
     settings.register_profile(
         "mutants",
         settings.get_profile("default"),

@@ -27,8 +27,11 @@ ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ("README.md", "CONTRIBUTING.md", "docs/**/*.md")
 """The pages, as patterns."""
 
+SOURCES: Final = ("aioregistry/**/*.py", "benchmarks/**/*.py", "docs/**/*.py", "tools/**/*.py", "noxfile.py")
+"""The modules, as patterns."""
+
 WORDS: Final = (
-    (re.compile(r"(?:^|[.:] )(?:Who|Whoever|Whatever)\b[^?]*$"), "begins with a clause for a subject"),
+    (re.compile(r"(?:^|[.:] )(?:What|Who|Whoever|Whatever)\b[^?]*$"), "begins with a clause for a subject"),
     (re.compile(r"\b(?:[Nn]obody|none)\b"), 'says "nobody" or "none": say what there is not'),
     (re.compile(r"\b(?:[Ww]hoever|anew)\b"), 'says "whoever" or "anew": name the subject, and say "again"'),
     (re.compile(r"(?<![Tt]here )\b(?:is|are) no (?!longer|more|less)[a-z]"), 'says "is no": say "is not a"'),
@@ -128,7 +131,8 @@ def main() -> int:
     found += [f"{name}: {why}" for name, text in docstrings() for why in hard_words(text)]
     found += [
         f"{module.relative_to(ROOT)}:{number}: {why}"
-        for module in sorted(ROOT.glob("aioregistry/**/*.py"))
+        for pattern in SOURCES
+        for module in sorted(ROOT.glob(pattern))
         for number, text in in_source(module.read_text(encoding="utf-8"))
         for why in hard_words(text)
     ]

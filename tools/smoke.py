@@ -1,4 +1,4 @@
-"""What an installed aioregistry must do at least; `nox -s package` runs it, far from the sources.
+"""The least that an installed aioregistry must do; `nox -s package` runs it, far from the sources.
 
 python -I smoke.py VERSION [EXTRA…]
 """
@@ -17,7 +17,7 @@ from aioregistry import RegistryError, ServiceInstance
 from aioregistry.server import ZooKeeperServer
 
 EXTRAS = ("aiohttp", "fastapi", "httpx", "httpx2", "starlette", "uvicorn")
-# What an extra brings along of the others.
+# The other extras that an extra brings along.
 BROUGHT = {"console": {"starlette", "uvicorn"}, "fastapi": {"starlette"}}
 DEADLINE = 30.0
 

@@ -1,4 +1,4 @@
-"""What commands that ask once, print an answer and end have in common."""
+"""The common part of commands that ask once, print an answer and end."""
 
 from __future__ import annotations
 

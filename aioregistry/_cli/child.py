@@ -18,7 +18,7 @@ __all__ = ["Child", "NotStarted", "exit_code_of"]
 
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
-"""What shells and env(1) end with."""
+"""The exit codes of shells and env(1)."""
 
 _SIGNALLED: Final = 128
 
@@ -55,7 +55,7 @@ class Child:
 
     @property
     def program(self) -> str:
-        """What is run, without its arguments."""
+        """The program that is run, without its arguments."""
         return self._words[0]
 
     def start(self) -> None:

@@ -158,7 +158,7 @@ def _bound(listen: str, addresses: Sequence[tuple[int, str]], port: int) -> list
     sockets: list[socket.socket] = []
     try:
         for family, address in addresses:
-            # What is free for the first is taken for the others too.
+            # The port that is free for the first is used for the others too.
             number = sockets[0].getsockname()[1] if sockets and port == 0 else port
             sockets.append(
                 socket.create_server(

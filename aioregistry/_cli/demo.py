@@ -45,7 +45,7 @@ class Stage:
     chroot: str
 
     def saw(self, mark: Happening, server: str) -> tuple[str, ...]:
-        """What the gateway saw of *server* since *mark*."""
+        """The changes of *server* that the gateway saw since *mark*."""
         return tuple(entry.event for entry in self.log.after(mark, "gateway", server))
 
 
@@ -164,7 +164,7 @@ def of_cut(saw: tuple[str, ...], took: float, session_timeout: float) -> DemoRes
 def of_kill(saw: tuple[str, ...], took: float, listings: int) -> DemoResult:
     """Judge a restart: a process that is there before its ghost's session ends takes over.
 
-    On a slow machine the ghost may be gone by then: it has to be. What a ghost must not do is to take the new process's
+    On a slow machine the ghost may be gone by then: it has to be. A ghost must not take the new process's
     node with it, which is then live twice: *listings* says how often it came to be.
     """
     if saw == (*GAP, "kept") and listings == 1:

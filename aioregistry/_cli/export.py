@@ -88,11 +88,11 @@ class _Exporter:
         self._news = Notifier()
         self._former: Services | None = None
         self._weights: Mapping[str, Weights] = {}
-        """What the instances in `_former` weigh."""
+        """The weights of the instances in `_former`."""
         self._told: dict[str, str] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._unused = False
-        """What was written has not been told to --exec yet."""
+        """--exec has not run yet for the last file that was written."""
 
     async def run(self, registry: Registry, output: Output) -> None:
         """Follow the services and write, until cancelled; raises what a service cannot be followed for."""

@@ -1,4 +1,4 @@
-"""What the first process of a container owes it: signals are passed on, and whatever has died is reaped.
+"""The duties of a container's first process: it passes signals on, and reaps every process that has died.
 
 The kernel drops every signal for process 1 that it has no handler for, and gives it all orphans, which stay as zombies
 until somebody waits for them. So the work is done in a child, to which process 1 passes every signal.

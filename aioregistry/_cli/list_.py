@@ -29,7 +29,7 @@ REDRAWN_EVERY: Final = 1.0  # second: no age on a terminal is wrong by more
 
 
 class Wanted(NamedTuple):
-    """What is to be shown.
+    """The instances and columns to show.
 
     Args:
         conditions: that must hold for an instance.

@@ -1,4 +1,4 @@
-"""What a command says on standard error: the library's log, and lines of its own, as text or as JSON."""
+"""A command's output on standard error: the library's log, and lines of its own, as text or as JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The options that commands share: one line adds them to a parser, one call gives them their values.
 
 A value comes from the command line, else from the environment (``AIOREGISTRY_…``), else from the file that ``--config``
-names, else it is the default. What they mean is in :mod:`aioregistry._settings`; here are argparse and the files.
+names, else it is the default. Their meaning is in :mod:`aioregistry._settings`; here are argparse and the files.
 """
 
 from __future__ import annotations

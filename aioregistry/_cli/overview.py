@@ -1,4 +1,4 @@
-"""What `aioregistry top` shows, from snapshots: counts of a service, rows of its instances. Pure."""
+"""The contents of `aioregistry top`, from snapshots: counts of a service, rows of its instances. Pure."""
 
 from __future__ import annotations
 

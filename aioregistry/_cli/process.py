@@ -24,9 +24,9 @@ from . import logs, options
 DONE, FAILED, USAGE, DISPLACED = range(4)
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What users, supervisors and terminals that go away ask a process to end by."""
+"""The signals by which users, supervisors and closed terminals ask a process to end."""
 
-# What to do about it, where the error itself does not say so.
+# The remedy, where the error itself does not name it.
 ADVICE: dict[type[Exception], str] = {
     ConnectTimeout: "is ZooKeeper running there? --zookeeper or AIOREGISTRY_ZOOKEEPER names its servers",
     NoAuth: "the ACL of that node does not let this client in",

@@ -16,7 +16,7 @@ COLUMNS: Final = ("name", "id", "address", "port", "owner", "created", "state", 
 
 
 class Row(Protocol):
-    """What can be selected and sorted."""
+    """The fields to select and sort by."""
 
     def get(self, column: str) -> Any:
         """Return what is in *column*, one of :data:`COLUMNS` or ``"payload"``; None where nothing is."""
@@ -26,7 +26,7 @@ R = TypeVar("R", bound=Row)
 
 
 class Condition(NamedTuple):
-    """What ``--where zone=eu-1`` says.
+    """One condition, as in ``--where zone=eu-1``.
 
     Args:
         key: a column, or a path into the payload.

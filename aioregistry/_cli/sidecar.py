@@ -21,7 +21,7 @@ from .register import Listing
 __all__ = ["sidecar"]
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-"""What servers are asked to end by; they are drained before it is passed on. SIGHUP has many of them read their
+"""The signals that ask servers to end; they are drained before it is passed on. SIGHUP has many of them read their
 configuration again."""
 
 _DRAIN: Final = 2.0

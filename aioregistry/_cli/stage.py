@@ -38,7 +38,7 @@ class Happening:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What a fault came to.
+    """The outcome of a fault.
 
     Args:
         fault: its name.
@@ -252,7 +252,7 @@ def seen(change: Added[Any] | Removed[Any] | Updated[Any]) -> tuple[str, str, st
 
 
 def _environment() -> dict[str, str]:
-    # What the command is given says it all: settings of the user's are for another ensemble, and change its lines.
+    # The command line says it all: settings of the user's are for another ensemble, and change its lines.
     return {name: value for name, value in os.environ.items() if not name.startswith("AIOREGISTRY_")}
 
 

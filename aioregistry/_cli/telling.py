@@ -15,7 +15,7 @@ COLOURS = {"demo": BOLD, "fault": RED, "gateway": CYAN}
 
 
 class Teller(Protocol):
-    """What is written for what happens."""
+    """The lines that are written, by event."""
 
     def happening(self, happening: Happening) -> str:
         """Return the line for *happening*."""

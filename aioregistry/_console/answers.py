@@ -1,4 +1,4 @@
-"""What requests and answers of the console have in common."""
+"""The common part of the console's requests and answers."""
 
 from __future__ import annotations
 

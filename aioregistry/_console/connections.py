@@ -140,7 +140,7 @@ class _Connection(asyncio.Protocol):
         self._expect_nothing()
 
     def end(self) -> None:
-        """It is answered. What comes next begins another; where nothing comes, uvicorn closes the connection.
+        """It is answered. The next bytes begin another; where nothing comes, uvicorn closes the connection.
 
         Closing waits for the peer to read, so that has a deadline too.
         """

@@ -50,7 +50,7 @@ class Settings:
 
 
 class Console:
-    """What is known of a registry, for browsers.
+    """The state of a registry, for browsers.
 
     Args:
         settings: how browsers may use it.
@@ -67,7 +67,7 @@ class Console:
         self.registry, self.recorder, self.hub = registry, recorder, hub
         self._following = following
         self.repeated: IncidentLog = IncidentLog(log)
-        """What many requests may say; its owner closes it."""
+        """The log of events that many requests may cause; its owner closes it."""
 
     def status(self) -> dict[str, Any]:
         """Return what is said of the session and of the whole."""

@@ -61,7 +61,7 @@ class Recording(Protocol):
 
 
 class Told(Protocol):
-    """What browsers are told of."""
+    """The changes that browsers are told of."""
 
     def service_changed(self, name: str) -> None:
         """Something of a service is otherwise, or it came or went."""
@@ -100,7 +100,7 @@ class Followed:
 
     @property
     def snapshot(self) -> Snapshot[Any] | None:
-        """What is known of it now."""
+        """The service's present state."""
         return None if self.view is None else self.view.snapshot
 
     def new(self, seconds: float) -> dict[str, float]:

@@ -83,7 +83,7 @@ class Door:
             page = self._rendered("login.html", 429, next=_own(wanted), error=text)
             page.headers["retry-after"] = str(math.ceil(wait))
             return page
-        # What is tried counts as failed until it is known: many at once are no more than one after the other.
+        # An attempt counts as failed until its outcome is known: many at once are no more than one after the other.
         self._by_address.failed(address, now)
         self._by_user.failed(user, now)
         if not (await self._is_right(password, user) and user in passwords):

@@ -1,6 +1,6 @@
-"""What each browser is sent: what changed since it was sent the last, and never more than that.
+"""The updates for each browser: all that changed since its last update, and nothing else.
 
-A browser has no queue. What changed is remembered by name; rows are made when they can be sent. So a browser that reads
+A browser has no queue. Changes are remembered by name; rows are made when they can be sent. So a browser that reads
 slowly gets fewer messages, and one that reads nothing costs the names of the services.
 """
 
@@ -50,7 +50,7 @@ class Source(Protocol):
 
 
 class Browser:
-    """What one browser has not been sent yet.
+    """The changes that one browser has not been sent yet.
 
     Args:
         source: of the rows.

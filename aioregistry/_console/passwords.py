@@ -38,7 +38,7 @@ class Scrypt(NamedTuple):
 
 
 DUMMY: Final = Scrypt(_COST, 8, 1, bytes(16), bytes(32))
-"""What a password of an unknown user is compared with, so that it takes as long as with a known one."""
+"""The hash that an unknown user's password is compared with: it takes as long as for a known user."""
 
 
 def read_passwords(path: str, lines: Iterable[str]) -> Mapping[str, Scrypt]:

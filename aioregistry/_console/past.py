@@ -31,7 +31,7 @@ _EARLIEST, _LATEST = 0.0, 4e9
 
 
 class Timeline:
-    """What a page of the timeline shows.
+    """The contents of a page of the timeline.
 
     Args:
         request: of the page.
@@ -66,7 +66,7 @@ class Timeline:
 
 
 class Comparison:
-    """What differs between two moments.
+    """The differences between two moments.
 
     Args:
         request: of the page.

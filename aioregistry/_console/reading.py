@@ -1,4 +1,4 @@
-"""What is asked of a history: a connection that only reads, and questions. Blocking, for threads."""
+"""The queries of a history, on a connection that only reads. Blocking, for threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Row = tuple[Any, ...]
 
 
 class Query(NamedTuple):
-    """What a timeline is to show.
+    """The selection that a timeline shows.
 
     Args:
         since: seconds since the epoch.

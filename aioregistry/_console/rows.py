@@ -1,4 +1,4 @@
-"""What browsers are sent of services and instances: short rows of JSON, harmless to look at. Pure."""
+"""The rows that browsers get for services and instances: short JSON, harmless to look at. Pure."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Place:
 
 
 class Unread(Protocol):
-    """What reads."""
+    """A reader of services."""
 
     @property
     def unread(self) -> int | None:
@@ -98,8 +98,8 @@ async def serve(connection: Mapping[str, Any], settings: Settings, place: Place,
 async def settle(following: Unread) -> None:
     """Keep what is read at first from the garbage collector, which would walk through all of it again and again.
 
-    It grows by a million objects and stays; each full collection on the way holds up every answer. What changes later
-    is freed by its counts of references. Runs until it is cancelled.
+    It grows by a million objects and stays; each full collection on the way holds up every answer. Later objects
+    are freed by their counts of references. Runs until it is cancelled.
     """
     try:
         while following.unread != 0:

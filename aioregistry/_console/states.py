@@ -1,4 +1,4 @@
-"""What the console knows of an instance at one moment, and what a change of it is called. Pure."""
+"""The state of an instance at one moment, as the console knows it, and the names of its changes. Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "recording": "recording",
     }
 )
-"""What can happen on the timeline, and how people are told."""
+"""The kinds of events on the timeline, with their texts."""
 
 
 class State(NamedTuple):

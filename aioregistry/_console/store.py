@@ -117,7 +117,7 @@ class Period(NamedTuple):
 
 
 class PeriodOver(NamedTuple):
-    """What lasts of a kind is over."""
+    """The lasting event of a kind is over."""
 
     at: float
     kind: str
@@ -231,7 +231,7 @@ class History:
         gap = self.recorded_until if news.begins else None
         for id in closing.ended:
             state, since = recorded[id]
-            # What an earlier recording saw is known to have lasted until that ended, and no longer.
+            # A state that an earlier recording saw is known to have lasted until that recording ended, and no longer.
             self._end(news.at if gap is None else max(gap, since), news.service, id)
             if id not in news.states:
                 self._mark(news.at, news.service, id, marks(state, None), unseen=news.begins)

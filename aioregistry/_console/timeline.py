@@ -39,7 +39,7 @@ class Span(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """What is drawn for an instance: one state, or :data:`MIXED` where several are too short to be seen."""
+    """A stretch that is drawn for an instance: one state, or :data:`MIXED` where several are too short to be seen."""
 
     since: float
     until: float
@@ -135,7 +135,7 @@ def _kind(before: State | None, after: State | None, steps: int) -> str | None:
 
 
 class Closing(NamedTuple):
-    """What to write so that the record says what is: whose states end, and which begin."""
+    """The rows to write so that the record is true again: the states that end, and those that begin."""
 
     ended: Sequence[str]
     begun: Mapping[str, State]

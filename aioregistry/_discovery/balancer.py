@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 
 class Feed(Protocol[P]):
-    """What a balancer needs of its view."""
+    """The part of a view that its balancer needs."""
 
     name: str
 
@@ -53,7 +53,7 @@ class Feed(Protocol[P]):
 
     @property
     def snapshot(self) -> Snapshot[P]:
-        """What is shown now."""
+        """The present snapshot."""
 
     def snapshots(self) -> Stream[Snapshot[P]]:
         """Return a stream that wakes after whatever changes."""
@@ -151,7 +151,7 @@ class Balancer(Generic[P]):
                 for them. A string is the same key as its UTF-8.
             exclude: the ids of instances that are not to be picked, because they were tried for the same call, say.
                 Where they are all of a zone, another zone's are picked, and where they are all that are confirmed,
-                those that are suspect; a key goes to its next. What a pick costs grows with their number.
+                those that are suspect; a key goes to its next. The cost of a pick grows with their number.
 
         Raises:
             NoInstances: no instance can be picked; says whether the service is empty, or why.

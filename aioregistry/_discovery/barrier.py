@@ -34,7 +34,7 @@ log = logging.getLogger("aioregistry.discovery")
 
 _MUST_FAIL: Final = Delete("/aioregistry-barrier", version=0x7FFF_FFFF)
 _PASSED: Final = (NoNode, NoAuth, BadVersion)
-"""What the quorum answers, all of it decided by the leader and told in the order of the writes."""
+"""The answers of the quorum: the leader decides them, and they come in the order of the writes."""
 _BY_THE_CALLER: Final = (SessionMoved, ServerSessionExpired, Throttled)
 """Errors that say nothing about what the server can do: another connection or attempt may pass."""
 _REFUSALS: Final = (ServerError, PoisonRequest)

@@ -1,4 +1,4 @@
-"""The first stage of a view whose payloads have a type: converts them. What does not fit counts as absent. Pure."""
+"""The first stage of a view with a type of payloads: converts them. One that does not fit counts as absent. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a view shows, as a value: events go in, effects come out. Pure.
+"""The state of a view, as a value: events go in, effects come out. Pure.
 
 The core knows what the server lists and what is shown beside it; what becomes of an event is decided by its stages,
 one after the other. A stage that a view does not need is not there, and then the core holds no instance itself: what is
@@ -64,7 +64,7 @@ _METHODS: Final[Mapping[type[Any], str]] = {
 
 
 class Effects(NamedTuple, Generic[P]):
-    """What follows from an event."""
+    """The consequences of an event."""
 
     changes: Differences[P]
     """Of what is shown."""
@@ -75,9 +75,9 @@ class Effects(NamedTuple, Generic[P]):
     wake_at: float | None
     """When the core is to be told that the clock has come so far, at the latest."""
     notices: tuple[Notice, ...]
-    """What is to be logged and told to the hook."""
+    """The notes for the log and the hook."""
     first: bool = False
-    """What was shown before came from the file: *changes* are those of the first list."""
+    """The view showed the file's instances before: *changes* are those of the first list."""
 
 
 class ViewCore(Generic[P]):
@@ -133,7 +133,7 @@ class ViewCore(Generic[P]):
 
     @property
     def entries(self) -> dict[str, Entry[P]]:
-        """What is shown, by id; a new dict, made in time linear in the service."""
+        """The instances that are shown, by id; a new dict, made in time linear in the service."""
         state = self._state
         entries = state.listed.copy()
         entries.update(state.overlay)
@@ -151,7 +151,7 @@ class ViewCore(Generic[P]):
 
     @property
     def recalled(self) -> Kept | None:
-        """What the file kept, while that is shown because nothing was read yet."""
+        """The file's contents, while they are shown because nothing was read yet."""
         return self._state.recalled
 
     @property
@@ -169,7 +169,7 @@ class ViewCore(Generic[P]):
 
     @property
     def to_keep(self) -> dict[str, Entry[Any]]:
-        """What a file is to keep: payloads as they were read, whatever is left of them here, and suspects."""
+        """The contents for a file: payloads as they were read, whatever is left of them here, and suspects."""
         covered = self._state.covered
         suspects = {id: covered.get(id, entry) for id, entry in self.suspects.items()}
         return {**self._state.listing.entries, **suspects}

@@ -1,4 +1,4 @@
-"""What calls say about instances: when failures are enough to forget one that ZooKeeper lists no more. Pure.
+"""The evidence of calls: how many failures suffice to forget an instance that ZooKeeper no longer lists. Pure.
 
 ZooKeeper has lost sight of a suspect, and may be wrong. A failed call may be wrong too: a slow path times out, a pooled
 connection was stale, or it is the caller's own network that failed. So one report does not remove an instance. Two

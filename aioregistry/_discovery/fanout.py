@@ -33,10 +33,10 @@ class Subscriber(Protocol[P]):
     """Is told, synchronously, of what a view shows; must not raise."""
 
     def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
-        """What is shown has changed, or was behind and is not any more; *snapshot* returns all of it."""
+        """The shown instances have changed, or were behind and are not any more; *snapshot* returns all of it."""
 
     def freshness_changed(self, fresh: bool) -> None:
-        """What is shown is true now, or is so no more."""
+        """The snapshot has become true, or is not any more."""
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more comes: the view was closed, or *error* ended it."""
@@ -53,12 +53,12 @@ class Fanout(Generic[P]):
         self._subscribers = subscribers
 
     def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
-        """What is shown has changed, or was behind and is not any more."""
+        """The shown instances have changed, or were behind and are not any more."""
         for subscriber in self._subscribers:
             subscriber.take(effects, snapshot)
 
     def freshness_changed(self, fresh: bool) -> None:
-        """What is shown is true now, or is so no more."""
+        """The snapshot has become true, or is not any more."""
         for subscriber in self._subscribers:
             subscriber.freshness_changed(fresh)
 
@@ -93,7 +93,7 @@ class Balancers(Generic[P]):
         return len(self._balancers)
 
     def subsets(self) -> Iterator[Subset[P]]:
-        """What they pick from, where that is less than all."""
+        """The instances that they pick from, where that is less than all."""
         for balancer in list(self._balancers.values()):
             yield from balancer.subsets()
 

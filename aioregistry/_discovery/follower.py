@@ -362,7 +362,7 @@ class Follower:
         if self._reader.idle and event.kind is not EventKind.DELETED and not deletion_next:
             self.pump()
         elif not self._pump_scheduled:
-            # What comes together is asked for together, and once: a takeover is a deletion and a creation.
+            # Nodes whose events come together are read together, and once: a takeover is a deletion and a creation.
             self._pump_scheduled = True
             asyncio.get_running_loop().call_soon(self.pump)
 

@@ -81,7 +81,7 @@ class Release(NamedTuple):
 
 
 class Verdict(NamedTuple, Generic[P]):
-    """What is to be shown, and to be told of it."""
+    """The instances to show, and the notes about them."""
 
     changes: tuple[Difference[P], ...]
     held: tuple[Entry[P], ...] = ()
@@ -149,7 +149,7 @@ class Suspects(Generic[P]):
         return {id: held.entry for id, held in self._held.items()}
 
     def begin(self, zxid: int) -> None:
-        """What the view shows at first is as of *zxid*."""
+        """The view's first snapshot is as of *zxid*."""
         self._zxid = zxid
 
     # ------------------------------------------------------------------ the mirror's news

@@ -1,4 +1,4 @@
-"""What a guard is asked for: when it holds removals back, and for how long. Pure."""
+"""The options of a guard: when it holds removals back, and for how long. Pure."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _FIRST_LINE: Final = re.compile(rb"(aioregistry-kept (\d{1,9}) )([0-9a-f]{64})\n
 
 
 class Kept(NamedTuple):
-    """What a file keeps: the last snapshot of a service below a path."""
+    """The contents of a file: the last snapshot of a service below a path."""
 
     service: str
     base_path: str

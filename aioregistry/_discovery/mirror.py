@@ -70,7 +70,7 @@ ReadResult: TypeAlias = tuple[bytes, Stat] | ServerError | PoisonRequest
 
 
 class News(NamedTuple):
-    """What became visible since the news before.
+    """The changes since the news before.
 
     ``resynced``: the mirror was behind and is not any more, ``changes`` are the differences; ``invalid`` are the nodes
     that are not instances and were not known as such.
@@ -123,7 +123,7 @@ class Mirror:
         self._listed: int | None = None  # the mark that is settled when all that was listed has been read
         self._rolled_back = False
         self._missing = False  # the list said so: an exists watch comes next
-        # Due, asked, and asked but to be asked again; each with its epoch, for marks. What is due longest is asked
+        # Due, asked, and asked but to be asked again; each with its epoch, for marks. The longest due is asked
         # first; taking that from a plain dict passes all that was taken before.
         self._due: OrderedDict[str, int] = OrderedDict()
         self._asked: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What a node of a service was read as. Pure."""
+"""The results of reading a node of a service. Pure."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ Told: TypeAlias = Callable[[Mapping[str, Override]], object]
 
 
 class _Service:
-    """What is known of one service, and who is told."""
+    """The overrides of one service that are known, and their followers."""
 
     def __init__(self) -> None:
         self.standing = Standing()

@@ -17,7 +17,7 @@ from .pace import Pace
 
 __all__ = ["Reader"]
 
-# What a Stat and the headers around it take, in bytes, beside a node's data.
+# The size of a Stat and the headers around it, in bytes, beside a node's data.
 _OVERHEAD = 100
 
 
@@ -118,7 +118,7 @@ class Reader:
         self._under_way.clear()
         self._nodes_under_way = self._throttled = 0
         self._pause.cancel()
-        # What comes next is read again, with new watches: the session need not restore these.
+        # All is read again next, with new watches: the session need not restore these.
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()

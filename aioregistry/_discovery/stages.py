@@ -1,7 +1,7 @@
-"""What the stages of a view's core are told, what they share, and what they answer. Pure.
+"""The inputs of a view core's stages, the state that they share, and their answers. Pure.
 
 A stage is told of every event, with the changes that the stages before it made of it, and answers with those that the
-next is told. What it needs to remember is its own; what all need is in :class:`State`. Most stages care for few events:
+next is told. Its memory is its own; the common state is in :class:`State`. Most stages care for few events:
 whatever a subclass does not override passes through.
 """
 
@@ -51,7 +51,7 @@ class Opened(NamedTuple):
     """The view begins; the first event, and once."""
 
     kept: Kept | None
-    """What its file keeps."""
+    """The contents of its file."""
     listed: bool
     """The service was read before, on this connection or another: there is something to show."""
     synced: bool
@@ -59,7 +59,7 @@ class Opened(NamedTuple):
 
 
 class FreshnessChanged(NamedTuple):
-    """What the view shows is true now, or is so no more."""
+    """The view's snapshot has become true, or is not any more."""
 
     fresh: bool
 
@@ -128,7 +128,7 @@ Notice: TypeAlias = Held | Released | Misfit | Recalled
 
 
 class Listing(Protocol):
-    """What the server lists, as a mirror knows it; it changes in place, and only together with its news."""
+    """The server's list, as a mirror knows it; it changes in place, and only together with its news."""
 
     entries: dict[str, Entry[Any]]
     invalid: dict[str, Invalid]
@@ -136,10 +136,10 @@ class Listing(Protocol):
 
 
 class Options(NamedTuple):
-    """What a view was asked for."""
+    """The options of a view."""
 
     payload_type: Any
-    """What payloads are converted to; Any where they stay as they are."""
+    """The type that payloads are converted to; Any where they stay as they are."""
     guard: Guard | None
     kept: bool
     """Whether it has a file."""
@@ -150,7 +150,7 @@ class Options(NamedTuple):
 
 
 class State(Generic[P]):
-    """What all stages know.
+    """The state that all stages share.
 
     Attributes:
         at: now.
@@ -216,7 +216,7 @@ class Stage(Generic[P]):
         return changes
 
     def freshness_changed(self, event: FreshnessChanged, changes: Differences[P]) -> Differences[P]:
-        """What is shown is true now, or is so no more."""
+        """The snapshot has become true, or is not any more."""
         return changes
 
     def withdrawn(self, event: Withdrawn, changes: Differences[P]) -> Differences[P]:

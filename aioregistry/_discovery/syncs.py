@@ -28,7 +28,7 @@ __all__ = ["Followed", "Syncs"]
 
 
 class Followed(Protocol):
-    """What is synced: a mirror, and who keeps it.
+    """The mirror to sync, and its keeper.
 
     Attributes:
         path: of the service's node.

@@ -1,4 +1,4 @@
-"""What balancers count, by service: each counts for itself, and is added up when somebody asks."""
+"""The counts of balancers, by service: each counts for itself, and they are added up when somebody asks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIRST_LOOK: Final = 64
 
 @dataclass(slots=True)
 class Tally:
-    """What one balancer has counted.
+    """The counts of one balancer.
 
     Args:
         picks: instances that it returned.
@@ -40,7 +40,7 @@ class Tally:
 class Tallies:
     """The tallies of all balancers of a registry. Used on its loop.
 
-    Balancers are held weakly. What one has counted that is gone is forgotten, unless somebody reads (:meth:`keep`):
+    Balancers are held weakly. The counts of one that is gone are forgotten, unless somebody reads (:meth:`keep`):
     then the sum of a service never falls.
     """
 

@@ -1,4 +1,4 @@
-"""What a view's core notices, for the log and the hook."""
+"""The notes of a view's core, for the log and the hook."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A view of a service: what a consumer holds, with an alarm clock and those it tells.
 
-What it shows, and what follows from an event, is decided by its core (:mod:`.core`); whom it tells, and in which order,
-is :mod:`.fanout`'s. The view carries events to the core and effects to them.
+Its core (:mod:`.core`) decides what it shows and what follows from an event; :mod:`.fanout` decides whom it tells, and
+in which order. The view carries events to the core and effects to them.
 """
 
 # Longer than 450 lines: more than half of it says what the arguments of the public handle mean, and what it raises.
@@ -62,7 +62,7 @@ PANIC: Final = 0.5
 
 
 class Mirrors(Protocol):
-    """What a view needs of the discovery that made it."""
+    """The part of a discovery that its views need."""
 
     session: ReadingSessionPort
     base_path: str
@@ -96,8 +96,8 @@ class View(Handle, Generic[P]):
     With a guard, instances that go together unexplained stay for a while as suspects (``snapshot.suspects``).
 
     With a file, the last snapshot is kept there. Without a connection, entering does not wait for one if the file has
-    instances: they are shown as suspects, for the reason ``"file"``, until everything was read. What a recent file has
-    and the first list has not is for the guard to judge, as removals around a disruption.
+    instances: they are shown as suspects, for the reason ``"file"``, until everything was read. The guard
+    judges those that the file has and the first list lacks, as removals around a disruption.
 
     Args:
         mirrors: of the session that is used.
@@ -501,7 +501,7 @@ class View(Handle, Generic[P]):
         return self._following().stale_since() if recalled is None else recalled.known_at
 
     def _to_keep(self) -> Kept | None:
-        """What the file is to hold; None while what is shown comes from there."""
+        """The contents for the file; None while the snapshot comes from there."""
         from .kept import Kept
 
         core, since = self._shown, self._following().stale_since()

@@ -1,1 +1,1 @@
-"""What is wrong in a live registry: :mod:`.gather` reads, :mod:`.words` and :mod:`.checks` judge (pure)."""
+"""The diagnosis of a live registry: :mod:`.gather` reads, :mod:`.words` and :mod:`.checks` judge (pure)."""

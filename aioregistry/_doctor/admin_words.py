@@ -1,4 +1,4 @@
-"""What a server's AdminServer answers, as the values that four-letter words have. Pure.
+"""The answers of a server's AdminServer, as the values that four-letter words have. Pure.
 
 Its answers are JSON, and another program may listen there: what has another form has no value.
 """
@@ -30,7 +30,7 @@ _SETTINGS: Final = {
     "max_session_timeout": "maxSessionTimeout",
     "max_client_cnxns": "maxClientCnxns",
 }
-"""What ``conf`` calls them."""
+"""Their names in ``conf``."""
 
 
 class AdminPlace(NamedTuple):

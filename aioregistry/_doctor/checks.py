@@ -1,4 +1,4 @@
-"""What can be wrong: one check a kind, in one table in the order of harm. Pure.
+"""All checks, one for each kind of fault: one table, in the order of harm. Pure.
 
 A check is told what was gathered and says what it finds; what cannot be known, because a server does not allow the
 question, it does not find: :func:`unknown` says so instead. The checks of a kind are in a module of their own.

@@ -1,4 +1,4 @@
-"""What can be wrong with the clocks. Pure."""
+"""The checks of the clocks. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check is, and what it finds. Pure."""
+"""Checks and their findings, as types. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """What could not be found out, and why."""
+    """A question without an answer, and the reason."""
 
     anchor: str
     reason: str

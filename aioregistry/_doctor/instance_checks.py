@@ -1,4 +1,4 @@
-"""What can be wrong with an instance: its node, its document, its address, its name. Pure."""
+"""The checks of an instance: its node, its document, its address, its name. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be wrong with overrides. Pure."""
+"""The checks of overrides. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was gathered of an ensemble and of a registry in it. Pure: no check asks anybody anything."""
+"""The facts gathered of an ensemble and of a registry in it. Pure: no check asks anybody anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the nodes above the instances, and with the access to all of them. Pure."""
+"""The checks of the nodes above the instances, and of the access to all of them. Pure."""
 
 from __future__ import annotations
 

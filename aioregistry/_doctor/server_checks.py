@@ -1,4 +1,4 @@
-"""What can be wrong with the servers. Pure."""
+"""The checks of the servers. Pure."""
 
 from __future__ import annotations
 

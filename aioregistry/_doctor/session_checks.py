@@ -1,4 +1,4 @@
-"""What can be wrong with sessions: those of the instances and the doctor's own. Pure."""
+"""The checks of sessions: those of the instances and the doctor's own. Pure."""
 
 from __future__ import annotations
 

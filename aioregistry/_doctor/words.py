@@ -1,4 +1,4 @@
-"""What servers answer to four-letter words, as values. Pure. A word that is not allowed has no value."""
+"""The servers' answers to four-letter words, as values. Pure. A word that is not allowed has no value."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ services with Curator or Spring Cloud ZooKeeper read what is written here, and t
 * Fields that are not known here are kept in ``extra`` and written back.
 
 **What Curator reads, we read.** Curator leaves the reading to Jackson, which coerces scalars: ``"8080"`` and 8080.0 are
-ports, a number is an id, null is "not enabled", a text is a uriSpec. What is so repaired is remembered as it was
+ports, a number is an id, null is "not enabled", a text is a uriSpec. A repaired value is remembered as it was
 written, and written back so unless the field is changed. A document as the library writes it takes the fast way,
 through msgspec; anything else takes the other, which is Jackson's, as measured with Curator 5.4 (tests/interop).
 

@@ -160,7 +160,7 @@ def _decode_leniently(data: bytes, name: str | None, id: str | None) -> ServiceI
 
 
 def _remembered(draft: Draft[Any], written: dict[str, JsonMember], given_id: str | None) -> Iterator[AsWritten]:
-    """What was read otherwise than it would be written."""
+    """A value that was read otherwise than it would be written."""
     by_itself = fields_of(draft)
     for attribute, field in DOCUMENT_NAMES.items():
         read_as = {attribute: getattr(draft, attribute)}
@@ -201,7 +201,7 @@ _KNOWN: Final = frozenset(DOCUMENT_NAMES.values())
 
 # ------------------------------------------------------------ whose document it is
 
-# What ZooKeeper appends to the name of a sequential node: the counter in ten places, which may overflow.
+# The suffix of a sequential node's name: ZooKeeper's counter in ten places, which may overflow.
 _COUNTER: Final = re.compile(r"\d{10}|-\d{9,10}")
 
 

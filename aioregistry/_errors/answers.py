@@ -1,4 +1,4 @@
-"""What the server answers with an error code: a class for each code."""
+"""The server's answers with an error code: a class for each code."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class RegistryError(Exception):
     """Base of every exception that aioregistry raises on purpose."""
 
 
-# What was given may be a megabyte, nested without end, or an object whose repr fails: an error stays a line in a log.
+# A value may be a megabyte, nested without end, or an object whose repr fails: an error stays a line in a log.
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 3
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200

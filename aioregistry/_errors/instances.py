@@ -1,4 +1,4 @@
-"""What may become of a registration, and what is wrong with instances."""
+"""The errors of registrations and of instances."""
 
 from __future__ import annotations
 

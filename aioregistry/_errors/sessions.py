@@ -1,4 +1,4 @@
-"""What may happen to a session and its connections."""
+"""The errors of a session and of its connections."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PoisonRequest(SessionError):
     """A request costs the connection whenever it is sent, so it is not sent again for a while.
 
     The server closes the connection on it, or answers what cannot be read. ``request`` names it and ``size`` is its
-    length in bytes. What is known of it is from the request ``seen`` to do that: ``server`` closed ``connections``
+    length in bytes. All knowledge of it is from the request ``seen`` to do that: ``server`` closed ``connections``
     connections in a row on it, ``reason`` is how the last one ended. ``limit`` is the fewest bytes that seem to be too
     many for the server's ``jute.maxbuffer``, None where its length does not seem to be the cause. ``retry_in`` is the
     number of seconds until the request is sent again if it is asked for; a shorter one is sent at once.
@@ -150,7 +150,7 @@ class AuthenticationFailed(SessionError):
 
 
 class ProtocolError(SessionError):
-    """What came is not ZooKeeper's protocol: another service, garbage, or a defect."""
+    """The received bytes are not ZooKeeper's protocol: another service, garbage, or a defect."""
 
 
 class UnsupportedServer(SessionError):

@@ -1,4 +1,4 @@
-"""What is listed, as other programs read it: Prometheus, Envoy, HAProxy, nginx, or JSON. Pure."""
+"""The listed instances, as other programs read them: Prometheus, Envoy, HAProxy, nginx, or JSON. Pure."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ __all__ = ["ALIKE", "Quiet", "Selection", "Services", "Weights", "selected", "us
 Services = Mapping[str, tuple[ServiceInstance[Any], ...]]
 
 Weights = Mapping[str, float]
-"""What instances weigh by an operator's word, from 0 to 1, by id; those of weight 1 need not be in it."""
+"""The weights that an operator gave to instances, from 0 to 1, by id; those of weight 1 need not be in it."""
 
 ALIKE: Final[Weights] = MappingProxyType({})
 """Every instance weighs 1."""
@@ -32,7 +32,7 @@ def usable(instances: Iterable[ServiceInstance[Any]], weights: Weights = ALIKE) 
 
 
 class Selection(NamedTuple):
-    """What is handed on."""
+    """The targets that are handed on."""
 
     services: Services | None
     """None: nothing, since there is no service, or too little of one, and nothing was handed on before."""
@@ -77,7 +77,7 @@ class Quiet:
         self._last = now
 
     def written(self) -> None:
-        """What changed so far is handed on."""
+        """The changes so far are handed on."""
         self._first = None
 
     @property

@@ -89,7 +89,7 @@ class Runner:
 
     @property
     def statuses(self) -> Mapping[str, CheckStatus]:
-        """What is known of each check, by name."""
+        """The state of each check, by name."""
         return MappingProxyType({name: each.status for name, each in self._followed.items()})
 
     @property

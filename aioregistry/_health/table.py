@@ -1,4 +1,4 @@
-"""What results say of a check: a table of state and result. Pure.
+"""The state of a check by its results: a table of state and result. Pure.
 
 A check that was never passed is STARTING, and one success ends that: it need not wait for `rise` of them with an
 instance that has only just started (Envoy, "health checking", does the same for a host that it sees first). After that

@@ -81,7 +81,7 @@ class Durations:
 
 
 class Growth:
-    """What is new in histograms since they were looked at last: for receivers that take only values."""
+    """The increase of histograms since the last look: for receivers that take only values."""
 
     def __init__(self) -> None:
         self._known: dict[Labels, tuple[Bucket, ...]] = {}

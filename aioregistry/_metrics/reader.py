@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["AnyRegistry", "RegistryReader"]
 
 AnyRegistry: TypeAlias = Registry | Fronting
-"""What the three kinds of ``connect`` return."""
+"""The results of the three kinds of ``connect``."""
 
 PATIENCE: Final = 2.0
 """Seconds that a reader waits for the loop; Prometheus gives a scrape 10 unless set."""
@@ -105,7 +105,7 @@ class RegistryReader:
 
 
 def _begun(parts: Parts) -> Iterator[tuple[str, Labels]]:
-    """What can be counted from now on."""
+    """All that can be counted from now on."""
     for view in filter(is_open, parts.views):
         for counter in ("syncs", "holds", "missed"):
             yield f"aioregistry.view.{counter}", (view.name,)

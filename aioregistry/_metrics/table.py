@@ -1,4 +1,4 @@
-"""What is measured, under which name and in which unit. Pure.
+"""The metrics, with their names and units. Pure.
 
 Names and units are those of OpenTelemetry's semantic conventions: nouns with dots, seconds as ``s``, counts in braces.
 Labels have few values: services, states, outcomes, names of checks; never an id of an instance or of a session.
@@ -20,7 +20,7 @@ Labels = tuple[str, ...]
 
 
 class Kind(enum.Enum):
-    """What the values of a metric are."""
+    """The kinds of metrics."""
 
     GAUGE = "gauge"
     """They rise and fall."""
@@ -106,7 +106,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             Kind.COUNTER, "{failure}", ("check",), "Times that a check began to fail."
         ),
         "aioregistry.instances": Metric(
-            Kind.GAUGE, "{instance}", ("service", "kind"), "What a view shows: confirmed, suspect, invalid."
+            Kind.GAUGE, "{instance}", ("service", "kind"), "Instances that a view shows: confirmed, suspect, invalid."
         ),
         "aioregistry.instances.enabled": Metric(Kind.GAUGE, "{instance}", ("service",), "Instances that are enabled."),
         "aioregistry.view.fresh": Metric(Kind.GAUGE, "1", ("service",), "1 while the view is known to be up to date."),

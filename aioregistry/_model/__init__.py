@@ -1,4 +1,4 @@
-"""What is registered and discovered: instances, snapshots, changes."""
+"""The values that are registered and discovered: instances, snapshots, changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changed in a service, from one snapshot to the next."""
+"""The changes of a service, from one snapshot to the next."""
 
 from __future__ import annotations
 

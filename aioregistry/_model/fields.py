@@ -132,7 +132,7 @@ class Field(NamedTuple):
 
     attribute: str
     name: str | None
-    """What it is called in the document; None: it is not a member of that by itself."""
+    """Its name in the document; None: it is not a member of that by itself."""
     check: Callable[[str, Any], Any]
     default: object
     is_data: bool = True
@@ -160,8 +160,8 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("session_timeout_ms", "sessionTimeoutMs", _milliseconds(_MAX_TIMEOUT), None, is_data=False, is_optional=True),
     Field("extra", None, _checked_extra, NO_EXTRA),
 )
-"""A row each. What else a field needs: its type and its place in the constructor's signature (``instance.py``), and how
+"""A row each. A field needs more: its type and its place in the constructor's signature (``instance.py``), and how
 it is read (``_document/scalars.py``, and ``_document/reading.py`` for the fast way)."""
 
 DOCUMENT_NAMES: Final[dict[str, str]] = {field.attribute: field.name for field in FIELDS if field.name is not None}
-"""What each field of an instance is called in its document."""
+"""The names of an instance's fields in its document."""

@@ -1,4 +1,4 @@
-"""What an operator says of an instance that is not theirs."""
+"""An operator's orders for an instance that is not theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was known of a service at one moment: its instances, with what ZooKeeper knows of their nodes."""
+"""The state of a service at one moment: its instances, with what ZooKeeper knows of their nodes."""
 
 from __future__ import annotations
 

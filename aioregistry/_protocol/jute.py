@@ -15,7 +15,7 @@ from aioregistry._errors import ProtocolError
 
 INT = struct.Struct(">i")
 HEADER = struct.Struct(">iqi")
-"""What every reply but the first begins with: xid, zxid, error (jute's ``ReplyHeader``)."""
+"""The header of every reply but the first: xid, zxid, error (jute's ``ReplyHeader``)."""
 LONG = struct.Struct(">q")
 
 BOOL = struct.Struct(">?")

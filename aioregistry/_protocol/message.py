@@ -1,4 +1,4 @@
-"""What every request of ours is: an aiozk ``Request`` that encodes itself, and decodes its reply to plain values."""
+"""The base of our requests: an aiozk ``Request`` that encodes itself, and decodes its reply to plain values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Message(Request, Generic[T_co]):
         return head + self.encode()
 
     def encode(self) -> bytes:
-        """What follows the header; also the operation's part of a transaction."""
+        """The part behind the header; also the operation's part of a transaction."""
         return b""
 
     def decode(self, body: bytes, at: int = 0) -> T_co:

@@ -274,7 +274,7 @@ class GetAcl(OnPath[tuple[list[AclEntry], Stat]]):
 
 
 class _CreateNode(Message[T_co]):
-    """What the ways of creating a node have in common."""
+    """The common part of the ways of creating a node."""
 
     writes = True
     parts: ClassVar[Layout] = (("path", UString), ("data", Buffer), ("acl", Vector.of(ACL)), ("flags", Int))

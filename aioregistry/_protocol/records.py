@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Stat(NamedTuple):
-    """What ZooKeeper knows of a node, in the order of the wire (``zookeeper.jute``, ``class Stat``).
+    """A node's metadata, in the order of the wire (``zookeeper.jute``, ``class Stat``).
 
     ``ctime`` and ``mtime`` are the server's clock in milliseconds since the epoch. Within one history of the ensemble
     ``(czxid, mzxid)`` identifies a state of a node; the versions do not, for every new node starts at 0.
@@ -47,7 +47,7 @@ def read_stat(body: bytes, at: int) -> tuple[Stat, int]:
 
 
 class EventKind(IntEnum):
-    """What an event says (``Watcher.Event.EventType``)."""
+    """The type of an event (``Watcher.Event.EventType``)."""
 
     NONE = -1
     CREATED = 1
@@ -103,7 +103,7 @@ class WatcherType(IntEnum):
 
 
 class Permission(IntFlag):
-    """What an entry of an ACL allows (``ZooDefs.Perms``): of a node, and CREATE and DELETE of its children."""
+    """The permissions of an ACL's entry (``ZooDefs.Perms``): of a node, and CREATE and DELETE of its children."""
 
     READ = 1
     WRITE = 2

@@ -1,4 +1,4 @@
-"""What a received frame is: its header, then an event or the reply to a request."""
+"""The parts of a received frame: its header, then an event or the reply to a request."""
 
 from __future__ import annotations
 

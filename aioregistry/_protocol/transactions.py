@@ -94,7 +94,7 @@ class Failure:
 
 
 class MultiReply(NamedTuple):
-    """What became of a transaction: a result for every operation, or an error for every operation.
+    """The outcome of a transaction: a result for every operation, or an error for every operation.
 
     A result is what the operation decodes to alone, but for ``Create2`` and its kin: ``(path, None)`` where the server
     keeps the Stat to itself, as for Create2 before ZOOKEEPER-4026 (not in 3.8). In a failed transaction the operations
@@ -241,4 +241,4 @@ _BY_OPCODE: dict[int, type[Message[Any]]] = {
     operation.opcode: operation
     for operation in (Create, Create2, CreateContainer, Delete, SetData, GetData, GetChildren)
 }
-"""What a transaction or a MultiRead may consist of."""
+"""The operations of a transaction or a MultiRead."""

@@ -1,7 +1,7 @@
-"""What is sent for one node, a round trip at a time, and what is known of the node by the answers.
+"""The requests for one node, a round trip at a time, and the knowledge of the node by the answers.
 
 Every write is followed by a read of the node in the same tick, and a look is a Sync followed by the same read. Either
-way one round trip, in which the quorum was asked, gives the sight that is planned from next. What the last sight gave
+way one round trip, in which the quorum was asked, gives the sight that is planned from next. The last sight
 is planned from without looking again, as long as the connection lasts and the watch did not fire: the version fences
 it.
 """
@@ -34,7 +34,7 @@ SESSIONS_KEPT: Final = 16
 
 
 class _Request(NamedTuple):
-    """What was sent, and by which session."""
+    """The requests that were sent, and their session."""
 
     message: Message[Any]
     session: int
@@ -55,7 +55,7 @@ class Exchanges:
         sight: the last one, as far as it can still be planned from.
         ownership: the evidence that the node is ours.
         writer: the session under whose id a node of ours may be there, or 0.
-            Set by whatever may create one, also where it is not known to have arrived. What a session owned goes with
+            Set by whatever may create one, also where it is not known to have arrived. A session's nodes go with
             it, but a leader that has lost its quorum says of a session that it ended, which may live on: so nothing
             clears this but a look, by a session that a quorum has granted, later than all that was sent. The server
             fences what an earlier connection sent: it is refused once the session is on another (SessionMoved), or has
@@ -112,7 +112,7 @@ class Exchanges:
         return True
 
     def overtaken(self) -> None:
-        """What was seen is not planned from any more, nor what is being read now."""
+        """Neither the last sight nor the read under way is planned from any more."""
         self.sight, self._stale = None, True
 
     @property
@@ -228,7 +228,7 @@ class Exchanges:
         unanswered, self._unanswered = self._unanswered, None
         if unanswered is not None:
             action, request = unanswered
-            # What another session owned is gone, whatever became of the request.
+            # A node of another session is gone, whatever became of the request.
             if request.session == session.id and executed(action, self._revisions.sent.data, node, session.id):
                 session.executed(request.message)
         self.sight = sight

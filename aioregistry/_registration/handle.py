@@ -235,9 +235,9 @@ class Registration(Handle, Generic[P]):
 
     @property
     def override(self) -> Override | None:
-        """What an operator says of this instance, as far as this registry has read it; None: there is no override.
+        """The operator's override of this instance, as far as this registry has read it; None: there is no override.
 
-        Maintenance (``enabled=False``) or a ``weight``, with ``reason``, ``by`` and ``until``. What was known stays
+        Maintenance (``enabled=False``) or a ``weight``, with ``reason``, ``by`` and ``until``. The last known one stays
         while there is no connection. An override for another incarnation does not count.
         """
         return self._override
@@ -547,7 +547,7 @@ def begin_withdrawal(registration: Registration[Any]) -> None:
 async def close_all(registrations: Sequence[Registration[Any]], patience: float) -> None:
     """Withdraw and end *registrations*, all within *patience* seconds.
 
-    What is not withdrawn by then is withdrawn in the background.
+    Registrations that are not withdrawn by then are withdrawn in the background.
     """
     workers = [registration._worker for registration in registrations if registration._worker is not None]
     spans = [(_begun("withdraw", each), each) for each in registrations if each._worker is not None]

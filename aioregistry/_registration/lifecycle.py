@@ -1,4 +1,4 @@
-"""What has become of a registration, what may follow, and which status that gives. Pure."""
+"""The stages of a registration, the ways between them, and the status of each. Pure."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ LINES: Final[Mapping[Status, str]] = MappingProxyType(
         Status.FAILED: "has failed, and is not kept listed any more",
     }
 )
-"""What the log says of a registration, behind the path of its node; of a closed one whether it is withdrawn."""
+"""The log's words for a registration, behind the path of its node; of a closed one whether it is withdrawn."""
 
 
 class Stage(enum.Enum):
-    """What has become of a registration, from entering on."""
+    """The stages of a registration, from entering on."""
 
     CLAIMING = "it was never listed"
     LISTED = "it was listed, and is listed again whenever it is found missing"
@@ -59,7 +59,7 @@ class Stage(enum.Enum):
 
 
 class Turn(enum.Enum):
-    """What leads from one stage to the next."""
+    """The events that lead from one stage to the next."""
 
     SEEN = "the node was seen as ours"
     DISPLACED = "a newer claimant has the id, and is waited for"
@@ -99,7 +99,7 @@ GOALS: Final[Mapping[Stage, Goal]] = MappingProxyType(
         Stage.CLOSED: Goal.WITHDRAWN,
     }
 )
-"""What the node is to become; at first that is the owner's choice."""
+"""The node's desired end; at first that is the owner's choice."""
 
 OVER: Final = frozenset({Stage.ENDED, Stage.CLOSED})
 """All waiting tasks were notified; a withdrawal may go on."""

@@ -1,4 +1,4 @@
-"""What to do about a registration's node: one table. Pure.
+"""The next step for a registration's node: one table. Pure.
 
 A node is judged by its owner and, where the owner is a stranger, by its age. The *claim* of a registration is the
 zxid of its first observation in the present history: whatever stood then under its id is a ghost of the process
@@ -6,7 +6,7 @@ before it, and whatever was created later belongs to somebody newer, to whom it 
 owner at most once, and two never fight. A process that waited until the node went, and then creates it, thereby claims
 the id again.
 
-What is planned is carried out fenced by the version that was observed. Such a plan may be stale by the time it is
+A plan is carried out fenced by the version that was observed. Such a plan may be stale by the time it is
 applied; then it fails with BadVersion, NoNode or NodeExists, the node is observed again and the table asked again.
 """
 
@@ -30,7 +30,7 @@ class Node(NamedTuple):
 
 
 class Goal(enum.Enum):
-    """What a registration wants of its node."""
+    """The wishes of a registration for its node."""
 
     LISTED = "listed"
     """Ours; a ghost's node is taken over."""
@@ -43,14 +43,14 @@ class Goal(enum.Enum):
 
 
 class Desired(NamedTuple):
-    """What the node is to become; ``data`` is of no matter to WITHDRAWN."""
+    """The desired node; ``data`` is of no matter to WITHDRAWN."""
 
     goal: Goal
     data: bytes
 
 
 class Sight(enum.Enum):
-    """What was observed, as far as it matters."""
+    """The observed node, as far as it matters."""
 
     ABSENT = "absent"
     OURS = "ours, with the right data"
@@ -63,7 +63,7 @@ class Sight(enum.Enum):
 
 
 class Action(enum.Enum):
-    """What is to be done."""
+    """The possible steps."""
 
     CREATE = "create the node"
     KEEP = "nothing: the node is as it should be"

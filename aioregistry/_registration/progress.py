@@ -1,4 +1,4 @@
-"""What has become of one registration, and those who wait for that."""
+"""The progress of one registration, and those who wait for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a registration lets its node say: the instance, enabled only if everybody who has a say agrees."""
+"""The instance that a registration publishes: enabled only if everybody who has a say agrees."""
 
 from __future__ import annotations
 

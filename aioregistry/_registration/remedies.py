@@ -1,4 +1,4 @@
-"""What to do when the server answers with an error: one table. Pure."""
+"""The remedies for the server's errors: one table. Pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ __all__ = ["REMEDIES", "TRUSTING", "Remedy", "remedy"]
 
 
 class Remedy(enum.Enum):
-    """What follows an error."""
+    """The remedy for an error."""
 
     PLAN_AGAIN = (
         "the quorum says that the node is not what was thought; what was read behind the write tells what it is"

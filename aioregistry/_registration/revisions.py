@@ -1,4 +1,4 @@
-"""What the node is to hold, what the last write makes of it, and who waits for which."""
+"""The desired data of the node, the data of the last write, and those who wait for either."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Revision", "Revisions"]
 
 
 class Revision(NamedTuple):
-    """What was desired at some time; later ones have higher numbers."""
+    """The desired instance at some time; later ones have higher numbers."""
 
     number: int
     data: bytes
@@ -56,7 +56,7 @@ class Revisions:
             self._release(None, up_to=self.sent.number)
 
     def tell(self, error: Exception | None) -> None:
-        """What is desired is listed, or *error* says why it is not: the waiters get that."""
+        """The desired instance is listed, or *error* says why it is not: the waiters get that."""
         self._release(error, up_to=self.desired.number)
 
     def _release(self, error: Exception | None, *, up_to: int) -> None:

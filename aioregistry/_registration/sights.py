@@ -1,4 +1,4 @@
-"""What answers tell of the node, and of what became of a request. Pure."""
+"""The evidence of answers: of the node, and of a request's outcome. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Observation", "Ownership", "Refusal", "claim_of", "error_of", "node_
 
 
 Refusal: TypeAlias = ServerError | RequestTooLarge | PoisonRequest
-"""What a request itself fails with, not its connection or session."""
+"""The errors of a request itself, not of its connection or session."""
 
 
 class Observation(NamedTuple):

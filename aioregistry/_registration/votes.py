@@ -24,7 +24,7 @@ STATUS_OF: Final[Mapping[Voter, InstanceStatus]] = MappingProxyType(
         "health": "failing",
     }
 )
-"""What is published where a voter is against; of several the uppermost.
+"""The status that is published where a voter is against; of several the uppermost.
 
 A consumer that has too few instances may pick one that is failing, and no other: so that is said only where nothing
 else is the matter.

@@ -1,4 +1,4 @@
-"""What the registrations of one session share: whose nodes may be there, and what is done for all of them at once."""
+"""The shared state of a session's registrations: whose nodes may be there, and the work for all of them at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Withdrawals:
         """Those that are being withdrawn, and since when (boot clock), the earliest first."""
         self._marker_root: MarkerRoot | None = None
         self.repeated: IncidentLog = IncidentLog(_log)
-        """What many registrations may say at once."""
+        """The lines that many registrations may log at once."""
         self._together: Together | None = None
         self._expiry: Expiry | None = None
         self.parents: Parents = Parents()

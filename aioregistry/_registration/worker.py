@@ -154,8 +154,8 @@ class Worker:
     def close(self) -> None:
         """Withdraw from now on; :meth:`end` is to follow.
 
-        What is not withdrawn by then is withdrawn in the background, until that is done, the session has ended, or
-        another worker takes it over.
+        A node that is still listed then is withdrawn in the background, until that is done, the session has ended,
+        or another worker takes it over.
         """
         self.progress.move(Turn.CLOSE)
         if not self._finished:

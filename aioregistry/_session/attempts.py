@@ -33,7 +33,7 @@ class AttemptOutcome(enum.Enum):
     TLS = "tls"
     """The certificate does not fit, or the other end speaks no TLS."""
     FOREIGN = "foreign"
-    """What answered speaks no ZooKeeper."""
+    """The peer that answered does not speak ZooKeeper's protocol."""
     UNAUTHENTICATED = "unauthenticated"
     """The server wants credentials that it was not given."""
     FAILED = "failed"
@@ -63,7 +63,7 @@ REMEDIES: Final[Mapping[AttemptOutcome, str]] = MappingProxyType(
         AttemptOutcome.ACCEPTED: "look into its log",
     }
 )
-"""What to do about an address where attempts end so."""
+"""The remedy for an address where attempts end so."""
 
 
 class Attempt(NamedTuple):

@@ -91,7 +91,7 @@ def may_look_up(ages: Sequence[float]) -> bool:
 def attempt_deadline(timeout: float, left: float, candidates: int) -> float:
     """Return the seconds that connecting to one server may take, TCP, TLS and handshake together.
 
-    What is *left* of the session, shared by the *candidates*, so that a server that hangs never costs the chance to
+    The time *left* of the session, shared by the *candidates*, so that a server that hangs never costs the chance to
     ask the others; reckoned as a tenth of the *timeout* at least, without which no server could answer in time. Where
     nothing is left, or there is no session yet, a whole *timeout* is shared: an ensemble that returns gives as much to
     every session. At most a fifth of the *timeout*, which together with the retry's delay and the lookup stays below a

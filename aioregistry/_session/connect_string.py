@@ -98,7 +98,7 @@ def _check_host(host: str, part: str) -> None:
 
 
 def _problem(host: str, part: str) -> str:
-    """What is wrong with a host, by the likeliest mistake; "" for nothing."""
+    """Return the fault of a host, by the likeliest mistake; "" if it has no fault."""
     named = f"{_short(host)!r} is neither a host name nor an address"
     if not host:
         return f"{named}: the host is missing before the port"

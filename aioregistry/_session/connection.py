@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self.contradicted = False
         """An answer took back the zxid of an earlier one. ``last_zxid`` is then what is certain, and may be lower."""
         self._replied = 0
-        """The highest zxid of an answer in the order of the requests. What passes those may be ahead of the next."""
+        """The highest zxid of an answer in the requests' order. One that passes them may be ahead of the next."""
         self.evidence = float("-inf")
         self.took = 0.0
         """Seconds that TCP and TLS took, for the caller, which gives the attempt a deadline."""
@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
             if isinstance(failure.error, RegistryError) and not isinstance(failure.error, ProtocolError):
                 error = failure.error
             else:
-                # What else comes on this connection cannot be trusted either; the waiters hear that it was lost.
+                # Later data on this connection cannot be trusted either; the waiters hear that it was lost.
                 raise self._unreadable(pending, failure.error, first=queue is self._pending) from failure.error
         queue.popleft()
         self._resolve(pending, reply, error)
@@ -396,7 +396,7 @@ class Connection(asyncio.Protocol):
     def drop(self, reason: str, error: RegistryError | None = None) -> None:
         """Close the socket after what was submitted; nothing that comes from it is read, and no callback called.
 
-        What is unanswered fails with *error*, if given, instead of ConnectionLost.
+        Unanswered requests fail with *error*, if given, instead of ConnectionLost.
         """
         if not self.closed:
             self._flush()

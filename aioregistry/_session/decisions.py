@@ -1,4 +1,4 @@
-"""What follows from each event, decided by the function that the table of the session machine names for it. Pure."""
+"""The consequences of each event, decided by the function that the table of the session machine names for it. Pure."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Driver:
         """The zxid that watches are restored with."""
         self._probes_by_writing = False
         self._left = ("", "")
-        """What server the connection was lost to last, and why."""
+        """The server that the connection was lost to last, and why."""
 
     # ------------------------------------------------------------------ facts
 

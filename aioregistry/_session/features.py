@@ -12,7 +12,7 @@ _LEARNED = frozenset({MultiRead.opcode, AddWatch.opcode, CreateContainer.opcode}
 
 
 class Features:
-    """What the servers' answers have shown."""
+    """The features that the servers' answers have shown."""
 
     def __init__(self) -> None:
         self._knows: dict[str, dict[int, bool]] = {}

@@ -1,4 +1,4 @@
-"""What comes from a connection: its greeting, answers by what they are, events, and its end."""
+"""The input from a connection: its greeting, answers by what they are, events, and its end."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Incoming:
         Throttled: _throttled,
         SessionMoved: _moved,
     }
-    """What an error says of the session; True: nothing else follows from the answer."""
+    """The handlers of errors about the session; True: nothing else follows from the answer."""
 
     _answers: ClassVar[dict[int, Callable[[Incoming, Connection, Any, bool], None]]] = {
         # By opcode: aiozk's requests come this way, too.
@@ -163,4 +163,4 @@ class Incoming:
         AddWatch.opcode: _tree_watched,
         SetWatches2.opcode: _watches_restored,
     }
-    """What an answer says of watches, where there was a result, or there is no such node."""
+    """The handlers of answers that concern watches: with a result, or without such a node."""

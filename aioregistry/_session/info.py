@@ -1,4 +1,4 @@
-"""What a user may ask of the session; what changes it belongs to the registry."""
+"""A user's questions to the session; its changes belong to the registry."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SessionInfo:
 
     @property
     def attempts(self) -> Mapping[str, Attempt]:
-        """What each address answered last: how that ended, in words, since when, when last, and how often in a row.
+        """Each address's last answer: how that ended, in words, since when, when last, and how often in a row.
 
         By ``host:port``, or ``name(address):port`` where there is a name; a name that was not resolved is
         ``name:port``. It tells of the present outage, or of the last one while there is a connection.

@@ -19,7 +19,7 @@ what they have in common with dead connections, and cleared by any answer:
   does, and a conviction with it. Else several updates in a row, each of them done and its answer lost, would look like
   one request that no server can take.
 
-What one conviction shows is used for others: requests as long as the convicted one, where that was longer than any
+One conviction is evidence for others: requests as long as the convicted one, where that was longer than any
 that was answered, and requests of its operation, if the server answered no other since, are sent apart from the first
 time on and convicted by one death. Thus the server's limit need not be found out by every request again.
 
@@ -101,7 +101,7 @@ class _Conviction(NamedTuple):
 
 
 class _Record:
-    """What was convicted, and nothing like it answered since."""
+    """A convicted request, of which nothing alike was answered since."""
 
     def __init__(self) -> None:
         self.largest = 0
@@ -170,7 +170,7 @@ class _Record:
 
 
 class Isolation:
-    """What one session knows of such requests, on all its connections.
+    """One session's knowledge of such requests, on all its connections.
 
     Attributes:
         window: how many suspects may be in flight together.
@@ -237,7 +237,7 @@ class Isolation:
         record.largest = max(record.largest, size)
 
     def executed(self, request: Any) -> None:
-        """What the request asks for was found done, though its answer was lost."""
+        """The request was found done, though its answer was lost."""
         key = _key(request)
         self._suspects.pop(key, None)
         for record in (self._anywhere, *self._servers.values()):
@@ -311,7 +311,7 @@ class Isolation:
 
 
 def _key(request: Any) -> Hashable:
-    """What makes a request the same as one before, whatever data it carries."""
+    """The identity of a request, whatever data it carries: two with the same one are alike."""
     names = getattr(request, "names", None)
     if names is not None:
         return request.opcode, request.path, tuple(names)

@@ -44,8 +44,8 @@ class Keepalive:
         sent = driver.runtime.boot()
         beat: asyncio.Future[Any] = connection.submit(Sync("/"))
         heard, turn, refusals, error = 0.0, interval / TURNS, 0, ""
-        # An answer may be an error that proves nothing, and a write's may come first. What the loop was late does not
-        # count: silence is what was listened to.
+        # An answer may be an error that proves nothing, and a write's may come first. The loop's own lateness does not
+        # count: only time in which the loop listened is silence.
         while heard < interval - turn / 2 and driver.serves(connection) and driver.evidence_age() >= interval:
             before = driver.runtime.monotonic()
             if beat.done():

@@ -71,7 +71,7 @@ Target = tuple[Phase, News | None]
 
 
 class Row(NamedTuple):
-    """What an event leads to in a phase: who decides, and between what."""
+    """The outcome of an event in a phase: the function that decides, and its choices."""
 
     decide: decisions.Handler
     targets: frozenset[Target]

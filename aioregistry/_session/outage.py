@@ -16,7 +16,7 @@ class Outage:
     """A time without a connection that serves.
 
     It is told first after a third of the session timeout: every address was tried by then, and two thirds are left to
-    do something about it. What is over before is nothing that anybody has to look at.
+    do something about it. An outage that is over before needs no attention.
 
     Args:
         began: when it began, in seconds of any clock.

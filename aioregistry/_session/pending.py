@@ -15,7 +15,7 @@ Answered: TypeAlias = Callable[["asyncio.Future[Reply[Any]]"], None]
 
 T = TypeVar("T")
 
-# What the quorum decides: an answer to one of these was agreed on after it was sent.
+# The requests that the quorum decides: an answer to one of these was agreed on after it was sent.
 _EVIDENT = WRITE_OPCODES | {Sync.opcode}
 # Errors that a server gives by itself, without asking its leader: unimplemented, marshalling, bad arguments,
 # credentials refused or wanted, throttled, session expired or moved, not read-only.
@@ -24,7 +24,7 @@ _LOCAL_ERRORS = frozenset({-5, -6, -8, -112, -115, -118, -119, -124, -127})
 # In the place of a sync, on a server that hangs up on those: the quorum decides about it, too, and nothing changes.
 BARRIER = Delete("/aioregistry-barrier", version=0x7FFF_FFFF)
 AGREED = (NoNode, NoAuth, BadVersion)
-"""What the quorum answers to a write that must fail."""
+"""The quorum's answers to a write that must fail."""
 
 
 class Pending(NamedTuple, Generic[T]):

@@ -1,4 +1,4 @@
-"""What the rooms above may use of a session. Their tests' sessions are checked against this, as the real one is."""
+"""The part of a session that the rooms above use. Their tests' sessions are checked by this, as the real one is."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TreeWatchesPort(WatchesPort, Protocol):
 
 
 class SessionPort(Protocol):
-    """What registrations use; each member is as :class:`~aioregistry._session.Session` says."""
+    """The part that registrations use; each member is as :class:`~aioregistry._session.Session` says."""
 
     @property
     def runtime(self) -> Runtime: ...
@@ -93,7 +93,7 @@ class SessionPort(Protocol):
 
 
 class ReadingSessionPort(SessionPort, Protocol):
-    """What discovery uses, too."""
+    """The part that discovery uses, too."""
 
     @property
     def watches(self) -> TreeWatchesPort: ...

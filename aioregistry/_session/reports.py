@@ -1,4 +1,4 @@
-"""What the log says of the session's states, and of the time without a connection."""
+"""The log lines of the session's states, and of the time without a connection."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Reports:
         self._tell_state(SessionState.SUSPENDED, logging.INFO, session, text, session, server, why)
 
     def expired(self, session: str) -> None:
-        """*session* has ended, if there was one. What took its place is told with the next connection."""
+        """*session* has ended, if there was one. Its successor is told with the next connection."""
         self._ended = session
 
     def over(self, state: SessionState, session: str, why: object) -> None:

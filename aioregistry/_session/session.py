@@ -157,7 +157,7 @@ class Session:
 
     @property
     def attempts(self) -> Mapping[str, Attempt]:
-        """What each address answered last: how that ended, in words, since when, when last, and how often in a row.
+        """Each address's last answer: how that ended, in words, since when, when last, and how often in a row.
 
         By ``host:port``, or ``name(address):port`` where there is a name; a name that was not resolved is
         ``name:port``. It tells of the present outage, or of the last one while there is a connection.
@@ -171,7 +171,7 @@ class Session:
 
     @property
     def failure(self) -> RegistryError | None:
-        """What ended a session that failed."""
+        """The error that ended a session that failed."""
         return self._driver.failure
 
     @property
@@ -262,7 +262,7 @@ class Session:
         return await persist(send, errors, patience=throttled_patience(timeout), timeout=timeout, runtime=self.runtime)
 
     def executed(self, message: Message[Any]) -> None:
-        """What *message* asked for was found done, though its answer was lost: it does not cost connections.
+        """The effect of *message* was found done, though its answer was lost: it does not cost connections.
 
         A caller that repeats such requests declares them, since only it can know.
         """

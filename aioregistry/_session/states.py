@@ -41,7 +41,7 @@ class SessionState(enum.Enum):
 
 
 class News(enum.Enum):
-    """What happens to a session, as far as those outside are to know."""
+    """The events of a session, as far as those outside are to know."""
 
     SERVES = "serves"
     """A server has accepted it, and requests can be sent."""

@@ -37,7 +37,7 @@ R = TypeVar("R", bound=NamedTuple)
 
 
 class Phase(enum.Enum):
-    """What the connection in use is doing; OFFLINE without a connection."""
+    """The state of the connection in use; OFFLINE without a connection."""
 
     OFFLINE = "offline"
     HANDSHAKING = "handshaking"
@@ -50,7 +50,7 @@ class Phase(enum.Enum):
 
 
 class Question(enum.Enum):
-    """What the servers of a round are asked."""
+    """The question to the servers of a round."""
 
     OFFER = "a session, ours if there is one"
     RECOGNISE = "whether they know our session, whatever their zxid"
@@ -60,7 +60,7 @@ class Question(enum.Enum):
 def _record(kind: type[R]) -> type[R]:
     """Let tuples of different kinds never be equal, and never show a secret.
 
-    What a frozen dataclass does too; making one takes half a millisecond of everybody's import, a named tuple little.
+    A frozen dataclass does that too; making one takes half a millisecond of everybody's import, a named tuple little.
     """
 
     def equal(self: R, other: object) -> bool:
@@ -291,7 +291,7 @@ class Machine(NamedTuple):
     silent_rounds: int = 0
     """Rounds in a row in which a server closed so; 2 stands for more."""
     question: Question = Question.OFFER
-    """What the next connection asks."""
+    """The question of the next connection."""
     fresh_at: float = float("inf")
     """When a fresh session may be asked for although there is ours (boot clock)."""
     probe: tuple[int, bytes, float] = (0, b"", 0.0)

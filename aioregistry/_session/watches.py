@@ -23,7 +23,7 @@ __all__ = ["SessionWatches", "TreeWatch", "Watch"]
 
 
 class _Session(Protocol):
-    """What watches need of their session."""
+    """The part of a session that its watches need."""
 
     @property
     def server(self) -> Endpoint | None: ...

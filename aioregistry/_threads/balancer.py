@@ -29,7 +29,7 @@ P = TypeVar("P")
 
 
 class CrossFeed(Generic[P]):
-    """What a balancer outside of the loop needs of its view on it."""
+    """The part of a view that a balancer outside of its loop needs."""
 
     def __init__(self, thread: LoopThread, view: View[P], snapshots: Callable[[], Stream[Snapshot[P]]]) -> None:
         self.name: str = view.name
@@ -43,7 +43,7 @@ class CrossFeed(Generic[P]):
 
     @property
     def snapshot(self) -> Snapshot[P]:
-        """What is shown now; read on the loop."""
+        """The present snapshot; read on the loop."""
         return self._view.snapshot
 
     def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
@@ -61,8 +61,8 @@ class CrossFeed(Generic[P]):
 class SharedBalancer(Balancer[P]):
     """A balancer for other threads than the one on which its view feeds it; made on that one.
 
-    What it picks from is guarded by a lock, which each side holds for as long as a pick or a change takes. Logs and
-    events are told on the loop.
+    A lock guards the instances that it picks from, which each side holds for as long as a pick or a change takes. Logs
+    and events are told on the loop.
     """
 
     def __init__(

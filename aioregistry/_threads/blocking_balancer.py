@@ -53,7 +53,7 @@ class BlockingBalancer(Generic[P]):
 
     @property
     def warming_up(self) -> Mapping[str, float]:
-        """What new instances weigh now, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
+        """The weights of new instances, from the least weight to 1, by id; empty unless the strategy is a WarmUp."""
         return self._shared.warming_up
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:

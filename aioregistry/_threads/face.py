@@ -52,7 +52,7 @@ H = TypeVar("H", bound=Handle)
 
 
 class Fronting:
-    """What stands before a registry on a loop of its own.
+    """The face of a registry on a loop of its own.
 
     A blocking one makes another in a child process, once it is opened there.
     """
@@ -119,7 +119,7 @@ class ThreadRegistry(Handle, Fronting):
         self._thread: LoopThread | None = None
         self._opened_faces: weakref.WeakSet[_Face[Any]] = weakref.WeakSet()
         self._entered: set[ThreadRegistration[Any]] = set()
-        """What was registered stays so until it is closed, also where its handle was dropped."""
+        """An instance stays registered until its handle is closed, also where its handle was dropped."""
         super().__init__()
 
     @property
@@ -134,7 +134,7 @@ class ThreadRegistry(Handle, Fronting):
 
     @property
     def overrides(self) -> ThreadOverrides:
-        """What operators say of instances: maintenance of any instance, and weights. As ``Registry.overrides``."""
+        """The overrides of operators: maintenance of any instance, and weights. As ``Registry.overrides``."""
         return ThreadOverrides(self._running, lambda: self._remote.overrides)
 
     @property

@@ -1,4 +1,4 @@
-"""What handles of the registry's loop tell, read from any other thread: the half that both faces share."""
+"""The facts of handles on the registry's loop, read from any other thread: the half that both faces share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @shown_half_made
 class SessionFacts:
-    """What the session tells; each property is read on the registry's loop, which takes some 0.1 ms."""
+    """The facts of the session; each property is read on the registry's loop, which takes some 0.1 ms."""
 
     def __init__(self, thread: LoopThread, session: SessionInfo) -> None:
         self._thread, self._remote = thread, session
@@ -70,7 +70,7 @@ class SessionFacts:
 
     @property
     def attempts(self) -> Mapping[str, Attempt]:
-        """What each address answered last, in the present outage or the last one."""
+        """Each address's last answer, in the present outage or the last one."""
         return self._thread.call(lambda: dict(self._remote.attempts))
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class SessionFacts:
 
 
 class RegistrationFacts(Generic[P]):
-    """What a registration tells; each property is read on the registry's loop."""
+    """The facts of a registration; each property is read on the registry's loop."""
 
     def _ask(self, of: Callable[[Registration[P]], T]) -> T:
         """Return *of* the registration, on the loop."""
@@ -96,7 +96,7 @@ class RegistrationFacts(Generic[P]):
 
     @property
     def status(self) -> Status:
-        """What is known now."""
+        """The present facts."""
         return self._ask(lambda registration: registration.status)
 
     @property
@@ -116,7 +116,7 @@ class RegistrationFacts(Generic[P]):
 
     @property
     def override(self) -> Override | None:
-        """What an operator says of this instance, as far as the registry has read it; None: there is no override."""
+        """The operator's override of this instance, as far as the registry has read it; None: there is no override."""
         return self._ask(lambda registration: registration.override)
 
     @property
@@ -154,7 +154,7 @@ class Newest(Stream[None], Generic[P]):
 
 
 class ViewFacts(Generic[P]):
-    """What a view tells. A snapshot is read without a lock; a new one is made on the registry's loop when needed."""
+    """The facts of a view. A snapshot is read without a lock; a new one is made on the registry's loop when needed."""
 
     def _ask(self, of: Callable[[View[P]], T]) -> T:
         """Return *of* the view, on the loop; raise unless it is open."""
@@ -166,7 +166,7 @@ class ViewFacts(Generic[P]):
 
     @property
     def snapshot(self) -> Snapshot[P]:
-        """What is known now."""
+        """The present snapshot."""
         newest = self._kept()
         value = newest.value
         return self._ask(lambda _: newest.read()) if value is None else value

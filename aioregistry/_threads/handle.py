@@ -1,4 +1,4 @@
-"""What the handles for threads without a loop have in common."""
+"""The common part of the handles for threads without a loop."""
 
 from __future__ import annotations
 

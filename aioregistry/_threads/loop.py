@@ -134,8 +134,8 @@ class LoopThread:
     def wait(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Return what ``await function(*arguments)`` returns on the loop, blocking the calling thread.
 
-        What a signal raises here (KeyboardInterrupt, say) cancels it there, and is raised when it has ended. Raises
-        what it raises, and :class:`HandleClosed` after the stop.
+        An exception that a signal raises here (KeyboardInterrupt, say) cancels it there, and is raised when it has
+        ended. Raises what it raises, and :class:`HandleClosed` after the stop.
         """
         remote = _Remote(function, arguments)
         try:
@@ -228,7 +228,7 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
     if tasks:
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    # What ended last tells those outside in one more turn.
+    # The last task to end needs one more turn to tell those outside.
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(loop.shutdown_asyncgens())
 

@@ -1,4 +1,4 @@
-"""What operators say of instances, for callers on other loops and in plain threads than the registry's."""
+"""The overrides of operators, for callers on other loops and in plain threads than the registry's."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ half of them count as new when they come back, and then newness is ignored."""
 
 
 class _Gone(NamedTuple):
-    """What is remembered of an instance that went.
+    """The memory of an instance that went.
 
     Args:
         registered: its ``registrationTimeUTC``.

@@ -99,7 +99,7 @@ def _checked_errors(errors: object) -> tuple[type[Exception], ...]:
 
 
 class Record:
-    """What is remembered of an instance that failed."""
+    """The memory of an instance that failed."""
 
     __slots__ = ("failures", "pause", "pauses", "until")
 

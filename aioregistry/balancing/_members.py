@@ -1,4 +1,4 @@
-"""What strategies choose among: members, and what of an instance they go by."""
+"""The members that strategies choose among, and the traits that they go by."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Weight: TypeAlias = str | Callable[[ServiceInstance[P]], float]
 """A field of the payload that holds the weight, or a function that tells it."""
 
 Filter: TypeAlias = Mapping[str, object] | Callable[[ServiceInstance[P]], bool]
-"""What fields of the payload must be, each one value or a set of allowed ones; or a function that tells."""
+"""The required values of the payload's fields, each one value or a set of allowed ones; or a function that decides."""
 
 LIGHTEST: Final = 1e-9
 _SPRING: Final = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
@@ -62,11 +62,11 @@ HEAVIEST: Final = 1e9
 
 
 WELL, SUSPECT, FAILING = 0, 1, 2
-"""What may be known of a member, besides how calls went; the ejection has a floor for each of these kinds."""
+"""The kinds of knowledge about a member, besides how calls went; the ejection has a floor for each of these kinds."""
 
 
 class Traits(NamedTuple):
-    """What a strategy goes by; an instance whose traits stay what they were keeps its place in the strategy."""
+    """The traits that strategies go by; an instance whose traits stay the same keeps its place in the strategy."""
 
     weight: float = 1.0
     local: bool = False
@@ -206,7 +206,7 @@ class Census:
 def payload_field(instance: ServiceInstance[Any], field: str) -> object:
     """Return the payload's *field*: a key of a mapping, an attribute of anything else; None if it is missing.
 
-    What has dots, and is not a field by itself, leads from one to the next.
+    A path with dots, unless it is a field by itself, leads from one to the next.
 
     Raises:
         InvalidArgument: the payload is of a type whose attribute raises.

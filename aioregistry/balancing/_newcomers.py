@@ -11,7 +11,7 @@ _HEAP_SLACK: Final = 16
 
 
 class Rule(Protocol):
-    """What a new member weighs."""
+    """The weight of a new member."""
 
     seconds: float
 
@@ -76,5 +76,5 @@ class Newcomers:
 
     @property
     def weights(self) -> dict[str, float]:
-        """What those weigh that weigh less than others, by id."""
+        """The weights of those that weigh less than others, by id."""
         return {id: self._rule.weight(self._now - since) for id, since in self.cold.items()}

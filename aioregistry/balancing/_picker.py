@@ -1,6 +1,6 @@
 """The picker: changes and reports go in, picks come out.
 
-What may be picked is decided in a row: is the instance admitted (enabled, through the filter, with a weight), is it set
+A pick is decided in a row: is the instance admitted (enabled, through the filter, with a weight), is it set
 aside for failing, is it suspect while enough are confirmed, and then the strategy chooses among what is left. All but
 the choice is done when something changes, so that a pick looks at no instance but the one it returns.
 
@@ -202,7 +202,7 @@ class Picker(Generic[P]):
 
     @property
     def healthy_weight(self) -> tuple[int, int]:
-        """What those that are well weigh together, and what all weigh that might be picked, in units."""
+        """The sum of the weights of those that are well, and of all that might be picked, in units."""
         known = self._census.weight
         return known - self._unwell.weight, known + self._idle_weight
 

@@ -70,7 +70,7 @@ class _Memory:
         self._inner = sticky.strategy.pool(draw, census)
         self._keys = sticky.keys
         self._members: dict[str, Member[Any]] = {}
-        # By id: a restarted instance has its keys again. What became of the instance is looked up when it is needed.
+        # By id: a restarted instance has its keys again. The instance's present state is looked up when it is needed.
         self._remembered: OrderedDict[bytes, str] = OrderedDict()
 
     def __len__(self) -> int:

@@ -51,7 +51,7 @@ class Pool(Protocol[P]):
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[P] | None:
         """Return one of the members whose ids are not in *exclude*, or None.
 
-        What it costs may grow with *exclude*, which is small, but not with the number of members.
+        Its cost may grow with *exclude*, which is small, but not with the number of members.
         """
 
 

@@ -24,7 +24,7 @@ AIOREGISTRY_ADDRESS: Final = "AIOREGISTRY_ADDRESS"
 """The variable that decides where no address is given: an IP address or a host name."""
 
 POD_IP_VARIABLES: Final = ("POD_IP", "MY_POD_IP")
-"""What deployments call ``status.podIP`` of Kubernetes' downward API, which sets no variable by itself: most charts the
+"""The usual names for ``status.podIP`` of Kubernetes' downward API, which sets no variable by itself: most charts the
 one, Kubernetes' own documentation the other."""
 
 DEFAULT_TIMEOUT: Final = 5.0

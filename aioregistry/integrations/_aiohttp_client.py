@@ -235,7 +235,7 @@ class _Errand:
         """Seconds; None has no end but the session's.
 
         The time that is left is shared by the attempts that are, so that an instance which swallows packets leaves some
-        to the others. What a request says about its own timeouts is not told to middlewares.
+        to the others. A request's own timeouts are not told to middlewares.
         """
         total = self._request.session.timeout.total
         if attempts_left == 1 or not total or self._pool_is_full():

@@ -246,7 +246,7 @@ async def _serve(
 
 
 class Ending:
-    """What signals do: what they do by aiohttp, once the memberships are drained."""
+    """The effect of signals: aiohttp's own, once the memberships are drained."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, host: Hosting) -> None:
         self._loop = loop

@@ -1,4 +1,4 @@
-"""What the integrations of HTTP clients are given, checked, and what they have unless it is given."""
+"""The arguments of the HTTP clients' integrations, checked, and their defaults."""
 
 from __future__ import annotations
 

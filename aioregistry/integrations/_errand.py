@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class ErrorClass(enum.Enum):
-    """What an error says about the instance and the request."""
+    """The meaning of an error for the instance and the request."""
 
     UNSENT = "it could not be reached: the request is as if it had never been made"
     BROKEN = "it failed before it answered: what it did is unknown"
@@ -37,7 +37,7 @@ class Errand(Protocol[R]):
         """Send it to *target* and return the response as soon as there is one; *attempts_left* counts this one."""
 
     def judge(self, error: Exception) -> ErrorClass:
-        """What an error of `attempt` says."""
+        """The meaning of an error of `attempt`."""
 
     def overdue(self) -> bool:
         """Whether a cancellation is that of the request's own deadline, not one from outside."""

@@ -19,7 +19,7 @@ __all__ = ["SUFFIX", "URL_FIELDS", "Target", "check_label", "is_registry_host", 
 SUFFIX: Final = ".registry"
 
 URL_FIELDS: Final = ("scheme", "host", "port")
-"""What an error of :func:`label_of` is about."""
+"""The subject of an error of :func:`label_of`."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PORT_FIELDS: Final = {"http": "port", "ws": "port", "https": "ssl_port", "wss": "ssl_port"}

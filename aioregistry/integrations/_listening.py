@@ -71,7 +71,7 @@ class Phase(enum.Enum):
 
 
 class Decision(enum.Enum):
-    """What to do about an instance with that address and port."""
+    """The steps for an instance with that address and port."""
 
     LIST = "list it"
     WAIT = "list it when this process listens: it may be about to fail, because another process has the port"
@@ -99,7 +99,7 @@ _GRAVITY: Final[Mapping[Decision, int]] = MappingProxyType(
 
 
 class Judgement(NamedTuple):
-    """What to do about an instance; ``port`` is the one that decides, 0 where all are well."""
+    """The steps for an instance; ``port`` is the one that decides, 0 where all are well."""
 
     decision: Decision
     port: int

@@ -42,7 +42,7 @@ def refused(address: str | None, port: int, sockets: list[Socket]) -> InvalidArg
 
 
 def warning(instance: ServiceInstance[Any], port: int, sockets: list[Socket]) -> str:
-    """What to warn of where *instance*, which is listed, is perhaps not reached at *port*."""
+    """Return a warning if *instance*, which is listed, is perhaps not reached at *port*."""
     return f"{instance.name} is listed at {at(instance.address, port)}, but {_listens(sockets)}; {_WAY_OUT}"
 
 

@@ -13,7 +13,7 @@ __all__ = ["OUTAGE", "REASONS", "WAITING", "NotYet", "Readiness", "failing_check
 WAITING: Final = "ZooKeeper has not answered yet"
 
 OUTAGE: Final = frozenset({Status.REGISTERING, Status.UNCERTAIN, Status.PRESUMED_GONE})
-"""What an instance that was listed can be because of ZooKeeper alone. REGISTERING: its session has expired."""
+"""The states that a listed instance can enter because of ZooKeeper alone. REGISTERING: its session has expired."""
 
 REASONS: Final[Mapping[Status, str | None]] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""What the integrations of HTTP clients share: a request to ``<service>.registry`` finds an instance.
+"""The common part of the HTTP clients' integrations: a request to ``<service>.registry`` finds an instance.
 
 How it went is reported to the balancer, and a request that failed is repeated on another instance where that does no
 harm.
@@ -164,7 +164,7 @@ class Router(Generic[R]):
     ) -> None:
         """The call of *pick* is over, good unless it ended with *error*, whose *error_class* that is. Once counts.
 
-        What is not a failure to the ejection says nothing, as an innocent error does.
+        An outcome that the ejection does not count as a failure says nothing, as an innocent error does.
         """
         if pick in self._under_way:
             del self._under_way[pick]
@@ -263,7 +263,7 @@ class Router(Generic[R]):
     async def aclose(self) -> None:
         """Close the views that were opened for requests; the balancers that were given are their owners'.
 
-        What was asked and is not read yet no longer counts as outstanding.
+        A request whose response is not read yet no longer counts as outstanding.
         """
         for pick in list(self._under_way):
             pick.abandoned()

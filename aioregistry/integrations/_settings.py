@@ -1,4 +1,4 @@
-"""What a membership was made with, checked."""
+"""The arguments of a membership, checked."""
 
 from __future__ import annotations
 

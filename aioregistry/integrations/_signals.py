@@ -19,7 +19,7 @@ __all__ = ["ENDING", "Asked", "cancelled_when_told_to_end", "told_to_end"]
 ENDING: Final = tuple(
     number for name in ("SIGTERM", "SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 )
-"""What supervisors, users, and terminals that go away ask a process to end by."""
+"""The signals by which supervisors, users, and closed terminals ask a process to end."""
 
 
 _TOLD_WITHIN: Final = 0.1

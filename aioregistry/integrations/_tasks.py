@@ -29,7 +29,7 @@ def _noted(task: asyncio.Task[Any]) -> None:
 
 
 async def outcome(task: asyncio.Task[T]) -> T:
-    """What *task* returns or raises; cancelling the wait leaves it alone."""
+    """Return or raise the outcome of *task*; cancelling the wait leaves it alone."""
     # Not asyncio.shield: since Python 3.14 it reports what fails after the waiter was cancelled.
     await asyncio.wait([task])
     return task.result()

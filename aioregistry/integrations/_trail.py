@@ -1,4 +1,4 @@
-"""What an attempt of httpx or httpx2 does to a connection, and what its error says. Pure."""
+"""The effect of an attempt of httpx or httpx2 on a connection, and the meaning of its error. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._errand import ErrorClass
 
 __all__ = ["Reused", "Trail", "Unproved", "judged"]
 
-# What the packages' exceptions say, by their names; the first that applies, so that subclasses come before.
+# The meaning of the packages' exceptions, by their names; the first that applies, so that subclasses come before.
 _ERROR_CLASSES: Final = {
     "ConnectError": ErrorClass.UNSENT,
     "ConnectTimeout": ErrorClass.UNSENT,
@@ -33,7 +33,7 @@ class Unproved(Exception):
 
 
 class Trail:
-    """What an attempt does to a connection, as far as the transport tells by the extension ``trace``.
+    """The effect of an attempt on a connection, as far as the transport tells by the extension ``trace``.
 
     Both packages' own transports do, in the words of their httpcore; of others nothing is known.
 

@@ -1,4 +1,4 @@
-"""What the transports for httpx and for httpx2 share: all but their names, which is what the two packages differ by."""
+"""The common part of the transports for httpx and for httpx2: the two packages differ by their names only."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class _Errand:
         self._repeatable = sender._router.repeats(request.method)
         self._request = request
         self._body = sender._body(request.stream)
-        # What can be read over and over is left as it is, for transports that look.
+        # A body that can be read over and over is left as it is, for transports that look.
         self._bytes = isinstance(request.stream, self._http.ByteStream)
         self._patience = Patience(request.extensions.get("timeout") or {})
         self._trail = Trail()

@@ -1,7 +1,7 @@
 """A server process's part in the registry, whatever the server is: connected, discovering, listed, drained, withdrawn.
 
-The frameworks' modules, and programs that run a server on plain asyncio, enter one :class:`Membership`. What has to
-come in which order is here and nowhere else::
+The frameworks' modules, and programs that run a server on plain asyncio, enter one :class:`Membership`. The order of
+the steps is here and nowhere else::
 
     connect ─▶ views ─▶ announce: listed ─▶ … ─▶ drain: disable, wait, withdraw ─▶ disconnect
 

@@ -23,7 +23,7 @@ class Rule(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What a connection has proven to be."""
+    """The identities that a connection has proven."""
 
     scheme: str
     id: str
@@ -106,7 +106,7 @@ def digest(credentials: bytes) -> str:
 
 
 def user_of(identity: Identity) -> str:
-    """What WhoAmI tells of an identity: a digest's user without the digest."""
+    """WhoAmI's text for an identity: a digest's user without the digest."""
     return identity.id.partition(":")[0] if identity.scheme == "digest" else identity.id
 
 

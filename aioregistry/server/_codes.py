@@ -33,7 +33,7 @@ class Code(IntEnum):
 
 
 class Opcode(IntEnum):
-    """What a request asks for."""
+    """The kinds of requests."""
 
     CREATE = 1
     DELETE = 2
@@ -69,7 +69,7 @@ class Opcode(IntEnum):
 
 
 class EventKind(IntEnum):
-    """What a notification tells."""
+    """The kinds of notifications."""
 
     CREATED = 1
     DELETED = 2

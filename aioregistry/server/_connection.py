@@ -32,7 +32,7 @@ OUT_LIMIT: Final = 1 << 18
 
 
 class Server(Protocol):
-    """What a connection needs of the server that it is one of."""
+    """The part of a server that its connections need."""
 
     max_buffer: int
     """Bytes of the longest request."""
@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
         self._waiting = True
 
     def done(self) -> None:
-        """What was waited for is here."""
+        """The awaited reply is here."""
         self._waiting = False
         self._go_on()
 

@@ -1,4 +1,4 @@
-"""What becomes of a client's requests, once its connection has a session."""
+"""The handling of a client's requests, once its connection has a session."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NEVER_THROTTLED = frozenset({Opcode.PING, Opcode.CLOSE_SESSION})
 _HEAD = struct.Struct(">ii")
 
 Decide: TypeAlias = Callable[[History], Transaction]
-"""What a write does where transactions are made."""
+"""The effect of a write where transactions are made."""
 
 
 class Server(Hashable, Protocol):
@@ -45,7 +45,7 @@ class Server(Hashable, Protocol):
 
 @dataclass(frozen=True)
 class _Fault:
-    """What a test wants to happen to the next request of a kind."""
+    """A test's order for the next request of a kind."""
 
     delay: float = 0.0
     code: int = Code.OK

@@ -1,6 +1,6 @@
 """A server as its clients see it: its connections, who of them has which session, and the controls of tests.
 
-What it is made of: a `Listener` (its address), a `Replica` (what reads see), a `Dispatcher` (requests).
+Its parts: a `Listener` (its address), a `Replica` (the state that reads see), a `Dispatcher` (requests).
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ class Endpoint:
 
     @property
     def tree(self) -> Tree:
-        """What reads see here."""
+        """The state that reads see here."""
         return self.replica.tree
 
     @property

@@ -1,7 +1,7 @@
 """An ensemble in memory: several addresses over one history, each with a replica of its own that may be late.
 
-Elections are decided, not held: there is one history, and the leader has all of it. What clients can see of an
-ensemble is there: members that lag, members cut off that go on answering, connections that end with an election.
+Elections are decided, not held: there is one history, and the leader has all of it. All that clients can see of an
+ensemble is here: members that lag, members cut off that go on answering, connections that end with an election.
 """
 
 from __future__ import annotations
@@ -216,10 +216,10 @@ class Member(Endpoint):
         self._serving = False
         self.is_cut_off: bool = False
         self._notice: asyncio.TimerHandle | None = None
-        # What the leader has sent, and when it is due here.
+        # The leader's messages, and when they are due here.
         self._inbox: deque[tuple[float, Callable[[], None]]] = deque()
         self._reading: asyncio.TimerHandle | None = None
-        # What was sent to a leader out of reach.
+        # The messages to a leader out of reach.
         self._unsent: list[Callable[[], None]] = []
 
     # ------------------------------------------------------------ controls

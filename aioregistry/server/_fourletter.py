@@ -1,7 +1,7 @@
 """The four-letter words: questions without a session, answered by text and the end of the connection.
 
-The formats are those of ``org.apache.zookeeper.server.command``, which monitoring reads. What a server in memory does
-not have (latencies, files) is told as 0 or left out.
+The formats are those of ``org.apache.zookeeper.server.command``, which monitoring reads. Values that a server in memory
+lacks (latencies, files) are told as 0 or left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BUILT: Final = "aioregistry, built on 2026-11-21 00:00 UTC"
 
 
 class Server(Protocol):
-    """What the words ask a server for."""
+    """The part of a server that the words ask."""
 
     settings: Settings
     replica: Replica
@@ -145,7 +145,7 @@ def _dump(server: Server) -> str:
 
 
 def _sets(server: Server, kind: str, members: list[tuple[int, str]]) -> list[str]:
-    """What ends at which tick."""
+    """The sessions that end, by tick."""
     by_tick: dict[int, list[str]] = {}
     for tick, member in members:
         by_tick.setdefault(tick, []).append(member)

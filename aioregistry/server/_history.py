@@ -1,6 +1,6 @@
 """The one sequence of transactions that a server, or the members of an ensemble, agree on.
 
-What a real ensemble's leader does: it checks writes, numbers them, keeps the sessions and ends those that fell silent.
+As a real ensemble's leader does, it checks writes, numbers them, keeps the sessions and ends those that fell silent.
 Every transaction, the failed ones included, is handed to the replicas, which apply it when it reaches them.
 """
 

@@ -1,4 +1,4 @@
-"""What a client may ask a tree for, and the changes that come of it (pure)."""
+"""A client's operations on a tree, and the changes that come of them (pure)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Moment(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a write answers, as far as it applies; the Stat is packed."""
+    """The answer to a write, as far as it applies; the Stat is packed."""
 
     path: str | None = None
     stat: bytes | None = None

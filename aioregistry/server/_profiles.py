@@ -1,4 +1,4 @@
-"""What differs between the releases that the server can speak as."""
+"""The differences between the releases that the server can speak as."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ _NEWEST: Final = {
 
 PROFILES: Final = {
     **_NEWEST,
-    # What 3.9.6 closed for security is open on servers that are not updated yet.
+    # The holes that 3.9.6 closed are open on servers that are not updated yet.
     "3.9.5": replace(_NEWEST["3.9"], release="3.9.5", forbidden=frozenset(), missed_need_read=False),
 }
 """By name: a release stands for its newest patch; the last patch before a difference has an entry of its own."""

@@ -1,4 +1,4 @@
-"""What one server has: the tree that its reads see, up to which transaction, and who watches it."""
+"""The state of one server: the tree that its reads see, up to which transaction, and who watches it."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def path_of(frame: bytes, at: int) -> str:
 
 
 class ConnectRequest(NamedTuple):
-    """What a connection begins with. *read_only* is None from clients before 3.4, which do not know of it."""
+    """A connection's first request. *read_only* is None from clients before 3.4, which do not know of it."""
 
     last_zxid: int
     timeout_ms: int
@@ -251,7 +251,7 @@ def _is_contradiction(operation: Operation | Read) -> bool:
 
 
 def as_in_transactions(operation: Operation | Read, profile: Profile) -> Operation:
-    """What an operation of a Multi is taken for: of a creation the flags decide what it is, not the opcode (``Op``).
+    """The kind of an operation of a Multi: of a creation the flags decide it, not the opcode (``Op``).
 
     Raises:
         Malformed: it is a read, has no path, or from 3.9 no ACL.
@@ -327,7 +327,7 @@ def identities(known: Iterable[Identity]) -> bytes:
 
 
 def written(opcode: int, result: Result) -> bytes:
-    """What a write that went well answers behind the header."""
+    """Encode a successful write's answer behind the header."""
     match opcode:
         case Opcode.CREATE:
             return string(result.path)
@@ -339,7 +339,7 @@ def written(opcode: int, result: Result) -> bytes:
 
 
 def several(operations: Sequence[Operation], transaction: Transaction) -> bytes:
-    """What a Multi answers behind the header, applied or not."""
+    """Encode a Multi's answer behind the header, applied or not."""
     parts: list[bytes] = []
     for operation, result in zip(operations, transaction.results, strict=True):
         if isinstance(result, OperationFailed):
@@ -351,7 +351,7 @@ def several(operations: Sequence[Operation], transaction: Transaction) -> bytes:
 
 
 def several_read(parts: Iterable[bytes]) -> bytes:
-    """What a MultiRead answers behind the header."""
+    """Encode a MultiRead's answer behind the header."""
     return b"".join(parts) + _END
 
 

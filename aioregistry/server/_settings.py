@@ -71,7 +71,7 @@ class Settings:
         return min(max(timeout_ms, self.min_timeout_ms), self.max_timeout_ms)
 
     def empty_tree(self, config: bytes = b"") -> Tree:
-        """What there is at first; *config* is the data of ``/zookeeper/config``."""
+        """Create the first nodes; *config* is the data of ``/zookeeper/config``."""
         return Tree(
             extended_types=self.extended_types,
             x509=self.ssl is not None,

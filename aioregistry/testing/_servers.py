@@ -225,9 +225,9 @@ class EmbeddedOnly(UsageError, AttributeError):
 class RealZooKeeper(AnyZooKeeper):
     """A part of a real ZooKeeper, under a chroot of the test's own, seen through a proxy.
 
-    The chroot is made at the beginning and deleted at the end with all that is in it. What happens to connections
-    happens in the proxy; what a real server cannot do on request is not here:
-    asking for it raises :class:`UsageError`.
+    The chroot is made at the beginning and deleted at the end with all that is in it. Faults of connections
+    happen in the proxy; a real server cannot do some faults on request:
+    asking for these raises :class:`UsageError`.
 
     Args:
         address: ``host:port`` of one server.

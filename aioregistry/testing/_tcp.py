@@ -55,7 +55,7 @@ class Loss:
 
 
 class _Signal(enum.Enum):
-    """What a pipe carries besides bytes."""
+    """The marks that a pipe carries besides bytes."""
 
     END = enum.auto()  # FIN
     LOSS = enum.auto()  # the source's socket is gone
@@ -63,7 +63,7 @@ class _Signal(enum.Enum):
 
 
 class _End(asyncio.Protocol):
-    """One socket of a link. What it reads goes into `outgoing`, the pipe to the other end."""
+    """One socket of a link. Its input goes into `outgoing`, the pipe to the other end."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -319,7 +319,7 @@ class TcpProxy:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    # What follows runs on the proxies' thread.
+    # The methods below run on the proxies' thread.
 
     def new_link(self) -> Link:
         """Return a link for the next connection."""

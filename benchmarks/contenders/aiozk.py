@@ -16,7 +16,7 @@ from benchmarks.workload import BASE_PATH, Sample
 
 
 class Aiozk:
-    """Registers and reads. Its watcher lists everything anew at each change: nothing to follow with."""
+    """Registers and reads. Its watcher lists everything again at each change: nothing to follow with."""
 
     def __init__(self) -> None:
         self.client: ZKClient

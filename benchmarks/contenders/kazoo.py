@@ -82,7 +82,7 @@ class Kazoo:
             samples = {sample: None}
             while not self.suspect.empty() and (sample := self.suspect.get()) is not None:
                 samples[sample] = None
-            # What fails for want of a connection is looked at again after the next connect.
+            # A read that fails for want of a connection is tried again after the next connect.
             with contextlib.suppress(KazooException):
                 self._publish(list(samples))
             if sample is None:

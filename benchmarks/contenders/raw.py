@@ -129,7 +129,7 @@ def strings(frame: bytes, at: int) -> list[str]:
 
 
 def entries(names: Sequence[str], frame: bytes) -> dict[str, Entry]:
-    """What a MultiRead of these names found; a node that is gone is left out."""
+    """The nodes that a MultiRead of these names found; a node that is gone is left out."""
     found, at = {}, REPLY.size
     for name in names:
         opcode, _, _, length = RESULT.unpack_from(frame, at)

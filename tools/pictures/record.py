@@ -1,6 +1,6 @@
 """Records the runs that the timelines show: `python -m tools.pictures.record`.
 
-Each run takes some seconds, on the embedded server, with sessions of four seconds. What is recorded is what the handles
+Each run takes some seconds, on the embedded server, with sessions of four seconds. It records what the handles
 and the views said, and when.
 """
 
@@ -35,7 +35,7 @@ KINDS: Final = {
 
 
 class Recorder:
-    """What was said in each lane, from its beginning on."""
+    """The states in each lane, from its beginning on."""
 
     def __init__(self) -> None:
         self._began = asyncio.get_running_loop().time()

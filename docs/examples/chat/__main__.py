@@ -70,7 +70,7 @@ class Stage:
     # ------------------------------------------------------------------ for the page
 
     def routes(self) -> list[web.RouteDef]:
-        """Return what the page may ask for; a gateway that runs alone has none of it."""
+        """Return what the page may ask for; a gateway that runs alone has nothing of it."""
         return [
             web.get("/stage", self.show),
             web.post("/stage/servers", self.add),
@@ -87,7 +87,7 @@ class Stage:
         return web.json_response({"started": await self.start_server()})
 
     async def strike(self, request: web.Request) -> web.Response:
-        """Kill a server, which then says goodbye to nobody, or tell it to stop, so that it leaves in order."""
+        """Kill a server, which then says no goodbye, or tell it to stop, so that it leaves in order."""
         process = self.servers.get(request.match_info["name"])
         if process is None or process.returncode is not None:
             raise web.HTTPNotFound(text="no such server runs")

@@ -41,7 +41,7 @@ class Gateway:
         self.view = view
         self.http = http
         self.routes: dict[str, Route] = {}
-        # Who is killed answers nobody, which shows here long before its session ends.
+        # A killed server answers nothing, which shows here long before its session ends.
         self.balancer = view.balancer(Ring(), ejection=Ejection(failures=2, pause=PAUSE, jitter=0))
         self._aside: set[str] = set()
         self._returned: set[str] = set()  # tried by one room until it answers
@@ -136,7 +136,7 @@ async def routing(app: web.Application) -> AsyncIterator[None]:
     """Run the gateway for as long as the application runs."""
     async with (
         aioregistry.connect(app[ZOOKEEPER]) as registry,
-        # Servers that crashed are held for as long as their sessions lasted, so that pages soon hear that none is left.
+        # Servers that crashed are held for as long as their sessions lasted, so that pages soon hear that all are gone.
         registry.discover(SERVICE, guard=Guard(hold=1.0)) as view,
         aiohttp.ClientSession() as http,
     ):

@@ -25,7 +25,7 @@ R = TypeVar("R")
 class Line(Generic[R]):
     """One end of a WebSocket, open while its ``async with`` block runs.
 
-    What is sent waits in a queue for a task of its own, so that a slow reader delays nobody else.
+    Messages wait in a queue for a task of its own, so that a slow reader does not delay the others.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What changes in the registry mean to people."""
+"""The meaning of the registry's changes for people."""
 
 from __future__ import annotations
 

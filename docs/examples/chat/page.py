@@ -10,7 +10,7 @@ from aiohttp import web
 
 HERE = Path(__file__).parent
 FILES = {"/": "page.html", "/page.js": "page.js", "/style.css": "style.css"}
-NAMES = {"127.0.0.1", "localhost"}  # this machine's: nobody else can have them lead anywhere
+NAMES = {"127.0.0.1", "localhost"}  # this machine's: no other machine can have them lead to it
 POLICY = {"Content-Security-Policy": "default-src 'self'; img-src data:", "Cache-Control": "no-cache"}
 
 
@@ -30,7 +30,7 @@ async def only_our_pages(
 ) -> web.StreamResponse:
     """Refuse what pages of other sites ask for: browsers let them open WebSockets to anywhere, but say who they are.
 
-    Whoever owns a name can have it lead to this machine (DNS rebinding): a page from there names the same host twice.
+    The owner of a name can have it lead to this machine (DNS rebinding): a page from there names the same host twice.
     So the host that was asked for has to be one of ours.
     """
     host, origin = request.host, request.headers.get("Origin")
@@ -42,7 +42,7 @@ async def only_our_pages(
 
 
 def name_of(host: str) -> str | None:
-    """Return the name in a Host header, None where there is none: ``localhost:8080`` asks for localhost."""
+    """Return the name in a Host header, or None: ``localhost:8080`` asks for localhost."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:

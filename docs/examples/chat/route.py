@@ -29,7 +29,7 @@ WAITING: Final = 500
 class Route:
     """One room, while somebody here is in it.
 
-    What people say waits in ``waiting`` until it comes back from the room's server with its place. So whatever becomes
+    A message waits in ``waiting`` until it comes back from the room's server with its place. So whatever becomes
     of the server, a message is not lost: the next one gets it, after all that is known of the room. It does not come
     twice either: a server that knows its id says so instead of placing it again.
     """

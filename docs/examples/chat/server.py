@@ -17,7 +17,7 @@ from .page import only_our_pages
 from .room import Room
 from .wire import ROOM, SERVICE, UP, Hello, Say, Up
 
-FORGOTTEN_AFTER = 1000  # rooms that nobody is in, kept for who comes back
+FORGOTTEN_AFTER = 1000  # empty rooms, kept for people who come back
 LEAVING = 1.0  # seconds that gateways get to take the rooms away; they need milliseconds
 
 
@@ -56,7 +56,7 @@ class ChatServer:
                     line.send(before)
 
     def room(self, name: str) -> Room:
-        """Return the room of this name, an empty one if nobody was there before."""
+        """Return the room of this name, an empty one if it is new."""
         empty = [room for room in self.rooms.values() if not room.people]
         for forgotten in empty[:-FORGOTTEN_AFTER]:
             del self.rooms[forgotten.name]
@@ -68,7 +68,7 @@ def server_app(name: str, zookeeper: str, port: int, session_timeout: float) -> 
     membership = Membership(
         zookeeper, SERVICE, id=name, address="127.0.0.1", port=port, drain=LEAVING, session_timeout=session_timeout
     )
-    app = web.Application(middlewares=[only_our_pages])  # of which there are none here: for apps and gateways
+    app = web.Application(middlewares=[only_our_pages])  # no page is here: for apps and gateways
     app.cleanup_ctx.append(member(membership))
     app.router.add_get(ROOM, ChatServer(name).enter)
     app.router.add_get("/ready", readiness)

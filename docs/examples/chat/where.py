@@ -43,7 +43,7 @@ def where_app(zookeeper: str, port: int) -> FastAPI:
 
     @app.get("/where")
     async def where(room: Annotated[str, Query(pattern=r"^[\w-]{1,40}$")]) -> dict[str, str]:
-        """Say which server has *room*, and what to connect to; if nobody answers there, ask again in a moment."""
+        """Say which server has *room*, and what to connect to; if no server answers there, ask again in a moment."""
         try:
             server = app.state.balancer.pick(room).instance
         except NoInstances as nothing:

@@ -1,4 +1,4 @@
-"""What is said over the wire, by pages and gateways to chat servers and back: JSON in WebSocket frames."""
+"""The messages on the wire, by pages and gateways to chat servers and back: JSON in WebSocket frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SERVICE: Final = "chat"
 """The name under which chat servers are registered."""
 
 ROOM: Final = r"/rooms/{room:[\w-]{1,40}}"
-"""What a room is called in URLs, those of chat servers and gateways alike."""
+"""The name of a room in URLs, those of chat servers and gateways alike."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=40)]
 MessageId = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z-]{1,64}\Z")]
@@ -19,7 +19,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=2000)]
 
 
 class Say(msgspec.Struct, tag_field="kind", tag="say", frozen=True):
-    """Please tell the room. The id is its author's: whoever gets it a second time knows it."""
+    """Please tell the room. The id is its author's: a reader that gets it twice knows it."""
 
     id: MessageId
     name: Name
@@ -37,7 +37,7 @@ class Message(msgspec.Struct, tag_field="kind", tag="message", frozen=True):
 
 
 class Hello(msgspec.Struct, tag_field="kind", tag="hello", frozen=True):
-    """Who is at this end of the line, and which messages are known here; said first, and when people come or go."""
+    """The people at this end of the line, and the messages known here; sent first, and when people come or go."""
 
     people: tuple[Name, ...] = ()
     known: tuple[Message, ...] = ()
