@@ -20,6 +20,8 @@ def test_the_pages_keep_the_style() -> None:
         "There is none.",
         "It waits for nobody.",
         "It ends. It goes on.",
+        "It has an ACL. So it ends.",
+        "It ends. [It](a.md) goes on.",
         "- `a` ends. `b` begins.",
         "It is no port.",
         "It is left to whoever waits.",

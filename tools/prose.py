@@ -39,7 +39,7 @@ WORDS: Final = (
 RULES: Final = (
     *WORDS,
     (re.compile(r"\bNone\b"), 'says "None": say what there is not'),
-    (re.compile(r"[a-z0-9)`*][.!?] +[A-Z`]"), "has a second sentence in the line"),
+    (re.compile(r"(?:[a-z0-9)`*…]|[A-Z]{2})[.!?] +[A-Z`*\[]"), "has a second sentence in the line"),
 )
 
 _LITERAL = re.compile(r"``[^`]*``")
