@@ -68,11 +68,35 @@ def test_whatever_others_write_is_an_override_or_unfit(data: bytes) -> None:
     assert len(override.reason) <= 1000
 
 
-@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1e999", "NaN", '"1h"', "true", "[]"])
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1e999", "1e308", "-1e308", "NaN", '"1h"', "true", "[]"])
 @pytest.mark.parametrize("field", ["seconds", "registrationTimeUTC", "weight"])
 def test_what_is_no_number_is_unfit(field: str, number: str) -> None:
     with pytest.raises(UnfitOverride, match=field):
         read(f'{{"enabled": false, "{field}": {number}}}'.encode())
+
+
+@pytest.mark.parametrize(
+    "document",
+    ['{"enabled": true}', '{"enabled": 0}', '{"enabled": "no"}', '{"registrationTimeUTC": 1.5}', "[]", "7", "{"],
+)
+def test_what_no_override_can_say_is_unfit(document: str) -> None:
+    with pytest.raises(UnfitOverride):
+        read(document.encode())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lasts"), [("-5", 0.0), ("0", 0.0), ("0.5", 0.5), ("315360000", 3.1536e8), ("315360001", 3.1536e8)]
+)
+def test_it_lasts_ten_years_at_most_and_never_less_than_nothing(seconds: str, lasts: float) -> None:
+    assert read(f'{{"seconds": {seconds}}}'.encode()).until == 1000.0 + lasts
+
+
+def test_what_is_not_written_says_nothing_and_a_text_has_a_bound() -> None:
+    override = read(b"{}")
+    assert (override.enabled, override.weight, override.reason, override.by) == (None, None, "", "")
+    assert (override.until, override.registration_time_ms, override.version) == (None, None, 3)
+    long = read(json.dumps({"reason": "x" * 1001, "by": "y" * 1000}).encode())
+    assert (len(long.reason), len(long.by)) == (1000, 1000)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +161,16 @@ def test_where_it_has_lasted_its_time_and_the_server_says_otherwise_it_is_asked_
     assert (dict(standing.in_force(66.0)), standing.over(again - 0.001)) == ({}, [])
     assert standing.next_end(66.0) == again
     assert [each.id for each in standing.over(again)] == ["a"]
+
+
+def test_at_the_very_end_of_its_time_the_server_is_asked_again_when_it_says() -> None:
+    standing = Standing()
+    standing.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
+    assert standing.next_end(64.999) == 65.0
+    assert standing.next_end(65.0) is None
+    standing.learn("a", 20.0, 65.0)
+    assert (dict(standing.in_force(65.0)), standing.over(84.999)) == ({}, [])
+    assert standing.next_end(65.0) == 85.0
 
 
 def test_reading_again_moves_no_end_but_a_new_override_has_its_own() -> None:

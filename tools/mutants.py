@@ -40,8 +40,14 @@ EXPLAINED: Final = ROOT / "tests" / "mutants.md"
 ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "aioregistry/_addresses.py": ("tests/test_addresses.py",),
     "aioregistry/_incidents.py": ("tests/test_incidents.py",),
+    "aioregistry/_overrides.py": ("tests/test_overrides.py",),
     "aioregistry/_paths.py": ("tests/test_paths.py",),
+    "aioregistry/_payload.py": ("tests/test_payload.py", "tests/test_model.py"),
+    "aioregistry/_console/*.py": ("tests/console/test_pure.py",),
     "aioregistry/_discovery/*.py": ("tests/discovery/test_*.py", "tests/simulation/test_explore_core.py"),
+    "aioregistry/_document/*.py": ("tests/test_document.py", "tests/test_model.py"),
+    "aioregistry/_health/table.py": ("tests/health/test_table.py",),
+    "aioregistry/_model/*.py": ("tests/test_model.py", "tests/test_document.py", "tests/test_overrides.py"),
     "aioregistry/_protocol/*.py": ("tests/protocol/test_*.py",),
     "aioregistry/_registration/*.py": ("tests/registration/test_*.py",),
     "aioregistry/_session/*.py": ("tests/session/test_*.py",),
@@ -243,7 +249,7 @@ def _of_constant(node: ast.Constant, _: Members) -> Iterator[Other]:
         case bool(value):
             yield f"{value} is {not value}", ast.Constant(not value)
         case int(value) | float(value):
-            for other in (value + 1, value - 1):
+            for other in {value + 1, value - 1} - {value}:  # 1e308 is as large with one more
                 yield f"{value} is {other}", ast.Constant(other)
 
 

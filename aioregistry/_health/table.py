@@ -82,9 +82,10 @@ def after(standing: Standing, result: Result, *, rise: int, fall: int) -> Standi
     rule = _TABLE[standing.state, result]
     if rule.state is standing.state:
         return Standing(standing.state)
-    needed = {None: 1, "rise": rise, "fall": fall}[rule.needed]
     against = standing.against + 1
-    return Standing(rule.state) if against >= needed else Standing(standing.state, against)
+    if rule.needed is not None and against < {"rise": rise, "fall": fall}[rule.needed]:
+        return Standing(standing.state, against)
+    return Standing(rule.state)
 
 
 def patience(*, interval: float, timeout: float, fall: int) -> float:

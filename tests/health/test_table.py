@@ -45,12 +45,12 @@ def expected(row: tuple[Result, ...], rise: int, fall: int) -> CheckState:
 
 
 @given(st.lists(st.sampled_from(Result)), st.integers(1, 5), st.integers(1, 5))
-def test_overdue_is_failing_at_once(row: list[Result], rise: int, fall: int) -> None:
+def test_overdue_is_failing_at_once_but_before_the_first_success(row: list[Result], rise: int, fall: int) -> None:
     standing = STARTING
     for result in [*row, OVERDUE]:
         standing = after(standing, result, rise=rise, fall=fall)
         assert 0 <= standing.against < max(rise, fall)
-    assert standing.state is not CheckState.PASSING
+    assert standing == Standing(CheckState.FAILING if PASSED in row else CheckState.STARTING)
 
 
 def test_what_is_to_count_as_well_before_its_first_result_falls_by_failures() -> None:
@@ -73,6 +73,10 @@ def test_failures_in_a_row_are_in_time(interval: float, share: float, draw: floa
     timeout = interval * max(share, 0.001)
     end = sum(timeout + pause(interval=interval, took=timeout, draw=draw) for _ in range(fall)) + timeout
     assert end <= patience(interval=interval, timeout=timeout, fall=fall) * (1 + 1e-9)
+
+
+def test_the_longest_time_until_a_check_fails_is_its_intervals_and_a_timeout() -> None:
+    assert patience(interval=10, timeout=2, fall=3) == 32
 
 
 def test_a_pause_is_shortened_by_chance_and_never_negative() -> None:
