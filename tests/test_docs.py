@@ -39,6 +39,25 @@ FENCED = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=ind
 REPOSITORY = "https://github.com/aioregistry/aioregistry"
 IN_REPOSITORY = re.compile(rf"{re.escape(REPOSITORY)}/(?:blob|tree)/main/")
 LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
+EXTERNAL = re.compile(r"\]\((?P<url>\w+://[^)\s]*)\)")
+# A host that pages lead to → the paths that it serves under the same name for good, without a redirect. A link to
+# anywhere else is looked at, and then added; `nox -s links` asks all of them.
+ELSEWHERE = {
+    "anyio.readthedocs.io": r"/en/stable/\w+\.html",
+    "arxiv.org": r"/abs/\d{4}\.\d{5}",
+    "curator.apache.org": r"/",
+    "docs.aiohttp.org": r"/en/stable/\w+\.html(#[\w-]+)?",
+    "github.com": r"/[\w-]+/[\w-]+(/issues/\d+|/(blob|tree)/main/\S+)?",
+    "issues.apache.org": r"/jira/browse/ZOOKEEPER-\d+",
+    "kazoo.readthedocs.io": r"/en/latest/",
+    "keepachangelog.com": r"/en/1\.1\.0/",
+    "lamport.azurewebsites.net": r"/pubs/[\w-]+\.pdf",
+    "pypi.org": r"/project/[a-z0-9-]+/",
+    "pytest-asyncio.readthedocs.io": r"/en/stable/",
+    "semver.org": r"/spec/v2\.0\.0\.html",
+    "www.envoyproxy.io": r"/docs/envoy/latest/intro/arch_overview/upstream/\w+(/\w+)?",
+    "zookeeper.apache.org": r"/",
+}
 HEADING = re.compile(r"^#+ +(?P<title>.+?)\s*$", re.MULTILINE)
 
 
@@ -70,6 +89,14 @@ def broken_links(page: Path, text: str) -> Iterator[str]:
             yield f"{page.name}: {found['path']} does not exist"
         elif found["anchor"] and found["anchor"] not in anchors(target.read_text(encoding="utf-8")):
             yield f"{page.name}: {found['path']} has no heading #{found['anchor']}"
+
+
+def unknown_links(text: str) -> Iterator[str]:
+    for found in EXTERNAL.finditer(FENCED.sub("", text)):
+        scheme, _, rest = found["url"].partition("://")
+        host, slash, path = rest.partition("/")
+        if scheme != "https" or not re.fullmatch(ELSEWHERE.get(host, "(?!)"), slash + path):
+            yield found["url"]
 
 
 def anchors(text: str) -> set[str]:
@@ -146,6 +173,11 @@ async def test_what_a_page_has_on_the_right_runs(page: Path, zookeeper: ZooKeepe
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     assert list(broken_links(page, page.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_to_elsewhere_are_of_a_form_that_lasts(page: Path) -> None:
+    assert list(unknown_links(page.read_text(encoding="utf-8"))) == []
 
 
 def test_links_of_the_readme_work_on_pypi() -> None:
@@ -253,3 +285,18 @@ def test_a_broken_link_is_found() -> None:
     assert list(broken_links(ROOT / "docs/cli.md", f"[a]({REPOSITORY}/blob/main/docs/cli.md#nowhere)"))
     assert not list(broken_links(ROOT / "docs/cli.md", f"[a]({REPOSITORY}/blob/main/docs/cli.md#register)"))
     assert not list(broken_links(ROOT / "README.md", "[a](https://example.org/x), [b](LICENSE)"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://zookeeper.apache.org/",  # in the clear
+        "https://pypi.org/project/uhashring",  # redirects
+        "https://zookeeper.apache.org",
+        "https://example.org/a",  # a host that was not looked at
+        "https://github.com/Netflix/eureka/pull/1073/files",
+        "ftp://zookeeper.apache.org/",
+    ],
+)
+def test_a_link_that_may_not_last_is_found(url: str) -> None:
+    assert list(unknown_links(f"[a]({url}), [b](https://pypi.org/project/uhashring/)")) == [url]
