@@ -15,7 +15,10 @@ __all__ = ["DEFAULT_PORT", "ConnectString", "parse_connect_string"]
 DEFAULT_PORT = 2181
 
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
-_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)?://")
+_NUMBER = re.compile(r"-?\d+", re.ASCII)
+_SCHEME = re.compile(r"(?<![^,])\s*([A-Za-z][A-Za-z0-9+.:-]*)?://")
+_BEHIND_PATH = {"?": "query", "#": "fragment"}
+"""The parts of a URL behind its path, by their first character. They may hold a secret, and are not shown."""
 
 _HIDDEN = "<hidden>"
 """In place of what may hold a secret."""
@@ -42,15 +45,16 @@ def parse_connect_string(servers: str) -> ConnectString:
     servers = unshown(servers)
     if not isinstance(servers, str):
         raise InvalidType("servers", servers, 'give a connect string such as "zk1:2181,zk2:2181/prod"')
-    if "@" in servers.partition("/")[0] or (_SCHEME.match(servers) and "@" in servers):
+    if "@" in servers.partition("/")[0] or (_SCHEME.search(servers) and "@" in servers):
         raise InvalidArgument(
             "servers", _HIDDEN, "takes no user or password: give credentials as auth=[(scheme, secret)]"
         )
-    if scheme := _SCHEME.match(servers):
-        instead = _short(servers[scheme.end() :]) or "zk1:2181,zk2:2181/prod"
-        reason = f"is a URL, and a connect string has no scheme: write {instead!r} without the {scheme[0].strip()!r}"
-        raise InvalidArgument("servers", servers, reason)
+    if scheme := _SCHEME.search(servers):
+        raise _url(servers, scheme)
     hosts, slash, chroot = servers.partition("/")
+    if extra := _behind_path(hosts):
+        reason = f"has a {_BEHIND_PATH[extra]} behind the {extra!r}, and a connect string takes none"
+        raise InvalidArgument("servers", _without_extra(servers, extra), reason)
     if not hosts.strip():
         raise InvalidArgument("servers", servers, "names no server before its chroot" if slash else "names no server")
     parsed = [_server(part.strip(), servers) for part in hosts.split(",")]
@@ -58,6 +62,36 @@ def parse_connect_string(servers: str) -> ConnectString:
         raise InvalidArgument("servers", servers, "write the chroot once, behind the last server")
     root = check_path("servers", slash + chroot.rstrip()) if slash else ""
     return ConnectString(tuple(dict.fromkeys(parsed)), "" if root == "/" else root)
+
+
+def _url(servers: str, scheme: re.Match[str]) -> InvalidArgument:
+    """Return the error for a URL, which says too what is wrong with the rest of it."""
+    plain = _SCHEME.sub("", servers).strip()
+    extra = _behind_path(plain)
+    instead = plain.partition(extra)[0] if extra else plain
+    reason = (
+        f"is a URL, and a connect string has no scheme: write {_short(instead) or 'zk1:2181,zk2:2181/prod'!r} without"
+        f" the {scheme[0].strip()!r}"
+    )
+    if extra:
+        reason += f" and without the {_BEHIND_PATH[extra]} behind the {extra!r}"
+    if instead and not _SCHEME.search(instead):
+        try:
+            parse_connect_string(instead)
+        except InvalidArgument as problem:
+            reason += f", and mend what is left: {_short(str(problem.value))!r}: {problem.reason}"
+    return InvalidArgument("servers", _without_extra(servers, extra), reason)
+
+
+def _behind_path(text: str) -> str:
+    """Return the first character of a query or a fragment, or ""."""
+    found = re.search("[?#]", text)
+    return found[0] if found else ""
+
+
+def _without_extra(servers: str, extra: str) -> str:
+    before, _, behind = servers.partition(extra) if extra else (servers, "", "")
+    return f"{before}{extra}{_HIDDEN if behind else ''}"
 
 
 def _server(part: str, servers: str) -> tuple[str, int]:
@@ -115,6 +149,8 @@ def _problem(host: str, part: str) -> str:
 def _port(digits: str, part: str) -> int:
     if not digits:
         raise InvalidArgument("servers", part, f"the port '' is missing behind the colon: write {part}{DEFAULT_PORT}")
+    if not _NUMBER.fullmatch(digits):
+        raise InvalidArgument("servers", part, f"the port {_short(digits)!r} is not a number (digits 0 to 9)")
     if not (_PORT.fullmatch(digits) and 0 < int(digits) < 65536):
         raise InvalidArgument("servers", part, f"the port {_short(digits)!r} is not within 1..65535")
     return int(digits)

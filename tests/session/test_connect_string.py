@@ -106,10 +106,16 @@ class TestWhatIsWrong:
             ("zk1:65536", "zk1:65536", "the port '65536'"),
             ("zk1:-1", "zk1:-1", "the port '-1'"),
             ("zk1:", "zk1:", "the port ''"),
-            ("zk1:http", "zk1:http", "the port 'http'"),
-            ("zk1:2181x", "zk1:2181x", "the port"),
-            ("zk1:٣", "zk1:٣", "the port"),
-            ("zk1: 2181", "zk1: 2181", "the port"),
+            ("zk1:http", "zk1:http", "the port 'http' is not a number"),
+            ("zk1:2181x", "zk1:2181x", "the port '2181x' is not a number"),
+            ("zk1:٣", "zk1:٣", "the port '٣' is not a number"),
+            ("zk1: 2181", "zk1: 2181", "the port ' 2181' is not a number"),
+            ("zk1:1.5", "zk1:1.5", "the port '1.5' is not a number"),
+            ("[::1]:p/prod", "[::1]:p", "the port 'p' is not a number"),
+            ("zk1:000002181", "zk1:000002181", "the port '000002181' is not within 1..65535"),
+            ("zk1:2181?timeout=5", "zk1:2181?<hidden>", "has a query behind the '?'"),
+            ("zk1?", "zk1?", "has a query behind the '?'"),
+            ("zk1,zk2:2181#prod/a?b", "zk1,zk2:2181#<hidden>", "has a fragment behind the '#'"),
             ("zk1:999999999999999999999", "zk1:999999999999999999999", "the port"),
             (":2181", ":2181", "'' is neither a host name nor an address"),
             ("zk 1:2181", "zk 1:2181", "'zk 1' is neither"),
@@ -134,6 +140,17 @@ class TestWhatIsWrong:
             ("zookeeper://zk1", "zookeeper://zk1", "without the 'zookeeper://'"),
             (" HTTP://zk1/a ", " HTTP://zk1/a ", "without the 'HTTP://'"),
             ("zk+tls://zk1", "zk+tls://zk1", "is a URL"),
+            ("jdbc:zk://zk1", "jdbc:zk://zk1", "write 'zk1' without the 'jdbc:zk://'"),
+            ("zk://zk1,zk://zk2", "zk://zk1,zk://zk2", "write 'zk1,zk2' without the 'zk://'"),
+            ("zk1, zk://zk2", "zk1, zk://zk2", "write 'zk1,zk2' without the 'zk://'"),
+            (
+                "zk://zk1:2181/prod?ssl=true#top",
+                "zk://zk1:2181/prod?<hidden>",
+                "write 'zk1:2181/prod' without the 'zk://' and without the query behind the '?'",
+            ),
+            ("zk://zk1#top", "zk://zk1#<hidden>", "and without the fragment behind the '#'"),
+            ("zk://zk1:p", "zk://zk1:p", "and mend what is left: 'zk1:p': the port 'p' is not a number"),
+            ("zk://://zk1", "zk://://zk1", "is a URL"),
             ("//zk1:2181", "//zk1:2181", "names no server before its chroot"),
             ("://zk1", "://zk1", "is a URL"),
             ("zk://", "zk://", "write 'zk1:2181,zk2:2181/prod'"),
@@ -167,7 +184,14 @@ class TestWhatIsWrong:
         assert str(raised.value).startswith(f"servers={value[:80]!r}"[:80])
 
     @pytest.mark.parametrize(
-        "text", ["zk://chat:secret@zk1", "chat:secret@zk1:2181", "zk1,secret@zk2/prod", "zk1:2181@secret"]
+        "text",
+        [
+            "zk://chat:secret@zk1",
+            "chat:secret@zk1:2181",
+            "zk1,secret@zk2/prod",
+            "zk1:2181@secret",
+            "zk1,zk://chat:secret@zk2",
+        ],
     )
     def test_a_password_is_named_and_not_shown(self, text: str) -> None:
         with pytest.raises(InvalidArgument) as raised:
@@ -175,7 +199,21 @@ class TestWhatIsWrong:
         assert "auth=" in raised.value.reason
         assert "secret" not in repr(raised.value).replace("auth=[(scheme, secret)]", "")
 
-    @pytest.mark.parametrize("text", ["zk1:" + "0" * 5000 + "1", "zk1:" + "9" * 5000, "z" * 5000, "a:b" * 5000])
+    @pytest.mark.parametrize(
+        "text", ["zk1:2181?auth=digest:chat:secret", "zk://zk1?secret", "zk://zk1/secret?a#secret"]
+    )
+    def test_what_is_behind_a_path_is_named_and_not_shown(self, text: str) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            parse_connect_string(text)
+        assert "secret" not in str(raised.value).replace("/secret", "")
+
+    @pytest.mark.parametrize("text", ["zk1:2181/a?b=c", "zk1/#1"])
+    def test_a_chroot_may_have_what_zookeeper_allows(self, text: str) -> None:
+        assert parse_connect_string(text).chroot == text.removeprefix("zk1:2181").removeprefix("zk1")
+
+    @pytest.mark.parametrize(
+        "text", ["zk1:" + "0" * 5000 + "1", "://" * 5000, "a://," * 5000, "zk1:" + "9" * 5000, "z" * 5000, "a:b" * 5000]
+    )
     def test_a_long_one_is_named_in_short(self, text: str) -> None:
         with pytest.raises(InvalidArgument) as raised:
             parse_connect_string(text)
