@@ -71,7 +71,7 @@ def doubts(timeout: float, requested: float) -> list[str]:
             f"the session timeout is {timeout:g} s, not {requested:g} s as asked for: the server has bounds"
             " (minSessionTimeout, maxSessionTimeout)"
         )
-    if timeout < SYNC_LIMIT:
+    if timeout <= SYNC_LIMIT:
         told.append(
             f"a session timeout of {timeout:g} s is short: a leader that lost its followers may take {SYNC_LIMIT:g} s"
             " to notice (syncLimit 5 × tickTime 2 s, unless the servers have less), and until then it may call sessions"

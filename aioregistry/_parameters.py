@@ -32,8 +32,9 @@ DEFAULT_ACL: Final[Sequence[ACL]] = OPEN_ACL
 
 DEFAULT_GUARD: Final = Guard()
 
-DEFAULT_SESSION_TIMEOUT = 10.0
-"""Seconds; aiozk's and kazoo's default, and within what a server with the usual tick of 2 s grants (4 to 40 s)."""
+DEFAULT_SESSION_TIMEOUT = 15.0
+"""Seconds; half as much again as a leader without followers may go on for in ZooKeeper's example configuration (10 s,
+see ``_bounds.SYNC_LIMIT``), and within what a server with the usual tick of 2 s grants (4 to 40 s)."""
 
 DEFAULT_MAX_REQUEST = 0xFFFFF
 """Bytes; jute.maxbuffer as servers have it unless set (``BinaryInputArchive.maxBuffer``)."""

@@ -89,7 +89,7 @@ class _Field(NamedTuple):
 FIELDS: Final[Mapping[str, _Field]] = MappingProxyType(
     {
         "zookeeper": _Field(_servers, "127.0.0.1:2181"),
-        "session_timeout": _Field(_seconds, 10.0),
+        "session_timeout": _Field(_seconds, 15.0),
         "base_path": _Field(_base_path, "/services"),
         "tls_ca": _Field(_path, None, is_path=True),
         "tls_cert": _Field(_path, None, is_path=True),

@@ -21,6 +21,7 @@ from aioregistry._bounds import (
     paced,
     zxid_doubt,
 )
+from aioregistry._parameters import DEFAULT_SESSION_TIMEOUT
 from aioregistry._session import SessionState
 from tests.session.simulation import World, simulated
 from tests.session.test_session import T, client_of
@@ -71,7 +72,9 @@ def test_zxids_that_no_server_can_mean(zxid: int, reached: int, failed: bool, do
 @pytest.mark.parametrize(
     ("timeout", "requested", "told"),
     [
-        (SYNC_LIMIT, SYNC_LIMIT, ()),
+        (DEFAULT_SESSION_TIMEOUT, DEFAULT_SESSION_TIMEOUT, ()),
+        (SYNC_LIMIT + 0.001, SYNC_LIMIT + 0.001, ()),
+        (SYNC_LIMIT, SYNC_LIMIT, ("10 s is short",)),
         (15.0, 15.0004, ()),
         (60.0, 90.0, ("60 s, not 90 s",)),
         (4.0, 4.0, ("4 s is short",)),

@@ -66,14 +66,14 @@ def add_shared(parser: argparse.ArgumentParser, options: Iterable[str] = CONNECT
         default = _IN_MEMORY if defaults[name] is None else defaults[name]
         arguments["help"] = arguments["help"].format(default=default)
         group.add_argument(*_FLAGS.get(name, (f"--{name.replace('_', '-')}",)), dest=name, **arguments)
-    group.add_argument("--config", metavar="FILE", help="settings in TOML: session-timeout = 10")
+    group.add_argument("--config", metavar="FILE", help="settings in TOML: session-timeout = 20")
     parser.set_defaults(shared={name: defaults[name] for name in names})
 
 
 # As in _settings, which loads what --help can do without; a test compares them.
 _DEFAULTS: Final[dict[str, Any]] = {
     "zookeeper": "127.0.0.1:2181",
-    "session_timeout": 10.0,
+    "session_timeout": 15.0,
     "base_path": "/services",
     **dict.fromkeys(SECURITY),
     "verbose": 0,

@@ -85,7 +85,7 @@ class Picture:
     now: float = 0.0
     connected_at: float = 0.0
     session: int = 0
-    requested: float = 10.0
+    requested: float = 15.0
     granted: float = 0.0
     connection: str | None = None
     base: Node | None = None

@@ -37,7 +37,7 @@ R = TypeVar("R")
 MOST_VIEWS: Final = 100
 """Services that are followed for the hosts of requests while no request asks for them: URLs may come from outside."""
 
-_OPENING: Final = 10.0  # seconds until a view must be there if no deadline is given; a session's usual timeout
+_OPENING: Final = 10.0  # seconds until a view must be there if no deadline is given
 
 
 class Router(Generic[R]):

@@ -154,7 +154,7 @@ class Membership:
         ready_in_outage: bool = True,
         wait: bool = False,
         check_port: bool = True,
-        session_timeout: float = 10.0,
+        session_timeout: float = 15.0,
         connect_timeout: float | None = None,
         close_timeout: float | None = None,
         base_path: str = "/services",
