@@ -120,6 +120,8 @@ class Machine(asyncio.AbstractEventLoop):
         self.engine = engine
         self.begin = 0.0
         """When its monotonic clock was 0, in the world's time; later with each sleep."""
+        self.wall_ahead = 0.0
+        """Seconds by which its wall clock is ahead of the world's; below 0 if it is behind."""
         self.held: list[asyncio.Handle] | None = None
         """What waits until the machine goes on; None while it runs."""
         self._defect = defect
@@ -135,7 +137,7 @@ class Machine(asyncio.AbstractEventLoop):
         return self.engine.now
 
     def wall(self) -> float:
-        return EPOCH + self.engine.now
+        return EPOCH + self.engine.now + self.wall_ahead
 
     # ------------------------------------------------------------ standing still
 

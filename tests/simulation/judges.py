@@ -20,6 +20,7 @@ from tests.simulation.wellness import Wellbeing
 from tests.support.checkers import (
     Loss,
     Violated,
+    check_beating,
     check_converged,
     check_guarded,
     check_honest,
@@ -72,10 +73,14 @@ class Judges:
         engine: for the time.
         timeline: what they note is in it.
         judged: the one guarantee that is judged; all of them unless given.
+        undisturbed: whether nothing happens to servers, network and machines, so that no session has a reason to end.
     """
 
-    def __init__(self, engine: Engine, timeline: Timeline, judged: str | None = None) -> None:
+    def __init__(
+        self, engine: Engine, timeline: Timeline, judged: str | None = None, *, undisturbed: bool = False
+    ) -> None:
         self._judged = judged
+        self._undisturbed = undisturbed
         self.engine = engine
         self.timeline = timeline
         self.servers: Servers
@@ -281,6 +286,9 @@ class Judges:
     def _ask(self, process: Process) -> None:
         age = process.machine.boot() - process.evidence
         timeout = process.registry.session.timeout
+        if self._undisturbed and process.sessions:
+            beating = partial(check_beating, sessions=process.sessions, silence=age, timeout=timeout)
+            self._judge(beating, process.name)
         claims: dict[str, bool] = {}
         for held in process.held:
             claims[held.name] = live = held.registration.status is Status.LIVE

@@ -210,6 +210,7 @@ class Part:
         updates: seconds between two updates of its payload, at most; None for none.
         watches: how views watch.
         checked: whether what it registers has checks.
+        clock_ahead: seconds by which its host's wall clock is ahead; below 0 if it is behind.
     """
 
     name: str
@@ -220,6 +221,7 @@ class Part:
     updates: float | None = None
     watches: Literal["auto", "recursive", "one-shot"] = "auto"
     checked: bool = False
+    clock_ahead: float = 0.0
 
 
 class Stage(enum.Enum):

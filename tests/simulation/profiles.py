@@ -12,6 +12,9 @@ from tests.simulation.world import ALL_KINDS, DEFAULT, Profile
 
 TWINS: Final = {"twin": 6, "rush": 2, "kill": 3, "leave": 3, "expire": 2, "partition": 2, "sleep": 1, "delete": 1}
 
+CLOCKS: Final = (0.0, 0.0, 90.0, 7200.0, -90.0, -7200.0)
+"""Seconds by which wall clocks of hosts are ahead."""
+
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
     {
         "default": DEFAULT,
@@ -106,6 +109,15 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                 "strangers": 1,
             },
             checked=0.8,
+            clocks=CLOCKS,
+        ),
+        # Callers that are blocked, the sick and operators, and nothing else that could cost a session.
+        "callers": Profile(
+            length=60.0,
+            every=3.0,
+            weights={"block caller": 6, "sick": 2, "flap": 1, "maintain": 1},
+            checked=1.0,
+            clocks=CLOCKS,
         ),
         # Members that lag, are cut off, and lead in turns.
         "ensemble": Profile(

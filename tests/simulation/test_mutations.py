@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from aioregistry import CheckState, Override, SessionState, Status
@@ -16,6 +18,7 @@ from aioregistry._discovery import barrier, guard, nodes, subscriptions
 from aioregistry._discovery.departures import Departures
 from aioregistry._discovery.follower import Follower
 from aioregistry._discovery.mirror import Mirror
+from aioregistry._discovery.overriding import Overriding as Overridden
 from aioregistry._errors import Throttled
 from aioregistry._health import loop_lag, runner, table
 from aioregistry._health.table import Result, Standing
@@ -44,7 +47,7 @@ from aioregistry._session import (
 )
 from aioregistry.balancing._arrivals import Arrivals
 from tests.simulation.process import MachineRuntime
-from tests.simulation.profiles import TWINS
+from tests.simulation.profiles import CLOCKS, TWINS
 from tests.simulation.world import Profile, World
 
 Patch = pytest.MonkeyPatch
@@ -343,6 +346,20 @@ def lag_of_nobody(patch: Patch) -> None:
     patch.setattr(loop_lag, "_turn", no_lag)
 
 
+def the_check_waits_for_the_caller(patch: Patch) -> None:
+    """As if it asked the caller's loop by a call that blocks: the heartbeats stand still with it."""
+
+    async def ask(other: Any) -> float:
+        own: Any = asyncio.get_running_loop()
+        if other.stands_still:
+            own.stand_still()
+            other.call_soon(own.go_on)
+            await asyncio.sleep(0)
+        return 0.0
+
+    patch.setattr(loop_lag, "_turn", ask)
+
+
 def whoever_comes_next_is_meant(patch: Patch) -> None:
     patch.setattr(Override, "applies_to", lambda self, instance: True)
 
@@ -360,6 +377,25 @@ def overrides_read_once(patch: Patch) -> None:
             read(self, overrides, *given, seen_being_set=seen_being_set)
 
     patch.setattr(Overriding, "read", read_first)
+
+
+def weights_are_not_shown(patch: Patch) -> None:
+    covered = Overridden._covered
+
+    def covered_of_full_weight(self: Overridden[Any], entry: Any) -> Any:
+        return msgspec.structs.replace(covered(self, entry), weight=1.0)
+
+    patch.setattr(Overridden, "_covered", covered_of_full_weight)
+
+
+def hosts_know_the_time(patch: Patch) -> None:
+    """What has ended by the clock of a host is over, also where that clock is ahead of the server's."""
+    patch.setattr(
+        Overriding,
+        "in_force",
+        lambda self, now: {id: each.override for id, each in self._known.items() if each.asks > now},
+    )
+    patch.setattr(Overriding, "learn", lambda self, id, left, now: None)
 
 
 def owners_follow_no_overrides(patch: Patch) -> None:
@@ -415,9 +451,12 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Published", failing_is_withdrawn, with_faults("sick", checked=1.0)),
         Mistake("Truthful", the_last_voter_counts, with_faults("sick", "maintain", checked=1.0)),
         Mistake("Truthful", lag_of_nobody, with_faults("block caller", checked=1.0)),
+        Mistake("Beating", the_check_waits_for_the_caller, with_faults("block caller", checked=1.0)),
         Mistake("Truthful", whoever_comes_next_is_meant, with_faults("maintain", "kill", "leave")),
         Mistake("Truthful", overrides_never_end, with_faults("maintain")),
         Mistake("Obeyed", overrides_read_once, with_faults("maintain", every=1.5)),
+        Mistake("Obeyed", weights_are_not_shown, with_faults("maintain", every=1.5)),
+        Mistake("Obeyed", hosts_know_the_time, with_faults("maintain", "leave", every=1.5, clocks=CLOCKS)),
         Mistake("Truthful", owners_follow_no_overrides, with_faults("maintain")),
         Mistake("Warm", whoever_comes_is_new, with_faults("expire", checked=1.0)),
     )

@@ -39,7 +39,7 @@ async def digests(profile: str, hash_seed: int) -> list[str]:
     return told.decode().splitlines()
 
 
-@pytest.mark.parametrize("profile", ["short", "short twins", "names", "outside"])
+@pytest.mark.parametrize("profile", ["short", "short twins", "names", "outside", "wellness", "callers"])
 async def test_nothing_is_violated_and_the_same_seed_replays_the_same_trace(profile: str) -> None:
     one, other = await asyncio.gather(digests(profile, 1), digests(profile, 2))
 

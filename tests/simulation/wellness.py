@@ -2,12 +2,13 @@
 
 A process that is *checked* has two checks: a function of its own, and one on the loop of its caller, which is another
 machine than the registry's, as in thread mode. Either may be sick, for a while or to the end. Operators take instances
-into maintenance through the registry of any process.
+into maintenance, or give them weights, through the registry of any process. Wall clocks of hosts are ahead or behind.
 
 Judged are **Truthful** (who is sick is published as not enabled, in time and for as long; who is well and not in
 maintenance is published as enabled at the quiet end) and **Obeyed** (views show what the overrides say that the servers
-have). That a failing instance keeps its node is Published, as for everybody. **Warm** (who registers again after an
-expiry is not new to a balancer, nor is anybody for ever) is what docs/balancing.md says of WarmUp.
+have). **Beating** (a blocked caller costs no session) is judged where nothing else happens to sessions. That a failing
+instance keeps its node is Published, as for everybody. **Warm** (who registers again after an expiry is not new to a
+balancer, nor is anybody for ever) is what docs/balancing.md says of WarmUp.
 """
 
 from __future__ import annotations
@@ -159,17 +160,21 @@ async def _block_caller(world: World, fault: Fault) -> None:
 LASTING: Final = (2.0, 15.0, 3600.0, None)
 """Seconds of an override."""
 
+WEIGHTS: Final = (None, None, 0.25, 0.0)
+"""The part of its share of calls that an operator gives; None is maintenance."""
+
 
 async def _maintain(world: World, fault: Fault) -> None:
-    """An operator takes an instance into maintenance, and ends that or leaves it to its time."""
+    """An operator takes an instance into maintenance, or gives it a weight, and ends that or leaves it to its time."""
     owner, operator = world.process(fault.target), world.process(fault.target // 7)
     if not owner.held or operator.machine.stands_still:
         return
     claim = owner.held[fault.target % len(owner.held)].claim
     seconds, any_incarnation = LASTING[int(fault.dice * 100) % len(LASTING)], fault.dice < 0.5
+    weight = WEIGHTS[fault.target // 3 % len(WEIGHTS)]
     who = "any incarnation" if any_incarnation else "this incarnation"
-    world.note(operator, f"drains {claim.path}, {who}, for {seconds} s")
-    operator.go(_drain(operator, claim, seconds, any_incarnation=any_incarnation))
+    world.note(operator, f"drains {claim.path}, {who}, weight {weight}, for {seconds} s")
+    operator.go(_drain(operator, claim, seconds, weight, any_incarnation=any_incarnation))
     await asyncio.sleep(fault.duration)
     if fault.target % 2 and operator in [each for each in world.living() if not each.machine.stands_still]:
         world.note(operator, f"enables {claim.path}")
@@ -180,12 +185,15 @@ PATIENCE: Final = 10.0
 """Seconds that an operator waits."""
 
 
-async def _drain(operator: Process, claim: Claim, seconds: float | None, *, any_incarnation: bool) -> None:
+async def _drain(
+    operator: Process, claim: Claim, seconds: float | None, weight: float | None, *, any_incarnation: bool
+) -> None:
     await _told(
         operator.registry.overrides.drain(
             claim.service,
             claim.id,
             reason="a test",
+            weight=weight,
             seconds=seconds,
             any_incarnation=any_incarnation,
             by=operator.name,
@@ -244,7 +252,9 @@ class Warmth:
     def judge(self) -> None:
         """Where nobody can be new, all are picked alike."""
         entries = self._view.snapshot.entries
-        if not entries or any(entry.suspicion is not None or not entry.instance.enabled for entry in entries.values()):
+        if not entries or any(
+            entry.suspicion is not None or not entry.instance.enabled or entry.weight < 1 for entry in entries.values()
+        ):
             return  # who is picked then has other reasons
         if any(self._now() - self._since.get(id, float("-inf")) <= WARMING + 1.0 for id in entries):
             return
@@ -270,6 +280,18 @@ class Shown(NamedTuple):
 
     enabled: bool
     status: str | None
+
+
+class Said(NamedTuple):
+    """What an operator says of an instance."""
+
+    maintenance: bool
+    weight: float | None
+
+    @property
+    def share(self) -> float:
+        """The part of its share of calls that it is to get."""
+        return 0.0 if self.maintenance else 1.0 if self.weight is None else self.weight
 
 
 class Wellbeing:
@@ -320,21 +342,26 @@ class Wellbeing:
                 raise Violated("Truthful", f"{held.name} is published as {published}, and is to be {due}")
 
     def views(self, followed: Followed) -> None:
-        """Views show what is published, but for those in maintenance."""
+        """Views show what is published, but for those in maintenance, and the weights that operators gave."""
         shown = followed.view.snapshot.entries
         service = followed.service
-        seen = {id for id in shown if self._is_overridden(service, id)}
-        check_obeyed(seen=seen, picked=[id for id, entry in shown.items() if entry.instance.enabled])
+        said = {id: self._override(service, id) for id in shown}
+        idle = {id for id, override in said.items() if override is not None and override.share == 0}
+        picked = [id for id, entry in shown.items() if entry.instance.enabled and entry.weight > 0]
+        check_obeyed(seen=idle, picked=picked)
         for id, entry in shown.items():
-            node = self._servers.node(f"/services/{service}/{id}")
-            if node is None or id in seen:
+            node, override = self._servers.node(f"/services/{service}/{id}"), said[id]
+            weight = 1.0 if override is None or override.weight is None else override.weight
+            if entry.weight != weight:
+                raise Violated("Obeyed", f"{id} is shown with the weight {entry.weight:g}, and is to have {weight:g}")
+            if node is None or (override is not None and override.maintenance):
                 continue
             document = _document(node)
             due = Shown(document.get("enabled", True), document.get("status"))
             found = Shown(entry.instance.enabled, entry.instance.status)
             if found != due:
                 raise Violated(
-                    "Obeyed", f"{id} is shown as {found}, and is published as {due}; no override is in force"
+                    "Obeyed", f"{id} is shown as {found}, and is published as {due}; no maintenance is in force"
                 )
 
     def _published(self, held: Held) -> Shown | None:
@@ -345,19 +372,23 @@ class Wellbeing:
         return Shown(document.get("enabled", True), document.get("status"))
 
     def _due(self, process: Process, held: Held) -> Shown:
-        if self._is_overridden(held.claim.service, held.claim.id):
+        override = self._override(held.claim.service, held.claim.id)
+        if override is not None and override.maintenance:
             return Shown(False, "maintenance")
         return Shown(False, "failing") if process.part.checked and process.wellness.is_sick else Shown(True, None)
 
-    def _is_overridden(self, service: str, id: str) -> bool:
+    def _override(self, service: str, id: str) -> Said | None:
+        """What an operator says of it and is in force."""
         override = self._servers.node(f"{OVERRIDES}/{service}/{id}")
         node = self._servers.node(f"/services/{service}/{id}")
         if override is None or node is None or not override.data:
-            return False
+            return None
         says = json.loads(override.data)
         seconds, meant = says["seconds"], says["registrationTimeUTC"]
         ended = seconds is not None and override.mtime / 1000 + seconds < self._servers.machine.wall()
-        return not ended and (meant is None or meant == _document(node).get("registrationTimeUTC"))
+        if ended or (meant is not None and meant != _document(node).get("registrationTimeUTC")):
+            return None
+        return Said(says["enabled"] is False, says["weight"])
 
 
 def _document(node: Node) -> dict[str, Any]:

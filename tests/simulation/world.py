@@ -55,6 +55,7 @@ class Profile:
         sampling: seconds between two looks at what everybody claims.
         most_turns: callbacks; who needs more goes round in circles.
         checked: the share of the processes whose instances have checks.
+        clocks: seconds by which the wall clocks of hosts are ahead, one of them for each process.
     """
 
     length: float = 120.0
@@ -71,6 +72,7 @@ class Profile:
     sampling: float = 2.0
     most_turns: int = 3_000_000
     checked: float = 0.0
+    clocks: tuple[float, ...] = (0.0,)
 
 
 DEFAULT: Final = Profile()
@@ -129,7 +131,8 @@ class World:
             self.faults = sorted(faults)
         self.engine = Engine(profile.most_turns)
         self.timeline = Timeline(self.engine)
-        self.judges = Judges(self.engine, self.timeline, judged)
+        alone = all(fault.kind in wellness.FAULTS for fault in self.faults)
+        self.judges = Judges(self.engine, self.timeline, judged, undisturbed=alone)
         self.machine = self._machine("world")
         self.network = Network(self.engine, self._draw("network"))
         self.size = draw.choice(profile.sizes)
@@ -286,6 +289,7 @@ class World:
             way: Literal["standby", "stop"] = "standby" if standby else "stop"
             part = replace(part, claims=tuple(replace(claim, on_displaced=way) for claim in part.claims))
         machine = self._machine(f"{part.name}.{next(self._runs)}")
+        machine.wall_ahead = part.clock_ahead
         hooks = Hooks(
             self.timeline.note,
             self.judges.violated,
@@ -353,7 +357,7 @@ class World:
         profile = self.profile
         services = [f"s{number}" for number in range(1, profile.services + 1)]
         parts = []
-        checked = self._draw("checked")
+        checked, clocks = self._draw("checked"), self._draw("clocks")
         for number in range(1, draw.randint(*profile.processes) + 1):
             count = draw.choice((0, 1, 1, 2))
             claims = tuple(Claim(draw.choice(services), f"a{number}-{each}") for each in range(count))
@@ -367,6 +371,7 @@ class World:
                     draw.choice(profile.updates),
                     draw.choice(("auto", "auto", "one-shot")),
                     checked.random() < profile.checked,
+                    clocks.choice(profile.clocks),
                 )
             )
         return parts

@@ -248,8 +248,8 @@ class OrderedConsumer:
         newest = self._newest.get(id, 0)
         # Doubt is no state of the node: an instance that becomes suspect is the one that was told before.
         doubted = getattr(change.entry, "suspicion", None) is not None
-        # Nor is maintenance, which begins and ends beside it.
-        same = change.entry.mzxid == newest and not (doubted or _maintained_otherwise(change.entry, known))
+        # Nor is what operators say, which begins and ends beside it.
+        same = change.entry.mzxid == newest and not (doubted or _overridden_otherwise(change.entry, known))
         if change.entry.mzxid < newest or same:
             raise Violated("Ordered", f"{change!r} repeats or undoes what was told: {newest:#x}")
         if not doubted:  # it may be of a history that was lost
@@ -257,10 +257,12 @@ class OrderedConsumer:
         self.entries[id] = change.entry
 
 
-def _maintained_otherwise(entry: Any, known: Any) -> bool:
-    """Whether an operator has taken into maintenance what was shown as *known*, or has ended that."""
+def _overridden_otherwise(entry: Any, known: Any) -> bool:
+    """Whether an operator has given another weight to what was shown as *known*, or begun or ended its maintenance."""
     if known is None or not hasattr(entry, "instance"):
         return False
+    if entry.weight != known.weight:
+        return True
     statuses = (entry.instance.status, known.instance.status)  # which equal instances may differ in
     return "maintenance" in statuses and len(set(statuses)) == 2
 
@@ -399,3 +401,25 @@ def check_obeyed(*, seen: Collection[str], picked: Collection[str]) -> None:
     """
     if disobeyed := sorted(set(seen) & set(picked)):
         raise Violated("Obeyed", f"picked in maintenance: {', '.join(disobeyed)}")
+
+
+# ---------------------------------------------------------------- Beating
+
+
+def check_beating(*, sessions: Sequence[int], silence: float, timeout: float) -> None:
+    """A caller that blocks its own event loop or thread costs no session.
+
+    The ensemble serves meanwhile, and nothing else disturbs the process: these would be other reasons.
+
+    Args:
+        sessions: the ids that the registry had, from before its caller was blocked until after that, in order.
+        silence: seconds for which the quorum has answered nothing that the registry sent, at most.
+        timeout: of the session, in seconds.
+    """
+    if len(set(sessions)) > 1:
+        told = ", ".join(f"{session:#x}" for session in sessions)
+        raise Violated("Beating", f"a blocked caller cost its registry a session: {told}")
+    if silence >= timeout:
+        raise Violated(
+            "Beating", f"silent for {silence:.3g} s while the caller was blocked; the timeout is {timeout:g} s"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -22,6 +24,7 @@ from aioregistry import (
     RegistrationDisplaced,
     Removed,
     RequestTimeout,
+    Resynced,
     ServiceInstance,
     SessionState,
     Status,
@@ -30,7 +33,9 @@ from aioregistry import (
     blocking,
 )
 from aioregistry.balancing import Ring
+from tests.support.checkers import OrderedConsumer, check_beating
 from tests.support.zookeeper import ZooKeeperServer
+from tests.threads.flood import SIZE, WAVES, Flood
 
 DEADLINE = 100.0
 T = 60.0
@@ -198,6 +203,70 @@ def test_many_threads_pick_while_instances_come_and_go(registry: blocking.Regist
         chat.sync(DEADLINE)
         with balancer.pick() as picked:  # nothing is counted as outstanding any more
             assert picked.id == "stays"
+
+
+def test_ten_thousand_changes_cross_to_threads_each_once_and_one_that_stands_still_delays_none(
+    registry: blocking.Registry, zookeeper: ZooKeeperServer, servers: str
+) -> None:
+    """Each of the quick ones gets all of them, none twice; the slow one, which takes nothing meanwhile, one resync."""
+    service = f"/{servers.partition('/')[2]}/services/chat"
+    with registry.discover("chat") as chat, registry.register(instance_of("own")) as own:
+        chat.wait_for(lambda snapshot: "own" in snapshot, DEADLINE)
+        session, slow = registry.session.id, chat.changes()
+        started, arrived = threading.Barrier(4), threading.Semaphore(0)
+        told: list[object] = []
+
+        def count() -> None:
+            try:
+                with chat.changes() as changes:
+                    consumer = OrderedConsumer(changes.start.entries)
+                    started.wait(DEADLINE)
+                    for _ in range(WAVES * SIZE):
+                        change = changes.next(DEADLINE)
+                        consumer.apply(change)  # which refuses what comes twice
+                        told.append(type(change))
+                        arrived.release()
+                    consumer.check(chat.snapshot.entries)
+            except BaseException as error:  # noqa: BLE001 - shown by the assertion
+                told.append(error)
+                arrived.release(WAVES * SIZE)
+
+        async def publish() -> set[str]:
+            flood = Flood(zookeeper.address, service)
+            for _ in range(WAVES):  # the next comes when the quick ones have this one, whatever the slow one does
+                for _ in range(3 * len(await flood.wave())):
+                    assert arrived.acquire(timeout=DEADLINE)
+            return flood.ids
+
+        threads = [threading.Thread(target=count) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        started.wait(DEADLINE)
+        published = asyncio.run(publish())
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert told == [Added] * (3 * WAVES * SIZE)
+        assert set(chat.snapshot) == {*published, "own"}
+        missed = slow.next(DEADLINE)
+        assert isinstance(missed, Resynced)
+        assert sorted(change.id for change in missed.changes) == sorted(published)
+        own.close()
+        last = slow.next(DEADLINE)  # a single change again: there was one resync for all of them
+        assert isinstance(last, Removed)
+        slow.close()
+        check_beating(sessions=[session, registry.session.id], silence=0.0, timeout=T)
+
+
+def test_a_thread_that_blocks_for_three_session_timeouts_costs_no_session(servers: str) -> None:
+    timeout = 4.0
+    with (
+        blocking.connect(servers, session_timeout=timeout) as registry,
+        registry.register(instance_of()) as registration,
+    ):
+        session = registry.session.id
+        time.sleep(3 * timeout)
+        assert registration.status is Status.LIVE
+        check_beating(sessions=[session, registry.session.id], silence=0.0, timeout=timeout)
 
 
 def test_a_pick_waits_for_an_instance(registry: blocking.Registry) -> None:

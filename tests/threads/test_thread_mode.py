@@ -13,6 +13,7 @@ import pytest
 
 from aioregistry import (
     Added,
+    CheckState,
     Ejection,
     HandleClosed,
     InvalidArgument,
@@ -20,6 +21,7 @@ from aioregistry import (
     NoInstances,
     Removed,
     RequestTimeout,
+    Resynced,
     ServiceInstance,
     SessionState,
     Status,
@@ -29,8 +31,10 @@ from aioregistry import (
     connect,
 )
 from aioregistry._threads import ThreadRegistry
+from tests.support.checkers import OrderedConsumer, check_beating, check_bounded
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
+from tests.threads.flood import WAVES, Flood
 
 DEADLINE = 100.0
 T = 4.0  # one test blocks for three times as long
@@ -53,7 +57,7 @@ async def test_a_caller_that_blocks_for_three_session_timeouts_stays_live(
         session, node = registry.session.id, await judge.node(f"{chroot}/services/chat/a")
         time.sleep(3 * T)
         assert (registration.status, registry.session.state) == (Status.LIVE, SessionState.CONNECTED)
-        assert registry.session.id == session
+        check_beating(sessions=[session, registry.session.id], silence=0.0, timeout=T)
         now = await judge.node(f"{chroot}/services/chat/a")
         assert node is not None
         assert now is not None  # what it says may be new: the check of the caller's loop may have failed by now
@@ -74,6 +78,26 @@ async def test_a_caller_that_stands_still_is_published_as_failing(
                 while not await enabled(judge, node):
                     await asyncio.sleep(0.01)
         assert await judge.node(node) is None
+
+
+async def test_a_caller_that_hangs_is_failing_without_an_option_and_well_again_when_it_goes_on(
+    zookeeper: ZooKeeperServer, chroot: str, judge: Judge
+) -> None:
+    """With the thresholds that the product has, and blocked for as long as it takes until others see it."""
+    node = f"{chroot}/services/chat/a"
+    async with (
+        connect(zookeeper.address + chroot, session_timeout=60, thread=True) as registry,
+        registry.register(instance_of()) as registration,
+    ):
+        before = await judge.node(node)
+        assert seen_while_standing_still(zookeeper.address + chroot)[-1] == (False, "failing")
+        assert [check.state for check in registration.checks.values()] == [CheckState.FAILING]
+        await judge.node_until(node, lambda found: found is not None and "enabled" not in json.loads(found.data))
+        assert [check.state for check in registration.checks.values()] == [CheckState.PASSING]
+        after = await judge.node(node)
+        assert before is not None
+        assert after is not None
+        assert after.stat.czxid == before.stat.czxid, "it was withdrawn"
 
 
 async def enabled(judge: Judge, path: str) -> bool:
@@ -230,7 +254,34 @@ async def _entered(servers: str) -> ThreadRegistry:
     return await connect(servers, session_timeout=T, thread=True)
 
 
-async def test_ten_thousand_changes_cross_over_and_what_lags_is_bounded(registry: ThreadRegistry) -> None:
+async def test_ten_thousand_changes_cross_over_each_once_and_what_lags_is_bounded(
+    zookeeper: ZooKeeperServer, chroot: str
+) -> None:
+    flood = Flood(zookeeper.address, f"{chroot}/services/chat")
+    async with (
+        connect(zookeeper.address + chroot, session_timeout=60, thread=True) as registry,
+        registry.discover("chat") as chat,
+    ):
+        session, quick, slow = registry.session.id, chat.changes(), chat.changes()
+        counted = OrderedConsumer(quick.start.entries)
+        for _ in range(WAVES):
+            wave = await flood.wave()  # nothing but the servers' answers is waited for
+            for _ in range(len(wave)):
+                change = await asyncio.wait_for(anext(quick), DEADLINE)
+                assert isinstance(change, Added)
+                counted.apply(change)  # which refuses what comes twice
+        assert counted.entries.keys() == flood.ids
+        counted.check(chat.snapshot.entries)
+        missed = await asyncio.wait_for(anext(slow), DEADLINE)
+        assert isinstance(missed, Resynced)
+        assert sorted(change.id for change in missed.changes) == sorted(flood.ids)
+        check_bounded(given=1, bound=1)
+        await flood.wave(1)
+        assert isinstance(await asyncio.wait_for(anext(slow), DEADLINE), Added)
+        check_beating(sessions=[session, registry.session.id], silence=0.0, timeout=60)
+
+
+async def test_ten_thousand_updates_cross_over_and_the_newest_arrives(registry: ThreadRegistry) -> None:
     async with registry.discover("chat") as chat, registry.register(instance_of(payload=0)) as registration:
         changes, newest = chat.changes(), 0
         updates = [asyncio.create_task(registration.update(payload=number)) for number in range(1, 10_001)]
