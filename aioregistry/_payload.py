@@ -14,7 +14,7 @@ import math
 import typing
 from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, NotRequired, Required, Union, get_args, get_origin
 
 import msgspec
 import msgspec.inspect
@@ -318,9 +318,17 @@ def _fields(wanted: Any) -> list[tuple[str, Any, bool]]:
             fields = [field for field in dataclasses.fields(wanted) if field.init]
             return [(field.name, hints[field.name], _is_required(field)) for field in fields]
         required = getattr(wanted, "__required_keys__", None)  # a TypedDict's
-        return [] if required is None else [(name, hint, name in required) for name, hint in hints.items()]
+        return [] if required is None else [_key(name, hint, name in required) for name, hint in hints.items()]
     except Exception:  # noqa: BLE001 - no class, or names in annotations that are not to be found: not taken apart
         return []
+
+
+def _key(name: str, hint: Any, required: bool) -> tuple[str, Any, bool]:
+    """The field of a TypedDict; what its own annotation says counts, which Python overlooks where that is a text."""
+    qualifier = get_origin(hint)
+    if qualifier in (Required, NotRequired):
+        return name, get_args(hint)[0], qualifier is Required
+    return name, hint, required
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

@@ -7,8 +7,9 @@ import itertools
 import json
 import pickle
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
+from unittest import mock
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ from aioregistry._model import (
     Added,
     Entry,
     Invalid,
+    Invalidated,
     Removed,
     Resynced,
     ServiceInstance,
@@ -102,6 +104,23 @@ def test_a_wrong_argument_is_named_with_its_value(field: str, value: Any) -> Non
     with pytest.raises(InvalidArgument) as raised:
         chat().replace(**{field: value} if (field, value) != ("id", None) else {"id": ""})
     assert raised.value.field == field
+
+
+@pytest.mark.parametrize("status", ["", "UP", "Failing", 7, True, ["failing"], mock.ANY])
+def test_an_instance_that_is_not_enabled_has_one_of_three_statuses(status: Any) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        chat(enabled=False, status=status)
+    assert raised.value.field == "status"
+    assert isinstance(raised.value, TypeError) is not isinstance(status, str)
+
+
+@pytest.mark.parametrize(("field", "most"), [("registration_time_ms", 2**63 - 1), ("session_timeout_ms", 2**31 - 1)])
+def test_times_are_what_java_has_room_for_and_none_is_zero(field: str, most: int) -> None:
+    assert [getattr(chat(**{field: time_ms}), field) for time_ms in (0, 1, most)] == [None, 1, most]
+    for time_ms in (-1, most + 1):
+        with pytest.raises(InvalidArgument) as raised:
+            chat(**{field: time_ms})
+        assert (raised.value.field, raised.value.value) == (field, time_ms)
 
 
 def test_a_payload_that_contains_itself_is_refused() -> None:
@@ -649,6 +668,24 @@ def test_a_snapshot_is_a_mapping_in_the_order_of_the_ids() -> None:
     assert repr(present) == "<Snapshot chat: 3 instances, 1 invalid, as of zxid 0x9>"
 
 
+def test_the_order_is_found_once() -> None:
+    class Counting(dict[str, Any]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[str]:
+            self.looks += 1
+            return super().__iter__()
+
+    entries = Counting({id: entry(id) for id in "ba"})
+    present = Snapshot("chat", entries, {}, as_of=9)
+    assert [list(present) for _ in range(3)] == [["a", "b"]] * 3
+    assert entries.looks == 1
+
+
+def test_a_node_that_cannot_be_read_has_no_zxids_and_no_owner() -> None:
+    assert Invalid("a", "why") == Invalid("a", "why", owner=0, czxid=0, mzxid=0)
+
+
 def test_a_snapshot_tells_suspects_from_those_that_are_confirmed() -> None:
     suspicion = Suspicion("disruption", 1.0, 31.0)
     suspect = entry("b").with_suspicion(suspicion)
@@ -716,6 +753,7 @@ def test_changes_say_what_came_changed_and_went() -> None:
     updated = Updated(after, before, 2)
     assert (updated.id, updated.instance, updated.previous) == ("a", after.instance, before.instance)
     assert (Added(after, 2).id, Added(after, 2).instance) == ("a", after.instance)
+    assert Invalidated(Invalid("a", "why"), 3).id == "a"
     assert (Removed(before, 3).id, Removed(before, 3).instance) == ("a", before.instance)
     new, gone = entry("new"), entry("gone")
     resynced = Resynced((Added(new, 9), updated, Removed(gone, 9)), snapshot(after, new))

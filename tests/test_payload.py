@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Annotated, Any
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NotRequired, Required, TypedDict
 
 import msgspec
 import pydantic
@@ -76,3 +77,200 @@ def test_a_list_of_models_is_checked_too() -> None:
 def test_whatever_a_validator_raises_the_instance_is_invalid() -> None:
     with pytest.raises(InvalidInstance, match="refuses: CancelledError"):
         with_payload_type(holding({"load": 1}), Raising)
+
+
+# ---------------------------------------------------------------- where a payload does not fit
+
+
+class Meta(msgspec.Struct):
+    zone: str
+    load: int = 0
+
+
+class Holder(msgspec.Struct, rename="camel"):
+    meta: Meta
+    all_metas: list[Meta] = []
+
+
+class Listed(msgspec.Struct, array_like=True):
+    load: int
+
+
+class Picky(msgspec.Struct):
+    load: int
+
+    def __post_init__(self) -> None:
+        if self.load > 9:
+            raise ValueError("too   much")
+
+
+class Wrapped(msgspec.Struct):
+    pickies: list[Picky] = []
+    models: list[Model] = []
+
+
+@dataclasses.dataclass
+class Plain:
+    zone: str
+    load: int = 0
+    tags: list[str] = dataclasses.field(default_factory=list)
+    seen: int = dataclasses.field(init=False, default=1)
+
+
+class Typed(TypedDict):
+    zone: str
+    load: NotRequired[int]
+    metas: NotRequired[list[Meta]]
+
+
+class Partial(TypedDict, total=False):
+    zone: Required[str]
+    load: int
+
+
+class Tree(msgspec.Struct):
+    children: list[Tree] = []
+    load: int = 0
+
+
+class Parent(pydantic.BaseModel):
+    children: list[Model]
+
+
+@dataclasses.dataclass
+class Annotations:
+    unknown: NoSuchName  # type: ignore[name-defined]  # noqa: F821
+
+
+MISFITS: list[tuple[Any, Any, str]] = [
+    (Meta, 5, "it is 5, which is not of type Meta"),
+    (Meta, {}, "it has no 'zone'"),
+    (Meta, {"zone": "a", "load": "much"}, "load is 'much', which is not of type int"),
+    (Meta, {"zone": "a", "load": None}, "load is None, which is not of type int"),
+    (Meta | None, {"load": 1}, "it has no 'zone'"),
+    (Annotated[Meta, "about"], {"load": 1}, "it has no 'zone'"),
+    (int | str, [1], "it is [1], which is not of type int | str"),
+    (dict[str, Meta], {"a": {"zone": "x"}, "b": {"zone": 1}}, "b.zone is 1, which is not of type str"),
+    (Mapping[str, int], {"a": 1, "b": "x"}, "b is 'x', which is not of type int"),
+    (list[Meta], [{"zone": "x"}, {}], "[1] has no 'zone'"),
+    (list[Meta], {}, "it is {}, which is not of type list["),
+    (tuple[int, str], [1, 2], "[1] is 2, which is not of type str"),
+    (tuple[int, str], [1], "it is [1], which is not of type tuple[int, str]"),
+    (tuple[int, ...], [1, 2, "x"], "[2] is 'x', which is not of type int"),
+    (Holder, {"meta": {}}, "meta has no 'zone'"),
+    (Holder, {"meta": {"zone": "a"}, "allMetas": [{"zone": 1}]}, "allMetas[0].zone is 1, which is not of type str"),
+    (Listed, ["x"], "it is ['x'], which is not of type Listed"),
+    (Tree, {"children": [{"children": [{"load": "x"}]}]}, "children[0].children[0].load is 'x', which is not of"),
+    (Plain, {"load": 1}, "it has no 'zone'"),
+    (Plain, {"zone": "a", "load": "x"}, "load is 'x', which is not of type int"),
+    (Plain, {"zone": "a", "tags": ["x", 1]}, "tags[1] is 1, which is not of type str"),
+    (Typed, {}, "it has no 'zone'"),
+    (Typed, {"zone": "a", "load": "x"}, "load is 'x', which is not of type int"),
+    (Partial, {"load": 1}, "it has no 'zone'"),
+    (Partial, {"zone": "a", "load": "x"}, "load is 'x', which is not of type int"),
+    (Typed, {"zone": "a", "metas": [{}]}, "metas[0] has no 'zone'"),
+    (Picky, {"load": 10}, "it is {'load': 10}, which Picky refuses: ValueError: too much"),
+    (Picky, {"load": "x"}, "load is 'x', which is not of type int"),
+    (Wrapped, {"pickies": [{"load": 10}]}, "pickies[0] is {'load': 10}, which Picky refuses: ValueError: too much"),
+    (Wrapped, {"models": [{"load": -1}]}, "models[0] is {'load': -1}, which Model refuses: "),
+    (Model, 5, "it is 5, which Model refuses: "),
+    (Parent, {"children": [{"load": 1}, {"load": -1}]}, "children[1].load is -1, which Parent refuses: "),
+    (Parent, {"children": [{}]}, "children[0] has no 'load'"),
+    (dict[str, Model], {"a": {}}, "a has no 'load'"),
+    (int, "x" * 78, f"it is '{'x' * 78}', which is not of type int"),
+    (int, "x" * 79, f"it is '{'x' * 79}..., which is not of type int"),
+]
+
+
+@pytest.mark.parametrize(("payload_type", "payload", "reason"), MISFITS)
+def test_a_payload_that_does_not_fit_says_where(payload_type: Any, payload: Any, reason: str) -> None:
+    check_payload_type(payload_type)
+    with pytest.raises(InvalidInstance) as raised:
+        with_payload_type(holding(payload), payload_type)
+    assert raised.value.reason.startswith(f"payload: {reason}")
+    if not reason.endswith((": ", "[")):
+        assert raised.value.reason in (f"payload: {reason}", f"payload: {reason} type int")
+
+
+FITTING: list[tuple[Any, Any, Any]] = [
+    (Meta, {"zone": "a"}, Meta("a")),
+    (Wrapped, {"models": [{"load": 1}], "pickies": [{"load": 9}]}, Wrapped([Picky(9)], [Model(load=1)])),
+    (Tree, {"children": [{"load": 1}]}, Tree([Tree(load=1)])),
+    (Plain, {"zone": "a"}, Plain("a")),
+    (Typed, {"zone": "a"}, {"zone": "a"}),
+    (Partial, {"zone": "a"}, {"zone": "a"}),
+    (Listed, [1], Listed(1)),
+    (dict[int, str], {"1": "a"}, {1: "a"}),
+    (Parent, {"children": [{"load": 1}]}, Parent(children=[Model(load=1)])),
+    (Annotated[list[Model], ["no hash"]], [{"load": 1}], [Model(load=1)]),
+    (Any, [1], [1]),
+    (object, {"a": 1}, {"a": 1}),
+]
+
+
+@pytest.mark.parametrize(("payload_type", "payload", "value"), FITTING)
+def test_a_payload_that_fits_is_of_the_type(payload_type: Any, payload: Any, value: Any) -> None:
+    assert check_payload_type(payload_type) is payload_type
+    assert with_payload_type(holding(payload), payload_type).payload == value
+
+
+def test_a_dataclass_of_pydantics_that_a_struct_would_not_check_is_refused() -> None:
+    inside = msgspec.defstruct("Inside", [("checked", Checked)])
+    with pytest.raises(InvalidArgument, match="Checked is a dataclass of pydantic's inside a Struct"):
+        check_payload_type(inside)
+
+
+def test_a_name_that_is_not_to_be_found_is_refused() -> None:
+    with pytest.raises(InvalidArgument):
+        check_payload_type(Annotations)
+
+
+# ---------------------------------------------------------------- what is not JSON
+
+
+class Owner(msgspec.Struct):
+    value: Any
+
+
+def nested(levels: int) -> Any:
+    payload: Any = 1
+    for number in range(levels):
+        payload = [payload] if number % 2 else {"a": payload}
+    return payload
+
+
+UNWRITABLE: list[tuple[Any, str]] = [
+    (float("nan"), "payload is nan, and JSON has finite numbers only"),
+    ({"a": [1.5, (True, float("inf"))]}, "payload.a[1][1] is inf, and JSON has finite numbers only"),
+    (Owner(float("inf")), "payload.value is inf, and JSON has finite numbers only"),
+    ("\ud800", "payload has half a surrogate pair, which is not text"),
+    ({"a": None, "b": "\ud800"}, "payload.b has half a surrogate pair, which is not text"),
+    ({"a": [1, object()]}, "payload.a[1] is of type object, which cannot be written as JSON"),
+    (Owner(object()), "payload is of type Owner, which cannot be written as JSON"),
+    ({"a": {1j: 1}}, "payload.a has the key 1j, which cannot be written as JSON"),
+    ({"\ud800": 1}, "payload has the key '\\ud800', which cannot be written as JSON"),
+    (nested(101), "it is nested deeper than 100 levels"),
+]
+
+
+@pytest.mark.parametrize(("payload", "reason"), UNWRITABLE)
+def test_what_is_not_json_says_where(payload: Any, reason: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        holding(payload)
+    assert (raised.value.field, raised.value.reason) == ("payload", reason)
+
+
+@pytest.mark.parametrize(
+    ("payload", "seen"),
+    [
+        (nested(100), nested(100)),
+        ((1, [2, {"a": None}]), [1, [2, {"a": None}]]),
+        ({1: "a"}, {"1": "a"}),
+        (Owner((1,)), {"value": [1]}),
+        (Model(load=1), {"load": 1}),
+        ({"model": Model(load=1)}, {"model": {"load": 1}}),
+        (frozenset([1]), [1]),
+    ],
+)
+def test_what_is_json_is_what_a_consumer_will_see(payload: Any, seen: Any) -> None:
+    assert decode(encode(holding(payload))).payload == seen

@@ -99,7 +99,7 @@ def _checked_uri_spec(field: str, uri_spec: Any) -> Mapping[str, Any] | None:
         if (
             not isinstance(part, Mapping)
             or not isinstance(part.get("value"), str)
-            or not isinstance(part.get("variable", False), bool)
+            or ("variable" in part and not isinstance(part["variable"], bool))
         ):
             raise InvalidArgument(
                 field, uri_spec, f"parts[{index}] must have value, a str, and may have variable, a bool"
