@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 import aioregistry
-from aioregistry import Registry, ServiceInstance
+from aioregistry import Check, Registry, ServiceInstance
 from tests.interop.curator import SPRING, CuratorPeer
 from tests.interop.samples import PAYLOADS, SPRING_PAYLOAD, URI_SPEC, chat, java
 
@@ -37,6 +38,49 @@ class TestFromPythonToJava:
             (drained,) = await curator.ask("list", name="chat")
             assert (drained["enabled"], drained["payload"]) == (False, payload)
         assert await curator.ask("follow", name="chat", ids=[]) == []
+
+    @pytest.mark.parametrize("status", ["failing", "maintenance", "draining"])
+    async def test_what_is_not_to_be_used_is_disabled_there_listed_and_not_picked(
+        self, registry: Registry, curator: CuratorPeer, status: str
+    ) -> None:
+        well = [status != "failing"]
+
+        async def probe() -> bool:
+            return well[0]
+
+        async def seen(enabled: bool) -> None:
+            async with asyncio.timeout(DEADLINE):
+                while (listed := await curator.ask("list", name="chat"))[0]["enabled"] is not enabled:
+                    await asyncio.sleep(0.05)
+            assert [each["payload"] for each in listed] == [{"zone": "eu-1"}]
+            (cached,) = await curator.ask("follow", name="chat", ids=["10.0.0.7:7000"])
+            assert cached["id"] == "10.0.0.7:7000"
+            picked = await curator.ask("pick", name="chat")
+            assert (picked["id"] if picked else None) == ("10.0.0.7:7000" if enabled else None)
+
+        checks = {"self": Check(probe, interval=0.05, timeout=30, fall=1)}
+        async with (
+            registry.register(chat(payload={"zone": "eu-1"}), checks=checks) as registration,
+            registry.discover("chat") as view,
+        ):
+            if status == "failing":
+                await seen(False)  # until the first success
+                well[0] = True
+            await seen(True)
+            match status:
+                case "failing":
+                    well[0] = False
+                case "maintenance":
+                    await registry.overrides.drain("chat", "10.0.0.7:7000", reason="new disk")
+                case "draining":
+                    await registration.drain()
+            await view.wait_for(lambda snapshot: [each.status for each in snapshot.values()] == [status], DEADLINE)
+            await seen(False)
+            if status != "draining":  # which is for good
+                well[0] = True
+                if status == "maintenance":
+                    await registry.overrides.enable("chat", "10.0.0.7:7000")
+                await seen(True)
 
     @pytest.mark.parametrize(("payload", "java_class"), PAYLOADS.values(), ids=PAYLOADS)
     async def test_each_kind_of_payload_arrives(

@@ -23,6 +23,7 @@ import org.apache.curator.x.discovery.ServiceDiscovery;
 import org.apache.curator.x.discovery.ServiceDiscoveryBuilder;
 import org.apache.curator.x.discovery.ServiceInstance;
 import org.apache.curator.x.discovery.ServiceInstanceBuilder;
+import org.apache.curator.x.discovery.ServiceProvider;
 import org.apache.curator.x.discovery.ServiceType;
 import org.apache.curator.x.discovery.UriSpec;
 import org.apache.curator.x.discovery.details.JsonInstanceSerializer;
@@ -103,10 +104,22 @@ public final class CuratorPeer<T> {
                 return shown(discovery.queryForInstances(command.get("name").asText()));
             case "follow":
                 return shown(followed(command.get("name").asText(), JSON.convertValue(command.get("ids"), TreeSet.class)));
+            case "pick":
+                return picked(command.get("name").asText());
             case "decode":
                 return shown(serializer.deserialize(command.get("document").binaryValue()));
             default:
                 throw new IllegalArgumentException(command.toString());
+        }
+    }
+
+    /** What Curator's ServiceProvider gives a caller; null where it has none. */
+    private JsonNode picked(String name) throws Exception {
+        try (ServiceProvider<T> provider =
+                discovery.serviceProviderBuilder().serviceName(name).build()) {
+            provider.start();
+            ServiceInstance<T> instance = provider.getInstance();
+            return instance == null ? null : shown(instance);
         }
     }
 
