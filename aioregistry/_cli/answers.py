@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from aioregistry import RequestTimeout
+from aioregistry import Registry, RegistryError, RequestTimeout
 
-__all__ = ["columns", "in_time", "moment", "printed"]
+__all__ = ["columns", "in_time", "moment", "printed", "require_service"]
 
 T = TypeVar("T")
 
@@ -23,6 +23,13 @@ async def in_time(answer: Awaitable[T], arguments: argparse.Namespace) -> T:
             return await answer
     except TimeoutError:
         raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
+
+
+async def require_service(registry: Registry, arguments: argparse.Namespace) -> None:
+    """Raise RegistryError if there is no service of the NAME that was given."""
+    name, base_path = arguments.name, arguments.base_path
+    if not await registry.client.exists(f"{base_path.rstrip('/')}/{name.strip('/')}"):
+        raise RegistryError(f"there is no service {name!r} below {base_path}: `aioregistry list` shows the services")
 
 
 def printed(text: str) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from aioregistry._exports import (
     ALIKE,
     Quiet,
     Rendered,
+    Selection,
     Services,
     Weights,
     render,
@@ -169,7 +170,7 @@ class _Exporter:
         weights = {name: weights_of(snapshot.entries.values()) for name, snapshot in snapshots.items()}
         present = {name: usable(snapshot.values(), weights[name]) for name, snapshot in snapshots.items()}
         chosen = selected(present, self._former, minimum=self._minimum)
-        self._tell_of_what_is_kept(present, chosen.collapsed)
+        self._tell_of_what_is_kept(present, chosen)
         nothing = "there is no service" if chosen.services is None and not present else ""
         self._tell("nothing", nothing, f"{self._out} is kept as it was, because of --minimum {self._minimum}: ", "")
         if chosen.services is None:
@@ -197,11 +198,16 @@ class _Exporter:
             self._say(f"{self._out}: {_counted(rendered, chosen.services)}")
         return await self._executed()
 
-    def _tell_of_what_is_kept(self, present: Services, collapsed: Collection[str]) -> None:
-        for name in {**present, **dict.fromkeys(collapsed)}:
-            few = f"{len(present.get(name, ()))} of {name} left, fewer than --minimum {self._minimum}"
-            self._tell(f"minimum {name}", few if name in collapsed else "", "its former instances are kept: ",
-                       f"{name}: there are enough again")  # fmt: skip
+    def _tell_of_what_is_kept(self, present: Services, chosen: Selection) -> None:
+        """A service has former instances that are kept, or it never had enough: then there is nothing to keep of it."""
+        fewer = f"fewer than --minimum {self._minimum}"
+        for name in {**present, **dict.fromkeys(chosen.collapsed)}:
+            left = f"{len(present.get(name, ()))} of {name} left, {fewer}" if name in chosen.collapsed else ""
+            self._tell(f"minimum {name}", left, "its former instances are kept: ", f"{name}: there are enough again")
+        for name in present:
+            few = f"{len(present[name])} of {name} so far, {fewer}" if name in chosen.waiting else ""
+            kept = f"{self._out} is kept as it was: " if chosen.services is None else "not exported yet: "
+            self._tell(f"waiting {name}", few, kept, f"{name}: there are enough now")
         for name in present:
             suspects = len(self._views[name].snapshot.suspects)
             text = f"{suspects} of {name} went together, unexplained" if suspects else ""

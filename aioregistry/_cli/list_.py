@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from aioregistry import Entry, Invalid, InvalidArgument, Registry, RegistryError, Snapshot, Stream
+from aioregistry import Entry, Invalid, InvalidArgument, Registry, Snapshot, Stream
 from aioregistry._errors import session_name
 from aioregistry._paths import check_name
 
 from .._words import document, payload_of, place, printable, to_json, why_unavailable
-from .answers import columns, in_time, moment, printed
+from .answers import columns, in_time, moment, printed, require_service
 from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
@@ -84,11 +84,8 @@ async def _text(registry: Registry, arguments: argparse.Namespace, wanted: Wante
 
 async def _require(registry: Registry, arguments: argparse.Namespace, snapshot: Snapshot[Any]) -> None:
     """Raise RegistryError where there is no such service; one that is empty at the moment is there."""
-    if snapshot or snapshot.invalid:
-        return
-    name, base_path = arguments.name, arguments.base_path
-    if not await registry.client.exists(f"{base_path.rstrip('/')}/{name.strip('/')}"):
-        raise RegistryError(f"there is no service {name!r} below {base_path}: `aioregistry list` shows the services")
+    if not snapshot and not snapshot.invalid:
+        await require_service(registry, arguments)
 
 
 # ---------------------------------------------------------------- again and again

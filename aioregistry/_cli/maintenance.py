@@ -13,7 +13,7 @@ from aioregistry._overrides import LONGEST
 from aioregistry._paths import check_name, check_segment
 
 from .._words import printable, to_json
-from .answers import columns, in_time, moment, printed
+from .answers import columns, in_time, moment, printed, require_service
 from .outages import connected
 from .output import Output
 from .process import DONE
@@ -101,6 +101,8 @@ async def maintenance(arguments: argparse.Namespace) -> int:
         check_name("name", arguments.name)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
         overrides = await in_time(registry.overrides.list(arguments.name), arguments)
+        if arguments.name is not None and not overrides:
+            await in_time(require_service(registry, arguments), arguments)
     if arguments.json:
         text = to_json([_fields(override) for override in overrides], indent=2) + "\n"
     else:

@@ -48,6 +48,8 @@ MOST: Final = 10_000
 SWEEP: Final = 5.0
 """Seconds after an override has ended until one of those that noticed removes it, at most: not all of them at once."""
 
+ASKED_WITHIN: Final = 1.0
+"""The same while it is in force for one that noticed, which cannot tell that it has ended before the server says so."""
 
 Told: TypeAlias = Callable[[Mapping[str, Override]], object]
 """Called with what is in force, by id."""
@@ -360,8 +362,11 @@ class OverrideReader:
         now = self._session.runtime.monotonic()
         if not self._may_remove or self._session.read_only or self._sweep.when is not None:
             return
-        if any(service.standing.over(now) for service in self._services.values()):
-            self._sweep.set_in(self._session.runtime.uniform(0.0, SWEEP), self._begin_sweep)
+        over = [(service, override) for service in self._services.values() for override in service.standing.over(now)]
+        if over:
+            doubtful = any(override.id in service.in_force for service, override in over)
+            within = ASKED_WITHIN if doubtful else SWEEP
+            self._sweep.set_in(self._session.runtime.uniform(0.0, within), self._begin_sweep)
 
     def _begin_sweep(self) -> None:
         self._sweeps = True

@@ -36,27 +36,32 @@ class Selection(NamedTuple):
 
     services: Services | None
     """None: nothing, since there is no service, or too little of one, and nothing was handed on before."""
-    collapsed: tuple[str, ...]
-    """The services of which there are fewer than is believed."""
+    collapsed: tuple[str, ...] = ()
+    """The services of which there are fewer than is believed: their former instances are handed on."""
+    waiting: tuple[str, ...] = ()
+    """The services of which there never were as many as is believed: they are not handed on yet."""
 
 
 def selected(present: Services, former: Services | None, *, minimum: int) -> Selection:
     """Return what is handed on: *present*, but of a service with fewer than *minimum* instances its *former* ones.
 
-    A service that is not present any more has no instances, which is fewer than any *minimum* but 0.
+    A service that is not present any more has no instances, which is fewer than any *minimum* but 0. One that is new,
+    and has too few instances, holds up no other: it is left out until it has enough. Only at the start, where nothing
+    was handed on before, nothing is handed on until all have enough.
 
     Args:
         present: the instances of each service that there is.
         former: what was handed on last, or None.
         minimum: instances of a service that are believed.
     """
-    collapsed = tuple(name for name in {**present, **(former or {})} if len(present.get(name, ())) < minimum)
-    if not collapsed:
-        nothing = not present and former is None and minimum > 0
-        return Selection(None if nothing else present, ())
-    if former is None or not all(name in former for name in collapsed):
-        return Selection(None, collapsed)
-    return Selection({**present, **{name: former[name] for name in collapsed}}, collapsed)
+    few = [name for name in {**present, **(former or {})} if len(present.get(name, ())) < minimum]
+    if former is None:
+        nothing = few or (not present and minimum > 0)
+        return Selection(None if nothing else present, waiting=tuple(few))
+    collapsed = tuple(name for name in few if name in former)
+    waiting = tuple(name for name in few if name not in former)
+    enough = {name: instances for name, instances in present.items() if name not in waiting}
+    return Selection({**enough, **{name: former[name] for name in collapsed}}, collapsed, waiting)
 
 
 class Quiet:

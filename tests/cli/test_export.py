@@ -73,7 +73,7 @@ async def test_too_few_are_not_believed(registry: Registry, servers: str, tmp_pa
     options = ("--format", "prometheus", "--out", str(out), "--wait", "0.05:1", "--minimum", "2")
     async with Command("export", *options, "--zookeeper", servers, "chat") as command:
         async with registry.register(instance(1)):
-            await command.error_lines_until("1 of chat left")
+            await command.error_lines_until("1 of chat so far, fewer than --minimum 2")
             assert targets(out) == ["of the last run"]
             async with registry.register(instance(2)):
                 await becomes(out, ["10.0.0.1:7000", "10.0.0.2:7000"])
@@ -118,6 +118,32 @@ async def test_a_service_that_goes_as_a_whole_is_not_believed_either(
         code, _, stderr = await command.end()
         assert code == 0
         assert "of chat left" not in stderr, "it was said again"
+
+
+async def test_a_new_service_that_is_too_small_holds_up_no_other(
+    registry: Registry, servers: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "all.json"
+    options = ("--format", "json", "--out", str(out), "--wait", "0.05:1", "--minimum", "2", "--zookeeper", servers)
+
+    async def written(**expected: int) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while (
+                not out.exists() or {name: len(each) for name, each in json.loads(out.read_text()).items()} != expected
+            ):
+                await asyncio.sleep(0.02)
+
+    async with registry.register(instance(1)), registry.register(instance(2)), Command("export", *options) as command:
+        await written(chat=2)
+        async with registry.register(instance(3, "api")):
+            told = await command.error_lines_until("1 of api so far, fewer than --minimum 2")
+            assert "not exported yet: " in told[-1]
+            assert not any("former" in line for line in told)
+            async with registry.register(instance(4)):
+                await written(chat=3)
+                async with registry.register(instance(5, "api")):
+                    await written(chat=3, api=2)
+                    await command.error_lines_until("api: there are enough now")
 
 
 async def test_a_registry_without_services_is_not_believed_at_the_start(

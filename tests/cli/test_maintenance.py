@@ -141,6 +141,25 @@ async def test_what_is_not_there_or_wrong_is_one_line(
     assert len(stderr.splitlines()) == 1
 
 
+async def test_a_service_that_is_not_there_has_no_maintenance(
+    servers: tuple[str, ...], judge: Judge, chroot: str
+) -> None:
+    """A mistyped name is told; a service without overrides, or with overrides alone, is none."""
+    code, stdout, stderr = await outcome("maintenance", "chatt", *servers)
+    assert (code, stdout) == (1, "")
+    assert "'chatt'" in stderr
+    assert len(stderr.splitlines()) == 1
+    assert (await outcome("maintenance", "chatt", "--json", *servers))[:2] == (1, "")
+    assert await outcome("maintenance", "chat", "--json", *servers) == (0, "[]\n", "")
+    drain = ("drain", "chat", "a", "--reason", "x", "--for", "ever", "--any-incarnation")
+    assert (await outcome(*drain, *servers))[0] == 0
+    for path in (f"{chroot}/services/chat/a", f"{chroot}/services/chat"):
+        await judge.delete(path)
+    code, stdout, _ = await outcome("maintenance", "chat", "--json", *servers)
+    assert code == 0
+    assert [override["id"] for override in json.loads(stdout)] == ["a"]
+
+
 async def test_a_drain_without_a_reason_is_a_wrong_usage(servers: tuple[str, ...]) -> None:
     code, _, stderr = await outcome("drain", "chat", "a", *servers)
     assert code == 2

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from aioregistry import Override
-from aioregistry._discovery.overrides import OverrideReader
+from aioregistry._discovery.overrides import ASKED_WITHIN, SWEEP, OverrideReader
 from aioregistry._overrides import encoded
 from aioregistry._protocol import AddWatch, Create, Delete, Exists, GetChildren, SetData
 from tests.discovery.scene import DiscoverySession
@@ -126,10 +126,40 @@ async def test_where_there_is_a_root_it_is_watched_whole_and_changes_are_told_on
 
 
 class Patient(FakeRuntime):
-    """Draws pauses that are longer than any test."""
+    """Draws pauses that are longer than any test, and notes how long they were to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.longest: list[float] = []
 
     def uniform(self, low: float, high: float) -> float:
+        self.longest.append(high)
         return 10_000.0
+
+
+@pytest.mark.parametrize("seen_being_set", [True, False])
+async def test_the_server_is_asked_soon_where_only_it_knows_that_the_override_has_ended(seen_being_set: bool) -> None:
+    """A view that came later shows it until then; one that saw it being set needs nobody, and removes it at leisure."""
+    runtime = Patient()
+    session = DiscoverySession(ModelTree(), runtime=runtime)
+    session.connect()
+    for path in (ROOT, f"{ROOT}/chat"):
+        session.tree.make(path)
+    told: list[Mapping[str, Override]] = []
+    reader = OverrideReader(session, ROOT, "auto")
+    if not seen_being_set:
+        drain(session, "a", seconds=3600)  # the times of nodes are 0 here, and the host's clock is decades ahead
+    forget = reader.follow("chat", told.append)
+    await reader.settled("chat")
+    if seen_being_set:
+        drain(session, "a", seconds=0.01)
+    async with asyncio.timeout(100):
+        while reader._sweep.when is None:
+            await quiet()
+    assert [set(each) for each in told] == ([{"a"}, set()] if seen_being_set else [{"a"}])
+    assert runtime.longest == [SWEEP if seen_being_set else ASKED_WITHIN]
+    forget()
+    await reader.aclose()
 
 
 @pytest.mark.parametrize("strategy", ["auto", "one-shot"])

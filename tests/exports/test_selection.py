@@ -22,11 +22,11 @@ def test_every_number_of_instances(minimum: int) -> None:
             present = {"chat": some(now), "api": some(8)}
             chosen = selected(present, former, minimum=minimum)
             if now >= minimum:
-                assert chosen == (present, ())
+                assert chosen == (present, (), ())
             elif former is None:
-                assert chosen == (None, ("chat",))
+                assert chosen == (None, (), ("chat",))
             else:
-                assert chosen == ({"chat": former["chat"], "api": some(8)}, ("chat",))
+                assert chosen == ({"chat": former["chat"], "api": some(8)}, ("chat",), ())
 
 
 @pytest.mark.parametrize("before", [0, 1, 5])
@@ -35,16 +35,21 @@ def test_a_service_that_is_gone_has_no_instances(minimum: int, before: int) -> N
     former, present = {"chat": some(before), "api": some(9)}, {"api": some(8)}
     chosen = selected(present, former, minimum=minimum)
     if minimum == 0:
-        assert chosen == (present, ())
+        assert chosen == (present, (), ())
     else:
-        assert chosen == ({"chat": some(before), "api": some(8)}, ("chat",))
+        assert chosen == ({"chat": some(before), "api": some(8)}, ("chat",), ())
         assert selected({}, former, minimum=minimum).services == former
-    assert selected(present, None, minimum=minimum) == (present, ())
-    assert selected({}, None, minimum=minimum) == (None if minimum else {}, ())
+    assert selected(present, None, minimum=minimum) == (present, (), ())
+    assert selected({}, None, minimum=minimum) == (None if minimum else {}, (), ())
 
 
-def test_a_service_that_is_new_and_too_small_is_waited_for() -> None:
-    assert selected({"chat": some(1)}, {}, minimum=2).services is None
+def test_a_service_that_is_new_and_too_small_is_waited_for_and_holds_up_no_other() -> None:
+    former = {"api": some(2), "shop": some(3)}
+    present = {"api": some(4), "shop": some(1), "chat": some(1)}
+    expected = {"api": some(4), "shop": some(3)}
+    assert selected(present, former, minimum=2) == (expected, ("shop",), ("chat",))
+    assert selected(present | {"chat": some(2)}, expected, minimum=2) == (expected | {"chat": some(2)}, ("shop",), ())
+    assert selected({"chat": some(1)}, {}, minimum=2) == ({}, (), ("chat",))
 
 
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=50), st.floats(0, 3), st.floats(0, 10))
