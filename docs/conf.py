@@ -55,6 +55,7 @@ napoleon_use_rtype = False
 # ---------------------------------------------------------------- looks
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # furo's own underlines the names of modules, as if they were links
 html_title = f"aioregistry {version}"
 html_show_sphinx = False
 html_static_path = ["_static"]

@@ -49,8 +49,8 @@ _PLACE = {file: place for place, file in enumerate(LONGEST)}
 def pytest_configure() -> None:
     """The programs that tests start heed every signal, whatever this run was told to ignore.
 
-    A shell lets its background programs ignore SIGINT and SIGQUIT, and nohup SIGHUP. What is ignored is inherited, what
-    is handled is not: a handler that does nothing keeps this process as it was. Only interrupts are heard again.
+    A shell lets its background programs ignore SIGINT and SIGQUIT, and nohup SIGHUP. Ignored signals are inherited,
+    handled ones are not: a handler that does nothing keeps this process as it was. Only interrupts are heard again.
     """
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # which Python itself ignores
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -84,7 +84,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """What a failed test left open is dropped before the next one, which would be blamed for it by its warnings."""
+    """Objects that a failed test left open are dropped before the next one, which their warnings would blame."""
     result = yield
     if item.stash.get(_FAILED, False):
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):  # they hold what the test held

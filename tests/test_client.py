@@ -37,7 +37,7 @@ from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 100.0
 TIMEOUT = 6.0
-# What tests/support/messages.py adds to aiozk's table, which the library must do without.
+# The entries that tests/support/messages.py adds to aiozk's table; the library must do without.
 OF_THE_TESTS = (CREATE_CONTAINER := 19, 21, 22, 103, 104, 105, 106, 107)
 CREATE2, DELETE, EXISTS, GET_DATA, SET_DATA, MULTI = 15, 2, 3, 4, 5, 14
 

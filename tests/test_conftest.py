@@ -1,4 +1,4 @@
-"""What the tests share does what it is for."""
+"""The tests' common parts do what they are for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_it_ignores():
 
 
 def run_of(file: Path, text: str, *before: str) -> str:
-    """What pytest says of a file with that *text*, started by the command *before*."""
+    """pytest's report on a file with that *text*, started by the command *before*."""
     file.write_text(text)
     options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", "pyproject.toml"]
     command = [*before, sys.executable, "-m", "pytest", *options, str(file)]

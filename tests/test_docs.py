@@ -148,7 +148,7 @@ async def runs(program: str, *arguments: str) -> None:
     assert (process.returncode, told) == (0, [])
 
 
-# What `python -m asyncio` does with each line
+# As `python -m asyncio` runs each line
 AWAITING = """
 import ast, asyncio, inspect, sys
 code = compile(sys.argv[1], "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -217,7 +217,7 @@ def test_every_event_is_a_class_with_the_fields_that_are_told() -> None:
 
 
 def emitted_events() -> dict[str, list[str]]:
-    """What the hook is told, by the calls in the source: names and fields."""
+    """Yield the events of the hook, by the calls in the source: names and fields."""
     trees = (ast.parse(file.read_text(encoding="utf-8")) for file in ROOT.glob("aioregistry/**/*.py"))
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     return {

@@ -1,4 +1,4 @@
-"""What Curator reads is read, and written back as it was; what is no instance says why."""
+"""A document that Curator reads is read, and written back as it was; any other says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever shows a traceback with its variables meets no error and no secret where an argument was refused."""
+"""A reporter that shows a traceback with its variables meets no error and no secret where an argument was refused."""
 
 from __future__ import annotations
 

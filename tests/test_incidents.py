@@ -1,4 +1,4 @@
-"""What repeats is told once, then counted, then summed up; nothing is lost, and nothing floods."""
+"""A repetition is told once, then counted, then summed up; nothing is lost, and nothing floods."""
 
 from __future__ import annotations
 

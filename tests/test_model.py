@@ -775,7 +775,7 @@ def test_an_entry_is_converted_with_its_instance() -> None:
 
 
 def differences(before: Mapping[str, Entry[Any]], after: Mapping[str, Entry[Any]], zxid: int) -> tuple[Any, ...]:
-    """What a Resynced has to say, from its definition."""
+    """The contents of a Resynced, from its definition."""
     removed = [Removed(before[id], zxid) for id in before.keys() - after.keys()]
     added = [Added(after[id], zxid) for id in after.keys() - before.keys()]
     changed = [id for id in before.keys() & after.keys() if before[id] != after[id]]

@@ -1,4 +1,4 @@
-"""What an override says, and when it ends."""
+"""The contents of an override, and its end."""
 
 from __future__ import annotations
 

@@ -50,6 +50,11 @@ def test_all_else_is_left_alone(text: str) -> None:
     assert [*prose.problems(text)] == []
 
 
+def test_of_tests_only_the_subject_is_asked_for() -> None:
+    assert [*prose.hard_words("What waits is served.", prose.WORDS[:1])] != []
+    assert [*prose.hard_words("There is none.", prose.WORDS[:1])] == []
+
+
 def test_docstrings_are_read_too() -> None:
     names = {name for name, text in prose.docstrings() if text}
     assert names >= {

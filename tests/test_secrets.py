@@ -215,7 +215,7 @@ DEFECTS = [
 @pytest.mark.parametrize(("where", "name"), DEFECTS, ids=lambda each: getattr(each, "__name__", each))
 @simulated
 async def test_a_defect_somewhere_on_the_way(where: Any, name: str, world: World) -> None:
-    """What error reporters are handed: what was raised, and what was logged with an exception."""
+    """The input of error reporters: raised exceptions, and those that were logged."""
     ended: list[BaseException] = []
     world.loop.set_exception_handler(lambda _, context: ended.append(context.get("exception")))  # type: ignore[arg-type]
     client = client_of(world, auth=[("digest", Secret(f"user:{WORD}".encode()))])

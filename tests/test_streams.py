@@ -258,7 +258,7 @@ class TestWhoIsHeld:
 
 
 def in_a_thread(wait: Callable[[], Coroutine[Any, Any, object]]) -> Exception:
-    """What waiting in a thread with a loop of its own raises."""
+    """The exception of a wait in a thread with a loop of its own."""
     with ThreadPoolExecutor(1) as threads:
         error = threads.submit(lambda: asyncio.run(asyncio.wait_for(wait(), 5))).exception()
     assert isinstance(error, Exception)

@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "reprs": set(),
     # One message for all extras that are missing.
     "extras": set(),
-    # What no traceback shows.
+    # Names that no traceback shows.
     "secrets": set(),
     # Flags, seconds and choices are checked in one way.
     "arguments": {"errors"},
@@ -44,13 +44,13 @@ ROOMS: dict[str, set[str]] = {
     # the public context managers open and close in one way, and names and paths are checked by one rule.
     "streams": {"errors", "runtime"},
     "handles": {"errors", "runtime", "anyio"},
-    # What can repeat is logged in one way by all rooms.
+    # All rooms log repetitions in one way.
     "incidents": set(),
     # Numbers of peers are bounded in one place.
     "bounds": set(),
     "incident_log": {"concurrency", "incidents", "runtime"},
     "paths": {"errors"},
-    # What an instance is made of and read from: what its address may be, JSON that cannot be changed, the classes of
+    # The parts of an instance and its document: the grammar of addresses, JSON that cannot be changed, the classes of
     # Java's payloads, payloads of callers' types. pydantic is imported where such a type of the caller's is.
     "addresses": {"errors"},
     "frozen": set(),
@@ -110,7 +110,7 @@ ROOMS: dict[str, set[str]] = {
     },
     # Raises InvalidArgument and NoInstances. A field of JSON is read without the guard around code of others.
     "balancing": {"reprs", "foreign", "errors", "arguments", "addresses", "frozen", "model"},
-    # What people are told of instances, by commands and pages; a balancer judges which may be called.
+    # Words about instances, for commands and pages; a balancer judges which may be called.
     "words": {"model", "document", "balancing"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
@@ -136,9 +136,9 @@ ROOMS: dict[str, set[str]] = {
         "anyio",
         "msgspec",
     },
-    # What a command line, the environment and a file say; the connect string is parsed in one way, that of `session`.
+    # Settings of command line, environment and file; the connect string is parsed in one way, that of `session`.
     "settings": {"errors", "arguments", "paths", "secrets", "session"},
-    # What on_event is told, with types.
+    # The events of on_event, with types.
     "events": set(),
     # A formatter for records; of the library it knows nothing.
     "logs": set(),
@@ -233,8 +233,8 @@ IMPURE_ROOMS = {"concurrency", "runtime", "streams", "handles"}
 # Nobody outside the package imports these; their modules may do without `__all__`, but where they have one it is true.
 INTERNAL_ROOMS = {"protocol", "session", "server", "cli", "doctor", "__main__"}
 
-# What users import by name, an extra each; and the rooms and modules that users import from. All others say by an
-# underscore that they are internal.
+# Modules that users import by name, an extra each; and the rooms and modules that users import from. All others
+# say by an underscore that they are internal.
 INTEGRATIONS = [
     f"{PACKAGE}.integrations.{name}" for name in ("aiohttp", "fastapi", "httpx", "httpx2", "starlette", "uvicorn")
 ]
@@ -271,8 +271,8 @@ MOST_LINES = 450
 WHY_LONG = re.compile(r"^# Longer than [0-9]+ lines: .{20,}\.$", re.MULTILINE)
 
 FORBIDDEN_LAST_WORDS = {"manager", "helper", "helpers", "util", "utils", "impl", "base"}
-# What can repeat goes through an IncidentLog: one line for each incident, then counts. Function → why it writes to its
-# logger itself, at INFO or above.
+# Lines that can repeat go through an IncidentLog: one line for each incident, then counts. Function → why it writes to
+# its logger itself, at INFO or above.
 WRITTEN_ITSELF = {
     "_console/app.py _drain": "each act of a person is on record",
     "_console/app.py _enable": "each act of a person is on record",
@@ -483,7 +483,7 @@ def circles(sources: Sources) -> Iterator[str]:
     }  # fmt: skip
     left = dict(graph)
     while True:
-        # Who imports nobody that is left, or is imported by nobody that is left, is in no circle.
+        # A module that imports no module that is left, or is imported by none, is in no circle.
         wanted = {target for targets in left.values() for target in targets}
         outside = {module for module, targets in left.items() if not targets & left.keys() or module not in wanted}
         if not outside:
@@ -495,9 +495,8 @@ def circles(sources: Sources) -> Iterator[str]:
 def foreign_privates(sources: Sources) -> Iterator[str]:
     """Private names that a module takes from another one: by import, or of an object that the other one's class made.
 
-    What a class has it has for those that derive from it, too, under ``self`` and ``cls``. What an object of another
-    class is shows where its parameter has a type; where it has none, a name that no class of this module has is another
-    one's.
+    A class has its names for its subclasses, too, under ``self`` and ``cls``. The type of a parameter
+    shows the class of an object; without a type, a name that no class of this module has is another one's.
     """
     trees, whole = modules(sources), packages(sources)
     members = {module: class_members(tree) for module, tree in trees.items()}
@@ -681,7 +680,7 @@ def is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def words_of_others(tests: Sources, ours: Sources) -> Iterator[str]:
     """Texts of errors and logs that tests ask for and that neither *ours* nor the test itself writes.
 
-    What Python, the operating system or another package writes changes with its releases. Only runs of words are
+    The words of Python, the operating system and other packages change with their releases. Only runs of words are
     looked for: numbers, names and punctuation are values of which the text is made. A value that is a word too may
     stand at either end of a run.
     """
@@ -734,7 +733,7 @@ def is_known(text: str, known: str) -> bool:
     return not runs or (any(found) and all(one for one, run in zip(found, runs, strict=True) if len(run) > 2))
 
 
-# What a test waits for in vain raises, what a browser's page is expected to show, too; and what Hypothesis runs has
+# A test's failed wait raises, and so does a page without the expected text; and Hypothesis's runs have
 # asserts of its own.
 WAITS = {"closed", "expect", "run_state_machine_as_test", "until", "wait_for", "wait_live"}
 WHY_NO_ASSERT = re.compile(r"# Fails by raising: .{15,}\.")

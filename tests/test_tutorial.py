@@ -40,7 +40,7 @@ class Command(NamedTuple):
 
 
 def steps(page: str) -> Iterator[File | Command]:
-    """What the *page* has its reader do, in this order."""
+    """The acts of the *page*'s reader, in this order."""
     for found in FENCED.finditer(page):
         kind, _, name = found["info"].partition(" file ")
         if name:

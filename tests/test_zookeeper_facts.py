@@ -1,4 +1,4 @@
-"""What the design relies on in ZooKeeper, shown on the server itself.
+"""The facts of ZooKeeper that the design relies on, shown on the server itself.
 
 A test that fails here says that ZooKeeper is not what the library was built on. Where releases differ the test says
 how.
@@ -44,7 +44,7 @@ def release(server: ZooKeeperServer) -> tuple[int, ...]:
 
 
 async def events(watcher: Wire) -> list[tuple[int, str]]:
-    """What `watcher` was told by now: events precede the reply to any later request."""
+    """The events of `watcher` by now: events precede the reply to any later request."""
     await watcher.sync()
     told = [(event.type, event.path) for event in watcher.events]
     watcher.events.clear()
@@ -125,7 +125,7 @@ class TestOwnership:
         assert identities[0] == identities[1]
 
     async def test_containers_and_nodes_with_a_lifetime_show_no_owner(self, session: Wire, chroot: str) -> None:
-        """What the server keeps there for them (Long.MIN_VALUE, 0xff and the lifetime) does not come out in a Stat."""
+        """The server's mark there for them (Long.MIN_VALUE, 0xff and the lifetime) does not come out in a Stat."""
         await session.ask(wire.create(f"{chroot}/c", flags=wire.CONTAINER, opcode=wire.CREATE_CONTAINER))
         await session.ask(wire.create(f"{chroot}/t", flags=wire.TTL, opcode=wire.CREATE_TTL, ttl_ms=60_000))
         assert [(await session.get_data(f"{chroot}/{name}")).stat.owner for name in "ct"] == [0, 0]

@@ -12,7 +12,7 @@ import pkgutil
 import re
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType
@@ -29,6 +29,9 @@ PAGES: Final = ("README.md", "CONTRIBUTING.md", "docs/**/*.md")
 
 SOURCES: Final = ("aioregistry/**/*.py", "benchmarks/**/*.py", "docs/**/*.py", "tools/**/*.py", "noxfile.py")
 """The modules, as patterns."""
+
+TESTS: Final = ("tests/**/*.py",)
+"""Modules of which only the first of :data:`WORDS` is asked for."""
 
 WORDS: Final = (
     (re.compile(r"(?:^|[.:] )(?:What|Who|Whoever|Whatever)\b[^?]*$"), "begins with a clause for a subject"),
@@ -91,11 +94,11 @@ def of_class(kind: type) -> Iterator[tuple[str, str]]:
             yield name, value.__doc__ or ""
 
 
-def hard_words(text: str) -> Iterator[str]:
-    """Yield what is wrong with the words of a docstring."""
+def hard_words(text: str, rules: Sequence[tuple[re.Pattern[str], str]] = WORDS) -> Iterator[str]:
+    """Yield which of the *rules* the words of a docstring break."""
     for line in text.splitlines():
         prose = _LITERAL.sub("…", line).strip()
-        yield from (why for rule, why in WORDS if rule.search(prose))
+        yield from (why for rule, why in rules if rule.search(prose))
 
 
 def in_source(source: str) -> Iterator[tuple[int, str]]:
@@ -135,6 +138,13 @@ def main() -> int:
         for module in sorted(ROOT.glob(pattern))
         for number, text in in_source(module.read_text(encoding="utf-8"))
         for why in hard_words(text)
+    ]
+    found += [
+        f"{module.relative_to(ROOT)}:{number}: {why}"
+        for pattern in TESTS
+        for module in sorted(ROOT.glob(pattern))
+        for number, text in in_source(module.read_text(encoding="utf-8"))
+        for why in hard_words(text, WORDS[:1])
     ]
     print(*found, sep="\n", end="\n" if found else "")
     return bool(found)

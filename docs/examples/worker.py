@@ -12,9 +12,9 @@ import sys
 from aioregistry.integrations.membership import Membership
 
 
-async def work(lines: asyncio.StreamReader) -> None:
-    """Do one job after the other, until there are no more."""
-    while line := await lines.readline():
+async def work(lines: asyncio.StreamReader, stopping: asyncio.Event) -> None:
+    """Do one job after the other, until there are no more or the worker is to stop."""
+    while not stopping.is_set() and (line := await lines.readline()):
         seconds = float(line)
         print(f"begun {seconds:g}", flush=True)
         await asyncio.sleep(seconds)  # the job
@@ -25,11 +25,13 @@ async def main(servers: str) -> None:
     """Work until a signal comes, listed in the ZooKeeper of *servers*."""
     lines = asyncio.StreamReader()
     reader = asyncio.StreamReaderProtocol(lines)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: reader, sys.stdin)
-    working = asyncio.create_task(work(lines))
+    queue, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: reader, sys.stdin)
+    stopping = asyncio.Event()
+    working = asyncio.create_task(work(lines, stopping))
 
     async def finish() -> None:
-        lines.feed_eof()  # no more jobs
+        stopping.set()  # no more jobs, also of those that have come already
+        queue.close()  # ends the wait for the next one
         await working
 
     membership = Membership(servers, "workers", payload={"kind": "sleeper"}, drain=0.2)

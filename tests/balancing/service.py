@@ -62,7 +62,7 @@ def members_of(chosen: Picker[Any]) -> dict[str, Member[Any]]:
 
 
 def only_pool(chosen: Picker[Any]) -> Any:
-    """What a strategy keeps, for tests of its bounds: nobody sees them from outside."""
+    """The contents of a strategy, for tests of its bounds: they cannot be seen from outside."""
     [pool] = chosen._pools.values()
     return pool
 
@@ -86,7 +86,7 @@ def check_proportions(counts: Mapping[Hashable, int], weights: Mapping[Any, floa
 
 
 def critical(freedom: int) -> float:
-    """What chi-square exceeds with a chance of 1e-6, by Wilson and Hilferty (1931)."""
+    """The value that chi-square exceeds with a chance of 1e-6, by Wilson and Hilferty (1931)."""
     spread = 2 / (9 * freedom)
     return freedom * (1 - spread + 4.7534 * math.sqrt(spread)) ** 3
 

@@ -1,4 +1,4 @@
-"""What is not in use costs a pick nothing. Counted in calls of Python functions, which no busy machine changes."""
+"""Features that are not in use cost a pick nothing. Counted in calls of functions: these do not depend on the load."""
 
 from __future__ import annotations
 

@@ -344,7 +344,7 @@ LIGHT_AND_HEAVY = {id: {"weight": 1 if id in LIGHT else 99} for id in (*LIGHT, *
 
 
 def times_its_share(chosen: Picker[Any], weights: Mapping[str, float]) -> float:
-    """What the busiest gets, as a multiple of what it would get if all were picked."""
+    """The share of the busiest, as a multiple of its share if all were picked."""
     number = 5000
     counts = Counter(chosen.pick(f"k{each}" if chosen.strategy.keyed else None, 0.0).id for each in range(number))
     return max(counts[id] / number * sum(weights.values()) / weight for id, weight in weights.items())
@@ -731,7 +731,7 @@ RULE = Ejection(failures=2, pause=4, longest=16, jitter=0, remaining=0.4)
 
 
 class Failures:
-    """What is known of one instance that failed."""
+    """The state of one instance that failed."""
 
     def __init__(self) -> None:
         self.number = self.pauses = 0
@@ -946,7 +946,7 @@ class Picking(RuleBasedStateMachine):
 
     @rule(key=st.text(max_size=3), tried=st.frozensets(st.sampled_from([*IDS, "nobody"])))
     def pick_another(self, key: str, tried: frozenset[str]) -> None:
-        """Whoever is not excluded is found, in whatever zone or rank, and as fast: the exclusion leaves no trace."""
+        """An instance that is not excluded is found, in any zone or rank, and as fast: exclusion leaves no trace."""
         given = key if self.strategy.keyed else None
         left = {id: rank for id, rank in self.in_turn().items() if id not in tried}
         if tried and not left:  # it shares what another call probes
@@ -983,7 +983,7 @@ class Picking(RuleBasedStateMachine):
         return {id: self.comes_last(kind) for id, kind in self.admitted().items() if id not in out}
 
     def admitted(self) -> dict[str, str]:
-        """What is known of those that may be picked at all."""
+        """The state of those that may be picked at all."""
         return {id: self.kind(each) for id, each in self.entries.items() if self.is_admitted(each)}
 
     def kind(self, each: Entry[Any]) -> str:
@@ -1085,7 +1085,7 @@ def test_floors_shares_and_bounds_hold_whatever_happens(
             assert len(outliers._due) <= 2 * len(outliers.out) + 16
             assert outliers.records.keys() <= admitted
         assert all(member.load.calls >= 0 for member in members_of(chosen).values())
-    # Who may be picked gets an even share of what comes now, and nobody else any.
+    # Instances that may be picked get an even share of the next calls, and the others get nothing.
     for id in admitted:
         chosen.apply(Updated(entry(id, enabled=True), entry(id), 3), now)
     may = {id for id in members_of(chosen) if id not in chosen.out}

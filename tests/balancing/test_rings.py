@@ -119,7 +119,7 @@ def test_only_proportions_of_weights_count(scale: float) -> None:
 
 
 def test_arcs_follow_the_number_of_places() -> None:
-    """What makes a look-up constant: an arc holds eight on average at most, and a quarter of that at least."""
+    """A look-up takes constant time because an arc holds eight on average at most, and a quarter of that at least."""
     chosen = picker([], Ring())
     for number in range(500):
         add(chosen, f"n{number}")

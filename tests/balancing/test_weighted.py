@@ -64,7 +64,7 @@ def test_a_function_of_a_typed_payload() -> None:
     st.floats(0, 1, exclude_max=True),
 )
 def test_the_tree_never_chooses_who_is_not_there(steps: list[tuple[int, float | None]], drawn: float) -> None:
-    """Whatever the weights, the order of changes and the draw: the choice is where the sums say, up to rounding."""
+    """For all weights, orders of changes and draws, the choice is where the sums say, up to rounding."""
     pool = Weighted("weight").pool(lambda: drawn, Census())
     present: dict[int, Member[Any]] = {}
     for number, weight in steps:

@@ -47,7 +47,7 @@ async def run(*arguments: str) -> str:
     return stdout.decode()
 
 
-# What stands on the line, and what the last word of it can be.
+# The words of the line, and the possible ends of the last one.
 LINES = [
     (["l"], ["list"]),
     (["reg"], ["register"]),
@@ -79,7 +79,7 @@ compdef() {}
 _describe() { print -rl -- "${(@P)4}" }
 _arguments() { print -rl -- "$@" }
 """
-"""What zsh's own functions are given is what it offers."""
+"""zsh offers all that its own functions are given."""
 
 
 @pytest.mark.operations

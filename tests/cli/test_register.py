@@ -133,7 +133,7 @@ async def test_what_nobody_can_connect_to(zookeeper: ZooKeeperServer, chroot: st
 
 
 async def test_nohup(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
-    """What ignores SIGHUP from the start outlives its terminal."""
+    """A process that ignores SIGHUP from the start outlives its terminal."""
     servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "60")
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -1,4 +1,4 @@
-"""What tests of the console share."""
+"""The fixtures that tests of the console share."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ async def served(servers: str, path: Path, **settings: Any) -> AsyncIterator[Ser
             transport = httpx.ASGITransport(cast(Any, app), client=address)  # the lowest httpx has types of its own
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
                 try:
-                    # What is registered from now on has joined; what was there before is found.
+                    # Instances that register from now on have joined; earlier ones are found.
                     async with asyncio.timeout(DEADLINE):
                         while following.unread is None:
                             await asyncio.sleep(0.02)

@@ -181,7 +181,7 @@ async def test_more_connections_than_are_allowed_end_at_once_and_it_is_told_once
         for _ in range(3):
             async with connect() as one_more:
                 await one_more.ended()
-        # Who was there is answered on.
+        # Those that were connected still get answers.
         kept[0].send(GET)
         assert (await kept[0].answer()).startswith(b"HTTP/1.1 200")
     told = [each for each in caplog.records if each.name == "aioregistry.console" and each.levelno == logging.WARNING]

@@ -1,4 +1,4 @@
-"""What outages, expiries and new leaders leave on the console's timeline."""
+"""The traces of outages, expiries and new leaders on the console's timeline."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_a_service_that_is_deleted_ends(
 ) -> None:
     window = {"since": time.time() - 600, "until": time.time() + 600}
     async with served(servers, history) as console, registry.register(instance("chat", "a")):
-        # What is there at first neither begins nor has just begun.
+        # Instances that are there at first neither begin nor have just begun.
         await console.until("/api/instance", lambda found: found["instance"] is not None, service="chat", id="a")
         async with registry.register(instance("brief", "a")):
             await console.until("/api/instance", lambda found: found["instance"] is not None, service="brief", id="a")

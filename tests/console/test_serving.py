@@ -1,4 +1,4 @@
-"""What the console does for its own process."""
+"""The console's care for its own process."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ def discovery(session: DiscoverySession, strategy: WatchMode = "auto") -> Discov
 
 
 def taken(stream: Stream[Any]) -> list[Any]:
-    """What the stream has to give now."""
+    """The items that the stream has now."""
     return stream.take_ready(1_000_000)
 
 

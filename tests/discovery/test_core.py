@@ -37,7 +37,7 @@ EPOCH = 2**32
 
 
 class Listing:
-    """What the server lists."""
+    """The server's list."""
 
     def __init__(self, *entries: Entry[Any], as_of: int = EPOCH + 9) -> None:
         self.entries: dict[str, Entry[Any]] = {entry.instance.id: entry for entry in entries}
@@ -78,7 +78,7 @@ class View:
 
     @property
     def state(self) -> State[Any]:
-        """What the stages share."""
+        """The state that the stages share."""
         return self.core._state
 
     @property

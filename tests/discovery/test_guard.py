@@ -52,7 +52,7 @@ def test_a_wrong_option_is_named_with_its_value(field: str, value: Any) -> None:
 
 
 def test_a_hold_beyond_the_longest_names_both() -> None:
-    """Who asks for a hold of ten minutes may never have heard of the bound."""
+    """A user who asks for a hold of ten minutes may not know of the bound."""
     with pytest.raises(InvalidArgument, match=r"longest=300\.0: must not be less than hold=600"):
         Guard(hold=600)
 
@@ -78,7 +78,7 @@ def entry(
 
 
 class Scene:
-    """What the server holds, what is shown, and the time."""
+    """The server's nodes, the shown instances, and the time."""
 
     def __init__(self, guard: Guard, ids: Iterable[str] = (), *, timeout_ms: int | None = None) -> None:
         self.now = 100.0
@@ -173,7 +173,7 @@ def test_news_older_than_the_last_concern_the_guard_though_nobody_went() -> None
 
 
 def test_nothing_is_kept_of_markers_for_who_is_not_listed() -> None:
-    """Whoever may write markers could fill the memory of all views with them."""
+    """A client that may write markers could fill the memory of all views with them."""
     scene = Scene(Guard(), IDS)
     for number in range(100):
         scene.mark(f"stranger-{number}", 1)

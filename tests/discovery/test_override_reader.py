@@ -1,4 +1,4 @@
-"""What reading the overrides of operators costs, and what it tells, on a session in memory."""
+"""The cost and the results of reading operators' overrides, on a session in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def session() -> DiscoverySession:
 
 
 def asked(session: DiscoverySession) -> list[str]:
-    """What was asked for below the root since this was called last."""
+    """The requests below the root since the last call."""
     asked = [type(message).__name__ for message in session.served if getattr(message, "path", "").startswith(ROOT)]
     session.served.clear()
     return asked
@@ -72,7 +72,7 @@ async def test_without_overrides_a_connection_costs_one_request_and_the_first_ov
 async def test_it_is_settled_when_what_watches_have_told_of_is_read(
     session: DiscoverySession, strategy: Literal["auto", "one-shot"]
 ) -> None:
-    """Whoever has just passed a barrier on the same connection has been told of all that came before."""
+    """A caller that has just passed a barrier on the same connection knows all that came before."""
     for path in (ROOT, f"{ROOT}/chat"):
         session.tree.make(path)
     told: list[Mapping[str, Override]] = []

@@ -1283,7 +1283,7 @@ async def test_syncs_that_are_given_up_in_an_outage_leave_nothing(
 async def test_balancers_are_told_before_streams_and_those_before_the_file(
     found: Discovery, service: Service, session: DiscoverySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever wakes by a stream may pick at once; and what is kept is what all others were told."""
+    """A consumer that a stream wakes may pick at once; and the file has what all others were told."""
     told: list[str] = []
 
     def noted(kind: type[Any], method: str, word: str) -> None:

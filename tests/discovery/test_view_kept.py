@@ -70,7 +70,7 @@ def last_known(*ids: str, as_of: int = 7, payload: Any = None) -> Kept:
 
 
 def recently(*ids: str, seconds: float = 200.0, payload: Any = None) -> Kept:
-    """What was known so long before now, by the session's clock."""
+    """The state that was known so long before now, by the session's clock."""
     return last_known(*ids, payload=payload)._replace(known_at=FakeRuntime().wall() - seconds)
 
 
@@ -472,7 +472,7 @@ async def test_what_is_missing_has_the_type_of_the_view_or_is_left_out(
 async def test_the_beginning_of_an_outage_is_kept(
     found: Discovery, service: Service, session: DiscoverySession, path: Path
 ) -> None:
-    """Whoever is killed meanwhile leaves a file that is no older than the outage."""
+    """A process that is killed meanwhile leaves a file that is not older than the outage."""
     service.add("a")
     session.connect()
     async with found.view("chat", keep=path) as view:

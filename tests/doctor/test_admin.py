@@ -66,7 +66,7 @@ def saying(raw: bytes) -> Talk:
 
 
 async def asked(talk: Talk) -> Server:
-    """What is known of a server that allows no word, by its AdminServer."""
+    """The facts that the AdminServer gives of a server that allows no word."""
     async with listening(refuse_words) as port, listening(talk) as admin:
         return await ask("127.0.0.1", port, None, AdminPlace("http", admin, "/commands"), 30.0)
 

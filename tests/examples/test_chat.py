@@ -62,7 +62,7 @@ class Gateway(Command):
 
 @dataclass
 class Chat:
-    """What the launcher started."""
+    """The processes that the launcher started."""
 
     process: Launcher
     page: str
@@ -151,7 +151,7 @@ class Person:
             await self._news.wait_for(lambda: holds(self))
 
     def texts(self) -> list[str]:
-        """What was said, in the order of the room."""
+        """The messages, in the order of the room."""
         return [text for *_, text in sorted(self._messages.values())]
 
     async def listen(self) -> None:

@@ -1,4 +1,4 @@
-"""What the gateway of the chat tells people of each kind of change."""
+"""The chat gateway's news for people, for each kind of change."""
 
 from __future__ import annotations
 

@@ -70,12 +70,22 @@ async def test_it_finishes_its_job_before_it_is_withdrawn(workers: tuple[View[An
         assert (instance.port, instance.ssl_port) == (None, None)
         assert re.fullmatch(r"127\.0\.0\.1#[0-9a-f]{8}", instance.id)
         give(process, 1.5)
+        give(process, 2.5)  # it has come too, and is not begun
         assert await said(process) == "begun 1.5"
         process.send_signal(signal.SIGTERM)
         await view.wait_for(draining, DEADLINE)
         assert await said(process) == "done 1.5"
         assert await said(process) == "ended by SIGTERM"
         await view.wait_for(lambda snapshot: not snapshot, DEADLINE)
+        assert await ended(process) == 0
+
+
+async def test_it_ends_at_once_while_it_waits_for_a_job(workers: tuple[View[Any], str]) -> None:
+    view, servers = workers
+    async with worker(servers) as process:
+        await view.wait_for(lambda snapshot: len(snapshot) == 1, DEADLINE)
+        process.send_signal(signal.SIGTERM)
+        assert await said(process) == "ended by SIGTERM"
         assert await ended(process) == 0
 
 

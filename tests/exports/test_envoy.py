@@ -1,4 +1,4 @@
-"""What is written for Envoy, read by Envoy's own schema, which refuses unknown fields, and judged by its rules."""
+"""The files for Envoy, read by Envoy's own schema, which refuses unknown fields, and judged by its rules."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def parsed(text: str) -> dict[str, ClusterLoadAssignment]:
 
 
 def problems(message: Any, where: str = "") -> Iterator[str]:
-    """What the rules in Envoy's schema say against a message, and against those in it."""
+    """The objections of the rules in Envoy's schema to a message, and to those in it."""
     for oneof in message.DESCRIPTOR.oneofs:
         if oneof.GetOptions().Extensions[validate_pb2.required] and message.WhichOneof(oneof.name) is None:
             yield f"{where}: {oneof.name} is missing"

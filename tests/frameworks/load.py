@@ -58,7 +58,7 @@ class ServerProcess:
 
 
 def shown_checks(document: Mapping[str, Any]) -> dict[str, str]:
-    """What a readiness route shows of each check: its state, and the reason where that is not passing."""
+    """A readiness route's view of each check: its state, and the reason where that is not passing."""
     return {
         name: check["state"] if check["state"] == "passing" else f"{check['state']}: {check['reason']}"
         for name, check in document.get("checks", {}).items()

@@ -21,7 +21,7 @@ TIMEOUT = 100.0
 
 
 class Manner(enum.Enum):
-    """What a peer does with a request."""
+    """A peer's answer to a request."""
 
     ANSWERS = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     ANSWERS_ONCE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nonce\n"

@@ -171,7 +171,7 @@ async def test_sigterm_under_load_loses_no_request(servers: str, observer: Regis
 async def test_by_aiohttps_own_order_requests_are_lost(
     servers: str, proxy: ZooKeeperProxy, chroot: str, observer: Registry, seen: View[Any]
 ) -> None:
-    """What the test above would find: consumers hear of the end when the sockets are closed."""
+    """The test above would find this: consumers hear of the end when the sockets are closed."""
     async with (
         serving(f"{proxy.address}{chroot}", "plain", "asyncio") as ending,
         serving(servers, "plain", "asyncio") as staying,

@@ -30,13 +30,13 @@ DEADLINE = 100.0
 
 
 def blamed(scene: Scene, balancer: Any) -> list[Any]:
-    """Who was set aside, and how many calls to each are counted as under way."""
+    """The instances that are set aside, and the calls to each that count as under way."""
     members = members_of(picker_of(balancer)).values()
     return [dict(balancer.set_aside), [member.load.calls for member in members]]
 
 
 async def ended(work: Awaitable[object]) -> BaseException | None:
-    """What *work* raised, in a task of its own: some of it would end the test's."""
+    """The exception of *work*, in a task of its own: some of it would end the test's."""
     task: asyncio.Future[object] = asyncio.ensure_future(work)
     done, _ = await asyncio.wait([task], timeout=DEADLINE)
     assert done

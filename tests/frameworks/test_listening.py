@@ -1,6 +1,6 @@
 """An instance is not claimed before its server has its sockets, and none is listed where nobody listens.
 
-Who has a port is asked of the system; that is tested on real sockets, and on real servers as real processes.
+The system tells who has a port; that is tested on real sockets, and on real servers as real processes.
 """
 
 from __future__ import annotations

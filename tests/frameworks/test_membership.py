@@ -684,7 +684,7 @@ def test_an_unknown_option_is_refused_by_name(option: str) -> None:
     assert "Membership" in str(raised.value)
 
 
-# What Membership does not take, and why.
+# The arguments that Membership does not take, and why.
 NOT_TAKEN: dict[Any, dict[str, str]] = {
     aioregistry.connect: {
         "runtime": "for simulated worlds, which connect themselves",

@@ -1,4 +1,4 @@
-"""What all clients' integrations share: their arguments, and the views that they open."""
+"""The common part of all clients' integrations: their arguments, and the views that they open."""
 
 from __future__ import annotations
 

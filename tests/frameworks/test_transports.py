@@ -167,7 +167,7 @@ async def two_names_of_one_server(scene: Make) -> AsyncIterator[tuple[Any, Peer,
 
 
 def kinds_of_transport(http: ModuleType) -> dict[str, Any]:
-    """What may be given as `transport`, each with the options that trust the tests' authority."""
+    """The possible values of `transport`, each with the options that trust the tests' authority."""
 
     class Mine(http.AsyncBaseTransport):  # type: ignore[name-defined]
         """Somebody's own around the package's: what is in it is not known."""
@@ -367,7 +367,7 @@ UNUSABLE = ["::1%]:80#", "1.2.3.999", "a" * 64 + ".example", "\uff41..com", "127
 async def test_an_address_that_no_url_can_have_counts_as_unreachable(
     scene: Make, http: ModuleType, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever fails while the request is built or the address is looked up: any method goes to another instance."""
+    """If the request cannot be built or the address not be looked up, any method goes to another instance."""
     for room in ("balancing._admission", "integrations._hosts"):
         monkeypatch.setattr(f"aioregistry.{room}.problem_of", lambda _: None)  # were it taken for one
     monkeypatch.setattr(socket, "getaddrinfo", only_loopback(socket.getaddrinfo))
@@ -386,7 +386,7 @@ async def test_an_address_that_no_url_can_have_counts_as_unreachable(
 def only_loopback(found: Callable[..., Any]) -> Callable[..., Any]:
     def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
         if host not in {"127.0.0.1", b"127.0.0.1"}:
-            # What the resolver of the system says to it, which is asked for nothing here.
+            # The answer of the system's resolver, which is not asked here.
             (host.decode() if isinstance(host, bytes) else host).encode("idna")
             raise socket.gaierror(socket.EAI_NONAME, "no such host")
         return found(host, *arguments, **options)

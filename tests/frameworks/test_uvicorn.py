@@ -63,7 +63,7 @@ async def test_sigterm_under_load_loses_no_request(servers: str, view: View[Any]
 
 
 async def test_without_the_server_that_drains_requests_are_lost(servers: str, view: View[Any]) -> None:
-    """What the test above would find."""
+    """The test above would find this."""
     async with (
         serving(servers, "starlette", "plain", "asyncio") as first,
         serving(servers, "starlette", "plain", "asyncio") as second,

@@ -1,6 +1,6 @@
 """A pytest plugin that lets aiozk's own tests run on our session: every ``aiozk.session.Session`` is one of ours.
 
-What the tests do to aiozk's connection from outside, to disturb it, is done to ours: `conn.close()` ends it,
+The tests disturb aiozk's connection from outside; the same is done to ours: `conn.close()` ends it,
 `conn.read_loop_task.cancel()` keeps its answers back, `state.transition_to(SUSPENDED)` ends it too.
 """
 

@@ -25,7 +25,7 @@ def instance(id: str) -> ServiceInstance[Any]:
 
 
 def told(use: Callable[[], Any]) -> str:
-    """What *use* is told, at once or when it is first awaited."""
+    """The error that *use* gets, at once or when it is first awaited."""
     try:
         result = use()
         if inspect.iscoroutine(result):

@@ -35,7 +35,7 @@ class Claim:
 
 @dataclass
 class Record:
-    """What one handle claimed, in order."""
+    """The claims of one handle, in order."""
 
     of: str
     claims: list[Claim] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """A registration and a view on a real ZooKeeper, followed from all sides while something is done to them.
 
-Whatever the fault, the same is expected: while it lasts nobody claims what he cannot know, every state, change and
+Every fault has the same expectations: while it lasts nobody claims what he cannot know, every state, change and
 owner of the node is one that the guarantees allow, and when it is over the service can be updated and the update is
 seen.
 """
@@ -111,7 +111,7 @@ class Peer:
 
     @property
     def rollbacks(self) -> list[dict[str, Any]]:
-        """What was said of lost histories."""
+        """The reports of lost histories."""
         return [fields for name, fields in self.events if name == "session.rollback"]
 
     async def __aenter__(self) -> Self:

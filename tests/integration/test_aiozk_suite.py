@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 AIOZK = Path(aiozk.__file__).parent
 DEADLINE = 180.0
 
-# What cannot be asked of another session: these run aiozk's own session or connection on mocks.
+# Tests that another session cannot pass: these run aiozk's own session or connection on mocks.
 THEIRS = {
     "test_connection.py::test_close_cancels_read_loop_task": "aiozk's connection and its task that reads",
     "test_connection.py::test_close_connection_in_state_closing_do_not_performs_abort": "aiozk's connection",

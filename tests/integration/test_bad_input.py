@@ -65,7 +65,7 @@ def document(id: str, **fields: object) -> bytes:
 
 
 class Bystander:
-    """What the process had before: a session with a live registration and a fresh view."""
+    """The process's handles before: a session with a live registration and a fresh view."""
 
     def __init__(self, registry: Registry, registration: Registration[Any], view: View[Any], judge: Judge) -> None:
         self.registry, self.registration, self.view = registry, registration, view
@@ -73,7 +73,7 @@ class Bystander:
         self._session_id = registry.session.id
 
     async def lost(self) -> list[str]:
-        """What of it is not as it was."""
+        """The parts of it that are not as they were."""
         session = session_of(self.registry)
         kept = {
             "the session": session.id == self._session_id and session.state is SessionState.CONNECTED,
@@ -435,7 +435,7 @@ async def test_payloads_over_the_servers_limit(bystander: Bystander, judge: Judg
 async def test_the_largest_payload_can_be_taken_over(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, bystander: Bystander
 ) -> None:
-    """Whatever is accepted passes by the server's own limit in every request that it may need."""
+    """An accepted value passes the server's own limit in every request that it may need."""
 
     async def fits(size: int) -> bool:
         try:
@@ -498,7 +498,7 @@ async def use(handle: Any, name: str) -> None:
 
 
 async def misuses(handle: Any, error: type[UsageError]) -> list[str]:
-    """What every use of the handle is told."""
+    """The error that every use of the handle gets."""
     told = []
     for name in USES[type(handle)]:
         with pytest.raises(error) as caught:
@@ -546,7 +546,7 @@ async def test_handles_are_entered_once(bystander: Bystander) -> None:
 
 
 async def in_thread(work: Callable[[], Any]) -> str:
-    """What *work* raises on a thread of its own."""
+    """The exception of *work* on a thread of its own."""
 
     def run() -> str:
         with pytest.raises(UsageError) as caught:

@@ -154,7 +154,7 @@ async def test_connecting_in_vain(proxy: ZooKeeperProxy, how: str, partition: st
 
 @by
 async def test_a_whole_life(zookeeper: ZooKeeperServer, judge: Judge, chroot: str, how: str) -> None:
-    """Whatever is being entered or left when it comes: all of it is left."""
+    """All handles are left, also those that are being entered or left when it comes."""
 
     async def prepare() -> Operation:
         return live
@@ -344,7 +344,7 @@ async def test_waiting(process: Process, how: str, wait: str) -> None:
 
 
 class Happenings:
-    """What makes the streams of a process tell something, one after the other."""
+    """The acts that make the streams of a process yield something, one after the other."""
 
     def __init__(self, process: Process, proxy: ZooKeeperProxy, view: View[Any], told: list[Any]) -> None:
         self.process, self.proxy, self.view, self.told = process, proxy, view, told

@@ -1,4 +1,4 @@
-"""What a leader change costs the ensemble: clients that were closed on without a word take up their sessions.
+"""The cost of a leader change for the ensemble: clients that were closed on without a word take up their sessions.
 
 Transactions are counted by the servers' own zxid: its lower half begins at nothing with each leader.
 """

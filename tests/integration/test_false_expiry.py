@@ -1,7 +1,7 @@
 """A leader that slept for longer than a session's timeout calls that expired, and commits that later, or never.
 
-Of three real servers the leader is stopped (SIGSTOP), and the process that is registered knows no other server. What it
-says of its withdrawal is held against what the others have.
+Of three real servers the leader is stopped (SIGSTOP), and the process that is registered knows no other server. Its
+word about its withdrawal is held against the nodes of the others.
 """
 
 from __future__ import annotations

@@ -135,8 +135,9 @@ async def test_follower_cut_off_from_its_leader(ensemble: ZooKeeperEnsemble) -> 
                 owner = await scene.judge.owner(scene.path)
                 live = scene.registration.status is Status.LIVE
                 check_owned(live=live, session_id=scene.session_id, owner=owner)
-            # Who takes reads and pings for life is misled: the follower still answers, and still has the node. A busy
-            # leader of 3.5 shows that it ended the session when it gives the follower up, and that one its clients.
+            # A client that takes reads and pings for life is misled: the follower still answers, and has the node.
+            # A busy leader of 3.5 shows that it ended the session when it gives the follower up, and that one its
+            # clients.
             if RELEASE >= (3, 6):
                 await beside.ping()
                 assert (await beside.get_data(scene.path)).stat.owner == scene.session_id
@@ -148,7 +149,7 @@ async def test_follower_cut_off_from_its_leader(ensemble: ZooKeeperEnsemble) -> 
 
 
 async def reading(peer: Peer) -> None:
-    """What an application may do, and what must not count as a sign of the quorum's life."""
+    """The acts of an application, and the answers that do not count as a sign of the quorum's life."""
     while True:
         await peer.registry.services()
         await asyncio.sleep(0.02)
@@ -191,7 +192,7 @@ async def test_partition_that_is_noticed(proxy: ZooKeeperProxy, zookeeper: ZooKe
         with scene.silence():
             await until(lambda: scene.registration.status is Status.UNCERTAIN and not scene.view.fresh)
             if how != "refused":
-                # What was held arrives late: handshakes of connections that were given up among it.
+                # The held packets arrive late: handshakes of connections that were given up among it.
                 await until(lambda: proxy.connections > connections)
         PARTITIONS[how].end(proxy)
         await scene.settled()

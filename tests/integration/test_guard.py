@@ -297,7 +297,7 @@ async def test_copied_markers_do_not_disarm_the_guard(
 
 
 class Stranger(NamedTuple):
-    """Who writes to the nodes of others, with what ACL these have, and whether he may write to them by that."""
+    """A writer to foreign nodes, their ACL, and whether that ACL allows the write."""
 
     acl: list[ACL]
     auth: list[tuple[str, str]]

@@ -25,7 +25,7 @@ NODE = "/services/chat/a"
 
 
 class Patient:
-    """What a check asks: well or sick, and when it was found well."""
+    """The subject of a check: well or sick, and when it was found well."""
 
     def __init__(self, *, well: bool = True) -> None:
         self.well = well

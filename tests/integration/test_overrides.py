@@ -47,7 +47,7 @@ def document(id: str, registered: int = 1) -> bytes:
 
 
 def picked(view: View[Any]) -> set[str]:
-    """Who is picked now; nobody in maintenance."""
+    """The instances that are picked now; not one in maintenance."""
     balancer = view.balancer()
     try:
         ids = {balancer.pick().id for _ in range(20)}

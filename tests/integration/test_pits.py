@@ -68,7 +68,7 @@ WANTED = [document("a")]
 
 
 def essence(node: Node | None) -> bytes | None:
-    """What a node says, as `document` writes it."""
+    """The contents of a node, as `document` writes it."""
     if node is None:
         return None
     fields = json.loads(node.data)
@@ -135,7 +135,7 @@ class Reader:
         await until(lambda: self._reads >= enough)
 
     def check_no_gap(self) -> None:
-        """Whoever read found the node, and whoever was told that it went was told at once that it came."""
+        """Every reader found the node, and every watcher that heard of its end heard at once of its return."""
         assert None not in self.owners
         for event, following in itertools.pairwise((*self.events, None)):
             assert event != DELETED or following == CREATED
@@ -623,7 +623,7 @@ async def test_pit_08_a_sleeper_claims_nothing_and_is_listed_when_it_wakes(
 
 @contextlib.asynccontextmanager
 async def census(server: ZooKeeperServer, of: int) -> AsyncIterator[list[set[int]]]:
-    """What sessions there were at every moment: this one, and those that came since."""
+    """The sessions at every moment: this one, and those that came since."""
     others = await sessions(server) - {of}
     taken: list[set[int]] = []
 

@@ -76,7 +76,7 @@ class TestLargerThanTheServersLimit:
             connections = session_of(registry).generation
             assert connections < 10
             await until(lambda: bool(well()))
-            # What is known of the server's limit spares the next one the way there.
+            # The known limit of the server spares the next one the way there.
             with pytest.raises(RegistrationError) as again:
                 _ = await registry.register(instance_of("chat", id="big2", payload="x" * 3 * self.LIMIT))
             assert isinstance(again.value.__cause__, PoisonRequest)

@@ -181,7 +181,7 @@ async def test_who_speaks_tls_to_whom(zookeeper: ZooKeeperServer, proxy: ZooKeep
 
 
 async def refused(servers: str, **options: Any) -> str:
-    """What connecting, which must be in vain and not take long, is told."""
+    """The error of connecting, which must fail and not take long."""
     async with asyncio.timeout(SOON + SLACK):
         with pytest.raises(ConnectTimeout) as caught:
             _ = await aioregistry.connect(servers, session_timeout=LONG, connect_timeout=SOON, **options)
@@ -229,7 +229,7 @@ AUTH = 100
 async def test_credentials_come_first_on_every_connection(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever came later would be refused what is his, and see his own service unreadable."""
+    """A later client would be refused its own nodes, and could not read its own service."""
     caplog.set_level(logging.DEBUG)
     options: dict[str, Any] = {"auth": CREDENTIALS, "acl": OURS_ALONE, "session_timeout": LONG}
     with OldServer((zookeeper.host, zookeeper.port), unknown=()) as proxy:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = "default-jdk-headless libcurator-discovery-java libcurator-recipes-java libzookeeper-java libslf4j-java"
-# What our own sources use, the logger, and jute, which nobody names; the rest is named in the jars' manifests.
+# The jars of our own sources, the logger, and jute, which no manifest names; the rest is named in the jars' manifests.
 JARS = tuple(
     Path("/usr/share/java", f"{name}.jar")
     for name in (
@@ -35,7 +35,7 @@ SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
 
 
 class CuratorMissing(Exception):
-    """What is needed to compile and run Apache Curator is not installed."""
+    """The tools to compile and run Apache Curator are not installed."""
 
 
 class CuratorFailed(Exception):

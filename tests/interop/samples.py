@@ -17,7 +17,7 @@ URI_SPEC = {
 }
 SPRING_PAYLOAD = {"id": "application-1", "name": "chat", "metadata": {"instance_status": "UP", "zone": "eu-1"}}
 
-# What a Python program registers → the class that Java sees and the value in it
+# The payload that a Python program registers → the class that Java sees and the value in it
 PAYLOADS: dict[str, tuple[Any, str | None]] = {
     "map": ({"zone": "eu-1", "load": 12, "deep": {"list": [1, {"a": None}]}}, "java.util.LinkedHashMap"),
     "empty map": ({}, "java.util.LinkedHashMap"),

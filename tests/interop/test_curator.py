@@ -1,4 +1,4 @@
-"""What Java Curator registers is seen from Python, and the other way round."""
+"""Java Curator and Python see each other's instances."""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.interop
 
 @pytest.fixture
 def place(real_place: str) -> str:
-    """What is written is read by the judge of the real server; most of it is not written at all."""
+    """The real server's judge reads every document that is written; most of them are not written at all."""
     return real_place
 
 
 async def read_by(peer: CuratorPeer, document: bytes) -> Any:
-    """What Curator reads *document* as."""
+    """Curator's reading of *document*."""
     return await peer.ask("decode", document=base64.b64encode(document).decode())
 
 

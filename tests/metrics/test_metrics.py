@@ -199,7 +199,7 @@ async def test_requests_are_timed_by_their_kind(zookeeper: ZooKeeperServer, chro
             await registry.client.exists(f"/{number}")
         seen = await scraped(collectors)
         point = (await points(exported, "aioregistry.request.duration"))["exists"]
-        # What was exported is not exported again.
+        # Exported values are not exported again.
         await registry.client.exists("/once more")
         async with asyncio.timeout(20):
             while point.count == (later := (await points(exported, "aioregistry.request.duration"))["exists"]).count:

@@ -136,7 +136,7 @@ async def test_prometheus_itself_scrapes_and_every_panel_and_alert_finds_data(
             queries = [
                 expression.replace("$__rate_interval", "1m").replace("$service", ".*") for expression in EXPRESSIONS
             ]
-            # What an alert compares, without the comparison, is there as well.
+            # The operand of an alert's comparison is there as well.
             queries += [
                 re.sub(r"{(kind|status)[^}]*}", "", side)
                 for rule in re.findall(r'expr: (".*")', text_of("alerts.yml"))

@@ -25,7 +25,7 @@ CHAT = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000)
 
 
 class Exported:
-    """What was exported, and the tracer of the tests' own spans."""
+    """The exported spans, and the tracer of the tests' own spans."""
 
     def __init__(self, exporter: InMemorySpanExporter, tracer: Tracer) -> None:
         self._exporter, self.tracer = exporter, tracer
@@ -99,7 +99,7 @@ async def test_registering_without_waiting_lasts_until_it_is_listed(
         await registration.wait_live(20)
         await looked.wait()
         assert parent(exported.one("aioregistry.register")) == start.get_span_context().span_id
-    # What its tasks do, which outlive it, is no child of it.
+    # Spans of its tasks, which outlive it, are not its children.
     assert current == {start.get_span_context().span_id}
 
 

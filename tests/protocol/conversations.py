@@ -1,4 +1,4 @@
-"""What is said to a real ZooKeeper in the recorded transcripts: the same requests are encoded again by the tests."""
+"""The requests to a real ZooKeeper in the recorded transcripts: the same requests are encoded again by the tests."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ MESSAGES: dict[type[p.Message[Any]], st.SearchStrategy[Any]] = {
 
 @st.composite
 def replies(draw: st.DrawFn, message: p.Message[Any]) -> tuple[Any, bytes]:
-    """What the message may decode to, and the body that aiozk renders for it."""
+    """The value that the message may decode to, and the body that aiozk renders for it."""
     match message:
         case p.Connect():
             reply = draw(st.builds(p.ConnectReply, ints, ints, longs, datas, st.booleans()))
@@ -193,7 +193,7 @@ ANSWERS: dict[type[p.Message[Any]], list[str]] = {
     p.SetWatches: [],
     p.SetWatches2: [],
 }
-"""What the body of a reply consists of."""
+"""The parts of a reply's body."""
 
 
 def header(opcode: int, error: int = 0) -> bytes:

@@ -1,4 +1,4 @@
-"""What aiozk makes of a message: the second opinion on every byte that ours encode and decode."""
+"""aiozk's rendering of a message: the second opinion on every byte that ours encode and decode."""
 
 from __future__ import annotations
 

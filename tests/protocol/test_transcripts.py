@@ -56,7 +56,7 @@ class Exchange(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """What the reply decodes to."""
+        """The value that the reply decodes to."""
         if isinstance(self.request, Connect):
             return self.request.decode(self.frame)
         return decode_reply(self.request, self.frame).value

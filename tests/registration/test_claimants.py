@@ -32,7 +32,7 @@ GHOST = "ghost"
 
 
 class Habits(NamedTuple):
-    """What a claimant goes by; replaced piece by piece to show that the checkers can fail."""
+    """The rules that a claimant goes by; replaced piece by piece to show that the checkers can fail."""
 
     plan: Callable[[Desired, Node | None, int, Sequence[int], int], Action] = plan
     takeover: Callable[..., Message[Any]] = transactions.takeover
@@ -411,7 +411,7 @@ class World(RuleBasedStateMachine):
         self.violate(Violated("Single", f"they never come to rest: {self.owners}"))
 
     def check(self) -> None:
-        # Who waits for its turn says so; it may have lost what it created before it knew that it had it.
+        # A claimant that waits for its turn says so; it may have lost a node that it did not know it had.
         waiting = {claimant.name for claimant in self.claimants if claimant.goal is Goal.LISTED_IN_TURN}
         ended = {claimant.name for claimant in self.claimants if claimant.ended}
         ghosts = {name for name in self.of_session.values() if name.startswith(GHOST)}

@@ -1,4 +1,4 @@
-"""Who is told that a session may have expired: all of its registrations, by one timer."""
+"""One timer tells all registrations of a session that it may have expired."""
 
 from __future__ import annotations
 

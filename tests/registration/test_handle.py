@@ -312,7 +312,7 @@ async def test_too_large_an_update_changes_nothing(session: FakeSession) -> None
 
 
 async def test_the_largest_can_be_taken_over(session: FakeSession) -> None:
-    """What is accepted fits into every request that it may need later."""
+    """An accepted instance fits into every request that it may need later."""
     room = session.max_request // 2 - 400
     async with registration(session, CHAT.replace(payload="x" * room)) as registered:
         session.expire(at_server=False)

@@ -1,4 +1,4 @@
-"""What becomes of a registration: the table, whole, and the status that follows."""
+"""The fate of a registration: the table, whole, and the status that follows."""
 
 from __future__ import annotations
 

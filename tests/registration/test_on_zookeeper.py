@@ -301,7 +301,7 @@ async def test_with_credentials_of_its_own(chroot: str, new_session: NewSession)
 
 
 async def test_without_a_place_for_the_marker(judge: Judge, chroot: str, new_session: NewSession) -> None:
-    """Who may write below the service only, withdraws without the trace."""
+    """A client that may write below the service only withdraws without the trace."""
     everything = {"read": True, "write": True, "create": True, "delete": True, "admin": True}
     owner = await new_session(auth=[("digest", b"owner:secret")])
     await judge.make(f"{chroot}/mine/services/chat")

@@ -53,7 +53,7 @@ async def test_many_share_transactions(session: FakeSession) -> None:
 
 
 async def test_only_so_many_transactions_are_under_way(session: FakeSession) -> None:
-    """What comes behind them, the end of the session, is answered soon."""
+    """The request behind them, the end of the session, is answered soon."""
     together = Together(session.as_session)
     session.fate = lambda message: Fate.UNANSWERED
     answers = [together.submit(message) for message in listed(session, 10 * MOST_TOGETHER)]

@@ -1,4 +1,4 @@
-"""What a registration writes, and where."""
+"""A registration's writes, and their places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has a say in whether an instance is enabled: every set of voters, and every order in which they change."""
+"""The voters on whether an instance is enabled: every set of voters, and every order in which they change."""
 
 from __future__ import annotations
 

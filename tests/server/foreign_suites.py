@@ -46,7 +46,7 @@ async def run_suite(*arguments: str, environment: Mapping[str, str], deadline: f
         output = said.read().decode()
     if process.returncode != 0:
         pytest.fail(output)
-    # What background threads of a suite's complain of may follow the summary.
+    # Complaints of a suite's background threads may follow the summary.
     (summary,) = re.findall(r"^=*.*\d+ passed.* in [\d.]+s.*$", output, re.MULTILINE)
     counts = re.findall(r"(\d+) (passed|failed|skipped|deselected|errors?|xfailed|xpassed)", summary)
     return Counter({outcome: int(count) for count, outcome in counts})

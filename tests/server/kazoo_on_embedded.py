@@ -31,8 +31,8 @@ def count(name: str) -> int:
     return sum(type(thing).__name__ == name for thing in gc.get_objects())
 
 
-# What kazoo's tests import beside pytest: the first two make certificates for Java processes that there are not, the
-# last would only count objects.
+# The modules that kazoo's tests import beside pytest: the first two make certificates for Java processes that do not
+# run here, the last would only count objects.
 for absent in ("OpenSSL", "jks", "objgraph"):
     sys.modules[absent] = ModuleType(absent)
 vars(sys.modules["objgraph"])["count"] = count
@@ -41,7 +41,7 @@ import kazoo.testing.harness  # noqa: E402
 
 
 class Server:
-    """What kazoo's tests know of a server: its address, and how to stop and start it."""
+    """A server as kazoo's tests know it: its address, and how to stop and start it."""
 
     def __init__(self, ensemble: Served[Ensemble], number: int) -> None:
         self._ensemble = ensemble

@@ -27,7 +27,7 @@ HOST = Identity("ip", "10.1.2.3")
 
 
 def test_the_digest_is_zookeepers() -> None:
-    # What `DigestAuthenticationProvider user:password` prints.
+    # The output of `DigestAuthenticationProvider user:password`.
     assert digest(b"user:password") == "user:tpUq/4Pn5A64fVZyQ0gOJ8ZWqkY="
 
 

@@ -48,7 +48,7 @@ def connected(server: ZooKeeperServer) -> tuple[Connection, Memory]:
 
 
 async def said(pieces: list[bytes]) -> tuple[bytes, bool]:
-    """What the server answers to bytes that arrive in these pieces, and whether it closed then."""
+    """The server's answers to bytes that arrive in these pieces, and whether it closed then."""
     server = await started()
     protocol, transport = connected(server)
     for piece in pieces:
@@ -60,7 +60,7 @@ async def said(pieces: list[bytes]) -> tuple[bytes, bool]:
 
 @given(st.lists(st.integers(1, len(CONVERSATION) - 1), unique=True).map(sorted))
 def test_however_it_is_split_the_answers_are_the_same(cuts: list[int]) -> None:
-    # What has arrived with the unknown request is taken, what has not is not: the last create is left out.
+    # Requests that have arrived with the unknown one are taken, later ones are not: the last create is left out.
     whole = CONVERSATION[: -len(framed(struct.pack(">ii", 0, 0) + OPERATIONS[-1].body))]
     edges = [0, *(cut for cut in cuts if cut < len(whole)), len(whole)]
     pieces = [whole[begin:end] for begin, end in itertools.pairwise(edges)]

@@ -191,12 +191,12 @@ getAcl /zookeeper
 close
 quit
 """
-# What cannot be the same: the time, a session's id.
+# The parts that cannot be the same: the time, a session's id.
 UNLIKE = re.compile(r"(?<=time = ).*|(?<=ephemeralOwner = )0x[1-9a-f].*|(?<=Connecting to ).*")
 
 
 async def command_line(address: str) -> tuple[list[str], list[str], list[str]]:
-    """What Apache's ZooKeeperMain answers, what it is told by watches, and what it complains of."""
+    """The answers of Apache's ZooKeeperMain, its watch events, and its complaints."""
     java = shutil.which("java")
     assert java is not None
     process = await asyncio.create_subprocess_exec(

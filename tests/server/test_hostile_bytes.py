@@ -1,4 +1,4 @@
-"""Whatever bytes come, the server lives, keeps nothing of it, and its other clients notice nothing."""
+"""With any bytes, the server lives, keeps nothing of it, and its other clients notice nothing."""
 
 from __future__ import annotations
 

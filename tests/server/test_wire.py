@@ -1,4 +1,4 @@
-"""The server as its clients meet it: bytes over a socket. What it says is compared with a real one's in
+"""The server as its clients meet it: bytes over a socket. Its words are compared with a real one's in
 tests/server/differential; here is what no history shows."""
 
 from __future__ import annotations

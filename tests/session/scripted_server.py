@@ -36,7 +36,7 @@ class Session:
 
 
 class Ensemble:
-    """What a quorum agrees on: one tree, one history of zxids, sessions that the test ends."""
+    """The state that a quorum agrees on: one tree, one history of zxids, sessions that the test ends."""
 
     def __init__(self, *, timeout: float = 10.0) -> None:
         self.timeout = timeout
@@ -392,7 +392,7 @@ _HANDLERS: dict[int, tuple[Callable[[Link, Cursor], tuple[int, bytes]], bool]] =
     SET_WATCHES: (Link._set_watches, False),
     SET_WATCHES2: (Link._set_watches2, False),
 }
-"""What answers an operation, and whether it may leave a one-shot watch."""
+"""The handler of an operation, and whether it may leave a one-shot watch."""
 
 
 class Cursor:

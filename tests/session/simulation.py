@@ -68,7 +68,7 @@ class Pipe(asyncio.Transport):
         self.peer: Pipe
         self.written: list[bytes] = []
         self._under_way: deque[bytes | None] = deque()
-        """What comes from the peer, in order: timers of the same moment have none. None is the end of the file."""
+        """The data from the peer, in order: timers of the same moment have none. None is the end of the file."""
         self.closed = False
         self.stuck = 0
         """Bytes that are said to wait because the peer does not read."""
@@ -147,7 +147,7 @@ class World(Runtime):
         self.names: dict[str, list[str] | Exception | asyncio.Future[list[str]] | None] = {}
         """Addresses by name; an exception, a future answer, or None for a name server that does not answer."""
         self.servers: dict[tuple[str, int], Callable[[], asyncio.Protocol] | None] = {}
-        """What accepts connections, by address; None swallows them, what is missing refuses."""
+        """The listeners, by address; None swallows them, what is missing refuses."""
         self.resolved: list[str] = []
         self.dialed: list[str] = []
         self.pipes: list[Pipe] = []
@@ -173,7 +173,7 @@ class World(Runtime):
         self.slept += seconds
 
     def block(self, seconds: float) -> None:
-        """Whoever calls this holds up the event loop."""
+        """The caller of this holds up the event loop."""
         self.loop.now += seconds
 
     async def resolve(self, host: str, port: int) -> list[Endpoint]:

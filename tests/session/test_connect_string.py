@@ -25,7 +25,7 @@ def _is_ipv6(text: str) -> bool:
 labels = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=12).filter(
     lambda label: label[0] != "-" and label[-1] != "-"
 )
-# What ends in a number is taken for an IPv4 address.
+# A host that ends in a number is taken for an IPv4 address.
 names = st.tuples(
     st.lists(labels, max_size=3), labels.filter(lambda label: not label.isdigit() and label[:2] != "0x")
 ).map(lambda parts: ".".join([*parts[0], parts[1]]))

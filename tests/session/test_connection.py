@@ -140,7 +140,7 @@ class Line:
 
 
 async def outcome(future: asyncio.Future[Reply[Any]]) -> Any:
-    """What a future gives, an exception included."""
+    """The outcome of a future, an exception included."""
     assert future.done()
     return future.exception() or future.result()
 

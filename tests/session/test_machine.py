@@ -45,9 +45,9 @@ from tests.support.checkers import check_legal
 TIMEOUT = 10.0
 NO_SESSION = bytes(16)
 
-# What the supervisor can report in each phase. What is missing cannot happen there: it dials, and counts rounds, only
+# The supervisor's possible reports in each phase. Others cannot happen there: it dials, and counts rounds, only
 # while it is offline; a handshake is answered once, and so is a probe; credentials are sent before a probe, and while
-# priming. What an earlier connection still says never gets as far as the table.
+# priming. Late words of an earlier connection never get as far as the table.
 PRODUCIBLE: dict[Phase, set[type[Any]]] = {
     Phase.OFFLINE: {Dialed, RoundFailed},
     Phase.HANDSHAKING: {Accepted, Refused, Lost, Overdue},
@@ -127,7 +127,7 @@ def test_rounds_of_silence_are_counted_up_to_two() -> None:
 
 
 def events(machine: Machine) -> Iterator[Event]:
-    """What may happen to *machine*, with few but telling values."""
+    """The possible events of *machine*, with few but telling values."""
     number = machine.connection
     offered = machine.phase is Phase.HANDSHAKING or machine.question is Question.RECOGNISE
     granted = [machine.session_id if machine.session_id and offered else fresh_id(machine)]
@@ -451,7 +451,7 @@ def silent(machine: Machine, now: float = 0.0, chance: float = 0.5) -> Machine:
 
 
 class TestSilence:
-    """What is asked when servers close without a word, and what becomes of the answers."""
+    """The questions when servers close without a word, and the use of the answers."""
 
     def closed_on(self, **fields: Any) -> Machine:
         return silent(silent(serving(last_zxid=5, **fields)))

@@ -2,7 +2,7 @@
 
 The client here does what the supervisor does, one step at a time; between its steps messages are lost, late or half
 applied, servers hang, close, lag, are cut off from their leader or serve without quorum, sessions expire, the history
-is lost, and both clocks jump. Whatever happened: what the machine claims is true, and once everybody is well again it
+is lost, and both clocks jump. In all cases the machine's claims are true, and once everybody is well again it
 serves, with the same session if that is alive, and with the rollback found if there was one.
 """
 
@@ -85,7 +85,7 @@ class LiveSession:
 
 
 class End(enum.Enum):
-    """What a link carries besides messages."""
+    """The marks that a link carries besides messages."""
 
     CLOSED = enum.auto()
 
@@ -139,7 +139,7 @@ class Read:
 
 
 class Ensemble:
-    """What the quorum has agreed on, and servers that know more or less of it."""
+    """The quorum's history, and servers that know more or less of it."""
 
     def __init__(self) -> None:
         self.servers = [Server() for _ in range(SERVERS)]
@@ -375,7 +375,7 @@ class World(RuleBasedStateMachine):
             raise Violated("Legal", f"a rollback was proven and there was none: {found}, {before}")
 
     def received(self, link: Link, message: Any) -> None:
-        """What the connection's callbacks report."""
+        """The reports of the connection's callbacks."""
         number = link.number
         if message is End.CLOSED:
             self.happen(Lost(number))

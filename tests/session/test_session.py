@@ -1798,7 +1798,7 @@ class TestWatches:
 
 
 class TestDefectsOfOthers:
-    """What a room above, or a user's hook, does wrong costs a log line and nothing else."""
+    """An error in a room above, or in a user's hook, costs a log line and nothing else."""
 
     @simulated
     async def test_an_observer_that_raises(self, world: World, caplog: pytest.LogCaptureFixture) -> None:

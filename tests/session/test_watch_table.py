@@ -1,4 +1,4 @@
-"""Who watches what, against a model of what a server keeps: whoever should hear of a change hears of it."""
+"""The table of watches, against a model of a server's: every watcher that should hear of a change does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Listener:
     tree: bool
     listening: bool = True
     seen: dict[str, Any] = field(default_factory=dict)
-    """What its one-shot reads saw, and it was not called for since."""
+    """The results of its one-shot reads for which it was not called since."""
     looked_at: int | None = None
     """The zxid of a tree's first look after it was armed, on the present connection."""
     heard: list[tuple[int, str]] = field(default_factory=list)
@@ -123,7 +123,7 @@ class Server:
         self.outbox.append((request, found, self.state_of(getattr(request, "path", "/")), self.zxid))
 
     def state_of(self, path: str) -> dict[str, Any]:
-        """What reads of the path see, by what they read."""
+        """The results of reads of the path, by kind."""
         node = self.nodes.get(path)
         return {"data": node and node.mzxid, "children": node and node.pzxid}
 
@@ -256,7 +256,7 @@ class World(RuleBasedStateMachine):
 
     @rule(recursive=st.booleans(), meanwhile=st.lists(st.tuples(st.sampled_from(PATHS), st.booleans()), max_size=4))
     def reconnect(self, recursive: bool, meanwhile: list[tuple[str, bool]]) -> None:
-        """What was under way is lost; things change; the connection is back."""
+        """Requests under way are lost; things change; the connection is back."""
         self.watches.disconnected()
         self.reading.clear()
         self.server.connect()

@@ -1,4 +1,4 @@
-"""What a ZooKeeper server keeps of one connection's watches, by the rules of 3.8 and of 3.9.
+"""A ZooKeeper server's table of one connection's watches, by the rules of 3.8 and of 3.9.
 
 From ``WatchManager.triggerWatch``, ``DataTree.setWatches``, ``DataTree.addWatch`` and ``DataTree.removeWatch``. In 3.8
 data and exists watches live in one table with recursive ones, where a path has one mode: the last one set. Since 3.9

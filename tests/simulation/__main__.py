@@ -20,7 +20,7 @@ AHEAD = 4
 
 
 class Told(NamedTuple):
-    """What a process tells of a world."""
+    """A process's report of a world."""
 
     profile: str
     seed: int

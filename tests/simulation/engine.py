@@ -34,7 +34,7 @@ class TooBusy(Exception):
 
 
 class Engine:
-    """What happens next, on whatever machine.
+    """The next event, on any machine.
 
     Args:
         most_turns: callbacks in all; more raise TooBusy.
@@ -123,7 +123,7 @@ class Machine(asyncio.AbstractEventLoop):
         self.wall_ahead = 0.0
         """Seconds by which its wall clock is ahead of the world's; below 0 if it is behind."""
         self.held: list[asyncio.Handle] | None = None
-        """What waits until the machine goes on; None while it runs."""
+        """The work that waits until the machine goes on; None while it runs."""
         self._defect = defect
 
     # ------------------------------------------------------------ clocks
@@ -151,7 +151,7 @@ class Machine(asyncio.AbstractEventLoop):
         self.held = []
 
     def go_on(self, *, slept: float = 0.0) -> None:
-        """What was held up happens now, after so many seconds of sleep that the monotonic clock does not know of."""
+        """The held-up work happens now, after so many seconds of sleep that the monotonic clock does not know of."""
         held, self.held = self.held or [], None
         self.begin += slept
         for handle in held:

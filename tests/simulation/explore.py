@@ -2,7 +2,7 @@
 (`explore_session.py`).
 
 Each claimant does what the worker does: look, plan, send, be answered or not. A state is a value: the node, and what
-every claimant knows of it; zxids count by their order only. What was visited is not visited again, so that the search
+every claimant knows of it; zxids count by their order only. A visited state is not visited again, so that the search
 is closed: whatever any number of steps can do is seen, with so many faults in all.
 """
 
@@ -25,7 +25,7 @@ from tests.support.checkers import Loss, check_owned, check_published, check_sin
 from tests.support.model_tree import Change, ModelNode, ModelTree
 
 FENCED = frozenset({Action.SET, Action.TAKE_OVER, Action.WITHDRAW})
-"""What goes by the version of the node that was seen."""
+"""The operations that go by the version of the node that was seen."""
 
 
 class Scene:
@@ -121,7 +121,7 @@ class Scene:
         self.believe(number)
 
     def believe(self, number: int) -> None:
-        """What is held goes by what was seen last, as the worker's does."""
+        """The held state goes by the last sight, as the worker's does."""
         claimant = self.claimants[number]
         node = None if claimant.sight is None else claimant.sight[0]
         claimant.held = claimant.held and node is not None and node.owner == claimant.session_id
@@ -154,7 +154,7 @@ class Scene:
                 check_single(self.owners, claims, self.owners)
         node = self.tree.node(PATH)
         for claimant in self.claimants:
-            # What is held lags behind by what is under way: it is judged by whoever has seen the latest.
+            # The held state lags behind by the requests under way: the claimant with the latest sight judges it.
             if claimant.held and claimant.sight == (self._node(), self.changes):
                 check_owned(live=True, session_id=claimant.session_id, owner=None if node is None else node.owner)
 
@@ -178,9 +178,9 @@ class Scene:
         return other
 
     def keys(self) -> Iterator[Key]:
-        """What the future depends on, once for each order of those claimants who differ by their names only."""
+        """The state that the future depends on, once for each order of claimants that differ by their names only."""
         nodes = [self._node(), *(claimant.sight[0] for claimant in self.claimants if claimant.sight is not None)]
-        # What is created from now on is younger than all claims: these count by the nodes that they are behind.
+        # Nodes that are created from now on are younger than all claims: these count by the nodes that they are behind.
         rank = sorted({node.czxid for node in nodes if node is not None})
         *alike, standby = self.claimants
         for order in itertools.permutations(alike):
@@ -209,7 +209,7 @@ class Scene:
 
 
 def shape(message: Message[Any]) -> tuple[tuple[str, int | None], ...]:
-    """What a request does, but for the path and the data, which are always the claimant's own."""
+    """The effect of a request, but for the path and the data, which are always the claimant's own."""
     operations = message.ops if isinstance(message, Multi) else [message]
     return tuple((type(each).__name__, getattr(each, "version", None)) for each in operations)
 

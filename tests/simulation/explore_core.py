@@ -2,7 +2,7 @@
 
 A world is a server's truth, what the mirror knows of it, the core, and a consumer that applies its changes. Each way
 through the moves is walked from the beginning, so that nothing of one is left in another; a move that cannot be made in
-its world ends its way. What must hold is looked at after every step:
+its world ends its way. The invariants are looked at after every step:
 
 - **Ordered**: the changes applied to what was shown before give what is shown now.
 - **Converged**: the confirmed part of what is shown is what is listed.
@@ -282,7 +282,7 @@ BEGINNINGS: Final[Mapping[str, Callable[[], World]]] = MappingProxyType(
 
 
 class Walked(NamedTuple):
-    """What was found.
+    """The findings.
 
     Args:
         ways: how many were walked to their end.

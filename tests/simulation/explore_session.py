@@ -168,7 +168,7 @@ def current(world: World) -> Link:
 
 
 def key(world: World) -> Key:
-    """What the future depends on, and nothing else.
+    """The state that the future depends on, and nothing else.
 
     Zxids count by how far they are from each other, times by their age until it is too old for anything, sessions by
     their order, histories by whether they are the present one; what nobody will read any more is left out.
@@ -204,7 +204,7 @@ def key(world: World) -> Key:
 
 
 class _Shown:
-    """What a world's numbers are in a key."""
+    """A world's numbers, as they are in a key."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -238,7 +238,7 @@ class _Shown:
         return age(self.world.ensemble.now, session.touched), link.number if link.server_open else 0
 
     def said_of(self, id: int) -> Hashable:
-        """What was granted and heard of a session."""
+        """The grants and the news of a session."""
         world = self.world
         heard = self.since(world.contact[id]) if id in world.contact else None
         granted = self.present(world.granted[id]) if id in world.granted else None

@@ -1,4 +1,4 @@
-"""What can happen to a world: faults as plain data, drawn by a seed or by Hypothesis, and what each does."""
+"""The faults of a world: as plain data, drawn by a seed or by Hypothesis, and what each does."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ async def _roll_back(world: World, fault: Fault) -> None:
         return
     backup = world.servers.backup()
     if fault.dice < 0.5:
-        # What is restored gets the epoch after its own: only if there was another one meanwhile can clients prove it.
+        # A restored ensemble gets the epoch after its own: clients can prove it only behind another one.
         await _change_leader(world, fault)
     await asyncio.sleep(fault.dice * 20.0)
     await world.restart_servers(fault.duration, backup)
@@ -608,7 +608,7 @@ async def _close_and_register(
 
 
 OUTSIDE: Final = ("poison", "replace", "throttle", "grant", "disown", "lead late", "again", "forbid")
-"""What servers of other makes, or in other states, do; they have worlds of their own."""
+"""Servers of other makes, or in other states; they have worlds of their own."""
 
 FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
     {
@@ -655,7 +655,7 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         **wellness.FAULTS,
     }
 )
-"""What each kind does; it is over when the coroutine is."""
+"""The effect of each kind; it is over when the coroutine is."""
 
 
 def strike(world: World, fault: Fault) -> Awaitable[None]:

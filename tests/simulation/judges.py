@@ -46,13 +46,13 @@ class Move(NamedTuple):
 
     @property
     def fenced(self) -> bool:
-        """Whoever waits with the version before fails behind it, unless another node comes to that version."""
+        """A claimant that waits with the version before fails behind it, unless another node comes to that version."""
         return self.before is None or self.before != self.after
 
 
 @dataclass
 class Record:
-    """What happened to one path within one history."""
+    """The events of one path within one history."""
 
     owner: int | None = None
     czxid: int = 0
@@ -61,7 +61,7 @@ class Record:
     version: int | None = None
     """Of the node."""
     moves: list[Move] = field(default_factory=list)
-    """What happened to the node, in order."""
+    """The events of the node, in order."""
     last_gap: int = 0
     """The zxid of the last transaction that left no instance there."""
 
@@ -323,7 +323,7 @@ class Judges:
             self._judge(partial(check_owned, live=True, session_id=session, owner=owner), held.name)
 
     def _is_gone(self, process: Process) -> None:
-        """Who was killed is gone within its timeout and a tick and a half, if the servers were there all the time."""
+        """A killed process is gone within its timeout and a tick and a half, if the servers were there all the time."""
         since = max(process.killed_at, self._disrupted)
         bound = process.registry.session.timeout + TICKS_OF_GRACE * self.servers.tick + SLACK
         took = self.engine.now - since
@@ -443,7 +443,7 @@ def beyond_the_fence(
 ) -> bool:
     """Whether a node was taken by the one limit that a fence made of versions has (docs/guarantees.md).
 
-    Who took it had seen another node, which was his to take; it went by the version of that one; since then the node
+    A claimant had seen another node, which was its to take; it went by the version of that one; since then the node
     had changed at least twice, and by that the version had come back. And all who took part were fenced themselves:
     where each leaves another version than it took, one change is not enough.
 

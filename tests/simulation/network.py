@@ -22,7 +22,7 @@ BROKEN: Final = ConnectionResetError(104, "Connection reset by peer")
 
 
 class Listener:
-    """What accepts connections at an address.
+    """The listener at an address.
 
     Args:
         machine: that it runs on.
@@ -47,7 +47,7 @@ class Tap:
 
 
 class Network:
-    """Who reaches whom, and how fast. Names are those of machines, and of listeners."""
+    """The paths between machines, and their delays. Names are those of machines, and of listeners."""
 
     def __init__(self, engine: Engine, draw: random.Random) -> None:
         self.engine = engine
@@ -61,7 +61,7 @@ class Network:
     # ------------------------------------------------------------ faults
 
     def latency(self, name: str, seconds: float | None) -> None:
-        """What *name* sends and gets takes so long, None for as usual."""
+        """All that *name* sends and gets takes so long, None for as usual."""
         if seconds is None:
             self._latency.pop(name, None)
         else:
@@ -159,7 +159,7 @@ class Pipe(asyncio.Transport):
         self._closed = False
         self._paused = False
         self._inbox: deque[tuple[float, bytes | None]] = deque()
-        """What is under way to it, and when it is here, in order. None is the end of what the peer sends."""
+        """The data on the way to it, with their times, in order. None is the end of what the peer sends."""
         # Bytes reach the machine whatever its clock does: not by call_later.
         self._arrival = asyncio.Handle(self.look, (), machine, None)
 

@@ -133,7 +133,7 @@ class Evidence(Tap):
 
 
 class Names(enum.Enum):
-    """What becomes of a look-up."""
+    """The outcome of a look-up."""
 
     ANSWERED = enum.auto()
     FAIL = enum.auto()
@@ -199,7 +199,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Part:
-    """What a process does.
+    """The role of a process.
 
     Args:
         name: of the process.
@@ -313,7 +313,7 @@ class Process:
         self.first_sights: dict[str, int] = {}
         """The zxid of the first read of each path that was as new as the quorum, in the present history."""
         self.last_sights: dict[str, Sight] = {}
-        """What was there when each path was read last."""
+        """The contents of each path when it was read last."""
         self.state = "disconnected"
         self.sessions: list[int] = []
         self.held: list[Held] = []

@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 Key = tuple[Hashable, ...]
 Move = tuple[str, Callable[[W], None]]
-"""What it is called, and what it does."""
+"""Its name, and its effect."""
 
 Story = tuple[str, "Story"] | tuple[()]
-"""What happened last, and what before."""
+"""The last step, and those before."""
 
 
 class Model(Protocol[W]):
-    """What is searched."""
+    """The model to search."""
 
     def first(self) -> W:
         """The state that everything begins with."""
@@ -27,10 +27,10 @@ class Model(Protocol[W]):
         """A copy of all that may change."""
 
     def keys(self, world: W) -> Iterable[Key]:
-        """What the future depends on, and nothing else; several where states that mirror each other are one."""
+        """All that the future depends on, and nothing else; several where states that mirror each other are one."""
 
     def what_goes_well(self, world: W) -> Iterator[Move[W]]:
-        """What costs nothing."""
+        """The steps that cost nothing."""
 
     def what_goes_wrong(self, world: W) -> Iterator[Move[W]]:
         """The faults."""
@@ -43,7 +43,7 @@ class Model(Protocol[W]):
 
 
 class Explored(NamedTuple):
-    """What a search found.
+    """The findings of a search.
 
     Args:
         states: how many there are, or were seen.

@@ -19,7 +19,7 @@ from tests.simulation.network import Listener, Network
 
 
 class Witness(Protocol):
-    """Who is told what becomes history."""
+    """The listeners to the history."""
 
     def committed(self, transaction: Transaction, writer: int, fences: Mapping[str, int]) -> None:
         """In the name of the session *writer*; OWN where the servers themselves, or an operator, did it.
@@ -141,7 +141,7 @@ class Servers:
 
 
 def fences(operations: Sequence[Operation | None]) -> dict[str, int]:
-    """What each path's first change goes by."""
+    """The version that each path's first change goes by."""
     versions: dict[str, int] = {}
     for operation in operations:
         if isinstance(operation, Delete | SetData):

@@ -1,4 +1,4 @@
-"""What the rules of choosing are worth, one seed each; the table of docs/balancing.md has five."""
+"""The worth of the rules of choosing, one seed each; the table of docs/balancing.md has five."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_two_takeovers_without_a_fence_are_found_to_take_a_live_node() -> None:
 
 
 def outcomes(model: OneId, scene: Scene) -> set[Hashable]:
-    """What can come of it, whoever of those who are alike it comes to."""
+    """The possible outcomes, for any of the claimants that are alike."""
     came: set[Hashable] = set()
     for _, move in chain(model.what_goes_well(scene), model.what_goes_wrong(scene)):
         successor = model.twin(scene)

@@ -69,7 +69,7 @@ def moves(world: World) -> list[Move[World]]:
 
 
 def successors(world: World) -> set[Hashable]:
-    """What can come of it, by name."""
+    """The possible outcomes, by name."""
     came: set[Hashable] = set()
     for name, move in moves(world):
         successor = twin(world)

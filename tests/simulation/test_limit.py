@@ -23,7 +23,7 @@ PATH: Final = "/services/chat/a"
 CLAIM: Final = 20
 OWN: Final = 0xA
 GHOST: Final = Sight(20, czxid=10, version=1, owner=0xB)
-"""What the slow one saw."""
+"""The sights of the slow one."""
 AWAY: Final = Move(21, before=1, after=0)
 """A quicker one took it …"""
 BACK: Final = Move(22, before=0, after=1)

@@ -389,7 +389,7 @@ def weights_are_not_shown(patch: Patch) -> None:
 
 
 def hosts_know_the_time(patch: Patch) -> None:
-    """What has ended by the clock of a host is over, also where that clock is ahead of the server's."""
+    """An override that has ended by a host's clock is over, also where that clock is ahead of the server's."""
     patch.setattr(
         Overriding,
         "in_force",

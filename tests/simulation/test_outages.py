@@ -1,4 +1,4 @@
-"""What the guard is worth in an outage, in small: the table of docs/guard.md is `python -m benchmarks.outages`."""
+"""The worth of the guard in an outage, in small: the table of docs/guard.md is `python -m benchmarks.outages`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ DEADLINE = 200.0
 
 
 async def digests(profile: str, hash_seed: int) -> list[str]:
-    """What a process of its own tells of the default seeds."""
+    """The report of a process of its own on the default seeds."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.simulation", "--digests", "--profile", profile, "--seeds", str(SEEDS)),
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What happened in a world, one line each: when, to whom, what."""
+"""The events of a world, one line each: the time, the subject, the event."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ BOUND: Final = INTERVAL * FALL + TIMEOUT
 
 
 class Condition(enum.Enum):
-    """What a process' own check finds."""
+    """The result of a process' own check."""
 
     WELL = enum.auto()
     FAILING = enum.auto()
@@ -206,7 +206,7 @@ async def _enable(operator: Process, claim: Claim) -> None:
 
 
 async def _told(what: Awaitable[object]) -> None:
-    """What operators are told is not judged; what the servers have afterwards is."""
+    """Only the servers' state afterwards is judged, not the operators' answers."""
     with contextlib.suppress(TimeoutError, RegistryError):
         await asyncio.wait_for(what, PATIENCE)
 
@@ -268,7 +268,7 @@ class Warmth:
 
 
 def _last(instance: ServiceInstance[Any]) -> tuple[int | None, bool]:
-    """What tells whether an instance is another one, or may be picked again."""
+    """The values that tell whether an instance is another one, or may be picked again."""
     return instance.registration_time_ms, instance.enabled
 
 
@@ -276,14 +276,14 @@ def _last(instance: ServiceInstance[Any]) -> tuple[int | None, bool]:
 
 
 class Shown(NamedTuple):
-    """What is published of an instance, or shown: whether it is enabled, and why not."""
+    """The published or shown state of an instance: whether it is enabled, and why not."""
 
     enabled: bool
     status: str | None
 
 
 class Said(NamedTuple):
-    """What an operator says of an instance."""
+    """An operator's override of an instance."""
 
     maintenance: bool
     weight: float | None
@@ -312,7 +312,7 @@ class Wellbeing:
         return self._there()
 
     def sample(self, process: Process, held: Held, *, live: bool) -> None:
-        """Who has been sick, and live, for long is not published as enabled."""
+        """An instance that has been sick, and live, for long is not published as enabled."""
         now = process.machine.engine.now
         if not live or not process.part.checked or held.closed:
             self._live_since.pop(held.name, None)
@@ -378,7 +378,7 @@ class Wellbeing:
         return Shown(False, "failing") if process.part.checked and process.wellness.is_sick else Shown(True, None)
 
     def _override(self, service: str, id: str) -> Said | None:
-        """What an operator says of it and is in force."""
+        """The operator's override of it that is in force."""
         override = self._servers.node(f"{OVERRIDES}/{service}/{id}")
         node = self._servers.node(f"/services/{service}/{id}")
         if override is None or node is None or not override.data:

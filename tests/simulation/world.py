@@ -38,7 +38,7 @@ ALL_KINDS: Final = dict.fromkeys(FAULTS, 2) | {"wipe": 1, "roll back": 1, "cut":
 
 @dataclass(frozen=True)
 class Profile:
-    """What kind of world a seed makes.
+    """The kind of world that a seed makes.
 
     Args:
         length: seconds that faults go on for.

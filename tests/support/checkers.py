@@ -180,7 +180,7 @@ def check_guarded(
 
 
 class Seen(Protocol):
-    """What a consumer is shown of a node."""
+    """A consumer's sight of a node."""
 
     @property
     def czxid(self) -> int: ...
@@ -200,7 +200,7 @@ class OrderedConsumer:
     def __init__(self, entries: Mapping[str, Seen]) -> None:
         self.entries = dict(entries)
         self._zxid = 0
-        # What is suspect may be of a history that was lost, or known from a file only.
+        # A suspect may be of a history that was lost, or known from a file only.
         confirmed = {id: entry for id, entry in entries.items() if getattr(entry, "suspicion", None) is None}
         self._newest = {id: entry.mzxid for id, entry in confirmed.items()}
 
@@ -364,7 +364,7 @@ def check_truthful(
     fall: int,
     publishing: float = 0.0,
 ) -> None:
-    """What is published as enabled passed its check within ``interval`` × ``fall`` + ``timeout``.
+    """An instance that is published as enabled passed its check within ``interval`` × ``fall`` + ``timeout``.
 
     Args:
         enabled: what was published, and from when on, in order.

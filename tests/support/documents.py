@@ -137,7 +137,7 @@ WRITERS: Final[dict[str, Read]] = {
         seen={"uri": "http://a:7000/"},
     ),
 }
-"""What programs write, by the fields in their sources; docs/compatibility.md says which."""
+"""The documents of programs, by the fields in their sources; docs/compatibility.md says which."""
 
 READ: Final[dict[str, Read]] = {
     **WRITERS,
@@ -270,7 +270,7 @@ READ: Final[dict[str, Read]] = {
 }
 
 REFUSED: Final[dict[str, tuple[bytes, str]]] = {
-    # What else is written where instances are looked for
+    # Other contents of nodes where instances are looked for
     "Drill's protocol buffer": (
         b"\n$" + UUID.encode() + b"\x10\x80\xb0\xcb\xd2\xa93\x1a\x05\n\x01a\x10\x01",
         "not UTF-8 at byte 39",
@@ -317,7 +317,7 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
     "uri nested": (written(uriSpec="{a{b}}"), "uriSpec is '{a{b}}', not a template"),
     "payload too deep": (written({"payload": "[" * 1500 + "]" * 1500}), "nested deeper than 100 levels"),
 }
-"""What Curator refuses too, and the reason here."""
+"""The documents that Curator refuses too, and the reason here."""
 
 STRICTER: Final[dict[str, tuple[bytes, str]]] = {
     "name missing": (written(without="name"), "not a Curator service instance: it has no `name`"),
@@ -329,4 +329,4 @@ STRICTER: Final[dict[str, tuple[bytes, str]]] = {
     "payload deep": (written({"payload": '{"a":' * 200 + "1" + "}" * 200}), "nested deeper than 100 levels"),
     "two bytes for one": (written(address="?").replace(b"?", b"\xc0\xb1"), "not UTF-8"),
 }
-"""What Curator reads, and is refused here with this reason."""
+"""The documents that Curator reads, and that are refused here with this reason."""

@@ -32,14 +32,14 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 class Served(Generic[S]):
-    """What runs in the thread, to be used from others."""
+    """The server in the thread, to be used from others."""
 
     def __init__(self, subject: S, loop: asyncio.AbstractEventLoop) -> None:
         self._subject = subject
         self._loop = loop
 
     def call(self, use: Callable[[S], T]) -> T:
-        """What *use* returns of it."""
+        """The result of *use* on it."""
 
         async def used(subject: S) -> T:
             return use(subject)
@@ -47,7 +47,7 @@ class Served(Generic[S]):
         return self.run(used)
 
     def run(self, use: Callable[[S], Awaitable[T]]) -> T:
-        """What awaiting *use* returns of it."""
+        """The result of awaiting *use* on it."""
 
         async def used() -> T:
             return await use(self._subject)

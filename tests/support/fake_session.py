@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Fate(enum.Enum):
-    """What becomes of a request."""
+    """The fate of a request."""
 
     REQUEST_LOST = enum.auto()
     REPLY_LOST = enum.auto()
@@ -95,7 +95,7 @@ Delivery = tuple[asyncio.Future[Reply[Any]], Reply[Any] | RegistryError] | Watch
 
 
 class FakeSession:
-    """What a session offers, and what may happen to one."""
+    """A session's methods, and its possible events."""
 
     def __init__(self, tree: ModelTree, *, timeout: float = 30.0, runtime: Runtime | None = None) -> None:
         self.tree = tree
@@ -116,7 +116,7 @@ class FakeSession:
         self.watches = FakeWatches()
         self.observers: list[Callable[[], None]] = []
         self.known: dict[int, bool] = {}
-        """What ``supports`` says."""
+        """The answer of ``supports``."""
         self.emitted: list[tuple[str, dict[str, object]]] = []
 
         self.fate: Callable[[Message[Any]], Fate | ServerError | None] = lambda message: None
@@ -125,7 +125,7 @@ class FakeSession:
         self.late: list[Message[Any]] = []
         """Requests on their way from a connection that is lost."""
         self.found_executed: list[Message[Any]] = []
-        """What was found done, though its answer was lost."""
+        """The requests that were found done, though their answers were lost."""
         self.round_trips = 0
         self.silent = False
 

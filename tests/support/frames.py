@@ -26,7 +26,7 @@ class Frame(NamedTuple):
 
 
 Filter = Callable[[Frame], "bytes | None"]
-"""What goes on instead: b"" for nothing, None to close the connection."""
+"""The frame that goes on instead: b"" for nothing, None to close the connection."""
 
 
 def failed(reply: Frame, code: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What a registry shows to nobody, for tests that cut connections, count them, or take a session from its owner."""
+"""The inside of a registry, for tests that cut connections, count them, or take a session from its owner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def session_of(registry: Registry) -> Session:
 
 
 def driver_of(session: Session) -> Driver:
-    """What has the session's machine, its connections, and whom it tells."""
+    """The owner of the session's machine, its connections and its listeners."""
     return session._driver
 
 
@@ -30,17 +30,17 @@ def connection_of(session: Session) -> Connection:
 
 
 def transport_of(connection: Connection | None) -> asyncio.Transport:
-    """What it writes to."""
+    """The transport that it writes to."""
     assert connection is not None, "there is no connection"
     assert connection._transport is not None, "it is not made yet"
     return connection._transport
 
 
 def picker_of(balancer: Balancer[Any]) -> Picker[Any]:
-    """What it picks by."""
+    """The picker that it uses."""
     return balancer._picker
 
 
 def password_of(session: Session) -> bytes:
-    """What the server gave to prove that the session is ours."""
+    """The password by which the server knows that the session is ours."""
     return driver_of(session).machine.password

@@ -1,4 +1,4 @@
-"""Who decides in a test what is true: an observer with a connection of its own."""
+"""The judge of the truth in a test: an observer with a connection of its own."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Judge:
 
 
 class Sight(NamedTuple):
-    """What was there from `time` (monotonic) on."""
+    """The states from `time` (monotonic) on."""
 
     time: float
     node: Node | None

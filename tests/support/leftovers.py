@@ -1,4 +1,4 @@
-"""What a process has open: tasks and sockets."""
+"""The open tasks and sockets of a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_sockets() -> set[str]:
 
 @contextlib.asynccontextmanager
 async def nothing_left(*proxies: TcpProxy) -> AsyncIterator[None]:
-    """What is opened inside is closed when it ends: no task at all, and no socket a moment later.
+    """All that is opened inside is closed when it ends: no task at all, and no socket a moment later.
 
     Args:
         proxies: those in use, whose ends of the connections are in this process too. They get no help: a connection

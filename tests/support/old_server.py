@@ -15,7 +15,7 @@ SINCE_3_6 = frozenset({wire.MULTI_READ, GET_EPHEMERALS, GET_ALL_CHILDREN_NUMBER,
 
 
 class _OldLink(Link):
-    """What is not known reaches the server as a harmless read, so that its answer comes in its turn."""
+    """An unknown request reaches the server as a harmless read, so that its answer comes in its turn."""
 
     proxy: OldServer
 

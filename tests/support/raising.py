@@ -1,4 +1,4 @@
-"""What code of others may raise: everything that is not a plain exception with a text."""
+"""The exceptions that foreign code may raise: everything that is not a plain exception with a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong, by the codes that the operating system and OpenSSL give it: their words change with releases."""
+"""A failure's cause, by the codes that the operating system and OpenSSL give it: their words change with releases."""
 
 from __future__ import annotations
 

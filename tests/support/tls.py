@@ -18,12 +18,12 @@ CONNECT_TIMEOUT = 50.0
 
 
 def trusting() -> ssl.SSLContext:
-    """What a client has that trusts the tests' authority, and checks certificates and names as usual."""
+    """The context of a client that trusts the tests' authority, and checks certificates and names as usual."""
     return ssl.create_default_context(cafile=AUTHORITY)
 
 
 def serving() -> ssl.SSLContext:
-    """What a server has that shows the certificate."""
+    """The context of a server that shows the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(KEY_AND_CERTIFICATE)
     return context

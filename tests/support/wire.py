@@ -180,7 +180,7 @@ class Body:
         return Stat(*self.unpack(">qqqqiiiqiiq"))
 
     def results(self) -> list[Result]:
-        """What a multi or a multi-read answered, in order."""
+        """The answers to a multi or a multi-read, in order."""
         results: list[Result] = []
         while True:
             opcode, done, error = self.unpack(">i?i")
@@ -408,7 +408,7 @@ async def connect(
 async def force_expiry(address: str, session_id: int, password: bytes) -> None:
     """End somebody's session, now: to its owner and to watchers this is what an expiry is.
 
-    Whoever owns it may reconnect and so take the session back between our handshake and our closing it: only a
+    Its owner may reconnect and so take the session back between our handshake and our closing it: only a
     refusal proves the end. Raises TimeoutError if that does not come within `TIMEOUT` seconds.
     """
     async with asyncio.timeout(TIMEOUT):

@@ -2,7 +2,7 @@
 other.
 
 Servers are managed by plain processes and blocking calls, bound to no event loop, so that a fixture of the whole
-session and the tests' own loops can share them. What takes time has an asynchronous form that leaves the test's loop
+session and the tests' own loops can share them. Slow operations have an asynchronous form that leaves the test's loop
 running.
 """
 
@@ -90,7 +90,7 @@ SYSTEM_PROPERTIES = {
 
 
 class ZooKeeperMissing(Exception):
-    """What is needed to run Apache ZooKeeper is not installed."""
+    """The packages to run Apache ZooKeeper are not installed."""
 
 
 class ZooKeeperFailed(Exception):
@@ -117,8 +117,8 @@ class Settings:
         words: The four-letter words that are allowed.
         admin_port: Where its AdminServer listens; None for none. It needs ADMIN_JARS too.
         properties: Further Java system properties.
-        jvm_options: What the JVM is given beside them.
-        more_jars: What the class path has beside JARS.
+        jvm_options: more options of the JVM.
+        more_jars: jars of the class path beside JARS.
     """
 
     tick_time_ms: int = 500

@@ -24,7 +24,7 @@ class Flood:
     def __init__(self, address: str, service: str) -> None:
         self._address, self._service = address, service
         self.ids: set[str] = set()
-        """What was created, as the server has confirmed it."""
+        """The nodes that were created, as the server has confirmed them."""
 
     async def wave(self, count: int = SIZE) -> list[str]:
         """Create *count* more in one transaction; return their ids when the server has it."""

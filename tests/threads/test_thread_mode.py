@@ -107,7 +107,7 @@ async def enabled(judge: Judge, path: str) -> bool:
 
 
 def seen_while_standing_still(servers: str) -> list[tuple[bool, str | None]]:
-    """What another registry sees of the instance while this loop is blocked, until it is not enabled."""
+    """Another registry's view of the instance while this loop is blocked, until it is not enabled."""
     seen: list[tuple[bool, str | None]] = []
     with blocking.connect(servers, session_timeout=T) as registry, registry.discover("chat") as chat:
         seen += [(each.enabled, each.status) for each in chat.snapshot.values()]

@@ -65,7 +65,7 @@ def told_apart(history: History, expected: list[Entry], found: list[Entry]) -> s
 def comparison(
     on_real: Play, timing: dict[str, float], release: str, version: str | None = None, super_digest: str | None = None
 ) -> Iterator[Compare]:
-    """What tells the real server of a *release* and one of ours apart by a history; ours speaks like it, or like
+    """The comparison of a *release*'s real server with one of ours by a history; ours speaks like it, or like
     another *version*.
     """
     options = {

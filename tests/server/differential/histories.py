@@ -375,7 +375,7 @@ def grown_from(grove: int, phrases: list[tuple[Step, ...]]) -> History:
 
 
 def histories() -> SearchStrategy[History]:
-    """What needs no timers of the server's."""
+    """The histories that need no timers of the server's."""
     return st.builds(grown_from, st.integers(0, 3), st.lists(phrases, max_size=6))
 
 
@@ -396,7 +396,7 @@ def reaped(who: int, watch: Request, short_lived: Create | CreateTTL) -> tuple[S
 
 
 def slow_histories() -> SearchStrategy[History]:
-    """What a server does on its own: the end of silent sessions, of used containers and of nodes with a TTL."""
+    """A server's own acts: the end of silent sessions, of used containers and of nodes with a TTL."""
     calm = st.one_of(plain_creates, ephemerals, sets, watches)
     watching = st.builds(AddWatch, st.sampled_from(("/swept", "/")), st.sampled_from((0, 1))) | st.sampled_from(
         (Exists("/swept", watch=True), GetChildren("/", watch=True))

@@ -119,7 +119,7 @@ class Request(Plain):
 
     @property
     def answer(self) -> str:
-        """What the reply has behind its header."""
+        """The reply's part behind its header."""
         return ""
 
     @property

@@ -77,7 +77,7 @@ class Link:
         self.name = name
         self.open = True
         self.pending: deque[tuple[int, Request]] = deque()
-        """What was asked and not answered."""
+        """The requests without an answer."""
         self._socket = socket.create_connection(address, PATIENCE)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
@@ -152,7 +152,7 @@ def batches(history: History, alone: Callable[[Request], bool]) -> Iterator[tupl
 
 
 class Client:
-    """Who speaks in a history: at most one session, at most one connection."""
+    """The speakers of a history: at most one session, at most one connection."""
 
     def __init__(self, who: int) -> None:
         self._names = (f"{who}.{number}" for number in itertools.count(1))
@@ -181,7 +181,7 @@ class Player:
         self._step = 0
 
     def play(self, history: History) -> list[Entry]:
-        """What the server says."""
+        """The server's words."""
         try:
             self._make_root()
             for number, batch in batches(history, self._alone):
@@ -319,14 +319,14 @@ class Player:
         observer = next(self._client(who) for who in range(3) if self._client(who) is not client)
         self._linked(observer)
         self._open(client, Open(0, timeout_ms=0))
-        # Who asks for what is unknown has no connection to be silent on.
+        # A client that asks for an unknown operation has no connection to be silent on.
         self._ask(client, [request for request in requests if request.opcode not in self._unknown])
         self._settle()
         link = client.link
         if link is None:
             return
         start, seen = len(self._entries), self._names.zxid(observer.session.seen)
-        # What the end of its session tells this connection itself races with the connection's end.
+        # The news of its session's end on this connection races with the connection's end.
         with contextlib.suppress(TimeoutError):
             while link.receive() is not None:
                 pass

@@ -1,4 +1,4 @@
-"""What a transcript leaves out is what a real ZooKeeper leaves open, and no more: it tells releases apart."""
+"""A transcript leaves out only what a real ZooKeeper leaves open: it tells releases apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who comes with the credentials that a server was started with may do everything."""
+"""A client with the credentials that a server was started with may do everything."""
 
 from __future__ import annotations
 

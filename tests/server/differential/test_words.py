@@ -15,7 +15,7 @@ LEFT_OUT = {
     "java.version", "java.vendor", "java.home", "java.class.path", "java.library.path", "java.io.tmpdir",
     "java.compiler", "user.name", "user.home", "os.memory.free", "os.memory.max", "os.memory.total",
 }  # fmt: skip
-"""What `envi` tells of a JVM."""
+"""The lines of `envi` about a JVM."""
 
 
 def shape(answer: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a server said while a history was played, in a form in which two servers' words can be compared.
+"""A server's words while a history was played, in a form in which those of two servers can be compared.
 
 Left as it is: every error code, version, count, name, path and piece of data, and the order of all of it. Made
 comparable, because two servers cannot agree in it:
