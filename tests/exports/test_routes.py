@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -12,11 +14,15 @@ import pytest
 
 import aioregistry
 from aioregistry import InvalidArgument, Registry, ServiceInstance, Snapshot
+from aioregistry._exports import FORMATS
 from aioregistry.integrations.exports import Exports
 from aioregistry.integrations.membership import Membership
 from aioregistry.testing._ports import ReservedPort
+from tests.cli.command import Command
+from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 
+DEADLINE = 100.0
 CHAT = ServiceInstance("chat", address="10.0.0.7", port=7000)
 
 
@@ -72,6 +78,40 @@ async def test_what_an_operator_says_of_weights_is_answered(registry: Registry) 
             await chat.wait_for(is_seen, timeout=100)
             lines = [line.strip() for line in (await client.get("/nginx")).text.splitlines()]
             assert [line.removeprefix("server ") for line in lines if line.startswith("server ")] == expected
+
+
+async def test_what_an_ensemble_has_forgotten_is_handed_on_as_before_and_said_to_be_held(
+    own_zookeeper: ZooKeeperServer, tmp_path: Path
+) -> None:
+    """It comes back with an older history, in which there is no instance: the guard's suspects are exported."""
+    out, ids = tmp_path / "chat.json", ["a", "b", "c", "d", "e"]
+    address = own_zookeeper.address
+    export = ("export", "--format", "prometheus", "--out", str(out), "--wait", "0.05:1", "--zookeeper", address, "chat")
+    async with Judge(address) as judge:
+        for number, id in enumerate(ids):
+            document = {"name": "chat", "id": id, "address": f"10.0.0.{number}", "port": 7000, "payload": {"zone": id}}
+            await judge.make(f"/services/chat/{id}", json.dumps(document).encode())
+        async with (
+            aioregistry.connect(address, session_timeout=60) as registry,
+            registry.discover("chat") as chat,
+            asking(Exports({"chat": chat})) as client,
+            Command(*export) as command,
+        ):
+            before = {format: (await client.get(f"/{format}")).text for format in FORMATS}
+            assert all(text.count("10.0.0.") == len(ids) for text in before.values())
+            await command.error_lines_until("written, with 5 instances")
+            written = out.read_text()
+            await asyncio.to_thread(own_zookeeper.kill)
+            await asyncio.to_thread(own_zookeeper.wipe)
+            await own_zookeeper.start()
+            await chat.wait_for(lambda snapshot: snapshot.suspects.keys() == set(ids), timeout=DEADLINE)
+            assert {format: (await client.get(f"/{format}")).text for format in FORMATS} == before
+            told = await command.error_lines_until("5 of chat went together, unexplained")
+            assert "kept for a while: " in told[-1]
+            assert out.read_text() == written
+            await judge.make("/services/chat/a", json.dumps({"name": "chat", "id": "a", "port": 1}).encode())
+            await chat.wait_for(lambda snapshot: snapshot.suspects.keys() == set(ids) - {"a"}, timeout=DEADLINE)
+            await command.error_lines_until("4 of chat went together, unexplained")
 
 
 async def test_503_while_it_was_never_synced() -> None:

@@ -94,6 +94,22 @@ def test_gunicorn_with_a_preloaded_flask_application(servers: str, worker: str) 
         assert shop.wait_for(lambda snapshot: not snapshot.entries, DEADLINE).suspects == {}
 
 
+def test_the_server_of_flask_itself(servers: str) -> None:
+    port = free_port()
+    command = ["flask", "--app", "docs.examples.flask_app", "run", "--port", str(port)]
+    with blocking.connect(servers) as registry, registry.discover("shop") as shop:
+        with (
+            registry.register(ServiceInstance("prices", id="p1", address="10.0.0.7", port=7000)),
+            running(command, AIOREGISTRY_ZOOKEEPER=servers, PORT=str(port)) as flask,
+        ):
+            assert until(lambda: get(port, "/price")) == {"from": "10.0.0.7:7000"}
+            assert get(port, "/whoami")["pid"] == flask.pid
+            shop.wait_for(lambda snapshot: len(snapshot.entries) == 1, DEADLINE)
+            flask.send_signal(signal.SIGINT)
+            flask.wait(DEADLINE)
+        assert shop.wait_for(lambda snapshot: not snapshot.entries, DEADLINE).suspects == {}
+
+
 def test_celery_with_forked_workers(servers: str, tmp_path: Path) -> None:
     environment = {"AIOREGISTRY_ZOOKEEPER": servers, "BROKER_FOLDER": str(tmp_path)}
     command = ["celery", "-A", "docs.examples.celery_app", "worker", "--pool", "prefork", "--concurrency", "2"]
