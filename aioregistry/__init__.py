@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._connect import connect
     from ._discovery import Changes, Guard, View
-    from ._discovery.balancer import Balancer, Pick
+    from ._discovery.balancer import Balancer
+    from ._discovery.pick import Pick
     from ._errors import (
         AuthenticationFailed,
         ChrootMissing,
@@ -144,7 +145,8 @@ _ROOMS = {
     ),
     "_connect": ("connect",),
     "_discovery": ("Changes", "Guard", "View"),
-    "_discovery.balancer": ("Balancer", "Pick"),
+    "_discovery.balancer": ("Balancer",),
+    "_discovery.pick": ("Pick",),
     "_health": ("Check", "CheckState", "CheckStatus", "CommandCheck", "HttpCheck", "LoopLagCheck", "TcpCheck"),
     "_model": (
         "Added",

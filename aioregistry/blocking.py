@@ -48,7 +48,6 @@ from ._threads import (
     Newest,
     RegistrationFacts,
     SessionFacts,
-    SharedBalancer,
     ViewFacts,
     shared,
     within,
@@ -59,7 +58,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ._discovery import View as _View
-    from ._discovery.balancer import Pick
+    from ._discovery.balancer import Balancer as _Balancer
+    from ._discovery.pick import Pick
     from ._model import Change, Invalidated, Snapshot
     from ._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
     from ._registration import Registration as _Registration
@@ -370,7 +370,7 @@ class View(ViewFacts[P], BlockingHandle):
         """
         self._use()
         thread, remote, session = self._thread, self._remote, parts_of(self._registry._remote).session
-        balancer: SharedBalancer[P] = thread.call(
+        balancer: _Balancer[P] = thread.call(
             lambda: shared(thread, remote, session, remote.snapshots, self._use, strategy, options)
         )
         return Balancer(balancer, self.snapshots)

@@ -181,7 +181,7 @@ ROOMS: dict[str, set[str]] = {
         "",
     },
     # A reader of public names, for browsers.
-    "console": {"errors", "incident_log", "reasons", "words", "", *("jinja2", "starlette", "uvicorn")},
+    "console": {"errors", "incident_log", "reasons", "words", "balancing", "", *("jinja2", "starlette", "uvicorn")},
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way
@@ -263,7 +263,7 @@ OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public, as coll
 
 # How often the tests take private names of others: for the bound of a memory that nobody sees from outside, to plant a
 # defect, or of packages that offer no other way. A new test asks for what is public; the number only becomes less.
-REACHES = 138
+REACHES = 136
 
 # More lines than a reader wants to keep in mind at once.
 MOST_LINES = 450

@@ -24,6 +24,7 @@ from aioregistry import (
     Stream,
     View,
 )
+from aioregistry.balancing import Arrivals
 
 from . import store
 from .states import State, invalid_state, of_entry, of_snapshot
@@ -87,6 +88,7 @@ class Followed:
 
     Attributes:
         name: its name.
+        arrivals: which instances are new; of the present view.
         view: None before it was read, and while it cannot be.
         refusal: why it cannot be followed; None while it is.
     """
@@ -94,6 +96,7 @@ class Followed:
     def __init__(self, name: str) -> None:
         self.name = name
         self.view: View[Any] | None = None
+        self.arrivals = Arrivals()
         self.refusal: str | None = None
         self.invalid: Mapping[str, Invalid] = {}
         self.overrides: Mapping[str, Override] = {}
@@ -108,7 +111,7 @@ class Followed:
         if self.view is None:
             return {}
         now, wall = time.monotonic(), time.time()
-        ages = {id: now - since for id, since in self.view.arrivals.items()}
+        ages = {id: now - since for id, since in self.arrivals.since.items()}
         return {id: float(round(wall - age)) for id, age in ages.items() if age < seconds}
 
 
@@ -259,7 +262,7 @@ class Following:
                     view = await stack.enter_async_context(registry.discover(service.name))
                     snapshots = await stack.enter_async_context(view.snapshots())
                     changes = await stack.enter_async_context(view.changes(invalid=True))
-                    service.view = view
+                    service.view, service.arrivals = view, Arrivals()
                     if service.refusal is not None:
                         service.refusal = None
                         log.warning("the service %r is followed again", service.name, extra=about)
@@ -288,7 +291,10 @@ class Following:
         return self.services.get(service.name) is service
 
     def _take(self, service: Followed, changes: Stream[Any], snapshot: Snapshot[Any]) -> None:
+        now = time.monotonic()
         for change in changes.take_ready(_MOST_CHANGES):
+            if not isinstance(change, Invalidated):
+                service.arrivals.take(change.changes if isinstance(change, Resynced) else (change,), now)
             self._record(service.name, change, snapshot.overrides)
         self._record_silent(service, snapshot)
         service.invalid, service.overrides = snapshot.invalid, snapshot.overrides

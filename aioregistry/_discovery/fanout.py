@@ -19,7 +19,7 @@ from .subscriptions import Changes, SnapshotStream
 if TYPE_CHECKING:
     from aioregistry.balancing import Subset
 
-    from .balancer import Balancer
+    from .balancer_driver import BalancerDriver
     from .keeper import Keeper
 
 __all__ = ["Balancers", "ChangeStreams", "Fanout", "SnapshotFile", "SnapshotStreams", "Subscriber"]
@@ -83,9 +83,9 @@ class Balancers(Generic[P]):
         self._now = now
         self._arrivals = Arrivals()
         self.arrivals: Mapping[str, float] = self._arrivals.since
-        self._balancers: weakref.WeakValueDictionary[int, Balancer[P]] = weakref.WeakValueDictionary()
+        self._balancers: weakref.WeakValueDictionary[int, BalancerDriver[P]] = weakref.WeakValueDictionary()
 
-    def add(self, balancer: Balancer[P]) -> None:
+    def add(self, balancer: BalancerDriver[P]) -> None:
         """Tell *balancer* from now on."""
         self._balancers[id(balancer)] = balancer
 

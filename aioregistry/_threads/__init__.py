@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .balancer import SharedBalancer, shared
+from .balancer import shared
 from .blocking_balancer import BlockingBalancer
 from .face import Fronting, ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView, remote_of
 from .facts import Newest, RegistrationFacts, SessionFacts, ViewFacts
@@ -21,7 +21,6 @@ __all__ = [
     "Newest",
     "RegistrationFacts",
     "SessionFacts",
-    "SharedBalancer",
     "ThreadChanges",
     "ThreadRegistration",
     "ThreadRegistry",

@@ -8,12 +8,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 
-from aioregistry._discovery.balancer import Balancer, Pick
-from aioregistry._discovery.view import PANIC
+from aioregistry._discovery.balancer import PANIC, Balancer
+from aioregistry._discovery.balancer_driver import BalancerDriver
+from aioregistry._discovery.view import driver_of
 from aioregistry._errors import HandleClosed
 
 if TYPE_CHECKING:
     from aioregistry._discovery import View
+    from aioregistry._discovery.pick import Pick
     from aioregistry._errors import InvalidArgument
     from aioregistry._model import Difference, Snapshot
     from aioregistry._options import BalancerOptions
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from .loop import LoopThread
 
-__all__ = ["CrossFeed", "SharedBalancer", "shared"]
+__all__ = ["CrossFeed", "SharedBalancerDriver", "shared"]
 
 P = TypeVar("P")
 
@@ -34,31 +36,31 @@ class CrossFeed(Generic[P]):
     def __init__(self, thread: LoopThread, view: View[P], snapshots: Callable[[], Stream[Snapshot[P]]]) -> None:
         self.name: str = view.name
         self.snapshots: Callable[[], Stream[Snapshot[P]]] = snapshots
-        self._thread, self._view = thread, view
+        self._thread, self._driver = thread, driver_of(view)
 
     @property
     def arrivals(self) -> Mapping[str, float]:
         """Since when instances are new, by id; read on the loop."""
-        return self._view.arrivals
+        return self._driver.arrivals
 
     @property
     def snapshot(self) -> Snapshot[P]:
         """The present snapshot; read on the loop."""
-        return self._view.snapshot
+        return self._driver.snapshot
 
     def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
         """A call to *id* that began at *since* ended with *error*; what follows is done on the loop, later."""
         with contextlib.suppress(HandleClosed):
-            self._thread.post(self._view.note_failure, id, error, since)
+            self._thread.post(self._driver.note_failure, id, error, since)
         return False
 
     def note_answer(self, id: str) -> None:
         """A call to *id* was good."""
         with contextlib.suppress(HandleClosed):
-            self._thread.post(self._view.note_answer, id)
+            self._thread.post(self._driver.note_answer, id)
 
 
-class SharedBalancer(Balancer[P]):
+class SharedBalancerDriver(BalancerDriver[P]):
     """A balancer for other threads than the one on which its view feeds it; made on that one.
 
     A lock guards the instances that it picks from, which each side holds for as long as a pick or a change takes. Logs
@@ -81,43 +83,46 @@ class SharedBalancer(Balancer[P]):
 
     @property
     def refused(self) -> Mapping[str, InvalidArgument]:
-        """The instances that are never picked because of what they publish, and why, by id."""
+        """Why instances are never picked, by id."""
         with self._lock:
             return MappingProxyType(dict(super().refused))
 
     @property
     def set_aside(self) -> Mapping[str, float]:
-        """The instances that are set aside for having failed, and for how many seconds more, by id."""
+        """For how many seconds more instances are set aside, by id."""
         with self._lock:
             return super().set_aside
 
     @property
     def warming_up(self) -> Mapping[str, float]:
-        """The present weights of new instances, by id, from the least weight to 1; empty without WarmUp."""
+        """The present weights of new instances, by id."""
         with self._lock:
             return super().warming_up
 
-    def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
-        """Return an instance, now. As :meth:`aioregistry.Balancer.pick`."""
+    def pick(self, key: str | bytes | None, exclude: Collection[str]) -> Pick[P]:
+        """Return an instance, now; raises what :meth:`aioregistry.Balancer.pick` does."""
         with self._lock:
-            return super().pick(key, exclude=exclude)
+            return super().pick(key, exclude)
 
     def take(self, changes: Iterable[Difference[P]]) -> None:
         """The view's news."""
         with self._lock:
             super().take(changes)
 
-    def _dismiss(self, member: Member[P], since: float) -> None:
+    def dismiss(self, member: Member[P], since: float) -> None:
+        """A call to *member* that began at *since* is over, and says nothing of it."""
         with self._lock:
-            super()._dismiss(member, since)
+            super().dismiss(member, since)
 
-    def _report(self, member: Member[P], good: bool, since: float, error: BaseException | None) -> None:
+    def report(self, member: Member[P], good: bool, since: float, error: BaseException | None) -> None:
+        """A call to *member* that began at *since* was good, or failed with *error*."""
         with self._lock:
-            super()._report(member, good, since, error)
+            super().report(member, good, since, error)
 
-    def _count(self, load: Load, calls: int) -> None:
+    def count(self, load: Load, calls: int) -> None:
+        """So many *calls* more are under way at *load*."""
         with self._lock:
-            super()._count(load, calls)
+            super().count(load, calls)
 
     def _tell_of_panic(self) -> None:
         self._on_loop(super()._tell_of_panic)
@@ -138,7 +143,7 @@ def shared(
     check: Callable[[], None],
     strategy: Strategy[P] | str,
     options: BalancerOptions[P],
-) -> SharedBalancer[P]:
+) -> Balancer[P]:
     """Return a balancer that *view* feeds; called on the loop.
 
     Args:
@@ -151,6 +156,6 @@ def shared(
         options: as :meth:`aioregistry.View.balancer` takes them.
     """
     every: BalancerOptions[P] = {"where": None, "ejection": None, "suspects": "last", "panic": PANIC, **options}
-    balancer = SharedBalancer(thread, CrossFeed(thread, view, snapshots), session, strategy, check=check, **every)
-    view.add_balancer(balancer)
-    return balancer
+    balancer = SharedBalancerDriver(thread, CrossFeed(thread, view, snapshots), session, strategy, check=check, **every)
+    driver_of(view).feed(balancer)
+    return Balancer(balancer)

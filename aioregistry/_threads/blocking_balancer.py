@@ -14,11 +14,11 @@ from aioregistry._errors import NoInstances, RequestTimeout
 from aioregistry._reprs import shown_half_made
 
 if TYPE_CHECKING:
-    from aioregistry._discovery.balancer import Pick
+    from aioregistry._discovery.balancer import Balancer
+    from aioregistry._discovery.pick import Pick
     from aioregistry._errors import InvalidArgument
     from aioregistry._model import Snapshot
 
-    from .balancer import SharedBalancer
     from .streams import BlockingStream
 
 __all__ = ["BlockingBalancer"]
@@ -33,7 +33,7 @@ _NAP: Final = 1.0
 class BlockingBalancer(Generic[P]):
     """Chooses among the instances of a view, which feeds it; for any number of threads. It ends with its view."""
 
-    def __init__(self, balancer: SharedBalancer[P], snapshots: Callable[[], BlockingStream[Snapshot[P]]]) -> None:
+    def __init__(self, balancer: Balancer[P], snapshots: Callable[[], BlockingStream[Snapshot[P]]]) -> None:
         self._shared, self._snapshots = balancer, snapshots
 
     @property

@@ -7,11 +7,8 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
-import anyio
-
-from aioregistry._arguments import check_callable, check_seconds
-from aioregistry._discovery.view import accepted
-from aioregistry._errors import HandleClosed, RequestTimeout, UsageError
+from aioregistry._discovery.waiting import first_accepted
+from aioregistry._errors import UsageError
 from aioregistry._handles import Handle, discard, finished, is_open
 from aioregistry._health import LoopLagCheck
 from aioregistry._registry import parts_of
@@ -271,16 +268,7 @@ class ThreadView(ViewFacts[P], _Face["View[P]"]):
     async def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
         """Return the first snapshot that *predicate*, which is called here, accepts. As :meth:`View.wait_for`."""
         self._check()
-        check_callable("predicate", predicate)
-        if timeout is not None:
-            check_seconds("timeout", timeout)
-        with anyio.move_on_after(timeout):
-            async with self.snapshots() as snapshots:
-                async for snapshot in snapshots:
-                    if accepted(predicate, snapshot):
-                        return snapshot
-            raise HandleClosed(f"View of {self.name!r} was closed")
-        raise RequestTimeout(f"no snapshot of {self.name!r} was accepted within timeout={timeout:g} s")
+        return await first_accepted(self.name, self.snapshots, predicate, timeout)
 
     def balancer(
         self, strategy: Strategy[P] | str = "round-robin", **options: Unpack[BalancerOptions[P]]

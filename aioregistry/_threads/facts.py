@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
+from aioregistry._discovery.view import driver_of
 from aioregistry._reprs import shown_half_made
 from aioregistry._session import SessionState
 from aioregistry._streams import Stream
@@ -141,7 +142,7 @@ class Newest(Stream[None], Generic[P]):
     def of(cls, view: View[P]) -> Self:
         """Return the newest of *view*, which tells it from now on; on the loop."""
         newest = cls(view)
-        view.attach(newest)
+        driver_of(view).snapshot_streams.attach(newest)
         return newest
 
     def read(self) -> Snapshot[P]:

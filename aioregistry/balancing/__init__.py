@@ -2,7 +2,7 @@
 
 A new strategy is a file here with a `Strategy` and its `Pool`; `_strategies.py` says what these are. `Random` there is
 the shortest example; `Sticky` in `_sticky.py` is the shortest that contains another strategy. The balancer that a view
-feeds, with its clock and log, is `aioregistry/_discovery/balancer.py`: it is the same for all strategies.
+feeds, with its clock and log, is `aioregistry/_discovery/balancer_driver.py`: it is the same for all strategies.
 """
 
 from __future__ import annotations

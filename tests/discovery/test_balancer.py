@@ -30,6 +30,7 @@ from aioregistry import (
 )
 from aioregistry._discovery import Discovery, View
 from aioregistry._discovery.balancer import Balancer
+from aioregistry._discovery.view import driver_of
 from aioregistry._document import encode
 from aioregistry._errors import AuthenticationFailed
 from aioregistry._model import InstanceStatus
@@ -225,12 +226,14 @@ async def test_the_first_report_counts(view: View[Any], service: Service) -> Non
         balancer.pick()
 
 
-async def returned(view: View[Any], service: Service, runtime: SetRuntime, remaining: float = 0.5) -> Balancer[Any]:
+async def returned(
+    view: View[Any], service: Service, runtime: SetRuntime, remaining: float = 0.5, errors: type[Exception] = Exception
+) -> Balancer[Any]:
     """A balancer of four, of which `a` has failed and its pause is over."""
     for id in "abcd":
         service.add(id)
     await quiet()
-    balancer = view.balancer("random", ejection=Ejection(failures=1, jitter=0, remaining=remaining))
+    balancer = view.balancer("random", ejection=Ejection(failures=1, jitter=0, remaining=remaining, errors=errors))
     while (pick := balancer.pick()).id != "a":
         pass
     pick.failed()
@@ -268,8 +271,7 @@ async def test_one_call_at_a_time_probes_who_returns(view: View[Any], service: S
 async def test_a_probe_that_ends_makes_room(
     view: View[Any], service: Service, runtime: SetRuntime, error: BaseException
 ) -> None:
-    balancer = await returned(view, service, runtime)
-    balancer._errors = (OSError,)
+    balancer = await returned(view, service, runtime, errors=OSError)
     while (probe := balancer.pick()).id != "a":
         pass
     with contextlib.suppress(type(error)), probe:
@@ -299,7 +301,7 @@ async def test_who_waits_for_an_instance_has_it_when_the_probe_has_ended(
         if not good:
             raise asyncio.CancelledError
     assert (await soon(waiting)).id == "a"
-    assert not balancer._naps
+    assert not balancer._driver._naps
 
 
 async def test_without_ejection_reports_change_nothing(view: View[Any], service: Service) -> None:
@@ -455,11 +457,11 @@ async def test_what_ended_the_session_is_raised(
     service.add("a")
     await quiet()
     balancer = view.balancer()
-    view.end(SessionFailed("the supervisor is gone"))
+    driver_of(view).end(SessionFailed("the supervisor is gone"))
     with pytest.raises(SessionFailed):
         balancer.pick()
     later = AuthenticationFailed("digest", "zk1")
-    balancer.end(later)
+    balancer._driver.end(later)
     with pytest.raises(AuthenticationFailed):
         balancer.pick()
 
@@ -473,7 +475,7 @@ async def test_one_that_is_dropped_costs_nothing(view: View[Any], service: Servi
     assert gone() is None
     service.add("a")
     await quiet()
-    assert len(view._balancers) == 0
+    assert len(driver_of(view)._balancers) == 0
 
 
 async def test_a_pick_shows_what_it_is(view: View[Any], service: Service) -> None:

@@ -14,9 +14,8 @@ import pytest
 
 from aioregistry import Ejection, Guard, InvalidArgument, NoInstances, OwnZone, Resynced, RoundRobin
 from aioregistry._concurrency import Alarm
-from aioregistry._discovery import Discovery, View, subscriptions
-from aioregistry._discovery import view as view_module
-from aioregistry._discovery.stages import FreshnessChanged
+from aioregistry._discovery import Discovery, View, subscriptions, view_driver
+from aioregistry._discovery.view import driver_of
 from aioregistry._markers import marker_name, marker_prefix
 from aioregistry._protocol import AclEntry, AddWatch, Create, Delete, Multi, SetData
 from aioregistry._registration.transactions import target_of, withdrawal
@@ -71,7 +70,7 @@ def withdraw_together(service: Service, ids: Iterable[str]) -> None:
 
 def alarm_of(view: View[Any]) -> Alarm:
     """The timer by which a view lets suspects go."""
-    return view._alarm
+    return driver_of(view)._alarm
 
 
 def remove(service: Service, ids: Iterable[str]) -> None:
@@ -189,7 +188,7 @@ async def test_a_process_that_was_stopped_believes_no_hold_to_be_over_before_it_
         assert taken(changes)
         now = runtime.monotonic() + 1000  # longer than the hold, and the session timeout
         monkeypatch.setattr(runtime, "monotonic", lambda: now)
-        view._due()
+        driver_of(view)._due()
         assert (sorted(view.snapshot.suspects), view.fresh, taken(changes)) == (IDS, False, [])
         session.disconnect()
         for id in IDS:
@@ -201,17 +200,20 @@ async def test_a_process_that_was_stopped_believes_no_hold_to_be_over_before_it_
 
 
 async def test_a_quorum_that_was_silent_for_a_while_stops_the_clock(
-    found: Discovery, service: Service, session: DiscoverySession
+    found: Discovery, service: Service, session: DiscoverySession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with found.view("chat", guard=LONG) as view, view.changes() as changes:
         remove(service, IDS[:5])
         await quiet()
         assert len(view.snapshot.suspects) == 5
         assert taken(changes)
-        view._step(FreshnessChanged(False))
+        driver = driver_of(view)
+        monkeypatch.setattr(view_driver.ViewDriver, "fresh", False)
+        driver.freshness_changed()
         assert alarm_of(view).when is None
         await asyncio.sleep(0.01)
-        view._show_if_any(view._step(FreshnessChanged(True)))
+        monkeypatch.setattr(view_driver.ViewDriver, "fresh", True)
+        driver.freshness_changed()
         assert [type(each).__name__ for each in taken(changes)] == ["Updated"] * 5
         assert alarm_of(view).when is not None
 
@@ -710,12 +712,24 @@ async def test_a_timer_keeps_no_view_that_was_dropped(
     view: View[Any] = await found.view("chat", guard=LONG)
     await expire_all_while_away(service, session)
     assert alarm_of(view).when is not None
-    gone = weakref.ref(view)
+    gone, driver_gone = weakref.ref(view), weakref.ref(driver_of(view))
     del view
     gc.collect()
     assert gone() is None
-    view_module._wake(gone)  # as the timer does: nobody is told
+    assert driver_gone() is None
+    view_driver._wake(driver_gone)  # as the timer does: nobody is told
     found.departures.release()  # what the view would have done
+
+
+async def test_a_call_that_ends_after_its_view_sets_no_timer(
+    found: Discovery, service: Service, session: DiscoverySession
+) -> None:
+    async with found.view("chat", guard=LONG) as view:
+        pick = view.balancer().pick()
+        await expire_all_while_away(service, session)
+        assert alarm_of(view).when is not None
+    pick.failed(ConnectionRefusedError())
+    assert alarm_of(view).when is None
 
 
 async def test_a_cancelled_entering_leaves_nothing(found: Discovery, session: DiscoverySession) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from aioregistry._discovery import Changes, Discovery, View, follower, subscriptions
-from aioregistry._discovery.balancer import Balancer
+from aioregistry._discovery.balancer_driver import BalancerDriver
 from aioregistry._discovery.keeper import Keeper
 from aioregistry._document import encode
 from aioregistry._errors import (
@@ -1295,7 +1295,7 @@ async def test_balancers_are_told_before_streams_and_those_before_the_file(
 
         monkeypatch.setattr(kind, method, noting)
 
-    noted(Balancer, "take", "balancer")
+    noted(BalancerDriver, "take", "balancer")
     noted(Changes, "_offer", "changes")
     noted(subscriptions.SnapshotStream, "_offer", "snapshots")
     noted(Keeper, "changed", "file")

@@ -17,6 +17,7 @@ import pytest
 
 from aioregistry._discovery import Discovery, Guard, View, keeper
 from aioregistry._discovery.kept import Kept, from_bytes, to_bytes
+from aioregistry._discovery.view import driver_of
 from aioregistry._errors import InvalidArgument, NoInstances, SessionFailed
 from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, Suspicion, Updated
 from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery, refuse_twice, taken
@@ -335,7 +336,7 @@ async def test_a_withdrawal_that_is_seen_before_the_first_list_is_believed(
     found: Discovery, session: DiscoverySession, service: Service, path: Path
 ) -> None:
     async with recalled(found, path, "a", "b", "c", guard=Guard()) as view:
-        view.departed("a", 2)
+        driver_of(view).departed("a", 2)
         session.connect()
         await synced(view)
         assert list(view.snapshot) == ["b", "c"]

@@ -38,7 +38,7 @@ def transport_of(connection: Connection | None) -> asyncio.Transport:
 
 def picker_of(balancer: Balancer[Any]) -> Picker[Any]:
     """The picker that it uses."""
-    return balancer._picker
+    return balancer._driver.picker
 
 
 def password_of(session: Session) -> bytes:
