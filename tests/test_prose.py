@@ -21,6 +21,8 @@ def test_the_pages_keep_the_style() -> None:
         "It waits for nobody.",
         "It ends. It goes on.",
         "It has an ACL. So it ends.",
+        "It has names. aiohttp has others.",
+        "It ran 30 times. 40 are enough.",
         "It ends. [It](a.md) goes on.",
         "- `a` ends. `b` begins.",
         "It is no port.",

@@ -42,7 +42,10 @@ WORDS: Final = (
 RULES: Final = (
     *WORDS,
     (re.compile(r"\bNone\b"), 'says "None": say what there is not'),
-    (re.compile(r"(?:[a-z0-9)`*…]|[A-Z]{2})[.!?] +[A-Z`*\[]"), "has a second sentence in the line"),
+    (
+        re.compile(r"(?:[a-z0-9)`*…]|[A-Z]{2})(?<!e\.g)[.!?] +(?:[A-Z`*\[0-9]|[a-z]{3})"),
+        "has a second sentence in the line",
+    ),
 )
 
 _LITERAL = re.compile(r"``[^`]*``")
