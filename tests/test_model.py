@@ -732,6 +732,7 @@ def test_stale_and_fresh_snapshots_share_their_facts() -> None:
 ONES: list[Any] = [
     entry("a"),
     Invalid("a", "why"),
+    Suspicion("disruption", 1.0, 31.0),
     Added(entry("a"), 1),
     Updated(entry("a", 2), entry("a"), 2),
     Removed(entry("a"), 3),

@@ -195,9 +195,9 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _does_nothing(node: ast.AST, statement: ast.AST) -> bool:
-    """Whether it is for checkers of types, asserts an equal length, or ends a function that returns nothing anyway."""
+    """Whether it tells nothing to do, asserts an equal length, or ends a function that returns nothing anyway."""
     match node, statement:
-        case (_, ast.If(test=ast.Name(id="TYPE_CHECKING"))) | (ast.keyword(arg="strict"), _):
+        case (_, ast.If(test=ast.Name(id="TYPE_CHECKING"))) | (ast.keyword(arg="strict" | "gc"), _):
             return True
         case ast.FunctionDef(body=[*_, last]), ast.Return(value=ast.Constant(value=None)):
             return last is statement

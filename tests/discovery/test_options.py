@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aioregistry import Ejection, Guard, OwnZone, Sticky, WarmUp
+from aioregistry import Ejection, Guard, InvalidArgument, OwnZone, Sticky, WarmUp
 from aioregistry._discovery.view import View
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -57,3 +58,28 @@ def test_every_number_has_its_row(taker: Callable[..., Any], page: str, shown: s
         assert means
         assert why
         assert envoy
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most"), [("hold", 0.001, 86_400), ("within", 0.001, 86_400), ("longest", 0.001, 86_400)]
+)
+def test_the_bounds_of_a_guards_seconds_are_taken_and_nothing_outside(field: str, least: float, most: float) -> None:
+    others = {"hold": 0.001, "longest": 86_400.0}
+    for value in (least, most):
+        assert getattr(Guard(**{**others, field: value}), field) == value
+    for value in (math.nextafter(least, -math.inf), math.nextafter(most, math.inf)):
+        with pytest.raises(InvalidArgument) as refused:
+            Guard(**{**others, field: value})
+        assert (refused.value.field, refused.value.value) == (field, value)
+
+
+def test_a_guards_share_is_one_and_its_longest_hold_no_shorter_than_the_usual_one() -> None:
+    assert [Guard(share=share).share for share in (0, 1)] == [0, 1]
+    for share in (-0.001, 1.001):
+        with pytest.raises(InvalidArgument) as refused:
+            Guard(share=share)
+        assert (refused.value.field, refused.value.value) == ("share", share)
+    assert Guard(hold=7, longest=7).longest == 7
+    with pytest.raises(InvalidArgument) as refused:
+        Guard(hold=7, longest=6.9)
+    assert (refused.value.field, refused.value.value) == ("longest", 6.9)
