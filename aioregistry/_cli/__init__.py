@@ -273,7 +273,7 @@ def _add_enable(commands: Commands) -> None:
 def _add_maintenance(commands: Commands) -> None:
     parser = commands.add_parser(
         "maintenance",
-        help="what is in maintenance or has a weight, by whom, why and until when",
+        help="list the instances in maintenance or with a weight, by whom, why and until when",
         description="List the instances that operators hold back, of NAME or of all services.",
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="the service (default: all)")
@@ -285,7 +285,7 @@ def _add_maintenance(commands: Commands) -> None:
 def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
-        help="chat servers, a gateway, and one fault after another, in under a minute",
+        help="run chat servers and a gateway, and cause one fault after another, in under a minute",
         description="Start chat servers and a gateway that routes users to them, cause one fault after another, "
         "and report what the gateway saw. Starts a server of its own, in memory; if you name a "
         "ZooKeeper, it uses a chroot of its own there and removes it at the end.",
@@ -298,7 +298,7 @@ def _add_demo(commands: Commands) -> None:
 def _add_server(commands: Commands) -> None:
     parser = commands.add_parser(
         "server",
-        help="an in-memory ZooKeeper server for development",
+        help="run an in-memory ZooKeeper server for development",
         description="Serve ZooKeeper's protocol from memory until SIGINT or SIGTERM, for development and tests. Prints "
         "its address when it listens. Nothing is kept when it ends.",
     )
@@ -317,7 +317,7 @@ def _add_server(commands: Commands) -> None:
 def _add_top(commands: Commands) -> None:
     parser = commands.add_parser(
         "top",
-        help="all services at a glance, live, in this terminal",
+        help="show all services at a glance, live, in this terminal",
         description="Show the services and their instances in this terminal, live, until q. Needs the extra top.",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a service (default: all)")

@@ -14,7 +14,7 @@ def add_console(commands: Any) -> argparse.ArgumentParser:
     """Add the command to argparse's *commands*, and return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "console",
-        help="all services in a browser, live, with their history",
+        help="show all services in a browser, live, with their history",
         description="Serve a console for browsers until SIGINT or SIGTERM: services and instances live, a timeline of "
         "what happened, and maintenance where that is allowed. Prints its address when it listens. Needs the extra "
         "console.",

@@ -14,7 +14,7 @@ def add_doctor(commands: Any) -> argparse.ArgumentParser:
     """Add the command to argparse's *commands*, and return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "doctor",
-        help="what is wrong in a registry and its ensemble, and what to do",
+        help="find what is wrong in a registry and its ensemble, and what to do",
         description="Read a live ensemble and say what is wrong, the most harmful first, and what to do. Writes "
         "nothing. Exit code 0: healthy; 1: something is wrong; 2: usage.",
     )

@@ -96,7 +96,7 @@ async def enable(arguments: argparse.Namespace) -> int:
 
 
 async def maintenance(arguments: argparse.Namespace) -> int:
-    """Print what is in maintenance, by whom, why and until when."""
+    """Print the instances in maintenance, by whom, why and until when."""
     if arguments.name is not None:
         check_name("name", arguments.name)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
