@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry import InvalidArgument
+from aioregistry import Entry, Invalid, InvalidArgument, Override, ServiceInstance, Snapshot, Suspicion
 from aioregistry._console.access import (
     HEADERS,
     AttemptLimit,
@@ -18,8 +18,8 @@ from aioregistry._console.access import (
     is_same_origin,
     is_token,
 )
-from aioregistry._console.passwords import hashed, is_password, read_passwords
-from aioregistry._console.states import KINDS, State, marks
+from aioregistry._console.passwords import DUMMY, LONGEST_NAME, hashed, is_password, read_passwords
+from aioregistry._console.states import KINDS, State, marks, of_snapshot
 from aioregistry._console.timeline import MIXED, Difference, Segment, Span, compare, gaps, reconcile, segments
 
 
@@ -64,6 +64,106 @@ def test_what_a_change_is_called(before: State | None, after: State | None, kind
     assert set(found) <= set(KINDS)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (None, state(), "10.0.0.1:80, session 0x1"),
+        (None, state("failing"), "10.0.0.1:80, session 0x1, failing"),
+        (state("draining"), None, "draining"),
+        (state("invalid"), None, "the node that cannot be read"),
+        (state(), state(owner="0x2"), "session 0x1 → 0x2"),
+        (state(reason="weight 0.5"), state(), "is enabled"),
+        (state("suspect"), state("failing"), "is failing"),
+        (state("maintenance"), state("draining"), "is draining"),
+        (state(), state("failing"), "enabled → failing"),
+        (state(), state(place="b:1"), "10.0.0.1:80 → b:1"),
+        (state(), state(payload="{}"), "payload"),
+    ],
+)
+def test_what_people_are_told_of_a_change(before: State | None, after: State | None, text: str) -> None:
+    assert [mark.text for mark in marks(before, after)] == [text]
+
+
+def test_of_what_cannot_be_read_only_that_is_told() -> None:
+    bad = state("invalid", place="-", payload="", reason="not JSON", czxid=9)
+    (mark,) = marks(state(payload="{}"), bad)
+    assert mark == ("invalid", "not JSON")
+    (mark,) = marks(bad, state(payload="{}"))
+    assert mark == ("state", "invalid → enabled")
+    assert [*marks(bad, bad._replace(reason="too deep"))] == []
+
+
+def override(*, registered: int | None = None, **fields: object) -> Override:
+    said = {"enabled": False, "reason": "disk", "by": "ann", "since": 0.0, "until": None, "version": 0, **fields}
+    return Override(service="chat", id="a", registration_time_ms=registered, **said)  # type: ignore[arg-type]
+
+
+def recorded(
+    payload: object = None,
+    *,
+    czxid: int = 5,
+    suspicion: Suspicion | None = None,
+    override: Override | None = None,
+    address: str | None = "10.0.0.1",
+) -> State:
+    """The record of the one instance of a service."""
+    instance = ServiceInstance("chat", id="a", address=address, port=80, payload=payload, registration_time_ms=7)
+    entry = Entry(instance, 0x1F, czxid, czxid, 0, 1.0, 1.0, suspicion)
+    overrides = {} if override is None else {"a": override}
+    (found,) = of_snapshot(Snapshot("chat", {"a": entry}, {}, as_of=9, overrides=overrides)).values()
+    return found
+
+
+def test_what_is_recorded_of_an_instance() -> None:
+    plain = recorded({"zone": "eu"})
+    assert plain == State("enabled", plain.owner, "10.0.0.1:80", plain.payload, "", 5)
+    assert plain.owner.endswith("1f")
+    assert "zone" in plain.payload
+    assert recorded().payload == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (override(), "disk (by ann)"),
+        (override(enabled=None, weight=0.25), "weight 0.25: disk (by ann)"),
+        (override(registered=7), "disk (by ann)"),
+        (override(registered=8), ""),
+    ],
+)
+def test_the_reason_is_what_an_operator_said_of_this_incarnation(said: Override, reason: str) -> None:
+    assert recorded(override=said).reason == reason
+
+
+def test_the_guards_reason_goes_before_the_operators() -> None:
+    held = recorded(suspicion=Suspicion("disruption", 1.0, 31.0), override=override())
+    assert (held.state, held.reason) == ("suspect", "disruption")
+
+
+@pytest.mark.parametrize(("czxid", "kept"), [(-1, 0), (0, 0), (2**63 - 1, 2**63 - 1), (2**63, 2**63 - 1)])
+def test_zxids_are_what_the_database_has_room_for(czxid: int, kept: int) -> None:
+    assert recorded(czxid=czxid).czxid == kept
+    bad = Invalid("a", "why", 0x1F, czxid)
+    assert of_snapshot(Snapshot("chat", {}, {"a": bad}, as_of=9))["a"].czxid == kept
+
+
+def test_what_is_recorded_is_cut_and_can_be_written() -> None:
+    whole, long = (recorded("x" * length).payload for length in (1998, 1999))
+    assert (len(whole), whole[-1]) == (2000, '"')
+    assert (len(long), long[-1]) == (2001, "…")
+    assert [len(recorded(override=override(reason="x" * length)).reason) for length in (491, 492)] == [500, 501]
+    states = of_snapshot(Snapshot("chat", {}, {"a": Invalid("a", "\ud800" + "x" * 500, 0x1F)}, as_of=9))
+    bad = states["a"]
+    assert (bad.state, bad.place, bad.payload, bad.czxid) == ("invalid", "-", "", 0)
+    assert bad.reason == "\ufffd" + "x" * 499 + "…"
+
+
+def test_an_instance_goes_before_a_node_of_the_same_name() -> None:
+    entry = Entry(ServiceInstance("chat", id="a"), 1, 5, 5, 0, 1.0, 1.0)
+    states = of_snapshot(Snapshot("chat", {"a": entry}, {"a": Invalid("a", "why"), "b": Invalid("b", "why")}, as_of=9))
+    assert {id: each.state for id, each in states.items()} == {"a": "enabled", "b": "invalid"}
+
+
 # ---------------------------------------------------------------- what is drawn
 
 
@@ -85,6 +185,24 @@ def test_what_is_too_short_to_be_seen_is_drawn_as_one() -> None:
     assert segments(flaps, 0, 1000, 60) == [Segment(0, 50, MIXED, 50)]
     away = spans((0, 10, "enabled"), (500, 510, "enabled"))
     assert len(segments(away, 0, 1000, 2)) == 2
+
+
+def test_what_lasts_as_long_as_can_be_seen_is_drawn_by_itself() -> None:
+    own = spans((0, 2, "enabled"), (2, 4, "failing"))
+    assert [each.state for each in segments(own, 0, 10, 2)] == ["enabled", "failing"]
+    assert segments(own, 0, 10, 2.5) == [Segment(0, 4, MIXED, 2)]
+    assert [each.state for each in segments(spans((0, 2, "enabled"), (2, 9, "failing")), 0, 10, 2.5)] == [
+        "enabled",
+        "failing",
+    ]
+
+
+def test_a_gap_that_cannot_be_seen_is_not_drawn() -> None:
+    own = spans((0, 10, "enabled"), (12, 20, "enabled"))
+    assert segments(own, 0, 100, 2) == [Segment(0, 20, "enabled", 2)]
+    assert [(each.since, each.until) for each in segments(own, 0, 100, 1.5)] == [(0, 10), (12, 20)]
+    inside = spans((0, 10, "enabled"), (2, 5, "enabled"))
+    assert segments(inside, 0, 100, 2) == [Segment(0, 10, "enabled", 2)]
 
 
 @given(
@@ -112,6 +230,8 @@ def test_segments_keep_order_and_time(lengths: list[tuple[float, str]], resoluti
         (spans((0, 5, "enabled"), (5, None, "failing")), "changed", 2),
         (spans((0, 5, "enabled"), (5, 6, "failing"), (6, None, "enabled")), "back", 3),
         (spans((4, 6, "enabled")), "brief", 1),
+        (spans((10, None, "enabled")), "came", 1),
+        (spans((3, 10, "enabled")), "went", 1),
         ([Span("chat", "a", 0, 5, state()), Span("chat", "a", 5, None, state(owner="0x2"))], "owner", 2),
     ],
 )
@@ -122,6 +242,7 @@ def test_how_two_moments_differ(own: list[Span], kind: str, steps: int) -> None:
 
 def test_what_lasts_does_not_differ() -> None:
     assert list(compare(spans((0, None, "enabled")), 3, 10)) == []
+    assert list(compare(spans((0, 3, "enabled"), (3, None, "failing")), 3, 10)) == []
     assert list(compare(spans((0, 2, "enabled"), (11, None, "failing")), 3, 10)) == []
 
 
@@ -148,7 +269,17 @@ def test_gaps_are_what_no_recording_covers() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:8765", "127.0.0.1:80", "[::1]:8765", "10.1.2.3", "ops.example"]
+    "host",
+    [
+        "localhost",
+        "localhost:8765",
+        "127.0.0.1:80",
+        "[::1]:8765",
+        "10.1.2.3",
+        "ops.example",
+        "app.localhost",
+        "OPS.example.",
+    ],
 )
 def test_hosts_that_mean_the_console(host: str) -> None:
     assert is_host_known(host, {"ops.example"})
@@ -201,9 +332,12 @@ def test_a_login_ends_by_silence_and_by_time() -> None:
     assert logins.find("other", 1) is None
     for hour in range(12):
         assert logins.find("t", hour * 3600) is not None
+    assert logins.find("t", 12 * 3600) is not None
     assert logins.find("t", 12 * 3600 + 1) is None
     logins.add("u", "ann", "c", now=0)
+    assert logins.find("u", 7200, seen=False) is not None
     assert logins.find("u", 7201) is None
+    assert logins.find("u", 1) is None
     logins.add("v", "ann", "c", now=0)
     logins.remove("v")
     assert logins.find("v", 1) is None
@@ -211,10 +345,12 @@ def test_a_login_ends_by_silence_and_by_time() -> None:
 
 def test_logins_are_bounded() -> None:
     logins = Logins()
-    for number in range(1500):
+    for number in range(1000):
         logins.add(str(number), "ann", "c", now=0)
-    assert logins.find("0", 1) is None
-    assert logins.find("1499", 1) is not None
+    assert logins.find("0", 1) is not None  # of all others nothing was heard for longer
+    assert logins.find("1", 1, seen=False) is not None
+    logins.add("1000", "ann", "c", now=2)
+    assert [logins.find(token, 3) is None for token in ("0", "1", "2", "1000")] == [False, True, False, False]
 
 
 def test_attempts_are_bounded_in_number_and_memory() -> None:
@@ -224,11 +360,23 @@ def test_attempts_are_bounded_in_number_and_memory() -> None:
         attempts.failed("a", second)
     assert attempts.wait("a", 3) == 57
     assert attempts.wait("b", 3) == 0
-    assert attempts.wait("a", 61) == 0
+    assert attempts.wait("a", 59) == 1
+    assert attempts.wait("a", 60) == 0
+    attempts.failed("a", 60)
+    attempts.failed("a", 61)  # of four the last three count
+    assert attempts.wait("a", 61) == 1
     attempts.succeeded("a")
-    for number in range(10_001):
+    assert attempts.wait("a", 61) == 0
+
+
+def test_the_key_that_failed_longest_ago_is_forgotten_first() -> None:
+    attempts = AttemptLimit(1, 60)
+    for number in range(10_000):
         attempts.failed(str(number), 100)
-    assert attempts.wait("0", 100) == 0
+    assert attempts.wait("0", 100) == 60
+    attempts.failed("0", 100)
+    attempts.failed("one more", 100)
+    assert [attempts.wait(key, 100) for key in ("0", "1", "2", "one more")] == [60, 0, 60, 60]
 
 
 def test_tokens_are_compared_whole() -> None:
@@ -247,6 +395,9 @@ def test_a_password_is_found_again_and_no_other() -> None:
     assert is_password("correct horse", known["ann"])
     assert not is_password("correct horse ", known["ann"])
     assert "correct" not in line
+    # The time that it takes does not tell which users there are.
+    assert known["ann"][:3] == DUMMY[:3] == (15, 8, 1)
+    assert (len(known["ann"].hash), len(known["ann"].salt)) == (len(DUMMY.hash), len(DUMMY.salt)) == (32, 16)
 
 
 def test_what_passlib_writes_is_read() -> None:
@@ -259,10 +410,28 @@ def test_what_passlib_writes_is_read() -> None:
 GOOD = "$scrypt$ln=15,r=8,p=1$" + base64.b64encode(b"0" * 16).decode().rstrip("=") + "$" + "A" * 43
 
 
+@pytest.mark.parametrize("costs", ["ln=1,r=1,p=1", "ln=20,r=7,p=1", "ln=14,r=511,p=1"])
+def test_costs_that_a_login_can_bear(costs: str) -> None:
+    name = "n" * LONGEST_NAME
+    assert LONGEST_NAME == 100
+    known = read_passwords("users", [f" {name}:{GOOD.replace('ln=15,r=8,p=1', costs)} "])
+    assert ",".join(f"{key}={value}" for key, value in zip(("ln", "r", "p"), known[name], strict=False)) == costs
+
+
+def test_the_line_that_is_wrong_is_told_by_its_number() -> None:
+    with pytest.raises(InvalidArgument, match="line 3 has no user"):
+        read_passwords("users", ["# users", f"ann:{GOOD}", ":"])
+
+
 @pytest.mark.parametrize(
     "lines",
     [
         [],
+        [f"{'n' * 101}:{GOOD}"],
+        *([f"ann:{GOOD.replace('ln=15,r=8,p=1', costs)}"] for costs in ("ln=0,r=8,p=1", "ln=21,r=1,p=1")),
+        *([f"ann:{GOOD.replace('ln=15,r=8,p=1', costs)}"] for costs in ("ln=20,r=8,p=1", "ln=14,r=512,p=1")),
+        [f"ann:{GOOD.replace('p=1', 'p=0')}"],
+        ["ann:$scrypt$ln=4,r=8,p=1$" + "A" * 13 + "$" + "A" * 43],
         ["# nobody"],
         ["secret"],
         ["ann:secret"],

@@ -144,6 +144,28 @@ def test_an_event_before_the_first_connection_asks_for_nothing() -> None:
     assert mirror.ask(100) is None
 
 
+@pytest.mark.parametrize("kind", EventKind)
+def test_only_an_event_that_can_mean_a_change_asks_for_anything(kind: EventKind) -> None:
+    """A recursive watch tells of the children of instances, too."""
+    for name, meant in (
+        ("a", {EventKind.CREATED, EventKind.DELETED, EventKind.DATA_CHANGED}),
+        (SERVICE, {EventKind.CREATED, EventKind.DELETED, EventKind.CHILDREN_CHANGED}),
+    ):
+        mirror = synced({"a": (document("a"), stat(5))})
+        mirror.event(kind, name)
+        assert (mirror.ask(9) is not None) is (kind in meant)
+
+
+def test_a_list_that_was_refused_is_asked_for_again() -> None:
+    mirror = Mirror("chat")
+    mirror.connected(one_shot=False, history=0)
+    question = mirror.ask(9)
+    assert isinstance(question, ListNames)
+    assert mirror.ask(9) is None
+    mirror.refused(question)
+    assert mirror.ask(9) == question
+
+
 def test_what_an_event_had_asked_for_is_not_missed_when_a_look_finds_it() -> None:
     mirror = synced({"a": (document("a"), stat(3))})
     mirror.event(EventKind.DATA_CHANGED, "a")
@@ -193,6 +215,15 @@ def test_times_of_nodes_are_those_of_a_calendar(given: int, taken: float) -> Non
     mirror.event(EventKind.DATA_CHANGED, "a")
     read(mirror, (document("a"), seen), zxid=12)
     assert mirror.take_news() is None
+
+
+def test_a_node_that_was_never_changed_keeps_its_zxid_and_its_time_once() -> None:
+    """An instance in memory is smaller by two objects."""
+    twice = [int(f"{5 << 32}") for _ in range(2)]
+    node = decoded("chat", "a", document("a"), stat(*twice))
+    assert isinstance(node, Entry)
+    assert node.mzxid is node.czxid
+    assert node.modified is node.created
 
 
 def test_versions_are_no_identity() -> None:
