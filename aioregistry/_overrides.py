@@ -30,7 +30,7 @@ from ._arguments import is_number
 from ._bounds import moment
 from ._model import Override
 
-__all__ = ["LONGEST", "Known", "Standing", "UnfitOverride", "encoded", "overrides_root", "read_override"]
+__all__ = ["LONGEST", "Known", "ServiceOverrides", "UnfitOverride", "encoded", "overrides_root", "read_override"]
 
 LONGEST: Final = 10 * 365 * 86_400.0
 """Seconds that an override lasts at most, but for one that is for ever."""
@@ -130,7 +130,7 @@ class Known(NamedTuple):
     asks: float
 
 
-class Standing:
+class ServiceOverrides:
     """The overrides of one service, as far as they are known, and which of them are in force."""
 
     def __init__(self) -> None:

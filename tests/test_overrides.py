@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aioregistry import Override, ServiceInstance
 from aioregistry._bounds import LATEST
-from aioregistry._overrides import LONGEST, Standing, UnfitOverride, encoded, overrides_root, read_override
+from aioregistry._overrides import LONGEST, ServiceOverrides, UnfitOverride, encoded, overrides_root, read_override
 from tests.support.checkers import Violated, check_obeyed
 
 ME = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000, registration_time_ms=1)
@@ -117,37 +117,37 @@ def test_half_a_surrogate_in_a_text_is_replaced() -> None:
 
 
 def test_one_that_was_seen_being_set_lasts_its_time_whatever_the_wall_clock_says() -> None:
-    standing = Standing()
-    standing.read([lasting(60.0)], now=5.0, wall=9e9, seen_being_set=True)
-    assert list(standing.in_force(64.9)) == ["a"]
-    assert standing.next_end(5.0) == 65.0
-    assert (dict(standing.in_force(65.0)), [each.id for each in standing.over(65.0)]) == ({}, ["a"])
+    overrides = ServiceOverrides()
+    overrides.read([lasting(60.0)], now=5.0, wall=9e9, seen_being_set=True)
+    assert list(overrides.in_force(64.9)) == ["a"]
+    assert overrides.next_end(5.0) == 65.0
+    assert (dict(overrides.in_force(65.0)), [each.id for each in overrides.over(65.0)]) == ({}, ["a"])
 
 
 @pytest.mark.parametrize(("wall", "asks"), [(1000.0, 65.0), (1045.0, 20.0), (0.0, 65.0), (5000.0, 5.0)])
 def test_one_that_was_there_lasts_its_time_and_by_the_wall_clock_the_server_is_only_asked(
     wall: float, asks: float
 ) -> None:
-    standing = Standing()
-    standing.read([lasting(60.0)], now=5.0, wall=wall, seen_being_set=False)
-    assert list(standing.in_force(64.9)) == ["a"]
-    assert list(standing.in_force(65.0)) == []
-    assert standing.over(asks - 0.001) == []
-    assert [each.id for each in standing.over(asks)] == ["a"]
-    assert standing.next_end(5.0 - 0.001) == asks
+    overrides = ServiceOverrides()
+    overrides.read([lasting(60.0)], now=5.0, wall=wall, seen_being_set=False)
+    assert list(overrides.in_force(64.9)) == ["a"]
+    assert list(overrides.in_force(65.0)) == []
+    assert overrides.over(asks - 0.001) == []
+    assert [each.id for each in overrides.over(asks)] == ["a"]
+    assert overrides.next_end(5.0 - 0.001) == asks
 
 
 @pytest.mark.parametrize(("left", "ends"), [(20.0, 28.0), (1000.0, 65.0), (0.0, 8.0), (-5.0, 8.0)])
 def test_the_server_says_how_long_it_is_in_force_which_is_never_longer_than_it_lasts(left: float, ends: float) -> None:
-    standing = Standing()
-    standing.read([lasting(60.0)], now=5.0, wall=5000.0, seen_being_set=False)
-    standing.learn("a", left, 8.0)
-    assert list(standing.in_force(ends - 0.001)) == ["a"]
-    assert list(standing.in_force(ends)) == []
-    assert standing.over(ends - 0.001) == []
-    assert [each.id for each in standing.over(ends)] == ["a"]
-    standing.read([lasting(60.0)], now=50.0, wall=5000.0, seen_being_set=False)
-    assert list(standing.in_force(ends)) == []
+    overrides = ServiceOverrides()
+    overrides.read([lasting(60.0)], now=5.0, wall=5000.0, seen_being_set=False)
+    overrides.learn("a", left, 8.0)
+    assert list(overrides.in_force(ends - 0.001)) == ["a"]
+    assert list(overrides.in_force(ends)) == []
+    assert overrides.over(ends - 0.001) == []
+    assert [each.id for each in overrides.over(ends)] == ["a"]
+    overrides.read([lasting(60.0)], now=50.0, wall=5000.0, seen_being_set=False)
+    assert list(overrides.in_force(ends)) == []
 
 
 @pytest.mark.parametrize(("left", "again"), [(3000.0, 126.0), (20.0, 86.0)])
@@ -155,39 +155,39 @@ def test_where_it_has_lasted_its_time_and_the_server_says_otherwise_it_is_asked_
     left: float, again: float
 ) -> None:
     """Its clock was set back: the override is not in force, and is not removed yet."""
-    standing = Standing()
-    standing.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
-    standing.learn("a", left, 66.0)
-    assert (dict(standing.in_force(66.0)), standing.over(again - 0.001)) == ({}, [])
-    assert standing.next_end(66.0) == again
-    assert [each.id for each in standing.over(again)] == ["a"]
+    overrides = ServiceOverrides()
+    overrides.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
+    overrides.learn("a", left, 66.0)
+    assert (dict(overrides.in_force(66.0)), overrides.over(again - 0.001)) == ({}, [])
+    assert overrides.next_end(66.0) == again
+    assert [each.id for each in overrides.over(again)] == ["a"]
 
 
 def test_at_the_very_end_of_its_time_the_server_is_asked_again_when_it_says() -> None:
-    standing = Standing()
-    standing.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
-    assert standing.next_end(64.999) == 65.0
-    assert standing.next_end(65.0) is None
-    standing.learn("a", 20.0, 65.0)
-    assert (dict(standing.in_force(65.0)), standing.over(84.999)) == ({}, [])
-    assert standing.next_end(65.0) == 85.0
+    overrides = ServiceOverrides()
+    overrides.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
+    assert overrides.next_end(64.999) == 65.0
+    assert overrides.next_end(65.0) is None
+    overrides.learn("a", 20.0, 65.0)
+    assert (dict(overrides.in_force(65.0)), overrides.over(84.999)) == ({}, [])
+    assert overrides.next_end(65.0) == 85.0
 
 
 def test_reading_again_moves_no_end_but_a_new_override_has_its_own() -> None:
-    standing = Standing()
-    standing.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
-    standing.read([lasting(60.0)], now=50.0, wall=1000.0, seen_being_set=True)
-    assert standing.next_end(50.0) == 65.0
-    standing.read([lasting(90.0)], now=50.0, wall=1000.0, seen_being_set=True)
-    assert standing.next_end(50.0) == 140.0
-    standing.read([], now=60.0, wall=1000.0, seen_being_set=True)
-    assert standing.next_end(60.0) is None
+    overrides = ServiceOverrides()
+    overrides.read([lasting(60.0)], now=5.0, wall=1000.0, seen_being_set=True)
+    overrides.read([lasting(60.0)], now=50.0, wall=1000.0, seen_being_set=True)
+    assert overrides.next_end(50.0) == 65.0
+    overrides.read([lasting(90.0)], now=50.0, wall=1000.0, seen_being_set=True)
+    assert overrides.next_end(50.0) == 140.0
+    overrides.read([], now=60.0, wall=1000.0, seen_being_set=True)
+    assert overrides.next_end(60.0) is None
 
 
 def test_one_for_ever_has_no_end() -> None:
-    standing = Standing()
-    standing.read([lasting(None)], now=5.0, wall=1000.0, seen_being_set=False)
-    assert (list(standing.in_force(1e300)), standing.next_end(5.0), standing.over(1e300)) == (["a"], None, [])
+    overrides = ServiceOverrides()
+    overrides.read([lasting(None)], now=5.0, wall=1000.0, seen_being_set=False)
+    assert (list(overrides.in_force(1e300)), overrides.next_end(5.0), overrides.over(1e300)) == (["a"], None, [])
 
 
 @pytest.mark.parametrize(("services", "root"), [("/services", "/services-overrides"), ("", None), ("/", None)])

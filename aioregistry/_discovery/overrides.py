@@ -30,7 +30,7 @@ from aioregistry._errors import (
 )
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Override
-from aioregistry._overrides import Standing, UnfitOverride, read_override
+from aioregistry._overrides import ServiceOverrides, UnfitOverride, read_override
 from aioregistry._paths import place_of
 from aioregistry._protocol import Delete, Exists, GetChildren, GetData, SetData, WatchedEvent
 from aioregistry._session import ReadingSessionPort, TreeWatchPort, WatchPort
@@ -59,7 +59,7 @@ class _Service:
     """The overrides of one service that are known, and their followers."""
 
     def __init__(self) -> None:
-        self.standing = Standing()
+        self.overrides = ServiceOverrides()
         self.told: dict[int, Told] = {}
         self.in_force: Mapping[str, Override] = {}
         self.read = self.known = False  # on this connection; on this one or one before
@@ -253,7 +253,7 @@ class OverrideReader:
             if one_shot is not None and present is not None and place.partition("/")[0] in present:
                 found = await self._read_service(place, one_shot=one_shot)
             runtime = self._session.runtime
-            service.standing.read(found, runtime.monotonic(), runtime.wall(), seen_being_set=service.read)
+            service.overrides.read(found, runtime.monotonic(), runtime.wall(), seen_being_set=service.read)
             service.read = service.known = True
             self._tell(service)
 
@@ -310,7 +310,7 @@ class OverrideReader:
     # ------------------------------------------------------------------ what is in force
 
     def _tell(self, service: _Service) -> None:
-        in_force = service.standing.in_force(self._session.runtime.monotonic())
+        in_force = service.overrides.in_force(self._session.runtime.monotonic())
         if in_force != service.in_force:
             before, service.in_force = service.in_force, in_force
             self._emit(before, in_force)
@@ -342,7 +342,7 @@ class OverrideReader:
 
     def _set_alarm(self) -> None:
         now = self._session.runtime.monotonic()
-        ends = [end for service in self._services.values() if (end := service.standing.next_end(now)) is not None]
+        ends = [end for service in self._services.values() if (end := service.overrides.next_end(now)) is not None]
         if ends:
             self._alarm.set_in(max(min(ends) - now, SHORTEST_WAIT), self._due)
         else:
@@ -362,7 +362,7 @@ class OverrideReader:
         now = self._session.runtime.monotonic()
         if not self._may_remove or self._session.read_only or self._sweep.when is not None:
             return
-        over = [(service, override) for service in self._services.values() for override in service.standing.over(now)]
+        over = [(service, override) for service in self._services.values() for override in service.overrides.over(now)]
         if over:
             doubtful = any(override.id in service.in_force for service, override in over)
             within = ASKED_WITHIN if doubtful else SWEEP
@@ -375,7 +375,7 @@ class OverrideReader:
     async def _remove_what_is_over(self) -> None:
         now = self._session.runtime.monotonic()
         for place, service in list(self._services.items()):
-            over = service.standing.over(now)
+            over = service.overrides.over(now)
             if not over or not self._may_remove or self._session.read_only:
                 continue
             try:
@@ -406,7 +406,7 @@ class OverrideReader:
         now, ended = self._session.runtime.monotonic(), []
         for override in overrides:
             assert override.until is not None, "an override without an end never expires"
-            service.standing.learn(override.id, override.until - server, now)
+            service.overrides.learn(override.id, override.until - server, now)
             if override.until <= server:
                 ended.append(override)
         self._tell(service)

@@ -9,9 +9,9 @@ from aioregistry._arguments import check_choice, check_count, check_seconds
 from aioregistry._errors import InvalidType
 from aioregistry._reprs import shown_half_made
 
-from .table import STARTING, CheckState, Standing
+from .table import STARTING, CheckHealth, CheckState
 
-__all__ = ["Check", "CheckFailed"]
+__all__ = ["Check", "CheckFailed", "first_health"]
 
 Initial = Literal["failing", "passing"]
 
@@ -64,11 +64,6 @@ class Check:
         self.fall = fall
         self.initial: Initial = initial
 
-    @property
-    def standing(self) -> Standing:
-        """The state that it counts as before its first result."""
-        return STARTING if self.initial == "failing" else Standing(CheckState.PASSING)
-
     def describe(self) -> str:
         """Return what is asked, as text."""
         return str(getattr(self.probe, "__qualname__", type(self.probe).__name__))
@@ -76,3 +71,8 @@ class Check:
     def __repr__(self) -> str:
         times = f"interval={self.interval:g} timeout={self.timeout:g} rise={self.rise} fall={self.fall}"
         return f"<{type(self).__name__} {self.describe()} {times}>"
+
+
+def first_health(check: Check) -> CheckHealth:
+    """Return the health that *check* has before its first result."""
+    return STARTING if check.initial == "failing" else CheckHealth(CheckState.PASSING)

@@ -14,8 +14,8 @@ from aioregistry._incident_log import IncidentLog
 from aioregistry._reasons import reason_of
 from aioregistry._runtime import Runtime
 
-from .check import Check, CheckFailed
-from .table import CheckState, Result, Standing, after, patience, pause
+from .check import Check, CheckFailed, first_health
+from .table import CheckHealth, CheckState, Result, after, patience, pause
 
 __all__ = ["CheckStatus", "Checks", "Runner", "checked_checks"]
 
@@ -85,7 +85,7 @@ class Runner:
     @property
     def passing(self) -> bool:
         """Whether every check passes."""
-        return all(each.standing.state is CheckState.PASSING for each in self._followed.values())
+        return all(each.health.state is CheckState.PASSING for each in self._followed.values())
 
     @property
     def statuses(self) -> Mapping[str, CheckStatus]:
@@ -95,7 +95,7 @@ class Runner:
     @property
     def reason(self) -> str | None:
         """Return why not every check passes, in a line; None where all do."""
-        failing = [name for name, each in self._followed.items() if each.standing.state is not CheckState.PASSING]
+        failing = [name for name, each in self._followed.items() if each.health.state is not CheckState.PASSING]
         if not failing:
             return None
         return "; ".join(f"{name}: {self._followed[name].reason or 'has not passed yet'}" for name in failing)
@@ -123,16 +123,16 @@ class Runner:
         check, loop = each.check, asyncio.get_running_loop()
         while True:
             began = loop.time()
-            before = each.standing.state
+            before = each.health.state
             await each.run(began)
-            if each.standing.state is not before or (each.first and before is CheckState.STARTING):
+            if each.health.state is not before or (each.first and before is CheckState.STARTING):
                 self._tell(name, each)
             each.first = False
             draw = self._runtime.uniform(0.0, 1.0)
             await asyncio.sleep(pause(interval=check.interval, took=loop.time() - began, draw=draw))
 
     def _tell(self, name: str, each: _Followed) -> None:
-        state = each.standing.state
+        state = each.health.state
         if state is CheckState.PASSING:
             self._repeated.tell((name, "passes"), logging.INFO, "%s: check %s passes", self._title, name, check=name)
         else:
@@ -147,7 +147,7 @@ class _Followed:
 
     def __init__(self, check: Check, runtime: Runtime) -> None:
         self.check = check
-        self.standing: Standing = check.standing
+        self.health: CheckHealth = first_health(check)
         self.reason: str | None = None
         self.first = True
         self._runtime = runtime
@@ -158,7 +158,7 @@ class _Followed:
 
     @property
     def status(self) -> CheckStatus:
-        return CheckStatus(self.standing.state, self._since, self.reason)
+        return CheckStatus(self.health.state, self._since, self.reason)
 
     def cancel(self) -> None:
         if self._call is not None:
@@ -171,17 +171,17 @@ class _Followed:
             self._passed = began  # so that `initial="passing"` is believed for as long as a success
         due = self._passed + patience(interval=check.interval, timeout=check.timeout, fall=check.fall)
         limit = check.timeout
-        if self.standing.state is CheckState.PASSING and began < due:
+        if self.health.state is CheckState.PASSING and began < due:
             limit = min(limit, due - began)
         reason = await self._called(limit)
         if reason is None:
             self._passed, result = began, Result.PASSED
         else:
             result = Result.OVERDUE if loop.time() + _EARLY >= due else Result.FAILED
-        state = self.standing.state
+        state = self.health.state
         self.reason = reason
-        self.standing = after(self.standing, result, rise=check.rise, fall=check.fall)
-        if self.standing.state is not state:
+        self.health = after(self.health, result, rise=check.rise, fall=check.fall)
+        if self.health.state is not state:
             self._since = self._runtime.wall()
 
     async def _called(self, limit: float) -> str | None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-__all__ = ["STARTING", "CheckState", "Result", "Standing", "after", "patience", "pause"]
+__all__ = ["STARTING", "CheckHealth", "CheckState", "Result", "after", "patience", "pause"]
 
 
 class CheckState(enum.Enum):
@@ -38,14 +38,14 @@ class Result(enum.Enum):
     """Failed, and the last success is too long ago."""
 
 
-class Standing(NamedTuple):
+class CheckHealth(NamedTuple):
     """The state of a check, and how many results in a row speak against it."""
 
     state: CheckState
     against: int = 0
 
 
-STARTING: Final = Standing(CheckState.STARTING)
+STARTING: Final = CheckHealth(CheckState.STARTING)
 
 
 class _Rule(NamedTuple):
@@ -70,22 +70,22 @@ _TABLE: Final[Mapping[tuple[CheckState, Result], _Rule]] = MappingProxyType(
 )
 
 
-def after(standing: Standing, result: Result, *, rise: int, fall: int) -> Standing:
-    """Return the standing that *result* leads to.
+def after(health: CheckHealth, result: Result, *, rise: int, fall: int) -> CheckHealth:
+    """Return the health that *result* leads to.
 
     Args:
-        standing: before it.
+        health: before it.
         result: of the last run.
         rise: successes in a row that a failing check needs.
         fall: failures in a row that a passing check needs.
     """
-    rule = _TABLE[standing.state, result]
-    if rule.state is standing.state:
-        return Standing(standing.state)
-    against = standing.against + 1
+    rule = _TABLE[health.state, result]
+    if rule.state is health.state:
+        return CheckHealth(health.state)
+    against = health.against + 1
     if rule.needed is not None and against < {"rise": rise, "fall": fall}[rule.needed]:
-        return Standing(standing.state, against)
-    return Standing(rule.state)
+        return CheckHealth(health.state, against)
+    return CheckHealth(rule.state)
 
 
 def patience(*, interval: float, timeout: float, fall: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .states import FOLLOWING, News
+from .states import FOLLOWING, Transition
 from .vocabulary import (
     Accepted,
     Announce,
@@ -57,7 +57,7 @@ Step = tuple[Machine, tuple[Command, ...]]
 Handler = Callable[[Machine, Any], Step]
 
 
-def news_of(machine: Machine, commands: tuple[Command, ...]) -> News | None:
+def transition_of(machine: Machine, commands: tuple[Command, ...]) -> Transition | None:
     """Return what the commands of one step tell of the session."""
     for command in commands:
         if isinstance(command, Announce):
@@ -65,7 +65,7 @@ def news_of(machine: Machine, commands: tuple[Command, ...]) -> News | None:
     return None
 
 
-def _announced(machine: Machine, news: News) -> tuple[Machine, tuple[Command, ...]]:
+def _announced(machine: Machine, news: Transition) -> tuple[Machine, tuple[Command, ...]]:
     """Move to the state that follows from *news*; those that the table does not know raise."""
     state = FOLLOWING[machine.state].get(news)
     if state is None:
@@ -185,8 +185,8 @@ def _left(machine: Machine, *, lost_history: bool = False) -> Step:
     """
     said: tuple[Command, ...] = ()
     ended = machine.session_id
-    if News.LEFT in FOLLOWING[machine.state]:  # else it was never announced, or as expired already
-        machine, said = _announced(machine, News.LEFT)
+    if Transition.LEFT in FOLLOWING[machine.state]:  # else it was never announced, or as expired already
+        machine, said = _announced(machine, Transition.LEFT)
     if lost_history:
         # zxid 0: to the watches everything is news, since nothing of the new history is known.
         machine = machine._replace(last_zxid=0, history=machine.history + 1, earlier_ids=())
@@ -275,7 +275,7 @@ def _rolled_back(machine: Machine, event: Probed, *, proven: bool) -> Step:
 
 def on_primed(machine: Machine, _event: Primed) -> Step:
     serving = machine._replace(phase=Phase.SERVING, generation=machine.generation + 1)
-    return _announced(serving, News.SERVES)
+    return _announced(serving, Transition.SERVES)
 
 
 def on_priming_lost(machine: Machine, event: Lost | Overdue) -> Step:
@@ -285,7 +285,7 @@ def on_priming_lost(machine: Machine, event: Lost | Overdue) -> Step:
 def on_serving_lost(machine: Machine, event: Lost | Overdue) -> Step:
     lasted = machine.evidence - machine.accepted >= _LASTING
     offline = _offline(machine, failures=0 if lasted else machine.failures + 1, silent=0, **_UNSUSPICIOUS)
-    suspended, said = _announced(offline, News.SUSPENDED)
+    suspended, said = _announced(offline, Transition.SUSPENDED)
     return suspended, (Drop(event.connection), *said)
 
 
@@ -294,18 +294,18 @@ def on_serving_lost(machine: Machine, event: Lost | Overdue) -> Step:
 
 def on_failed(machine: Machine, _event: Event) -> Step:
     dropped = () if machine.connection == 0 else (Drop(machine.connection),)
-    failed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), News.FAILED)
+    failed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), Transition.FAILED)
     return failed, (*dropped, *said)
 
 
 def on_close_connected(machine: Machine, _event: CloseRequested) -> Step:
-    closed, said = _announced(machine._replace(phase=Phase.CLOSING), News.CLOSED)
+    closed, said = _announced(machine._replace(phase=Phase.CLOSING), Transition.CLOSED)
     return closed, (CloseSession(machine.connection), *said)
 
 
 def on_close_offline(machine: Machine, _event: CloseRequested) -> Step:
     dropped = () if machine.connection == 0 else (Drop(machine.connection),)
-    closed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), News.CLOSED)
+    closed, said = _announced(_offline(machine)._replace(phase=Phase.ENDED), Transition.CLOSED)
     return closed, (*dropped, *said)
 
 

@@ -29,7 +29,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from . import decisions
-from .states import News
+from .states import Transition
 from .vocabulary import (
     Accepted,
     CloseRequested,
@@ -62,73 +62,73 @@ def step(machine: Machine, event: Event) -> decisions.Step:
         return machine, ()
     row = TABLE[machine.phase, type(event)]
     after, commands = row.decide(machine, event)
-    if (target := (after.phase, decisions.news_of(machine, commands))) not in row.targets:
-        raise KeyError(f"{type(event).__name__} leads from {machine.phase} not to {target}")
+    if (successor := (after.phase, decisions.transition_of(machine, commands))) not in row.successors:
+        raise KeyError(f"{type(event).__name__} leads from {machine.phase} not to {successor}")
     return after, commands
 
 
-Target = tuple[Phase, News | None]
+Successor = tuple[Phase, Transition | None]
 
 
 class Row(NamedTuple):
     """The outcome of an event in a phase: the function that decides, and its choices."""
 
     decide: decisions.Handler
-    targets: frozenset[Target]
+    successors: frozenset[Successor]
 
 
-def _row(decide: decisions.Handler, *targets: Phase | Target) -> Row:
-    return Row(decide, frozenset(target if isinstance(target, tuple) else (target, None) for target in targets))
+def _row(decide: decisions.Handler, *successors: Phase | Successor) -> Row:
+    return Row(decide, frozenset(each if isinstance(each, tuple) else (each, None) for each in successors))
 
 
 TABLE: Mapping[tuple[Phase, type[Event]], Row] = MappingProxyType(
     {
         (Phase.OFFLINE, Dialed): _row(decisions.on_dialed, Phase.HANDSHAKING, Phase.ASKING),
         (Phase.OFFLINE, RoundFailed): _row(decisions.on_round_failed, Phase.OFFLINE),
-        (Phase.OFFLINE, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, News.CLOSED)),
-        (Phase.OFFLINE, Failed): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
+        (Phase.OFFLINE, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, Transition.CLOSED)),
+        (Phase.OFFLINE, Failed): _row(decisions.on_failed, (Phase.ENDED, Transition.FAILED)),
         #
         (Phase.HANDSHAKING, Accepted): _row(
-            decisions.on_accepted, Phase.PRIMING, (Phase.PRIMING, News.LEFT), Phase.OFFLINE
+            decisions.on_accepted, Phase.PRIMING, (Phase.PRIMING, Transition.LEFT), Phase.OFFLINE
         ),
-        (Phase.HANDSHAKING, Refused): _row(decisions.on_refused, Phase.OFFLINE, (Phase.OFFLINE, News.LEFT)),
+        (Phase.HANDSHAKING, Refused): _row(decisions.on_refused, Phase.OFFLINE, (Phase.OFFLINE, Transition.LEFT)),
         (Phase.HANDSHAKING, Lost): _row(decisions.on_silently_closed, Phase.OFFLINE),
         (Phase.HANDSHAKING, Overdue): _row(decisions.on_unanswered, Phase.OFFLINE),
-        (Phase.HANDSHAKING, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, News.CLOSED)),
-        (Phase.HANDSHAKING, Failed): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
+        (Phase.HANDSHAKING, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, Transition.CLOSED)),
+        (Phase.HANDSHAKING, Failed): _row(decisions.on_failed, (Phase.ENDED, Transition.FAILED)),
         #
         (Phase.ASKING, Accepted): _row(decisions.on_probe_accepted, Phase.PROBING, Phase.OFFLINE),
-        (Phase.ASKING, Refused): _row(decisions.on_probe_refused, Phase.OFFLINE, (Phase.OFFLINE, News.LEFT)),
+        (Phase.ASKING, Refused): _row(decisions.on_probe_refused, Phase.OFFLINE, (Phase.OFFLINE, Transition.LEFT)),
         (Phase.ASKING, Lost): _row(decisions.on_silently_closed, Phase.OFFLINE),
         (Phase.ASKING, Overdue): _row(decisions.on_probe_failed, Phase.OFFLINE),
-        (Phase.ASKING, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, News.CLOSED)),
-        (Phase.ASKING, Failed): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
+        (Phase.ASKING, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, Transition.CLOSED)),
+        (Phase.ASKING, Failed): _row(decisions.on_failed, (Phase.ENDED, Transition.FAILED)),
         #
         (Phase.PROBING, Probed): _row(
             decisions.on_probed,
             Phase.PROBING,
             Phase.PRIMING,
-            (Phase.PRIMING, News.LEFT),
+            (Phase.PRIMING, Transition.LEFT),
             Phase.OFFLINE,
-            (Phase.OFFLINE, News.LEFT),
+            (Phase.OFFLINE, Transition.LEFT),
         ),
-        (Phase.PROBING, CredentialsRefused): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
+        (Phase.PROBING, CredentialsRefused): _row(decisions.on_failed, (Phase.ENDED, Transition.FAILED)),
         (Phase.PROBING, Lost): _row(decisions.on_probe_failed, Phase.OFFLINE),
         (Phase.PROBING, Overdue): _row(decisions.on_probe_failed, Phase.OFFLINE),
-        (Phase.PROBING, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, News.CLOSED)),
-        (Phase.PROBING, Failed): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
+        (Phase.PROBING, CloseRequested): _row(decisions.on_close_offline, (Phase.ENDED, Transition.CLOSED)),
+        (Phase.PROBING, Failed): _row(decisions.on_failed, (Phase.ENDED, Transition.FAILED)),
         #
-        (Phase.PRIMING, Primed): _row(decisions.on_primed, (Phase.SERVING, News.SERVES)),
-        (Phase.PRIMING, CredentialsRefused): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
+        (Phase.PRIMING, Primed): _row(decisions.on_primed, (Phase.SERVING, Transition.SERVES)),
+        (Phase.PRIMING, CredentialsRefused): _row(decisions.on_failed, (Phase.ENDED, Transition.FAILED)),
         (Phase.PRIMING, Lost): _row(decisions.on_priming_lost, Phase.OFFLINE),
         (Phase.PRIMING, Overdue): _row(decisions.on_priming_lost, Phase.OFFLINE),
-        (Phase.PRIMING, CloseRequested): _row(decisions.on_close_connected, (Phase.CLOSING, News.CLOSED)),
-        (Phase.PRIMING, Failed): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
+        (Phase.PRIMING, CloseRequested): _row(decisions.on_close_connected, (Phase.CLOSING, Transition.CLOSED)),
+        (Phase.PRIMING, Failed): _row(decisions.on_failed, (Phase.ENDED, Transition.FAILED)),
         #
-        (Phase.SERVING, Lost): _row(decisions.on_serving_lost, (Phase.OFFLINE, News.SUSPENDED)),
-        (Phase.SERVING, Overdue): _row(decisions.on_serving_lost, (Phase.OFFLINE, News.SUSPENDED)),
-        (Phase.SERVING, CloseRequested): _row(decisions.on_close_connected, (Phase.CLOSING, News.CLOSED)),
-        (Phase.SERVING, Failed): _row(decisions.on_failed, (Phase.ENDED, News.FAILED)),
+        (Phase.SERVING, Lost): _row(decisions.on_serving_lost, (Phase.OFFLINE, Transition.SUSPENDED)),
+        (Phase.SERVING, Overdue): _row(decisions.on_serving_lost, (Phase.OFFLINE, Transition.SUSPENDED)),
+        (Phase.SERVING, CloseRequested): _row(decisions.on_close_connected, (Phase.CLOSING, Transition.CLOSED)),
+        (Phase.SERVING, Failed): _row(decisions.on_failed, (Phase.ENDED, Transition.FAILED)),
         #
         (Phase.CLOSING, Lost): _row(decisions.on_closing_over, Phase.ENDED),
         (Phase.CLOSING, Overdue): _row(decisions.on_closing_over, Phase.ENDED),
@@ -148,10 +148,10 @@ def diagram() -> str:
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.OFFLINE.name.lower()}"]
     arrows: dict[tuple[Phase, Phase], dict[str, None]] = {}
     for (phase, event), row in TABLE.items():
-        for target, news in sorted(row.targets, key=str):
+        for successor, news in sorted(row.successors, key=str):
             told = "" if news is None else f" / {news.value}"
-            if phase is not target or told:
-                arrows.setdefault((phase, target), {})[f"{event.__name__}{told}"] = None
-    for (phase, target), why in arrows.items():
-        lines.append(f"    {phase.name.lower()} --> {target.name.lower()}: {', '.join(why)}")
+            if phase is not successor or told:
+                arrows.setdefault((phase, successor), {})[f"{event.__name__}{told}"] = None
+    for (phase, successor), why in arrows.items():
+        lines.append(f"    {phase.name.lower()} --> {successor.name.lower()}: {', '.join(why)}")
     return "\n".join([*lines, f"    {Phase.ENDED.name.lower()} --> [*]"])

@@ -25,7 +25,7 @@ import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["ENDED", "FOLLOWING", "MOVES", "SERVING", "News", "SessionState", "diagram"]
+__all__ = ["ENDED", "FOLLOWING", "MOVES", "SERVING", "SessionState", "Transition", "diagram"]
 
 
 class SessionState(enum.Enum):
@@ -40,7 +40,7 @@ class SessionState(enum.Enum):
     FAILED = "failed"
 
 
-class News(enum.Enum):
+class Transition(enum.Enum):
     """The events of a session, as far as those outside are to know."""
 
     SERVES = "serves"
@@ -53,15 +53,19 @@ class News(enum.Enum):
     FAILED = "failed"
 
 
-_END = {News.CLOSED: SessionState.CLOSED, News.FAILED: SessionState.FAILED}
+_END = {Transition.CLOSED: SessionState.CLOSED, Transition.FAILED: SessionState.FAILED}
 
-FOLLOWING: Mapping[SessionState, Mapping[News, SessionState]] = MappingProxyType(
+FOLLOWING: Mapping[SessionState, Mapping[Transition, SessionState]] = MappingProxyType(
     {
-        SessionState.DISCONNECTED: {News.SERVES: SessionState.CONNECTED, **_END},
-        SessionState.CONNECTED: {News.SUSPENDED: SessionState.SUSPENDED, **_END},
-        SessionState.SUSPENDED: {News.SERVES: SessionState.RECONNECTED, News.LEFT: SessionState.EXPIRED, **_END},
-        SessionState.RECONNECTED: {News.SUSPENDED: SessionState.SUSPENDED, **_END},
-        SessionState.EXPIRED: {News.SERVES: SessionState.CONNECTED, **_END},
+        SessionState.DISCONNECTED: {Transition.SERVES: SessionState.CONNECTED, **_END},
+        SessionState.CONNECTED: {Transition.SUSPENDED: SessionState.SUSPENDED, **_END},
+        SessionState.SUSPENDED: {
+            Transition.SERVES: SessionState.RECONNECTED,
+            Transition.LEFT: SessionState.EXPIRED,
+            **_END,
+        },
+        SessionState.RECONNECTED: {Transition.SUSPENDED: SessionState.SUSPENDED, **_END},
+        SessionState.EXPIRED: {Transition.SERVES: SessionState.CONNECTED, **_END},
         SessionState.CLOSED: {},
         SessionState.FAILED: {},
     }

@@ -23,7 +23,7 @@ from aioregistry import (
 from ._arguments import Authority, RoutingOptions, check_known
 from ._errand import ErrorClass
 from ._extras import extra
-from ._hosts import Target, led_back
+from ._hosts import Upstream, led_back
 from ._routing import Router
 
 with extra("aiohttp"):
@@ -166,11 +166,11 @@ class _Errand:
         # Of the last attempt: whether it looked for a connection, had one that was there before, handed over nothing.
         self._connecting = self._reused = self._unsent = False
 
-    async def attempt(self, target: Target, attempts_left: int) -> aiohttp.ClientResponse:
+    async def attempt(self, upstream: Upstream, attempts_left: int) -> aiohttp.ClientResponse:
         self._only_fresh = False
         for _ in range(_MOST_IDLE):
             try:
-                return await self._attempt(target, attempts_left)
+                return await self._attempt(upstream, attempts_left)
             except _Reused:
                 continue  # one idle connection fewer
             except Exception as error:
@@ -180,15 +180,15 @@ class _Errand:
                     raise
                 self._only_fresh = True
         self._only_fresh = False
-        return await self._attempt(target, attempts_left)
+        return await self._attempt(upstream, attempts_left)
 
-    async def _attempt(self, target: Target, attempts_left: int) -> aiohttp.ClientResponse:
+    async def _attempt(self, upstream: Upstream, attempts_left: int) -> aiohttp.ClientResponse:
         request: Any = self._request
         before = request.url, request.headers[hdrs.HOST], request.server_hostname
         self._reused = self._unsent = False
         self._connecting = True
         try:
-            self._address(target)
+            self._address(upstream)
             async with asyncio.timeout(self._time_to_connect(attempts_left)) as self._limit:
                 request.send = partial(
                     self._send, request.send
@@ -251,17 +251,17 @@ class _Errand:
     def _note_sent(self, error: Exception) -> None:
         self._sent |= self.judge(error) is not ErrorClass.UNSENT and not self._unsent
 
-    def _address(self, target: Target) -> None:
+    def _address(self, upstream: Upstream) -> None:
         request, asked = self._request, self._request.url
         try:
-            request.url = asked.with_host(target.address).with_port(target.port)
+            request.url = asked.with_host(upstream.address).with_port(upstream.port)
         except ValueError as error:  # UnicodeError is one
-            raise InvalidArgument("address", target.address, f"no URL can have it: {error}") from error
+            raise InvalidArgument("address", upstream.address, f"no URL can have it: {error}") from error
         if self._authority == "service":
             if request.is_ssl():
                 request.server_hostname = request.server_hostname or self.host.removesuffix(".")
         elif request.headers[hdrs.HOST] == asked.host_port_subcomponent:  # else the caller chose it
-            request.headers[hdrs.HOST] = request.url.host_port_subcomponent or target.address
+            request.headers[hdrs.HOST] = request.url.host_port_subcomponent or upstream.address
 
     def judge(self, error: Exception) -> ErrorClass:
         if self._is_stale(error):

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from aioregistry import RegistryError
 from aioregistry._errors import InvalidArgument
 
-from ._hosts import Target
+from ._hosts import Upstream
 
 __all__ = ["Errand", "ErrorClass"]
 
@@ -33,8 +33,8 @@ class Errand(Protocol[R]):
     port: int | None
     key: str | bytes | None
 
-    async def attempt(self, target: Target, attempts_left: int) -> R:
-        """Send it to *target* and return the response as soon as there is one; *attempts_left* counts this one."""
+    async def attempt(self, upstream: Upstream, attempts_left: int) -> R:
+        """Send it to *upstream* and return the response as soon as there is one; *attempts_left* counts this one."""
 
     def judge(self, error: Exception) -> ErrorClass:
         """The meaning of an error of `attempt`."""

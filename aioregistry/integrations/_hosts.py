@@ -14,7 +14,7 @@ from aioregistry._addresses import is_host_name, problem_of
 from aioregistry._errors import InvalidArgument, wrong_argument
 from aioregistry._model import ServiceInstance
 
-__all__ = ["SUFFIX", "URL_FIELDS", "Target", "check_label", "is_registry_host", "label_of", "led_back", "target_of"]
+__all__ = ["SUFFIX", "URL_FIELDS", "Upstream", "check_label", "is_registry_host", "label_of", "led_back", "upstream_of"]
 
 SUFFIX: Final = ".registry"
 
@@ -25,7 +25,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PORT_FIELDS: Final = {"http": "port", "ws": "port", "https": "ssl_port", "wss": "ssl_port"}
 
 
-class Target(NamedTuple):
+class Upstream(NamedTuple):
     """Where an instance is reached."""
 
     address: str
@@ -75,7 +75,7 @@ def check_label(field: str, label: object) -> str:
     return label
 
 
-def target_of(instance: ServiceInstance[Any], scheme: str) -> Target:
+def upstream_of(instance: ServiceInstance[Any], scheme: str) -> Upstream:
     """Return where *instance* is reached by *scheme*: its ``ssl_port`` for https and wss, its ``port`` for http and ws.
 
     Raises:
@@ -89,7 +89,7 @@ def target_of(instance: ServiceInstance[Any], scheme: str) -> Target:
         raise InvalidArgument("address", instance.address, problem)
     if not port:
         raise InvalidArgument(field, port, f"{instance.name}/{instance.id} cannot be reached by {scheme}")
-    return Target(instance.address, port)
+    return Upstream(instance.address, port)
 
 
 def led_back(location: str, instance: ServiceInstance[Any], host: str) -> str | None:

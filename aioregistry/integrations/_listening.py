@@ -24,7 +24,7 @@ __all__ = [
     "Decision",
     "Holder",
     "Judgement",
-    "Phase",
+    "ServerStatus",
     "Socket",
     "holder",
     "judged",
@@ -63,7 +63,7 @@ class Holder(enum.Enum):
     UNKNOWN = "cannot be told from here"
 
 
-class Phase(enum.Enum):
+class ServerStatus(enum.Enum):
     """Whether the server listens."""
 
     STARTING = "it may do so later"
@@ -79,16 +79,16 @@ class Decision(enum.Enum):
     WARN = "list it with a warning: perhaps nobody answers there"
 
 
-DECISIONS: Final[Mapping[tuple[Holder, Phase], Decision]] = MappingProxyType(
+DECISIONS: Final[Mapping[tuple[Holder, ServerStatus], Decision]] = MappingProxyType(
     {
-        (Holder.HERE, Phase.STARTING): Decision.LIST,
-        (Holder.NOBODY, Phase.STARTING): Decision.LIST,
-        (Holder.OTHER, Phase.STARTING): Decision.WAIT,
-        (Holder.UNKNOWN, Phase.STARTING): Decision.LIST,  # the address is a router's, a host's of containers, …
-        (Holder.HERE, Phase.LISTENING): Decision.LIST,
-        (Holder.NOBODY, Phase.LISTENING): Decision.REFUSE,
-        (Holder.OTHER, Phase.LISTENING): Decision.WARN,  # a proxy of this machine may lead here
-        (Holder.UNKNOWN, Phase.LISTENING): Decision.WARN,
+        (Holder.HERE, ServerStatus.STARTING): Decision.LIST,
+        (Holder.NOBODY, ServerStatus.STARTING): Decision.LIST,
+        (Holder.OTHER, ServerStatus.STARTING): Decision.WAIT,
+        (Holder.UNKNOWN, ServerStatus.STARTING): Decision.LIST,  # the address is a router's, a host's of containers, …
+        (Holder.HERE, ServerStatus.LISTENING): Decision.LIST,
+        (Holder.NOBODY, ServerStatus.LISTENING): Decision.REFUSE,
+        (Holder.OTHER, ServerStatus.LISTENING): Decision.WARN,  # a proxy of this machine may lead here
+        (Holder.UNKNOWN, ServerStatus.LISTENING): Decision.WARN,
     }
 )
 
@@ -185,19 +185,19 @@ def _connected(shared: socket.socket) -> bool:
     return True
 
 
-def judged(sockets: Iterable[Socket], address: str | None, ports: Iterable[int], phase: Phase) -> Judgement:
+def judged(sockets: Iterable[Socket], address: str | None, ports: Iterable[int], status: ServerStatus) -> Judgement:
     """Return what to do about an instance with *address* and *ports*, and which port decides.
 
     Args:
         sockets: those of this process.
         address: an IP address or a host name; None compares ports only.
         ports: 1 to 65535 each.
-        phase: of the server. While it starts, a bound socket counts if no other process can listen on its port. Once it
-            listens, only sockets that do so count; where those are Unix sockets only, something else leads to them.
+        status: of the server. While it starts, a bound socket counts if no other process can listen on its port. Once
+            it listens, only sockets that do so count; where those are Unix sockets only, something else leads to them.
     """
-    counted = [each for each in sockets if each.listening or (phase is Phase.STARTING and each.exclusive)]
-    known = phase is Phase.STARTING or tcp(counted)
-    judgements = [Judgement(DECISIONS[holder(counted, address, port), phase], port) for port in ports if known]
+    counted = [each for each in sockets if each.listening or (status is ServerStatus.STARTING and each.exclusive)]
+    known = status is ServerStatus.STARTING or tcp(counted)
+    judgements = [Judgement(DECISIONS[holder(counted, address, port), status], port) for port in ports if known]
     return max(judgements, default=Judgement(Decision.LIST, 0), key=lambda each: _GRAVITY[each.decision])
 
 

@@ -28,7 +28,7 @@ from ._arguments import (
     checked_statuses,
 )
 from ._errand import Errand, ErrorClass
-from ._hosts import is_registry_host, label_of, target_of
+from ._hosts import is_registry_host, label_of, upstream_of
 
 __all__ = ["Router"]
 
@@ -130,7 +130,7 @@ class Router(Generic[R]):
             tried.add(pick.id)
             self._under_way[pick.__enter__()] = None
             try:
-                response = await errand.attempt(target_of(pick.instance, errand.scheme), left)
+                response = await errand.attempt(upstream_of(pick.instance, errand.scheme), left)
                 failed = errand.status(response) in self._statuses
             except Exception as error:
                 error_class = _class_of(errand, error)

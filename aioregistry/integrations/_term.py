@@ -17,7 +17,7 @@ from aioregistry._incident_log import IncidentLog
 
 from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting
-from ._listening import Decision, Judgement, Phase, Socket, judged, listening, opened, own_sockets, serves
+from ._listening import Decision, Judgement, ServerStatus, Socket, judged, listening, opened, own_sockets, serves
 from ._ports import OCCUPIED, ON_BEHALF, at, check_has_port, pauses, ports_of, refused, warning
 from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness, failing_checks, shown_checks, shown_override
 from ._settings import Settings
@@ -199,17 +199,17 @@ class Term:
         check_has_port(settings.instance)
         if settings.check_port:
             address = configured_address(settings.address)
-            judgement = judged(sockets, address, ports_of(settings.instance), Phase.LISTENING)
+            judgement = judged(sockets, address, ports_of(settings.instance), ServerStatus.LISTENING)
             if judgement.decision is Decision.REFUSE:
                 raise refused(address, judgement.port, sockets)
 
     def _judged(self, instance: ServiceInstance[Any], sockets: list[Socket]) -> Judgement:
         if not self._settings.check_port or not ports_of(instance):
             return Judgement(Decision.LIST, 0)
-        phase = Phase.STARTING if self._host is None else Phase.LISTENING
-        if phase is Phase.STARTING and self._is_served_by_another(instance, sockets):
+        status = ServerStatus.STARTING if self._host is None else ServerStatus.LISTENING
+        if status is ServerStatus.STARTING and self._is_served_by_another(instance, sockets):
             return Judgement(Decision.WAIT, ports_of(instance)[0])
-        return judged(sockets, instance.address, ports_of(instance), phase)
+        return judged(sockets, instance.address, ports_of(instance), status)
 
     def _is_served_by_another(self, instance: ServiceInstance[Any], sockets: list[Socket]) -> bool:
         """Whether the socket with our port is that of another server in this process, which has our id."""
@@ -238,7 +238,7 @@ class Term:
                 break
             await asyncio.sleep(pause)
         sockets = own_sockets()
-        judgement = judged(sockets, instance.address, ports_of(instance), Phase.LISTENING)
+        judgement = judged(sockets, instance.address, ports_of(instance), ServerStatus.LISTENING)
         if judgement.decision is not Decision.LIST:
             self._warn("port", warning(instance, judgement.port, sockets))
 

@@ -14,7 +14,7 @@ from aioregistry._errors import InvalidArgument, InvalidType, RegistryError
 
 from ._arguments import RoutingOptions, check_known
 from ._errand import ErrorClass
-from ._hosts import Target, led_back
+from ._hosts import Upstream, led_back
 from ._lanes import Lane, Lanes, another_like, name_of
 from ._patience import Patience
 from ._routing import Router
@@ -170,12 +170,12 @@ class _Errand:
         self._patience = Patience(request.extensions.get("timeout") or {})
         self._trail = Trail()
 
-    async def attempt(self, target: Target, attempts_left: int) -> Any:
+    async def attempt(self, upstream: Upstream, attempts_left: int) -> Any:
         self._patience.spent("connect")  # finding the instance
         only_fresh = False
         for _ in range(_MOST_IDLE):
             try:
-                return await self._attempt(target, attempts_left, only_fresh=only_fresh)
+                return await self._attempt(upstream, attempts_left, only_fresh=only_fresh)
             except Reused:
                 continue  # one idle connection fewer
             except Exception as error:
@@ -184,10 +184,10 @@ class _Errand:
                 if not self._is_stale(error) or only_fresh or not harmless or not self.replayable():
                     raise
                 only_fresh = True
-        return await self._attempt(target, attempts_left, only_fresh=False)
+        return await self._attempt(upstream, attempts_left, only_fresh=False)
 
-    async def _attempt(self, target: Target, attempts_left: int, *, only_fresh: bool) -> Any:
-        request = self._addressed(target, self._patience.share(attempts_left))
+    async def _attempt(self, upstream: Upstream, attempts_left: int, *, only_fresh: bool) -> Any:
+        request = self._addressed(upstream, self._patience.share(attempts_left))
         lane = _entered(self._lanes, request, self._http)
         request.extensions["trace"] = self._trail = Trail(self._request, name_of(request), only_fresh=only_fresh)
         phase = "read"
@@ -205,15 +205,15 @@ class _Errand:
         self.lane = lane
         return response
 
-    def _addressed(self, target: Target, timeouts: dict[str, float | None]) -> Any:
+    def _addressed(self, upstream: Upstream, timeouts: dict[str, float | None]) -> Any:
         try:
-            return self._built(target, timeouts)
+            return self._built(upstream, timeouts)
         except (self._http.InvalidURL, ValueError) as error:  # UnicodeError is one
-            raise InvalidArgument("address", target.address, f"no URL can have it: {error}") from error
+            raise InvalidArgument("address", upstream.address, f"no URL can have it: {error}") from error
 
-    def _built(self, target: Target, timeouts: dict[str, float | None]) -> Any:
+    def _built(self, upstream: Upstream, timeouts: dict[str, float | None]) -> Any:
         request = self._request
-        url = request.url.copy_with(host=target.address, port=target.port)
+        url = request.url.copy_with(host=upstream.address, port=upstream.port)
         headers, extensions = request.headers.copy(), {**request.extensions, "timeout": timeouts}
         if self._authority == "service":
             extensions.setdefault("sni_hostname", self.host.removesuffix("."))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument, ServiceInstance
 from aioregistry._document import decode
-from aioregistry.integrations._hosts import check_label, is_registry_host, label_of, led_back, target_of
+from aioregistry.integrations._hosts import check_label, is_registry_host, label_of, led_back, upstream_of
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ FULL = ServiceInstance("chat", address="10.0.0.7", port=80, ssl_port=443)
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("ws", 80), ("https", 443), ("wss", 443)])
 def test_the_scheme_decides_about_the_port(scheme: str, port: int) -> None:
-    assert target_of(FULL, scheme) == ("10.0.0.7", port)
+    assert upstream_of(FULL, scheme) == ("10.0.0.7", port)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_the_scheme_decides_about_the_port(scheme: str, port: int) -> None:
 )
 def test_an_instance_without_an_endpoint_is_refused(instance: ServiceInstance, scheme: str, problem: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(InvalidArgument, match=f"^{re.escape(problem)}$"):
-        target_of(instance, scheme)
+        upstream_of(instance, scheme)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "::1", "fe80::1%eth0", "node-7.example.", "node_7", "mün.example"])
 def test_an_address(address: str) -> None:
-    assert target_of(ServiceInstance("chat", address=address, port=80), "http") == (address, 80)
+    assert upstream_of(ServiceInstance("chat", address=address, port=80), "http") == (address, 80)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_an_address(address: str) -> None:
 def test_what_is_no_address(address: str) -> None:
     unusable = decode(json.dumps({"name": "chat", "id": "a", "address": address, "port": 80}).encode())
     with pytest.raises(InvalidArgument, match=f"^address={re.escape(repr(address))}: chat/a cannot be reached"):
-        target_of(unusable, "http")
+        upstream_of(unusable, "http")
 
 
 HERE = ServiceInstance("chat", id="a", address="Host.example", port=8080, ssl_port=443)

@@ -31,7 +31,7 @@ from aioregistry.integrations._listening import (
     Decision,
     Holder,
     Judgement,
-    Phase,
+    ServerStatus,
     Socket,
     holder,
     judged,
@@ -51,7 +51,7 @@ ELSEWHERE = "192.0.2.7"  # of no machine (RFC 5737)
 
 
 def test_every_case_is_decided() -> None:
-    assert set(DECISIONS) == set(itertools.product(Holder, Phase))
+    assert set(DECISIONS) == set(itertools.product(Holder, ServerStatus))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_this_processs_sockets(listener: socket.socket, tmp_path: Path) -> None:
 def test_where_the_system_does_not_show_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("aioregistry.integrations._listening._DESCRIPTORS", tmp_path / "nothing")
     assert own_sockets() == []
-    assert judged([], HERE, [1], Phase.LISTENING) == Judgement(Decision.LIST, 0)
+    assert judged([], HERE, [1], ServerStatus.LISTENING) == Judgement(Decision.LIST, 0)
 
 
 def test_who_has_a_port(listener: socket.socket, port: int) -> None:
@@ -142,13 +142,13 @@ def test_a_port_that_its_owner_shares_is_in_nobodys_way() -> None:
 
 def test_the_worst_of_two_ports_decides(listener: socket.socket, port: int) -> None:
     taken, mine = port_of(listener), own_sockets()
-    assert judged(mine, HERE, [taken], Phase.LISTENING) == Judgement(Decision.LIST, taken)
-    assert judged(mine, HERE, [taken, port], Phase.LISTENING) == Judgement(Decision.REFUSE, port)
-    assert judged(mine, HERE, [taken, port], Phase.STARTING).decision is Decision.LIST
-    assert judged([], HERE, [port, taken], Phase.STARTING) == Judgement(Decision.WAIT, taken)
+    assert judged(mine, HERE, [taken], ServerStatus.LISTENING) == Judgement(Decision.LIST, taken)
+    assert judged(mine, HERE, [taken, port], ServerStatus.LISTENING) == Judgement(Decision.REFUSE, port)
+    assert judged(mine, HERE, [taken, port], ServerStatus.STARTING).decision is Decision.LIST
+    assert judged([], HERE, [port, taken], ServerStatus.STARTING) == Judgement(Decision.WAIT, taken)
     with ReservedPort() as bound:  # it may listen later; once the server does, it does not
-        assert judged(own_sockets(), HERE, [bound.number], Phase.STARTING).decision is Decision.LIST
-        assert judged(own_sockets(), HERE, [bound.number], Phase.LISTENING).decision is Decision.REFUSE
+        assert judged(own_sockets(), HERE, [bound.number], ServerStatus.STARTING).decision is Decision.LIST
+        assert judged(own_sockets(), HERE, [bound.number], ServerStatus.LISTENING).decision is Decision.REFUSE
 
 
 def test_two_may_bind_a_port_and_one_of_them_listens() -> None:
@@ -160,12 +160,12 @@ def test_two_may_bind_a_port_and_one_of_them_listens() -> None:
         theirs.bind(ours.getsockname())
         port = port_of(ours)
         mine = [each for each in own_sockets() if each.port == port][:1]
-        assert judged(mine, HERE, [port], Phase.STARTING).decision is Decision.LIST
+        assert judged(mine, HERE, [port], ServerStatus.STARTING).decision is Decision.LIST
         theirs.listen()
-        assert judged(mine, HERE, [port], Phase.STARTING).decision is Decision.WAIT
+        assert judged(mine, HERE, [port], ServerStatus.STARTING).decision is Decision.WAIT
     with socket.socket() as exclusive:
         exclusive.bind((HERE, 0))
-        assert judged(own_sockets(), HERE, [port_of(exclusive)], Phase.STARTING).decision is Decision.LIST
+        assert judged(own_sockets(), HERE, [port_of(exclusive)], ServerStatus.STARTING).decision is Decision.LIST
 
 
 # ---------------------------------------------------------------- a membership, in this process

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry._health.table import _TABLE, STARTING, CheckState, Result, Standing, after, patience, pause
+from aioregistry._health.table import _TABLE, STARTING, CheckHealth, CheckState, Result, after, patience, pause
 
 PASSED, FAILED, OVERDUE = Result
 COUNTS = range(1, 5)
@@ -23,10 +23,10 @@ def test_every_row_of_results(rise: int, fall: int) -> None:
     """Against a plain reading of the rules, for all rows of up to seven results."""
     for length in range(8):
         for row in itertools.product((PASSED, FAILED), repeat=length):
-            standing = STARTING
+            health = STARTING
             for result in row:
-                standing = after(standing, result, rise=rise, fall=fall)
-            assert standing.state is expected(row, rise, fall), row
+                health = after(health, result, rise=rise, fall=fall)
+            assert health.state is expected(row, rise, fall), row
 
 
 def expected(row: tuple[Result, ...], rise: int, fall: int) -> CheckState:
@@ -46,19 +46,19 @@ def expected(row: tuple[Result, ...], rise: int, fall: int) -> CheckState:
 
 @given(st.lists(st.sampled_from(Result)), st.integers(1, 5), st.integers(1, 5))
 def test_overdue_is_failing_at_once_but_before_the_first_success(row: list[Result], rise: int, fall: int) -> None:
-    standing = STARTING
+    health = STARTING
     for result in [*row, OVERDUE]:
-        standing = after(standing, result, rise=rise, fall=fall)
-        assert 0 <= standing.against < max(rise, fall)
-    assert standing == Standing(CheckState.FAILING if PASSED in row else CheckState.STARTING)
+        health = after(health, result, rise=rise, fall=fall)
+        assert 0 <= health.against < max(rise, fall)
+    assert health == CheckHealth(CheckState.FAILING if PASSED in row else CheckState.STARTING)
 
 
 def test_what_is_to_count_as_well_before_its_first_result_falls_by_failures() -> None:
-    standing = Standing(CheckState.PASSING)
+    health = CheckHealth(CheckState.PASSING)
     states = []
     for _ in range(3):
-        standing = after(standing, FAILED, rise=1, fall=3)
-        states.append(standing.state)
+        health = after(health, FAILED, rise=1, fall=3)
+        states.append(health.state)
     assert states == [CheckState.PASSING, CheckState.PASSING, CheckState.FAILING]
 
 

@@ -204,12 +204,12 @@ class TestEverywhere:
     def test_every_pair_of_the_table_is_met(self, steps: Steps) -> None:
         assert {(before.phase, type(event)) for before, event, _, _ in steps} == set(module.TABLE)
 
-    def test_every_target_of_the_table_is_met(self, steps: Steps) -> None:
+    def test_every_successor_of_the_table_is_met(self, steps: Steps) -> None:
         met: dict[Any, set[Any]] = {}
         for before, event, after, commands in steps:
-            target = after.phase, decisions.news_of(before, commands)
-            met.setdefault((before.phase, type(event)), set()).add(target)
-        assert met == {place: set(row.targets) for place, row in module.TABLE.items()}
+            successor = after.phase, decisions.transition_of(before, commands)
+            met.setdefault((before.phase, type(event)), set()).add(successor)
+        assert met == {place: set(row.successors) for place, row in module.TABLE.items()}
 
     def test_it_is_legal_and_every_move_is_made(self, steps: Steps) -> None:
         made = set()

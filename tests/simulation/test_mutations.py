@@ -21,9 +21,9 @@ from aioregistry._discovery.mirror import Mirror
 from aioregistry._discovery.overriding import Overriding as Overridden
 from aioregistry._errors import Throttled
 from aioregistry._health import loop_lag, runner, table
-from aioregistry._health.table import Result, Standing
+from aioregistry._health.table import CheckHealth, Result
 from aioregistry._markers import read_marker
-from aioregistry._overrides import Standing as Overriding
+from aioregistry._overrides import ServiceOverrides
 from aioregistry._protocol import Delete, EventKind, Exists, Multi, Sync
 from aioregistry._registration import exchanges, publication, remedies, votes, worker
 from aioregistry._registration import plan as plans
@@ -231,7 +231,7 @@ def withdrawn_without_looking(patch: Patch) -> None:
 
 
 def every_session_is_new(patch: Patch) -> None:
-    suspended = {**states.FOLLOWING[SessionState.SUSPENDED], states.News.SERVES: SessionState.CONNECTED}
+    suspended = {**states.FOLLOWING[SessionState.SUSPENDED], states.Transition.SERVES: SessionState.CONNECTED}
     patch.setattr(decisions, "FOLLOWING", {**states.FOLLOWING, SessionState.SUSPENDED: suspended})
 
 
@@ -315,8 +315,8 @@ def sick_and_enabled(patch: Patch) -> None:
 
 
 def never_well_again(patch: Patch) -> None:
-    def after(standing: Standing, result: Result, **counts: int) -> Standing:
-        return standing if standing.state is CheckState.FAILING else table.after(standing, result, **counts)
+    def after(health: CheckHealth, result: Result, **counts: int) -> CheckHealth:
+        return health if health.state is CheckState.FAILING else table.after(health, result, **counts)
 
     patch.setattr(runner, "after", after)
 
@@ -365,18 +365,20 @@ def whoever_comes_next_is_meant(patch: Patch) -> None:
 
 
 def overrides_never_end(patch: Patch) -> None:
-    patch.setattr(Overriding, "in_force", lambda self, now: {id: each.override for id, each in self._known.items()})
-    patch.setattr(Overriding, "over", lambda self, now: [])
+    patch.setattr(
+        ServiceOverrides, "in_force", lambda self, now: {id: each.override for id, each in self._known.items()}
+    )
+    patch.setattr(ServiceOverrides, "over", lambda self, now: [])
 
 
 def overrides_read_once(patch: Patch) -> None:
-    read = Overriding.read
+    read = ServiceOverrides.read
 
-    def read_first(self: Overriding, overrides: Any, *given: float, seen_being_set: bool) -> None:
+    def read_first(self: ServiceOverrides, overrides: Any, *given: float, seen_being_set: bool) -> None:
         if not self._known:
             read(self, overrides, *given, seen_being_set=seen_being_set)
 
-    patch.setattr(Overriding, "read", read_first)
+    patch.setattr(ServiceOverrides, "read", read_first)
 
 
 def weights_are_not_shown(patch: Patch) -> None:
@@ -391,11 +393,11 @@ def weights_are_not_shown(patch: Patch) -> None:
 def hosts_know_the_time(patch: Patch) -> None:
     """An override that has ended by a host's clock is over, also where that clock is ahead of the server's."""
     patch.setattr(
-        Overriding,
+        ServiceOverrides,
         "in_force",
         lambda self, now: {id: each.override for id, each in self._known.items() if each.asks > now},
     )
-    patch.setattr(Overriding, "learn", lambda self, id, left, now: None)
+    patch.setattr(ServiceOverrides, "learn", lambda self, id, left, now: None)
 
 
 def owners_follow_no_overrides(patch: Patch) -> None:

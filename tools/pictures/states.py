@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from aioregistry._session.states import ENDED, FOLLOWING, News, SessionState
+from aioregistry._session.states import ENDED, FOLLOWING, SessionState, Transition
 
 from .svg import GREY, Picture
 
@@ -21,12 +21,12 @@ PLACES: Final[Mapping[SessionState, tuple[float, float]]] = {
     SessionState.FAILED: (515, 300),
 }
 WIDTH, HEIGHT = 130.0, 40.0
-SAID: Final[Mapping[News, str]] = {
-    News.SERVES: "a server accepts",
-    News.SUSPENDED: "connection lost",
-    News.LEFT: "session ended",
-    News.CLOSED: "closed",
-    News.FAILED: "failed",
+SAID: Final[Mapping[Transition, str]] = {
+    Transition.SERVES: "a server accepts",
+    Transition.SUSPENDED: "connection lost",
+    Transition.LEFT: "session ended",
+    Transition.CLOSED: "closed",
+    Transition.FAILED: "failed",
 }
 
 
@@ -44,7 +44,7 @@ def draw() -> str:
     for end in sorted(ENDED, key=lambda state: state.value):
         x, y = PLACES[end]
         picture.line(x, 220, x, y - HEIGHT / 2, arrow=True)
-        picture.text(x + 6, 252, SAID[News(end.value)], 11, "start")
+        picture.text(x + 6, 252, SAID[Transition(end.value)], 11, "start")
     for state, (x, y) in PLACES.items():
         picture.rect(x - WIDTH / 2, y - HEIGHT / 2, WIDTH, HEIGHT, "#dbeafe" if state not in ENDED else "#e5e7eb", GREY)
         picture.text(x, y + 5, state.name)
