@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
 
 import aioregistry
 from aioregistry import Registry, SessionState
@@ -16,6 +21,7 @@ from tests.support.inside import session_of
 from tests.support.zookeeper import ZooKeeperEnsemble
 
 SESSIONS = 100
+MORE_SESSIONS = 300
 CHANGES = 3
 SHARE = 0.05
 """Transactions for each client and leader change: a client that is refused for long looks for news."""
@@ -63,21 +69,45 @@ async def all_back(registries: list[Registry], generations: list[int]) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_leader_change_makes_no_client_write(ensemble: ZooKeeperEnsemble) -> None:
-    async with sessions(ensemble, SESSIONS) as registries:
+@contextlib.contextmanager
+def busy_processors() -> Iterator[None]:
+    """Something to do for every processor, which ends with this process, however that ends."""
+    program = f"import os\nwhile os.getppid() == {os.getpid()}:\n    sum(range(100_000))"
+    busy = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("number", "meanwhile"),
+    [
+        pytest.param(SESSIONS, contextlib.nullcontext, id="100"),
+        # An election takes longer then, and the clients are closed on more often until it is over.
+        pytest.param(MORE_SESSIONS, busy_processors, id="300, busy", marks=pytest.mark.soak),
+    ],
+)
+async def test_a_leader_change_makes_no_client_write(
+    ensemble: ZooKeeperEnsemble, number: int, meanwhile: Callable[[], contextlib.AbstractContextManager[None]]
+) -> None:
+    async with sessions(ensemble, number) as registries:
         ids = [registry.session.id for registry in registries]
         await alone(ensemble, registries)
         assert await tracked(ensemble)
-        for _ in range(CHANGES):
-            generations = [session_of(registry).generation for registry in registries]
-            epoch = await zxid(ensemble) >> 32
-            ensemble.leader().kill()
-            await all_back(registries, generations)
-            await ensemble.start()
-            now = await zxid(ensemble)
-            assert now >> 32 > epoch
-            assert now & 0xFFFF_FFFF <= SHARE * SESSIONS
-            assert [registry.session.id for registry in registries] == ids
+        with meanwhile():
+            for _ in range(CHANGES):
+                generations = [session_of(registry).generation for registry in registries]
+                epoch = await zxid(ensemble) >> 32
+                ensemble.leader().kill()
+                await all_back(registries, generations)
+                await ensemble.start()
+                now = await zxid(ensemble)
+                assert now >> 32 > epoch
+                assert now & 0xFFFF_FFFF <= SHARE * number
+                assert [registry.session.id for registry in registries] == ids
 
 
 async def test_a_restart_of_all_servers_makes_no_client_write(ensemble: ZooKeeperEnsemble) -> None:

@@ -20,6 +20,7 @@ from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, meanwhile, until
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single
+from tests.support.frames import Frame, FrameProxy
 from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
 from tests.support.zookeeper import RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer
@@ -380,6 +381,37 @@ async def test_server_wiped(own_zookeeper: ZooKeeperServer) -> None:
         await own_zookeeper.start()
         await scene.settled()
         check_roll_back_proven(scene)
+
+
+async def test_a_lost_history_is_proven_by_the_first_few_handshakes(own_zookeeper: ZooKeeperServer) -> None:
+    """An eighth of a second is between two of them: with four pauses it is listed again within half a second."""
+    back, handshakes = True, 0
+
+    def filter(frame: Frame) -> bytes | None:
+        nonlocal handshakes
+        handshakes += back and frame.up and frame.opcode == frame.xid == 0
+        return frame.body if back else None
+
+    async with (
+        FrameProxy((own_zookeeper.host, own_zookeeper.port), filter) as proxy,
+        Judge(own_zookeeper.address) as judge,
+        Peer(proxy.address, session_timeout=AGES) as peer,
+    ):
+        registration = await peer.registry.register(instance_of("chat"))
+        for _ in range(50):  # more than the new history will have
+            await judge.set_data("/", b"")
+        back = False
+        proxy.cut()
+        own_zookeeper.kill()
+        own_zookeeper.wipe()
+        await own_zookeeper.start()
+        back, handshakes = True, 0
+        node = await judge.node_until(registration.path, lambda node: node is not None, timeout=DEADLINE)
+        assert node is not None
+        assert handshakes <= 5
+        await until(lambda: registration.status is Status.LIVE)
+        assert node.stat.owner == peer.registry.session.id
+        assert [rollback["proven"] for rollback in peer.rollbacks] == [True]
 
 
 @pytest.mark.parametrize("knows_us", [True, False], ids=["with-our-session", "before-our-session"])
