@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import anyio
 import msgspec
 import pytest
 
-from aioregistry._discovery import Changes, Discovery, View, follower, subscriptions
+from aioregistry._discovery import Changes, Discovery, View, WatchMode, follower, subscriptions
 from aioregistry._discovery.balancer_driver import BalancerDriver
 from aioregistry._discovery.keeper import Keeper
 from aioregistry._document import encode
@@ -597,6 +598,32 @@ async def test_what_the_server_hid_is_found_by_an_audit(
         await hide(session, hidden[what])
         await anext(changes)
         await check_view(view, service)
+
+
+@pytest.mark.parametrize("nodes", [1, 64, 100, 3000])
+@pytest.mark.parametrize("mode", ["recursive", "one-shot"])
+async def test_an_audit_asks_for_one_list_and_a_few_nodes_however_large_the_service(
+    monkeypatch: pytest.MonkeyPatch, service: Service, session: DiscoverySession, mode: WatchMode, nodes: int
+) -> None:
+    for number in range(nodes):
+        service.add(f"n{number:04}", 0)
+    monkeypatch.setattr(follower, "AUDIT", 0.02)
+    found = discovery(session, mode)
+    async with asyncio.timeout(DEADLINE), found.view("chat"):
+        begun = len(session.served)
+        while sum(isinstance(each, GetChildren2) for each in session.served[begun:]) < 5:
+            await asyncio.sleep(0.001)
+        served = session.served[begun:]
+    await found.aclose()
+    lists = [number for number, each in enumerate(served) if isinstance(each, GetChildren2)]
+    for first, following in itertools.pairwise(lists):
+        read: list[str] = []
+        for request in served[first + 1 : following]:
+            assert isinstance(request, (GetData, MultiReadData))
+            read += request.names if isinstance(request, MultiReadData) else [request.path]
+        assert 1 <= len(set(read)) == len(read) <= min(nodes, max(64, nodes // 32))
+        if mode == "recursive":  # in one request, as the servers that have these watches can
+            assert following == first + 2
 
 
 async def test_a_node_replaced_unseen_is_found_by_one_audit_however_large_the_service(
