@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
-__all__ = ["ForeignError", "call", "shown", "traced", "wait"]
+__all__ = ["ForeignError", "call", "repr_of", "shown", "traced", "wait"]
 
 A = ParamSpec("A")
 R = TypeVar("R")
@@ -74,6 +74,14 @@ def shown(error: BaseException) -> str:
     except BaseException as other:  # noqa: BLE001 - it is shown to those who look for the first
         text = f"its text cannot be shown, which raised {type(other).__name__}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def repr_of(value: object) -> str:
+    """Return the value's ``repr``, and its type where that raises."""
+    try:
+        return call(repr, value)
+    except ForeignError:
+        return f"<{type(value).__name__}>"
 
 
 def traced(error: BaseException) -> str:

@@ -56,7 +56,7 @@ ROOMS: dict[str, set[str]] = {
     "frozen": set(),
     "java": {"errors", "arguments"},
     "payload": {"foreign", "errors", "frozen", "msgspec", "pydantic"},
-    "model": {"reprs", "errors", "arguments", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
+    "model": {"reprs", "foreign", "errors", "arguments", "paths", "addresses", "frozen", "java", "payload", "msgspec"},
     "document": {"errors", "frozen", "java", "payload", "model", "msgspec"},
     # Spans of registrations and views, where the program has imported OpenTelemetry itself.
     "spans": {"foreign", "incident_log", "opentelemetry"},

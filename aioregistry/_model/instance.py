@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeVar, overload
 
+from aioregistry import _foreign as foreign
 from aioregistry._errors import InvalidArgument
 from aioregistry._java import check_class, class_for
 from aioregistry._payload import convert, fresh_json
@@ -236,8 +237,11 @@ class ServiceInstance(_Fields[P]):
         return _restored, tuple(getattr(self, field) for field in _Fields.__slots__)
 
     def __repr__(self) -> str:
+        # A payload's own ``__eq__`` and ``__repr__`` may raise anything.
         shown = "".join(
-            f", {field}={value!r}" for field, default in _SHOWN.items() if (value := getattr(self, field)) != default
+            f", {field}={foreign.repr_of(value)}"
+            for field, default in _SHOWN.items()
+            if type(value := getattr(self, field)) is not type(default) or value != default
         )
         return f"ServiceInstance({self.name!r}, id={self.id!r}{shown})"
 

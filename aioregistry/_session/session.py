@@ -235,9 +235,12 @@ class Session:
     async def request(self, message: Any) -> Reply[Any]:
         """Send a request and wait for its reply; raises what :meth:`submit`'s future fails with.
 
-        One that an overloaded server dropped unprocessed is sent again, for two thirds of the session timeout.
+        One that an overloaded server dropped unprocessed is sent again, for two thirds of the session timeout; so is a
+        read that the server could not answer just then.
         """
-        return await self.persist(lambda: self.submit(message), (Throttled,))
+        # A request of aiozk's does not tell whether it writes.
+        errors = (Throttled,) if getattr(message, "writes", True) else TRANSIENT
+        return await self.persist(lambda: self.submit(message), errors)
 
     async def read(self, message: Message[T]) -> Reply[T]:
         """Send a read, again on every next connection, until it is answered; the caller sets the deadline.

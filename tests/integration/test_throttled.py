@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
 
 import pytest
@@ -16,6 +17,8 @@ from tests.support.zookeeper import ZooKeeperServer
 
 T = 6.0
 THROTTLED = -127
+NOTHING_PROVEN = (THROTTLED, -7, -4)
+"""Answers that say nothing but that the server could not do it just then: OperationTimeout and ConnectionLoss, too."""
 OPERATIONS = {
     "Create2": 15, "CreateContainer": 19, "Multi": 14, "SetData": 5, "Sync": 9, "GetData": 4, "MultiRead": 22,
     "GetChildren": 12, "AddWatch": 106, "Exists": 3, "SetWatches2": 105, "Delete": 2,
@@ -25,8 +28,8 @@ OPERATIONS = {
 class Throttle:
     """Drops the first of some operation, on each connection anew: the server gets an exists in their stead."""
 
-    def __init__(self, opcode: int, times: int = 2) -> None:
-        self.opcode, self.left = opcode, times
+    def __init__(self, opcode: int, times: int = 2, code: int = THROTTLED) -> None:
+        self.opcode, self.left, self.code = opcode, times, code
         self.dropped: set[tuple[int, int]] = set()
 
     def __call__(self, frame: Frame) -> bytes:
@@ -37,13 +40,17 @@ class Throttle:
             return frame.body[:4] + struct.pack(">ii", 3, 1) + b"/\0"
         if not frame.up and place in self.dropped:
             self.dropped.discard(place)
-            return failed(frame, THROTTLED)
+            return failed(frame, self.code)
         return frame.body
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-async def test_one_connection_does(operation: str, own_zookeeper: ZooKeeperServer) -> None:
-    throttle = Throttle(OPERATIONS[operation])
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [(operation, THROTTLED) for operation in OPERATIONS]
+    + list(zip(OPERATIONS, itertools.cycle(NOTHING_PROVEN[1:]), strict=False)),
+)
+async def test_one_connection_does(operation: str, code: int, own_zookeeper: ZooKeeperServer) -> None:
+    throttle = Throttle(OPERATIONS[operation], code=code)
     async with (
         FrameProxy((own_zookeeper.host, own_zookeeper.port), throttle) as frames,
         asyncio.timeout(2 * DEADLINE),
@@ -89,8 +96,9 @@ async def test_a_view_stays_fresh_while_a_read_is_sent_again(
     assert 1 <= len(told) <= 3
 
 
-async def test_a_heartbeat_is_sent_again(own_zookeeper: ZooKeeperServer) -> None:
-    throttle = Throttle(OPERATIONS["Sync"], times=0)
+@pytest.mark.parametrize("code", NOTHING_PROVEN)
+async def test_a_heartbeat_is_sent_again(code: int, own_zookeeper: ZooKeeperServer) -> None:
+    throttle = Throttle(OPERATIONS["Sync"], times=0, code=code)
     async with (
         FrameProxy((own_zookeeper.host, own_zookeeper.port), throttle) as frames,
         aioregistry.connect(frames.address, session_timeout=T) as registry,
