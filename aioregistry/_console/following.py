@@ -88,7 +88,6 @@ class Followed:
 
     Attributes:
         name: its name.
-        arrivals: which instances are new; of the present view.
         view: None before it was read, and while it cannot be.
         refusal: why it cannot be followed; None while it is.
     """
@@ -96,7 +95,8 @@ class Followed:
     def __init__(self, name: str) -> None:
         self.name = name
         self.view: View[Any] | None = None
-        self.arrivals = Arrivals()
+        self._arrivals = Arrivals()
+        self._changes: Stream[Change[Any]] | None = None
         self.refusal: str | None = None
         self.invalid: Mapping[str, Invalid] = {}
         self.overrides: Mapping[str, Override] = {}
@@ -110,9 +110,22 @@ class Followed:
         """Return since when instances are new, by id, in seconds since the epoch; of those of the last *seconds*."""
         if self.view is None:
             return {}
+        self.note_arrivals()  # the view may be ahead of the task that records its changes
         now, wall = time.monotonic(), time.time()
-        ages = {id: now - since for id, since in self.arrivals.since.items()}
+        ages = {id: now - since for id, since in self._arrivals.since.items()}
         return {id: float(round(wall - age)) for id, age in ages.items() if age < seconds}
+
+    def begin(self, view: View[Any], changes: Stream[Change[Any]]) -> None:
+        """It is followed by *view*, with *changes* of it that tell which instances are new, and nothing else."""
+        self.view, self._arrivals, self._changes = view, Arrivals(), changes
+
+    def note_arrivals(self) -> None:
+        """Take note of the instances that have come since the last time."""
+        if self._changes is None:
+            return
+        now = time.monotonic()
+        for change in self._changes.take_ready(_MOST_CHANGES):
+            self._arrivals.take(change.changes if isinstance(change, Resynced) else (change,), now)
 
 
 class Following:
@@ -262,7 +275,7 @@ class Following:
                     view = await stack.enter_async_context(registry.discover(service.name))
                     snapshots = await stack.enter_async_context(view.snapshots())
                     changes = await stack.enter_async_context(view.changes(invalid=True))
-                    service.view, service.arrivals = view, Arrivals()
+                    service.begin(view, await stack.enter_async_context(view.changes()))
                     if service.refusal is not None:
                         service.refusal = None
                         log.warning("the service %r is followed again", service.name, extra=about)
@@ -291,10 +304,8 @@ class Following:
         return self.services.get(service.name) is service
 
     def _take(self, service: Followed, changes: Stream[Any], snapshot: Snapshot[Any]) -> None:
-        now = time.monotonic()
+        service.note_arrivals()
         for change in changes.take_ready(_MOST_CHANGES):
-            if not isinstance(change, Invalidated):
-                service.arrivals.take(change.changes if isinstance(change, Resynced) else (change,), now)
             self._record(service.name, change, snapshot.overrides)
         self._record_silent(service, snapshot)
         service.invalid, service.overrides = snapshot.invalid, snapshot.overrides
