@@ -32,6 +32,7 @@ LONGEST = (
     "tests/testing/test_plugin.py",
     "tests/simulation/test_worlds.py",
     "tests/cli/test_demo.py",
+    "tests/threads/test_thread_mode.py",
     "tests/server/test_foreign_clients.py",
     "tests/integration/test_faults.py",
     "tests/simulation/test_shrinking.py",
