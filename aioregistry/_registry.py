@@ -36,7 +36,7 @@ from ._registration import (
     has_ended,
 )
 from ._runtime import SystemRuntime
-from ._session import Session, SessionInfo
+from ._session import Session, SessionInfo, outage_attempts
 from ._streams import Stream
 
 if TYPE_CHECKING:
@@ -246,7 +246,8 @@ class Registry(Handle):
         with anyio.move_on_after(timeout):
             return await self._discovery.services()
         state = self._session.state.value
-        raise RequestTimeout(f"the services were not read within timeout={timeout} s; the session is {state}")
+        message = f"the services were not read within timeout={timeout} s; the session is {state}"
+        raise RequestTimeout(message, outage_attempts(self._session))
 
     def watch_services(self) -> Stream[tuple[str, ...]]:
         """Return a stream of the sorted names of all services: the present ones first, latest wins."""

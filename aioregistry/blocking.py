@@ -39,6 +39,7 @@ from ._registry import Registry as _Registry
 from ._registry import parts_of
 from ._reprs import shown_half_made
 from ._secrets import Hidden, unshown
+from ._session import outage_attempts
 from ._threads import BlockingBalancer as Balancer
 from ._threads import (
     BlockingHandle,
@@ -50,7 +51,6 @@ from ._threads import (
     SessionFacts,
     ViewFacts,
     shared,
-    within,
 )
 from ._threads import BlockingOverrides as Overrides
 
@@ -166,7 +166,7 @@ class Registry(BlockingHandle, Fronting):
         Raises:
             RequestTimeout: there was no answer in time.
         """
-        return self._running().wait(within, timeout, "the names of the services", self._remote.services)
+        return self._running().wait_within(timeout, "the names of the services", self._remote.services)
 
     def watch_services(self, timeout: float | None = None) -> BlockingStream[tuple[str, ...]]:
         """Return an iterator over the sorted names of all services: the present ones first, latest wins.
@@ -186,7 +186,7 @@ class Registry(BlockingHandle, Fronting):
             # Its random numbers are the parent's, and those of every other child.
             discard(self._remote)
             self._remote, self._made_in = _made(self._servers, self._options), os.getpid()
-        thread = LoopThread(f"aioregistry {self._remote.base_path}")
+        thread = LoopThread(f"aioregistry {self._remote.base_path}", lambda: outage_attempts(self._remote.session))
         try:
             thread.wait(_entered, self._remote)
         except BaseException:
@@ -254,7 +254,7 @@ class Registration(RegistrationFacts[P], BlockingHandle):
         """
         self._use()
         wait = self._remote.wait_closed
-        cause: Exception | None = self._thread.wait(within, timeout, f"the end of {self.path}", wait)
+        cause: Exception | None = self._thread.wait_within(timeout, f"the end of {self.path}", wait)
         return cause
 
     def update(self, *, timeout: float | None = None, **fields: Any) -> None:
@@ -264,7 +264,7 @@ class Registration(RegistrationFacts[P], BlockingHandle):
             RequestTimeout: it was not listed within *timeout* seconds; it will be.
         """
         self._use()
-        self._thread.wait(within, timeout, f"the update of {self.path}", lambda: self._remote.update(**fields))
+        self._thread.wait_within(timeout, f"the update of {self.path}", lambda: self._remote.update(**fields))
 
     def drain(self, timeout: float | None = None) -> None:
         """Publish that the instance is to be given no new work, for good. As :meth:`aioregistry.Registration.drain`.
@@ -273,7 +273,7 @@ class Registration(RegistrationFacts[P], BlockingHandle):
             RequestTimeout: it was not listed so within *timeout* seconds; it will be.
         """
         self._use()
-        self._thread.wait(within, timeout, f"draining {self.path}", self._remote.drain)
+        self._thread.wait_within(timeout, f"draining {self.path}", self._remote.drain)
 
     def _ask(self, of: Callable[[_Registration[P]], T]) -> T:
         self._open_once()
@@ -354,7 +354,8 @@ class View(ViewFacts[P], BlockingHandle):
                         raise RequestTimeout
                     snapshot = snapshots.next(left)
                 except RequestTimeout:
-                    raise RequestTimeout(f"no snapshot of {self.name!r} was accepted in timeout={timeout} s") from None
+                    message = f"no snapshot of {self.name!r} was accepted within timeout={timeout} s"
+                    raise RequestTimeout(message, self._thread.outage_attempts()) from None
                 except StopIteration:
                     raise HandleClosed(f"{self._title()} was closed") from None
                 if predicate(snapshot):
@@ -373,7 +374,7 @@ class View(ViewFacts[P], BlockingHandle):
         balancer: _Balancer[P] = thread.call(
             lambda: shared(thread, remote, session, remote.snapshots, self._use, strategy, options)
         )
-        return Balancer(balancer, self.snapshots)
+        return Balancer(balancer, self.snapshots, thread.outage_attempts)
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
         """Return an instance, now: of a round robin that is this view's own. As :meth:`Balancer.pick`."""

@@ -10,19 +10,21 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from aioregistry import Registry, RegistryError, RequestTimeout
+from aioregistry._session import outage_attempts
 
 __all__ = ["columns", "in_time", "moment", "printed", "require_service"]
 
 T = TypeVar("T")
 
 
-async def in_time(answer: Awaitable[T], arguments: argparse.Namespace) -> T:
+async def in_time(answer: Awaitable[T], registry: Registry, arguments: argparse.Namespace) -> T:
     """Return *answer*; raises RequestTimeout that names the option where it takes longer than ``--session-timeout``."""
     try:
         async with asyncio.timeout(arguments.session_timeout):
             return await answer
     except TimeoutError:
-        raise RequestTimeout(f"no answer within --session-timeout {arguments.session_timeout:g} s") from None
+        message = f"no answer within --session-timeout {arguments.session_timeout:g} s"
+        raise RequestTimeout(message, outage_attempts(registry.session)) from None
 
 
 async def require_service(registry: Registry, arguments: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ async def list_(arguments: argparse.Namespace) -> int:
         if arguments.watch:
             await _watch(registry, arguments, wanted)
             return DONE
-        text = await in_time(_text(registry, arguments, wanted), arguments)
+        text = await in_time(_text(registry, arguments, wanted), registry, arguments)
     # Only now: a pager that stands still holds up nothing any more.
     printed(text)
     return DONE
@@ -97,8 +97,10 @@ async def _watch(registry: Registry, arguments: argparse.Namespace, wanted: Want
             names = await stack.enter_async_context(registry.watch_services())
             await _follow(names, lambda news: _shown_services(news, wanted), output, wanted)
             return
-        view = await in_time(stack.enter_async_context(registry.discover(arguments.name, guard=None)), arguments)
-        await in_time(_require(registry, arguments, view.snapshot), arguments)
+        view = await in_time(
+            stack.enter_async_context(registry.discover(arguments.name, guard=None)), registry, arguments
+        )
+        await in_time(_require(registry, arguments, view.snapshot), registry, arguments)
         snapshots = await stack.enter_async_context(view.snapshots())
         await _follow(snapshots, lambda news: _shown(news, wanted), output, wanted)
 

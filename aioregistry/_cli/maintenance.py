@@ -79,7 +79,7 @@ async def drain(arguments: argparse.Namespace) -> int:
             seconds=seconds,
             any_incarnation=arguments.any_incarnation,
         )
-        override = await in_time(setting, arguments)
+        override = await in_time(setting, registry, arguments)
     until = "for ever" if override.until is None else f"until {_moment(override.until)}"
     print(printable(f"{arguments.name}/{arguments.id} {_what(override)} {until}: {override.reason}"))
     return DONE
@@ -90,7 +90,7 @@ async def enable(arguments: argparse.Namespace) -> int:
     check_name("name", arguments.name)
     check_segment("id", arguments.id)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
-        await in_time(registry.overrides.enable(arguments.name, arguments.id), arguments)
+        await in_time(registry.overrides.enable(arguments.name, arguments.id), registry, arguments)
     print(printable(f"{arguments.name}/{arguments.id} is no longer overridden"))
     return DONE
 
@@ -100,9 +100,9 @@ async def maintenance(arguments: argparse.Namespace) -> int:
     if arguments.name is not None:
         check_name("name", arguments.name)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
-        overrides = await in_time(registry.overrides.list(arguments.name), arguments)
+        overrides = await in_time(registry.overrides.list(arguments.name), registry, arguments)
         if arguments.name is not None and not overrides:
-            await in_time(require_service(registry, arguments), arguments)
+            await in_time(require_service(registry, arguments), registry, arguments)
     if arguments.json:
         text = to_json([_fields(override) for override in overrides], indent=2) + "\n"
     else:

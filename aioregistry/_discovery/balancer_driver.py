@@ -25,7 +25,7 @@ from aioregistry._errors import (
 )
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Difference, Snapshot
-from aioregistry._session import ReadingSessionPort
+from aioregistry._session import ReadingSessionPort, outage_attempts
 from aioregistry._streams import Stream
 from aioregistry.balancing import NOBODY, Ejection, Filter, Load, Member, OfSuspects, Picker, Strategy, Subset
 
@@ -184,7 +184,8 @@ class BalancerDriver(Generic[P]):
                             raise HandleClosed(f"View of {self._feed.name!r} was closed") from None
                         finally:
                             del self._naps[nap]
-        raise RequestTimeout(f"nothing to pick within timeout={timeout:g} s: {nothing}") from nothing
+        message = f"nothing to pick within timeout={timeout:g} s: {nothing}"
+        raise RequestTimeout(message, outage_attempts(self._session)) from nothing
 
     # ------------------------------------------------------------------ being told
 

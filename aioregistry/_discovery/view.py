@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
@@ -18,6 +18,7 @@ from aioregistry._errors import InvalidType, RequestTimeout
 from aioregistry._handles import Handle
 from aioregistry._model import Change, Invalidated, Snapshot, check_payload_type
 from aioregistry._paths import check_name
+from aioregistry._session import outage_attempts
 from aioregistry._spans import begin
 from aioregistry._streams import Stream
 
@@ -227,7 +228,7 @@ class View(Handle, Generic[P]):
             HandleClosed: the view was closed meanwhile.
         """
         self._check()
-        return await first_accepted(self.name, self.snapshots, predicate, timeout)
+        return await first_accepted(self.name, self.snapshots, predicate, timeout, self._outage_attempts)
 
     async def sync(self, timeout: float | None = None) -> Snapshot[P]:
         """Return a snapshot as new as the quorum was when this was called.
@@ -252,7 +253,11 @@ class View(Handle, Generic[P]):
         with anyio.move_on_after(timeout):
             await self._driver.sync()
             return self._current()
-        raise RequestTimeout(f"the quorum did not answer for {self.name!r} within timeout={timeout:g} s")
+        message = f"the quorum did not answer for {self.name!r} within timeout={timeout:g} s"
+        raise RequestTimeout(message, self._outage_attempts())
+
+    def _outage_attempts(self) -> Mapping[str, str]:
+        return outage_attempts(self._driver.session)
 
     # ------------------------------------------------------------------ opening and closing
 

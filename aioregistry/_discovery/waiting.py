@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import anyio
@@ -23,6 +23,7 @@ async def first_accepted(
     snapshots: Callable[[], Stream[Snapshot[P]]],
     predicate: Callable[[Snapshot[P]], bool],
     timeout: float | None,
+    outage_attempts: Callable[[], Mapping[str, str]],
 ) -> Snapshot[P]:
     """Return the first of *snapshots* that *predicate* accepts, as :meth:`aioregistry.View.wait_for` says.
 
@@ -31,6 +32,7 @@ async def first_accepted(
         snapshots: returns a stream, the present snapshot first.
         predicate: of the caller.
         timeout: seconds; None waits for as long as it takes.
+        outage_attempts: returns what each address answered while there is no connection.
     """
     check_callable("predicate", predicate)
     if timeout is not None:
@@ -41,7 +43,7 @@ async def first_accepted(
                 if accepted(predicate, snapshot):
                     return snapshot
         raise HandleClosed(f"View of {name!r} was closed")
-    raise RequestTimeout(f"no snapshot of {name!r} was accepted within timeout={timeout:g} s")
+    raise RequestTimeout(f"no snapshot of {name!r} was accepted within timeout={timeout:g} s", outage_attempts())
 
 
 def accepted(predicate: Callable[[Snapshot[P]], bool], snapshot: Snapshot[P]) -> bool:

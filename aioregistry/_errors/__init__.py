@@ -75,6 +75,7 @@ from .sessions import (
     SessionError,
     SessionFailed,
     UnsupportedServer,
+    attempts_told,
     session_name,
 )
 
@@ -137,6 +138,7 @@ __all__ = [
     "UnknownSession",
     "UnsupportedServer",
     "UsageError",
+    "attempts_told",
     "server_error",
     "session_name",
     "wrong_argument",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .calls import RegistryError
-from .sessions import session_name
+from .sessions import session_name, with_attempts
 
 __all__ = [
     "InvalidInstance",
@@ -18,15 +18,19 @@ __all__ = [
 
 
 class RegistrationError(RegistryError):
-    """A registration ended for good; ``path`` is its node."""
+    """A registration ended for good; ``path`` is its node.
+
+    ``attempts`` maps each address to what it answered, in words, where there was no connection then; else it is empty.
+    """
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(path, message)
         self.path = path
         self.message = message
+        self.attempts: Mapping[str, str] = {}
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return with_attempts(f"{self.path}: {self.message}", self.attempts)
 
 
 class RegistrationDisplaced(RegistrationError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from .calls import RegistryError
 
 __all__ = [
@@ -16,8 +19,12 @@ __all__ = [
     "SessionError",
     "SessionFailed",
     "UnsupportedServer",
+    "attempts_told",
     "session_name",
+    "with_attempts",
 ]
+
+_TOLD: Final = 10
 
 
 class SessionError(RegistryError):
@@ -38,7 +45,7 @@ class ConnectTimeout(SessionError, TimeoutError):
         self.attempts = attempts
 
     def __str__(self) -> str:
-        tried = "; ".join(f"{address}: {why}" for address, why in self.attempts.items()) or "no attempt was finished"
+        tried = attempts_told(self.attempts)
         return f"no ZooKeeper session on servers={self.servers!r} within timeout={self.timeout:g} s ({tried})"
 
 
@@ -121,7 +128,18 @@ class PoisonRequest(SessionError):
 
 
 class RequestTimeout(SessionError, TimeoutError):
-    """No answer within the caller's own deadline; the session goes on."""
+    """No answer within the caller's own deadline; the session goes on.
+
+    ``attempts`` maps each address to what it answered, in words, where there was no connection; else it is empty.
+    """
+
+    def __init__(self, message: str = "", attempts: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.attempts: Mapping[str, str] = dict(attempts or {})
+
+    def __str__(self) -> str:
+        return with_attempts(self.message, self.attempts)
 
 
 class SessionClosed(SessionError):
@@ -166,6 +184,18 @@ class ChrootMissing(SessionError):
 
     def __str__(self) -> str:
         return f"chroot={self.chroot!r} does not exist and create_chroot=False"
+
+
+def attempts_told(attempts: Mapping[str, str]) -> str:
+    """Return what the addresses answered as one line, of a bounded number of them."""
+    shown = [f"{address}: {why}" for address, why in attempts.items()]
+    more = [f"and {len(shown) - _TOLD} more"] if len(shown) > _TOLD else []
+    return "; ".join(shown[:_TOLD] + more) or "no attempt was finished"
+
+
+def with_attempts(message: str, attempts: Mapping[str, str]) -> str:
+    """Return *message* with what keeps us from ZooKeeper, if there is something."""
+    return f"{message}; no connection to ZooKeeper: {attempts_told(attempts)}" if attempts else message
 
 
 def session_name(session_id: int) -> str:

@@ -27,6 +27,7 @@ from aioregistry._health import Checks, CheckStatus, Runner, checked_checks
 from aioregistry._model import Override, ServiceInstance, ServiceType
 from aioregistry._paths import check_path, place_of
 from aioregistry._protocol import OPEN_ACL
+from aioregistry._session import outage_attempts
 from aioregistry._spans import NO_SPAN, Span, begin
 from aioregistry._streams import Source, Stream
 
@@ -280,7 +281,7 @@ class Registration(Handle, Generic[P]):
                     if status is Status.LIVE:
                         return
             raise worker.progress.ending()
-        raise RequestTimeout(f"{self.path}: not LIVE within timeout={timeout} s, but {self.status.name}")
+        raise self._too_late(f"not LIVE within timeout={timeout} s, but {self.status.name}")
 
     async def wait_closed(self) -> Exception | None:
         """Wait for the end, and return why it ended: an exception, which is returned and not raised.
@@ -368,7 +369,10 @@ class Registration(Handle, Generic[P]):
         with anyio.move_on_after(timeout):
             await worker.published()
             return
-        raise RequestTimeout(f"{self.path}: not listed as desired within timeout={timeout} s, but {self.status.name}")
+        raise self._too_late(f"not listed as desired within timeout={timeout} s, but {self.status.name}")
+
+    def _too_late(self, message: str) -> RequestTimeout:
+        return RequestTimeout(f"{self.path}: {message}", outage_attempts(self._session))
 
     def _vote(self, voter: Voter, *, up: bool) -> None:
         """Let *voter* be for or against its being enabled from now on; what follows is published soon.
@@ -564,7 +568,7 @@ async def close_all(registrations: Sequence[Registration[Any]], patience: float)
         worker.end()
     for span, registration in spans:
         withdrawn = bool(registration.withdrawn)
-        late = None if withdrawn else RequestTimeout(f"{registration.path}: not withdrawn within {patience:.3g} s")
+        late = None if withdrawn else registration._too_late(f"not withdrawn within {patience:.3g} s")
         span.end(late, server=registration._session.server, withdrawn=withdrawn)
         registration._tell_of_withdrawal(patience)
     for registration in registrations:

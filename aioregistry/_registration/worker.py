@@ -32,6 +32,7 @@ from aioregistry._errors import (
     session_name,
 )
 from aioregistry._protocol import EventKind, Message, Sync, WatchedEvent
+from aioregistry._session import outage_attempts
 from aioregistry._session.states import ENDED
 
 from .exchanges import Exchanges
@@ -394,6 +395,8 @@ class Worker:
     def _tell_end(self, cause: Exception | None) -> None:
         if self.progress.ended:
             return
+        if isinstance(cause, RegistrationError):
+            cause.attempts = outage_attempts(self._session)
         self.progress.end(cause)
         self._exchanges.ownership = None
         self._revisions.tell(self.progress.ending())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .attempts import Attempt, AttemptOutcome
+from .attempts import Attempt, AttemptOutcome, outage_attempts
 from .backoff import throttled_patience, throttled_pause
 from .connect_string import ConnectString, parse_connect_string
 from .info import SessionInfo
@@ -24,6 +24,7 @@ __all__ = [
     "TreeWatchPort",
     "Watch",
     "WatchPort",
+    "outage_attempts",
     "parse_connect_string",
     "throttled_patience",
     "throttled_pause",

@@ -6,11 +6,10 @@ import enum
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-__all__ = ["REMEDIES", "Attempt", "AttemptOutcome", "Attempts", "told"]
+__all__ = ["REMEDIES", "Attempt", "AttemptOutcome", "Attempts", "failed_in_words", "outage_attempts"]
 
-_TOLD = 10
 # Addresses move: of more than these the one that was tried longest ago is forgotten.
 _KEPT = 64
 
@@ -64,6 +63,24 @@ REMEDIES: Final[Mapping[AttemptOutcome, str]] = MappingProxyType(
     }
 )
 """The remedy for an address where attempts end so."""
+
+
+_IN_WORDS: Final[Mapping[AttemptOutcome, str]] = MappingProxyType(
+    {
+        AttemptOutcome.UNRESOLVED: "without an address for the name",
+        AttemptOutcome.REFUSED: "refused",
+        AttemptOutcome.UNREACHABLE: "unreachable",
+        AttemptOutcome.SILENT: "without an answer in time",
+        AttemptOutcome.CLOSED: "closed by the server",
+        AttemptOutcome.TLS: "failed in TLS",
+        AttemptOutcome.FOREIGN: "answered by no ZooKeeper",
+        AttemptOutcome.UNAUTHENTICATED: "without the credentials that the server wants",
+        AttemptOutcome.FAILED: "answered with an error",
+        AttemptOutcome.ENDED: "told that the session has ended",
+        AttemptOutcome.NO_QUORUM: "at a server without its quorum",
+    }
+)
+"""Attempts that ended so, after their number; those that are missing did not fail."""
 
 
 class Attempt(NamedTuple):
@@ -152,8 +169,26 @@ class Attempts(Mapping[str, Attempt]):
         return f"<Attempts {self.words()}>"
 
 
-def told(attempts: Mapping[str, str]) -> str:
-    """Return what the addresses answered as one line, of a bounded number of them."""
-    shown = [f"{address}: {why}" for address, why in attempts.items()]
-    more = [f"and {len(shown) - _TOLD} more"] if len(shown) > _TOLD else []
-    return "; ".join(shown[:_TOLD] + more) or "no attempt was finished"
+def failed_in_words(ended: Mapping[AttemptOutcome, int]) -> str:
+    """Return how many attempts failed, and how, with the most frequent first; empty where there was no failure."""
+    failed = {outcome: times for outcome, times in ended.items() if outcome in _IN_WORDS and times > 0}
+    if not failed:
+        return ""
+    total = sum(failed.values())
+    if total == 1:
+        return f"1 attempt failed: {_IN_WORDS[next(iter(failed))]}"
+    each = sorted(failed, key=lambda outcome: -failed[outcome])
+    shown = [f"{'all' if len(failed) == 1 else failed[outcome]} {_IN_WORDS[outcome]}" for outcome in each]
+    return f"{total} attempts failed: {', '.join(shown)}"
+
+
+class _Tried(Protocol):
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def attempts(self) -> Mapping[str, Attempt]: ...
+
+
+def outage_attempts(session: _Tried) -> dict[str, str]:
+    """Return what each address answered, in words, while *session* has no connection; else nothing."""
+    return {} if session.connected else {address: str(attempt) for address, attempt in session.attempts.items()}

@@ -88,7 +88,9 @@ class Driver:
         self.repeated = repeated
         self.watched = WatchTable()
         self.attempts = Attempts()
-        self.reports = Reports(self.attempts, observers.emit, repeated, lambda: self.name, self._remaining)
+        self.reports = Reports(
+            self.attempts, observers.emit, repeated, lambda: self.name, self._remaining, self.runtime.wall
+        )
         self.phase_changes = Notifier()
         self.connection: Connection | None = None
         """The one in use."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from aioregistry._errors import RegistryError
 from aioregistry._protocol import Message, Reply, WatchedEvent
 from aioregistry._runtime import Endpoint, Runtime
 
+from .attempts import Attempt
 from .connect_string import ConnectString
 from .states import SessionState
 
@@ -63,6 +64,8 @@ class SessionPort(Protocol):
     def state(self) -> SessionState: ...
     @property
     def connected(self) -> bool: ...
+    @property
+    def attempts(self) -> Mapping[str, Attempt]: ...
     @property
     def read_only(self) -> bool: ...
     @property

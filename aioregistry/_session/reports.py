@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from aioregistry._concurrency import Alarm
+from aioregistry._errors import attempts_told
 from aioregistry._incident_log import IncidentLog
 from aioregistry._runtime import Endpoint
 
-from .attempts import Attempts, told
+from .attempts import AttemptOutcome, Attempts, failed_in_words
 from .outage import Outage
 from .states import SessionState
 
@@ -29,6 +32,7 @@ class Reports:
         session: returns the session's id, as it is shown.
         remaining: returns for how many seconds more the session lasts without a connection, as far as is known; None
             where there is no session.
+        wall: returns the time, in seconds since the epoch.
     """
 
     def __init__(
@@ -38,11 +42,15 @@ class Reports:
         repeated: IncidentLog,
         session: Callable[[], str],
         remaining: Callable[[], float | None],
+        wall: Callable[[], float],
     ) -> None:
+        self._wall = wall
         self._attempts, self._emit, self._repeated = attempts, emit, repeated
         self._session, self._remaining = session, remaining
         self._outage: Outage | None = None
         """The present one, or the last."""
+        self._ended_before: Counter[AttemptOutcome] = Counter()
+        """How many attempts had ended before it, by outcome."""
         self._alarm = Alarm()
         self._ended = ""
         """The session that has ended, until another one has taken its place; else empty."""
@@ -70,7 +78,7 @@ class Reports:
         """There is no connection from now on."""
         now = asyncio.get_running_loop().time()
         if self._outage is None or not self._outage.lost(now):
-            self._outage = Outage(now, timeout)
+            self._outage, self._ended_before = Outage(now, timeout), Counter(self._attempts.ended)
         self._alarm.set_at(self._outage.due, self._tell_of_outage)
 
     def round_is_over(self) -> None:
@@ -102,7 +110,7 @@ class Reports:
         text = "after %.1f s without a connection: %s"
         if was_told:
             about = {"session": session, "status": state.value}
-            log.warning("the outage is over after %.1f s: %s", lasted, what, extra=about)
+            log.warning("the outage is over after %.1f s (%s): %s", lasted, self._totals(lasted), what, extra=about)
             if explained:
                 self._emit("session.outage_over", seconds=lasted, server=str(server))
         elif ended:
@@ -111,6 +119,11 @@ class Reports:
             self._tell_state(state, logging.INFO, session, text, lasted, what)
         else:
             self._tell_state(state, logging.INFO, session, "%s", what)
+
+    def _totals(self, lasted: float) -> str:
+        """Return since when there is an outage that has *lasted* so many seconds, and what was tried in it."""
+        failed = failed_in_words(self._attempts.ended - self._ended_before)
+        return f"since {_moment(self._wall() - lasted)}" + (f", {failed}" if failed else "")
 
     def close(self) -> None:
         """Tell nothing more of an outage."""
@@ -124,15 +137,21 @@ class Reports:
         self._tell(outage, lasted, explained=again or self._attempts.finished)
 
     def _tell(self, outage: Outage, lasted: float, *, explained: bool) -> None:
-        reason = told(self._attempts.words())
+        reason = attempts_told(self._attempts.words())
         if outage.interrupted:
             reason += "; connections made meanwhile lasted less than a second"
         session, remedies = self._session(), self._attempts.remedies()
-        follows = _follows(session, self._remaining(), self._ended) + (f"; what to do: {remedies}" if remedies else "")
+        totals = f"; {self._totals(lasted)}" if outage.explained else ""
+        what = _follows(session, self._remaining(), self._ended)
+        follows = totals + what + (f"; what to do: {remedies}" if remedies else "")
         log.warning("no connection to ZooKeeper for %.1f s: %s%s", lasted, reason, follows, extra={"session": session})
         if explained and not outage.explained:
             outage.explained = True
             self._emit("session.outage", seconds=lasted, reason=reason)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _regained(session: str, ended: str, server: str) -> str:

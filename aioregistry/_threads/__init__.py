@@ -7,7 +7,7 @@ from .blocking_balancer import BlockingBalancer
 from .face import Fronting, ThreadChanges, ThreadRegistration, ThreadRegistry, ThreadSession, ThreadView, remote_of
 from .facts import Newest, RegistrationFacts, SessionFacts, ViewFacts
 from .handle import BlockingHandle
-from .loop import LoopThread, within
+from .loop import LoopThread
 from .maintenance import BlockingOverrides
 from .streams import BlockingStream
 
@@ -29,5 +29,4 @@ __all__ = [
     "ViewFacts",
     "remote_of",
     "shared",
-    "within",
 ]

@@ -33,8 +33,13 @@ _NAP: Final = 1.0
 class BlockingBalancer(Generic[P]):
     """Chooses among the instances of a view, which feeds it; for any number of threads. It ends with its view."""
 
-    def __init__(self, balancer: Balancer[P], snapshots: Callable[[], BlockingStream[Snapshot[P]]]) -> None:
-        self._shared, self._snapshots = balancer, snapshots
+    def __init__(
+        self,
+        balancer: Balancer[P],
+        snapshots: Callable[[], BlockingStream[Snapshot[P]]],
+        outage_attempts: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._shared, self._snapshots, self._outage_attempts = balancer, snapshots, outage_attempts
 
     @property
     def refused(self) -> Mapping[str, InvalidArgument]:
@@ -88,7 +93,8 @@ class BlockingBalancer(Generic[P]):
                 except NoInstances as error:
                     left = until - time.monotonic()
                     if left <= 0:
-                        raise RequestTimeout(f"nothing to pick within timeout={timeout} s: {error}") from error
+                        message = f"nothing to pick within timeout={timeout} s: {error}"
+                        raise RequestTimeout(message, self._outage_attempts()) from error
                     back = error.returns_in
                 with contextlib.suppress(RequestTimeout, StopIteration):  # a closed view refuses the next pick
                     snapshots.next(min(left, _NAP if back is None else max(back, SHORTEST_WAIT), _NAP))

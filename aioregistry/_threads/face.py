@@ -12,6 +12,7 @@ from aioregistry._errors import UsageError
 from aioregistry._handles import Handle, discard, finished, is_open
 from aioregistry._health import LoopLagCheck
 from aioregistry._registry import parts_of
+from aioregistry._session import outage_attempts
 from aioregistry._streams import Stream
 
 from .balancer import shared
@@ -179,7 +180,9 @@ class ThreadRegistry(Handle, Fronting):
         return self._thread
 
     async def _open(self) -> None:
-        self._thread = LoopThread(f"aioregistry {self._remote.base_path}")
+        self._thread = LoopThread(
+            f"aioregistry {self._remote.base_path}", lambda: outage_attempts(self._remote.session)
+        )
         try:
             await _open(self._thread, self._remote)
         except BaseException:
@@ -268,7 +271,7 @@ class ThreadView(ViewFacts[P], _Face["View[P]"]):
     async def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
         """Return the first snapshot that *predicate*, which is called here, accepts. As :meth:`View.wait_for`."""
         self._check()
-        return await first_accepted(self.name, self.snapshots, predicate, timeout)
+        return await first_accepted(self.name, self.snapshots, predicate, timeout, self._thread.outage_attempts)
 
     def balancer(
         self, strategy: Strategy[P] | str = "round-robin", **options: Unpack[BalancerOptions[P]]

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from aioregistry._arguments import check_seconds
 from aioregistry._errors import HandleClosed, RequestTimeout
 from aioregistry._runtime import running_loop
 
-__all__ = ["LoopThread", "within"]
+__all__ = ["LoopThread"]
 
 T = TypeVar("T")
 
@@ -38,9 +38,11 @@ class LoopThread:
 
     Args:
         name: of the thread.
+        outage_attempts: returns what each address answered while there is no connection, for those who waited in vain.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, outage_attempts: Callable[[], Mapping[str, str]]) -> None:
+        self._outage_attempts = outage_attempts
         self._loop = asyncio.new_event_loop()
         self._stopping = False
         # Between the last thing that is begun and the stop. A finalizer may come in between on the same thread.
@@ -147,6 +149,33 @@ class LoopThread:
                 remote.answer.exception()  # waits
             raise
 
+    def wait_within(
+        self,
+        timeout: float | None,
+        what: str,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *arguments: Any,
+    ) -> T:
+        """Return what ``await function(*arguments)`` returns on the loop, as :meth:`wait` does.
+
+        Raises:
+            RequestTimeout: that took more than *timeout* seconds, and was cancelled; names *what*.
+            InvalidArgument: *timeout* is not a number of seconds above 0, and not None.
+        """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+
+        async def within() -> T:
+            with anyio.move_on_after(timeout):
+                return await function(*arguments)
+            raise RequestTimeout(f"{what} did not come within timeout={timeout:g} s", self._outage_attempts())
+
+        return self.wait(within)
+
+    def outage_attempts(self) -> Mapping[str, str]:
+        """Return what each address answered while there is no connection, for a caller outside."""
+        return self.call(self._outage_attempts)
+
     def begin(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: Any) -> bool:
         """Have ``await function(*arguments)`` run on the loop, and wait for nothing; return False after the stop."""
         try:
@@ -231,19 +260,3 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
     # The last task to end needs one more turn to tell those outside.
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(loop.shutdown_asyncgens())
-
-
-async def within(
-    timeout: float | None, what: str, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any
-) -> T:
-    """Return what ``await function(*arguments)`` returns.
-
-    Raises:
-        RequestTimeout: that took more than *timeout* seconds, and was cancelled; names *what*.
-        InvalidArgument: *timeout* is not a number of seconds above 0, and not None.
-    """
-    if timeout is not None:
-        check_seconds("timeout", timeout)
-    with anyio.move_on_after(timeout):
-        return await function(*arguments)
-    raise RequestTimeout(f"{what} did not come within timeout={timeout:g} s")

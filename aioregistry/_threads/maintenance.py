@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .loop import within
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Unpack
@@ -61,13 +59,13 @@ class BlockingOverrides:
         """Take an instance into maintenance, or give it fewer calls; return what is in force then."""
         remote = self._remote
         what = f"draining {name}/{id}"
-        drained: Override = self._running().wait(within, timeout, what, lambda: remote().drain(name, id, **options))
+        drained: Override = self._running().wait_within(timeout, what, lambda: remote().drain(name, id, **options))
         return drained
 
     def enable(self, name: str, id: str, *, timeout: float | None = None) -> None:
         """End the override of an instance."""
-        self._running().wait(within, timeout, f"enabling {name}/{id}", lambda: self._remote().enable(name, id))
+        self._running().wait_within(timeout, f"enabling {name}/{id}", lambda: self._remote().enable(name, id))
 
     def list(self, name: str | None = None, *, timeout: float | None = None) -> Sequence[Override]:
         """Return the overrides of the service *name*, or of all."""
-        return self._running().wait(within, timeout, "the list of overrides", lambda: self._remote().list(name))
+        return self._running().wait_within(timeout, "the list of overrides", lambda: self._remote().list(name))

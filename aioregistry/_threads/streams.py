@@ -14,7 +14,7 @@ from aioregistry._arguments import check_seconds
 from aioregistry._errors import RequestTimeout, UsageError
 from aioregistry._streams import Stream
 
-from .loop import LoopThread, within
+from .loop import LoopThread
 
 __all__ = ["BlockingStream", "ThreadStream"]
 
@@ -143,7 +143,7 @@ class BlockingStream(Iterator[T]):
             raise UsageError("this stream is being waited on by another thread: open a stream for each consumer")
         try:
             if not self._items:
-                self._items.extend(self._thread.wait(within, timeout, "an item", _batch, self._remote))
+                self._items.extend(self._thread.wait_within(timeout, "an item", _batch, self._remote))
             if not self._items:
                 raise StopIteration
             return self._items.popleft()

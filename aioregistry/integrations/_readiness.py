@@ -7,8 +7,17 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from aioregistry import CheckState, Registration, RegistryError, Status
+from aioregistry._session import SessionInfo
 
-__all__ = ["OUTAGE", "REASONS", "WAITING", "NotYet", "Readiness", "failing_checks", "shown_checks", "shown_override"]
+__all__ = [
+    "OUTAGE",
+    "REASONS",
+    "WAITING",
+    "NotYet",
+    "Readiness",
+    "detailed",
+    "failing_checks",
+]
 
 WAITING: Final = "ZooKeeper has not answered yet"
 
@@ -31,7 +40,7 @@ REASONS: Final[Mapping[Status, str | None]] = MappingProxyType(
 _SHOWN: Final = ("enabled", "weight", "reason", "by", "since", "until")
 """The fields of an override that say what, why, by whom and how long."""
 
-_NO_CHECKS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+_NOTHING: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
 class NotYet(RegistryError):
@@ -46,20 +55,26 @@ class Readiness(NamedTuple):
     ``state``, ``since`` (seconds since the epoch), and the ``reason`` why it failed last. ``override`` is what an
     operator says of the instance (``enabled``, ``weight``, ``reason``, ``by``, ``since``, ``until``), or None. It
     changes nothing about ``ready``, because the process serves, and the registry keeps calls away.
+
+    ``attempts`` has, while there is no connection, a mapping for each address of ZooKeeper's: how the last attempt
+    ended (``outcome``, and ``reason`` in words), ``since`` when and ``at`` when last (seconds since the epoch), and how
+    many ``times`` in a row.
     """
 
     ready: bool
     status: str
     reason: str | None
-    checks: Mapping[str, Mapping[str, Any]] = _NO_CHECKS
+    checks: Mapping[str, Mapping[str, Any]] = _NOTHING
     override: Mapping[str, Any] | None = None
+    attempts: Mapping[str, Mapping[str, Any]] = _NOTHING
 
     def document(self) -> dict[str, Any]:
-        """Return what a readiness route answers; with ``checks`` and ``override`` where there are some."""
+        """Return what a readiness route answers; without ``checks``, ``override`` or ``attempts`` where empty."""
         shown = {"ready": self.ready, "status": self.status, "reason": self.reason}
         checks = {"checks": dict(self.checks)} if self.checks else {}
         override = {} if self.override is None else {"override": dict(self.override)}
-        document: dict[str, Any] = _in_utf8(shown | checks | override)
+        attempts = {"attempts": dict(self.attempts)} if self.attempts else {}
+        document: dict[str, Any] = _in_utf8(shown | checks | override | attempts)
         return document
 
 
@@ -70,16 +85,32 @@ def _in_utf8(value: Any) -> Any:
     return {_in_utf8(key): _in_utf8(each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
-def shown_checks(registration: Registration[Any] | None) -> Mapping[str, Mapping[str, Any]]:
+def _shown_checks(registration: Registration[Any] | None) -> Mapping[str, Mapping[str, Any]]:
     """Return the checks of *registration* as routes show them."""
     checks = {} if registration is None else registration.checks
     return {name: check._asdict() | {"state": check.state.value} for name, check in checks.items()}
 
 
-def shown_override(registration: Registration[Any] | None) -> Mapping[str, Any] | None:
+def _shown_override(registration: Registration[Any] | None) -> Mapping[str, Any] | None:
     """Return what an operator says of the instance of *registration*, as routes show it."""
     override = None if registration is None else registration.override
     return None if override is None else {name: getattr(override, name) for name in _SHOWN}
+
+
+def _shown_attempts(session: SessionInfo | None) -> Mapping[str, Mapping[str, Any]]:
+    """Return what each address answered while *session* has no connection, as routes show it."""
+    if session is None or session.connected:
+        return _NOTHING
+    return {place: last._asdict() | {"outcome": last.outcome.value} for place, last in session.attempts.items()}
+
+
+def detailed(readiness: Readiness, registration: Registration[Any] | None, session: SessionInfo | None) -> Readiness:
+    """Return *readiness* with what is known of checks, of operators, and of attempts to connect."""
+    return readiness._replace(
+        checks=_shown_checks(registration),
+        override=_shown_override(registration),
+        attempts=_shown_attempts(session),
+    )
 
 
 def failing_checks(registration: Registration[Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from aioregistry import Balancer, Ejection, Pick, Registry, View
 from aioregistry._arguments import check_count, check_flag, check_optional, check_seconds
 from aioregistry._errors import HandleClosed, InvalidArgument, RegistryError, RequestTimeout
+from aioregistry._session import outage_attempts
 from aioregistry.balancing import strategy_of
 
 from ._arguments import (
@@ -87,6 +88,9 @@ class Router(Generic[R]):
         self._under_way: dict[Pick[Any], None] = {}
         self._followed: OrderedDict[str, _Followed] = OrderedDict()  # the one that was used last comes last
         self._closing: dict[asyncio.Task[None], None] = {}
+
+    def _outage_attempts(self) -> Mapping[str, str]:
+        return {} if self._registry is None else outage_attempts(self._registry.session)
 
     # ------------------------------------------------------------------ a request
 
@@ -227,7 +231,8 @@ class Router(Generic[R]):
                 # Others may wait for it too, and the next request will: this one's end is not its end.
                 await asyncio.wait([opening], timeout=seconds)
                 if not opening.done():
-                    raise RequestTimeout(f"the registry did not report {followed.service!r} within {seconds:g} s")
+                    message = f"the registry did not report {followed.service!r} within {seconds:g} s"
+                    raise RequestTimeout(message, self._outage_attempts())
             _, balancer = opening.result()
         except InvalidArgument:
             raise  # the strategy does not fit the service

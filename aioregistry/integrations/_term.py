@@ -14,12 +14,13 @@ import anyio
 from aioregistry import InvalidArgument, Registration, RegistryError, ServiceInstance, Status, View
 from aioregistry import _foreign as foreign
 from aioregistry._incident_log import IncidentLog
+from aioregistry._session import SessionInfo
 
 from ._advertised import NoAddress, advertised_address, configured_address
 from ._hosting import Hosting
 from ._listening import Decision, Judgement, ServerStatus, Socket, judged, listening, opened, own_sockets, serves
 from ._ports import OCCUPIED, ON_BEHALF, at, check_has_port, pauses, ports_of, refused, warning
-from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness, failing_checks, shown_checks, shown_override
+from ._readiness import OUTAGE, REASONS, WAITING, NotYet, Readiness, detailed, failing_checks
 from ._settings import Settings
 from ._tasks import awaited, outcome, spawn
 from ._worker import worker_id
@@ -55,6 +56,7 @@ class Term:
     def __init__(self, settings: Settings, host: Hosting | None) -> None:
         self.registry = settings.registry()
         self.registration: Registration[Any] | None = None
+        self._session: SessionInfo | None = None
         self.failure: RegistryError | None = None
         """Why it is not registered, or no longer, as far as that is known."""
         self._settings = settings
@@ -90,6 +92,7 @@ class Term:
         if self._host is not None:
             self._host.enter(self)
         self.registry = await self.registry
+        self._session = self.registry.session
         settings = self._settings
         # A process that stands by has to know whether a sibling is listed.
         services = {self._service: Any, **settings.discover} if settings.shared else settings.discover
@@ -277,8 +280,7 @@ class Term:
         return self._views[name]
 
     def readiness(self) -> Readiness:
-        registration = self.registration
-        return self._readiness()._replace(checks=shown_checks(registration), override=shown_override(registration))
+        return detailed(self._readiness(), self.registration, self._session)
 
     def _readiness(self) -> Readiness:
         registration = self.registration

@@ -263,7 +263,8 @@ async def test_it_starts_without_zookeeper(proxy: ZooKeeperProxy, chroot: str, o
     proxy.refuse()
     async with member(f"{proxy.address}{chroot}", discover=["users"]) as membership:
         reason = "the view of 'users' is not synced yet: ZooKeeper has not answered yet"
-        assert membership.readiness() == Readiness(False, "starting", reason)
+        assert membership.readiness()[:3] == (False, "starting", reason)
+        await until(lambda: proxy.address in membership.readiness().attempts)
         with pytest.raises(NotYet, match="'users' is not synced yet"):
             print(membership.view("users"))
         proxy.accept()
@@ -299,11 +300,17 @@ async def test_ready_in_an_outage(proxy: ZooKeeperProxy, chroot: str, ready_in_o
         proxy.refuse()
         proxy.cut()
         await until(lambda: membership.registration.status is Status.UNCERTAIN)
-        assert membership.readiness() == Readiness(ready_in_outage, "uncertain", "ZooKeeper does not answer")
+        assert membership.readiness()[:3] == (ready_in_outage, "uncertain", "ZooKeeper does not answer")
         await until(lambda: membership.registration.status is Status.PRESUMED_GONE)
         assert membership.ready is ready_in_outage
+        [(address, last)] = membership.readiness().document()["attempts"].items()
+        assert address == proxy.address
+        assert last["outcome"] in {"refused", "closed"}
+        assert last["since"] <= last["at"]
+        assert last["times"] >= 1
         proxy.accept()
         await until(lambda: membership.registration.status is Status.LIVE)
+        assert "attempts" not in membership.readiness().document()
         assert membership.ready
 
 

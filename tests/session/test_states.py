@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aioregistry._session.attempts import REMEDIES, AttemptOutcome, Attempts
+from aioregistry._session.attempts import REMEDIES, AttemptOutcome, Attempts, failed_in_words
 from aioregistry._session.states import ENDED, MOVES, SERVING, SessionState, diagram
 from tests.support.checkers import Violated, check_legal
 
@@ -53,6 +53,15 @@ def test_the_diagram_in_the_docs_is_the_table() -> None:
     found = GENERATED.search(PAGE.read_text(encoding="utf-8"))
     assert found is not None, "docs/session.md has lost its markers"
     assert found[1] == diagram(), "put states.diagram() between the markers of docs/session.md"
+
+
+def test_every_outcome_of_an_attempt_is_counted_in_words_but_those_that_did_not_fail() -> None:
+    fine = {AttemptOutcome.PENDING, AttemptOutcome.ACCEPTED}
+    assert {outcome for outcome in AttemptOutcome if not failed_in_words({outcome: 1})} == fine
+    assert failed_in_words({AttemptOutcome.SILENT: 1}) == "1 attempt failed: without an answer in time"
+    assert failed_in_words({AttemptOutcome.REFUSED: 93}) == "93 attempts failed: all refused"
+    ended = {AttemptOutcome.SILENT: 5, AttemptOutcome.REFUSED: 106, AttemptOutcome.ACCEPTED: 2}
+    assert failed_in_words(ended) == "111 attempts failed: 106 refused, 5 without an answer in time"
 
 
 def test_every_outcome_of_an_attempt_has_a_remedy() -> None:

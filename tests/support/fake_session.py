@@ -24,7 +24,7 @@ from aioregistry._errors import (
 )
 from aioregistry._protocol import EventKind, Exists, GetData, Message, Reply, Sync, WatchedEvent
 from aioregistry._runtime import Endpoint, Runtime
-from aioregistry._session import ConnectString, SessionPort, SessionState, parse_connect_string
+from aioregistry._session import Attempt, ConnectString, SessionPort, SessionState, parse_connect_string
 from tests.support.model_tree import Change, ModelTree
 
 T = TypeVar("T")
@@ -111,6 +111,7 @@ class FakeSession:
         self.history = 0
         self.max_request = 0xFFFFF
         self.server = Endpoint("zk", 2181, "127.0.0.1")
+        self.attempts: dict[str, Attempt] = {}
         self.failure: RegistryError | None = None
         self.closed_id = 0
         self.watches = FakeWatches()

@@ -14,15 +14,17 @@ import pytest
 
 from aioregistry import HandleClosed, RequestTimeout, UsageError
 from aioregistry._streams import Source, Stream
-from aioregistry._threads.loop import LoopThread, within
+from aioregistry._threads.loop import LoopThread
 from aioregistry._threads.streams import BlockingStream, ThreadStream
 
 DEADLINE = 100.0
 
+OUTAGE = {"zk1:2181": "it is asleep"}
+
 
 @pytest.fixture
 def thread() -> Iterator[LoopThread]:
-    thread = LoopThread("test")
+    thread = LoopThread("test", lambda: OUTAGE)
     yield thread
     thread.stop()
     thread.join()
@@ -189,8 +191,11 @@ def test_a_deadline_names_what_did_not_come(thread: LoopThread) -> None:
     async def endless() -> None:
         await asyncio.get_running_loop().create_future()
 
-    with pytest.raises(RequestTimeout, match="did not come within timeout="):
-        thread.wait(within, 0.01, "a bus", endless)
+    with pytest.raises(RequestTimeout, match="did not come within timeout=") as late:
+        thread.wait_within(0.01, "a bus", endless)
+    assert str(late.value).startswith("a bus ")
+    assert str(late.value).endswith("zk1:2181: it is asleep")
+    assert late.value.attempts == OUTAGE
 
 
 # ---------------------------------------------------------------- streams
