@@ -13,7 +13,6 @@ from aioregistry._discovery.core import STAGES, Effects, ViewCore
 from aioregistry._discovery.guard import Moment
 from aioregistry._discovery.kept import Kept
 from aioregistry._discovery.mirror import News
-from aioregistry._discovery.recall import RECENT
 from aioregistry._discovery.stages import (
     Called,
     Due,
@@ -95,11 +94,14 @@ def kept(*entries: Entry[Any], known_at: float = WALL + 1000.0, as_of: int = EPO
     return Kept("chat", "/services", known_at, as_of, {each.instance.id: each for each in entries})
 
 
-def override(id: str, *, registered: int | None = None, enabled: bool | None = False) -> Override:
+def override(
+    id: str, *, registered: int | None = None, enabled: bool | None = False, weight: float | None = None
+) -> Override:
     return Override(
         service="chat",
         id=id,
         enabled=enabled,
+        weight=weight,
         reason="",
         by="",
         since=WALL,
@@ -278,7 +280,7 @@ def test_a_file_shows_nothing_where_the_server_was_read(listed: bool, synced: bo
     )
 
 
-@pytest.mark.parametrize(("age", "told"), [(RECENT, ["a"]), (RECENT + 0.5, [])])
+@pytest.mark.parametrize(("age", "told"), [(3600.0, ["a"]), (3600.5, [])])
 def test_an_old_file_tells_nobody_went_meanwhile(age: float, told: list[str]) -> None:
     view = View(Listing(), kept=True)
     effects = view.opens(kept(entry("a"), known_at=WALL + 1000.0 - age))
@@ -515,6 +517,29 @@ def test_an_override_that_says_nothing_of_enabled_changes_nothing() -> None:
     view = with_overrides("a")
     assert view.step(Overridden({"a": override("a", enabled=None)})).changes == ()
     assert status(view) == {"a": WELL}
+
+
+@pytest.mark.parametrize(
+    ("enabled", "weight", "shown"),
+    [
+        (False, None, (False, 1.0)),
+        (False, 0.5, (False, 0.5)),
+        (None, 0.5, (True, 0.5)),
+        (None, 0.0, (True, 0.0)),
+        (None, 1.0, (True, 1.0)),
+    ],
+)
+def test_the_weight_of_an_override_is_shown_until_it_ends(
+    enabled: bool | None, weight: float | None, shown: tuple[bool, float]
+) -> None:
+    view = with_overrides("a")
+    plain = view.core.entries["a"]
+    changes = view.step(Overridden({"a": override("a", enabled=enabled, weight=weight)})).changes
+    entry = view.core.entries["a"]
+    assert (entry.instance.enabled, entry.weight) == shown
+    assert len(changes) == (shown != (True, 1.0))
+    assert len(view.step(Overridden({})).changes) == len(changes)
+    assert view.core.entries["a"] is plain
 
 
 def test_an_override_of_who_is_not_there_waits_for_him() -> None:

@@ -9,7 +9,15 @@ from aiozk.protocol.stat import Stat as AiozkStat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioregistry._protocol import OPEN_ACL, CreateFlag, EventKind, Stat
+from aioregistry._protocol import (
+    OPEN_ACL,
+    AddWatchMode,
+    CreateFlag,
+    EventKind,
+    Permission,
+    Stat,
+    WatcherType,
+)
 from aioregistry._protocol.records import OPEN_ACL_BYTES, STAT, read_stat, write_acl
 from tests.protocol.rendering import plain, rendered
 
@@ -48,3 +56,12 @@ def test_constants_are_those_of_aiozk() -> None:
     assert CreateFlag.PERSISTENT_SEQUENTIAL == CreateRequest.SEQUENTIAL_FLAG
     assert CreateFlag.EPHEMERAL_SEQUENTIAL == CreateRequest.EPHEMERAL_FLAG | CreateRequest.SEQUENTIAL_FLAG
     assert CreateFlag.CONTAINER == CreateRequest.CONTAINER_FLAG
+
+
+def test_numbers_on_the_wire_are_zookeepers() -> None:
+    """EventType, AddWatchMode, WatcherType, Perms and CreateMode of its 3.9."""
+    assert [each.value for each in EventKind] == [-1, 1, 2, 3, 4, 5, 6, 7]
+    assert [each.value for each in AddWatchMode] == [0, 1]
+    assert [each.value for each in WatcherType] == [1, 2, 3, 4, 5]
+    assert [each.value for each in Permission] == [1, 2, 4, 8, 16]
+    assert [each.value for each in CreateFlag] == [0, 1, 2, 3, 4, 5]
