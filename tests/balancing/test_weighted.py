@@ -140,7 +140,7 @@ def test_the_ends_of_a_draw_choose_somebody(drawn: float) -> None:
 
 @pytest.mark.parametrize(
     "weight",
-    [-1, -0.5, math.nan, math.inf, -math.inf, "3", None, True, [1], {}, 10**400, 2e9, 1e-300],
+    [-1, -0.5, math.nan, math.inf, -math.inf, "3", None, True, [1], {}, 10**400, 2e9, 1e9 + 1, 1e-300, 0.99e-9],
 )
 def test_a_weight_that_is_none_is_refused(weight: object) -> None:
     strategy: Weighted[Any] = Weighted(lambda each: weight if each.id == "bad" else 1)  # type: ignore[arg-type,return-value]
@@ -151,6 +151,11 @@ def test_a_weight_that_is_none_is_refused(weight: object) -> None:
     assert "bad" in str(chosen.refused["bad"])
     with pytest.raises(InvalidArgument, match="weight="):
         picker(["bad"], strategy)
+
+
+def test_the_lightest_and_the_heaviest_weight_are_taken() -> None:
+    chosen = picker({"a": {"weight": 1e-9}, "b": {"weight": 1e9}, "c": {"weight": 0}}, Weighted("weight"))
+    assert chosen.refused == {}
 
 
 def test_a_field_that_nobody_has_is_an_error_at_once() -> None:
