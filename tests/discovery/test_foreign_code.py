@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+import aioregistry
+from aioregistry import Added, Updated
 from aioregistry._discovery import Discovery
 from aioregistry._errors import InvalidArgument, RegistryError, UsageError
+from aioregistry._exports import FORMATS, render
 from aioregistry._model import ServiceInstance
 from aioregistry.balancing import Ejection, RoundRobin
+from aioregistry.server import ZooKeeperServer
 from tests.discovery.scene import DiscoverySession, Service, discovery
 from tests.support.fake_session import quiet
 from tests.support.model_tree import ModelTree
@@ -226,3 +231,62 @@ async def test_what_a_predicate_raises_is_raised_and_is_no_cancellation(
             assert isinstance(error.__cause__, expected)
         await quiet()
         assert view.fresh
+
+
+METHODS = {
+    "compared": ("__eq__", "__ne__"),
+    "hashed": ("__hash__",),
+    "shown": ("__repr__", "__str__", "__format__"),
+    "dropped": ("__del__",),
+    "asked": ("__bool__", "__len__"),
+}
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # what Python makes of a __del__ of theirs
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("when", METHODS)
+async def test_a_payload_whose_methods_raise_is_carried_everywhere(
+    when: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclasses.dataclass
+    class Payload:
+        zone: str
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # which Python tells of their __del__
+    for method in METHODS[when]:
+        monkeypatch.setattr(Payload, method, lambda *_: raising(kind), raising=False)
+    events, faults = list[str](), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    async with (
+        asyncio.timeout(DEADLINE),
+        ZooKeeperServer() as server,
+        aioregistry.connect(server.address, on_event=lambda name, fields: events.append(repr(fields))) as registry,
+        registry.discover("chat", payload_type=Payload, guard=None) as view,
+    ):
+        changes, snapshots, balancer = view.changes(), view.snapshots(), view.balancer()
+        instance = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000, payload=Payload("eu"))
+        assert repr(instance).startswith("ServiceInstance('chat', id='a', address='10.0.0.7', port=7000, payload=")
+        async with registry.register(instance) as registration:
+            await view.wait_for(lambda snapshot: "a" in snapshot)
+            await registration.update(payload=Payload("eu"))
+            await registration.update(payload=Payload("us"))
+            snapshot = await view.sync()
+            assert snapshot["a"].payload.zone == "us"
+            await anext(snapshots)
+            told = [await anext(changes), await anext(changes)]
+            assert all(isinstance(each, Added | Updated) for each in told)
+            shown = repr(told) + repr(snapshot) + repr(view) + repr(balancer) + repr(registration) + repr(registry)
+            assert "a" in shown
+            with balancer.pick() as pick:
+                assert pick.instance.payload.zone == "us"
+            for format in FORMATS:
+                assert render(format, {"chat": tuple(snapshot.values())}).left_out == ()
+            read = snapshot["a"].replace(id="b")  # what was read goes back
+            async with registry.register(read):
+                await view.wait_for(lambda snapshot: "b" in snapshot)
+        await view.wait_for(lambda snapshot: not snapshot)
+        assert registration.withdrawn
+    assert events
+    assert faults == []
