@@ -97,9 +97,16 @@ def check_reference(app: Any, env: Any) -> None:  # noqa: ARG001 - Sphinx's
             logging.getLogger(__name__).warning("the reference lacks %s.%s", module, name)
 
 
+def check_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001 - Sphinx's
+    """Warn of a field of a named tuple that has only the words that Python gives it."""
+    if lines and lines[0].startswith("Alias for field number "):
+        logging.getLogger(__name__).warning("%s has no docstring", name)
+
+
 def setup(app: Any) -> None:
     """Check YAML and the reference, and show diagrams that GitHub draws as their text."""
     app.connect("builder-inited", draw_rooms)
     app.connect("source-read", check_yaml)
     app.connect("env-check-consistency", check_reference)
+    app.connect("autodoc-process-docstring", check_fields)
     app.add_lexer("mermaid", TextLexer)

@@ -33,6 +33,7 @@ class CheckStatus(NamedTuple):
     """The state of one check."""
 
     state: CheckState
+    """Starting, passing or failing."""
     since: float
     """Seconds since the epoch: when it came into this state."""
     reason: str | None

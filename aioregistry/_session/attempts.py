@@ -87,8 +87,9 @@ class Attempt(NamedTuple):
     """The last answer of one address, and how often in a row; ``str()`` of it is one line for people."""
 
     outcome: AttemptOutcome
+    """How it ended, or that it is under way."""
     reason: str
-    """In words."""
+    """The same in words, with the details."""
     since: float
     """When this outcome was first met without another in between, in seconds since the epoch."""
     at: float

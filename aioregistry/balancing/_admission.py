@@ -38,7 +38,9 @@ class Subset(NamedTuple, Generic[P]):
     """Some instances of a service, which callers see as a service of its own."""
 
     admits: Callable[[ServiceInstance[P]], bool]
+    """A function that tells whether an instance is one of them; it raises nothing."""
     confirmed: Callable[[], int]
+    """A function that counts those of them that are listed."""
 
 
 class Admission(Generic[P]):

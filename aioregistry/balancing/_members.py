@@ -69,6 +69,7 @@ class Traits(NamedTuple):
     """The traits that strategies go by; an instance whose traits stay the same keeps its place in the strategy."""
 
     weight: float = 1.0
+    """The published weight, from 1e-9 to 1e9; only proportions count."""
     local: bool = False
     """Whether it is in the zone of the caller."""
 

@@ -48,25 +48,24 @@ class NotYet(RegistryError):
 
 
 class Readiness(NamedTuple):
-    """Whether a server is to be sent requests, and why not.
-
-    ``status`` is that of the registration, "starting" before there is one, "draining", or "failing" when a check does
-    not pass; ``reason`` is None where there is nothing to say. ``checks`` has a mapping for each check, by name: its
-    ``state``, ``since`` (seconds since the epoch), and the ``reason`` why it failed last. ``override`` is what an
-    operator says of the instance (``enabled``, ``weight``, ``reason``, ``by``, ``since``, ``until``), or None. It
-    changes nothing about ``ready``, because the process serves, and the registry keeps calls away.
-
-    ``attempts`` has, while there is no connection, a mapping for each address of ZooKeeper's: how the last attempt
-    ended (``outcome``, and ``reason`` in words), ``since`` when and ``at`` when last (seconds since the epoch), and how
-    many ``times`` in a row.
-    """
+    """Whether a server is to be sent requests, and why not."""
 
     ready: bool
+    """True if it is to be sent requests."""
     status: str
+    """That of the registration, "starting" before there is one, "draining", or "failing" when a check does not pass."""
     reason: str | None
+    """The reason for the status; None where there is nothing to say."""
     checks: Mapping[str, Mapping[str, Any]] = _NOTHING
+    """A mapping for each check, by name: its ``state``, ``since`` (seconds since the epoch), and the ``reason`` why it
+    failed last."""
     override: Mapping[str, Any] | None = None
+    """An operator's override of the instance (``enabled``, ``weight``, ``reason``, ``by``, ``since``, ``until``), or
+    None. It does not change ``ready``, because the process serves, and the registry keeps calls away."""
     attempts: Mapping[str, Mapping[str, Any]] = _NOTHING
+    """While there is no connection, a mapping for each address of ZooKeeper's: how the last attempt ended (``outcome``,
+    and ``reason`` in words), ``since`` when and ``at`` when last (seconds since the epoch), and how many ``times`` in a
+    row."""
 
     def document(self) -> dict[str, Any]:
         """Return what a readiness route answers; without ``checks``, ``override`` or ``attempts`` where empty."""
