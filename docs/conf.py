@@ -97,6 +97,22 @@ def check_reference(app: Any, env: Any) -> None:  # noqa: ARG001 - Sphinx's
             logging.getLogger(__name__).warning("the reference lacks %s.%s", module, name)
 
 
+ATTRIBUTES = {"attribute", "data", "property"}
+texts: dict[str, list[str]] = {}
+
+
+def keep_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001 - Sphinx's
+    """Keep the text of an attribute: napoleon takes "It was refused: why" for a type and its description."""
+    if what in ATTRIBUTES:
+        texts[name] = [*lines]
+
+
+def give_text_back(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001 - Sphinx's
+    """Give back the text that napoleon has changed."""
+    if what in ATTRIBUTES:
+        lines[:] = texts.pop(name)
+
+
 def check_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001 - Sphinx's
     """Warn of a field of a named tuple that has only the words that Python gives it."""
     if lines and lines[0].startswith("Alias for field number "):
@@ -108,5 +124,7 @@ def setup(app: Any) -> None:
     app.connect("builder-inited", draw_rooms)
     app.connect("source-read", check_yaml)
     app.connect("env-check-consistency", check_reference)
+    app.connect("autodoc-process-docstring", keep_text, priority=400)  # napoleon has 500
+    app.connect("autodoc-process-docstring", give_text_back, priority=600)
     app.connect("autodoc-process-docstring", check_fields)
     app.add_lexer("mermaid", TextLexer)
