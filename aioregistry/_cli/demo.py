@@ -25,7 +25,7 @@ from .telling import JsonTeller, Teller, TextTeller, sentence, wants_colour
 
 SERVERS = {"chat-1": 7001, "chat-2": 7002, "chat-3": 7003}
 USERS = ("ada", "alan", "barbara", "edsger", "grace", "john", "leslie", "niklaus", "tony")
-PAUSE = 1.0  # seconds between the acts, for who reads along
+PAUSE = 1.0  # seconds between the acts, for readers
 CLEANUP_TIMEOUT = 5.0  # seconds
 SHORTEST_TICK, LONGEST_TICK = 0.1, 2.0  # seconds, of the server in memory
 

@@ -191,7 +191,7 @@ class Gateway:
 
     Args:
         view: the chat servers.
-        users: who wants to chat.
+        users: the users who want to chat.
         log: where it tells what it sees.
     """
 

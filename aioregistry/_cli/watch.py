@@ -1,4 +1,4 @@
-"""`aioregistry watch`: who is there, then a line per change."""
+"""`aioregistry watch`: the present instances, then a line per change."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Browser:
     Args:
         source: of the rows.
         watched: the service whose instances it shows, or None.
-        user: who has logged in; "" without a login.
+        user: the user who has logged in; "" without a login.
     """
 
     def __init__(self, source: Source, watched: str | None, user: str) -> None:
@@ -103,7 +103,7 @@ class Hub:
             source: of the rows.
             watched: the service whose instances it shows, or None.
             allowed: whether it may still be sent anything: a session of a browser ends by its time.
-            user: who has logged in; "" without a login.
+            user: the user who has logged in; "" without a login.
 
         Raises:
             TooManyBrowsers: at once.

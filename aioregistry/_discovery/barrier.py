@@ -5,7 +5,8 @@ answers it as a read, and may not have applied yet what a follower has acknowled
 place among the others, and a server answers it when it has applied what comes before it. So the barrier is a write that
 must fail: it changes nothing, needs no rights (a refusal has its place, too), and costs the quorum one transaction.
 
-Many callers share one: who comes while one is under way waits for the next, so a session has one under way at most.
+Many callers share one: a caller that comes while one is under way waits for the next, so a session has at most one
+under way.
 """
 
 from __future__ import annotations

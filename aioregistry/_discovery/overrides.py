@@ -43,7 +43,7 @@ __all__ = ["OverrideReader", "Told"]
 log = logging.getLogger("aioregistry.discovery")
 
 MOST: Final = 10_000
-"""Overrides of one service that are read; who has more of them in maintenance than that has another trouble."""
+"""Overrides of one service that are read; an operator with more in maintenance has another trouble."""
 
 SWEEP: Final = 5.0
 """Seconds after an override has ended until one of those that noticed removes it, at most: not all of them at once."""

@@ -67,7 +67,7 @@ class Changes(Stream[Change[P]]):
                 self._miss(missed)
             self._items.clear()
         if self._believed is None:
-            super()._offer(item)  # type: ignore[arg-type]  # by its type an Invalidated is only in the stream of who asks
+            super()._offer(item)  # type: ignore[arg-type]  # by its type an Invalidated is only in a stream that asks
         else:
             self._miss(item)
 

@@ -1,4 +1,4 @@
-"""Syncs of a mirror: who reads afterwards sees whatever the quorum knew before."""
+"""Syncs of a mirror: a later read sees whatever the quorum knew before."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def members(answer: str) -> int:
 
 
 def connections(answer: str) -> list[ClientConnection] | None:
-    """Return what ``cons`` says; None where it says nothing: who asks is a connection too."""
+    """Return what ``cons`` says; None where it says nothing: the asker is a connection too."""
     if not _is_allowed(answer):
         return None
     return [found for line in answer.splitlines() if (found := _connection(line.strip())) is not None]

@@ -30,9 +30,13 @@ class ServiceType(enum.Enum):
     """Curator's kinds of instances, in its order; what is registered here is DYNAMIC, the others are read."""
 
     DYNAMIC = "DYNAMIC"
+    """In an ephemeral node, which goes with its session."""
     STATIC = "STATIC"
+    """In a persistent node."""
     PERMANENT = "PERMANENT"
+    """In a persistent node, too."""
     DYNAMIC_SEQUENTIAL = "DYNAMIC_SEQUENTIAL"
+    """In an ephemeral node, to whose name ZooKeeper appends a counter."""
 
 
 InstanceStatus = Literal["failing", "draining", "maintenance"]

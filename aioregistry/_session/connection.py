@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
         self._send(message.serialize())
 
     def isolate(self, isolation: Isolation, on_poison: Callable[[PoisonRequest], None]) -> None:
-        """From now on send suspects apart, and let *isolation* learn from the end; who is convicted is told."""
+        """From now on send suspects apart, and let *isolation* learn from the end; convicted requests are told."""
         self._isolation, self._on_poison = isolation, on_poison
 
     def submit(self, request: Request, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]:

@@ -3,17 +3,7 @@
 A ZooKeeper session lives on the ensemble, not in this process. A connection is a means to keep it alive, and losing
 one says nothing about the session: the server goes on counting, and a client that reconnects in time still owns every
 ephemeral node it made. Only a server can say that a session has ended, and it says so only to those who ask (a
-handshake that offers the old id). Hence the states:
-
-- ``DISCONNECTED``: no session was ever accepted.
-- ``CONNECTED``: a *new* session. Nothing of an earlier one is left: ephemeral nodes are (or will be) deleted,
-  watches are gone.
-- ``SUSPENDED``: no connection. The session may live or be dead; the client cannot know.
-- ``RECONNECTED``: the *same* session on another connection. Everything it owns is still there.
-- ``EXPIRED``: a server said that the session has ended (or the ensemble proved to have lost the history it belonged
-  to). A new session is being asked for.
-- ``CLOSED``: this process ended it.
-- ``FAILED``: it cannot go on, by wrong credentials or a defect; trying again would not help.
+handshake that offers the old id). Hence the states of :class:`SessionState`.
 
 Read-only service, presumed expiry and the age of the evidence are not states but facts beside them: they change
 with the clock or the server, not with a move here.
@@ -29,15 +19,24 @@ __all__ = ["ENDED", "FOLLOWING", "MOVES", "SERVING", "SessionState", "Transition
 
 
 class SessionState(enum.Enum):
-    """The state of the session; see the module's text."""
+    """The state of a session; docs/session.md has the moves between them."""
 
     DISCONNECTED = "disconnected"
+    """No session was ever accepted."""
     CONNECTED = "connected"
+    """A *new* session. Nothing of an earlier one is left: its ephemeral nodes are, or will be, deleted, and its watches
+    are gone."""
     SUSPENDED = "suspended"
+    """No connection. The session may live or be dead; the client cannot know."""
     RECONNECTED = "reconnected"
+    """The *same* session on another connection. Everything it owns is still there."""
     EXPIRED = "expired"
+    """A server said that the session has ended, or granted another one instead, or the ensemble proved to have lost the
+    history that it belonged to. The client asks for a new session."""
     CLOSED = "closed"
+    """This process ended it."""
     FAILED = "failed"
+    """It cannot go on, by wrong credentials or a defect; trying again would not help."""
 
 
 class Transition(enum.Enum):

@@ -1,10 +1,10 @@
 """Outlier ejection: instances that fail are set aside for a while, as many as can be spared.
 
 The rule is that of Envoy's outlier detection for consecutive errors: a threshold, a base time that grows, a cap, a
-jitter, a limit to how many. Two things differ: pauses double instead of growing by one base time each, and who returns
-is on probation, as behind a half-open circuit breaker: one call at a time is let through, one failure sets it aside
-again, and a success ends the probation. Time alone proves nothing: where calls are rarer than pauses are long, who is
-dead would have stayed in for longer than it was out each time.
+jitter, a limit to how many. Two things differ: pauses double instead of growing by one base time each, and an instance
+that returns is on probation, as behind a half-open circuit breaker: one call at a time is let through, one
+failure sets it aside again, and a success ends the probation. Time alone proves nothing: where
+calls are rarer than pauses are long, a dead one would have stayed in for longer than it was out each time.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ The ring is that of multi-probe consistent hashing (B. Appleton, M. O'Reilly, 20
 places each on a circle, and a key goes to the instance that is nearest, clockwise, to any of the key's places. A
 weight stretches the circle: the distance to an instance counts divided by its weight.
 
-How near an instance is to a key depends on these two alone. That is the whole proof of minimal movement: who comes
-takes only the keys to which it is nearest, who goes leaves only its own, and a weight that grows only attracts. And
-every process that sees the same instances picks the same one, whatever it saw before.
+How near an instance is to a key depends on these two alone. That is the whole proof of minimal movement: an instance
+that comes takes only the keys to which it is nearest, one that goes leaves only its own, and a weight that
+grows only attracts. And every process that sees the same instances picks the same one, whatever it saw before.
 """
 
 from __future__ import annotations

@@ -112,8 +112,8 @@ class _Alike:
 class RoundRobin(_Alike):
     """One after the other: among n instances each is picked once in n picks. O(1).
 
-    Each process has an order of its own, and who comes, or comes back, enters it at a random place: appended at the
-    end, a hundred processes that hear of the same changes would soon all have the same order, and pick the same
+    Each process has an order of its own. An instance that comes, or comes back, enters it at a random place: appended
+    at the end, a hundred processes that hear of the same changes would soon all have the same order, and pick the same
     instance at one moment. An instance that is there for a whole lap is picked once in it, also if others come
     and go. One that is updated keeps its turn.
     """

@@ -43,7 +43,7 @@ class Hosting:
         return self._listening
 
     def listen(self) -> None:
-        """The server accepts connections from now on: who waits to be announced is.
+        """The server accepts connections from now on: memberships that wait are announced.
 
         Raises:
             InvalidArgument: a membership's port, or the address that was configured, is not open: neither this process

@@ -1,4 +1,4 @@
-"""Routes from which Prometheus and others read who is there: an ASGI application, to be mounted or served by itself."""
+"""Routes from which Prometheus and others read the instances: an ASGI application, mounted or served by itself."""
 
 from __future__ import annotations
 

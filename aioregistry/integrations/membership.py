@@ -293,7 +293,7 @@ class Membership:
         check_has_port(self._settings.instance)
 
     def connected(self) -> AbstractAsyncContextManager[Membership]:
-        """Enter without being listed: that begins with :meth:`announce`, for who has to start to listen first."""
+        """Enter without being listed: that begins with :meth:`announce`, for a server that has to listen first."""
         return _Connected(self)
 
     async def announce(self) -> None:

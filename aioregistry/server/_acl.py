@@ -59,7 +59,7 @@ def _matches(scheme: str, identity: str, expression: str) -> bool:
 
 
 def resolve(acl: Iterable[Rule] | None, identities: Iterable[Identity], *, x509: bool) -> ACL:
-    """The ACL that a node gets: without repetitions, ``auth`` replaced by who asks (``fixupACL``).
+    """The ACL that a node gets: without repetitions, ``auth`` replaced by the asker (``fixupACL``).
 
     Raises:
         Refused: it is empty, names an unknown scheme or an invalid id, or says ``auth`` on a connection without
