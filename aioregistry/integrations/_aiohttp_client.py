@@ -20,7 +20,7 @@ from aioregistry import (
     UsageError,
 )
 
-from ._arguments import Authority, RoutingOptions, check_known
+from ._arguments import RoutingOptions, check_known
 from ._errand import ErrorClass
 from ._extras import extra
 from ._hosts import Upstream, led_back
@@ -104,7 +104,7 @@ class RegistryMiddleware:
         if self._router.passes(request.host):
             return await handler(request)
         repeatable = self._router.repeats(request.method)
-        errand = _Errand(request, handler, key, self._router.authority, self._used, repeatable=repeatable)
+        errand = _Errand(request, handler, key, self._router, self._used, repeatable=repeatable)
         response, pick = await self._router.send(errand)
         if self._router.authority == "instance":
             _lead_back(response, pick.instance, request)
@@ -145,7 +145,7 @@ class _Errand:
         request: aiohttp.ClientRequest,
         handler: aiohttp.ClientHandlerType,
         key: str | bytes | None,
-        authority: Authority,
+        router: Router[aiohttp.ClientResponse],
         used: WeakSet[Any],
         *,
         repeatable: bool,
@@ -155,7 +155,7 @@ class _Errand:
         self.port = None if url.is_default_port() else url.explicit_port
         self._request = request
         self._handler = handler
-        self._authority = authority
+        self._authority, self._per_try = router.authority, router.per_try_timeout
         self._used = used
         self._repeatable = repeatable
         self._since = asyncio.get_running_loop().time()
@@ -165,6 +165,7 @@ class _Errand:
         self._limit: asyncio.Timeout | None = None
         # Of the last attempt: whether it looked for a connection, had one that was there before, handed over nothing.
         self._connecting = self._reused = self._unsent = False
+        self._late = False  # whether the last attempt was sent, and had no response within its own time
 
     async def attempt(self, upstream: Upstream, attempts_left: int) -> aiohttp.ClientResponse:
         self._only_fresh = False
@@ -185,20 +186,26 @@ class _Errand:
     async def _attempt(self, upstream: Upstream, attempts_left: int) -> aiohttp.ClientResponse:
         request: Any = self._request
         before = request.url, request.headers[hdrs.HOST], request.server_hostname
-        self._reused = self._unsent = False
+        self._reused = self._unsent = self._late = False
         self._connecting = True
         try:
             self._address(upstream)
-            async with asyncio.timeout(self._time_to_connect(attempts_left)) as self._limit:
-                request.send = partial(
-                    self._send, request.send
-                )  # what is called with the connection, once there is one
+            waits = self._pool_is_full()  # the session's own limit is reached: no instance is to blame for the wait
+            until = None if waits or self._per_try is None else asyncio.get_running_loop().time() + self._per_try
+            limit = None if waits else self._time_to_connect(attempts_left)
+            async with asyncio.timeout(limit) as self._limit:
+                # What is called with the connection, once there is one.
+                request.send = partial(self._send, request.send, until)
                 return await self._handler(request)
         except TimeoutError as error:
             if self._limit is None or not self._limit.expired():
                 self._note_sent(error)
                 raise
-            raise aiohttp.ConnectionTimeoutError(f"no connection to {request.url.authority} in time") from error
+            if self._connecting:
+                raise aiohttp.ConnectionTimeoutError(f"no connection to {request.url.authority} in time") from error
+            self._late = self._sent = True
+            within = f"no response from {request.url.authority} within per_try_timeout={self._per_try:g} s"
+            raise aiohttp.SocketTimeoutError(within) from error
         except Exception as error:
             self._note_sent(error)
             raise
@@ -213,12 +220,14 @@ class _Errand:
             request.url, request.headers[hdrs.HOST], request.server_hostname = before
 
     async def _send(
-        self, send: Callable[[Any], Awaitable[aiohttp.ClientResponse]], connection: Any
+        self, send: Callable[[Any], Awaitable[aiohttp.ClientResponse]], until: float | None, connection: Any
     ) -> aiohttp.ClientResponse:
-        """Send the request over *connection*: it is there."""
+        """Send the request over *connection*: it is there. Its response has to begin by *until*, if that is given."""
         self._connecting = False
         assert self._limit is not None, "an attempt is under way"
-        self._limit.reschedule(None)
+        if until is None and self._per_try is not None:
+            until = asyncio.get_running_loop().time() + self._per_try
+        self._limit.reschedule(until)
         protocol = connection.protocol
         self._reused = protocol in self._used
         self._used.add(protocol)
@@ -235,13 +244,14 @@ class _Errand:
         """Seconds; None has no end but the session's.
 
         The time that is left is shared by the attempts that are, so that an instance which swallows packets leaves some
-        to the others. A request's own timeouts are not told to middlewares.
+        to the others. A request's own timeouts are not told to middlewares: `per_try_timeout` is for those.
         """
         total = self._request.session.timeout.total
-        if attempts_left == 1 or not total or self._pool_is_full():
-            return None
+        if attempts_left == 1 or not total:
+            return self._per_try
         elapsed = asyncio.get_running_loop().time() - self._since
-        return max(total - elapsed, SHORTEST_WAIT) / attempts_left
+        share = max(total - elapsed, SHORTEST_WAIT) / attempts_left
+        return share if self._per_try is None else min(share, self._per_try)
 
     def _pool_is_full(self) -> bool:
         """Whether the session's own limit is reached: then it is not an instance that the request waits for."""
@@ -266,6 +276,8 @@ class _Errand:
     def judge(self, error: Exception) -> ErrorClass:
         if self._is_stale(error):
             return ErrorClass.INNOCENT
+        if self._late:
+            return ErrorClass.BROKEN  # the request has time left for another attempt
         if self._connecting and isinstance(error, ValueError | OverflowError):
             return ErrorClass.UNSENT  # an address that cannot be looked up, an unfit port
         return _judged(error)

@@ -54,6 +54,9 @@ class RoutingOptions(TypedDict, total=False):
     """When these set instances aside that fail, ``Ejection()`` unless given; None never does."""
     attempts: int
     """How often a request is sent at most, each time to another instance; 3 unless given."""
+    per_try_timeout: float | None
+    """Seconds that one attempt may take until its response begins; what takes longer is repeated as what broke is.
+    None, the default, bounds an attempt by the timeouts of the client alone."""
     repeat: Collection[str]
     """The methods of which a request is repeated though the failed instance may have done it, those that change nothing
     unless given. A request that certainly never arrived is repeated whatever its method."""

@@ -50,6 +50,7 @@ class Router(Generic[R]):
 
     Attributes:
         authority: which name an instance is told and has to prove.
+        per_try_timeout: seconds that one attempt may take until its response begins; None is not bounded.
 
     Raises:
         InvalidArgument: an argument is wrong.
@@ -63,6 +64,7 @@ class Router(Generic[R]):
         strategy: AnyStrategy = "round-robin",
         ejection: Ejection | None = EJECTION,
         attempts: int = 3,
+        per_try_timeout: float | None = None,
         repeat: Collection[str] = SAFE,
         statuses: Collection[int] = (),
         wait: float | None = None,
@@ -75,6 +77,9 @@ class Router(Generic[R]):
         check_count("attempts", attempts)
         if wait is not None:
             check_seconds("wait", wait)
+        if per_try_timeout is not None:
+            check_seconds("per_try_timeout", per_try_timeout)
+        self.per_try_timeout: float | None = per_try_timeout
         check_optional("ejection", ejection, Ejection)
         self._registry = registry
         self._strategy = strategy_of(strategy)

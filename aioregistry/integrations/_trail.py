@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
@@ -43,8 +43,16 @@ class Trail:
         unsent: it could not hand over the head of the request, so no server has read all of that.
     """
 
-    def __init__(self, request: Any = None, name: str | None = None, *, only_fresh: bool = False) -> None:
+    def __init__(
+        self,
+        request: Any = None,
+        name: str | None = None,
+        *,
+        only_fresh: bool = False,
+        begins: Callable[[], None] | None = None,
+    ) -> None:
         self.connecting = self.reused = self.unsent = False
+        self._begins = begins  # called once, when it has its place in the pool
         self._connected = False
         self._name = name
         self._proved: str | None = None
@@ -52,6 +60,9 @@ class Trail:
         self._next = None if request is None else request.extensions.get("trace")
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if self._begins is not None:
+            self._begins()
+            self._begins = None
         _, _, what = event.partition(".")
         if what in {"connect_tcp.started", "connect_unix_socket.started"}:
             self.connecting = self._connected = True

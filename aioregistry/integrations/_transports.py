@@ -162,6 +162,7 @@ class _Errand:
         self.key: str | bytes | None = request.extensions.get(KEY)
         self.lane: Lane | None = None  # of the attempt that answered
         self._http, self._lanes, self._authority = sender._http, sender._lanes, sender._router.authority
+        self._per_try = sender._router.per_try_timeout
         self._repeatable = sender._router.repeats(request.method)
         self._request = request
         self._body = sender._body(request.stream)
@@ -169,6 +170,7 @@ class _Errand:
         self._bytes = isinstance(request.stream, self._http.ByteStream)
         self._patience = Patience(request.extensions.get("timeout") or {})
         self._trail = Trail()
+        self._late = False  # whether the last attempt had its connection, and no response within its own time
 
     async def attempt(self, upstream: Upstream, attempts_left: int) -> Any:
         self._patience.spent("connect")  # finding the instance
@@ -189,12 +191,25 @@ class _Errand:
     async def _attempt(self, upstream: Upstream, attempts_left: int, *, only_fresh: bool) -> Any:
         request = self._addressed(upstream, self._patience.share(attempts_left))
         lane = _entered(self._lanes, request, self._http)
-        request.extensions["trace"] = self._trail = Trail(self._request, name_of(request), only_fresh=only_fresh)
+        self._late = False
+        limit = asyncio.timeout(None)
+        begins = None if self._per_try is None else partial(_end_after, limit, self._per_try)
+        self._trail = Trail(self._request, name_of(request), only_fresh=only_fresh, begins=begins)
+        request.extensions["trace"] = self._trail
         phase = "read"
         try:
-            response = await lane.transport.handle_async_request(request)
+            async with limit:
+                # The package's own waits for its pool first, which says nothing about the instance, and tells the end
+                # of that. Others tell nothing.
+                if begins is not None and not isinstance(lane.transport, self._http.AsyncHTTPTransport):
+                    begins()
+                response = await lane.transport.handle_async_request(request)
         except BaseException as error:
             lane.leave()
+            if isinstance(error, TimeoutError) and limit.expired():
+                self._late = not self._trail.connecting
+                phase = "read" if self._late else "connect"
+                raise self._overrun(request) from error
             if isinstance(error, Unproved):
                 raise self._http.ProxyError(str(error)) from error
             if isinstance(error, Exception) and self.judge(error) is ErrorClass.UNSENT:
@@ -222,9 +237,19 @@ class _Errand:
         stream = request.stream if self._bytes else self._body
         return self._http.Request(self.method, url, headers=headers, stream=stream, extensions=extensions)
 
+    def _overrun(self, request: Any) -> Exception:
+        kind, what = (
+            (self._http.ReadTimeout, "response from") if self._late else (self._http.ConnectTimeout, "connection to")
+        )
+        netloc = request.url.netloc.decode("ascii")
+        overrun: Exception = kind(f"no {what} {netloc} within per_try_timeout={self._per_try:g} s")
+        return overrun
+
     def judge(self, error: Exception) -> ErrorClass:
         if self._is_stale(error):
             return ErrorClass.INNOCENT
+        if self._late:
+            return ErrorClass.BROKEN  # the request has time left for another attempt
         if self._trail.connecting and isinstance(error, OSError | ValueError | OverflowError):
             return ErrorClass.UNSENT  # an unfit address or port, or TLS's own error
         return judged(self._http, error)
@@ -321,6 +346,10 @@ class _Answer:
             if lane is not None:
                 lane.leave()
             self._ended()  # it answered; the caller has had enough
+
+
+def _end_after(limit: asyncio.Timeout, seconds: float) -> None:
+    limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 def _entered(lanes: Lanes, request: Any, http: ModuleType) -> Lane:

@@ -591,6 +591,112 @@ async def test_an_instance_that_swallows_packets_leaves_time_for_the_others(scen
                 assert set(balancer.set_aside) == {"hole"}
 
 
+@contextlib.asynccontextmanager
+async def silent(chat: Any) -> AsyncIterator[list[str]]:
+    """An aiohttp server, listed first of all by its id, that takes requests and does not answer; the methods it got."""
+    asked: list[str] = []
+    over = asyncio.Event()
+
+    async def keep_silent(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        await over.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", keep_silent)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        instance = ServiceInstance("chat", id="0", address="127.0.0.1", port=runner.addresses[0][1])
+        known = len(chat.view.snapshot)
+        async with chat.registry.register(instance):
+            await chat.view.wait_for(lambda snapshot: len(snapshot) == known + 1, 20)
+            yield asked
+    finally:
+        over.set()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("swallows", [False, True], ids=["silent", "swallows packets"])
+async def test_an_attempt_of_its_own_length_leaves_time_within_the_timeout_of_one_request(
+    scene: Make, swallows: bool
+) -> None:
+    """aiohttp tells a middleware of the session's timeout only, which is five minutes by default."""
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat, contextlib.AsyncExitStack() as stack:
+        if swallows:
+            hole = ServiceInstance("chat", id="0", address="127.0.0.1", port=stack.enter_context(black_hole()))
+            await stack.enter_async_context(chat.registry.register(hole))
+            await chat.view.wait_for(lambda snapshot: len(snapshot) == 3, 20)
+            asked_of_it = []
+        else:
+            asked_of_it = await stack.enter_async_context(silent(chat))
+        balancer = chat.balancer()
+        options: dict[str, Any] = {"services": {"chat": balancer}, "per_try_timeout": 1}
+        async with client(timeout=aiohttp.ClientTimeout(), **options) as session:
+            assert [await asked(session, timeout=PATIENCE) for _ in range(6)] == [200] * 6
+        assert "0" in balancer.set_aside
+        assert asked_of_it == ([] if swallows else ["GET"])
+
+
+async def test_an_attempt_that_was_late_is_repeated_as_one_that_broke(scene: Make) -> None:
+    async with scene() as chat, silent(chat) as asked_of_it:
+        services = {"chat": chat.balancer()}
+        async with client(services=services, per_try_timeout=0.2) as session:
+            with pytest.raises(aiohttp.SocketTimeoutError):
+                await asked(session, "POST", data=b"body")
+        assert asked_of_it == ["POST"]
+        assert set(services["chat"].set_aside) == {"0"}
+    async with scene(Manner.ANSWERS) as chat, silent(chat) as asked_of_it:
+        options: dict[str, Any] = {"per_try_timeout": 1, "repeat": {"POST"}, "ejection": None}
+        async with client(chat.registry, **options) as session:
+            for data in (b"body", b"body"):
+                assert await asked(session, "POST", data=data) == 200
+        assert set(asked_of_it) == {"POST"}
+        assert {request.body for request in chat.peers[0].asked} == {b"body"}
+
+
+async def test_an_answer_that_has_begun_may_take_longer_than_an_attempt(scene: Make) -> None:
+    async with scene() as chat:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\no")
+            begun.set()
+            await go_on.wait()
+            writer.write(b"k")
+            writer.close()
+
+        async with await asyncio.start_server(slowly, "127.0.0.1") as server:
+            port = server.sockets[0].getsockname()[1]
+            async with chat.registry.register(ServiceInstance("chat", address="127.0.0.1", port=port)):
+                options: dict[str, Any] = {"per_try_timeout": 1, "wait": 20}
+                async with client(chat.registry, **options) as session, session.get(URL) as response:
+                    await asyncio.sleep(1.2)
+                    go_on.set()
+                    assert await response.text() == "ok"
+
+
+async def test_an_attempt_does_not_begin_before_the_sessions_own_pool_has_room(scene: Make) -> None:
+    async with scene(Manner.BEGINS_ITS_ANSWER, Manner.BEGINS_ITS_ANSWER) as chat:
+        balancer = chat.balancer()
+        async with (
+            RegistryMiddleware(services={"chat": balancer}, per_try_timeout=1) as middleware,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=1), middlewares=[middleware], timeout=PATIENCE
+            ) as session,
+        ):
+            held = await session.get(URL)
+            second = asyncio.create_task(answered(session))
+            await asyncio.sleep(1.2)
+            assert not second.done()
+            held.close()
+            (await second).close()
+        assert balancer.set_aside == {}
+
+
 @pytest.mark.parametrize("of", ["session", "request"])
 async def test_a_deadline_of_the_clients_own_counts_against_the_instance(scene: Make, of: str) -> None:
     short = aiohttp.ClientTimeout(total=0.3)

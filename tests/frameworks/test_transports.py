@@ -21,7 +21,7 @@ from aioregistry.integrations._lanes import MOST_NAMES, Lanes, name_of
 from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
-from tests.frameworks.peers import Manner, Peer, followed, service, until, views_made
+from tests.frameworks.peers import Manner, Peer, black_hole, followed, service, until, views_made
 from tests.support.inside import picker_of
 from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import AUTHORITY, TlsRelay, trusting
@@ -809,6 +809,65 @@ async def test_attempts_share_the_time_to_answer(scene: Make, http: ModuleType, 
         await transport.aclose()
 
 
+@pytest.mark.parametrize("manner", [Manner.HANGS, None], ids=["silent", "swallows packets"])
+async def test_an_attempt_of_its_own_length_leaves_time_for_another(
+    scene: Make, client: Make, manner: Manner | None
+) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat, contextlib.AsyncExitStack() as stack:
+        if manner is None:
+            port = stack.enter_context(black_hole())
+        else:
+            port = (await stack.enter_async_context(Peer(manner))).port
+        slow = ServiceInstance("chat", id="0", address="127.0.0.1", port=port)
+        await stack.enter_async_context(chat.registry.register(slow))
+        await chat.view.wait_for(lambda snapshot: len(snapshot) == 3, 20)
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}, timeout=None, per_try_timeout=1) as session:
+            assert [(await session.get(URL)).status_code for _ in range(6)] == [200] * 6
+        assert "0" in balancer.set_aside
+
+
+async def test_an_attempt_that_was_late_is_repeated_as_one_that_broke(
+    scene: Make, client: Make, http: ModuleType
+) -> None:
+    async with scene(Manner.HANGS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}, per_try_timeout=0.2) as session:
+            with pytest.raises(http.ReadTimeout):
+                await session.post(URL, content=b"body")
+        assert chat.asked() == [1]
+        assert set(balancer.set_aside) == {"a"}
+
+
+async def test_an_attempt_does_not_begin_before_the_clients_own_pool_has_room(scene: Make, http: ModuleType) -> None:
+    async with scene(Manner.BEGINS_ITS_ANSWER) as chat:
+        balancer = chat.balancer()
+        sends = http.AsyncHTTPTransport(limits=http.Limits(max_connections=1), trust_env=False)
+        transport = PACKAGES[http](services={"chat": balancer}, transport=sends, per_try_timeout=1)
+        async with http.AsyncClient(transport=transport, timeout=20) as session:
+            async with session.stream("GET", URL):
+                second = asyncio.create_task(session.send(session.build_request("GET", URL), stream=True))
+                await asyncio.sleep(1.2)
+                assert not second.done()
+            await (await second).aclose()
+        assert balancer.set_aside == {}
+
+
+async def test_a_transport_that_tells_nothing_is_bounded_from_the_beginning(scene: Make, http: ModuleType) -> None:
+    class Silent(http.AsyncBaseTransport):  # type: ignore[name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            asked.append(request.url.port)
+            await asyncio.Event().wait()
+
+    asked: list[int] = []
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat:
+        transport = PACKAGES[http](services={"chat": chat.view.balancer()}, transport=Silent(), per_try_timeout=0.05)
+        async with http.AsyncClient(transport=transport, timeout=None) as session:
+            with pytest.raises(http.ReadTimeout):
+                await session.get(URL)
+        assert sorted(asked) == sorted(peer.port for peer in chat.peers)
+
+
 # ---------------------------------------------------------------- ending, and bad arguments
 
 
@@ -829,6 +888,8 @@ async def test_its_views_end_with_it(scene: Make, client: Make, monkeypatch: pyt
         ("transport", {"transport": object()}),
         ("authority", {"authority": "both"}),
         ("pass_others", {"pass_others": 1}),
+        ("per_try_timeout", {"per_try_timeout": 0}),
+        ("per_try_timeout", {"per_try_timeout": "1"}),
     ],
 )
 async def test_bad_arguments(scene: Make, http: ModuleType, field: str, options: dict[str, Any]) -> None:
