@@ -192,7 +192,8 @@ class View(Handle, Generic[P]):
                 are confirmed, ``"never"``, or ``"equal"`` to all others.
             panic: share of the instances, and of their weight; while fewer are well, or those that are weigh less,
                 those whose own checks fail (status ``"failing"``) are picked like all others, and so are suspects, so
-                that the few do not get every call. An instance that is in maintenance, draining or disabled by its
+                that the few do not get every call; a suspect gets half a share until it answers one, unless the
+                strategy takes a key. An instance that is in maintenance, draining or disabled by its
                 owner is never picked. From 0 (never) to 1; Envoy's panic threshold, and its default. Suspects take part
                 once a caller reports how calls go, as ``with`` blocks of picks do.
 

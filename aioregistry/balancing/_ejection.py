@@ -126,9 +126,10 @@ class Outliers:
         out: until when each may not be picked, on the caller's clock: set aside, or probed by a call.
         probation: those that have returned and have not answered yet.
         probed: those of them, out meanwhile, that a call probes now.
+        shared: those of these that a retry shares with that call.
     """
 
-    __slots__ = ("_draw", "_due", "_failures", "_rule", "out", "probation", "probed", "records")
+    __slots__ = ("_draw", "_due", "_failures", "_rule", "out", "probation", "probed", "records", "shared")
 
     def __init__(
         self,
@@ -144,6 +145,7 @@ class Outliers:
         self.records: dict[str, Record] = {} if records is None else records
         self._due: list[tuple[float, str]] = []  # a heap; what was released early stays in it for a while
         self.probed: set[str] = set()  # of those that are out
+        self.shared: set[str] = set()
         self.out: dict[str, float] = {}
         self.probation: set[str] = set()
 
@@ -186,7 +188,7 @@ class Outliers:
         room = id in self.out or len(self.out) < self._rule.spared(total)
         if record.failures < self._failures or not room:
             return None
-        self.probed.discard(id)
+        self._end_probe(id)
         self.probation.discard(id)
         record.pause = self._rule.duration(record.pauses, self._draw)
         record.pauses += 1
@@ -206,8 +208,12 @@ class Outliers:
         self._trim()
 
     def _release(self, id: str) -> bool:
-        self.probed.discard(id)
+        self._end_probe(id)
         return self.out.pop(id, None) is not None
+
+    def _end_probe(self, id: str) -> None:
+        self.probed.discard(id)
+        self.shared.discard(id)
 
     def _trim(self) -> None:
         if len(self._due) > 2 * len(self.out) + _HEAP_SLACK:
@@ -274,9 +280,9 @@ class Ejections:
         returns = (outliers.next_return() for outliers in self.kinds)
         return min((moment for moment in returns if moment is not None), default=None)
 
-    def probed(self, exclude: frozenset[str]) -> list[str]:
-        """Return whom calls probe now, but for those that are excluded."""
-        return [id for outliers in self.kinds for id in sorted(outliers.probed - exclude)]
+    def shareable(self, exclude: frozenset[str]) -> list[str]:
+        """Return whom one call alone probes now, but for those that are excluded."""
+        return [id for outliers in self.kinds for id in sorted(outliers.probed - outliers.shared - exclude)]
 
     @property
     def out(self) -> frozenset[str]:

@@ -75,12 +75,18 @@ class Traits(NamedTuple):
 
 
 class Load:
-    """The calls that are under way at one address, which may come and go meanwhile."""
+    """The calls that are under way at one address, which may come and go meanwhile.
 
-    __slots__ = ("__weakref__", "calls")
+    Attributes:
+        calls: how many there are.
+        members: how many of those that may be chosen are at that address now.
+    """
+
+    __slots__ = ("__weakref__", "calls", "members")
 
     def __init__(self) -> None:
         self.calls: int = 0
+        self.members: int = 0
 
 
 def place_of(instance: ServiceInstance[Any]) -> Hashable:
@@ -99,14 +105,15 @@ class Member(Generic[P]):
         instance: as it is now.
         traits: as they are now; unchanged for as long as the member is in a pool.
         weight: the part of its share that it gets, by an operator's word, above 0; unchanged for as long, too.
-        load: of the address where it is now.
+        load: of the address where it is now, which others may share.
         suspect: whether the guard of the view holds it: ZooKeeper lists it no more.
         failing: whether its own checks fail; it is a member during a panic only.
         kind: WELL, or SUSPECT, whether it is failing as well or not, or FAILING.
         rank: that of the pool it belongs to; the least is picked first.
+        answered: whether a call to it was good since it became suspect, or ceased to be.
     """
 
-    __slots__ = ("failing", "id", "instance", "kind", "load", "rank", "suspect", "traits", "weight")
+    __slots__ = ("answered", "failing", "id", "instance", "kind", "load", "rank", "suspect", "traits", "weight")
 
     def __init__(
         self,
@@ -128,43 +135,47 @@ class Member(Generic[P]):
         self.kind: int = SUSPECT if suspect else FAILING if failing else WELL
         self.rank: int = rank
         self.weight: float = weight
+        self.answered: bool = False
 
     def __repr__(self) -> str:
         return f"<Member {self.id} {self.traits} outstanding={self.load.calls}>"
 
 
 class Loads:
-    """The calls that go on at addresses whose instances are gone, for those that come back.
+    """The calls that are under way at each address, whichever instances are there.
 
-    By the id and the address, and else by the address alone: a server that registers again may have another id, while
-    several instances may publish one address. Each is forgotten with the last of its calls.
+    A server that registers again may have another id, and its former one may be listed for a while yet. So all that
+    are at one address share its calls. Calls that outlive the last of them are kept for those that come back.
     """
 
-    __slots__ = ("_by_place", "_empty", "_exact")
+    __slots__ = ("_abandoned", "_any_abandoned", "_here")
 
     def __init__(self) -> None:
-        self._empty = True  # said in advance, because to ask the dictionaries is what most changes would pay for
-        self._exact: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
-        self._by_place: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
+        self._here: dict[Hashable, Load] = {}
+        self._abandoned: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()  # each until its last call ends
+        self._any_abandoned = False  # said in advance, because to ask the dictionary is what most changes would pay for
 
     def leave(self, member: Member[Any]) -> None:
         """*member* is gone, at its address at least."""
-        if member.load.calls:
+        load = member.load
+        load.members -= 1
+        if not load.members:
             place = place_of(member.instance)
-            self._exact[member.id, place] = self._by_place[place] = member.load
-            self._empty = False
+            del self._here[place]
+            if load.calls:
+                self._abandoned[place] = load
+                self._any_abandoned = True
 
     def take(self, instance: ServiceInstance[Any]) -> Load:
         """Return the calls under way where *instance* is."""
-        if self._empty:
-            return Load()
-        self._empty = not self._by_place and not self._exact
         place = place_of(instance)
-        load = self._exact.pop((instance.id, place), None)
+        load = self._here.get(place)
         if load is None:
-            return self._by_place.pop(place, None) or Load()
-        if self._by_place.get(place) is load:
-            del self._by_place[place]
+            if self._any_abandoned:
+                load = self._abandoned.pop(place, None)
+                self._any_abandoned = bool(self._abandoned)
+            self._here[place] = load = load or Load()
+        load.members += 1
         return load
 
 

@@ -9,7 +9,13 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Final
 
-__all__ = ["UNIT", "panics", "units_of"]
+__all__ = ["UNANSWERED", "UNIT", "panics", "units_of"]
+
+UNANSWERED: Final = 0.5
+"""The part of its share that a suspect gets in a panic, beside instances that are confirmed, until it answers a call.
+
+Enough that each is called soon, and that no confirmed one gets more than twice its share for it.
+"""
 
 UNIT: Final = 1 << 60
 """The weight 1. Weights are whole numbers of such parts, so that their sums stay exact, whatever comes and goes."""

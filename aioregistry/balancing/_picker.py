@@ -9,7 +9,8 @@ fewer than a share of all that are known (Envoy's panic threshold), or weigh les
 together, both are picked like all others. After an outage the first to come back would get every call otherwise; and
 when a dependency that all share fails, every check fails, and to pick no instance does not help. For suspects a panic
 takes reports: if no caller says how calls went, nothing speaks against those that are dead. Failing instances live, as
-their sessions prove, so they need no reports.
+their sessions prove, so they need no reports. Until a suspect answers a call, all that speaks for it is that it lived
+once: beside instances that are confirmed it gets half a share, unless keys choose, which would move.
 """
 
 # Longer than 450 lines: where an instance stands and what is counted of it change together, in this class alone.
@@ -32,9 +33,9 @@ from ._keys import key_for
 from ._members import FAILING, SUSPECT, WELL, Census, Filter, Loads, Member, Traits, place_of
 from ._named import strategy_of
 from ._newcomers import Newcomers
-from ._panic import panics, units_of
+from ._panic import UNANSWERED, panics, units_of
 from ._strategies import NOBODY, Draw, Pool, Remembering, Strategy
-from ._thinning import choose_reduced, reduced_in
+from ._thinning import choose_reduced, reduced_in, thinned
 from ._warm_up import warm_up_of
 
 __all__ = ["OfSuspects", "Picker", "Subset"]
@@ -127,6 +128,7 @@ class Picker(Generic[P]):
         self._idle: dict[str, int] = {}  # what each of those outside weighs, in units
         self._idle_weight = 0
         self._suspects_equal = False  # for now, by the panic
+        self._weighs_suspects = False  # for now: beside others that are confirmed
         self._loads = Loads()
         self._outside: dict[str, Outside] = {}
         self._reasons: Counter[Outside] = Counter()
@@ -223,6 +225,8 @@ class Picker(Generic[P]):
             self._suspects_equal = equal
             for member in self._suspects.values():
                 self._move(member, self._rank(True))
+        # A key would move away and back again.
+        self._weighs_suspects = equal and self._of_suspects == "last" and not self._keyed and self.healthy[0] > 0
 
     def _leave_out(self, id: str, why: Outside | InvalidArgument) -> None:
         if isinstance(why, InvalidArgument):
@@ -270,7 +274,7 @@ class Picker(Generic[P]):
             self._pool(member.rank).add(member)
         self._forget_failures(member)
         self._count(member, -1)
-        member.suspect, member.failing = suspect, failing
+        member.suspect, member.failing, member.answered = suspect, failing, False
         member.kind = SUSPECT if suspect else FAILING if failing else WELL
         self._count(member, 1)
         self._failing.pop(member.id, None)
@@ -343,6 +347,8 @@ class Picker(Generic[P]):
 
     def report(self, member: Member[P], good: bool, since: float, now: float) -> float | None:
         """Take note of how a call to *member* went that began at *since*; return the seconds it is set aside for."""
+        if good:
+            member.answered = True
         if not self._hears:
             self._hears = True
             self._look_for_panic()
@@ -383,7 +389,7 @@ class Picker(Generic[P]):
         """Return the member that the strategy chooses at *now*, for *key* if it takes one.
 
         Where all of a rank are in *exclude*, the next rank has its turn; those that are set aside have no turn. Where
-        *exclude* leaves nothing else, the call shares an instance with the call that probes it.
+        *exclude* leaves nothing else, the call shares an instance with the call that probes it, if no other does.
 
         Raises:
             InvalidArgument: *key* is neither str nor bytes, is missing, or is given to a strategy without keys.
@@ -400,8 +406,8 @@ class Picker(Generic[P]):
         for pool in self._pools.values():
             if not len(pool):
                 continue
-            if self._reduced:
-                member = choose_reduced(pool, hashed, exclude, self._draw)
+            if self._weighs_suspects or self._reduced:
+                member = self._choose_weighed(pool, hashed, exclude)
             else:
                 member = pool.choose(hashed, exclude)
             if member is not None:
@@ -412,22 +418,36 @@ class Picker(Generic[P]):
             return member
         raise self._nothing(now) from next(iter(self.refused.values()), None)
 
+    def _choose_weighed(self, pool: Pool[P], hashed: bytes | None, exclude: frozenset[str]) -> Member[P] | None:
+        if self._weighs_suspects:
+            return thinned(pool, None, exclude, self._part_of, self._draw, b"")
+        return choose_reduced(pool, hashed, exclude, self._draw)
+
+    def _part_of(self, member: Member[P]) -> float:
+        """The part of its share that *member* gets by what speaks for it, and by operators if the pool does not ask."""
+        weight = member.weight if self._reduced else 1.0
+        return weight * UNANSWERED if member.suspect and not member.answered else weight
+
     def _probe(self, member: Member[P], now: float) -> None:
         if self._outliers[member.kind].picked(member.id, now, self._numbers[member.kind]):
             self._pools[member.rank].discard(member)
 
     def _shared_probe(self, hashed: bytes | None, exclude: frozenset[str]) -> Member[P] | None:
-        """Return what the strategy chooses among the instances that a call probes now; the probes go on.
+        """Return what the strategy chooses among the instances that one call probes now; the probes go on.
 
         To refuse the call would fail it for certain. The instance may be well by now, and the call was tried elsewhere.
+        One call shares a probe, not all that fail elsewhere meanwhile: that would be all calls to another instance, at
+        one that may not have recovered.
         """
-        probed = [self._members[id] for id in self._ejections.probed(exclude)]
+        probed = [self._members[id] for id in self._ejections.shareable(exclude)]
         for member in probed:
             self._pool(member.rank).add(member)
         chosen = (pool.choose(hashed, exclude) for pool in self._pools.values() if len(pool)) if probed else ()
         found = next((member for member in chosen if member is not None), None)
         for member in probed:
             self._pools[member.rank].discard(member)
+        if found is not None:
+            self._outliers[found.kind].shared.add(found.id)
         return found
 
     def next_return(self) -> float | None:

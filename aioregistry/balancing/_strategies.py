@@ -257,7 +257,8 @@ class LeastOutstanding(_Alike):
     The second choice is what matters: the longest queue among n grows as log log n instead of log n (M. Mitzenmacher,
     "The Power of Two Choices in Randomized Load Balancing", 1996), and clients that know only of their own calls do not
     all run to the same idle instance. Calls count while the ``with`` block of a pick runs, for the address that serves
-    them: an instance that leaves and comes back, or is disabled and enabled, still has those that are under way.
+    them: an instance that leaves and comes back, or is disabled and enabled, still has those that are under way, and
+    all instances that publish one address share them.
     """
 
     __slots__ = ()

@@ -36,7 +36,7 @@ from aioregistry.balancing import (
 )
 from aioregistry.balancing._members import Traits
 from aioregistry.balancing._panic import UNIT, panics, units_of
-from tests.balancing.service import add, entry, members_of, picked, picker, remove, snapshot, update
+from tests.balancing.service import add, check_proportions, entry, members_of, picked, picker, remove, snapshot, update
 
 IDS = [f"n{number}" for number in range(7)]
 
@@ -343,6 +343,55 @@ LIGHT, HEAVY = [f"l{number}" for number in range(5)], [f"h{number}" for number i
 LIGHT_AND_HEAVY = {id: {"weight": 1 if id in LIGHT else 99} for id in (*LIGHT, *HEAVY)}
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [RoundRobin(), Random(), Weighted(lambda _: 1.0), OwnZone("eu", RoundRobin()), WarmUp(RoundRobin())],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_a_suspect_gets_half_a_share_in_a_panic_until_it_answers(strategy: Any) -> None:
+    chosen = picker({id: {"zone": "eu"} for id in "abcdef"}, strategy)
+    for id in "bcdef":
+        update(chosen, id, {"zone": "eu"}, suspect=True)
+    chosen.report(members_of(chosen)["a"], True, 0.0, 0.0)
+    assert chosen.in_panic
+    check_proportions(Counter(picked(chosen, 7000)), {"a": 1.0} | dict.fromkeys("bcdef", 0.5))
+    for id in "bcd":
+        chosen.report(members_of(chosen)[id], True, 0.0, 0.0)
+    chosen.report(members_of(chosen)["e"], False, 0.0, 0.0)  # that speaks no more for it than before
+    check_proportions(Counter(picked(chosen, 10_000)), dict.fromkeys("abcd", 1.0) | dict.fromkeys("ef", 0.5))
+    update(chosen, "b", {"zone": "eu", "new": 1}, suspect=True)  # as suspect as before: it has answered
+    check_proportions(Counter(picked(chosen, 10_000)), dict.fromkeys("abcd", 1.0) | dict.fromkeys("ef", 0.5))
+
+
+def test_an_answer_counts_for_the_suspicion_that_it_came_in() -> None:
+    chosen = picker("abc", "round-robin")
+    for id in "bc":
+        update(chosen, id, suspect=True)
+        chosen.report(members_of(chosen)[id], True, 0.0, 0.0)
+    update(chosen, "b")
+    update(chosen, "b", suspect=True)
+    check_proportions(Counter(picked(chosen, 7000)), {"a": 1.0, "b": 0.5, "c": 1.0})
+
+
+def test_where_nobody_is_confirmed_suspects_are_alike() -> None:
+    chosen = picker("abc", "round-robin")
+    for id in "abc":
+        update(chosen, id, suspect=True)
+    chosen.report(members_of(chosen)["a"], True, 0.0, 0.0)
+    assert sorted(picked(chosen, 30)) == sorted("abc" * 10)
+
+
+def test_keys_stay_where_they_are_whatever_speaks_for_a_suspect() -> None:
+    chosen = picker("abcdef", Ring())
+    keys = [f"room {number}" for number in range(200)]
+    before = [chosen.pick(key, 0.0).id for key in keys]
+    for id in "bcdef":
+        update(chosen, id, suspect=True)
+    chosen.report(members_of(chosen)["a"], True, 0.0, 0.0)
+    assert chosen.in_panic
+    assert [chosen.pick(key, 0.0).id for key in keys] == before
+
+
 def times_its_share(chosen: Picker[Any], weights: Mapping[str, float]) -> float:
     """The share of the busiest, as a multiple of its share if all were picked."""
     number = 5000
@@ -605,8 +654,8 @@ def test_whoever_is_set_aside_is_not_another() -> None:
     ids=lambda strategy: type(strategy).__name__,
 )
 @pytest.mark.parametrize("good", [True, False])
-def test_a_retry_that_has_nobody_else_shares_the_probe(strategy: Any, good: bool) -> None:
-    """Of two, one is probed and the other fails: its retries go where the probe is, and count as one."""
+def test_one_retry_that_has_nobody_else_shares_the_probe(strategy: Any, good: bool) -> None:
+    """Of two, one is probed and the other fails: one of its retries goes where the probe is, and counts as it does."""
     chosen = picker("ab", strategy, ejection=Ejection(failures=1, jitter=0))
     key = "room" if strategy.keyed else None
     for id in ("a", "b"):  # the last that is left stays
@@ -615,9 +664,14 @@ def test_a_retry_that_has_nobody_else_shares_the_probe(strategy: Any, good: bool
     assert probed.id == "a"
     assert chosen.out == {"a"}
     assert {chosen.pick(key, 6.0).id for _ in range(5)} == {"b"}  # a first attempt does not
-    assert [chosen.pick(key, 6.0, frozenset("b")) for _ in range(3)] == [probed] * 3
+    assert chosen.pick(key, 6.0, frozenset("b")) is probed
+    for _ in range(100):
+        with pytest.raises(NoInstances):
+            chosen.pick(key, 6.0, frozenset("b"))  # two calls are enough to find out
     with pytest.raises(NoInstances):
         chosen.pick(key, 6.0, frozenset("ab"))
+    chosen.dismiss(probed, 6.0)  # another pair of calls may probe it
+    assert [chosen.pick(key, 6.0, frozenset("b")) for _ in range(2)] == [probed] * 2
     chosen.report(probed, good, 6.0, 7.0)
     assert chosen.out == (set() if good else {"a"})
     if not good:
@@ -738,7 +792,7 @@ class Failures:
         self.pause = 0.0
         self.ended = -math.inf
         self.until: float | None = None  # while it may not be picked
-        self.probed = self.on_probation = False
+        self.probed = self.shared = self.on_probation = False
 
 
 class Apart:
@@ -757,8 +811,8 @@ class Apart:
         return {id: each for id, each in self.of.items() if each.until is not None}
 
     @property
-    def probed(self) -> set[str]:
-        return {id for id, each in self.out.items() if each.probed}
+    def shareable(self) -> set[str]:
+        return {id for id, each in self.out.items() if each.probed and not each.shared}
 
     def spared(self, total: int) -> int:
         return total - math.ceil(0.4 * total)
@@ -771,7 +825,7 @@ class Apart:
             each = self.of[id]
             if not each.probed:
                 each.ended, each.number, each.on_probation = min(until, now), self.threshold - 1, True
-            each.until, each.probed = None, False
+            each.until, each.probed, each.shared = None, False, False
 
     def picked(self, id: str, now: float, total: int) -> None:
         each = self.of.get(id)
@@ -788,7 +842,7 @@ class Apart:
 
     def said_nothing(self, id: str, since: float) -> None:
         if id in self.of and not self.is_late(id, since):
-            self.of[id].until, self.of[id].probed = None, False
+            self.of[id].until, self.of[id].probed, self.of[id].shared = None, False, False
 
     def failed(self, id: str, since: float, now: float, total: int) -> None:
         each = self.of.setdefault(id, Failures())
@@ -799,7 +853,7 @@ class Apart:
             each.pause = min(16.0, 4.0 * 2**each.pauses)
             each.pauses += 1
             each.ended = each.until = now + each.pause
-            each.probed = each.on_probation = False
+            each.probed = each.shared = each.on_probation = False
 
 
 class Picking(RuleBasedStateMachine):
@@ -949,9 +1003,10 @@ class Picking(RuleBasedStateMachine):
         """An instance that is not excluded is found, in any zone or rank, and as fast: exclusion leaves no trace."""
         given = key if self.strategy.keyed else None
         left = {id: rank for id, rank in self.in_turn().items() if id not in tried}
-        if tried and not left:  # it shares what another call probes
-            admitted = self.admitted()
-            probed = {id for apart in self.apart.values() for id in apart.probed} - tried
+        shares = bool(tried) and not left
+        admitted = self.admitted()
+        if shares:  # what one other call probes
+            probed = {id for apart in self.apart.values() for id in apart.shareable} - tried
             left = {id: self.comes_last(admitted[id]) for id in probed}
         if not left:
             with pytest.raises(NoInstances) as caught:
@@ -961,6 +1016,8 @@ class Picking(RuleBasedStateMachine):
         member = self.picker.pick(given, self.now, tried)
         assert left[member.id] == min(left.values())
         self.chose(member)
+        if shares:
+            self.apart[admitted[member.id]].of[member.id].shared = True
         if self.strategy.keyed and not self.is_probed(member):
             assert self.picker.pick(given, self.now, tried) is member
 
@@ -1085,15 +1142,28 @@ def test_floors_shares_and_bounds_hold_whatever_happens(
             assert len(outliers._due) <= 2 * len(outliers.out) + 16
             assert outliers.records.keys() <= admitted
         assert all(member.load.calls >= 0 for member in members_of(chosen).values())
-    # Instances that may be picked get an even share of the next calls, and the others get nothing.
+    check_shares(chosen, strategy, now, {id for id in admitted if state[id][1]})
     for id in admitted:
         chosen.apply(Updated(entry(id, enabled=True), entry(id), 3), now)
+    assert set(members_of(chosen)) == admitted
+    check_shares(chosen, strategy, now, set())
+
+
+def check_shares(chosen: Picker[Any], strategy: str, now: float, suspects: set[str]) -> None:
+    """Instances that have their turn get an even share of the next calls, and the others get nothing."""
     may = {id for id in members_of(chosen) if id not in chosen.out}
-    assert may == admitted - chosen.out
-    if may and strategy == "round-robin" and not any(outliers.probation for outliers in chosen._outliers):
-        counts = Counter(chosen.pick(None, now).id for _ in range(10 * len(may)))
-        assert set(counts) == may
-        assert max(counts.values()) - min(counts.values()) <= 1
+    confirmed = may - suspects
+    turn = may if chosen.in_panic or not confirmed else confirmed
+    if not turn or any(outliers.probation for outliers in chosen._outliers):  # those get one call each first
+        return
+    unanswered = {id for id in turn & suspects if not members_of(chosen)[id].answered}
+    halved = unanswered if chosen.in_panic and members_of(chosen).keys() - suspects else set()
+    counts = Counter(dict.fromkeys(turn, 0) | Counter(chosen.pick(None, now).id for _ in range(10 * len(turn))))
+    assert counts.keys() == turn
+    if strategy == "round-robin" and turn - halved:
+        whole = [counts[id] for id in turn - halved]
+        assert max(whole) - min(whole) <= 1
+        assert all(counts[id] <= max(whole) for id in halved)
 
 
 def test_who_is_set_aside_stays_so_when_its_weight_changes() -> None:
