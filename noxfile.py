@@ -226,7 +226,8 @@ def outages(session: nox.Session) -> None:
     """Simulated: consumers with and without the guard (docs/guard.md), and what the rules of choosing are worth."""
     install(session, "test")
     session.run("python", "-m", "benchmarks.outages", *session.posargs)
-    session.run("python", "-m", "benchmarks.outages", *session.posargs, "--instances", "2")
+    for instances in ("1", "2", "3"):
+        session.run("python", "-m", "benchmarks.outages", *session.posargs, "--instances", instances)
     session.run("python", "-m", "benchmarks.choosing", *session.posargs)
 
 

@@ -2,7 +2,7 @@
 
 Pure virtual time: real pickers, one for each consumer, and servers of a limited capacity. Each row is one scenario
 without a rule and with it, the mean of the seeds: the share of calls that failed, and the busiest instance's calls as a
-multiple of its fair share. `docs/balancing.md` shows the table.
+multiple of its fair share. Without means what was done before there was the rule. `docs/balancing.md` shows the table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
@@ -32,7 +32,7 @@ from aioregistry import (
 from aioregistry._discovery.evidence import Refusals
 from aioregistry._discovery.guard import Moment, Suspects
 from aioregistry._model import Added, Entry, Removed, Snapshot, Suspicion, Updated
-from aioregistry.balancing import Member, Picker, Strategy, Subset
+from aioregistry.balancing import NOBODY, Census, Draw, Member, Picker, Pool, Strategy, Subset, Traits
 from aioregistry.balancing._members import Load
 
 DOUBT: Final = Suspicion("disruption", 0.0, 30.0)
@@ -143,6 +143,7 @@ class Calls:
         attempts: for each call, each at another instance.
         lost: share of the calls that time out on a slow path, whichever instance serves them.
         keyed: whether each call has a key of its own.
+        blind: whether another instance is looked for by choosing again, up to 32 times, and once for a key.
 
     Attributes:
         failed: of each call so far, whether it did.
@@ -157,6 +158,7 @@ class Calls:
         *,
         lost: float = 0.0,
         keyed: bool = False,
+        blind: bool = False,
     ) -> None:
         self._draw = draw
         self._servers = servers
@@ -165,6 +167,7 @@ class Calls:
         self._attempts = attempts
         self._lost = lost
         self._keyed = keyed
+        self._blind = blind
         self._by_second: dict[int, Counter[str]] = {}
 
     def run(self, consumers: Sequence[Consumer], seconds: float, start: float = 0.0) -> None:
@@ -176,9 +179,8 @@ class Calls:
         tried: set[str] = set()
         key = f"key {self._draw.randrange(1000)}" if self._keyed else None
         for _ in range(self._attempts):
-            try:
-                member = consumer.picker.pick(key, now, frozenset(tried))
-            except NoInstances:
+            member = self._another(consumer.picker, key, now, tried)
+            if member is None:
                 return False
             server = self._servers[member.id]
             good = server.serves(now) and not (self._lost and self._draw.random() < self._lost)
@@ -188,6 +190,17 @@ class Calls:
                 return True
             tried.add(member.id)
         return False
+
+    def _another(self, picker: Picker[Any], key: str | None, now: float, tried: set[str]) -> Member[Any] | None:
+        draws = 32 if self._blind and tried and key is None else 1
+        for _ in range(draws):
+            try:
+                member = picker.pick(key, now, NOBODY if self._blind else frozenset(tried))
+            except NoInstances:
+                return None
+            if member.id not in tried:
+                return member
+        return None
 
     def outcome(self) -> Outcome:
         share = self.rate / len(self._servers)
@@ -239,11 +252,11 @@ def all_dead(seed: int, with_rule: bool) -> Outcome:
 
 
 def retry_beyond_the_zone(seed: int, with_rule: bool) -> Outcome:
-    """The own zone is one dead instance; ten elsewhere are well. Without: a call is tried once."""
+    """The own zone is one dead instance; ten elsewhere are well. Without: a retry chooses again, as before."""
     draw = random.Random(seed)
     zones = {id: "ours" if id == "i000" else "theirs" for id in names(11)}
     servers = {id: Server(1e6, alive=zone == "theirs") for id, zone in zones.items()}
-    calls = Calls(draw, servers, 10.0, attempts=3 if with_rule else 1)
+    calls = Calls(draw, servers, 10.0, attempts=3, blind=not with_rule)
     listed = snapshot(entry(id, zone=zone) for id, zone in zones.items())
     calls.run([Consumer(listed, OwnZone("ours", RoundRobin()), draw)], 60.0)
     return calls.outcome()
@@ -261,10 +274,10 @@ def slow_path(seed: int, with_rule: bool) -> Outcome:
 
 
 def retry_to_suspects(seed: int, with_rule: bool) -> Outcome:
-    """One is confirmed and dead, five are suspect and live, which are not picked first. Without: tried once."""
+    """One is confirmed and dead, five are suspect and live; these are picked last. Without: it chooses again."""
     draw = random.Random(seed)
     ids = names(6)
-    calls = Calls(draw, {id: Server(1e6, alive=id != "i000") for id in ids}, 10.0, attempts=3 if with_rule else 1)
+    calls = Calls(draw, {id: Server(1e6, alive=id != "i000") for id in ids}, 10.0, attempts=3, blind=not with_rule)
     consumer = Consumer(snapshot(map(entry, ids)), "round-robin", draw, panic=0.0)
     consumer.lose(ids[1:])
     calls.run([consumer], 60.0)
@@ -272,20 +285,20 @@ def retry_to_suspects(seed: int, with_rule: bool) -> Outcome:
 
 
 def retry_by_key(seed: int, with_rule: bool) -> Outcome:
-    """One of ten on a ring is dead, and its keys go to their next. Without: a call is tried once."""
+    """One of ten on a ring is dead, and its keys go to their next. Without: a retry chooses for the same key."""
     draw = random.Random(seed)
     ids = names(10)
     servers = {id: Server(1e6, alive=id != "i000") for id in ids}
-    calls = Calls(draw, servers, 10.0, attempts=3 if with_rule else 1, keyed=True)
+    calls = Calls(draw, servers, 10.0, attempts=3, keyed=True, blind=not with_rule)
     calls.run([Consumer(snapshot(map(entry, ids)), Ring(), draw)], 60.0)
     return calls.outcome()
 
 
 def retry_by_weight(seed: int, with_rule: bool) -> Outcome:
-    """Nine in ten of the calls go to one that is dead. Without: a call is tried once."""
+    """Nine in ten of the calls go to one that is dead. Without: a retry chooses again."""
     draw = random.Random(seed)
     servers = {"heavy": Server(1e6, alive=False), "light": Server(1e6)}
-    calls = Calls(draw, servers, 10.0, attempts=3 if with_rule else 1)
+    calls = Calls(draw, servers, 10.0, attempts=3, blind=not with_rule)
     listed = snapshot([entry("heavy", weight=99), entry("light", weight=1)])
     calls.run([Consumer(listed, Weighted("weight"), draw)], 60.0)
     return calls.outcome()
@@ -339,11 +352,17 @@ class _Request:
 
 
 def lockstep(seed: int, with_rule: bool) -> Outcome:
-    """A rolling restart of 20 before 1,000 consumers, which then pick in rounds. Without: each draws again (chance)."""
+    """A rolling restart of 20 before 1,000 consumers, which then pick in rounds. Without: those that come go last."""
+    return lockstep_of(seed, RoundRobin() if with_rule else InOrder())
+
+
+def lockstep_of(seed: int, strategy: Strategy[Any] | str) -> Outcome:
     draw = random.Random(seed)
     ids, consumers = names(20), 1000
-    strategy = "round-robin" if with_rule else "random"
     pickers = [Picker(snapshot(entry(id) for id in ids), strategy, draw=draw.random) for _ in range(consumers)]
+    for picker in pickers:  # each is somewhere in its lap
+        for _ in range(draw.randrange(len(ids))):
+            picker.pick(None, 0.0)
     for id in ids:
         for picker in pickers:
             picker.apply(Removed(entry(id), 2), 0.0)
@@ -352,14 +371,100 @@ def lockstep(seed: int, with_rule: bool) -> Outcome:
     return Outcome(0.0, max(max(counts.values()) for counts in rounds) / (consumers / len(ids)))
 
 
+class InOrder:
+    """Round robin as it was: members in the order in which they came."""
+
+    keyed = False
+
+    def traits(self, instance: ServiceInstance[Any]) -> Traits:  # noqa: ARG002 - they do not matter
+        return Traits()
+
+    def pool(self, draw: Draw, census: Census) -> Pool[Any]:  # noqa: ARG002 - knows its members
+        return _Row()
+
+
+class _Row:
+    def __init__(self) -> None:
+        self._members: list[Member[Any]] = []
+        self._cursor = 0
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, member: Member[Any]) -> None:
+        self._members.append(member)
+
+    def discard(self, member: Member[Any]) -> None:
+        place = self._members.index(member)
+        del self._members[place]
+        self._cursor -= place < self._cursor
+
+    def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:  # noqa: ARG002
+        self._cursor = self._cursor % len(self._members) + 1
+        return self._members[self._cursor - 1]
+
+
 def low_traffic(seed: int, with_rule: bool) -> Outcome:
-    """Two calls a second to 20 instances, one of which is dead. Without: no instance is set aside."""
+    """Two calls a second to 20 instances, one of which is dead.
+
+    Without: an instance begins again once it has stayed in for longer than it was out, whether it was called or not;
+    and it returns to the end of a round robin, as it did then.
+    """
+    return low_traffic_of(seed, Ejection(), by_time=not with_rule)
+
+
+def low_traffic_of(seed: int, ejection: Ejection | None, *, by_time: bool = False) -> Outcome:
+    strategy = InOrder() if by_time else RoundRobin()
     draw = random.Random(seed)
     ids = names(20)
     calls = Calls(draw, {id: Server(1e6, alive=id != "i000") for id in ids}, 2.0)
-    ejection = Ejection(failures=1) if with_rule else None
-    calls.run([Consumer(snapshot(map(entry, ids)), "random", draw, ejection=ejection)], 1200.0)
+    consumer = Consumer(snapshot(map(entry, ids)), strategy, draw, ejection=ejection)
+    for second in range(1200):
+        calls.run([consumer], 1.0, float(second))
+        if by_time:
+            _trust_those_that_stayed_in(consumer.picker, second + 1.0)
     return calls.outcome()
+
+
+def _trust_those_that_stayed_in(picker: Picker[Any], now: float) -> None:
+    for outliers in picker._outliers:
+        for id in list(outliers.probation):
+            record = outliers.records[id]
+            if now - record.until > record.pause:
+                record.pauses = 0
+
+
+def half_open(seed: int, with_rule: bool) -> Outcome:
+    """One of four takes calls and fails each after a second; 40 calls a second. Without: all may call it on its return.
+
+    Its returns are what is looked at: the first three failures are those of any threshold.
+    """
+    draw = random.Random(seed)
+    ids, rate = names(4), 40
+    picker = Picker(snapshot(map(entry, ids)), "random", ejection=Ejection(), draw=draw.random)
+    failed: list[bool] = []
+    by_second: dict[int, Counter[str]] = {}
+    under_way: deque[tuple[float, Member[Any]]] = deque()  # those at the sick one, by when they began
+    for number in range(600 * rate):
+        now = number / rate
+        while under_way and under_way[0][0] + 1.0 <= now:
+            since, member = under_way.popleft()
+            picker.report(member, False, since, now)
+        if not with_rule:
+            picker._readmit(now)
+            for outliers in picker._outliers:
+                outliers.probation.clear()
+        member = picker.pick(None, now)
+        sick = member.id == ids[0]
+        if sick:
+            under_way.append((now, member))
+        else:
+            picker.report(member, True, now, now)
+        if now >= 5.0:  # it was set aside, and returned
+            failed.append(sick)
+            by_second.setdefault(int(now), Counter())[member.id] += 1
+    returns = max(counts[ids[0]] for counts in by_second.values())
+    return Outcome(fmean(failed), returns / (rate / len(ids)))
 
 
 def outstanding(seed: int, with_rule: bool, manner: str = "disabled") -> Outcome:
@@ -368,7 +473,8 @@ def outstanding(seed: int, with_rule: bool, manner: str = "disabled") -> Outcome
     Args:
         seed: decides about everything.
         with_rule: whether the calls are those of the address.
-        manner: how it goes and comes: "disabled" and enabled, "expired" and registered again, or under "another id".
+        manner: how it goes and comes: "disabled" and enabled, "expired" and registered again, under "another id", or
+            under an id that was "listed before" the old one went.
     """
     draw = random.Random(seed)
     four = {id: at(id, port) for port, id in enumerate(names(4), 7000)}
@@ -377,8 +483,12 @@ def outstanding(seed: int, with_rule: bool, manner: str = "disabled") -> Outcome
     for _ in range(400):
         under_way.append(picker.pick(None, 0.0).load)
         under_way[-1].calls += 1
-    before, back = four["i000"], at("i100" if manner == "another id" else "i000", 7000)
-    if manner == "disabled":
+    before = four["i000"]
+    back = at("i100" if manner in {"another id", "listed before"} else "i000", 7000)
+    if manner == "listed before":
+        picker.apply(Added(back, 2), 0.0)
+        picker.apply(Removed(before, 3), 0.0)
+    elif manner == "disabled":
         off = at("i000", 7000, enabled=False)
         picker.apply(Updated(off, before, 2), 0.0)
         picker.apply(Updated(back, off, 3), 0.0)
@@ -386,11 +496,10 @@ def outstanding(seed: int, with_rule: bool, manner: str = "disabled") -> Outcome
         picker.apply(Removed(before, 2), 0.0)
         picker.apply(Added(back, 3), 0.0)
     counts: Counter[str] = Counter()
-    forgotten = Load()
+    if not with_rule:
+        picker._members[back.instance.id].load = Load()
     for _ in range(100):
         member = picker.pick(None, 0.0)
-        if not with_rule and member.id == back.instance.id:
-            member.load = forgotten
         under_way.append(member.load)
         member.load.calls += 1
         counts[member.id] += 1
@@ -458,9 +567,11 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
         "one of 3 swallows packets": black_hole,
         "rolling restart before 1,000 consumers": lockstep,
         "one of 20 dead, 2 calls a second": low_traffic,
+        "one of four fails after a second, on its return": half_open,
         "one of four disabled and enabled": outstanding,
         "the same, expired and registered again": lambda seed, rule: outstanding(seed, rule, "expired"),
         "the same, under another id": lambda seed, rule: outstanding(seed, rule, "another id"),
+        "the same, listed before the old one goes": lambda seed, rule: outstanding(seed, rule, "listed before"),
         "3 instances cut off, sessions of 60 s": minute_long_sessions,
         "4 of 20, all of a zone, cut off": zone_cut_off,
     }

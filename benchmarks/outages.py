@@ -2,7 +2,8 @@
 
 Simulated worlds (docs/simulation.md): one service of many instances, and a consumer that picks ten times a second from
 three views of it, one without guard, one with it, one with it and with reports of how each call went. Every pick is
-held against the truth: whether the process that was picked lives at that moment.
+held against the truth: whether the process that was picked lives at that moment. How uneven the picks are is told by
+the instance that had most of them in any ten seconds.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any, Final
@@ -29,6 +31,9 @@ MEASURED: Final = 90.0
 
 TICK: Final = 0.1
 """Seconds from pick to pick."""
+
+WINDOW: Final = 10.0
+"""Seconds of picks that are looked at together: how many of them the busiest instance got."""
 
 CALM_SERVERS: Final = Profile(
     length=0.0, weights={"cut": 1}, processes=(1, 1), services=1, sizes=(3,), timeouts=(10.0,), versions=("3.8",)
@@ -64,6 +69,16 @@ class Tally:
     reached: int = 0
     dead: int = 0
     nothing: int = 0
+    by_window: dict[int, Counter[str]] = field(default_factory=dict)
+    """How often each instance was picked, of each ten seconds."""
+
+    def note(self, id: str, now: float) -> None:
+        self.by_window.setdefault(int(now // WINDOW), Counter())[id] += 1
+
+    def busiest(self, instances: int) -> float:
+        """The picks of the busiest instance in any ten seconds, as a multiple of its fair share of these."""
+        fair = WINDOW / TICK / instances
+        return max((max(counts.values()) for counts in self.by_window.values()), default=0) / fair
 
     @property
     def share(self) -> float:
@@ -95,6 +110,7 @@ class Outage(World):
         self.parts = [part_of(number) for number in range(1, instances + 1)]
         self._trouble = trouble
         self._measuring = False
+        self._since = 0.0
 
     async def _whole(self) -> None:
         await self._begin()
@@ -102,7 +118,7 @@ class Outage(World):
         for name in CONSUMERS:
             self.consumer.go(self._consume(CONSUMERS[name], self.tallies[name]))
         await asyncio.sleep(CALM)
-        self._measuring = True
+        self._measuring, self._since = True, asyncio.get_running_loop().time()
         trouble = asyncio.ensure_future(self._trouble(self))
         await asyncio.sleep(MEASURED)
         self._measuring = False
@@ -123,6 +139,7 @@ class Outage(World):
         except NoInstances:
             tally.nothing += 1
             return
+        tally.note(pick.id, asyncio.get_running_loop().time() - self._since)
         there = any(process.part.claims[0].id == pick.id for process in self.serving())
         if there:
             tally.reached += 1
@@ -172,6 +189,13 @@ async def all_sessions_expire_and_the_consumer_is_first(world: Outage) -> None:
 async def the_instances_are_cut_off(world: Outage) -> None:
     """From the servers alone: clients that can reach an instance are told that it is gone."""
     await asyncio.gather(*(_cut_off(world, process, 30.0) for process in world.serving()))
+
+
+async def two_thirds_are_cut_off(world: Outage) -> None:
+    """The same for two of three, as when one of several networks fails: who is left gets all calls."""
+    processes = world.serving()
+    some = processes[: round(len(processes) * 2 / 3)]
+    await asyncio.gather(*(_cut_off(world, process, 30.0) for process in some))
 
 
 async def _cut_off(world: Outage, process: Process, seconds: float) -> None:
@@ -243,6 +267,7 @@ TROUBLES: Final[Mapping[str, Trouble]] = MappingProxyType(
         "the same, and the consumer is the first to be back": all_sessions_expire_and_the_consumer_is_first,
         "ZooKeeper away for 15 s, then its data lost": the_data_are_lost,
         "all instances cut off from ZooKeeper for 30 s": the_instances_are_cut_off,
+        "two thirds of the instances cut off for 30 s": two_thirds_are_cut_off,
         "rolling restart of all instances, each withdrawn": rolling_restart,
         "all instances killed, back after 3 s": all_restart_at_once,
         "30 % of the instances killed": a_third_dies,
@@ -272,11 +297,12 @@ def measured(trouble: Trouble, seeds: Iterable[int], *, instances: int = 20) -> 
     return found
 
 
-def row(name: str, found: Mapping[str, list[Tally]]) -> str:
+def row(name: str, found: Mapping[str, list[Tally]], *, instances: int = 20) -> str:
     cells = [
         f"{100 * fmean(tally.share for tally in tallies):.1f} % / "
         f"{fmean(tally.seconds_on_dead for tally in tallies):.1f} s / "
-        f"{fmean(tally.seconds_of_nothing for tally in tallies):.1f} s"
+        f"{fmean(tally.seconds_of_nothing for tally in tallies):.1f} s / "
+        f"{fmean(tally.busiest(instances) for tally in tallies):.1f}"
         for tallies in found.values()
     ]
     return f"| {' | '.join([name, *cells])} |"
@@ -289,7 +315,8 @@ def main() -> int:
     options = parser.parse_args()
     print(f"| trouble | {' | '.join(CONSUMERS)} |\n|{' --- |' * (1 + len(CONSUMERS))}")
     for name, trouble in TROUBLES.items():
-        print(row(name, measured(trouble, range(options.seeds), instances=options.instances)), flush=True)
+        found = measured(trouble, range(options.seeds), instances=options.instances)
+        print(row(name, found, instances=options.instances), flush=True)
     return 0
 
 
