@@ -194,7 +194,7 @@ class _Errand:
             until = None if waits or self._per_try is None else asyncio.get_running_loop().time() + self._per_try
             limit = None if waits else self._time_to_connect(attempts_left)
             async with asyncio.timeout(limit) as self._limit:
-                # What is called with the connection, once there is one.
+                # It is called with the connection, once there is one.
                 request.send = partial(self._send, request.send, until)
                 return await self._handler(request)
         except TimeoutError as error:
