@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 from collections import Counter
 from collections.abc import Hashable
@@ -175,6 +176,22 @@ def test_the_busiest_alone_is_never_the_less_busy_of_two(loads: list[int], seed:
     busiest = max(loads)
     if loads.count(busiest) == 1:
         assert all(chosen(pool).load.calls < busiest for _ in range(20))
+
+
+def test_each_two_of_three_are_compared_as_often() -> None:
+    """With every draw there is: of the six pairs in order the least busy one is in four, the busiest one never wins."""
+    wins = Counter[str]()
+    for first, second in itertools.product((1, 3, 5), (1, 3)):
+        draws = iter((first / 6, second / 4))
+        pool = LeastOutstanding().pool(lambda: next(draws), Census())  # noqa: B023 - it is used up here
+        for calls, id in enumerate("abc"):
+            member = Member(instance(id), Traits(), Load())
+            member.load.calls = calls
+            pool.add(member)
+        chosen = pool.choose(None)
+        assert chosen is not None
+        wins[chosen.id] += 1
+    assert wins == {"a": 4, "b": 2}
 
 
 def test_two_choices_level_the_queues() -> None:
