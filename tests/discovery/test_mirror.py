@@ -650,6 +650,23 @@ def test_batches_grow_with_small_nodes_up_to_what_an_answer_may_take() -> None:
     assert pace.batch == 1
 
 
+def test_batches_begin_small_and_grow_fourfold_and_three_are_under_way() -> None:
+    pace = Pace(1 << 20)
+    batches = []
+    for _ in range(4):
+        batches.append(pace.batch)
+        assert pace.window == 3 * pace.batch
+        pace.answered(pace.batch, 0)
+    assert batches == [64, 256, 1024, 1024]
+    pace.refused()
+    pace.answered(512, 512)
+    assert pace.batch == 512
+    for _ in range(2):
+        pace.completed()
+        pace.answered(512, 512)
+        assert pace.batch == 1024
+
+
 def test_a_batch_that_was_refused_is_not_asked_for_again_before_all_was_read() -> None:
     pace = Pace(1 << 20)
     pace.answered(64, 64 * 200)
