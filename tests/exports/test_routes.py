@@ -90,6 +90,7 @@ async def test_what_an_ensemble_has_forgotten_is_handed_on_as_before_and_said_to
     async with Judge(address) as judge:
         for number, id in enumerate(ids):
             document = {"name": "chat", "id": id, "address": f"10.0.0.{number}", "port": 7000, "payload": {"zone": id}}
+            document["sessionTimeoutMs"] = 300_000  # so long is the hold: longer than this takes on any machine
             await judge.make(f"/services/chat/{id}", json.dumps(document).encode())
         async with (
             aioregistry.connect(address, session_timeout=60) as registry,
