@@ -124,6 +124,12 @@ async def chroot(judge: Judge) -> str:
 
 
 @pytest.fixture
+def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
+    """The connect string of a place of the test's own."""
+    return f"{zookeeper.address}{chroot}"
+
+
+@pytest.fixture
 def proxy(zookeeper: ZooKeeperServer) -> Iterator[ZooKeeperProxy]:
     """A proxy before the shared server, the test's own."""
     with ZooKeeperProxy((zookeeper.host, zookeeper.port)) as proxy:

@@ -36,6 +36,7 @@ from aioregistry._model import (
     with_payload_type,
 )
 from tests.support.checkers import OrderedConsumer
+from tests.support.documents import PLAIN
 
 SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
 URI_SPEC = {"parts": [{"value": "scheme", "variable": True}, {"value": "://", "variable": False}]}
@@ -48,18 +49,7 @@ def chat(**fields: Any) -> ServiceInstance[Any]:
 
 def written(**fields: Any) -> bytes:
     """A document as Curator 5.4 writes it, with *fields* in the place of its own."""
-    document = {
-        "name": "chat",
-        "id": "10.0.0.7:7000",
-        "address": "10.0.0.7",
-        "port": 7000,
-        "sslPort": None,
-        "payload": None,
-        "registrationTimeUTC": 1763680000000,
-        "serviceType": "DYNAMIC",
-        "uriSpec": None,
-    }
-    return json.dumps(document | fields).encode()
+    return json.dumps(PLAIN | {"id": "10.0.0.7:7000"} | fields).encode()
 
 
 class Meta(msgspec.Struct, frozen=True):

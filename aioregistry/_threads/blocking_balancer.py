@@ -73,16 +73,9 @@ class BlockingBalancer(Generic[P]):
         key: str | bytes | None = None,
         timeout: float | None = None,
     ) -> Pick[P]:
-        """Return an instance as soon as there is one to pick, at once if there is.
+        """Return an instance as soon as there is one to pick, at once if there is; this thread waits for it.
 
-        Args:
-            first: the key, or the timeout, without its name.
-            key: as :meth:`pick` takes it.
-            timeout: seconds; None waits for as long as it takes.
-
-        Raises:
-            RequestTimeout: no instance came in time; its ``__cause__`` is the :class:`NoInstances` that says why.
-            HandleClosed: the view was closed meanwhile.
+        As :meth:`aioregistry.Balancer.pick_when_available`.
         """
         key, timeout = key_and_timeout(first, key, timeout)
         until = math.inf if timeout is None else time.monotonic() + timeout

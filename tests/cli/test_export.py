@@ -16,12 +16,6 @@ from aioregistry import Registry, ServiceInstance
 from aioregistry.testing._ports import ReservedPort
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
-from tests.support.zookeeper import ZooKeeperServer
-
-
-@pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return f"{zookeeper.address}{chroot}"
 
 
 @pytest.fixture

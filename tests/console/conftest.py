@@ -19,10 +19,5 @@ async def registry(zookeeper: ZooKeeperServer, chroot: str) -> AsyncIterator[Reg
 
 
 @pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return zookeeper.address + chroot
-
-
-@pytest.fixture
 def history(tmp_path: Path) -> Path:
     return tmp_path / "history.sqlite"

@@ -228,6 +228,14 @@ class Service:
         return {name: (node.czxid, node.mzxid) for name, node in nodes.items()}
 
 
+def check_nothing_is_left(session: DiscoverySession) -> None:
+    """Fail if a task, a watch or an observer of a discovery that was closed is left."""
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("aioregistry follows")] == []
+    assert session.watches.in_use == []
+    assert session.observers == []
+    assert session.armed_trees == {}
+
+
 def discovery(session: DiscoverySession, strategy: WatchMode = "auto") -> Discovery:
     return Discovery(session.as_session, BASE, strategy)
 

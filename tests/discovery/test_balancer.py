@@ -36,7 +36,6 @@ from aioregistry._errors import AuthenticationFailed
 from aioregistry._model import InstanceStatus
 from tests.discovery.scene import DiscoverySession, Service, chat, discovery
 from tests.support.fake_session import RandomRuntime, quiet
-from tests.support.model_tree import ModelTree
 
 DEADLINE = 100.0
 
@@ -58,22 +57,10 @@ def runtime() -> SetRuntime:
 
 
 @pytest.fixture
-def service() -> Service:
-    return Service(ModelTree())
-
-
-@pytest.fixture
 def session(service: Service, runtime: SetRuntime) -> DiscoverySession:
     session = DiscoverySession(service.tree, runtime=runtime)
     session.connect()
     return session
-
-
-@pytest.fixture
-async def found(session: DiscoverySession) -> AsyncIterator[Discovery]:
-    found = discovery(session)
-    yield found
-    await found.aclose()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,26 +18,11 @@ from aioregistry._exports import FORMATS, render
 from aioregistry._model import ServiceInstance
 from aioregistry.balancing import Ejection, RoundRobin
 from aioregistry.server import ZooKeeperServer
-from tests.discovery.scene import DiscoverySession, Service, discovery
+from tests.discovery.scene import Service
 from tests.support.fake_session import quiet
-from tests.support.model_tree import ModelTree
 from tests.support.raising import ODD, raising
 
 DEADLINE = 100.0
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(ModelTree())
-
-
-@pytest.fixture
-async def found(service: Service) -> AsyncIterator[Discovery]:
-    session = DiscoverySession(service.tree)
-    session.connect()
-    found = discovery(session)
-    yield found
-    await found.aclose()
 
 
 @pytest.mark.parametrize("kind", ODD)

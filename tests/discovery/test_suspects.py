@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -31,30 +31,11 @@ MARKERS = f"{BASE}-withdrawn"
 
 
 @pytest.fixture
-def service() -> Service:
-    tree = ModelTree()
+def service(tree: ModelTree) -> Service:
     tree.make(MARKERS)
     service = Service(tree)
     service.fill(IDS, {"zone": "eu"})
     return service
-
-
-@pytest.fixture
-def session(service: Service) -> DiscoverySession:
-    session = DiscoverySession(service.tree)
-    session.connect()
-    return session
-
-
-@pytest.fixture
-async def found(session: DiscoverySession) -> AsyncIterator[Discovery]:
-    """Leaves nothing behind."""
-    found = discovery(session)
-    yield found
-    await found.aclose()
-    assert session.watches.in_use == []
-    assert session.observers == []
-    assert session.armed_trees == {}
 
 
 def withdraw(service: Service, id: str) -> None:

@@ -37,7 +37,7 @@ from aioregistry._errors import (
 from aioregistry._model import Added, Entry, Invalid, Resynced
 from aioregistry._protocol import GetChildren2, GetData, MultiReadData, Sync
 from aioregistry._streams import Stream
-from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery, taken
+from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, check_nothing_is_left, discovery, taken
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
 from tests.support.fake_session import Fate, quiet, until
 from tests.support.model_tree import ModelTree
@@ -45,23 +45,6 @@ from tests.support.model_tree import ModelTree
 DEADLINE = 100.0
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def tree() -> ModelTree:
-    return ModelTree()
-
-
-@pytest.fixture
-def service(tree: ModelTree) -> Service:
-    return Service(tree)
-
-
-@pytest.fixture
-def session(tree: ModelTree) -> DiscoverySession:
-    session = DiscoverySession(tree)
-    session.connect()
-    return session
 
 
 @pytest.fixture(params=["recursive", "one-shot"])
@@ -79,12 +62,6 @@ async def recursive(session: DiscoverySession) -> AsyncIterator[Discovery]:
     yield found
     await found.aclose()
     check_nothing_is_left(session)
-
-
-def check_nothing_is_left(session: DiscoverySession) -> None:
-    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("aioregistry follows")] == []
-    assert session.watches.in_use == []
-    assert session.observers == []
 
 
 def told(changes: list[Any]) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from aioregistry._discovery.kept import Kept, from_bytes, to_bytes
 from aioregistry._discovery.view import driver_of
 from aioregistry._errors import InvalidArgument, NoInstances, SessionFailed
 from aioregistry._model import Added, Entry, Invalid, Removed, Resynced, Suspicion, Updated
-from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, discovery, refuse_twice, taken
+from tests.discovery.scene import BASE, CHAT, DiscoverySession, Service, chat, refuse_twice, taken
 from tests.support.checkers import OrderedConsumer
 from tests.support.fake_session import FakeRuntime, quiet, until
 from tests.support.model_tree import ModelTree
@@ -31,27 +31,8 @@ KNOWN_AT = 1_763_600_000.5
 
 
 @pytest.fixture
-def tree() -> ModelTree:
-    return ModelTree()
-
-
-@pytest.fixture
-def service(tree: ModelTree) -> Service:
-    return Service(tree)
-
-
-@pytest.fixture
 def session(tree: ModelTree) -> DiscoverySession:
     return DiscoverySession(tree)
-
-
-@pytest.fixture
-async def found(session: DiscoverySession) -> AsyncIterator[Discovery]:
-    found = discovery(session)
-    yield found
-    await found.aclose()
-    assert session.watches.in_use == []
-    assert session.observers == []
 
 
 @pytest.fixture

@@ -19,16 +19,10 @@ from aioregistry._exports import render
 from aioregistry.integrations.exports import Exports
 from aioregistry.testing._ports import ReservedPort
 from tests.cli.command import Command
-from tests.support.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.exports
 
 DEADLINE = 100.0
-
-
-@pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return f"{zookeeper.address}{chroot}"
 
 
 @pytest.fixture

@@ -10,13 +10,6 @@ import pytest
 import aioregistry
 from aioregistry import Registry
 from aioregistry.testing._ports import ReservedPort
-from tests.support.zookeeper import ZooKeeperServer
-
-
-@pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    """The connect string of a place of the test's own."""
-    return f"{zookeeper.address}{chroot}"
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from tests.support.checkers import check_truthful
 from tests.support.judge import Judge
 from tests.support.raising import ODD, raising
 from tests.support.wire import Node
-from tests.support.zookeeper import ZooKeeperServer
 
 LONG = 60.0
 NODE = "/services/chat/a"
@@ -37,11 +36,6 @@ class Patient:
         if self.well:
             self.successes.append(asyncio.get_running_loop().time())
         return self.well
-
-
-@pytest.fixture
-def servers(zookeeper: ZooKeeperServer, chroot: str) -> str:
-    return f"{zookeeper.address}{chroot}"
 
 
 def document(node: Node | None) -> Mapping[str, Any]:

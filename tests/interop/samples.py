@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from aioregistry._model import ServiceInstance
+from tests.support.documents import ADDRESS_AND_PORT
 
-URI_SPEC = {
-    "parts": [
-        {"value": "scheme", "variable": True},
-        {"value": "://", "variable": False},
-        {"value": "address", "variable": True},
-        {"value": ":", "variable": False},
-        {"value": "port", "variable": True},
-    ]
-}
+URI_SPEC = ADDRESS_AND_PORT
 SPRING_PAYLOAD = {"id": "application-1", "name": "chat", "metadata": {"instance_status": "UP", "zone": "eu-1"}}
 
 # The payload that a Python program registers → the class that Java sees and the value in it

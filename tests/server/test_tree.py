@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import struct
-from typing import NamedTuple
 
 import pytest
 from hypothesis import strategies as st
@@ -27,23 +26,10 @@ from aioregistry.server._operations import (
     SetData,
 )
 from aioregistry.server._tree import Aborted, Tree
+from tests.support.wire import Stat
 
 PERSISTENT, EPHEMERAL, SEQUENTIAL, EPHEMERAL_SEQUENTIAL, CONTAINER, TTL, SEQUENTIAL_TTL = range(7)
 ME, OTHER = Caller(7, (Identity("ip", "127.0.0.1"),)), Caller(8)
-
-
-class Stat(NamedTuple):
-    czxid: int
-    mzxid: int
-    ctime: int
-    mtime: int
-    version: int
-    cversion: int
-    aversion: int
-    owner: int
-    data_length: int
-    children: int
-    pzxid: int
 
 
 def stat(packed: bytes | None) -> Stat:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.session.watch_tables import Mode, Node, WatchTables, parent_of
+from tests.support.wire import Body
 
 CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, GET_CHILDREN, SYNC, GET_CHILDREN2 = 1, 2, 3, 4, 5, 8, 9, 12
 REMOVE_WATCHES, MULTI_READ, AUTH, SET_WATCHES, SET_WATCHES2, ADD_WATCH, CLOSE = 18, 22, 100, 101, 105, 106, -11
@@ -395,32 +396,13 @@ _HANDLERS: dict[int, tuple[Callable[[Link, Cursor], tuple[int, bytes]], bool]] =
 """The handler of an operation, and whether it may leave a one-shot watch."""
 
 
-class Cursor:
+class Cursor(Body):
     """Reads a request's body."""
 
     def __init__(self, raw: bytes, at: int) -> None:
-        self._raw, self._at = raw, at
+        super().__init__(raw)
+        self._at = at
         self.seen = ("", False)
-
-    def unpack(self, layout: str) -> tuple[int, ...]:
-        values: tuple[int, ...] = struct.unpack_from(layout, self._raw, self._at)
-        self._at += struct.calcsize(layout)
-        return values
-
-    def number(self) -> int:
-        return self.unpack(">i")[0]
-
-    def string(self) -> str:
-        size = self.number()
-        self._at += size
-        return self._raw[self._at - size : self._at].decode()
-
-    def strings(self) -> list[str]:
-        return list(self._strings(self.number()))
-
-    def _strings(self, count: int) -> Iterator[str]:
-        for _ in range(count):
-            yield self.string()
 
     def path_and_watch(self) -> str:
         path = self.string()
