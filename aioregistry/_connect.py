@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from typing import Literal, Unpack, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from aiozk.protocol.acl import ACL
 
 from ._arguments import check_flag
 from ._discovery import Guard, WatchMode
-from ._options import ConnectOptions
 from ._parameters import DEFAULT_ACL, DEFAULT_GUARD, DEFAULT_MAX_REQUEST, DEFAULT_SESSION_TIMEOUT, checked_parameters
 from ._registry import Registry
 from ._runtime import Runtime
 from ._secrets import Hidden, unshown
-from ._threads import ThreadRegistry
-from .events import EventCallback
+
+if TYPE_CHECKING:
+    # Loaded when they are used: events alone are a sixth of what an import of the package takes.
+    from typing import Unpack
+
+    from ._options import ConnectOptions
+    from ._threads import ThreadRegistry
+    from .events import EventCallback
 
 __all__ = ["connect"]
 
@@ -111,4 +116,8 @@ def connect(
         runtime=runtime,
     )
     registry = Registry(parameters)
-    return ThreadRegistry(registry, lag_check=lag_check) if thread else registry
+    if not thread:
+        return registry
+    from ._threads import ThreadRegistry
+
+    return ThreadRegistry(registry, lag_check=lag_check)

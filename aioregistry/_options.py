@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from typing import Generic, Required, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Generic, Required, TypedDict, TypeVar
 
 from aiozk.protocol.acl import ACL
 
@@ -17,7 +17,9 @@ from ._health import Checks
 from ._registration import OnConflict, OnDisplaced
 from ._runtime import Runtime
 from .balancing import Ejection, Filter, OfSuspects
-from .events import EventCallback
+
+if TYPE_CHECKING:
+    from .events import EventCallback
 
 P = TypeVar("P")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiozk.protocol.acl import ACL
 
@@ -16,7 +16,9 @@ from ._protocol import OPEN_ACL, SASL
 from ._runtime import Runtime
 from ._secrets import Hidden, Secret, unshown
 from ._session import ConnectString, parse_connect_string
-from .events import EventCallback
+
+if TYPE_CHECKING:
+    from .events import EventCallback
 
 __all__ = [
     "DEFAULT_ACL",
