@@ -73,8 +73,8 @@ NAMES: dict[str, str] = {
     # aioregistry.balancing
     "balancing.Arrivals": "since take",
     "balancing.Census": "count local newcomers reduced total weight",
-    "balancing.Load": "calls",
-    "balancing.Member": "failing id instance kind load rank suspect traits weight",
+    "balancing.Load": "calls members",
+    "balancing.Member": "answered failing id instance kind load rank suspect traits weight",
     "balancing.Picker": "apply aside dismiss healthy healthy_weight next_return out pick report subsets warming_up",
     "balancing.Pool": "add choose discard",
     "balancing.Strategy": "keyed pool traits",
@@ -98,7 +98,7 @@ NAMES: dict[str, str] = {
     "integrations.membership.Membership": (
         "announce check_has_port connected drain readiness ready registration registry serve_until_signal view"
     ),
-    "integrations.membership.Readiness": "checks document override ready reason status",
+    "integrations.membership.Readiness": "attempts checks document override ready reason status",
     # aioregistry.testing
     "testing.AnyZooKeeper": (
         "address close connect_string drop expire freeze host lose_reply new_part port refuse_connections thaw"
