@@ -170,6 +170,35 @@ def test_halves_of_surrogate_pairs_are_shown_as_unknown_and_written_back() -> No
     assert json.loads(encode(instance.replace(payload=None)))["payload"] is None
 
 
+@pytest.mark.parametrize("field", ["payload", "weight"])
+@pytest.mark.parametrize(("begin", "end"), [('{"a":', "}"), ("[", "]")])
+def test_what_is_repaired_may_be_nested_as_deep_as_what_is_not(field: str, begin: str, end: str) -> None:
+    deepest = begin * 100 + "1" + end * 100
+    assert decode(written({field: deepest, "port": '"8080"'})).port == 8080
+    with pytest.raises(InvalidInstance):
+        decode(written({field: begin + deepest + end, "port": '"8080"'}))
+
+
+def test_only_the_names_of_variables_lose_the_space_around_them() -> None:
+    spec = decode(written(uriSpec=" { scheme } ://x ")).uri_spec
+    assert spec is not None
+    assert spec["parts"] == [
+        {"value": " ", "variable": False},
+        {"value": "scheme", "variable": True},
+        {"value": " ://x ", "variable": False},
+    ]
+
+
+def test_unknown_fields_are_kept_as_values_and_not_as_texts() -> None:
+    assert b'"weight":[1,2]' in encode(decode(written({"weight": "[1,  2]"})))
+
+
+@pytest.mark.parametrize("id", ["", None])
+def test_an_id_that_is_not_written_stays_so_whatever_the_kind(id: str | None) -> None:
+    instance = decode(written(id=id), id="a")
+    assert json.loads(encode(instance.replace(service_type=ServiceType.STATIC)))["id"] == id
+
+
 def test_an_infinite_number_is_read_as_java_reads_it_and_written_back() -> None:
     instance = decode(written({"payload": "[1e999]", "weight": "-1e999"}))
     assert instance.payload == [float("inf")]
