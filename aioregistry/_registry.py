@@ -37,6 +37,7 @@ from ._registration import (
 )
 from ._runtime import SystemRuntime
 from ._session import Session, SessionInfo, outage_attempts
+from ._spans import tell_the_rest
 from ._streams import Stream
 
 if TYPE_CHECKING:
@@ -353,6 +354,7 @@ class Registry(Handle):
             self._overrides.close()
         for closing in closings:
             await closing
+        tell_the_rest()
 
     def __repr__(self) -> str:
         return f"<Registry {self._session.connect_string} {self._session!r}>"

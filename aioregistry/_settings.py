@@ -64,7 +64,8 @@ def _seconds(value: object) -> float:
 
 
 def _level(value: object) -> int:
-    level = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    # Of many digits Python makes no number, in words of its own; the last few say no more than that it is large.
+    level = int(value.lstrip("0")[:9] or 0) if isinstance(value, str) and value.isascii() and value.isdigit() else value
     if not is_whole(level) or level < 0:
         raise ValueError("give 0, 1 or 2")
     return min(level, MOST_VERBOSE)
@@ -134,6 +135,8 @@ def config_file(path: str, text: str) -> ConfigFile:
         parsed = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidArgument("config", path, f"is not TOML: {error}") from None
+    except ValueError:
+        raise InvalidArgument("config", path, "is not TOML: a number has too many digits") from None
     except RecursionError:
         raise InvalidArgument("config", path, "is not TOML: it is nested too deep") from None
     keys: dict[str, str] = {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span as OpenTelemetrySpan
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["NO_SPAN", "Place", "Span", "begin"]
+__all__ = ["NO_SPAN", "Place", "Span", "begin", "tell_the_rest"]
 
 log = logging.getLogger("aioregistry.spans")
 
@@ -78,6 +78,12 @@ def begin(name: str, **attributes: AttributeValue) -> Span:
     except foreign.ForeignError as failure:
         _tell("no span could be begun: %s", failure)
         return NO_SPAN
+
+
+def tell_the_rest() -> None:
+    """Tell what this loop's spans failed with, as far as it was counted and not told yet: a registry closes."""
+    if (repeated := _REPEATED.pop(asyncio.get_running_loop(), None)) is not None:
+        repeated.close()
 
 
 def _tell(text: str, failure: foreign.ForeignError) -> None:

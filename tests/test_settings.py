@@ -23,7 +23,7 @@ SAMPLES: dict[str, list[tuple[str, Any, Any]]] = {
     "tls_key": [("/key.pem", "/key.pem", "/key.pem")],
     "auth_file": [("/auth", "/auth", "/auth")],
     "sasl": [("/login", "/login", "/login")],
-    "verbose": [("1", 1, 1), ("7", 7, 2)],
+    "verbose": [("1", 1, 1), ("7", 7, 2), ("9" * 5000, 10**14, 2)],
     "log_format": [("json", "json", "json"), ("text", "text", "text")],
 }
 WRONG: dict[str, list[Any]] = {
@@ -132,7 +132,9 @@ def test_a_file_with_a_key_that_is_not_a_setting(text: str, named: str) -> None:
     assert SECRET not in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["zookeeper", "= 3", f"auth = {SECRET}", "a = 1\na = 2", "x=" + "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["zookeeper", "= 3", f"auth = {SECRET}", "a = 1\na = 2", "x=" + "[" * 100_000, "verbose=" + "9" * 5000]
+)
 def test_a_file_that_is_not_toml(text: str) -> None:
     with pytest.raises(InvalidArgument, match="is not TOML") as raised:
         config_file("a.toml", text)

@@ -169,7 +169,8 @@ class _Pages:
         )
         override = await self._done(done)
         said = map(printable, (override.by, override.service, override.id, override.reason))
-        log.info("%s took %s/%s into maintenance: %s", *said, extra={"service": override.service, "id": override.id})
+        about = {"service": override.service, "id": override.id, "user": override.by}
+        log.info("%s took %s/%s into maintenance: %s", *said, extra=about)
         return as_json(request, {"until": override.until})
 
     async def _enable(self, request: Request) -> Response:
@@ -181,7 +182,8 @@ class _Pages:
         by, why = request.state.login.user or "somebody", printable(reason.strip()) or "no reason given"
         self._console.recorder.put(Event(time.time(), "override-over", service, id, f"{why} (by {by})"))
         said = map(printable, (by, service, id))
-        log.info("%s ended the maintenance of %s/%s: %s", *said, why, extra={"service": service, "id": id})
+        about = {"service": service, "id": id, "user": by}
+        log.info("%s ended the maintenance of %s/%s: %s", *said, why, extra=about)
         return as_json(request, {})
 
     async def _writing(self, request: Request) -> dict[str, Any]:

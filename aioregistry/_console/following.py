@@ -24,6 +24,7 @@ from aioregistry import (
     Stream,
     View,
 )
+from aioregistry._incident_log import IncidentLog
 from aioregistry.balancing import Arrivals
 
 from . import store
@@ -145,6 +146,7 @@ class Following:
 
     def __init__(self, recording: Recording, told: Told) -> None:
         self._recording, self._told = recording, told
+        self._repeated = IncidentLog(log)
         self.services: dict[str, Followed] = {}
         self.beyond = 0
         self.outage: Outage | None = Outage(time.time(), "")
@@ -213,6 +215,7 @@ class Following:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._repeated.close()
 
     def _follow(self, registry: Registry, names: Iterable[str]) -> None:
         wanted = frozenset(names)
@@ -254,9 +257,8 @@ class Following:
                     return
                 if told != service.refusal:
                     told = str(service.refusal)
-                    log.warning(
-                        "the service %r cannot be followed, which is tried again: %s", service.name, told, extra=about
-                    )
+                    text = "the service %r cannot be followed, which is tried again: %s"
+                    self._repeated.tell("refused", logging.WARNING, text, service.name, told, **about)
             except Exception:
                 if self._is_current(service):
                     self._refused(service, "following it failed; the console's log says how")
@@ -278,7 +280,8 @@ class Following:
                     service.begin(view, await stack.enter_async_context(view.changes()))
                     if service.refusal is not None:
                         service.refusal = None
-                        log.warning("the service %r is followed again", service.name, extra=about)
+                        text = "the service %r is followed again"
+                        self._repeated.tell("followed again", logging.WARNING, text, service.name, **about)
                     self._is_read(service.name)
                     self._put_whole(service.name, of_snapshot(view.snapshot), begins=begins)
                     await asyncio.sleep(0)

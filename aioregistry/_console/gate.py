@@ -88,13 +88,14 @@ class Door:
         self._by_user.failed(user, now)
         if not (await self._is_right(password, user) and user in passwords):
             # One incident, wherever they come from: a stranger has more addresses than there can be kinds.
-            self._repeated.tell("login", logging.WARNING, "a login as %r from %s failed", user[:100], address)
+            text = "a login as %r from %s failed"
+            self._repeated.tell("login", logging.WARNING, text, user[:100], address, user=user[:100], address=address)
             return self._rendered("login.html", 401, next=_own(wanted), error="User or password is wrong.")
         self._by_address.succeeded(address)
         self._by_user.succeeded(user)
         token = secrets.token_urlsafe(32)
         self._logins.add(token, user, secrets.token_urlsafe(32), time.monotonic())
-        log.info("%r logged in from %s", user, address)
+        log.info("%r logged in from %s", user, address, extra={"user": user, "address": address})
         answer = RedirectResponse(_own(wanted), 303, {"cache-control": "no-store"})
         secure = self._settings.secure or request.headers.get("x-forwarded-proto") == "https"
         answer.set_cookie(COOKIE, token, max_age=_COOKIE_SECONDS, httponly=True, samesite="lax", secure=secure)

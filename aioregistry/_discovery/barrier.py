@@ -26,6 +26,7 @@ from aioregistry._errors import (
     SessionMoved,
     Throttled,
 )
+from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import Delete, Sync
 from aioregistry._session import ReadingSessionPort
 
@@ -48,6 +49,7 @@ class Barrier:
         self._session = session
         self._under_way: list[asyncio.Future[None]] = []
         self._next: list[asyncio.Future[None]] = []
+        self._repeated = IncidentLog(log)
         self._told: int | None = None  # the connection that was already reported to have no barrier
 
     def passed(self) -> asyncio.Future[None]:
@@ -63,6 +65,10 @@ class Barrier:
         if not self._under_way:
             self._begin()
         return waiter
+
+    def close(self) -> None:
+        """Tell what was counted and not told yet."""
+        self._repeated.close()
 
     def _forget(self, waiter: asyncio.Future[None]) -> None:
         if waiter.cancelled() and waiter in self._next:
@@ -87,9 +93,8 @@ class Barrier:
         if self._told != session.generation:
             self._told = session.generation
             where = session.server or session.connect_string
-            log.warning(
-                "%s cannot confirm that its data is current: %s; after sync() a view may still be old", where, why
-            )
+            text = "%s cannot confirm that its data is current: %s; after sync() a view may still be old"
+            self._repeated.tell("unconfirmed", logging.WARNING, text, where, why)
         _ = session.submit(Sync("/"), self._synced)
 
     def _synced(self, answer: asyncio.Future[Any]) -> None:

@@ -131,6 +131,7 @@ class Discovery:
         for follower in list(self._followers.values()):
             await follower.aclose()
         self._followers.clear()
+        self._barrier.close()
 
     def keeper(self, keep: KeptAt, view: View[Any], state: weakref.WeakMethod[Callable[[], Kept | None]]) -> Keeper:
         """Return who keeps what *state* returns for *view* in the file at *keep*.

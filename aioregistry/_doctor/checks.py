@@ -28,7 +28,7 @@ def examine(picture: Picture) -> list[Finding]:
 
 CHECKS: Final = (
     Check("no-session", "critical", "ZooKeeper gives no session",
-          "Look at the servers, and at --zookeeper, --tls-ca and --auth-file.", session_checks.no_session),
+          "Look at the servers, and at --zookeeper, --tls-ca, --auth-file and --sasl.", session_checks.no_session),
     Check("server-refusing", "critical", "A server does not answer",
           "Start it, or take it out of the connect string.", server_checks.refusing),
     Check("no-quorum", "critical", "A server has no quorum",

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from aioregistry._errors import ChrootMissing, ConnectionLost, NodeExists, NoNode, PoisonRequest, Unimplemented
+from aioregistry._incident_log import IncidentLog
 from aioregistry._protocol import Create, CreateContainer, Message
 
 from .transactions import Target, ancestors, parent_creation
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Parents"]
 
-_log: Final = logging.getLogger("aioregistry.registration")
-
 
 class Parents:
     """Which parents are there, as far as a session's registrations have seen.
@@ -27,7 +26,8 @@ class Parents:
     Without it ten thousand registrations of a new service would each find out that it is missing, and make it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, repeated: IncidentLog) -> None:
+        self._repeated = repeated
         self._known: set[str] = set()
         self._first: dict[str, Hashable] = {}
         """The object that finds out about a parent."""
@@ -97,10 +97,17 @@ class Parents:
             if session.supports(CreateContainer.opcode) is not False:
                 with contextlib.suppress(Unimplemented, PoisonRequest):
                     await self._send(session, parent_creation(target, path, container=True))
-                    _tell(target, path)
+                    self._tell(target, path)
                     return
             await self._send(session, parent_creation(target, path, container=False))
-            _tell(target, path)
+            self._tell(target, path)
+
+    def _tell(self, target: Target, path: str) -> None:
+        if path == target.chroot:
+            text = (
+                "made chroot=%r, which did not exist; if it is misspelt, consumers do not look for this instance there"
+            )
+            self._repeated.tell("chroot", logging.WARNING, text, path, path=path)
 
     async def _send(self, session: SessionPort, creation: Create | CreateContainer) -> None:
         self._unanswered.pop(creation.path, None)
@@ -109,12 +116,3 @@ class Parents:
         except ConnectionLost:
             self._unanswered[creation.path] = creation
             raise
-
-
-def _tell(target: Target, path: str) -> None:
-    if path == target.chroot:
-        _log.warning(
-            "made chroot=%r, which did not exist; if it is misspelt, consumers do not look for this instance there",
-            path,
-            extra={"path": path},
-        )

@@ -48,7 +48,7 @@ class Withdrawals:
         """The lines that many registrations may log at once."""
         self._together: Together | None = None
         self._expiry: Expiry | None = None
-        self.parents: Parents = Parents()
+        self.parents: Parents = Parents(self.repeated)
 
     def together(self, session: SessionPort) -> Together:
         """Return what sends withdrawals of *session*."""

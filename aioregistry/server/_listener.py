@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Final
 
-from aioregistry._reasons import reason_of
+from aioregistry._reasons import words_of
 from aioregistry.server._settings import Settings
 
 BACKLOG: Final = 1024
@@ -48,7 +48,7 @@ class Listener:
                 factory, host, self.port, ssl=self._settings.ssl, backlog=BACKLOG
             )
         except OSError as error:
-            reason = f"{host}:{self.port} cannot be listened on: {reason_of(error)}"
+            reason = f"{host}:{self.port} cannot be listened on: {words_of(error)}"
             raise OSError(error.errno, reason) from error
         self.port = self._listening.sockets[0].getsockname()[1]
         self._give_port_back()

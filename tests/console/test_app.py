@@ -428,6 +428,9 @@ async def test_logins_that_fail_are_told_once_and_then_counted(
     assert "nobody0" in told[0]
     assert "nobody4" in told[-1]
     assert len(told) < 5
+    failed = [record for record in caplog.records if "a login as" in record.getMessage()]
+    assert vars(failed[0])["user"] == "nobody0"
+    assert vars(failed[0])["address"] == "127.0.0.1"
 
 
 async def test_a_login_leads_nowhere_else(servers: str, history: Path) -> None:

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
 import aioregistry
 from aioregistry import RegistrationConflict, RequestTimeout, ServiceInstance, blocking
-from aioregistry._spans import NO_SPAN, begin
+from aioregistry._spans import NO_SPAN, begin, tell_the_rest
 from tests.support.zookeeper import ZooKeeperServer
 
 CHAT = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000)
@@ -201,6 +201,11 @@ async def test_a_span_that_cannot_be_ended_harms_nobody(
     for span in spans:
         span.end()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    tell_the_rest()
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "100 in all" in caplog.records[-1].getMessage()
+    tell_the_rest()
+    assert len(caplog.records) == 2
 
 
 def test_nothing_is_imported_where_the_program_does_not() -> None:
