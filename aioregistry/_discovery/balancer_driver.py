@@ -275,7 +275,7 @@ class BalancerDriver(Generic[P]):
 
     def count(self, load: Load, calls: int) -> None:
         """So many *calls* more are under way at *load*."""
-        load.calls += calls
+        load.count(calls)
 
 
 def _checked_ids(ids: object) -> frozenset[str]:

@@ -78,15 +78,33 @@ class Load:
     """The calls that are under way at one address, which may come and go meanwhile.
 
     Attributes:
-        calls: how many there are.
-        members: how many of those that may be chosen are at that address now.
+        calls: how many there are, those of loads that it adopted among them.
+        heir: the load that adopted it, because its member went and another is at its address.
     """
 
-    __slots__ = ("__weakref__", "calls", "members")
+    __slots__ = ("__weakref__", "calls", "heir")
 
     def __init__(self) -> None:
         self.calls: int = 0
-        self.members: int = 0
+        self.heir: Load | None = None
+
+    def count(self, calls: int) -> None:
+        """So many *calls* more are under way."""
+        load: Load | None = self
+        while load is not None:
+            load.calls += calls
+            load = load.heir
+
+    def adopt(self, other: Load) -> None:
+        """The calls of *other* count here, too."""
+        other.heir = self
+        self.count(other.calls)
+
+    def leave_heir(self) -> None:
+        """Its calls count here alone again."""
+        heir, self.heir = self.heir, None
+        if heir is not None:
+            heir.count(-self.calls)
 
 
 def place_of(instance: ServiceInstance[Any]) -> Hashable:
@@ -105,7 +123,7 @@ class Member(Generic[P]):
         instance: as it is now.
         traits: as they are now; unchanged for as long as the member is in a pool.
         weight: the part of its share that it gets, by an operator's word, above 0; unchanged for as long, too.
-        load: of the address where it is now, which others may share.
+        load: of the address where it is now.
         suspect: whether the guard of the view holds it: ZooKeeper lists it no more.
         failing: whether its own checks fail; it is a member during a panic only.
         kind: WELL, or SUSPECT, whether it is failing as well or not, or FAILING.
@@ -142,40 +160,63 @@ class Member(Generic[P]):
 
 
 class Loads:
-    """The calls that are under way at each address, whichever instances are there.
+    """The calls that go on at addresses whose instances are gone, for those that come back, or are there.
 
-    A server that registers again may have another id, and its former one may be listed for a while yet. So all that
-    are at one address share its calls. Calls that outlive the last of them are kept for those that come back.
+    By the id and the address, and else by the address alone: a server that registers again may have another id, which
+    may be listed before the former one is gone. Several instances may publish one address: each has its own calls while
+    it is there, and where more than one is left, those of one that went are not theirs. Each is forgotten with the last
+    of its calls.
     """
 
-    __slots__ = ("_abandoned", "_any_abandoned", "_here")
+    __slots__ = ("_by_place", "_empty", "_exact", "_here")
 
     def __init__(self) -> None:
-        self._here: dict[Hashable, Load] = {}
-        self._abandoned: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()  # each until its last call ends
-        self._any_abandoned = False  # said in advance, because to ask the dictionary is what most changes would pay for
+        self._empty = True  # said in advance, because to ask the dictionaries is what most changes would pay for
+        self._exact: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
+        self._by_place: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
+        self._here: dict[Hashable, set[Load]] = {}
 
     def leave(self, member: Member[Any]) -> None:
         """*member* is gone, at its address at least."""
-        load = member.load
-        load.members -= 1
-        if not load.members:
-            place = place_of(member.instance)
+        place, load = place_of(member.instance), member.load
+        here = self._here[place]
+        here.discard(load)
+        if not here:
             del self._here[place]
-            if load.calls:
-                self._abandoned[place] = load
-                self._any_abandoned = True
+        if not load.calls:
+            return
+        self._exact[member.id, place] = load
+        self._empty = False
+        if len(here) == 1:
+            next(iter(here)).adopt(load)
+            return
+        if (earlier := self._by_place.get(place)) is not None:
+            load.adopt(earlier)
+        self._by_place[place] = load
 
     def take(self, instance: ServiceInstance[Any]) -> Load:
         """Return the calls under way where *instance* is."""
         place = place_of(instance)
-        load = self._here.get(place)
+        load = Load() if self._empty else self._kept(instance.id, place)
+        here = self._here.get(place)
+        if here is None:
+            self._here[place] = {load}
+        else:
+            here.add(load)
+        return load
+
+    def _kept(self, id: str, place: Hashable) -> Load:
+        self._empty = not self._by_place and not self._exact
+        load = self._exact.pop((id, place), None)
+        orphan = self._by_place.get(place)
         if load is None:
-            if self._any_abandoned:
-                load = self._abandoned.pop(place, None)
-                self._any_abandoned = bool(self._abandoned)
-            self._here[place] = load = load or Load()
-        load.members += 1
+            load = Load()
+        else:
+            load.leave_heir()
+        if orphan is not None:
+            del self._by_place[place]
+            if orphan is not load:
+                load.adopt(orphan)
         return load
 
 

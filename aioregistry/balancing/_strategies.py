@@ -258,7 +258,7 @@ class LeastOutstanding(_Alike):
     "The Power of Two Choices in Randomized Load Balancing", 1996), and clients that know only of their own calls do not
     all run to the same idle instance. Calls count while the ``with`` block of a pick runs, for the address that serves
     them: an instance that leaves and comes back, or is disabled and enabled, still has those that are under way, and
-    all instances that publish one address share them.
+    one that is listed under another id has those of its former one.
     """
 
     __slots__ = ()

@@ -253,7 +253,8 @@ def test_calls_stay_counted_where_they_are_served(away: list[Any], back: Entry[A
     for change in (*away, Added(back, 3)):
         chosen.apply(change, 0.0)
     assert [member.load.calls for member in members_of(chosen).values()] == [100] * 4
-    assert members_of(chosen)[back.instance.id].load is held["a"]
+    held["a"].count(-30)
+    assert members_of(chosen)[back.instance.id].load.calls == 70
 
 
 def test_a_member_of_which_nothing_is_said_is_like_most() -> None:
@@ -276,23 +277,40 @@ def test_calls_that_have_ended_are_forgotten() -> None:
     gc.collect()
     chosen.apply(Added(at("a", 7000), 5), 0.0)
     assert members_of(chosen)["a"].load.calls == 0
-    assert not chosen._loads._abandoned
-    assert set(chosen._loads._here.values()) == {member.load for member in members_of(chosen).values()}
+    assert not chosen._loads._exact
+    assert not chosen._loads._by_place
 
 
-def test_two_that_publish_one_address_share_its_calls() -> None:
-    """As a server does that registered under another id while its former one is still listed."""
-    chosen, _ = balanced()
-    chosen.apply(Added(at("new", 7000), 2), 0.0)
-    assert [member.load.calls for member in members_of(chosen).values()] == [100] * 5
-    served: Counter[str] = Counter()
-    for _ in range(100):
-        member = chosen.pick(None, 0.0)
-        member.load.calls += 1
-        served[member.id] += 1
-    at_it = served.pop("a") + served.pop("new")
-    assert 20 <= at_it <= 30
-    assert all(20 <= calls <= 30 for calls in served.values())
+def test_two_that_publish_one_address_are_counted_apart() -> None:
+    entries = {id: at(id, 7000) for id in "ab"}
+    chosen = Picker(Snapshot("chat", entries, {}, as_of=1), LeastOutstanding(), draw=random.Random(6).random)
+    members_of(chosen)["a"].load.calls += 1
+    assert set(picked(chosen, 20)) == {"b"}
+
+
+def test_calls_of_one_that_went_are_its_own_when_it_is_back() -> None:
+    chosen, held = balanced()
+    for change in (Added(at("new", 7000), 2), Removed(at("a", 7000), 3)):
+        chosen.apply(change, 0.0)
+    new = members_of(chosen)["new"].load
+    new.count(7)
+    held["a"].count(-40)
+    assert new.calls == 67
+    chosen.apply(Added(at("a", 7000), 4), 0.0)
+    assert members_of(chosen)["a"].load is held["a"]
+    assert (held["a"].calls, new.calls) == (60, 7)
+    held["a"].count(-60)
+    assert (held["a"].calls, new.calls) == (0, 7)
+
+
+def test_where_several_are_left_at_an_address_the_calls_of_one_that_went_are_not_theirs() -> None:
+    chosen, held = balanced()
+    for change in (Added(at("x", 7000), 2), Added(at("y", 7000), 2), Removed(at("a", 7000), 3)):
+        chosen.apply(change, 0.0)
+    assert [members_of(chosen)[id].load.calls for id in "xy"] == [0, 0]
+    chosen.apply(Added(at("a", 7000), 4), 0.0)
+    assert members_of(chosen)["a"].load is held["a"]
+    assert held["a"].calls == 100
 
 
 def test_the_check_of_proportions_can_fail() -> None:
