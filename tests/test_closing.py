@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 import aioregistry
 from aioregistry import ServiceInstance, _registry
+from aioregistry._protocol import Create2, Multi
 from aioregistry._registry import farewell_patience
 from tests.session import scripted_server as script
 from tests.session.scripted_server import Ensemble
@@ -63,3 +65,27 @@ async def test_a_busy_process_lets_the_server_be_late_too(
     assert (session_of(registry).closed_id != 0) is proven
     assert world.loop.now - closing == pytest.approx(2 * BOUND + min(late, BOUND), abs=0.2)
     assert {registration.withdrawn for registration in many} == {True}  # of what was never written
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@simulated
+async def test_closing_one_after_another_in_silence_takes_one_bound_in_all(number: int, world: World) -> None:
+    """As on SIGTERM: a process that is told to end leaves its registrations, and then the registry."""
+    ensemble = Ensemble(timeout=12.0)
+    world.servers["10.0.0.1", 2181] = server = ensemble.server("10.0.0.1")
+    for parent in ("/services", "/services/chat"):
+        ensemble.set(parent)
+    registry = await aioregistry.connect("10.0.0.1:2181", runtime=world, close_timeout=BOUND, session_timeout=12.0)
+    server.silent_to = {Multi.opcode, Create2.opcode}
+    many = []
+    for each in range(number):
+        instance = ServiceInstance("chat", id=str(each), address="10.0.0.7", port=1)
+        many.append(await registry.register(instance, wait=False))
+    await asyncio.sleep(1.0)
+    assert not server.silent_to.isdisjoint(server.asked)
+    closing = world.loop.now
+    for registration in many:
+        await registration.aclose()
+    await registry.aclose()
+    assert world.loop.now - closing == pytest.approx(BOUND, abs=0.05)
+    assert False in {registration.withdrawn for registration in many}
