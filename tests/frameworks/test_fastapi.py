@@ -82,7 +82,9 @@ async def test_before_zookeeper_answers_it_is_503(
             assert await response.json() == {"detail": detail}
         async with http.get(f"http://{url}/ready") as response:
             assert response.status == 503
-            assert await response.json() == {"ready": False, "status": "starting", "reason": detail}
+            answer = await response.json()
+            assert answer.pop("attempts")[proxy.address]["outcome"] == "refused"
+            assert answer == {"ready": False, "status": "starting", "reason": detail}
 
 
 async def test_readiness_shows_each_check(servers: str, port: int, http: aiohttp.ClientSession) -> None:

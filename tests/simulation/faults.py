@@ -206,6 +206,19 @@ async def _roll_back(world: World, fault: Fault) -> None:
         await _change_leader(world, fault)
     await asyncio.sleep(fault.dice * 20.0)
     await world.restart_servers(fault.duration, backup)
+    await _permit_all(world)
+
+
+async def _permit_all(world: World) -> None:
+    """An operator lifts what was forbidden when the backup was made, and permitted since."""
+    while not world.servers.can_write():
+        await asyncio.sleep(1.0)
+    services = [f"{BASE}/{service}" for service in world.servers.children(BASE)]
+    instances = [f"{path}/{id}" for path in services for id in world.servers.children(path)]
+    for path in (*services, *instances):
+        node = world.servers.node(path)
+        if node is not None and node.acl == READ_ONLY:
+            world.servers.set_acl(path, access.OPEN)
 
 
 async def _expire(world: World, fault: Fault) -> None:
@@ -577,6 +590,7 @@ async def _again(world: World, fault: Fault) -> None:
         world.network.block(*way)
     done: asyncio.Future[None] = world.machine.create_future()
     closed: list[Held] = []
+    lost = world.judges.lost_histories
     process.go(_close_and_register(world, process, held, fault, closed, done))
     await asyncio.sleep(fault.duration)
     for way in ways:
@@ -584,6 +598,8 @@ async def _again(world: World, fault: Fault) -> None:
     world.note(process, "the servers are there again")
     await asyncio.wait([done], timeout=60.0)
     for _ in range(5):
+        if world.judges.lost_histories > lost:
+            return  # a history in which a node is not withdrawn yet may have come back (docs/guarantees.md)
         for each in closed:
             world.judges.says_withdrawn(each)
         await asyncio.sleep(1.0)

@@ -89,6 +89,8 @@ class Judges:
         self.violations: list[Violated] = []
         self.limits = 0
         """How often the limit of the fence was seen (docs/guarantees.md)."""
+        self.lost_histories = 0
+        """How often the servers went back to an older state, or to none."""
         self._records: dict[str, Record] = {}
         self._withdrawn: set[str] = set()
         """The paths of nodes that were ever withdrawn, with a marker."""
@@ -143,6 +145,7 @@ class Judges:
 
     def history_lost(self) -> None:
         """Zxids, owners and claims of before mean nothing any more."""
+        self.lost_histories += 1
         self._records.clear()
         for process in self.processes:
             process.first_sights.clear()
