@@ -73,7 +73,7 @@ NAMES: dict[str, str] = {
     # aioregistry.balancing
     "balancing.Arrivals": "since take",
     "balancing.Census": "count local newcomers reduced total weight",
-    "balancing.Load": "calls members",
+    "balancing.Load": "adopt calls count heir leave_heir",
     "balancing.Member": "answered failing id instance kind load rank suspect traits weight",
     "balancing.Picker": "apply aside dismiss healthy healthy_weight next_return out pick report subsets warming_up",
     "balancing.Pool": "add choose discard",
@@ -147,7 +147,7 @@ REFERENCE_ONLY: dict[str, str] = {
     "copies of values with another field": "with_payload_type with_stale_since with_suspicion",
     "what a check asks, as text": "describe",
     "what strategies and pickers tell each other; the docstrings are for those that write one": (
-        "carried weighs_inner count newcomers reduced total rank admits "
+        "carried weighs_inner adopt heir leave_heir count newcomers reduced total rank admits "
         "apply dismiss healthy_weight next_return report subsets spared"
     ),
     "fields of values": (

@@ -176,8 +176,8 @@ class Loads:
         self._by_place: WeakValueDictionary[Hashable, Load] = WeakValueDictionary()
         self._here: dict[Hashable, set[Load]] = {}
 
-    def leave(self, member: Member[Any]) -> None:
-        """*member* is gone, at its address at least."""
+    def leave(self, member: Member[Any], *, moves: bool = False) -> None:
+        """*member* is gone, or *moves* to another address: then its calls are not those of another instance here."""
         place, load = place_of(member.instance), member.load
         here = self._here[place]
         here.discard(load)
@@ -187,7 +187,7 @@ class Loads:
             return
         self._exact[member.id, place] = load
         self._empty = False
-        if len(here) == 1:
+        if len(here) == 1 and not moves:
             next(iter(here)).adopt(load)
             return
         if (earlier := self._by_place.get(place)) is not None:

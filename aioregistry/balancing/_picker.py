@@ -253,7 +253,7 @@ class Picker(Generic[P]):
     def _change(self, member: Member[P], entry: Entry[P], traits: Traits, suspect: bool, failing: bool) -> None:
         instance = entry.instance
         if place_of(instance) != place_of(member.instance):
-            self._loads.leave(member)
+            self._loads.leave(member, moves=True)
             member.load = self._loads.take(instance)
         member.instance = instance
         if (suspect, failing) != (member.suspect, member.failing):
