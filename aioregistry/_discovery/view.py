@@ -190,12 +190,13 @@ class View(Handle, Generic[P]):
             ejection: when instances that fail are set aside; never unless given.
             suspects: whether those that the guard holds are picked: ``"last"``, when no other is left or too few
                 are confirmed, ``"never"``, or ``"equal"`` to all others.
-            panic: share of the instances, and of their weight; while fewer are well, or those that are weigh less,
-                those whose own checks fail (status ``"failing"``) are picked like all others, and so are suspects, so
-                that the few do not get every call; a suspect gets half a share until it answers one, unless the
-                strategy takes a key. An instance that is in maintenance, draining or disabled by its
-                owner is never picked. From 0 (never) to 1; Envoy's panic threshold, and its default. Suspects take part
-                once a caller reports how calls go, as ``with`` blocks of picks do.
+            panic: share of the instances, and of their weight. When fewer are well, or those that are weigh less, by
+                more than a sixteenth of all instances (rounded down) or of all weight, a panic begins; it ends when
+                that share is well. During it, those whose own checks fail (status ``"failing"``) are picked like all
+                others, and so are suspects, so that the few do not get every call; a suspect gets half a share until it
+                answers one, unless the strategy takes a key. An instance that is in maintenance, draining or disabled
+                by its owner is never picked. From 0 (never) to 1; Envoy's panic threshold, and its default. Suspects
+                take part once a caller reports how calls go, as ``with`` blocks of picks do.
 
         Raises:
             InvalidArgument: an argument is wrong, or does not fit any of the instances that are there (no payload has

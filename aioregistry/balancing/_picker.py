@@ -72,9 +72,10 @@ class Picker(Generic[P]):
         ejection: when those that fail are set aside; never unless given. The share that remains is one of the instances
             that are well, one of the suspects, and one of those whose checks fail.
         suspects: whether they are picked ``"last"``, ``"never"``, or like the others (``"equal"``).
-        panic: share of the admitted and failing instances, and of what they weigh; while fewer are well, or those
-            that are weigh less, failing ones are picked like all others, and so are suspects that are to come last,
-            once a call was reported. From 0 (never) to 1 (while there is one of these).
+        panic: share of the admitted and failing instances, and of what they weigh. Once fewer are well, or those
+            that are weigh less, by more than a sixteenth of all, and until that share is well, failing ones are picked
+            like all others, and so are suspects that are to come last, once a call was reported. From 0 (never) to 1
+            (while there is one of these).
         arrivals: since when instances are new, by id; kept up by its owner, before changes are reported.
         draw: random numbers, 0 <= number < 1.
 
