@@ -154,11 +154,15 @@ class RegistrationEnabled(Event):
 
 @dataclass(frozen=True)
 class CheckChanged(Event):
-    """A check of an instance begins to pass or to fail; ``reason`` says why it fails."""
+    """A check of an instance begins to pass or to fail.
+
+    ``probe`` is what the check asks (its URL, say), and ``reason`` says why it fails.
+    """
 
     name = "health.check"
     path: str
     check: str
+    probe: str
     state: str
     reason: str | None
 

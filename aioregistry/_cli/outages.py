@@ -74,11 +74,14 @@ class _Outages:
         elif name == "health.check":
             self._tell_of_check(name, **fields)
 
-    def _tell_of_check(self, event: str, *, check: object, state: object, reason: object, **fields: object) -> None:
+    def _tell_of_check(
+        self, event: str, *, check: object, probe: object, state: object, reason: object, **fields: object
+    ) -> None:
         passes = state == "passing"
-        text = f"check {check} passes" if passes else f"check {check} fails, so it is listed as not enabled: {reason}"
-        level = logging.INFO if passes else logging.WARNING
-        self._put(self._form.said(text, level, event=event, check=check, state=state, reason=reason, **fields))
+        outcome = "passes" if passes else f"fails, so it is listed as not enabled: {reason}"
+        text, level = f"check {check!r} ({probe}) {outcome}", logging.INFO if passes else logging.WARNING
+        told = {"check": check, "probe": probe, "state": state, "reason": reason, **fields}
+        self._put(self._form.said(text, level, event=event, **told))
 
     def _put(self, line: str) -> None:
         with contextlib.suppress(OSError):  # standard error is gone: its user finds that out anyway

@@ -93,6 +93,10 @@ class Runner:
         """The state of each check, by name."""
         return MappingProxyType({name: each.status for name, each in self._followed.items()})
 
+    def probe(self, name: str) -> str:
+        """Return what the check *name* asks, as text."""
+        return self._followed[name].probe
+
     @property
     def reason(self) -> str | None:
         """Return why not every check passes, in a line; None where all do."""
@@ -135,10 +139,11 @@ class Runner:
     def _tell(self, name: str, each: _Followed) -> None:
         state = each.health.state
         if state is CheckState.PASSING:
-            self._repeated.tell((name, "passes"), logging.INFO, "%s: check %s passes", self._title, name, check=name)
+            text = "%s: check %r (%s) passes"
+            self._repeated.tell((name, "passes"), logging.INFO, text, self._title, name, each.probe, check=name)
         else:
-            text = "%s: check %s fails, so the instance is listed as not enabled: %s"
-            told = self._title, name, each.reason
+            text = "%s: check %r (%s) fails, so the instance is listed as not enabled: %s"
+            told = self._title, name, each.probe, each.reason
             self._repeated.tell((name, "fails"), logging.WARNING, text, *told, check=name)
         self._changed(name)
 
@@ -148,6 +153,7 @@ class _Followed:
 
     def __init__(self, check: Check, runtime: Runtime) -> None:
         self.check = check
+        self.probe = _probe(check)
         self.health: CheckHealth = first_health(check)
         self.reason: str | None = None
         self.first = True
@@ -213,6 +219,13 @@ def _reason(call: asyncio.Task[Any]) -> str | None:
         return _short(foreign.call(reason_of, error))
     except foreign.ForeignError:
         return type(error).__name__
+
+
+def _probe(check: Check) -> str:
+    try:
+        return _short(str(foreign.call(check.describe)))  # a subclass of the caller's own may do anything
+    except foreign.ForeignError:
+        return type(check).__name__
 
 
 def _short(text: str) -> str:

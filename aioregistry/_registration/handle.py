@@ -397,7 +397,14 @@ class Registration(Handle, Generic[P]):
 
     def _health_changed(self, name: str) -> None:
         check = self._health.statuses[name]
-        self._session.emit("health.check", path=self.path, check=name, state=check.state.value, reason=check.reason)
+        self._session.emit(
+            "health.check",
+            path=self.path,
+            check=name,
+            probe=self._health.probe(name),
+            state=check.state.value,
+            reason=check.reason,
+        )
         self._vote("health", up=self._health.passing)
 
     # ------------------------------------------------------------------ opening and closing

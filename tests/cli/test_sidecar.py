@@ -147,10 +147,10 @@ async def test_it_is_enabled_when_its_checks_pass(
     check = ("--check-command", f"test -e {shlex.quote(str(well))}", "--check-interval", "0.1", "--check-fall", "1")
     async with Command(*REGISTER, *servers, *check, "--check-timeout", "10", "--", "sleep", "100000") as command:
         await published(judge, chroot + NODE, FAILING)
-        assert "exit code 1" in (await command.error_lines_until("check command fails"))[-1]
+        assert "exit code 1" in (await command.error_lines_until(f"check 'command' ({check[1]}) fails"))[-1]
         well.touch()
         await published(judge, chroot + NODE, ENABLED)
-        await command.error_lines_until("check command passes")
+        await command.error_lines_until(f"check 'command' ({check[1]}) passes")
         well.unlink()
         await published(judge, chroot + NODE, FAILING)
         command.send(signal.SIGTERM)
@@ -168,10 +168,10 @@ async def test_it_is_enabled_when_its_port_takes_connections(
         check = ("--check-tcp", f"127.0.0.1:{port.number}", *OFTEN)
         async with Command(*REGISTER, *servers, *check, "--drain", "0", "--", "sleep", "100000") as command:
             await published(judge, chroot + NODE, FAILING)
-            await command.error_lines_until("check tcp fails")
+            await command.error_lines_until(f"check 'tcp' ({check[1]}) fails")
             async with await asyncio.start_server(close, "127.0.0.1", port.number):
                 await published(judge, chroot + NODE, ENABLED)
-                await command.error_lines_until("check tcp passes")
+                await command.error_lines_until(f"check 'tcp' ({check[1]}) passes")
             await published(judge, chroot + NODE, FAILING)
             command.send(signal.SIGTERM)
             assert await command.exit_code() == 128 + signal.SIGTERM
@@ -191,13 +191,13 @@ async def test_it_is_enabled_when_it_answers_http_well(servers: tuple[str, str],
         check = ("--check-http", f"http://127.0.0.1:{http.sockets[0].getsockname()[1]}/health", *OFTEN)
         async with Command(*REGISTER, *servers, *check, "--drain", "0", "--", "sleep", "100000") as command:
             await published(judge, chroot + NODE, FAILING)
-            assert "503" in (await command.error_lines_until("check http fails"))[-1]
+            assert "503" in (await command.error_lines_until(f"check 'http' ({check[1]}) fails"))[-1]
             status = 200
             await published(judge, chroot + NODE, ENABLED)
-            await command.error_lines_until("check http passes")
+            await command.error_lines_until(f"check 'http' ({check[1]}) passes")
             status = 500
             await published(judge, chroot + NODE, FAILING)
-            assert "500" in (await command.error_lines_until("check http fails"))[-1]
+            assert "500" in (await command.error_lines_until(f"check 'http' ({check[1]}) fails"))[-1]
             command.send(signal.SIGTERM)
             assert await command.exit_code() == 128 + signal.SIGTERM
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry import Check, CheckState, InvalidArgument
+from aioregistry import Check, CheckState, HttpCheck, InvalidArgument, TcpCheck
 from aioregistry._health import Runner, checked_checks
 from tests.session.simulation import World, simulated
 from tests.support.checkers import Violated, check_truthful
@@ -246,7 +246,8 @@ async def test_it_is_told_once(world: World, caplog: pytest.LogCaptureFixture) -
         await asyncio.sleep(2)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
     assert caplog.records[1].getMessage() == (
-        f"chat/a: check {name} fails, so the instance is listed as not enabled: ValueError: {why}"
+        f"chat/a: check {name!r} ({check.__qualname__}) fails, "
+        f"so the instance is listed as not enabled: ValueError: {why}"
     )
 
 
@@ -302,3 +303,32 @@ def test_options_that_are_wrong_are_named(field: str, value: Any) -> None:
         Check(**({"probe": well} | {field: value}))
     assert (raised.value.field, raised.value.value) == (field, value)
     assert field in str(raised.value)
+
+
+class Unspeakable(Check):
+    """A check of a caller's own that cannot say what it asks."""
+
+    def describe(self) -> str:
+        raise RuntimeError
+
+
+async def refuse() -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("kind", "probe"),
+    [(lambda: HttpCheck("http://nosuch.invalid/a?b=1", fall=1), "http://nosuch.invalid/a?b=1"),
+     (lambda: TcpCheck("nosuch.invalid:7000", fall=1), "nosuch.invalid:7000"),
+     (lambda: Unspeakable(refuse), "Unspeakable")],
+)  # fmt: skip
+@simulated
+async def test_the_line_says_what_the_check_asks(
+    world: World, caplog: pytest.LogCaptureFixture, kind: Callable[[], Check], probe: str
+) -> None:
+    check = kind()
+    check.probe = refuse
+    async with Watched(world, web=check):
+        await asyncio.sleep(60)
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"check 'web' ({probe}) fails" in told

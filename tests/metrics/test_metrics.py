@@ -348,7 +348,7 @@ def test_every_event_that_counts_is_one_and_counts_what_is_a_counter() -> None:
         "session.poison": {"request": "", "size": 1, "server": "", "limit": None},
         "registration.status": {"path": "/a", "status": "displaced", "owner": 1},
         "registration.takeover": {"path": "/a", "owner": 1},
-        "health.check": {"path": "/a", "check": "db", "state": "failing", "reason": ""},
+        "health.check": {"path": "/a", "check": "db", "probe": "", "state": "failing", "reason": ""},
         "discovery.synced": {"service": "chat", "instances": 1},
         "discovery.held": {"service": "chat", "id": "a", "reason": ""},
         "discovery.missed": {"service": "chat", "ids": ("a", "b")},
