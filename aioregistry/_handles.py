@@ -102,7 +102,7 @@ class Handle:
         """Close the handle; may be called again, and by several tasks, which all wait for the one closing.
 
         Closing is bounded and runs to its end when the caller is cancelled; the cancellation is then raised. Raises
-        :class:`UsageError` from another loop, and while the handle is being entered: who enters it is to be cancelled.
+        :class:`UsageError` from another loop, and while a task enters the handle: cancel that task instead.
         """
         if self._phase is _Phase.OPENING:
             raise UsageError(f"{self._title()} is being entered: cancel the task that enters it instead")

@@ -207,19 +207,21 @@ class Registry(Handle):
         guard: Guard | Unset | None = UNSET,
         keep: KeptAt | None = None,
     ) -> View[Any]:
-        """Return a view of the service *name*, to be entered or awaited; entered, it is synced.
+        """Return a view of the service *name*: enter it or await it, and it is synced.
 
         Args:
             name: the service.
             payload_type: what payloads are decoded to, anything msgspec converts JSON to; a payload that does not fit
                 is listed under ``snapshot.invalid``.
-            guard: which removals are held back for a while, None to believe each at once; the registry's unless given.
-            keep: path of a file in which the last snapshot is kept, so that the next process has instances to begin
-                with where there is no connection; entered, the view is synced or shows those, as suspects.
+            guard: decides which removals the view holds back for a while; the registry's unless given. With None the
+                view believes every removal at once.
+            keep: path of a file in which the view keeps its last snapshot, so that the next process has instances to
+                begin with where there is no connection. Without a connection entering ends all the same, and the view
+                shows the file's instances as suspects.
 
         Raises:
-            InvalidArgument: the name is not a path, the guard is no :class:`Guard`, or no file can be kept there; at
-                once. Entering raises it for a file of another service, base path or version.
+            InvalidArgument: the name is not a path, the guard is not a :class:`Guard`, or a file cannot be kept there;
+                at once. Entering raises it for a file of another service, base path or version.
             UsageError: the registry is not entered.
         """
         self._check()

@@ -26,6 +26,9 @@ def test_the_pages_keep_the_style() -> None:
         "It ends. [It](a.md) goes on.",
         "- `a` ends. `b` begins.",
         "It is no port.",
+        "It is no JSON.",
+        "It is no `Guard`.",
+        "It waits; who comes second is refused.",
         "It is left to whoever waits.",
         "It is read anew.",
     ],
@@ -67,6 +70,7 @@ def test_docstrings_are_read_too() -> None:
     }
     assert [*prose.hard_words("Return it, None where there is none.")] != []
     assert [*prose.hard_words("Waits. Who comes first wins.")] != []
+    assert [*prose.hard_words("The guard is no :class:`Guard`.")] != []
     assert [*prose.hard_words("Return it, or None; ``none`` is a word.")] == []
 
 

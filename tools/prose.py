@@ -37,7 +37,8 @@ WORDS: Final = (
     (re.compile(r"(?:^|[.:] )(?:What|Who|Whoever|Whatever)\b[^?]*$"), "begins with a clause for a subject"),
     (re.compile(r"\b(?:[Nn]obody|none)\b"), 'says "nobody" or "none": say what there is not'),
     (re.compile(r"\b(?:[Ww]hoever|anew)\b"), 'says "whoever" or "anew": name the subject, and say "again"'),
-    (re.compile(r"(?<![Tt]here )\b(?:is|are) no (?!longer|more|less)[a-z]"), 'says "is no": say "is not a"'),
+    (re.compile(r"(?<![Tt]here )\b(?:is|are) no (?!longer|more|less)[A-Za-z:`]"), 'says "is no": say "is not a"'),
+    (re.compile(r"; who\b[^?]*$"), 'says "; who": name the subject'),
 )
 RULES: Final = (
     *WORDS,

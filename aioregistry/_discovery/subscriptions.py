@@ -17,7 +17,7 @@ __all__ = ["CHANGES_KEPT", "Changes", "SnapshotStream"]
 P = TypeVar("P")
 
 CHANGES_KEPT: Final = 1024
-"""How far a consumer of changes may lag before it gets a :class:`Resynced` in their stead."""
+"""How far a consumer of changes may lag before it gets a :class:`Resynced` instead of them."""
 
 
 class SnapshotStream(Stream[Snapshot[P]]):

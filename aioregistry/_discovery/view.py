@@ -71,7 +71,7 @@ class View(Handle, Generic[P]):
         mirrors: of the session that is used.
         name: the service; a path segment, or several with slashes between.
         payload_type: what payloads are converted to, any type that msgspec converts JSON to; frozen JSON unless given.
-        guard: which removals are held back; None to believe each at once.
+        guard: decides which removals are held back; with None every removal is believed at once.
         keep: path of the file; its directory is there and may be written to. Nothing is kept unless given.
 
     Raises:
@@ -158,9 +158,9 @@ class View(Handle, Generic[P]):
     def changes(self, *, invalid: bool = False) -> Any:
         """Return a stream of the changes after its ``start``, a snapshot; applied to one snapshot they give the next.
 
-        A takeover is at most one Updated. After a reconnect comes one :class:`Resynced` with the true differences; so
-        it does for a consumer that lags by more than 1024 changes, in their stead. Ends when the view is closed; raises
-        what ended the session.
+        A takeover is at most one Updated. After a reconnect comes one :class:`Resynced` with the true differences. A
+        consumer that lags by more than 1024 changes gets one, too, instead of those changes. The stream ends when the
+        view is closed, and raises what ended the session.
 
         Args:
             invalid: whether an :class:`Invalidated` comes, too, for each node that shows no instance and did not
@@ -238,9 +238,9 @@ class View(Handle, Generic[P]):
         A write that must fail is agreed on by the quorum (it changes nothing and needs no rights), then all is read
         again: a server may hide what happened to nodes that this client may not read. So it takes two round trips, one
         transaction of the quorum, and time linear in the service; callers that wait at the same time share that.
-        So are the overrides of operators, which are read again where they changed. Without a connection it waits for
-        one. A server without quorum (``allow_read_only``) passes no write: then the
-        snapshot is what that server holds, ``fresh`` is False, and a warning says so.
+        The overrides of operators are as new, and are read again where they changed. Without a connection the call
+        waits for one. A server without quorum (``allow_read_only``) passes no write: then the snapshot is what that
+        server holds, ``fresh`` is False, and a warning says so.
 
         Args:
             timeout: seconds; None waits for as long as it takes.

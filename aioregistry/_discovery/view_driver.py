@@ -74,7 +74,7 @@ class ViewDriver(Generic[P]):
         mirrors: of the session that is used.
         name: the service.
         payload_type: what payloads are converted to.
-        guard: which removals are held back; None to believe each at once.
+        guard: decides which removals are held back; with None every removal is believed at once.
         keeping: makes the keeper of the file, if there is a file.
 
     Attributes:

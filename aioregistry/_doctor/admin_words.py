@@ -49,7 +49,7 @@ def admin_place(text: str) -> AdminPlace | None:
     """Return where the AdminServers are by an option; None for not asking them.
 
     Raises:
-        InvalidArgument: *text* is no URL without a host.
+        InvalidArgument: *text* is a URL without a host, or not a URL.
     """
     if text == _OFF:
         return None
@@ -83,7 +83,7 @@ def answer(raw: bytes) -> Answer:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
-        raise Unusable("its answer is no JSON") from None
+        raise Unusable("its answer is not JSON") from None
     if not isinstance(found, dict) or found.get("error") is not None:
         raise Unusable("it does not know the command")
     return found

@@ -89,7 +89,7 @@ class Registration(Handle, Generic[P]):
     A registration that is not closed stays registered, also where the handle was dropped, until the registry
     is closed, which withdraws it.
 
-    The rules are ZooKeeper's for ephemeral nodes; who yields to whom is in ``registration/plan.py``.
+    The rules are ZooKeeper's for ephemeral nodes; ``registration/plan.py`` says which claimant yields to which.
 
     Args:
         session: the session that owns the node.
@@ -284,17 +284,18 @@ class Registration(Handle, Generic[P]):
         raise self._too_late(f"not LIVE within timeout={timeout} s, but {self.status.name}")
 
     async def wait_closed(self) -> Exception | None:
-        """Wait for the end, and return why it ended: an exception, which is returned and not raised.
+        """Wait until the registration has ended, and return the reason: an exception, which is not raised.
 
-        So a program that keeps several registrations can wait for all and look at each. Cancelling stops the waiting
-        only.
+        A program that has several registrations can wait for all of them and look at each. Cancelling stops only the
+        waiting: the registration goes on.
 
         Returns:
-            None for one that was closed; else what ended it, for you to raise: RegistrationConflict,
-            RegistrationDisplaced, NodeNotEphemeral, another RegistrationError, or what ended the session.
+            None for a registration that was closed; else the exception that ended it, for you to raise:
+            RegistrationConflict, RegistrationDisplaced, NodeNotEphemeral, another RegistrationError, or the exception
+            that ended the session.
 
         Raises:
-            UsageError: it was not entered.
+            UsageError: the registration was not entered.
         """
         worker = self._entered()
         await worker.progress.over()
@@ -320,8 +321,9 @@ class Registration(Handle, Generic[P]):
     ) -> None:
         """Replace the fields given, and wait until that, or a later update, is listed.
 
-        The new state is desired from the call on; cancelling stops the waiting, not the intent. In standby it is
-        kept for the day the id is ours again, and RegistrationDisplaced is raised.
+        The new state is desired from the call on; cancelling stops the waiting, not the intent. While another
+        claimant has the id, the call raises RegistrationDisplaced; the registration keeps the new state, and lists it
+        when it has the id again.
 
         Args:
             payload: the new payload.

@@ -1,7 +1,7 @@
 """The worker of a registration: one plain task that looks, plans, acts, and looks again until nothing is left to do.
 
-It is woken by every change of the session, by every event of its node, by a new desire, and now and then; why does
-not matter, since it acts on what it sees. Everything goes through this one task, so that a late re-registration can
+Every change of the session wakes it, every event of its node, a new desire, and a timer. It does the same whatever
+woke it, since it acts on what it sees. Everything goes through this one task, so that a late re-registration can
 never undo a withdrawal.
 
 `exchanges.py` sends what it has to send, and knows what was seen of the node; `progress.py` has those who wait.

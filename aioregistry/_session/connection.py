@@ -49,7 +49,7 @@ log = logging.getLogger("aioregistry.session")
 
 T = TypeVar("T")
 
-# A ConnectReply takes 41 bytes; who answers with more before that is not a ZooKeeper.
+# A ConnectReply takes 41 bytes: a server that answers with more before that is not a ZooKeeper.
 _MAX_HANDSHAKE_FRAME = 4096
 # Replies are bounded by the size of the tree, not by jute.maxbuffer: the children of one node may be many. Beyond
 # this it is garbage.

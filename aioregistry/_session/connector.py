@@ -62,8 +62,8 @@ class Connector:
         driver, loop = self._driver, asyncio.get_running_loop()
         driver.reports.round_is_over()
         if driver.machine.silent_rounds != 1:  # else it is one more question of the round before
-            # From when the round before began: who waited for an answer in vain has waited, and a handshake that is
-            # under way when the network comes back is answered at once.
+            # The pause counts from when the round before began: one that waited for an answer in vain paused enough,
+            # and a handshake that is under way when the network comes back is answered at once.
             pacing = paced(driver.timeout, driver.machine.requested_timeout)
             pause = retry_delay(driver.machine.failures, pacing, driver.runtime.uniform)
             await driver.phase_changes.wait(max(pause - (loop.time() - self._round_began), 0.0))

@@ -55,7 +55,7 @@ class Credentials:
         try:
             token, proof = answer_challenge(challenge, user.decode(), Secret(password), cnonce=os.urandom(16).hex())
         except BadChallenge as error:
-            raise self._refused(connection, f"its challenge is no DIGEST-MD5 that can be answered: {error}") from None
+            raise self._refused(connection, f"its DIGEST-MD5 challenge cannot be answered: {error}") from None
         finally:
             password = b""  # a frame keeps its variables, and what is cut from a secret shows
         answer = (await connection.submit(SASLToken(token))).value

@@ -50,7 +50,7 @@ def member(membership: Membership) -> Callable[[web.Application], AsyncIterator[
     Contexts before it in ``app.cleanup_ctx`` are open while the server is listed, and until it is drained. aiohttp
     stops to listen before it tells the application to end: under :func:`run_app`, or an :class:`AppRunner` of this
     module, the server is drained before that. Under others it is drained while the requests that came in are finished,
-    and who connects meanwhile is refused.
+    and a client that connects meanwhile is refused.
 
     Args:
         membership: entered on startup, left on cleanup.

@@ -84,5 +84,5 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     with socket.create_server(("127.0.0.1", arguments.port)) as listening:
         app = server_app(arguments.name, arguments.zookeeper, listening.getsockname()[1], arguments.session_timeout)
-        # Told to stop, it is drained first, while it serves; who is still connected then is cut off.
+        # Told to stop, it is drained first, while it serves; a gateway that is still connected then is cut off.
         run_app(app, sock=listening, print=None, shutdown_timeout=0)
