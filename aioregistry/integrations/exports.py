@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 
-from aioregistry import InvalidArgument, RegistryError, View
-from aioregistry._exports import CONTENT_TYPES, FORMATS, Services, render, usable, weights_of
+from aioregistry import InvalidArgument, RegistryError, ServiceInstance, Snapshot, View
+from aioregistry._arguments import is_whole
+from aioregistry._errors import wrong_argument
+from aioregistry._exports import ALIKE, CONTENT_TYPES, FORMATS, Services, Weights, render, selected, usable, weights_of
+from aioregistry._incident_log import IncidentLog
 
 from .membership import Membership
 
@@ -18,6 +22,8 @@ _Scope: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_log = logging.getLogger("aioregistry.integrations")
+
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -26,20 +32,26 @@ class Exports:
 
     Each is the list that ``aioregistry export`` writes in that format: the instances that are enabled. With
     ``?service=NAME``, which may be repeated, it is a part of it. It is answered with 200, also where it is empty, and
-    with 503 while a service was never synced: on an error Prometheus keeps the list it has. It needs no extra, and is
-    mounted by any framework: ``app.mount("/sd", Exports(membership, "chat"))``.
+    with 503 while a service was never synced, or never had *minimum* instances: on an error Prometheus keeps the list
+    it has. A service that had them and has fewer now is answered with the instances that it had when it was asked for
+    last, and the log says so once at WARNING. It needs no extra, and is mounted by any framework:
+    ``app.mount("/sd", Exports(membership, "chat"))``.
 
     Args:
         source: where the views are: a membership that discovers the services, or a mapping of names to views, which
             stay their owner's.
         services: names of services; those of a mapping may be left out.
+        minimum: if a service has fewer instances than this, keep its former ones; 0 or more, as ``--minimum`` of
+            ``aioregistry export``.
 
     Raises:
         InvalidArgument: an argument is wrong; at once, naming it.
     """
 
-    def __init__(self, source: Membership | Mapping[str, View[Any]], *services: str) -> None:
+    def __init__(self, source: Membership | Mapping[str, View[Any]], *services: str, minimum: int = 0) -> None:
         _check_source(source)
+        if not is_whole(minimum) or minimum < 0:
+            raise wrong_argument("minimum", minimum, "give a number of instances, 0 or more", int)
         names = services or (tuple(source) if isinstance(source, Mapping) else ())
         if not names:
             raise InvalidArgument("services", services, "give the names of services that the membership discovers")
@@ -48,11 +60,19 @@ class Exports:
                 raise InvalidArgument("services", name, "there is no view of it")
         self._source = source
         self._services = names
+        self._minimum = minimum
+        self._former: dict[str, tuple[ServiceInstance[Any], ...]] = {}
+        self._weights: dict[str, Weights] = {}
+        """The weights of the instances in `_former`."""
+        self._short: set[str] = set()
+        """The services that had too few instances when they were asked for last."""
+        self._repeated = IncidentLog(_log)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer a request, as ASGI says it."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
+            self._repeated.close()
             return
         if scope["type"] != "http":
             raise RuntimeError(f"there is nothing here for {scope['type']!r}")
@@ -85,9 +105,37 @@ class Exports:
             raise
         except RegistryError as error:
             return 503, _TEXT, f"{json.dumps(str(error))}\n"
-        weights = {name: weights_of(snapshot.entries.values()) for name, snapshot in snapshots.items()}
-        services: Services = {name: usable(each.values(), weights[name]) for name, each in snapshots.items()}
-        return 200, CONTENT_TYPES[format], render(format, services, weights).text
+        waiting = [name for name, snapshot in snapshots.items() if not self._has_enough(name, snapshot)]
+        if waiting:
+            return 503, _TEXT, f"{json.dumps(waiting[0])} never had {self._minimum} instances so far\n"
+        services: Services = {name: self._former[name] for name in snapshots}
+        return 200, CONTENT_TYPES[format], render(format, services, self._weights).text
+
+    def _has_enough(self, name: str, snapshot: Snapshot[Any]) -> bool:
+        """Take what there is of a service, unless that is too little; return whether there ever was enough."""
+        weights = weights_of(snapshot.entries.values())
+        present = usable(snapshot.values(), weights)
+        former = {name: self._former[name]} if name in self._former else None
+        chosen = selected({name: present}, former, minimum=self._minimum)
+        self._tell(name, len(present), kept=bool(chosen.collapsed), waiting=bool(chosen.waiting))
+        if chosen.services is not None:
+            self._former[name] = chosen.services[name]
+            self._weights[name] = self._weights.get(name, ALIKE) if chosen.collapsed else weights
+        return chosen.services is not None
+
+    def _tell(self, name: str, left: int, *, kept: bool, waiting: bool) -> None:
+        if (name in self._short) is (kept or waiting):
+            return
+        self._short ^= {name}
+        if kept:
+            text = "%d of %s left, fewer than the minimum of %d: its former instances are kept"
+            self._repeated.tell((name, "kept"), logging.WARNING, text, left, name, self._minimum, service=name)
+        elif waiting:
+            text = "%d of %s so far, fewer than the minimum of %d: its routes answer 503"
+            self._repeated.tell((name, "waiting"), logging.WARNING, text, left, name, self._minimum, service=name)
+        else:
+            text = "%s: there are enough instances"
+            self._repeated.tell((name, "enough"), logging.INFO, text, name, service=name)
 
     def _view(self, name: str) -> View[Any]:
         return self._source.view(name) if isinstance(self._source, Membership) else self._source[name]

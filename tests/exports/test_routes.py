@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,6 +145,50 @@ async def test_a_lifespan_is_answered() -> None:
     async with asyncio.timeout(20):
         await Exports({"chat": None})({"type": "lifespan"}, receive, send)  # type: ignore[dict-item]
     assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def disabled(count: int) -> Callable[[Snapshot[Any]], bool]:
+    return lambda seen: len(seen) == 4 and sum(not each.enabled for each in seen.values()) == count
+
+
+async def test_a_list_that_collapses_is_kept_and_told_of_once(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = [ServiceInstance("chat", id=f"{n}", address=f"10.0.0.{n}", port=7000) for n in range(4)]
+    async with contextlib.AsyncExitStack() as stack:
+        chat = await stack.enter_async_context(registry.discover("chat"))
+        api = await stack.enter_async_context(registry.discover("api"))
+        views = {"chat": chat, "api": api}
+        kept = await stack.enter_async_context(asking(Exports(views, minimum=2)))
+        plain = await stack.enter_async_context(asking(Exports(views)))
+        of_chat = {"service": "chat"}
+        assert (await kept.get("/json", params=of_chat)).status_code == 503  # there is no former list
+        handles = [await stack.enter_async_context(registry.register(each)) for each in fleet]
+        await chat.wait_for(lambda seen: len(seen) == 4, timeout=DEADLINE)
+        before = {format: (await kept.get(f"/{format}", params=of_chat)).text for format in FORMATS}
+        assert before == {format: (await plain.get(f"/{format}", params=of_chat)).text for format in FORMATS}
+        assert (await kept.get("/json")).status_code == 503  # the other service never had enough
+        for handle in handles:
+            await handle.update(enabled=False)
+        await chat.wait_for(disabled(4), timeout=DEADLINE)
+        for _ in range(3):
+            assert {format: (await kept.get(f"/{format}", params=of_chat)).text for format in FORMATS} == before
+        assert (await plain.get("/prometheus")).json() == []
+        warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert [text for text in warned if "former instances are kept" in text] == [
+            "0 of chat left, fewer than the minimum of 2: its former instances are kept"
+        ]
+        for handle in handles[:2]:
+            await handle.update(enabled=True)
+        await chat.wait_for(disabled(2), timeout=DEADLINE)
+        assert [each["id"] for each in (await kept.get("/json", params=of_chat)).json()["chat"]] == ["0", "1"]
+
+
+@pytest.mark.parametrize("minimum", [-1, 1.0, True, "1", None])
+def test_a_minimum_that_is_no_number_of_instances_is_refused(minimum: Any) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        Exports({"chat": cast(Any, None)}, minimum=minimum)
+    assert (raised.value.field, raised.value.value) == ("minimum", minimum)
 
 
 @pytest.mark.parametrize("arguments", [(None,), ({},), ({"chat": None}, "api"), ({"chat": None}, 7)])
