@@ -83,7 +83,8 @@ class TestLargerThanTheServersLimit:
             assert session_of(registry).generation == connections
             async with registry.register(instance_of("chat", id="big", payload="it fits")) as registration:
                 assert registration.status is Status.LIVE
-        assert len([each for each in caplog.records if "cost the connection" in each.getMessage()]) <= 3
+        # Two requests: of each one line when it is found, and one that counts the rest.
+        assert len([each for each in caplog.records if "cost the connection" in each.getMessage()]) <= 4
 
     async def test_an_update_is_told_and_one_that_fits_is_tried_at_once(self, small: ZooKeeperServer) -> None:
         async with (
