@@ -11,7 +11,16 @@ from typing import Any, Final, TypeVar
 
 from ._arguments import check_flag, check_seconds
 from ._document import decode
-from ._errors import ConnectionLost, InvalidArgument, InvalidInstance, NoAuth, NodeExists, NoNode, wrong_argument
+from ._errors import (
+    ConnectionLost,
+    InvalidArgument,
+    InvalidInstance,
+    NoAuth,
+    NodeExists,
+    NoNode,
+    ServerError,
+    wrong_argument,
+)
 from ._incident_log import IncidentLog
 from ._model import Override
 from ._overrides import LONGEST, UnfitOverride, encoded, overrides_root, read_override
@@ -136,7 +145,9 @@ class Overrides:
     async def list(self, name: str | None = None) -> Sequence[Override]:
         """Return the overrides of the service *name*, or of all, in the order of services and ids.
 
-        Those that have ended and were not removed yet are among them: their ``until`` says so. Makes no node.
+        Those that have ended by the server's clock are removed, and are not among them, if this client may write there
+        (it asks the server for its time by a write, as views do); else they are, and their ``until`` says so. Makes no
+        node.
 
         Raises:
             InvalidArgument: *name* is not a name of a service.
@@ -157,7 +168,8 @@ class Overrides:
                     found.append(override)
                 if has_more and name is None:
                     places.append(f"{place}/{child}" if place else child)
-        return sorted(found, key=lambda override: (override.service, override.id))
+        left = await self._without_those_over(found)
+        return sorted(left, key=lambda override: (override.service, override.id))
 
     # ------------------------------------------------------------------ nodes
 
@@ -239,6 +251,39 @@ class Overrides:
                 ("unfit", str(unfit)), logging.WARNING, "the override %s is ignored: %s", path, unfit, path=path
             )
             return None, stat.num_children > 0
+
+    async def _without_those_over(self, found: Sequence[Override]) -> Sequence[Override]:
+        """Remove what is over by the server's clock, where that is allowed; return the others of *found*."""
+        now = self._session.runtime.wall()
+        seem: dict[str, list[Override]] = {}  # by place
+        for override in found:
+            if override.until is not None and override.until <= now:
+                seem.setdefault(override.service, []).append(override)
+        gone = {override for place, overrides in seem.items() for override in await self._removed(place, overrides)}
+        return [override for override in found if override not in gone]
+
+    async def _removed(self, place: str, overrides: Sequence[Override]) -> Sequence[Override]:
+        path, removed = f"{self._root}/{place}", []
+        if self._session.read_only:
+            return ()
+        try:
+            data, stat = (await self._session.request(GetData(path))).value
+            if data:  # it is itself an override, which a write would end
+                return ()
+            server = (await self._session.request(SetData(path, b"", stat.version))).value.mtime / 1000
+            for override in overrides:
+                if override.until is not None and override.until <= server:
+                    with contextlib.suppress(NoNode):
+                        _ = await self._session.request(Delete(f"{path}/{override.id}", override.version))
+                    removed.append(override)
+                    text, about = (
+                        "the override of %s/%s has ended and is removed",
+                        {"service": place, "id": override.id},
+                    )
+                    self._repeated.tell("removed", logging.INFO, text, place, override.id, **about)
+        except (ServerError, ConnectionLost) as error:  # somebody else was quicker, or it is not ours to remove
+            log.debug("overrides of %s that have ended are left: %s", place, error)
+        return removed
 
     async def _persisted(self, message: Message[T]) -> T:
         """Send what may be done twice until it is answered."""

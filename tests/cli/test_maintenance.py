@@ -164,3 +164,9 @@ async def test_a_drain_without_a_reason_is_a_wrong_usage(servers: tuple[str, ...
     code, _, stderr = await outcome("drain", "chat", "a", *servers)
     assert code == 2
     assert "--reason" in stderr
+
+
+async def test_what_has_ended_is_removed_when_it_is_listed(servers: tuple[str, ...], judge: Judge, chroot: str) -> None:
+    await judge.make(f"{chroot}/services-overrides/chat/a", b'{"enabled":false,"seconds":0.001}')
+    assert await outcome("maintenance", "--json", *servers) == (0, "[]\n", "")
+    assert await judge.node(f"{chroot}/services-overrides/chat/a") is None

@@ -271,6 +271,36 @@ async def test_a_host_that_is_ahead_and_may_not_ask_keeps_it_and_says_so(
             assert len(warned()) == 1
 
 
+async def test_a_list_removes_what_has_ended_by_the_servers_clock(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: Any
+) -> None:
+    over, lasting = b'{"enabled":false,"seconds":0.001}', b'{"enabled":false,"seconds":7190}'
+    for name in ("chat/a", "chat/b", "api/a", "team/chat/a"):
+        await judge.make(f"{chroot}{OVERRIDES}/{name}", over)
+    await judge.make(f"{chroot}{OVERRIDES}/chat/c", lasting)
+    servers = f"{zookeeper.address}{chroot}"
+    async with aioregistry.connect(servers, session_timeout=30.0, watches=watches, runtime=Ahead()) as host:
+        await host.client.set_acl(f"{OVERRIDES}/api", [ACL.make("world", "anyone", read=True)], force=True)
+        assert [(each.service, each.id) for each in await host.overrides.list("chat")] == [("chat", "c")]
+        assert await judge.children(f"{chroot}{OVERRIDES}/chat") == ["c"]
+        assert [(each.service, each.id) for each in await host.overrides.list()] == [("api", "a"), ("chat", "c")]
+        assert await judge.children(f"{chroot}{OVERRIDES}/team/chat") == []
+        assert await judge.children(f"{chroot}{OVERRIDES}/api") == ["a"]
+
+
+async def test_a_list_does_not_end_an_override_whose_node_is_also_a_part_of_a_longer_name(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
+) -> None:
+    await judge.make(f"{chroot}{OVERRIDES}/team/chat", b'{"enabled":false,"seconds":null}')
+    await judge.make(f"{chroot}{OVERRIDES}/team/chat/a", b'{"enabled":false,"seconds":0.001}')
+    async with registry_at(zookeeper, chroot, watches) as registry:
+        for _ in range(2):
+            assert [(each.service, each.id) for each in await registry.overrides.list()] == [
+                ("team", "chat"),
+                ("team/chat", "a"),
+            ]
+
+
 async def test_what_comes_and_goes_meanwhile_is_told_as_it_was_shown(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
 ) -> None:

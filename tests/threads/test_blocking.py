@@ -34,6 +34,7 @@ from aioregistry import (
 )
 from aioregistry.balancing import Ring
 from tests.support.checkers import OrderedConsumer, check_beating
+from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 from tests.threads.flood import SIZE, WAVES, Flood
 
@@ -88,6 +89,23 @@ def test_operators_may_override(registry: blocking.Registry) -> None:
             registry.overrides.list(timeout=-1)
     with pytest.raises(UsageError, match="asyncio"):
         _ = registry.client
+
+
+def test_what_operators_said_is_removed_when_it_is_listed_and_over(registry: blocking.Registry, servers: str) -> None:
+    address, _, chroot = servers.partition("/")
+    path = f"/{chroot}/services-overrides/chat/a"
+
+    async def made() -> None:
+        async with Judge(address) as judge:
+            await judge.make(path, b'{"enabled":false,"seconds":0.001}')
+
+    async def is_there() -> bool:
+        async with Judge(address) as judge:
+            return await judge.node(path) is not None
+
+    asyncio.run(made())
+    assert registry.overrides.list(timeout=DEADLINE) == []
+    assert not asyncio.run(is_there())
 
 
 def test_the_end_of_a_registration_is_waited_for(registry: blocking.Registry, servers: str) -> None:

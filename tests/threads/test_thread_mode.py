@@ -165,6 +165,15 @@ async def test_operators_may_override_from_a_loop_of_their_own(registry: ThreadR
         _ = registry.client
 
 
+async def test_what_operators_said_is_removed_when_it_is_listed_and_over(
+    registry: ThreadRegistry, judge: Judge, chroot: str
+) -> None:
+    path = f"{chroot}/services-overrides/chat/a"
+    await judge.make(path, b'{"enabled":false,"seconds":0.001}')
+    assert await registry.overrides.list() == []
+    assert await judge.node(path) is None
+
+
 async def test_what_a_stream_has_told_is_in_the_snapshot(registry: ThreadRegistry) -> None:
     async with registry.discover("chat") as chat:
         changes = chat.changes()
