@@ -34,8 +34,11 @@ class Endpoint(NamedTuple):
     """A resolved address of a server, with the name it was asked for by (for TLS and for messages)."""
 
     host: str
+    """The name or address that the connect string has."""
     port: int
+    """The TCP port."""
     address: str
+    """The IP address; that of the name, where *host* is one."""
 
     def __str__(self) -> str:
         shown = f"[{self.address}]" if ":" in self.address else self.address

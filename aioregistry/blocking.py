@@ -11,7 +11,7 @@ The registry runs on an event loop in a daemon thread, and what is here waits fo
     ):
         print(chat.pick().instance.address)
 
-A handle is opened by ``with``, by :meth:`open`, or by its first use. So a module may make its registry and its views
+A handle is opened by ``with``, by its ``open()``, or by its first use. So a module may make its registry and its views
 when it is imported: each process of a prefork server opens its own at the first use. Handles of before a fork are
 of no use in the child, where every use raises :class:`~aioregistry.UsageError`.
 

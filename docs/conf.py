@@ -12,12 +12,14 @@ from typing import Any
 
 import yaml
 from pygments.lexers.special import TextLexer
+from sphinx import addnodes
 from sphinx.util import logging
 
 import aioregistry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tools import returns
 from tools.pictures import rooms
 
 project = "aioregistry"
@@ -44,6 +46,20 @@ linkcheck_timeout = 20
 # ---------------------------------------------------------------- reference
 
 suppress_warnings = ["ref.python"]  # `Registry` in a signature is that of aioregistry or of aioregistry.blocking
+nitpicky = True  # a reference that leads nowhere is a warning
+nitpick_ignore_regex = [
+    # other packages, and the standard library
+    (
+        r"py:.*",
+        r"(aiohttp|asyncio|collections|contextlib|logging|os|pytest|signal|socket|ssl|tls|starlette|uvicorn|yarl)\..*",
+    ),
+    (r"py:class", r"URL|Collector|CollectorRegistry|Meter|LooseCookies|Callable\[\[\]"),
+    # type variables, and the types of arguments: what a function takes is in its text
+    (r"py:class", r"(.*\.)?[A-Z]|(.*\.)?(Request|Response)T"),
+    (r"py:class", r"\w+Options|AnyRegistry|Balancing|Checks|FollowOverrides|OnConflict|OnDisplaced"),
+    # internal classes, in the constructors of what you do not make yourself; check_reference asks for what is returned
+    (r"py:class", r"aioregistry\.(\w+\.)*_.*|LoopThread|SessionPort|Withdrawals"),
+]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -89,12 +105,72 @@ def public_names() -> Iterator[tuple[str, str]]:
             yield from ((module, name) for name in getattr(import_module(module), "__all__", ()))
 
 
-def check_reference(app: Any, env: Any) -> None:  # noqa: ARG001 - Sphinx's
-    """Warn of each public name that the reference does not have."""
-    described = {name.rpartition(".")[2] for name in env.domaindata["py"]["objects"]}
+def name_classes(app: Any) -> None:  # noqa: ARG001 - Sphinx's
+    """Give each public class its public name: autodoc calls one of another name an alias, without its members."""
     for module, name in public_names():
-        if name not in described and not name.startswith("pytest_"):
-            logging.getLogger(__name__).warning("the reference lacks %s.%s", module, name)
+        value = getattr(import_module(module), name)
+        if isinstance(value, type):
+            value.__name__ = name
+
+
+# The embedded server is not split into a handle and what its connections and its ensemble call: these are its insides.
+INSIDES = re.compile(r"aioregistry\.server\._")
+
+
+def check_reference(app: Any, env: Any) -> None:  # noqa: ARG001 - Sphinx's
+    """Warn of each public name that the reference lacks, and of each class that a public name leads to."""
+    warn = logging.getLogger(__name__).warning
+    names = env.domaindata["py"]["objects"]
+    described = [found for found in map(found_at, names) if found is not None]
+    public = [(f"{module}.{name}", getattr(import_module(module), name)) for module, name in public_names()]
+    for name, value in public:
+        # A page has a name of several modules once.
+        if name not in names and not any(value is each for each in described) and "plugin.pytest_" not in name:
+            warn("the reference lacks %s", name)
+    seen: set[type] = set()
+    left = list(public)
+    while left:
+        name, value = left.pop()
+        for returned in returns.of(value):
+            if returned not in seen and not INSIDES.match(returned.__module__):
+                seen.add(returned)
+                left.append((returned.__qualname__, returned))
+                if not any(returned is each for each in described):
+                    warn("the reference lacks %s.%s: %s gives it", returned.__module__, returned.__qualname__, name)
+
+
+def hide_room(app: Any, doctree: Any) -> None:  # noqa: ARG001 - Sphinx's
+    """Show a class that a property gives without its internal module, which may change."""
+    for prefix in list(doctree.findall(addnodes.desc_addname)):
+        if "._" in prefix.astext():
+            prefix.parent.remove(prefix)
+
+
+def hide_making(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returned: str) -> Any:  # noqa: ARG001 - Sphinx's
+    """Leave out the arguments of such a class: the package makes it."""
+    return ("", None) if what == "class" and "._" in name else None
+
+
+def resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
+    """Lead a reference from where a name is short, or internal, to what the reference has of that name."""
+    if node.get("refdomain") != "py":
+        return None
+    target, names = node["reftarget"], env.domaindata["py"]["objects"]
+    internal = found_at(target) if "._" in target else None
+    if internal is None:
+        same = [name for name in names if name.endswith(f".{target}")]
+    else:
+        same = [name for name in names if found_at(name) is internal]
+    if not same:
+        return None
+    found = min(same, key=lambda name: name != f"aioregistry.{target}")
+    return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], found, node, text)
+
+
+def found_at(name: str) -> Any:
+    """Return what has a full name, such as ``aioregistry.blocking.Registry``; None for part of a class."""
+    module, _, last = name.rpartition(".")
+    return getattr(import_module(module), last, None) if module in sys.modules else None
 
 
 ATTRIBUTES = {"attribute", "data", "property"}
@@ -122,8 +198,12 @@ def check_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
 def setup(app: Any) -> None:
     """Check YAML and the reference, and show diagrams that GitHub draws as their text."""
     app.connect("builder-inited", draw_rooms)
+    app.connect("builder-inited", name_classes)
     app.connect("source-read", check_yaml)
     app.connect("env-check-consistency", check_reference)
+    app.connect("missing-reference", resolve)
+    app.connect("autodoc-process-signature", hide_making)
+    app.connect("doctree-read", hide_room)
     app.connect("autodoc-process-docstring", keep_text, priority=400)  # napoleon has 500
     app.connect("autodoc-process-docstring", give_text_back, priority=600)
     app.connect("autodoc-process-docstring", check_fields)

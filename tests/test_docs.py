@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import pytest
 
-from aioregistry import Status
+from aioregistry import Registry, Status, blocking, connect
 from aioregistry.events import EVENTS
 from tests.support.zookeeper import ZooKeeperServer
-from tools import tables
+from tools import returns, tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
@@ -300,3 +300,11 @@ def test_a_broken_link_is_found() -> None:
 )
 def test_a_link_that_may_not_last_is_found(url: str) -> None:
     assert list(unknown_links(f"[a]({url}), [b](https://pypi.org/project/uhashring/)")) == [url]
+
+
+def test_the_reference_follows_what_public_names_return() -> None:
+    # a property, an overload, a generic one of a name that is imported for type checkers alone
+    assert {"SessionInfo", "Overrides", "RegistryClient", "View"} <= {each.__name__ for each in returns.of(Registry)}
+    assert {each.__name__ for each in returns.of(connect)} == {"Registry", "ThreadRegistry"}
+    assert "BlockingStream" in {each.__name__ for each in returns.of(blocking.View)}
+    assert {each.__name__ for each in returns.of(blocking.Registry.overrides)} == {"BlockingOverrides"}

@@ -52,6 +52,7 @@ class Endpoint:
 
     @property
     def host(self) -> str:
+        """The address that it listens on."""
         return self.settings.host
 
     @property
@@ -104,12 +105,20 @@ class Endpoint:
     # ------------------------------------------------------------ controls
 
     def drop(self, session_id: int | None = None) -> None:
-        """End connections without a word: that of a session, or all. The sessions live on."""
+        """End connections without a word: that of a session, or all. The sessions live on.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         for connection in self._chosen(session_id):
             connection.abort()
 
     def freeze(self, session_id: int | None = None) -> None:
-        """Let connections stand still, that of a session or all that are there: nothing is read, sent or closed."""
+        """Let connections stand still, that of a session or all that are there: nothing is read, sent or closed.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         for connection in self._chosen(session_id):
             connection.freeze()
 
@@ -145,7 +154,10 @@ class Endpoint:
         self._dispatcher.throttling = throttle
 
     def grant(self, seconds: float | None) -> None:
-        """Tell clients this session timeout in the place of what they get; None for the truth.
+        """Tell clients this session timeout in the place of what they get.
+
+        Args:
+            seconds: the timeout to tell, in seconds; None for the truth.
 
         Raises:
             InvalidArgument: no server can say so in 32 bits of milliseconds, or it would say that there is no session.
@@ -155,15 +167,29 @@ class Endpoint:
         self._granted_ms = None if seconds is None else round(seconds * 1000)
 
     def delay(self, opcode: int, seconds: float) -> None:
-        """Hold the next request of this kind, and those behind it on its connection, before it is looked at."""
+        """Hold the next request of this kind, and those behind it on its connection, before it is looked at.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
+            seconds: how long, in seconds.
+        """
         self._dispatcher.delay(opcode, seconds)
 
     def fail(self, opcode: int, code: int) -> None:
-        """Answer the next request of this kind with an error code, and do nothing else about it."""
+        """Answer the next request of this kind with an error code, and do nothing else about it.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
+            code: the error, by its number in ZooKeeper's protocol, such as -101 for NoNode.
+        """
         self._dispatcher.fail(opcode, code)
 
     def lose_reply(self, opcode: int) -> None:
-        """Do what the next request of this kind asks for, and drop its connection in place of answering."""
+        """Do what the next request of this kind asks for, and drop its connection in place of answering.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
+        """
         self._dispatcher.lose_reply(opcode)
 
     def forget_faults(self) -> None:

@@ -150,7 +150,14 @@ class Ensemble:
         self.elect(to or next((member for member in self._electable() if member is not self._leader), None))
 
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout."""
+        """End a session as if nothing had been heard of it for its timeout.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; does nothing if it is not alive.
+
+        Raises:
+            UsageError: the ensemble does not run.
+        """
         history = self.running_history()
         if history.sessions.get(session_id) is not None:
             history.end_session(session_id)
@@ -162,6 +169,11 @@ class Ensemble:
     # ------------------------------------------------------------ the members' side
 
     def running_history(self) -> History:
+        """Return the history that all members serve.
+
+        Raises:
+            UsageError: the ensemble does not run.
+        """
         if self.history is None:
             raise UsageError("the ensemble does not run")
         return self.history
@@ -172,9 +184,11 @@ class Ensemble:
         return leader is not None and not leader.is_cut_off and len(self._electable()) > len(self.members) // 2
 
     def reaches_quorum(self, member: Member) -> bool:
+        """Return whether *member* can hear a leader that most members can hear."""
         return not member.is_cut_off and self.can_commit()
 
     def leads(self, member: Member) -> bool:
+        """Return whether *member* is the leader."""
         return member is self._leader
 
     def elect(self, preferred: Member | None = None) -> None:
@@ -225,10 +239,10 @@ class Member(Endpoint):
     # ------------------------------------------------------------ controls
 
     def lag(self, seconds: float, *, syncs: bool = True) -> None:
-        """Apply what is committed from now on so much later; 0 for at once.
+        """Apply what is committed from now on later.
 
         Args:
-            seconds: how much later.
+            seconds: how much later, in seconds; 0 for at once.
             syncs: whether a sync waits for what is still to be applied. A leader's does not always: it takes a sync for
                 a read, and may answer before it has applied what a follower has answered already.
         """
@@ -285,7 +299,11 @@ class Member(Endpoint):
         self._rejoin()
 
     def expire(self, session_id: int) -> None:
-        """End a session of the ensemble as if nothing had been heard of it for its timeout."""
+        """End a session of the ensemble as if nothing had been heard of it for its timeout.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; does nothing if it is not alive.
+        """
         self._ensemble.expire(session_id)
 
     def __repr__(self) -> str:
@@ -321,6 +339,7 @@ class Member(Endpoint):
         self._read_inbox()
 
     def apply(self, transaction: Transaction) -> None:
+        """Apply a transaction of the leader to this member's replica, and tell its connections."""
         self.replica.tree.replay(transaction.changes)
         self.deliver(transaction)
 
@@ -358,10 +377,12 @@ class Member(Endpoint):
 
     @property
     def serving(self) -> bool:
+        """Whether it takes sessions: it runs, and has not noticed that it is cut off."""
         return self._serving
 
     @property
     def mode(self) -> str:
+        """``"leader"`` or ``"follower"``, as the four-letter words tell it."""
         return "leader" if self._ensemble.leads(self) else "follower"
 
     def live_sessions(self) -> list[Session]:

@@ -101,7 +101,14 @@ class ZooKeeperServer(Endpoint):
         return self._backup if self._history is None else self._history.backup()
 
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout."""
+        """End a session as if nothing had been heard of it for its timeout.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; does nothing if it is not alive.
+
+        Raises:
+            UsageError: the server does not run.
+        """
         history = self._live_history()
         if history.sessions.get(session_id) is not None:
             history.end_session(session_id)
@@ -135,10 +142,12 @@ class ZooKeeperServer(Endpoint):
 
     @property
     def serving(self) -> bool:
+        """Whether it takes sessions: it does while it runs."""
         return self._history is not None
 
     @property
     def mode(self) -> str:
+        """``"standalone"``, as the four-letter words tell it."""
         return "standalone"
 
     def live_sessions(self) -> list[Session]:

@@ -29,7 +29,11 @@ class EnsembleMember:
         return self.member.mode == "leader"
 
     def lag(self, seconds: float) -> None:
-        """Let it see what is committed from now on so much later; 0 for at once."""
+        """Let it see what is committed from now on so much later; 0 for at once.
+
+        Args:
+            seconds: how much later, in seconds; 0 for at once.
+        """
         on_network(lambda: self.member.lag(seconds))
 
     def cut_off(self) -> None:
@@ -41,11 +45,19 @@ class EnsembleMember:
         on_network(self.member.heal)
 
     def drop(self, session_id: int | None = None) -> None:
-        """End the connections of a session, or all, without a word."""
+        """End the connections of a session, or all, without a word.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         on_network(lambda: self.member.drop(session_id))
 
     def freeze(self, session_id: int | None = None) -> None:
-        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
+        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         on_network(lambda: self.member.freeze(session_id))
 
     def thaw(self) -> None:
@@ -53,7 +65,11 @@ class EnsembleMember:
         on_network(self.member.thaw)
 
     def refuse_connections(self, refuse: bool = True) -> None:
-        """Refuse new connections, or take them again."""
+        """Refuse new connections, or take them again.
+
+        Args:
+            refuse: False takes them again.
+        """
         on_network(lambda: self.member.refuse_connections(refuse))
 
     def stop(self) -> None:
@@ -100,11 +116,19 @@ class ZooKeeperEnsemble:
         return [self._member(member) for member in on_network(lambda: self.ensemble.followers)]
 
     def change_leader(self, to: EnsembleMember | None = None) -> None:
-        """Have another member lead: every connection ends, all sessions' timers start again."""
+        """Have another member lead: every connection ends, all sessions' timers start again.
+
+        Args:
+            to: the member that is to lead; None for any other that can.
+        """
         on_network(lambda: self.ensemble.change_leader(None if to is None else to.member))
 
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout."""
+        """End a session as if nothing had been heard of it for its timeout.
+
+        Args:
+            session_id: as ``registry.session.id`` has it.
+        """
         on_network(lambda: self.ensemble.expire(session_id))
 
     def stop(self) -> None:

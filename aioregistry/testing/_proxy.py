@@ -103,7 +103,10 @@ class ZooKeeperProxy(TcpProxy):
         return _ZooKeeperLink(self)
 
     def lose_next_reply(self, opcode: int) -> Loss:
-        """Let the next request with *opcode* (a multi is 14) through, then drop its reply and cut that connection.
+        """Let the next request of this kind through, then drop its reply and cut that connection.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
 
         Returns:
             The moment of the loss: the server has applied the request (or refused it), the client will never know.
@@ -113,7 +116,11 @@ class ZooKeeperProxy(TcpProxy):
         return moment
 
     def cut_session(self, session_id: int) -> None:
-        """End the connections of a session by a reset."""
+        """End the connections of a session by a reset.
+
+        Args:
+            session_id: as ``registry.session.id`` has it.
+        """
 
         def cut() -> None:
             for link in self._links_of(session_id):
@@ -122,7 +129,11 @@ class ZooKeeperProxy(TcpProxy):
         on_network(cut)
 
     def freeze(self, session_id: int | None = None) -> None:
-        """Deliver nothing more on the connections of a session, or on all that are there, until `thaw`."""
+        """Deliver nothing more on the connections of a session, or on all that are there, until `thaw`.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         on_network(lambda: self._set_frozen(self._links_of(session_id), True))
 
     def thaw(self) -> None:

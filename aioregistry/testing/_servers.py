@@ -71,15 +71,27 @@ class AnyZooKeeper(ABC):
 
     @abstractmethod
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout."""
+        """End a session as if nothing had been heard of it for its timeout.
+
+        Args:
+            session_id: as ``registry.session.id`` has it.
+        """
 
     @abstractmethod
     def drop(self, session_id: int | None = None) -> None:
-        """End the connections of a session, or all, without a word. The sessions live on."""
+        """End the connections of a session, or all, without a word. The sessions live on.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
 
     @abstractmethod
     def freeze(self, session_id: int | None = None) -> None:
-        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
+        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
 
     @abstractmethod
     def thaw(self) -> None:
@@ -87,11 +99,19 @@ class AnyZooKeeper(ABC):
 
     @abstractmethod
     def refuse_connections(self, refuse: bool = True) -> None:
-        """Refuse new connections, or take them again. Connections that are there stay."""
+        """Refuse new connections, or take them again. Connections that are there stay.
+
+        Args:
+            refuse: False takes them again.
+        """
 
     @abstractmethod
     def lose_reply(self, opcode: int) -> None:
-        """Apply the next request of this kind, then end its connection instead of answering it."""
+        """Apply the next request of this kind, then end its connection instead of answering it.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
+        """
 
     # ------------------------------------------------------------------ its end
 
@@ -141,15 +161,27 @@ class ZooKeeper(AnyZooKeeper):
     # ------------------------------------------------------------------ what may happen to sessions and connections
 
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout."""
+        """End a session as if nothing had been heard of it for its timeout.
+
+        Args:
+            session_id: as ``registry.session.id`` has it.
+        """
         on_network(lambda: self.server.expire(session_id))
 
     def drop(self, session_id: int | None = None) -> None:
-        """End the connections of a session, or all, without a word. The sessions live on."""
+        """End the connections of a session, or all, without a word. The sessions live on.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         on_network(lambda: self.server.drop(session_id))
 
     def freeze(self, session_id: int | None = None) -> None:
-        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
+        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         on_network(lambda: self.server.freeze(session_id))
 
     def thaw(self) -> None:
@@ -157,21 +189,39 @@ class ZooKeeper(AnyZooKeeper):
         on_network(self.server.thaw)
 
     def refuse_connections(self, refuse: bool = True) -> None:
-        """Refuse new connections, or take them again. Connections that are there stay."""
+        """Refuse new connections, or take them again. Connections that are there stay.
+
+        Args:
+            refuse: False takes them again.
+        """
         on_network(lambda: self.server.refuse_connections(refuse))
 
     def lose_reply(self, opcode: int) -> None:
-        """Apply the next request of this kind, then end its connection instead of answering it."""
+        """Apply the next request of this kind, then end its connection instead of answering it.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
+        """
         on_network(lambda: self.server.lose_reply(opcode))
 
     # ------------------------------------------------------------------ what only the embedded server can do
 
     def delay(self, opcode: int, seconds: float) -> None:
-        """Hold the next request of this kind, and those behind it on its connection, for so long."""
+        """Hold the next request of this kind, and those behind it on its connection, for so long.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
+            seconds: how long, in seconds.
+        """
         on_network(lambda: self.server.delay(opcode, seconds))
 
     def fail(self, opcode: int, code: int) -> None:
-        """Answer the next request of this kind with an error code, and do nothing else about it."""
+        """Answer the next request of this kind with an error code, and do nothing else about it.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
+            code: the error, by its number in ZooKeeper's protocol, such as -101 for NoNode.
+        """
         on_network(lambda: self.server.fail(opcode, code))
 
     def sweep_containers(self) -> None:
@@ -267,8 +317,12 @@ class RealZooKeeper(AnyZooKeeper):
     def expire(self, session_id: int) -> None:
         """End a session by closing it from another connection: to everybody else that is the same as its expiry.
 
-        Raises :class:`InvalidArgument` for a session that was not opened here, and :class:`RequestTimeout` where its
-        end could not be seen within ten seconds.
+        Args:
+            session_id: as ``registry.session.id`` has it.
+
+        Raises:
+            InvalidArgument: the session was not opened here.
+            RequestTimeout: its end could not be seen within ten seconds.
         """
         if session_id not in self.proxy.passwords:
             raise InvalidArgument("session_id", session_id, "is not a session that was opened here")
@@ -279,14 +333,22 @@ class RealZooKeeper(AnyZooKeeper):
                 raise RequestTimeout(f"session {session_name(session_id)} was not over within {COMMAND_TIMEOUT:g} s")
 
     def drop(self, session_id: int | None = None) -> None:
-        """End the connections of a session, or all; the sessions live on."""
+        """End the connections of a session, or all; the sessions live on.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         if session_id is None:
             self.proxy.cut()
         else:
             self.proxy.cut_session(session_id)
 
     def freeze(self, session_id: int | None = None) -> None:
-        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`."""
+        """Let the connections of a session, or all that are there, stand still until :meth:`thaw`.
+
+        Args:
+            session_id: as ``registry.session.id`` has it; None for all.
+        """
         self.proxy.freeze(session_id)
 
     def thaw(self) -> None:
@@ -294,14 +356,22 @@ class RealZooKeeper(AnyZooKeeper):
         self.proxy.thaw()
 
     def refuse_connections(self, refuse: bool = True) -> None:
-        """Refuse new connections, or take them again. Connections that are there stay."""
+        """Refuse new connections, or take them again. Connections that are there stay.
+
+        Args:
+            refuse: False takes them again.
+        """
         if refuse:
             self.proxy.refuse()
         else:
             self.proxy.accept()
 
     def lose_reply(self, opcode: int) -> None:
-        """Let the next request of this kind through, and end its connection when the reply comes."""
+        """Let the next request of this kind through, and end its connection when the reply comes.
+
+        Args:
+            opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.
+        """
         _ = self.proxy.lose_next_reply(opcode)
 
     def close(self) -> None:

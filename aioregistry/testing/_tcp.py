@@ -25,7 +25,7 @@ RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
 
 class Direction(enum.Flag):
-    """Of what goes through a proxy."""
+    """Which way what goes through a proxy goes: ``TO_SERVER``, ``TO_CLIENT``, or ``BOTH``."""
 
     TO_SERVER = enum.auto()
     TO_CLIENT = enum.auto()
@@ -272,7 +272,11 @@ class TcpProxy:
         on_network(self._stop_listening)
 
     def cut(self, *, reset: bool = True) -> None:
-        """End every connection at both ends, by a reset or in order; what was under way is lost."""
+        """End every connection at both ends, by a reset or in order; what was under way is lost.
+
+        Args:
+            reset: False ends them in order, by FIN.
+        """
         on_network(lambda: self._cut(reset=reset))
 
     def silence(self, direction: Direction = Direction.BOTH) -> None:
@@ -280,15 +284,27 @@ class TcpProxy:
 
         Connections made meanwhile are silent too. `heal` delivers late what was held, as a network does that comes back
         in time; `cut` before `heal` loses it.
+
+        Args:
+            direction: what goes to the server, what goes to the client, or both.
         """
         on_network(lambda: self._set_silent(self._silent | direction))
 
     def heal(self, direction: Direction = Direction.BOTH) -> None:
-        """Deliver again in `direction`, first what was held."""
+        """Deliver again in `direction`, first what was held.
+
+        Args:
+            direction: what goes to the server, what goes to the client, or both.
+        """
         on_network(lambda: self._set_silent(self._silent & ~direction))
 
     def delay(self, seconds: float, direction: Direction = Direction.BOTH) -> None:
-        """Deliver what comes from now on `seconds` later, in order, without narrowing the line."""
+        """Deliver what comes from now on `seconds` later, in order, without narrowing the line.
+
+        Args:
+            seconds: how much later, in seconds; 0 for at once.
+            direction: what goes to the server, what goes to the client, or both.
+        """
 
         def change() -> None:
             for single in direction:
