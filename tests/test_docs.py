@@ -2,13 +2,15 @@
 
 A block fenced as ```` ```python run ```` is a whole program; it is run against a real ZooKeeper, which it is told of as
 127.0.0.1:2181. One fenced as ```` ```python test ```` is a module of tests, which pass. Those of a page that are fenced
-as ```` ```python ours ```` are one program together, which may await outside of functions.
+as ```` ```python ours ```` are one program together, which may await outside of functions; the instance of such a
+page is a small HTTP server of the test.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -158,6 +160,14 @@ if inspect.iscoroutine(result):
 """
 
 
+async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one request over HTTP, as the instance of a page."""
+    with contextlib.closing(writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]")
+        await writer.drain()
+
+
 def ours(page: Path) -> str:
     text = page.read_text(encoding="utf-8")
     return "".join(block.text for block in blocks(page.name, text) if block.info == "python ours")
@@ -167,7 +177,10 @@ def ours(page: Path) -> str:
 async def test_what_a_page_has_on_the_right_runs(page: Path, zookeeper: ZooKeeperServer, chroot: str) -> None:
     program = ours(page)
     assert ADDRESS_IN_DOCS in program
-    await runs(AWAITING, program.replace(ADDRESS_IN_DOCS, f"{zookeeper.address}{chroot}"))
+    async with await asyncio.start_server(answers, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        program = re.sub(r"\b7000\b", str(port), program.replace("10.0.0.7", host))
+        await runs(AWAITING, program.replace(ADDRESS_IN_DOCS, f"{zookeeper.address}{chroot}"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
