@@ -1,6 +1,6 @@
 """The last snapshot of a service as the bytes of a file, and back. Pure.
 
-A kept file is text, a line for each instance after two that say what it is::
+A kept snapshot is a file of text, a line for each instance after two that say what it is::
 
     aioregistry-kept 1 5f0c…
     {"service":"chat","base_path":"/services","known_at":1763680000.0,"as_of":9,"instances":1}
