@@ -109,7 +109,8 @@ class BlockingOverrides:
             timeout: seconds that the call may take; None waits for a connection for as long as it takes.
 
         Returns:
-            The overrides, sorted by service and id. An override whose time is over may be among them; ``until`` tells.
+            The overrides, sorted by service and id. An override whose time is over is removed and left out, if an ACL
+            lets this client write there; otherwise it is among them, and its ``until`` tells.
 
         Raises:
             InvalidArgument: *name* cannot be a service's.
