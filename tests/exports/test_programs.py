@@ -143,6 +143,34 @@ async def test_hostile_names_are_accepted_as_names(tmp_path: Path) -> None:
     assert "6.6.6.6:1" not in haproxy.read_text()
 
 
+class CommandWithBrokenText(Command):
+    module = "tests.exports.with_broken_text"
+
+
+@pytest.mark.parametrize("format", ["haproxy", "nginx"])
+async def test_a_text_that_the_program_refuses_replaces_nothing(
+    registry: Registry, servers: str, tmp_path: Path, format: str
+) -> None:
+    out, broken = tmp_path / "out", tmp_path / "broken"
+    options = ("--format", format, "--out", str(out), "--wait", "0.05:1", "--zookeeper", servers, "chat")
+    first, second = (ServiceInstance("chat", address=f"10.0.0.{number}", port=7000) for number in (1, 2))
+    async with (
+        registry.register(first),
+        CommandWithBrokenText("export", *options, BROKEN=str(broken)) as command,
+    ):
+        await exists(out, "10.0.0.1:7000")
+        before = out.read_text()
+        broken.touch()
+        async with registry.register(second):
+            told = (await command.error_lines_until("is kept as it was"))[-1]
+            assert format in told
+            assert out.read_text() == before
+            broken.unlink()
+            async with registry.register(ServiceInstance("chat", address="10.0.0.3", port=7000)):
+                await exists(out, "10.0.0.3:7000")
+                assert "no_such_directive" not in out.read_text()
+
+
 async def test_prometheus_finds_targets_both_ways(registry: Registry, servers: str, tmp_path: Path) -> None:
     out, config = tmp_path / "chat.json", tmp_path / "prometheus.yml"
     options = ("--format", "prometheus", "--out", str(out), "--wait", "0.1:1", "--zookeeper", servers)
