@@ -23,6 +23,7 @@ from ._errors import (
 )
 from ._incident_log import IncidentLog
 from ._model import Override
+from ._override_clock import server_time
 from ._overrides import LONGEST, UnfitOverride, encoded, overrides_root, read_override
 from ._paths import check_name, check_segment, place_of
 from ._protocol import Create, Delete, Exists, GetChildren, GetData, Message, SetData, Stat
@@ -264,13 +265,10 @@ class Overrides:
 
     async def _removed(self, place: str, overrides: Sequence[Override]) -> Sequence[Override]:
         path, removed = f"{self._root}/{place}", []
-        if self._session.read_only:
+        if self._session.read_only or self._root is None:
             return ()
         try:
-            data, stat = (await self._session.request(GetData(path))).value
-            if data:  # it is itself an override, which a write would end
-                return ()
-            server = (await self._session.request(SetData(path, b"", stat.version))).value.mtime / 1000
+            server = await server_time(self._session.request, self._root, place)
             for override in overrides:
                 if override.until is not None and override.until <= server:
                     with contextlib.suppress(NoNode):

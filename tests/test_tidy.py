@@ -62,6 +62,8 @@ ROOMS: dict[str, set[str]] = {
     "spans": {"foreign", "incident_log", "opentelemetry"},
     # Written by operators, read by views.
     "overrides": {"arguments", "bounds", "model"},
+    # Both that find an override over ask for the server's time in the same way.
+    "override_clock": {"protocol"},
     # Written by registrations, believed by views.
     "markers": {"protocol"},
     # aiozk has no types: a stub says those of the classes that ours derive from.
@@ -117,6 +119,7 @@ ROOMS: dict[str, set[str]] = {
         "reprs",
         "bounds",
         "overrides",
+        "override_clock",
         "foreign",
         "concurrency",
         "errors",

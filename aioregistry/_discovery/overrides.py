@@ -30,9 +30,10 @@ from aioregistry._errors import (
 )
 from aioregistry._incident_log import IncidentLog
 from aioregistry._model import Override
+from aioregistry._override_clock import server_time
 from aioregistry._overrides import ServiceOverrides, UnfitOverride, read_override
 from aioregistry._paths import place_of
-from aioregistry._protocol import Delete, Exists, GetChildren, GetData, SetData, WatchedEvent
+from aioregistry._protocol import Delete, Exists, GetChildren, GetData, WatchedEvent
 from aioregistry._session import ReadingSessionPort, TreeWatchPort, WatchPort
 
 from .follower import WatchMode
@@ -379,8 +380,9 @@ class OverrideReader:
             if not over or not self._may_remove or self._session.read_only:
                 continue
             try:
-                stat = (await self._submit(SetData(f"{self._root}/{place}", b""))).value
-                ended = self._learn(service, over, stat.mtime / 1000)
+                assert self._root is not None
+                server = await server_time(self._submit, self._root, place)
+                ended = self._learn(service, over, server)
                 for override in ended:
                     path = f"{self._root}/{place}/{override.id}"
                     await self._submit(Delete(path, override.version))

@@ -295,10 +295,21 @@ async def test_a_list_does_not_end_an_override_whose_node_is_also_a_part_of_a_lo
     await judge.make(f"{chroot}{OVERRIDES}/team/chat/a", b'{"enabled":false,"seconds":0.001}')
     async with registry_at(zookeeper, chroot, watches) as registry:
         for _ in range(2):
-            assert [(each.service, each.id) for each in await registry.overrides.list()] == [
-                ("team", "chat"),
-                ("team/chat", "a"),
-            ]
+            listed = await registry.overrides.list()
+            assert [(each.service, each.id, each.version) for each in listed] == [("team", "chat", 0)]
+
+
+async def test_a_view_does_not_end_an_override_whose_node_is_also_a_part_of_a_longer_name(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
+) -> None:
+    lasting = b'{"enabled":false,"seconds":null}'
+    await judge.make(f"{chroot}{OVERRIDES}/team/chat", lasting)
+    await judge.make(f"{chroot}{OVERRIDES}/team/chat/a", b'{"enabled":false,"seconds":0.001}')
+    async with registry_at(zookeeper, chroot, watches) as registry, registry.discover("team/chat"):
+        await judge.node_until(f"{chroot}{OVERRIDES}/team/chat/a", lambda node: node is None)
+        node = await judge.node(f"{chroot}{OVERRIDES}/team/chat")
+        assert node is not None
+        assert (node.data, node.stat.version) == (lasting, 0)  # a write would also change when it ends
 
 
 async def test_what_comes_and_goes_meanwhile_is_told_as_it_was_shown(
