@@ -1003,5 +1003,6 @@ if (logout) {
     await tell("/logout", {});
     location.assign("/login");
   });
+  logout.disabled = false; // a click before this would be lost
 }
 open();
