@@ -96,6 +96,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     return result
 
 
+@pytest.fixture(autouse=True)
+def handler_of_sigterm() -> Iterator[None]:
+    """A test leaves no handler behind, which would hear the signal that a later test sends."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    left = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+    assert left == before
+
+
 StartZooKeeper = Callable[..., Awaitable[ZooKeeperServer]]
 
 

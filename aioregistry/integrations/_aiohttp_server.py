@@ -43,6 +43,9 @@ MEMBERSHIP: Final = web.AppKey("aioregistry.membership", Membership)
 REGISTRY: Final = web.AppKey("aioregistry.registry", Registry)
 """Where the application keeps the membership's registry."""
 
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+"""The signals by which aiohttp's servers end."""
+
 
 def member(membership: Membership) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a cleanup context in which the application is a member of its service.
@@ -200,12 +203,15 @@ def run_app(
         yield from (web.SockSite(runner, each, **how) for each in socks)
 
     server = Hosting()
-    with asyncio.Runner(loop_factory=lambda: asyncio.new_event_loop() if loop is None else loop) as last:
+    with (
+        _handlers_restored() if handle_signals else contextlib.nullcontext(),
+        asyncio.Runner(loop_factory=lambda: asyncio.new_event_loop() if loop is None else loop) as last,
+    ):
         loop = last.get_loop()
         asyncio.set_event_loop(loop)
         if handle_signals:
             ending = Ending(loop, server)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _ENDING:
                 loop.add_signal_handler(number, ending.asked)
         token = hosting.set(server)
         try:
@@ -222,6 +228,17 @@ def run_app(
                 serving.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     loop.run_until_complete(serving)
+
+@contextlib.contextmanager
+def _handlers_restored() -> Iterator[None]:
+    """Signals are handled as before afterwards: uvloop leaves its handlers when it is closed, and they do nothing."""
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # as it is where Python did not set it
+                signal.signal(number, handler)
 
 
 async def _serve(

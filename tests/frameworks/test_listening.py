@@ -13,13 +13,14 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import uvicorn
+import uvloop
 from aiohttp import web
 from starlette.applications import Starlette
 
@@ -401,6 +402,21 @@ def test_aiohttps_run_refuses_a_port_that_it_does_not_serve(zookeeper: Any, chro
     with pytest.raises(InvalidArgument) as raised:
         by_aiohttp.run_app(app, host=HERE, port=0, print=None)
     assert (raised.value.field, raised.value.value) == ("port", port)
+
+
+@pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_aiohttps_run_leaves_the_signals_as_they_were(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The next one that asks the process to end is heard."""
+
+    async def end(_: web.Application) -> AsyncIterator[None]:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        yield
+
+    app = web.Application()
+    app.cleanup_ctx.append(end)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    by_aiohttp.run_app(app, host=HERE, port=0, print=None, loop=make())
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 async def test_a_runner_refuses_a_port_that_it_does_not_serve(servers: str, port: int) -> None:
