@@ -229,6 +229,7 @@ def run_app(
                 with contextlib.suppress(asyncio.CancelledError):
                     loop.run_until_complete(serving)
 
+
 @contextlib.contextmanager
 def _handlers_restored() -> Iterator[None]:
     """Signals are handled as before afterwards: uvloop leaves its handlers when it is closed, and they do nothing."""
