@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
@@ -176,4 +177,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
     with socket.create_server(("127.0.0.1", arguments.port)) as listening:
-        web.run_app(gateway_app(arguments.zookeeper), sock=listening, shutdown_timeout=1)
+        at_once = functools.partial(print, flush=True)  # into a pipe, too, where Python keeps lines back
+        web.run_app(gateway_app(arguments.zookeeper), sock=listening, shutdown_timeout=1, print=at_once)
