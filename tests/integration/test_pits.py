@@ -1,6 +1,6 @@
 """The pits that this library exists for, each by its number, on a real ZooKeeper.
 
-Number 12 is in `test_guard.py`; 13 belongs to an engine on a loop of its own.
+Number 12 is in `test_guard.py`. Number 13, a caller that blocks its loop, is in `tests/threads`.
 """
 
 from __future__ import annotations
