@@ -26,8 +26,11 @@ from aioregistry import (
 from aioregistry._runtime import SystemRuntime
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.integration.scene import DEADLINE, instance_of, until
+from tests.support import wire
 from tests.support.checkers import check_obeyed
+from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
+from tests.support.wire import Node
 from tests.support.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.parametrize("watches", ["recursive", "one-shot"])
@@ -153,6 +156,46 @@ async def test_the_owner_publishes_it_and_takes_it_back(
         async with asyncio.timeout(DEADLINE):
             while await published() != (True, None):
                 await asyncio.sleep(0.01)
+
+
+async def test_no_registration_again_ends_it_where_a_flag_by_hand_is_overwritten_at_once(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
+) -> None:
+    path = f"{chroot}{CHAT}/a"
+
+    async def published(owner: int, *, enabled: bool, status: str | None) -> None:
+        def as_expected(node: Node | None) -> bool:
+            if node is None or node.stat.owner != owner:
+                return False
+            fields = json.loads(node.data)
+            return (fields.get("enabled", True), fields.get("status")) == (enabled, status)
+
+        await judge.node_until(path, as_expected)
+
+    async with (
+        registry_at(zookeeper, chroot, watches) as owner,
+        owner.register(instance_of("chat")) as registration,
+        registry_at(zookeeper, chroot) as operator,
+        operator.discover("chat") as view,
+    ):
+        node = await judge.node(path)
+        assert node is not None
+        await judge.set_data(path, json.dumps(json.loads(node.data) | {"enabled": False}).encode())
+        await published(owner.session.id, enabled=True, status=None)
+
+        await operator.overrides.drain("chat", "a", reason="new disk")
+        await published(owner.session.id, enabled=False, status="maintenance")
+        session = session_of(owner)
+        former = session.id
+        await wire.force_expiry(zookeeper.address, former, password_of(session))
+        await until(lambda: session.connected and session.id != former)
+        await published(session.id, enabled=False, status="maintenance")
+        seen = await view.wait_for(lambda seen: "a" in seen and seen.entries["a"].owner == session.id, DEADLINE)
+        assert (seen["a"].enabled, seen["a"].status) == (False, "maintenance")
+        assert picked(view) == set()
+        await until(lambda: registration.status is Status.LIVE)
+        await operator.overrides.enable("chat", "a")
+        await published(session.id, enabled=True, status=None)
 
 
 async def test_another_incarnation_is_spared_unless_any_is_meant(
