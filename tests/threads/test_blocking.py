@@ -87,6 +87,15 @@ def test_operators_may_override(registry: blocking.Registry) -> None:
         assert registry.overrides.list() == []
         with pytest.raises(InvalidArgument, match="timeout="):
             registry.overrides.list(timeout=-1)
+        for service in ("chat", "absent"):
+            with pytest.raises(InvalidArgument) as raised:
+                registry.overrides.drain(service, "absent", reason="x", timeout=DEADLINE)
+            assert (raised.value.field, raised.value.value) == ("id", "absent")
+            with pytest.raises(InvalidArgument) as raised:
+                registry.overrides.enable(service, "absent", timeout=DEADLINE)
+            assert (raised.value.field, raised.value.value) == ("id", "absent")
+        with pytest.raises(InvalidArgument, match="seconds="):
+            registry.overrides.drain("chat", "a", reason="x", seconds=-1, timeout=DEADLINE)
     with pytest.raises(UsageError, match="asyncio"):
         _ = registry.client
 

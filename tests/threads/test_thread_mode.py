@@ -159,6 +159,16 @@ async def test_operators_may_override_from_a_loop_of_their_own(registry: ThreadR
         await chat.wait_for(lambda snapshot: snapshot["a"].status == "maintenance", DEADLINE)
         with pytest.raises(InvalidArgument, match="weight="):
             await registry.overrides.drain("chat", "a", reason="x", weight=2)
+        for wrong in (
+            registry.overrides.drain("chat", "absent", reason="x"),
+            registry.overrides.drain("absent", "absent", reason="x"),
+            registry.overrides.enable("chat", "absent"),
+        ):
+            with pytest.raises(InvalidArgument) as raised:
+                await wrong
+            assert (raised.value.field, raised.value.value) == ("id", "absent")
+        with pytest.raises(InvalidArgument, match="seconds="):
+            await registry.overrides.drain("chat", "a", reason="x", seconds=0)
         await registry.overrides.enable("chat", "a")
         assert await registry.overrides.list() == []
     with pytest.raises(UsageError, match="thread=True"):
