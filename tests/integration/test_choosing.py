@@ -254,7 +254,8 @@ async def test_an_instance_of_this_library_may_say_what_springs_servers_say(cons
 
 
 def check_shares(balancer: Balancer[Any], weights: Mapping[str, float]) -> None:
-    check_proportions(Counter(balancer.pick().id for _ in range(4000)), weights)
+    counts: Counter[Any] = Counter(balancer.pick().id for _ in range(4000))
+    check_proportions(counts, weights)
 
 
 def warming(view: View[Any]) -> Balancer[Any]:
