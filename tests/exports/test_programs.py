@@ -17,6 +17,7 @@ import aioregistry
 from aioregistry import Registry, ServiceInstance
 from aioregistry._exports import render
 from aioregistry.integrations.exports import Exports
+from aioregistry.integrations.membership import Membership
 from aioregistry.testing._ports import ReservedPort
 from tests.cli.command import Command
 
@@ -212,3 +213,62 @@ async def test_prometheus_finds_targets_both_ways(registry: Registry, servers: s
         assert labels["__address__"] == "10.0.0.7:7000"
         assert labels["__meta_aioregistry_payload_zone"] == 'e"ü\n'
         assert labels["__meta_aioregistry_service"] == "chat"
+
+
+async def test_prometheus_keeps_its_targets_while_a_service_was_never_synced(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The process that answers has restarted while ZooKeeper is away: an empty list would end all scraping."""
+    config = tmp_path / "prometheus.yml"
+    answers: list[int] = []
+    with ReservedPort() as nowhere:
+        restarted = Membership(
+            f"127.0.0.1:{nowhere.number}", "api", address="127.0.0.1", port=7000, discover=["chat"], check_port=False,
+            drain=0,
+        )  # fmt: skip
+        async with (
+            restarted,
+            registry.register(ServiceInstance("chat", address="10.0.0.7", port=7000)),
+            registry.discover("chat") as chat,
+        ):
+            await chat.wait_for(bool, timeout=DEADLINE)
+            routes = {"before": Exports({"chat": chat}), "restarted": Exports(restarted, "chat")}
+            present = "before"
+
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                async def noted(message: Any) -> None:
+                    if message["type"] == "http.response.start":
+                        answers.append(message["status"])
+                    await send(message)
+
+                await routes[present](scope, receive, noted)
+
+            server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+            serving = asyncio.create_task(server.serve())
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    while not server.started:
+                        await asyncio.sleep(0.05)
+                where = server.servers[0].sockets[0].getsockname()[1]
+                discovery = f"{{url: 'http://127.0.0.1:{where}/prometheus', refresh_interval: 1s}}"
+                config.write_text(f"scrape_configs:\n  - {{job_name: http, http_sd_configs: [{discovery}]}}\n")
+                with ReservedPort() as port:
+                    number = port.number
+                words = ("prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data")
+                async with running(*words, f"--web.listen-address=127.0.0.1:{number}", "--log.level=error"):
+                    asked = f"http://127.0.0.1:{number}/api/v1/targets"
+                    async with asyncio.timeout(DEADLINE):
+                        while not targets(await answered(asked)):
+                            await asyncio.sleep(0.2)
+                        present = "restarted"
+                        while answers.count(503) < 3:
+                            await asyncio.sleep(0.1)
+                    assert targets(await answered(asked)) == ["10.0.0.7:7000"]
+            finally:
+                server.should_exit = True
+                await serving
+    assert set(answers) == {200, 503}
+
+
+def targets(answer: str) -> list[str]:
+    return [each["discoveredLabels"]["__address__"] for each in json.loads(answer)["data"]["activeTargets"]]
