@@ -218,10 +218,10 @@ class BalancerDriver(Generic[P]):
                 "%s: only %d of %d instances are well, with %.0f %% of the weight: "
                 "failing ones and suspects are picked like the others"
             )
-            self._repeated.tell("panic", logging.WARNING, text, name, well, known, percent)
+            self._repeated.tell("panic begins", logging.WARNING, text, name, well, known, percent)
         else:
             text = "%s: %d of %d instances are well: failing ones are no longer picked, and suspects are picked last"
-            self._repeated.tell("panic", logging.INFO, text, name, well, known)
+            self._repeated.tell("panic ends", logging.INFO, text, name, well, known)
         self._session.emit("discovery.panic", service=name, panic=panic)
 
     def _refused(self, id: str, error: InvalidArgument) -> None:

@@ -563,6 +563,7 @@ async def test_what_a_file_does_not_have_is_not_new_at_the_first_list(
 async def test_where_too_few_are_well_failing_ones_are_picked_and_that_is_told(
     found: Discovery, service: Service, session: DiscoverySession, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "aioregistry.discovery")
     for id in "abcd":
         service.add(id, data=registered(id, 1))
     async with found.view("chat") as view:
@@ -584,6 +585,8 @@ async def test_where_too_few_are_well_failing_ones_are_picked_and_that_is_told(
         assert told == [{"service": "chat", "panic": panic} for panic in (True, True, False, False)]
         warnings = [each for each in caplog.records if "only 1 of 4 instances are well" in each.message]
         assert [each.levelno for each in warnings] == [logging.WARNING, logging.WARNING]
+        ends = [each for each in caplog.records if "2 of 4 instances are well" in each.message]
+        assert [each.levelno for each in ends] == [logging.INFO, logging.INFO]
 
 
 async def test_an_instance_in_maintenance_or_disabled_by_its_owner_is_never_picked(
