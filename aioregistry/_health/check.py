@@ -29,7 +29,8 @@ class Check:
     ends. It runs on the loop of the registration: what blocks the loop belongs in a thread.
 
     Args:
-        probe: an async function without arguments.
+        probe: an async function without arguments, or a plain one that returns an awaitable. A plain function that
+            returns anything else has failed: only its call can tell that, and what it does would block the loop.
         interval: seconds from the start of one call to the start of the next; up to a tenth less, at random.
         timeout: seconds that a call may take.
         rise: successes in a row after which a failing check passes; the very first success is enough by itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -196,13 +197,25 @@ class _Followed:
         if self._call is not None and not self._call.done():
             self._call.cancel()
             return "it was cancelled when its time was over, and has not ended since"
-        self._call = asyncio.get_running_loop().create_task(foreign.wait(self.check.probe))
+        self._call = asyncio.get_running_loop().create_task(foreign.wait(lambda: _answer(self.check.probe)))
         self._call.add_done_callback(lambda call: call.cancelled() or call.exception())  # not awaited elsewhere
         await asyncio.wait([self._call], timeout=limit)
         if not self._call.done():
             self._call.cancel()
             return f"no answer within {limit:.3g} s"
         return _reason(self._call)
+
+
+async def _answer(probe: Callable[[], Awaitable[object]]) -> object:
+    answer: object = probe()
+    # Only a call can tell: the methods of many asynchronous clients are plain functions that return an awaitable.
+    if not inspect.isawaitable(answer):
+        kind = type(answer).__name__
+        raise CheckFailed(
+            f"its function is not async: it returned {kind}, which cannot be awaited; write async def, "
+            "and call what blocks by asyncio.to_thread"
+        )
+    return await answer
 
 
 def _reason(call: asyncio.Task[Any]) -> str | None:

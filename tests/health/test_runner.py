@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
@@ -126,12 +127,32 @@ def test_whatever_a_check_raises_it_has_failed_and_costs_nobody_else_anything(ki
 
 
 @simulated
-async def test_what_is_no_async_function_has_failed(world: World) -> None:
+async def test_what_is_no_async_function_has_failed_and_says_so(world: World) -> None:
     plain: Any = lambda: True  # noqa: E731
     async with Watched(world, plain=Check(plain), good=well) as watched:
         await asyncio.sleep(1)
         assert watched.state("plain") is CheckState.STARTING
         assert watched.state("good") is CheckState.PASSING
+        reason = watched.runner.statuses["plain"].reason
+        assert reason is not None
+        assert reason.startswith("its function is not async: it returned bool, which cannot be awaited")
+
+
+@simulated
+async def test_a_plain_function_that_returns_an_awaitable_is_one_that_can_be_asked(world: World) -> None:
+    """As the methods of redis-py's asynchronous client."""
+
+    def coroutine() -> Awaitable[None]:
+        return well()
+
+    def future() -> Awaitable[bool]:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        answer.set_result(True)
+        return answer
+
+    async with Watched(world, coroutine=coroutine, future=future, partial=functools.partial(well)) as watched:
+        await asyncio.sleep(1)
+        assert watched.runner.passing
 
 
 @simulated
