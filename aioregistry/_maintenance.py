@@ -151,19 +151,18 @@ class Overrides:
         node.
 
         Raises:
-            InvalidArgument: *name* is not a name of a service.
+            InvalidArgument: *name* is not a name of a service, or the registry's ``base_path`` is ``/``, which has no
+                place for overrides.
         """
         self._check()
         if name is not None:
             check_name("name", name)
-        if self._root is None:
-            return []
+        root = self._required_root()
         found: list[Override] = []
         places = [""] if name is None else [place_of(name)]
         while places:
             place = places.pop()
-            path = f"{self._root}/{place}" if place else self._root
-            for child in await self._children(path):
+            for child in await self._children(f"{root}/{place}" if place else root):
                 override, has_more = await self._look(place, child)
                 if override is not None:
                     found.append(override)
@@ -177,13 +176,16 @@ class Overrides:
     def _path(self, name: str, id: str) -> str:
         check_name("name", name)
         check_segment("id", id)
+        return f"{self._required_root()}/{place_of(name)}/{id}"
+
+    def _required_root(self) -> str:
         if self._root is None:
             raise InvalidArgument(
                 "base_path",
                 self._services or "/",
                 "has no parent that could hold overrides: give a base_path below the root",
             )
-        return f"{self._root}/{place_of(name)}/{id}"
+        return self._root
 
     async def _registered(self, name: str, id: str, *, any_incarnation: bool) -> int | None:
         """Return when the instance was registered, as it says itself; None where any incarnation is meant."""
