@@ -6,6 +6,7 @@ where the value came from, the field and the value; a credential is never shown.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,18 @@ from ._paths import check_path
 from ._secrets import Secret
 from ._session import parse_connect_string
 
-__all__ = ["DEFAULTS", "FIELDS", "ConfigFile", "Settings", "config_file", "credentials", "login", "resolve"]
+__all__ = [
+    "DEFAULTS",
+    "FIELDS",
+    "AclPart",
+    "ConfigFile",
+    "Settings",
+    "acl_parts",
+    "config_file",
+    "credentials",
+    "login",
+    "resolve",
+]
 
 PREFIX: Final = "AIOREGISTRY_"
 
@@ -77,6 +89,39 @@ def _log_format(value: object) -> str:
     return str(value)
 
 
+class AclPart(NamedTuple):
+    """An entry of an ACL, as it is written."""
+
+    scheme: str
+    id: str
+    permissions: str
+
+
+# The id of a certificate has commas and colons of its own.
+_ACL_PART: Final = re.compile(r"([A-Za-z0-9]+):(.*?):([cdrwa]+)(?:,(?=[A-Za-z0-9]+:)|$)")
+
+
+def acl_parts(text: str) -> list[AclPart]:
+    """Return the entries of an ACL in the notation of ZooKeeper's own command line: ``auth::cdrwa,world:anyone:r``.
+
+    Raises:
+        ValueError: it is not in that notation.
+    """
+    parts, at = [], 0
+    while at < len(text) or not parts:
+        match = _ACL_PART.match(text, at)
+        if match is None or (match[1] == "auth") is bool(match[2]):  # auth is each identity of the client itself
+            raise ValueError("give SCHEME:ID:PERMISSIONS, of the letters cdrwa, such as auth::cdrwa,world:anyone:r")
+        parts.append(AclPart(*match.groups()))
+        at = match.end()
+    return parts
+
+
+def _acl(value: object) -> str:
+    acl_parts(_text(value))
+    return _text(value)
+
+
 MOST_VERBOSE: Final = 2
 LOG_FORMATS: Final = ("text", "json")
 
@@ -97,6 +142,7 @@ FIELDS: Final[Mapping[str, _Field]] = MappingProxyType(
         "tls_key": _Field(_path, None, is_path=True),
         "auth_file": _Field(_path, None, is_path=True),
         "sasl": _Field(_path, None, is_path=True),
+        "acl": _Field(_acl, None),
         "verbose": _Field(_level, 0),
         "log_format": _Field(_log_format, "text"),
     }

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument
 from aioregistry._secrets import Secret
-from aioregistry._settings import DEFAULTS, FIELDS, config_file, credentials, login, resolve
+from aioregistry._settings import DEFAULTS, FIELDS, AclPart, acl_parts, config_file, credentials, login, resolve
 
 SECRET = "hunter2-cannot-be-shown"
+
+ACL = "auth::cdrwa,world:anyone:r"
 
 # By field: what the command line or a variable says, and what a file says, for the same value.
 SAMPLES: dict[str, list[tuple[str, Any, Any]]] = {
@@ -23,6 +25,7 @@ SAMPLES: dict[str, list[tuple[str, Any, Any]]] = {
     "tls_key": [("/key.pem", "/key.pem", "/key.pem")],
     "auth_file": [("/auth", "/auth", "/auth")],
     "sasl": [("/login", "/login", "/login")],
+    "acl": [(ACL, ACL, ACL), ("ip:10.0.0.0/8:r", "ip:10.0.0.0/8:r", "ip:10.0.0.0/8:r")],
     "verbose": [("1", 1, 1), ("7", 7, 2), ("9" * 5000, 10**14, 2)],
     "log_format": [("json", "json", "json"), ("text", "text", "text")],
 }
@@ -35,6 +38,7 @@ WRONG: dict[str, list[Any]] = {
     "tls_key": [7],
     "auth_file": [7],
     "sasl": [7],
+    "acl": ["auth", "auth:", "auth::", "auth::x", "::r", "auth::r,", ",auth::r", "auth::r;world:anyone:r", 7, [ACL]],
     "verbose": ["loud", -1, 1.5, True, "1.0", "²"],
     "log_format": ["xml", 7, ["json"]],
 }
@@ -189,3 +193,38 @@ def test_a_file_that_has_no_login_is_named_and_not_shown(text: str, why: str) ->
         login("AIOREGISTRY_SASL", "/run/login", Secret(text.encode(errors="surrogateescape")))
     assert (raised.value.field, "/run/login" in str(raised.value)) == ("AIOREGISTRY_SASL", True)
     assert SECRET not in shown(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("world:anyone:r", [("world", "anyone", "r")]),
+        (ACL, [("auth", "", "cdrwa"), ("world", "anyone", "r")]),
+        ("digest:ada:sbQ1+/=:wr", [("digest", "ada:sbQ1+/=", "wr")]),
+        ("x509:CN=a,OU=b:c,O=d:cd,ip:fe80::1:r", [("x509", "CN=a,OU=b:c,O=d", "cd"), ("ip", "fe80::1", "r")]),
+    ],
+)
+def test_an_acl_is_written_as_zookeepers_own_command_line_has_it(text: str, parts: list[AclPart]) -> None:
+    assert acl_parts(text) == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":",
+        "auth",
+        "auth:",
+        "auth::",
+        "auth::x",
+        "::r",
+        "auth::r,",
+        ",auth::r",
+        "auth::r,,",
+        "auth:ada:r",
+        "world::r",
+    ],
+)
+def test_what_is_no_acl(text: str) -> None:
+    with pytest.raises(ValueError, match="SCHEME:ID:PERMISSIONS"):
+        acl_parts(text)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeAlias
 from .. import __version__
 from .console_options import add_console
 from .doctor_options import add_doctor
-from .options import LOGGING, PLACE, add_shared
+from .options import LOGGING, PLACE, WRITING, add_shared
 from .streams import open_closed_streams
 
 __all__ = ["main"]
@@ -134,7 +134,7 @@ def _add_register(commands: Commands) -> None:
         help="with a command: how long consumers are asked not to send new requests before SIGTERM, SIGINT or SIGQUIT "
         "is passed on (default: 2)",
     )
-    add_shared(parser)
+    add_shared(parser, WRITING)
     parser.set_defaults(command=_register)
 
 
@@ -152,6 +152,11 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--check-timeout", metavar="SECONDS", type=float, help="for one call (default: 1)")
     group.add_argument("--check-rise", metavar="N", type=int, help="successes in a row to pass (default: 1)")
     group.add_argument("--check-fall", metavar="N", type=int, help="failures in a row to fail (default: 3)")
+    group.add_argument(
+        "--check-initial",
+        choices=["failing", "passing"],
+        help="what a check counts as before its first result (default: failing)",
+    )
 
 
 def _add_watch(commands: Commands) -> None:
@@ -254,7 +259,7 @@ def _add_drain(commands: Commands) -> None:
         action="store_true",
         help="also apply to a process that registers this id later (default: not)",
     )
-    add_shared(parser)
+    add_shared(parser, WRITING)
     parser.set_defaults(command=_drain)
 
 

@@ -14,7 +14,7 @@ __all__ = ["checks_of"]
 _KINDS: Final[Mapping[str, Callable[..., Check]]] = MappingProxyType(
     {"http": HttpCheck, "tcp": TcpCheck, "command": CommandCheck}
 )
-_OPTIONS: Final = ("interval", "timeout", "rise", "fall")
+_OPTIONS: Final = ("interval", "timeout", "rise", "fall", "initial")
 
 
 def checks_of(arguments: argparse.Namespace) -> dict[str, Check]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import add_shared
+from .options import WRITING, add_shared
 
 __all__ = ["add_console"]
 
@@ -55,7 +55,7 @@ def add_console(commands: Any) -> argparse.ArgumentParser:
     group.add_argument(
         "--history-size", metavar="MIB", type=int, default=256, help="the oldest goes first (default: %(default)s)"
     )
-    add_shared(parser)
+    add_shared(parser, WRITING)
     return parser
 
 

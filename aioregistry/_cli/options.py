@@ -18,13 +18,15 @@ if TYPE_CHECKING:  # which load what --help can do without
     from .._secrets import Secret
     from .._settings import ConfigFile, Settings
 
-__all__ = ["CONNECTION", "LOGGING", "PLACE", "SECURITY", "add_shared", "apply", "connection", "wants_json"]
+__all__ = ["CONNECTION", "LOGGING", "PLACE", "SECURITY", "WRITING", "add_shared", "apply", "connection", "wants_json"]
 
 PLACE: Final = ("zookeeper", "session_timeout")
 SECURITY: Final = ("tls_ca", "tls_cert", "tls_key", "auth_file", "sasl")
 LOGGING: Final = ("verbose", "log_format")
 CONNECTION: Final = (*PLACE, "base_path", *SECURITY, *LOGGING)
 """Those of a command that has a registry."""
+WRITING: Final = (*PLACE, "base_path", *SECURITY, "acl", *LOGGING)
+"""Those of a command that makes nodes."""
 
 _IN_MEMORY = "a server in memory"
 
@@ -44,6 +46,11 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "tls_key": {"metavar": "FILE", "help": "its key, where that is not in the same file"},
     "auth_file": {"metavar": "FILE", "help": "credentials, one a line: digest:user:password"},
     "sasl": {"metavar": "FILE", "help": "a login by SASL's DIGEST-MD5, in one line: user:password"},
+    "acl": {
+        "metavar": "ACL",
+        "help": "of every node that is made, as ZooKeeper's own setAcl takes it: auth::cdrwa,world:anyone:r (default: "
+        "everybody may do everything)",
+    },
     "verbose": {"action": "count", "help": "write the log to stderr; give it twice for every detail"},
     "log_format": {"metavar": "FORMAT", "help": "the format of stderr: text or json, an object a line (text)"},
 }
@@ -76,6 +83,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "session_timeout": 15.0,
     "base_path": "/services",
     **dict.fromkeys(SECURITY),
+    "acl": None,
     "verbose": 0,
     "log_format": "text",
 }
@@ -140,6 +148,24 @@ def connection(arguments: argparse.Namespace) -> dict[str, Any]:
         "base_path": arguments.base_path,
         "tls": _tls(settings),
         "auth": _auth(settings),
+        **_acl(settings),
+    }
+
+
+def _acl(settings: Settings) -> dict[str, Any]:
+    from aiozk.protocol.acl import ACL
+
+    from .._settings import acl_parts
+
+    text = settings.values.get("acl")
+    if text is None:
+        return {}
+    rights = {"read": "r", "write": "w", "create": "c", "delete": "d", "admin": "a"}
+    return {
+        "acl": [
+            ACL.make(part.scheme, part.id, **{right: letter in part.permissions for right, letter in rights.items()})
+            for part in acl_parts(text)
+        ]
     }
 
 

@@ -31,6 +31,7 @@ REFUSED = [
     *((f"--check-tcp={value}", f"check_tcp={value!r}") for value in PLACES),
     *((f"--check-command={value}", f"check_command={value!r}") for value in PROGRAMS),
     *((f"--check-{name}=1", f"check_{name}=1") for name in ("interval", "timeout", "rise", "fall")),
+    ("--check-initial=passing", "check_initial='passing'"),
 ]
 
 
@@ -70,6 +71,16 @@ def test_what_is_no_number_is_refused_with_the_usage(
     assert ended.value.code == 2
     last = capfd.readouterr().err.splitlines()[-1]
     assert option in last
+    assert repr(value) in last
+
+
+@pytest.mark.parametrize("value", ["", "PASSING", "critical"])
+def test_an_unknown_first_state_is_refused(value: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*REGISTER, *TCP, f"--check-initial={value}", *NOWHERE])
+    assert ended.value.code == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "--check-initial" in last
     assert repr(value) in last
 
 

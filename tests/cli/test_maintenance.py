@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import getpass
 import json
+import signal
 import socket
+from pathlib import Path
 
 import pytest
 from aiozk import ACL
 
 import aioregistry
 from aioregistry import ServiceInstance
+from aioregistry._cli import main
 from tests.cli.command import Command, outcome
 from tests.support.judge import Judge
+from tests.support.wire import WireError, create
 from tests.support.zookeeper import ZooKeeperServer
 
+NO_AUTH = -102
 DOCUMENT = {"name": "chat", "id": "a", "address": "10.0.0.7", "port": 7000, "registrationTimeUTC": 1}
 
 
@@ -141,6 +146,25 @@ async def test_what_is_not_there_or_wrong_is_one_line(
     assert len(stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("drain", "services", "chat", "--reason", "x"),
+        ("enable", "services", "chat"),
+        ("maintenance",),
+        ("maintenance", "services"),
+        ("maintenance", "--json"),
+    ],
+)
+async def test_a_base_path_that_has_no_place_for_overrides_is_refused(
+    arguments: tuple[str, ...], servers: tuple[str, ...]
+) -> None:
+    code, stdout, stderr = await outcome(*arguments, "--base-path", "/", *servers)
+    assert (code, stdout) == (2, "")
+    assert "base_path='/'" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
 async def test_a_service_that_is_not_there_has_no_maintenance(
     servers: tuple[str, ...], judge: Judge, chroot: str
 ) -> None:
@@ -170,3 +194,39 @@ async def test_what_has_ended_is_removed_when_it_is_listed(servers: tuple[str, .
     await judge.make(f"{chroot}/services-overrides/chat/a", b'{"enabled":false,"seconds":0.001}')
     assert await outcome("maintenance", "--json", *servers) == (0, "[]\n", "")
     assert await judge.node(f"{chroot}/services-overrides/chat/a") is None
+
+
+async def test_what_it_makes_has_the_acl_that_it_is_told(
+    servers: tuple[str, ...], zookeeper: ZooKeeperServer, judge: Judge, chroot: str, tmp_path: Path
+) -> None:
+    """An instance and an override of a protected registry, by the command line alone."""
+    secret = tmp_path / "auth"
+    secret.write_text("digest:ada:lovelace\n")
+    ours = (*servers, "--auth-file", str(secret), "--acl", "auth::cdrwa,world:anyone:r")
+    register = ("register", "mail", "--id", "b", "--address", "10.0.0.8", "--port", "7000")
+    async with Command(*register, *ours) as command:
+        await command.error_lines_until("LIVE")
+        code, _, stderr = await outcome("drain", "mail", "b", "--reason", "new disk", "--for", "ever", *ours)
+        assert (code, stderr) == (0, "")
+        root = f"{chroot}/services-overrides"
+        for path in (f"{chroot}/services/mail/b", root, f"{root}/mail", f"{root}/mail/b"):
+            assert await judge.node(path) is not None, "it may not be read"
+            with pytest.raises(WireError) as raised:
+                await judge.set_data(path, b"{}")
+            assert raised.value.code == NO_AUTH, path
+        for path in (root, f"{root}/mail"):
+            with pytest.raises(WireError) as raised:
+                await judge.ask(create(f"{path}/mine"))
+            assert raised.value.code == NO_AUTH, path
+        code, stdout, stderr = await outcome("enable", "mail", "b", *servers)
+        assert (code, stdout) == (1, "")
+        assert len(stderr.splitlines()) == 1
+        assert (await outcome("enable", "mail", "b", *ours))[0] == 0
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
+def test_what_is_no_acl_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["drain", "chat", "a", "--reason", "x", "--acl", "everybody"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("aioregistry: acl='everybody'")

@@ -57,6 +57,22 @@ async def test_a_worker_without_a_port_has_an_id_of_its_own(
     assert [await judge.node(f"{chroot}/services/jobs/{id}") for id in nodes] == [None, None]
 
 
+@pytest.mark.parametrize("initial", [None, "failing", "passing"])
+async def test_a_check_counts_before_its_first_result_as_it_is_told_to(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, initial: str | None
+) -> None:
+    hangs = ("--check-command", "sleep 100000", "--check-timeout", "100000")
+    options = () if initial is None else ("--check-initial", initial)
+    async with Command(*INSTANCE, *hangs, *options, "--zookeeper", f"{zookeeper.address}{chroot}") as command:
+        await command.error_lines_until("LIVE")
+        node = await judge.node(chroot + NODE)
+        assert node is not None
+        assert node.stat.version == 0
+        assert json.loads(node.data).get("enabled", True) is (initial == "passing")
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
 async def test_the_newer_of_two_stays(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:
     servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
     async with Command(*INSTANCE, *servers, "--on-displaced", "stop") as first:
