@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from aioregistry._document import decode
 from aioregistry._words import described, document, payload_of, state_of, to_json
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.cli.command import Command, outcome
+from tests.cli.harmless import HARMFUL, is_harmless
 from tests.cli.test_watch import FIELDS, instance
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
@@ -102,15 +102,6 @@ async def test_what_is_listed_does_not_move_the_cursor(zookeeper: ZooKeeperServe
     code, stdout, _ = await outcome("list", "chat", "--zookeeper", f"{zookeeper.address}{chroot}")
     assert code == 0
     assert all(line.isprintable() for line in stdout.splitlines())
-
-
-# Turns the line around, hides a part of it, breaks it, is not seen; a name that is fine is shown as it is.
-HARMFUL = ["pay\u202etset", "a\u200bb", "c\u2066d", "e\u2028f", "g\u3164h", "i\u00a0j", "k\u00adl", "m\ufe0fn"]
-
-
-def is_harmless(text: str) -> bool:
-    kinds = {unicodedata.category(character) for character in text if character != "\n"}
-    return not kinds & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} and not set(text) & set("\u3164\u00a0\ufe0f")
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
