@@ -20,7 +20,7 @@ from aioregistry._doctor.words import number
 from aioregistry.server import ZooKeeperServer as EmbeddedServer
 from tests.cli.command import outcome
 from tests.conftest import StartZooKeeper
-from tests.doctor.scene import ALL, FAULTS, READ, Scene
+from tests.doctor.scene import ALL, FAULTS, OPEN, READ, Scene
 from tests.support import wire
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
@@ -165,6 +165,20 @@ async def test_roots_of_strangers_beside_protected_services(zookeeper: ZooKeeper
         (finding,) = [each for each in findings if each.anchor == "root-strange"]
         assert finding.place == f"{chroot}/services-withdrawn"
         assert "digest:eve:x" in finding.text
+
+
+@pytest.mark.parametrize("root", ["services", "services-withdrawn", "services-overrides"])
+async def test_a_root_that_every_client_may_write_while_others_are_protected(
+    zookeeper: ZooKeeperServer, chroot: str, root: str
+) -> None:
+    async with begun(Scene(zookeeper.address, chroot), healthy=False) as scene:
+        for each in ("services", "services-withdrawn", "services-overrides"):
+            entries = () if each == root else ((ALL, "digest", "ada:x"), READ)
+            await scene.make(f"/{each}", entries=entries or (OPEN,))
+        findings, _ = await scene.diagnosis()
+        (finding,) = [each for each in findings if each.anchor == "acl-open"]
+        assert finding.place == f"{chroot}/{root}"
+        assert "create below" in finding.text
 
 
 async def test_a_list_of_nodes_that_is_near_jute_maxbuffer(scene: Scene) -> None:
