@@ -177,6 +177,7 @@ ROOMS: dict[str, set[str]] = {
         "reasons",
         "addresses",
         "overrides",
+        "registration",  # what nobody can connect to is one rule
         "protocol",
         "session",
         "model",
@@ -219,7 +220,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Modules that get time, randomness and news as arguments; `balancing` and `settings` as a whole.
 PURE_MODULES = {
-    *("selection", "admin_words", "checks", "findings", "picture", "places", "words"),
+    *("selection", "admin_words", "checks", "findings", "picture", "places", "slips", "words"),
     *(f"{kind}_checks" for kind in ("clock", "instance", "override", "root", "server", "session")),
     *("access", "passwords", "rows", "states", "timeline"),
     *("attempts", "bounds", "incidents", "isolation", "markers", "outage", "states"),

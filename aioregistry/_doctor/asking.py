@@ -44,10 +44,11 @@ async def ask(host: str, port: int, tls: ssl.SSLContext | None, admin: AdminPlac
     monitor, settings = words.pairs(answers["mntr"], "\t"), words.pairs(answers["conf"], "=")
     connections = words.connections(answers["cons"])
     silence = ""
-    if connections is None and admin is not None:
+    if admin is not None and (connections is None or not monitor or not settings):
         try:
             async with asyncio.timeout(min(ADMIN_PATIENCE, patience)):
-                connections = admin_words.connections(await _by_admin(host, tls, admin, "connections"))
+                if connections is None:
+                    connections = admin_words.connections(await _by_admin(host, tls, admin, "connections"))
                 monitor = monitor or admin_words.monitor(await _by_admin(host, tls, admin, "monitor"))
                 settings = settings or admin_words.settings(await _by_admin(host, tls, admin, "configuration"))
         except TimeoutError:

@@ -6,11 +6,13 @@ question, it does not find: :func:`unknown` says so instead. The checks of a kin
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from . import clock_checks, instance_checks, override_checks, root_checks, server_checks, session_checks
 from .findings import SEVERITIES, Check, Finding, Unknown
-from .picture import Picture
+from .picture import Picture, Server
+from .places import why_silent
 
 __all__ = ["CHECKS", "examine", "unknown"]
 
@@ -55,6 +57,9 @@ CHECKS: Final = (
           session_checks.ghosts),
     Check("duplicate", "warning", "An address is listed twice",
           "Stop the second registration, or wait for the ghost of the first one to go.", instance_checks.duplicates),
+    Check("override-unreadable", "warning", "An override has no effect",
+          "Set it again with aioregistry drain, or remove it with aioregistry enable.",
+          override_checks.unreadable_overrides),
     Check("override-endless", "warning", "An override never ends",
           "End it with aioregistry enable, or give it an end.", override_checks.overrides_endless),
     Check("override-ending", "warning", "An override is about to end",
@@ -62,6 +67,9 @@ CHECKS: Final = (
     Check("session-timeout", "warning", "A session timeout is not what was meant",
           "Ask for what the servers grant, or set minSessionTimeout and maxSessionTimeout on all of them.",
           session_checks.timeouts),
+    Check("session-timeout-short", "warning", "A session timeout is not above syncLimit ticks",
+          "Ask for more (--session-timeout, session_timeout=): 15 s where the servers have 5 ticks of 2 s.",
+          session_checks.short_timeouts),
     Check("behind", "warning", "A server is behind",
           "Look at its disk and its network.", server_checks.behind),
     Check("mixed-versions", "warning", "The servers are of different versions",
@@ -93,7 +101,25 @@ def unknown(picture: Picture) -> list[Unknown]:
         found.append(Unknown("ghost", reason))
     if picture.connection is None and clock_checks.measured_skew(picture) is None:
         found.append(Unknown("clock-skew", "no server tells its time: allow cons (4lw.commands.whitelist)"))
-    silent = [server.address for server in picture.servers if server.refusal is None and not server.monitor]
-    if silent:
-        found.append(Unknown("near-limits", f"{', '.join(silent)} does not allow mntr (4lw.commands.whitelist)"))
+    found += [Unknown(anchor, reason) for anchor, reason in _untold(picture)]
     return found
+
+
+_TOLD: Final[tuple[tuple[str, str, str, Callable[[Server], bool]], ...]] = (
+    # Apache's servers allow it in any case, others do not.
+    ("no-quorum", "srvr", "state, release and last transaction", lambda server: "mode" in server.summary),
+    ("near-limits", "mntr", "open files and watches", lambda server: bool(server.monitor)),
+    ("session-timeout", "conf", "bounds of session timeouts and of connections", lambda server: bool(server.settings)),
+)
+"""By which word a server tells what checks go by: their anchor, the word, what it is, and whether it was told."""
+
+
+def _untold(picture: Picture) -> Iterator[tuple[str, str]]:
+    for anchor, word, what, is_told in _TOLD:
+        # One that has no quorum tells nothing else, which is found.
+        serving = [each for each in picture.servers if each.refusal is None and each.summary.get("mode") != "none"]
+        silent = "; ".join(why_silent(server, word) for server in serving if not is_told(server))
+        if silent:
+            yield anchor, f"{what}: {silent}"
+    if picture.connection is None and session_checks.sync_limit(picture) is None:
+        yield "session-timeout-short", "no server tells its syncLimit: allow conf (4lw.commands.whitelist)"

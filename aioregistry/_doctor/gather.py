@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import difflib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
@@ -20,7 +19,7 @@ from aioregistry._reasons import reason_of
 from aioregistry._registry import parts_of
 from aioregistry._session import parse_connect_string
 
-from . import words
+from . import slips, words
 from .admin_words import AdminPlace
 from .asking import ask
 from .picture import Node, Picture, Server
@@ -144,13 +143,16 @@ async def _registry(registry: Registry, chroot: str, base_path: str) -> dict[str
     for name in await tree.children(base) or ():
         if (base, name) != ("", "zookeeper"):  # ZooKeeper's own
             services |= await _services(tree, base, name)
+    above = {parent for name in services for parent in _above(name)} - set(services)
+    overrides, between = await _overrides(tree, f"{base}-overrides", "") if base else ({}, [])
     return {
         "base": await tree.node(base),
         "services": services,
         "service_nodes": {node.path: node for node in await tree.nodes(f"{base}/{name}" for name in services)},
         "withdrawn": await tree.node(f"{base}-withdrawn") if base else None,
         "overrides_root": await tree.node(f"{base}-overrides") if base else None,
-        "overrides": await _overrides(tree, f"{base}-overrides") if base else {},
+        "overrides": overrides,
+        "between": (*await tree.nodes(f"{base}/{name}" for name in sorted(above)), *between),
         "refused": tuple(tree.refused),
         "members": _members(await _Tree(registry, "").node("/zookeeper/config")),
         "elsewhere": {} if services else await _elsewhere(registry, chroot, base),
@@ -173,26 +175,39 @@ def _holds_services(node: Node) -> bool:
     return stat is not None and stat.num_children > 0 and not stat.ephemeral_owner and not node.data
 
 
-async def _overrides(tree: _Tree, root: str) -> dict[tuple[str, str], Node]:
+def _above(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:number]) for number in range(1, len(parts))]
+
+
+async def _overrides(tree: _Tree, root: str, place: str) -> tuple[dict[tuple[str, str], Node], list[Node]]:
+    """Return the overrides of the service *place*, and of those whose names begin so, and the nodes above them."""
     found: dict[tuple[str, str], Node] = {}
-    for name in await tree.children(root) or ():
-        ids = await tree.children(f"{root}/{name}") or []
-        found |= {(name, _last(node.path)): node for node in await tree.nodes(f"{root}/{name}/{id}" for id in ids)}
-    return found
+    between: list[Node] = []
+    above = f"{root}/{place}" if place else root
+    for node in await tree.nodes(f"{above}/{name}" for name in await tree.children(above) or ()):
+        name = _last(node.path)
+        is_above = node.stat is not None and node.stat.num_children > 0
+        if place and (node.data or (node.data is None and not is_above)):
+            found[place, name] = node
+        else:
+            between.append(node)
+        if is_above and place.count("/") < DEEPEST:
+            inner, more = await _overrides(tree, root, f"{place}/{name}" if place else name)
+            found |= inner
+            between += more
+    return found, between
 
 
 async def _elsewhere(registry: Registry, chroot: str, base: str) -> dict[str, int]:
-    """Count the services where a registry could be instead: below the root, and beside the chroot."""
+    """Count the services where a registry could be instead, if one part of the chroot or the base path is wrong."""
+    if not base:  # below a root any node could be anything
+        return {}
     whole = _Tree(registry, "")
-    parent = chroot.rpartition("/")[0]
-    beside = [f"{parent}/{name}" for name in await whole.children(parent) or ()]
-    # The most alike first: of many places only some are looked at, and a slip of the finger changes little.
-    beside.sort(key=lambda place: difflib.SequenceMatcher(None, place, chroot).ratio(), reverse=True)
-    places = [place for place in ["", *beside] if place != chroot][:MOST_ELSEWHERE]
+    children = {path: await whole.children(path) or () for path in slips.looked_at(chroot, base)}
     found: dict[str, int] = {}
-    for place in places:
-        names = await whole.children(f"{place}{base}")
-        found[f"{place}{base}"] = len(names or ()) if base else 0  # below a root any node could be anything
+    for path in slips.instead(chroot, base, children)[:MOST_ELSEWHERE]:
+        found[path] = len(await whole.children(path) or ())
     return found
 
 

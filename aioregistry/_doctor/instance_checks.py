@@ -10,7 +10,8 @@ from typing import Final
 
 from aioregistry._addresses import ip_address, only_here
 from aioregistry._document import decode
-from aioregistry._errors import InvalidInstance
+from aioregistry._errors import InvalidArgument, InvalidInstance
+from aioregistry._registration.reach import check_reachable
 
 from .picture import Picture
 from .places import decoded, full_path, instances, path_of, readable
@@ -35,12 +36,18 @@ def persistent(picture: Picture) -> Iterator[tuple[str, str]]:
 def duplicates(picture: Picture) -> Iterator[tuple[str, str]]:
     by_place: dict[tuple[str, str, int], list[str]] = defaultdict(list)
     for name, id, instance, _ in decoded(picture):
-        port = instance.port if instance.port is not None else instance.ssl_port
+        port = next((each for each in (instance.port, instance.ssl_port) if each is not None and each > 0), None)
         if instance.address and port is not None:
-            by_place[name, instance.address.lower(), port].append(id)
+            by_place[name, _spelled(instance.address), port].append(id)
     for (name, address, port), ids in by_place.items():
         if len(ids) > 1:
             yield path_of(picture, name), f"{_shown_host(address)}:{port} is listed {len(ids)} times: {', '.join(ids)}"
+
+
+def _spelled(host: str) -> str:
+    """Return the one spelling of an address that has several."""
+    address = ip_address(host)
+    return host.lower().removesuffix(".") if address is None else str(address)
 
 
 def _shown_host(host: str) -> str:
@@ -67,11 +74,11 @@ def _reason(data: bytes, name: str, id: str) -> str | None:
 
 def unreachable(picture: Picture) -> Iterator[tuple[str, str]]:
     for place, instance, _ in readable(picture):
-        if 0 in (instance.port, instance.ssl_port):
-            yield place, "is at port 0, which cannot be connected to"
-        address = ip_address((instance.address or "").partition("%")[0])
-        if address is not None and (address.is_unspecified or address.is_multicast):
-            yield place, f"is at {instance.address}, which cannot be connected to"
+        try:
+            check_reachable(instance)
+        except InvalidArgument as wrong:
+            what = wrong.value if wrong.field == "address" else f"port {wrong.value}"
+            yield place, f"is at {what}, which cannot be connected to"
 
 
 def local(picture: Picture) -> Iterator[tuple[str, str]]:

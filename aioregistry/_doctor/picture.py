@@ -74,6 +74,7 @@ class Picture:
         withdrawn: the root of the markers of withdrawals, or None if it does not exist.
         overrides_root: the root of the overrides, or None if it does not exist.
         overrides: their nodes, by service and id.
+        between: nodes below the base path or the root of the overrides that are above others, and nothing else.
         members: how many servers the ensemble has by its own configuration; 0 where that does not say.
         elsewhere: how many services are at other places where a registry could be, by connect string's chroot.
         max_request: jute.maxbuffer, bytes.
@@ -95,6 +96,7 @@ class Picture:
     withdrawn: Node | None = None
     overrides_root: Node | None = None
     overrides: Mapping[tuple[str, str], Node] = field(default_factory=dict)
+    between: Sequence[Node] = ()
     members: int = 0
     elsewhere: Mapping[str, int] = field(default_factory=dict)
     max_request: int = 0xFFFFF

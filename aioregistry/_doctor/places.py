@@ -11,7 +11,7 @@ from aioregistry._model import ServiceInstance
 
 from .picture import Node, Picture, Server
 
-__all__ = ["all_of", "decoded", "full_path", "instances", "path_of", "readable", "roots"]
+__all__ = ["all_of", "decoded", "full_path", "instances", "path_of", "readable", "roots", "why_silent"]
 
 
 def instances(picture: Picture) -> Iterator[tuple[str, str, Node]]:
@@ -48,3 +48,11 @@ def full_path(picture: Picture, path: str) -> str:
 
 def all_of(servers: Sequence[Server]) -> str:
     return ",".join(server.address for server in servers)
+
+
+def why_silent(server: Server, word: str) -> str:
+    """Return why a server did not tell what the four-letter *word* says."""
+    if server.refusal is not None:
+        return f"{server.address} does not answer"
+    admin = f", nor is its AdminServer of use ({server.admin_silence})" if server.admin_silence else ""
+    return f"{server.address} does not allow {word} (4lw.commands.whitelist){admin}"

@@ -76,6 +76,8 @@ def _is_guarded(picture: Picture) -> bool:
 def _guarded_nodes(picture: Picture) -> Iterator[Node]:
     yield from roots(picture)
     yield from picture.service_nodes.values()
+    yield from picture.between
+    yield from picture.overrides.values()
     yield from (node for _, _, node in instances(picture))
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
 from aioregistry._errors import session_name
 
 from .picture import Picture, Server
-from .places import all_of, instances, path_of
+from .places import all_of, decoded, instances, path_of, why_silent
 from .words import number
 
-__all__ = ["ghosts", "no_session", "timeouts", "why_ghosts_are_unknown"]
+__all__ = ["ghosts", "no_session", "short_timeouts", "sync_limit", "timeouts", "why_ghosts_are_unknown"]
 
 SHORTEST: Final = 2.0
 LONGEST: Final = 60.0
 """Seconds; a garbage collection, or a virtual machine that is moved, takes a second, and users wait at most a
 minute for a crash to be noticed."""
+
+SHOWN: Final = 5
+"""Instances that are named of those with the same fault in a service."""
 
 
 def no_session(picture: Picture) -> Iterator[tuple[str, str]]:
@@ -47,7 +51,7 @@ def why_ghosts_are_unknown(picture: Picture) -> str | None:
     """Return why it is unknown which sessions have a connection; None if it is known."""
     if picture.connection is not None:
         return None  # it is said that nothing could be read
-    silent = [_why_silent(server) for server in picture.servers if server.connections is None]
+    silent = [why_silent(server, "cons") for server in picture.servers if server.connections is None]
     if silent:
         return "; ".join(silent)
     size = _size_of_ensemble(picture)
@@ -56,13 +60,6 @@ def why_ghosts_are_unknown(picture: Picture) -> str | None:
     if size > len(picture.servers):
         return f"the ensemble has {size} servers, and --zookeeper names {len(picture.servers)}"
     return None
-
-
-def _why_silent(server: Server) -> str:
-    if server.refusal is not None:
-        return f"{server.address} does not answer"
-    admin = f", nor is its AdminServer of use ({server.admin_silence})" if server.admin_silence else ""
-    return f"{server.address} does not allow cons (4lw.commands.whitelist){admin}"
 
 
 def _size_of_ensemble(picture: Picture) -> int | None:
@@ -85,16 +82,54 @@ def timeouts(picture: Picture) -> Iterator[tuple[str, str]]:
     if len(set(bounds.values())) > 1:
         told = ", ".join(f"{address} {low:g} to {high:g} s" for address, (low, high) in bounds.items())
         yield all_of(picture.servers), f"they grant different session timeouts: {told}"
-    timeouts = {each.session: each.timeout for server in picture.servers for each in server.connections or ()}
-    for name, id, node in instances(picture):
-        timeout = timeouts.get(node.stat.ephemeral_owner, 0.0) if node.stat is not None else 0.0
-        if not timeout:
-            continue
+    for name, id, timeout in _timeouts(picture):
         if timeout < SHORTEST or timeout > LONGEST:
             effect = "a pause of its process unlists it" if timeout < SHORTEST else "its death is noticed late"
             yield path_of(picture, name, id), f"has a session timeout of {timeout:g} s: {effect}"
         elif timeout in {high for _, high in bounds.values()}:
             yield path_of(picture, name, id), f"has a session timeout of {timeout:g} s, the most that the servers grant"
+
+
+def _timeouts(picture: Picture) -> Iterator[tuple[str, str, float]]:
+    """Yield service, id and session timeout of each instance, by the servers, or else by what it publishes."""
+    told = {each.session: each.timeout for server in picture.servers for each in server.connections or ()}
+    published = {(name, id): instance.session_timeout_ms for name, id, instance, _ in decoded(picture)}
+    for name, id, node in instances(picture):
+        owner = node.stat.ephemeral_owner if node.stat is not None else 0
+        timeout = told.get(owner, 0.0) or (published.get((name, id)) or 0) / 1000
+        if owner and timeout:
+            yield name, id, timeout
+
+
+def short_timeouts(picture: Picture) -> Iterator[tuple[str, str]]:
+    limit = sync_limit(picture)
+    if limit is None:
+        return
+    why = f"a leader may miss its followers for {limit:g} s (syncLimit × tickTime) and call living sessions expired"
+    for server in picture.servers:
+        bounds = _bounds(server)
+        if bounds is not None and bounds[1] <= limit:
+            yield server.address, f"grants no session timeout above {bounds[1]:g} s: {why}"
+    short: dict[tuple[str, float], list[str]] = defaultdict(list)
+    for name, id, timeout in _timeouts(picture):
+        if timeout <= limit:
+            short[name, timeout].append(id)
+    for (name, timeout), ids in short.items():
+        shown = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+        yield path_of(picture, name), f"{timeout:g} s of session timeout is not enough for {shown}: {why}"
+
+
+def sync_limit(picture: Picture) -> float | None:
+    """Return for how many seconds a leader may not notice that its followers are gone.
+
+    That is 0.0 for a server that has no followers, and None where no server tells.
+    """
+    told = max(
+        (number(server.settings, "syncLimit") * number(server.settings, "tickTime") for server in picture.servers),
+        default=0.0,
+    )
+    modes = {server.summary.get("mode") for server in picture.servers if server.refusal is None}
+    return told / 1000 if told else 0.0 if modes <= {"standalone"} else None
 
 
 def _bounds(server: Server) -> tuple[float, float] | None:

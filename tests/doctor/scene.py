@@ -139,6 +139,24 @@ async def duplicate(scene: Scene) -> None:
     await scene.enlist("d", "b", port=7000)
 
 
+async def duplicate_in_another_spelling(scene: Scene) -> None:
+    for name, addresses in {"d6": ("2001:db8::1", "2001:DB8:0:0::1"), "dn": ("n.example", "N.example.")}.items():
+        for id, address in zip("ab", addresses, strict=True):
+            await scene.enlist(name, id, address=address, port=7000)
+
+
+async def everybody(scene: Scene) -> None:
+    await scene.enlist("y", "a", address="255.255.255.255")
+
+
+async def override_unreadable(scene: Scene) -> None:
+    await override(scene, "j", {"enabled": True, "seconds": 3600})
+
+
+async def override_of_a_longer_name(scene: Scene) -> None:
+    await override(scene, "o/o/o", {"enabled": False, "seconds": None})
+
+
 async def override_ending(scene: Scene) -> None:
     await override(scene, "e", {"enabled": False, "seconds": 60})
 
@@ -148,9 +166,10 @@ async def override_endless(scene: Scene) -> None:
 
 
 async def override(scene: Scene, name: str, fields: dict[str, Any]) -> None:
-    for path in ("/services-overrides", f"/services-overrides/{name}"):
+    parts = ("services-overrides", *name.split("/"))
+    for number in range(1, len(parts) + 1):
         with contextlib.suppress(wire.WireError):
-            await scene.make(path)
+            await scene.make(f"/{'/'.join(parts[:number])}")
     await scene.make(f"/services-overrides/{name}/a", json.dumps(fields).encode())
 
 
@@ -193,10 +212,14 @@ FAULTS: dict[str, tuple[str, Plant]] = {
         ("unreadable", unreadable),
         ("unreachable", port_zero),
         ("unreachable", nowhere),
+        ("unreachable", everybody),
         ("ghost", ghost),
         ("duplicate", duplicate),
+        ("duplicate", duplicate_in_another_spelling),
+        ("override-unreadable", override_unreadable),
         ("override-ending", override_ending),
         ("override-endless", override_endless),
+        ("override-endless", override_of_a_longer_name),
         ("session-timeout", slow_to_be_noticed),
         ("near-maxbuffer", near_maxbuffer),
         ("names-alike", alike_services),

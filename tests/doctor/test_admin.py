@@ -217,7 +217,8 @@ async def test_nobody_asks_where_the_words_are_allowed_or_the_option_says_off() 
 
     async def allow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(4)
-        writer.write(b" /127.0.0.1:4711[0](queued=0,recved=1,sent=0)\n\n")
+        # To each word: what it says counts for the word that it belongs to.
+        writer.write(b"zk_version\t3.8.0\ntickTime=2000\n /127.0.0.1:4711[0](queued=0,recved=1,sent=0)\n\n")
         await writer.drain()
 
     async with listening(talk) as admin, listening(allow) as allowing, listening(refuse_words) as refusing:

@@ -9,18 +9,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiozk import ACL
 
 import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry._doctor import gather as gathering
 from aioregistry._doctor import server_checks, words
-from aioregistry._doctor.checks import CHECKS
+from aioregistry._doctor.checks import CHECKS, unknown
 from aioregistry._doctor.findings import SEVERITIES
+from aioregistry._doctor.picture import Picture, Server
 from aioregistry._doctor.words import number
 from aioregistry.server import ZooKeeperServer as EmbeddedServer
 from tests.cli.command import outcome
 from tests.conftest import StartZooKeeper
-from tests.doctor.scene import ALL, FAULTS, OPEN, READ, Scene
+from tests.doctor.scene import ALL, FAULTS, READ, Scene
 from tests.support import wire
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
@@ -140,6 +142,26 @@ async def test_a_registry_that_is_not_there_beside_one_that_is(zookeeper: ZooKee
                 assert finding.anchor in ("chroot-typo", "base-missing")
 
 
+@pytest.mark.parametrize(
+    ("chroot_inside", "base_path"),
+    [
+        *(("/prd/eu", "/services"), ("/prod/er", "/services"), ("/prod", "/services"), ("/prod/eu/x", "/services")),
+        *(("/eu", "/services"), ("/prod/eu", "/servces"), ("/prod/eu", "/Services")),
+    ],
+)
+async def test_one_part_of_the_path_is_wrong_or_missing_or_one_too_many(
+    zookeeper: ZooKeeperServer, chroot: str, chroot_inside: str, base_path: str
+) -> None:
+    async with begun(Scene(zookeeper.address, chroot), healthy=False) as scene:
+        for path in ("/prod", "/prod/eu", "/prod/eu/services", "/prod/eu/services/chat"):
+            await scene.make(path)
+        asked = Scene(zookeeper.address, f"{chroot}{chroot_inside}")
+        findings, _ = await asked.diagnosis(base_path=base_path)
+        (finding,) = [each for each in findings if each.severity == "critical"]
+        assert finding.anchor == "chroot-typo"
+        assert f"{chroot}/prod/eu/services has 1" in finding.text
+
+
 async def test_a_base_path_that_is_missing(start_zookeeper: StartZooKeeper) -> None:
     server = await start_zookeeper()
     assert await anchors(Scene(server.address, "")) == {"base-missing"}
@@ -167,17 +189,29 @@ async def test_roots_of_strangers_beside_protected_services(zookeeper: ZooKeeper
         assert "digest:eve:x" in finding.text
 
 
-@pytest.mark.parametrize("root", ["services", "services-withdrawn", "services-overrides"])
-async def test_a_root_that_every_client_may_write_while_others_are_protected(
-    zookeeper: ZooKeeperServer, chroot: str, root: str
+PLACES = [
+    *("/services", "/services-withdrawn", "/services-overrides", "/services/deep", "/services/deep/er"),
+    *("/services-overrides/deep", "/services-overrides/deep/er", "/services-overrides/deep/er/a"),
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_place_that_every_client_may_write_while_others_are_protected(
+    zookeeper: ZooKeeperServer, chroot: str, place: str
 ) -> None:
-    async with begun(Scene(zookeeper.address, chroot), healthy=False) as scene:
-        for each in ("services", "services-withdrawn", "services-overrides"):
-            entries = () if each == root else ((ALL, "digest", "ada:x"), READ)
-            await scene.make(f"/{each}", entries=entries or (OPEN,))
+    everybody = [ACL.make("world", "anyone", read=True, write=True, create=True, delete=True, admin=True)]
+    owner = [ACL.make("auth", "", read=True, write=True, create=True, delete=True, admin=True)]
+    async with (
+        begun(Scene(zookeeper.address, chroot), healthy=False) as scene,
+        aioregistry.connect(scene.servers, auth=[("digest", "ada:x")]) as registry,
+    ):
+        for each in PLACES:
+            data = b'{"enabled": false, "seconds": 3600}' if each.endswith("/a") else b""
+            reading = [ACL.make("world", "anyone", read=True)]
+            await registry.client.create(each, data=data, acl=everybody if each == place else owner + reading)
         findings, _ = await scene.diagnosis()
         (finding,) = [each for each in findings if each.anchor == "acl-open"]
-        assert finding.place == f"{chroot}/{root}"
+        assert finding.place == f"{chroot}{place}"
         assert "create below" in finding.text
 
 
@@ -268,10 +302,48 @@ async def test_what_servers_do_not_tell_is_said(start_zookeeper: StartZooKeeper)
         await FAULTS["ghost"][1](scene)
         findings, unknowns = await scene.diagnosis()
         assert [each.anchor for each in findings if each.severity != "notice"] == []
-        assert {each.anchor for each in unknowns} == {"ghost", "clock-skew", "near-limits"}
+        assert {each.anchor for each in unknowns} == {"ghost", "clock-skew", "near-limits", "session-timeout"}
         code, stdout, _ = await outcome("doctor", "--zookeeper", scene.servers)
         assert code == 0
         assert "unknown   ghost: " in stdout
+
+
+@pytest.mark.parametrize(
+    ("allowed", "untold"),
+    [("mntr", {"ghost", "clock-skew", "session-timeout"}), ("conf", {"ghost", "clock-skew", "near-limits"})],
+)
+async def test_servers_that_allow_few_words(start_zookeeper: StartZooKeeper, allowed: str, untold: set[str]) -> None:
+    server = await start_zookeeper(words=allowed)
+    async with begun(Scene(server.address, "")) as scene:
+        _, unknowns = await scene.diagnosis()
+    assert {each.anchor for each in unknowns} == untold
+    assert all(server.address in each.reason for each in unknowns if each.anchor in ("near-limits", "session-timeout"))
+
+
+def test_a_server_that_does_not_say_in_which_state_it_is() -> None:
+    silent = Server("zk1:2181", monitor={"zk_version": "3.8.0"}, settings={"tickTime": "2000"}, connections=[])
+    told = {each.anchor: each.reason for each in unknown(Picture([silent], members=1))}
+    assert "zk1:2181 does not allow srvr" in told["no-quorum"]
+    assert "session-timeout-short" in told
+    without_quorum = Server("zk1:2181", summary={"mode": "none"}, connections=[])
+    assert {"no-quorum", "near-limits", "session-timeout"}.isdisjoint(
+        each.anchor for each in unknown(Picture([without_quorum], members=1))
+    )
+
+
+async def test_session_timeouts_that_are_not_above_the_sync_limit(ensemble: ZooKeeperEnsemble, chroot: str) -> None:
+    limit = ensemble.members[0].settings.sync_limit_ticks * ensemble.members[0].settings.tick_time_ms
+    first, *others = (member.address for member in ensemble.members)
+    async with begun(Scene(first, chroot, others=tuple(others))) as scene:
+        await scene.enlist("s", "fits", by=await scene.connect(limit + 500))
+        assert await anchors(scene) == set()
+        for id in "abcdefg":
+            await scene.enlist("s", id, by=await scene.connect(limit))
+        findings, unknowns = await scene.diagnosis()
+        (finding,) = [each for each in findings if each.severity != "notice"]
+        assert (finding.anchor, finding.place) == ("session-timeout-short", f"{chroot}/services/s")
+        assert "a, b, c, d, e and 2 more" in finding.text
+        assert unknowns == []
 
 
 async def test_a_member_without_its_quorum(ensemble: ZooKeeperEnsemble) -> None:
@@ -293,14 +365,14 @@ async def test_members_that_are_behind_and_one_that_only_reads() -> None:
         left, leader = ensemble.followers()[0], ensemble.leader()
         addresses = [member.address for member in ensemble.members if member is not leader]
         async with begun(Scene(leader.address, "", others=tuple(addresses))) as scene:
-            assert await anchors(scene) == set()
+            # Of these servers no session is patient enough.
+            assert await anchors(scene) == {"session-timeout-short"}
             ensemble.cut_off(left)
             # All at once, and a ping behind them: a busy ensemble may keep a write's answer until something else comes.
             await asyncio.gather(*(scene.make(f"/{each}") for each in range(1100)), scene.session.ping())
             findings, _ = await scene.diagnosis()
-            assert [(each.anchor, each.place) for each in findings if each.severity != "notice"] == [
-                ("behind", left.address)
-            ]
+            wrong = [each for each in findings if each.severity != "notice" and each.anchor != "session-timeout-short"]
+            assert [(each.anchor, each.place) for each in wrong] == [("behind", left.address)]
         ensemble.heal(left)
         for member in ensemble.members:
             if member is not left:
