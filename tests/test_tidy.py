@@ -185,7 +185,16 @@ ROOMS: dict[str, set[str]] = {
         "",
     },
     # A reader of public names, for browsers.
-    "console": {"errors", "incident_log", "reasons", "words", "balancing", "", *("jinja2", "starlette", "uvicorn")},
+    "console": {
+        "errors",
+        "incident_log",
+        "reasons",
+        "words",
+        "balancing",
+        "extras",
+        "",
+        *("argon2", "jinja2", "starlette", "uvicorn"),
+    },
     # The demo's faults are those of a proxy for tests, and its gateway picks by a ring.
     "cli": {
         "session",  # an address is parsed in one way

@@ -23,7 +23,7 @@ from .process import DONE
 
 try:
     from .._console.console import Settings
-    from .._console.passwords import Scrypt, hashed, read_passwords
+    from .._console.passwords import Hash, hashed, read_passwords, without_argon2
     from .._console.serving import Place, serve
 except ModuleNotFoundError as missing:
     raise RegistryError(needs("aioregistry console", "jinja2, Starlette and uvicorn", "console")) from missing
@@ -46,7 +46,7 @@ _SHORTEST_PASSWORD: Final = 8
 async def console(arguments: argparse.Namespace) -> int:
     """Serve until a signal, or print the line of a user for the file of passwords."""
     if arguments.hash_password is not None:
-        print(f"{arguments.hash_password}:{_hashed(arguments.hash_password)}")
+        print(f"{arguments.hash_password}:{_hashed(arguments.hash_password, arguments.hash)}")
         return DONE
     settings = _settings(arguments)
     sockets = _listening(arguments, settings)
@@ -85,7 +85,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     )
 
 
-def _passwords(path: str) -> dict[str, Scrypt]:
+def _passwords(path: str) -> dict[str, Hash]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
@@ -114,12 +114,14 @@ def _proxy(text: str) -> str:
         raise InvalidArgument("proxy", text, "is not an IP address") from None
 
 
-def _hashed(user: str) -> str:
+def _hashed(user: str, scheme: str) -> str:
     """Return the hash of a password that is asked for, or read from standard input where that is not a terminal."""
+    if scheme == "argon2" and (missing := without_argon2("--hash argon2")) is not None:
+        raise InvalidArgument("hash", scheme, missing)
     password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     if len(password) < _SHORTEST_PASSWORD:
         raise InvalidArgument("password", "<hidden>", f"is shorter than {_SHORTEST_PASSWORD} characters")
-    line = f"{user}:{hashed(password, os.urandom(16))}"
+    line = f"{user}:{hashed(password, os.urandom(16), scheme)}"
     _ = read_passwords("standard input", [line])  # which refuses a user that no line can have
     return line.partition(":")[2]
 

@@ -66,6 +66,9 @@ def _add_users(parser: argparse.ArgumentParser) -> None:
         "--hash-password", metavar="USER", help="ask for a password, print its line for --password-file, and end"
     )
     group.add_argument(
+        "--hash", choices=["scrypt", "argon2"], default="scrypt", help="by what --hash-password hashes (%(default)s)"
+    )
+    group.add_argument(
         "--user-header", metavar="NAME", help="a reverse proxy names the user in this header, instead of passwords"
     )
     group.add_argument(

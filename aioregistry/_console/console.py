@@ -15,7 +15,7 @@ from aioregistry._words import place, printable, state_of
 
 from .following import MAX_SERVICES, Following
 from .hub import Hub
-from .passwords import Scrypt
+from .passwords import Hash
 from .recorder import Recorder
 from .rows import Row, instance_detail, instance_rows, invalid_detail, service_row
 
@@ -41,7 +41,7 @@ class Settings:
     """
 
     hosts: frozenset[str] = frozenset()
-    passwords: Mapping[str, Scrypt] | None = field(default=None, repr=False)
+    passwords: Mapping[str, Hash] | None = field(default=None, repr=False)
     user_header: str | None = None
     proxies: frozenset[str] = frozenset()
     allow_drain: bool = False

@@ -17,7 +17,7 @@ import pytest
 from aioregistry import InvalidArgument
 from aioregistry._cli import _parser, options
 from aioregistry._cli.console import console
-from aioregistry._console.passwords import read_passwords
+from aioregistry._console.passwords import Argon2, Scrypt, read_passwords
 from aioregistry.server import ZooKeeperServer
 from tests.cli.command import Command, outcome
 
@@ -78,8 +78,8 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path, users: Path) -> No
 
 
 async def test_a_password_is_hashed_for_the_file(tmp_path: Path) -> None:
-    async def made(user: str, password: str) -> tuple[int | None, str, str]:
-        command = ("-m", "aioregistry", "console", "--hash-password", user)
+    async def made(user: str, password: str, *options: str) -> tuple[int | None, str, str]:
+        command = ("-m", "aioregistry", "console", "--hash-password", user, *options)
         process = await asyncio.create_subprocess_exec(sys.executable, *command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
         stdout, stderr = await process.communicate(f"{password}\n".encode())
         return process.returncode, stdout.decode(), stderr.decode()
@@ -87,6 +87,10 @@ async def test_a_password_is_hashed_for_the_file(tmp_path: Path) -> None:
     code, line, stderr = await made("ann", "correct horse")
     assert (code, stderr) == (0, "")
     assert list(read_passwords("users", [line])) == ["ann"]
+    code, other, stderr = await made("bob", "correct horse", "--hash", "argon2")
+    assert (code, stderr) == (0, "")
+    known = read_passwords("users", [line, other])
+    assert {name: type(hash) for name, hash in known.items()} == {"ann": Scrypt, "bob": Argon2}
     code, _, stderr = await made("ann", "short")  # as all errors: one line
     assert (code, stderr.count("\n")) == (2, 1)
     assert "short" not in stderr.replace("shorter", "")

@@ -57,7 +57,7 @@ async def console(history: Path) -> AsyncIterator[Connect]:
     listening = socket.create_server(("127.0.0.1", 0))
     place = Place(sockets=[listening], certificate=None, key=None, history=history, days=1, limit=2**24)
     ready = asyncio.Event()
-    settings = Settings(passwords={"ann": passwords.DUMMY})
+    settings = Settings(passwords={"ann": passwords.SCHEMES["scrypt"]})
     serving = asyncio.create_task(serve(AWAY, settings, place, ready.set))
 
     @contextlib.asynccontextmanager

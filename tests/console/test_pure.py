@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import Entry, Invalid, InvalidArgument, Override, ServiceInstance, Snapshot, Suspicion
+from aioregistry._console import passwords
 from aioregistry._console.access import (
     HEADERS,
     AttemptLimit,
@@ -18,7 +19,16 @@ from aioregistry._console.access import (
     is_same_origin,
     is_token,
 )
-from aioregistry._console.passwords import DUMMY, LONGEST_NAME, hashed, is_password, read_passwords
+from aioregistry._console.passwords import (
+    LONGEST_NAME,
+    SCHEMES,
+    Argon2,
+    Hash,
+    hashed,
+    is_password,
+    read_passwords,
+    stand_in,
+)
 from aioregistry._console.states import KINDS, State, marks, of_snapshot
 from aioregistry._console.timeline import MIXED, Difference, Segment, Span, compare, gaps, reconcile, segments
 
@@ -389,25 +399,56 @@ def test_tokens_are_compared_whole() -> None:
 # ---------------------------------------------------------------- passwords
 
 
-def test_a_password_is_found_again_and_no_other() -> None:
-    line = f"ann:{hashed('correct horse', b'0123456789abcdef')}"
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_password_is_found_again_and_no_other(scheme: str) -> None:
+    line = f"ann:{hashed('correct horse', b'0123456789abcdef', scheme)}"
     known = read_passwords("users", ["# users", "", line])
     assert is_password("correct horse", known["ann"])
     assert not is_password("correct horse ", known["ann"])
+    assert not is_password("correct horse", stand_in(known, "bob"))
     assert "correct" not in line
-    # The time that it takes does not tell which users there are.
-    assert known["ann"][:3] == DUMMY[:3] == (15, 8, 1)
-    assert (len(known["ann"].hash), len(known["ann"].salt)) == (len(DUMMY.hash), len(DUMMY.salt)) == (32, 16)
+    assert known["ann"][:-2] == SCHEMES[scheme][:-2]
+
+
+def test_the_time_that_a_login_takes_does_not_tell_which_users_there_are() -> None:
+    users = {"ann": f"ann:{GOOD.replace('ln=15', 'ln=4')}", "bob": f"bob:{ARGON2}"}
+    for some in (["ann"], ["bob"], ["ann", "bob"]):
+        known = read_passwords("users", [users[name] for name in some])
+        told = {name: _costs(stand_in(known, name)) for name in map(str, range(100))}
+        assert set(told.values()) == {_costs(each) for each in known.values()}
+        assert told == {name: _costs(stand_in(known, name)) for name in told}
+    assert _costs(stand_in({}, "ann")) == (15, 8, 1, 16, 32)
+
+
+def _costs(hash: Hash) -> tuple[object, ...]:
+    return (*hash[:-2], len(hash.salt), len(hash.hash))
+
+
+def test_what_the_reference_implementation_writes_is_read() -> None:
+    # The line of its README: `echo -n "password" | ./argon2 somesalt -t 2 -m 16 -p 4 -l 24`.
+    line = "ann:$argon2i$v=19$m=65536,t=2,p=4$c29tZXNhbHQ$RdescudvJCsgt3ub+b+dWRWJTmaaJObG"
+    known = read_passwords("users", [line])["ann"]
+    assert known[:5] == ("i", 65536, 2, 4, b"somesalt")
+    assert is_password("password", known)
+    assert not is_password("Password", known)
+
+
+def test_a_hash_whose_package_is_missing_is_refused_and_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InvalidArgument, match=r"line 2 needs argon2-cffi: install aioregistry-zookeeper\[console\]"):
+        read_passwords("users", [f"ann:{GOOD}", f"bob:{ARGON2}"])
+    assert set(read_passwords("users", [f"ann:{GOOD}"])) == {"ann"}
 
 
 def test_what_passlib_writes_is_read() -> None:
     # Its form, with the salt of RFC 7914's example.
     line = "ann:$scrypt$ln=4,r=8,p=1$TmFDbE5hQ2xOYUNs$" + "A" * 43
     known = read_passwords("users", [line])["ann"]
-    assert (known.log_cost, known.salt, len(known.hash)) == (4, b"NaClNaClNaCl", 32)
+    assert (known[0], known.salt, len(known.hash)) == (4, b"NaClNaClNaCl", 32)
 
 
 GOOD = "$scrypt$ln=15,r=8,p=1$" + base64.b64encode(b"0" * 16).decode().rstrip("=") + "$" + "A" * 43
+ARGON2 = "$argon2id$v=19$m=64,t=3,p=4$" + base64.b64encode(b"0" * 16).decode().rstrip("=") + "$" + "A" * 43
 
 
 @pytest.mark.parametrize("costs", ["ln=1,r=1,p=1", "ln=20,r=7,p=1", "ln=14,r=511,p=1"])
@@ -416,6 +457,13 @@ def test_costs_that_a_login_can_bear(costs: str) -> None:
     assert LONGEST_NAME == 100
     known = read_passwords("users", [f" {name}:{GOOD.replace('ln=15,r=8,p=1', costs)} "])
     assert ",".join(f"{key}={value}" for key, value in zip(("ln", "r", "p"), known[name], strict=False)) == costs
+
+
+@pytest.mark.parametrize("costs", ["m=8,t=1,p=1", "m=1048576,t=4,p=1", "m=65536,t=64,p=4", "m=1016,t=999,p=127"])
+def test_costs_of_argon2_that_a_login_can_bear(costs: str) -> None:
+    known = read_passwords("users", [f"ann:{ARGON2.replace('m=64,t=3,p=4', costs)}"])["ann"]
+    assert isinstance(known, Argon2)
+    assert f"m={known.memory},t={known.passes},p={known.lanes}" == costs
 
 
 def test_the_line_that_is_wrong_is_told_by_its_number() -> None:
@@ -443,6 +491,15 @@ def test_the_line_that_is_wrong_is_told_by_its_number() -> None:
         [f"ann:{GOOD.replace('r=8', 'r=0')}"],
         [f"ann:{GOOD.replace('ln=15,r=8', 'ln=20,r=999')}"],
         [f"ann:{GOOD} trailing secret"],
+        *(
+            [f"ann:{ARGON2.replace('m=64,t=3,p=4', costs)}"]
+            for costs in ("m=7,t=1,p=1", "m=31,t=1,p=4", "m=64,t=0,p=4", "m=64,t=3,p=0", "m=1048577,t=1,p=1")
+        ),
+        *([f"ann:{ARGON2.replace('m=64,t=3,p=4', costs)}"] for costs in ("m=1048576,t=5,p=1", "t=3,m=64,p=4")),
+        [f"ann:{ARGON2.replace('argon2id', 'argon2x')}"],
+        [f"ann:{ARGON2.replace('v=19$', '')}"],
+        [f"ann:{ARGON2.replace('v=19', 'v=16')}"],
+        [f"ann:{ARGON2[:-1]}"],
     ],
 )
 def test_a_file_that_says_something_else_is_refused_without_being_shown(lines: list[str]) -> None:
