@@ -17,7 +17,8 @@ class JsonFormatter(logging.Formatter):
 
     It has ``time`` (ISO 8601, UTC), ``level`` in lower case, ``logger``, ``message``, and all that the record carries
     besides (``extra=`` of the call that logged it). The records of aioregistry itself carry what they are about:
-    ``session``, ``service``, ``id``, ``path``, ``status`` or ``check``.
+    ``session``, ``service``, ``id``, ``path``, ``status`` or ``check``; those about outages also the ``event`` of
+    that name, and ``seconds``.
     A traceback is the field ``exception``. A value that JSON has no form for is shown as text.
     """
 

@@ -8,17 +8,20 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from .._words import printable
 from ..logs import JsonFormatter
 
-__all__ = ["Format", "begin", "end"]
+__all__ = ["Format", "OwnLines", "begin", "end"]
 
 LEVELS: Final = {1: logging.INFO, 2: logging.DEBUG}
 """By how often ``-v`` was given."""
 
 _BEFORE: Final = {logging.WARNING: "warning: "}
+
+_NOWHERE_ELSE: Final = frozenset({"aioregistry.registry", "aioregistry.console"})
 
 MOST_LINES: Final = 10_000
 PATIENCE: Final = 1.0  # seconds that the end of a command waits for a terminal to take the last lines
@@ -72,6 +75,29 @@ class Format:
         return "\n".join(printable(f"aioregistry: {record.levelname.lower()}: {line}") for line in lines)
 
 
+class OwnLines(logging.Filter):
+    """Holds back what a command says itself, where nobody asked for the log.
+
+    What is left is what goes wrong in the library or the ensemble, and the warnings of two loggers that no command
+    repeats in lines of its own.
+
+    Attributes:
+        events: by the name of an event, whether a record that tells of one is to be shown at this moment; a command
+            that has no line of its own for it adds it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: dict[str, Callable[[], bool]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether *record* is shown."""
+        if record.levelno >= logging.ERROR or record.name in _NOWHERE_ELSE:
+            return True
+        shows = self.events.get(getattr(record, "event", ""))
+        return shows is not None and shows()
+
+
 class _Stderr(logging.Handler):
     """Writes records from a thread of its own: a terminal that stands still must not stop heartbeats."""
 
@@ -111,25 +137,22 @@ class _Stderr(logging.Handler):
                     line = line[os.write(descriptor, line) :]
 
 
-def begin(verbose: int, *, as_json: bool) -> _Stderr:
+def begin(verbose: int, own: OwnLines, *, as_json: bool) -> _Stderr:
     """Have the library's log written to standard error, from the level that *verbose* asks for; returns its handler.
 
-    Without ``-v`` a command prints its own lines, and of the log only what is not in them.
+    Without ``-v`` a command prints its own lines, and of the log only what *own* lets pass.
     """
     handler = _Stderr(Format(as_json=as_json))
     library = logging.getLogger("aioregistry")
+    library.addHandler(handler)
     if verbose:
-        library.addHandler(handler)
         library.setLevel(LEVELS[verbose])
     else:
-        # Without a handler Python prints warnings between the command's lines.
-        library.addHandler(logging.NullHandler())
-        logging.getLogger("aioregistry.registry").addHandler(handler)
+        handler.addFilter(own)
     return handler
 
 
 def end(handler: _Stderr) -> None:
     """End what :func:`begin` began."""
-    for name in ("aioregistry", "aioregistry.registry"):
-        logging.getLogger(name).removeHandler(handler)
+    logging.getLogger("aioregistry").removeHandler(handler)
     handler.finish()

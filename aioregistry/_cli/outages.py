@@ -1,11 +1,17 @@
-"""A command's registry, whose outages and failing checks are lines on standard error, when they begin and end."""
+"""A command's registry, whose outages and failing checks are lines on standard error, when they begin and end.
+
+The log says that an outage lasts, with the reason and what to do; its lines are let through now and then. The end of
+one is a line of the command's own.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 import aioregistry
 from aioregistry import Registry
@@ -15,6 +21,9 @@ from .options import connection
 from .output import Output
 
 __all__ = ["connected"]
+
+AGAIN: Final = 60.0
+"""Seconds after which a command says again that an outage lasts."""
 
 
 @contextlib.asynccontextmanager
@@ -41,6 +50,7 @@ async def connected(
         on_event=outages.on_event,
     ) as registry:
         outages.telling = not arguments.verbose  # else the log does
+        arguments.own_lines.events["session.outage"] = outages.shows
         try:
             yield registry
         finally:
@@ -58,16 +68,21 @@ class _Outages:
     def __init__(self, output: Output, form: Format) -> None:
         self._output, self._form = output, form
         self.telling = self._told = False
+        self._told_at = 0.0
+
+    def shows(self) -> bool:
+        """Return whether the log's line of this moment, that an outage lasts, is to be shown."""
+        now = time.monotonic()
+        if not self.telling or (self._told and now - self._told_at < AGAIN):
+            return False
+        self._told, self._told_at = True, now
+        return True
 
     def on_event(self, name: str, fields: dict[str, object]) -> None:
         """Write the line for an event of the session, where it has one."""
         if not self.telling:
             return
-        if name == "session.outage":
-            self._told = True
-            text = f"no connection to ZooKeeper for {fields['seconds']:.1f} s: {fields['reason']}"
-            self._put(self._form.said(text, logging.WARNING, event=name, seconds=fields["seconds"]))
-        elif name == "session.outage_over" and self._told:
+        if name == "session.outage_over" and self._told:
             self._told = False
             text = f"connected to ZooKeeper at {fields['server']} after {fields['seconds']:.1f} s without it"
             self._put(self._form.said(text, event=name, seconds=fields["seconds"], server=fields["server"]))

@@ -42,7 +42,8 @@ def run(
     """Run *command* to its end, or to a signal that asks to end, which cancels it; return the exit code.
 
     Args:
-        command: gets the arguments; its shared options have their values, and ``form`` makes its lines for stderr.
+        command: gets the arguments; its shared options have their values, and ``form`` makes its lines for
+            stderr; ``own_lines`` holds back of the log what the command says itself.
         arguments: as parsed.
         heeds_signals: whether the command itself does what signals ask for.
     """
@@ -53,7 +54,8 @@ def run(
         return _fail(USAGE, error, arguments.form)
     as_json = getattr(arguments, "log_format", "text") == "json"
     arguments.form = logs.Format(as_json=as_json)
-    handler = logs.begin(getattr(arguments, "verbose", 0), as_json=as_json)
+    arguments.own_lines = logs.OwnLines()
+    handler = logs.begin(getattr(arguments, "verbose", 0), arguments.own_lines, as_json=as_json)
     try:
         running = command(arguments)
         return _ended(running if heeds_signals else _until_signalled(running), arguments.form)

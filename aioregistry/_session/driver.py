@@ -294,7 +294,9 @@ class Driver:
         self.repeated.tell(
             "rollback",
             logging.ERROR,
-            "the ensemble lost its history (%s): we saw zxid %#x, it is at %#x; all claims and mirrors are void",
+            "the ensemble lost its history (%s): this process has seen transaction %#x, and the ensemble is at %#x; "
+            "every instance is registered again, and every service read again; what to do: find out what happened to "
+            "the servers' data directories",
             how,
             command.ours,
             command.theirs,

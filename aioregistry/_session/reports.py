@@ -109,7 +109,8 @@ class Reports:
             what = f"session {session} is connected to {server}; session timeout {timeout:g} s; servers: {servers}"
         text = "after %.1f s without a connection: %s"
         if was_told:
-            about = {"session": session, "status": state.value}
+            about: dict[str, object] = {"session": session, "status": state.value}
+            about |= {"event": "session.outage_over", "seconds": lasted} if explained else {}
             log.warning("the outage is over after %.1f s (%s): %s", lasted, self._totals(lasted), what, extra=about)
             if explained:
                 self._emit("session.outage_over", seconds=lasted, server=str(server))
@@ -122,8 +123,12 @@ class Reports:
 
     def _totals(self, lasted: float) -> str:
         """Return since when there is an outage that has *lasted* so many seconds, and what was tried in it."""
-        failed = failed_in_words(self._attempts.ended - self._ended_before)
+        failed = failed_in_words(self._failed())
         return f"since {_moment(self._wall() - lasted)}" + (f", {failed}" if failed else "")
+
+    def _failed(self) -> Counter[AttemptOutcome]:
+        """Return how many attempts of this outage have ended, by outcome."""
+        return self._attempts.ended - self._ended_before
 
     def close(self) -> None:
         """Tell nothing more of an outage."""
@@ -141,10 +146,14 @@ class Reports:
         if outage.interrupted:
             reason += "; connections made meanwhile lasted less than a second"
         session, remedies = self._session(), self._attempts.remedies()
-        totals = f"; {self._totals(lasted)}" if outage.explained else ""
+        # Where all failed alike, the reason says it already.
+        is_all = outage.explained and len(self._failed()) > 1
+        since = self._totals(lasted) if is_all else f"since {_moment(self._wall() - lasted)}"
         what = _follows(session, self._remaining(), self._ended)
-        follows = totals + what + (f"; what to do: {remedies}" if remedies else "")
-        log.warning("no connection to ZooKeeper for %.1f s: %s%s", lasted, reason, follows, extra={"session": session})
+        follows = f"; {since}{what}" + (f"; what to do: {remedies}" if remedies else "")
+        about: dict[str, object] = {"session": session}
+        about |= {"event": "session.outage", "seconds": lasted} if explained else {}
+        log.warning("no connection to ZooKeeper for %.1f s: %s%s", lasted, reason, follows, extra=about)
         if explained and not outage.explained:
             outage.explained = True
             self._emit("session.outage", seconds=lasted, reason=reason)

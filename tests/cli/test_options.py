@@ -171,6 +171,12 @@ async def test_an_outage_is_told_once(chroot: str) -> None:
         told = outage.findall("\n".join([*lines, stderr]))
         assert len(told) == len(set(told)), told
         assert ('"level": "warning"' if "json" in given else "warning: ") in lines[-1]
+        if given == ("--log-format", "json"):
+            told_of = [json.loads(line) for line in lines if "no connection" in line]
+            assert {"event", "seconds"} <= set(told_of[-1])
+        elif not given:
+            assert re.search(r"; since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", lines[-1])
+            assert "; what to do: " in lines[-1]
 
 
 async def test_a_log_that_nobody_reads_holds_up_nothing(zookeeper: ZooKeeperServer, chroot: str) -> None:
