@@ -76,7 +76,7 @@ class Picture:
         overrides: their nodes, by service and id.
         between: nodes below the base path or the root of the overrides that are above others, and nothing else.
         members: how many servers the ensemble has by its own configuration; 0 where that does not say.
-        elsewhere: how many services are at other places where a registry could be, by connect string's chroot.
+        elsewhere: how many services are at other paths where the registry could be, the likeliest first.
         max_request: jute.maxbuffer, bytes.
     """
 

@@ -13,6 +13,9 @@ from .places import full_path, instances, roots
 
 __all__ = ["missing_root", "open_to_all", "strange_roots", "typing_error", "unprotected"]
 
+SHOWN: Final = 5
+"""Places that are named of those where the registry could be instead."""
+
 
 def missing_root(picture: Picture) -> Iterator[tuple[str, str]]:
     if picture.connection is None and picture.base is None and not picture.refused and not _better(picture):
@@ -22,12 +25,9 @@ def missing_root(picture: Picture) -> Iterator[tuple[str, str]]:
 def typing_error(picture: Picture) -> Iterator[tuple[str, str]]:
     better = _better(picture)
     if better:
-        found = ", ".join(f"{place} has {count}" for place, count in sorted(better.items(), key=_most))
-        yield full_path(picture, picture.base_path), f"has no services, but {found}"
-
-
-def _most(item: tuple[str, int]) -> tuple[int, str]:
-    return -item[1], item[0]
+        found = ", ".join(f"{place} has {count}" for place, count in [*better.items()][:SHOWN])
+        more = f", and {len(better) - SHOWN} more places have some" if len(better) > SHOWN else ""
+        yield full_path(picture, picture.base_path), f"has no services, but {found}{more}"
 
 
 def _better(picture: Picture) -> dict[str, int]:

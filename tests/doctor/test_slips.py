@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioregistry._doctor.picture import Picture
+from aioregistry._doctor.root_checks import typing_error
 from aioregistry._doctor.slips import instead, looked_at
 
 PLACES = ("/prod/eu/services", "/prod/eu/services-withdrawn", "/prod/eu/services-overrides", "/kafka/brokers")
@@ -75,3 +77,10 @@ def test_any_one_part_may_be_wrong(parts: list[str], at: int, wrong: str) -> Non
     slipped = [*parts[: at % len(parts)], wrong, *parts[at % len(parts) + 1 :]]
     chroot = "".join(f"/{part}" for part in slipped)
     assert chroot == right or f"{right}/s" in found(chroot, "/s", children_of([f"{right}/s"]))
+
+
+def test_of_many_places_the_likeliest_are_named() -> None:
+    elsewhere = {f"/{name}/services": number for number, name in enumerate("abcdefgh")}
+    ((_, text),) = typing_error(Picture([], elsewhere=elsewhere))
+    assert text.startswith("has no services, but /b/services has 1, ")
+    assert text.endswith("/f/services has 5, and 2 more places have some")
