@@ -200,11 +200,13 @@ async def _overrides(tree: _Tree, root: str, place: str) -> tuple[dict[tuple[str
 
 
 async def _elsewhere(registry: Registry, chroot: str, base: str) -> dict[str, int]:
-    """Count the services where a registry could be instead, if one part of the chroot or the base path is wrong."""
+    """Count the services where a registry could be instead, if the chroot or the base path has a slip."""
     if not base:  # below a root any node could be anything
         return {}
     whole = _Tree(registry, "")
     children = {path: await whole.children(path) or () for path in slips.looked_at(chroot, base)}
+    for path in slips.below(chroot, children)[:MOST_ELSEWHERE]:
+        children[path] = await whole.children(path) or ()
     found: dict[str, int] = {}
     for path in slips.instead(chroot, base, children)[:MOST_ELSEWHERE]:
         found[path] = len(await whole.children(path) or ())

@@ -1,4 +1,7 @@
-"""Where a registry could be, if one part of its path is wrong, missing, or one too many. Pure."""
+"""Where a registry could be, if one part of its path is wrong, missing, or one too many, or the last two are missing.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-__all__ = ["instead", "looked_at"]
+__all__ = ["below", "instead", "looked_at"]
 
 ALIKE: Final = 0.75
 """How much a name has to look like a part of the base path (:func:`difflib.get_close_matches`). The children of any
@@ -23,17 +26,23 @@ def looked_at(chroot: str, base: str) -> list[str]:
     return [*dict.fromkeys(above + inside)]
 
 
+def below(chroot: str, children: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the nodes below the chroot, whose children :func:`instead` goes by where they are known."""
+    return [f"{chroot}/{name}" for name in children.get(chroot, ())]
+
+
 def instead(chroot: str, base: str, children: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the paths where the services could be instead, the most alike first, each once.
 
     Args:
         chroot: of the connect string, or "".
         base: the base path, not the root.
-        children: of each of :func:`looked_at`.
+        children: of each of :func:`looked_at`, and of those :func:`below`.
     """
     path = f"{chroot}{base}"
     own = {path, f"{path}-withdrawn", f"{path}-overrides"}
-    places = (f"{place}{base}" for place in _chroots(_parts(chroot), children))
+    deep = [each for place in below(chroot, children) for each in below(place, children)]
+    places = (f"{place}{base}" for place in [*_chroots(_parts(chroot), children), *deep])
     found = [each for each in dict.fromkeys([*places, *_bases(chroot, base, children)]) if each not in own]
     return sorted(found, key=lambda each: -_shared(each, path))
 

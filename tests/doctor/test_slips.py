@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aioregistry._doctor.picture import Picture
 from aioregistry._doctor.root_checks import typing_error
-from aioregistry._doctor.slips import instead, looked_at
+from aioregistry._doctor.slips import below, instead, looked_at
 
 PLACES = ("/prod/eu/services", "/prod/eu/services-withdrawn", "/prod/eu/services-overrides", "/kafka/brokers")
 
@@ -27,19 +27,22 @@ def children_of(places: Sequence[str]) -> dict[str, list[str]]:
 
 
 def found(chroot: str, base: str, tree: Mapping[str, Sequence[str]]) -> list[str]:
-    return instead(chroot, base, {path: tree.get(path, ()) for path in looked_at(chroot, base)})
+    children = {path: tree.get(path, ()) for path in looked_at(chroot, base)}
+    return instead(chroot, base, children | {path: tree.get(path, ()) for path in below(chroot, children)})
 
 
 @pytest.mark.parametrize(
     ("chroot", "base"),
     [
-        *(("/prd/eu", "/services"), ("/prod/ue", "/services"), ("/prod", "/services"), ("/eu", "/services")),
-        *(
-            ("/prod/eu/eu", "/services"),
-            ("/x/prod/eu", "/services"),
-            ("/prod/eu", "/service"),
-            ("/prod/eu", "/sevrices"),
-        ),
+        ("/prd/eu", "/services"),
+        ("/prod/ue", "/services"),
+        ("/prod", "/services"),
+        ("/eu", "/services"),
+        ("", "/services"),
+        ("/prod/eu/eu", "/services"),
+        ("/x/prod/eu", "/services"),
+        ("/prod/eu", "/service"),
+        ("/prod/eu", "/sevrices"),
     ],
 )
 def test_one_slip(chroot: str, base: str) -> None:
