@@ -499,7 +499,7 @@ def test_the_line_that_is_wrong_is_told_by_its_number() -> None:
         [f"ann:{ARGON2.replace('argon2id', 'argon2x')}"],
         [f"ann:{ARGON2.replace('v=19$', '')}"],
         [f"ann:{ARGON2.replace('v=19', 'v=16')}"],
-        [f"ann:{ARGON2[:-1]}"],
+        [f"ann:{ARGON2[:-2]}"],
     ],
 )
 def test_a_file_that_says_something_else_is_refused_without_being_shown(lines: list[str]) -> None:
