@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from aioregistry import RequestTimeout, ServiceInstance
+from aioregistry._bounds import MOST_EPOCHS
 from aioregistry._document import encode
 from aioregistry._markers import marker_name, marker_prefix
 from aioregistry.server import _acl as access
@@ -510,6 +511,18 @@ async def _grant(world: World, fault: Fault) -> None:
         member.drop()
 
 
+FALSE: Final = (-(2**63), -2, (MOST_EPOCHS + 1) << 32, 2**63 - 1)
+"""Zxids that no server can mean."""
+
+
+async def _falsify(world: World, fault: Fault) -> None:
+    """One answer has a zxid that cannot be meant."""
+    process, zxid = world.process(fault.target), FALSE[int(fault.dice * len(FALSE))]
+    world.note(
+        process, f"the next answer has zxid {zxid:#x}, on connections: {world.network.falsify(process.name, zxid)}"
+    )
+
+
 async def _disown(world: World, fault: Fault) -> None:
     """A leader without a quorum calls a session expired, which is never committed; some leave at that very moment."""
     process = world.process(fault.target)
@@ -623,7 +636,7 @@ async def _close_and_register(
         world.machine.call_soon(_finish, done)
 
 
-OUTSIDE: Final = ("poison", "replace", "throttle", "grant", "disown", "lead late", "again", "forbid")
+OUTSIDE: Final = ("poison", "replace", "throttle", "grant", "falsify", "disown", "lead late", "again", "forbid")
 """Servers of other makes, or in other states; they have worlds of their own."""
 
 FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
@@ -664,6 +677,7 @@ FAULTS: Final[Mapping[str, Doing]] = MappingProxyType(
         "replace": _replace,
         "throttle": _throttle,
         "grant": _grant,
+        "falsify": _falsify,
         "disown": _disown,
         "lead late": _lead_late,
         "again": _again,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -36,6 +37,11 @@ class Listener:
         self.running = running
         self.refuses = False
         self.hangs = False
+
+
+_FRAME: Final = struct.Struct(">ii")
+"""The length of a frame, and the xid that it begins with."""
+_ZXID: Final = struct.Struct(">q")
 
 
 class Tap:
@@ -113,6 +119,13 @@ class Network:
             told.fail(BROKEN)
         return len(pipes)
 
+    def falsify(self, name: str, zxid: int) -> int:
+        """The next reply on every connection of *name* has this *zxid*; return how many connections there are."""
+        pipes = self.of(name)
+        for pipe in pipes:
+            pipe.false_zxid = zxid
+        return len(pipes)
+
     def of(self, name: str) -> list[Pipe]:
         """The open connections' ends on *name*."""
         return [pipe for pipe in self.pipes if pipe.name == name]
@@ -156,6 +169,8 @@ class Pipe(asyncio.Transport):
         self.protocol: asyncio.Protocol | None = None
         self.deaf = False
         """Nothing that is sent to it arrives."""
+        self.false_zxid: int | None = None
+        """The zxid that the next reply arrives with, whatever was sent."""
         self._closed = False
         self._paused = False
         self._inbox: deque[tuple[float, bytes | None]] = deque()
@@ -235,12 +250,26 @@ class Pipe(asyncio.Transport):
     def _take(self, data: bytes | None) -> None:
         assert self.protocol is not None
         if data is not None:
-            if self.tap is not None:
+            if self.tap is not None:  # which knows what the server meant
                 self.tap.got(data)
+            if self.false_zxid is not None:
+                data = self._falsified(data, self.false_zxid)
             self.protocol.data_received(data)
         else:
             self.protocol.eof_received()
             self._end()
+
+    def _falsified(self, data: bytes, zxid: int) -> bytes:
+        """Servers write whole frames; what has no xid of a request is a greeting, an event or a ping."""
+        changed, at = bytearray(data), 0
+        while at + 16 <= len(data):
+            size, xid = _FRAME.unpack_from(data, at)
+            if xid > 0:
+                _ZXID.pack_into(changed, at + 8, zxid)
+                self.false_zxid = None
+                break
+            at += 4 + size
+        return bytes(changed)
 
     def fail(self, error: Exception | None) -> None:
         """This end hears that the connection broke; the other does not hear it from this one."""

@@ -408,6 +408,10 @@ def whoever_comes_is_new(patch: Patch) -> None:
     patch.setattr(Arrivals, "_is_new", lambda self, instance, now: True)
 
 
+def every_zxid_is_meant(patch: Patch) -> None:
+    patch.setattr(connection, "zxid_doubt", lambda zxid, reached, failed: "")
+
+
 @dataclass(frozen=True)
 class Mistake:
     guarantee: str
@@ -444,6 +448,7 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         Mistake("Published", replaced_session_forgotten, with_faults("replace")),
         Mistake("Contained", throttled_means_refused, with_faults("throttle", "delete")),
         Mistake("Bounded", numbers_as_they_come, with_faults("grant")),
+        Mistake("Ordered", every_zxid_is_meant, with_faults("falsify", every=3.0)),
         Mistake("Withdrawn", gone_with_its_session, with_faults("disown", sizes=(1,))),
         Mistake("Converged", sync_in_place_of_the_barrier, with_faults("lead late", sizes=(3,))),
         Mistake("Withdrawn", nothing_handed_over, with_faults("again", sizes=(1,))),
