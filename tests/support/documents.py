@@ -161,6 +161,15 @@ READ: Final[dict[str, Read]] = {
             ('"+8080"', 8080),
             ('"08080"', 8080),
             ('"-1"', -1),
+            ("2147483647.0", 2**31 - 1),
+            ("1E+3", 1000),
+            ("1e-400", 0),
+            ("1e-99999999999", 0),
+            ("-0.0", 0),
+            ('"-0"', 0),
+            ('"\\t80\\n"', 80),
+            ('"00000000000080"', 80),
+            ('"\\u0668\\u0660"', 80),  # in Arabic digits
         ]
     },
     **{f"port {text}": Read(written({"port": text}), {"port": None}) for text in ('""', '"  "', '"null"', "null")},
@@ -173,13 +182,18 @@ READ: Final[dict[str, Read]] = {
             ('"1456326281161"', 1456326281161),
             ("1.456326281161E12", 1456326281161),
             ("9007199254740993", 2**53 + 1),
+            ("-9.223372036854775808e18", -(2**63)),
+            ('"-9223372036854775808"', -(2**63)),
+            ("5.999", 5),
+            ('" +5 "', 5),
+            ('"000000000000000000000005"', 5),
         ]
     },
     **{
         f"time {text}": Read(
             written({"registrationTimeUTC": text}), {"registrationTimeUTC": 0}, {"registrationTimeUTC": None}
         )
-        for text in ("null", "0", '""', "-0.9")
+        for text in ("null", "0", '""', "-0.9", '"null"', '"  "')
     },
     # enabled
     **{
@@ -198,13 +212,28 @@ READ: Final[dict[str, Read]] = {
             ('"false"', False),
             ('""', False),
             ('"null"', False),
+            ('" null "', False),
+            ('" "', False),
+            ('"FALSE"', False),
+            ("-0", False),
+            ("2147483648", True),
+            ("1000000000000000000000000000000", True),
         ]
     },
     # texts
     **{
         f"{field} {text}": Read(written({field: text}), {field: value})
         for field in ("name", "id", "address")
-        for text, value in [("7", "7"), ("1.50", "1.50"), ("1e5", "1e5"), ("true", "true"), ('"a\\/b"', "a/b")]
+        for text, value in [
+            ("7", "7"),
+            ("1.50", "1.50"),
+            ("1e5", "1e5"),
+            ("1E400", "1E400"),
+            ("-0", "-0"),
+            ("12345678901234567890", "12345678901234567890"),
+            ("true", "true"),
+            ('"a\\/b"', "a/b"),
+        ]
         if (field, value) != ("id", "a/b")
     },
     "id missing": Read(written(without="id"), {"id": ""}, {"id": "a"}),
@@ -223,6 +252,10 @@ READ: Final[dict[str, Read]] = {
             ("3", "DYNAMIC_SEQUENTIAL"),
             ('"1"', "STATIC"),
             ('" STATIC "', "STATIC"),
+            ('"DYNAMIC\\u0000"', "DYNAMIC"),
+            ('"01"', "STATIC"),
+            ('"3 "', "DYNAMIC_SEQUENTIAL"),
+            ("-0", "DYNAMIC"),
         ]
     },
     "type null": Read(written(serviceType=None), {"serviceType": "null"}, {"serviceType": "DYNAMIC"}),
@@ -238,6 +271,40 @@ READ: Final[dict[str, Read]] = {
         {"uri": "http://x"},
         {"uriSpec": {"parts": SCHEME}},
     ),
+    **{
+        f"uri of parts {text}": Read(
+            written({"uriSpec": f'{{"parts":[{text}]}}'}),
+            {"uri": "" if part["variable"] else part["value"]},
+            {"uriSpec": {"parts": [part]}},
+        )
+        for text, part in [
+            ("{}", {"value": "", "variable": False}),
+            ('{"value":5}', {"value": "5", "variable": False}),
+            ('{"value":true}', {"value": "true", "variable": False}),
+            ('{"value":"a","x":1}', {"value": "a", "variable": False}),
+            ('{"value":"a","variable":null}', {"value": "a", "variable": False}),
+            ('{"value":"a","variable":0}', {"value": "a", "variable": False}),
+            ('{"value":"a","variable":""}', {"value": "a", "variable": False}),
+            ('{"value":"a","variable":"false"}', {"value": "a", "variable": False}),
+            ('{"value":"a","variable":1}', {"value": "a", "variable": True}),
+        ]
+    },
+    **{
+        f"uri {template}": Read(
+            written(uriSpec=template),
+            {"uri": ""},
+            {"uriSpec": {"parts": [{"value": name, "variable": True} for name in names]}},
+        )
+        for template, names in [("{}", ""), ("{ }", [""]), ("{a}{b}", "ab"), ("{\u00a0scheme}", ["\u00a0scheme"])]
+    },
+    "uri of another case": Read(written(uriSpec={"Parts": []}), {"uri": ""}, {"uriSpec": {"parts": []}}),
+    "uri parts twice": Read(
+        written({"uriSpec": '{"parts":[{"value":"a"}],"parts":[]}'}), {"uri": ""}, {"uriSpec": {"parts": []}}
+    ),
+    # keys
+    "key escaped": Read(written().replace(b'"port"', b'"p\\u006frt"'), {}),
+    "keys of another case": Read(written(Port="1", ID="x", serviceTYPE=7), {}),
+    "key empty": Read(written({"": "1"}), {}),
     # another writer's
     **{
         f"timeout {text}": Read(written({"sessionTimeoutMs": text}), {})
@@ -254,6 +321,9 @@ READ: Final[dict[str, Read]] = {
     },
     "unknown": Read(written(weight=3, tags=["a", {"b": None}]), {}),
     "unknown and beyond a float": Read(written({"weight": "1e999"}), {}),
+    "unknown and of a huge exponent": Read(written({"weight": "1e99999999999"}), {}),
+    "unknown and of 1000 digits": Read(written({"weight": "1" * 1000}), {}),
+    "unknown and deep": Read(written({"weight": "[" * 90 + "]" * 90}), {}),
     # bytes
     "mark": Read(b"\xef\xbb\xbf" + written(), {}),
     **{
@@ -293,24 +363,69 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
     "control character": (written({"address": '"a\tb"'}), "'\\t' is unexpected"),
     "NaN": (written({"weight": "NaN"}), "not JSON: NaN is not a number in JSON"),
     "leading zero": (written({"port": "0080"}), "not JSON"),
+    **{f"number {text}": (written({"weight": text}), "not JSON") for text in ("+1", ".5", "5.", "1e", "0x10", "--1")},
+    "number of 1001 digits": (written({"weight": "1" * 1001}), "not JSON: a number has more than 1000 digits"),
+    "wide space before": ("\u00a0".encode() + written(), "not JSON at byte 0: '\\xa0' is unexpected"),
+    "vertical tab before": (b"\x0b" + written(), "not JSON at byte 0: '\\x0b' is unexpected"),
+    "two marks": (b"\xef\xbb\xbf" * 2 + written(), "not JSON at byte 3: '\\ufeff' is unexpected"),
+    "half a character": (written()[:-1] + b"\xc3", "not UTF-8 at byte"),
+    "line in a text": (written(address="?").replace(b"?", b"\n"), "'\\n' is unexpected"),
     "wrong escape": (written({"address": '"\\x41"'}), "not JSON"),
     "port in words": (written(port="http"), "port is 'http', not a whole number of 32 bits"),
     "port as a float in text": (written(port="8080.0"), "port is '8080.0', not a whole number of 32 bits"),
     "port too large": (written(port=2**31), "port is 2147483648, not a whole number of 32 bits"),
     "port infinite": (written({"port": "1e999"}), "port is inf, not a whole number of 32 bits"),
+    "port of a huge exponent": (written({"port": "1e99999999999"}), "port is inf, not a whole number of 32 bits"),
+    "port of a halved number": (written({"port": "-2147483648.5"}), "not a whole number of 32 bits"),
+    **{
+        f"port as {text}": (written({"port": f'"{text}"'}), f"port is {text!r}, not a whole number of 32 bits")
+        for text in ("0x50", "8_0", "1e3", "--1", "+-1", "+", "NaN", "NULL", "2147483648", "999999999999")
+    },
+    "port after a wide space": (written(port="\u00a080"), "not a whole number of 32 bits"),
     "port true": (written(port=True), "port is True, not a whole number of 32 bits"),
     "port in a list": (written(port=[8080]), "port is [8080], not a whole number of 32 bits"),
     "time too large": (written(registrationTimeUTC=2**63), "not a whole number of 64 bits"),
+    "time true": (written(registrationTimeUTC=True), "registrationTimeUTC is True, not a whole number of 64 bits"),
+    "time in a list": (written(registrationTimeUTC=[5]), "registrationTimeUTC is [5], not a whole number of 64 bits"),
+    **{
+        f"time as {text}": (
+            written({"registrationTimeUTC": f'"{text}"'}),
+            f"registrationTimeUTC is {text!r}, not a whole number of 64 bits",
+        )
+        for text in ("9223372036854775808", "5.0", "1E5", "0x5")
+    },
+    **{
+        f"time of {text}": (written({"registrationTimeUTC": text}), "not a whole number of 64 bits")
+        for text in ("9.3e18", "-9.3e18")
+    },
     "enabled in words": (written(enabled="yes"), "enabled is 'yes', not true or false"),
     "enabled as a float": (written(enabled=1.0), "enabled is 1.0, not true or false"),
+    **{
+        f"enabled {text}": (written({"enabled": text}), "enabled is ")
+        for text in ('"tRUE"', '"T"', '"0"', '"Null"', "0.0", "-1e0", "[]", "{}", "[true]")
+    },
     "enabled one in text": (written(enabled="1"), "enabled is '1', not true or false"),
     "id in a list": (written(id=["a"]), "id is ['a'], not text"),
     "address as an object": (written(address={}), "address is {}, not text"),
     "unknown kind": (written(serviceType="ETERNAL"), "serviceType is 'ETERNAL', not one of DYNAMIC, STATIC"),
     "kind in lower case": (written(serviceType="dynamic"), "serviceType is 'dynamic', not one of"),
     "kind empty": (written(serviceType=""), "serviceType is '', not one of"),
+    **{
+        f"kind {text}": (written({"serviceType": text}), "serviceType is ")
+        for text in ("1.0", "true", "[]", "{}", '["STATIC"]', '"1.0"', '"0x1"', '"  "', '"null"', '"-1"', "2147483648")
+    },
     "kind 4": (written(serviceType=4), "serviceType is 4, not one of"),
     "uri a number": (written(uriSpec=7), "uriSpec is 7, not an object with parts"),
+    "uri a list": (written(uriSpec=["x"]), "uriSpec is ['x'], not an object with parts"),
+    "uri true": (written(uriSpec=True), "uriSpec is True, not an object with parts"),
+    "uri parts a text": (written(uriSpec={"parts": ""}), "uriSpec.parts is '', not a list"),
+    "uri part null": (written(uriSpec={"parts": [None]}), "uriSpec.parts[0] is None, not an object"),
+    "uri part a list": (written(uriSpec={"parts": [[]]}), "uriSpec.parts[0] is [], not an object"),
+    "uri value a list": (written(uriSpec={"parts": [{"value": []}]}), "uriSpec.parts[0].value is [], not text"),
+    "uri variable in words": (
+        written(uriSpec={"parts": [{"variable": "yes"}]}),
+        "uriSpec.parts[0].variable is 'yes', not true or false",
+    ),
     "uri parts null": (written(uriSpec={"parts": None}), "uriSpec.parts is None, not a list"),
     "uri part text": (written(uriSpec={"parts": ["a"]}), "uriSpec.parts[0] is 'a', not an object"),
     "uri unclosed": (written(uriSpec="{scheme"), "uriSpec is '{scheme', not a template"),
@@ -328,5 +443,7 @@ STRICTER: Final[dict[str, tuple[bytes, str]]] = {
     "another id": (written(id="b"), "id is 'b', but the node is 'a'"),
     "payload deep": (written({"payload": '{"a":' * 200 + "1" + "}" * 200}), "nested deeper than 100 levels"),
     "two bytes for one": (written(address="?").replace(b"?", b"\xc0\xb1"), "not UTF-8"),
+    "three bytes for one": (written(address="?").replace(b"?", b"\xe0\x80\xb1"), "not UTF-8"),
+    "beyond Unicode": (written(address="?").replace(b"?", b"\xf4\x90\x80\x80"), "not UTF-8"),
 }
 """The documents that Curator reads, and that are refused here with this reason."""
