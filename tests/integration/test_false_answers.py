@@ -1,9 +1,12 @@
-"""Answers by an error that the request cannot have: each costs that request or the connection, and nothing hangs."""
+"""Answers that cannot be meant: an error that the request cannot have, absurd numbers of a node; nothing hangs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import struct
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +16,12 @@ from tests.integration.scene import DEADLINE, instance_of, until
 from tests.support.frames import Frame, FrameProxy, failed
 from tests.support.zookeeper import ZooKeeperServer
 
+STAT = struct.Struct(">qqqqiiiqiiq")
+NUMBERS = {
+    "czxid": 63, "mzxid": 63, "ctime": 63, "mtime": 63, "version": 31, "cversion": 31, "aversion": 31,
+    "ephemeralOwner": 63, "dataLength": 31, "numChildren": 31, "pzxid": 63,
+}  # fmt: skip
+"""The fields of a Stat in their order, with their bits but for the sign."""
 AUTH_FAILED = -115
 T = 6.0
 OPERATIONS = {
@@ -56,3 +65,48 @@ async def test_a_request_that_authenticates_nothing_is_answered_by_auth_failed(
         await registration.aclose()
         await until(lambda: registration.withdrawn is True)
     assert faults == []
+
+
+@pytest.mark.parametrize("field", [field for field in NUMBERS if field != "ephemeralOwner"])
+async def test_one_absurd_number_of_a_node_is_not_used_for_long(
+    field: str, zookeeper: ZooKeeperServer, chroot: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The smallest, -1 and the largest, one after another, in the answers to each kind of request that has a Stat."""
+    caplog.set_level(logging.WARNING, "aioregistry")
+    at, bits = list(NUMBERS).index(field), NUMBERS[field]
+    told: dict[int, Iterator[int]] = {}
+    forged = set[int]()
+
+    def lie(frame: Frame) -> bytes:
+        if frame.up or frame.xid <= 0 or frame.opcode not in told or len(frame.body) < 16 + STAT.size:
+            return frame.body
+        number = next(told[frame.opcode], None)
+        if number is None:
+            return frame.body
+        forged.add(frame.opcode)
+        fields = [*STAT.unpack(frame.body[-STAT.size :])]
+        fields[at] = number
+        return frame.body[: -STAT.size] + STAT.pack(*fields)
+
+    async with (
+        asyncio.timeout(4 * DEADLINE),
+        FrameProxy((zookeeper.host, zookeeper.port), lie) as frames,
+        aioregistry.connect(zookeeper.address + chroot, session_timeout=T) as other,
+        aioregistry.connect(frames.address + chroot, session_timeout=T, watches="one-shot") as registry,
+    ):
+        id = registry.session.id
+        for operation in ("Exists", "GetData", "SetData", "GetChildren", "Create2"):
+            told[OPERATIONS[operation]] = iter((-(2**bits), -1, 2**bits - 1))
+        async with registry.register(instance_of("chat")) as registration, registry.discover("chat") as view:
+            async with other.register(instance_of("chat", id="b")) as theirs:
+                for number in range(4):
+                    await registration.update(payload=number)
+                    await theirs.update(payload=number)
+                    await view.sync(DEADLINE)
+                await until(lambda: [each.payload for each in view.snapshot.values()] == [3, 3])
+            await until(lambda: set(view.snapshot) == {"a"})
+            await until(lambda: registration.status is Status.LIVE and view.fresh)
+            assert registry.session.id == id
+        assert registration.withdrawn
+    assert {OPERATIONS[operation] for operation in ("GetData", "SetData", "GetChildren")} <= forged
+    assert not [record for record in caplog.records if record.levelno > logging.WARNING]
