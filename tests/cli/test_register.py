@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from datetime import UTC, datetime
 
 import pytest
 
@@ -252,6 +253,21 @@ async def test_told_to_stop_while_zookeeper_is_away(proxy: ZooKeeperProxy, chroo
         code, _, stderr = await command.end()
         assert code == 1
         assert stderr.splitlines()[-1].startswith(f"aioregistry: {chroot}{NODE}: not withdrawn in time")
+
+
+async def test_told_to_stop_in_silence_it_takes_one_bound(proxy: ZooKeeperProxy, chroot: str) -> None:
+    """The withdrawal and the end of the session share a third of the session timeout; two bounds would be two of it."""
+    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "12", "--log-format", "json")
+    async with Command(*INSTANCE, *servers) as command:
+        await command.error_lines_until("LIVE")
+        proxy.silence()
+        told = datetime.now(UTC)
+        command.send(signal.SIGTERM)
+        code, _, stderr = await command.end()
+    assert code == 1
+    last = json.loads(stderr.splitlines()[-1])
+    assert "not withdrawn in time" in last["message"]
+    assert (datetime.fromisoformat(last["time"]) - told).total_seconds() < 2 * 4
 
 
 async def test_a_second_signal_does_not_wait(proxy: ZooKeeperProxy, chroot: str) -> None:
