@@ -15,6 +15,7 @@ import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry._cli import main
 from tests.cli.command import Command, outcome
+from tests.cli.test_list import is_harmless
 from tests.support.judge import Judge
 from tests.support.wire import WireError, create
 from tests.support.zookeeper import ZooKeeperServer
@@ -230,3 +231,34 @@ def test_what_is_no_acl_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["drain", "chat", "a", "--reason", "x", "--acl", "everybody"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("aioregistry: acl='everybody'")
+
+
+async def test_what_others_wrote_does_a_terminal_no_harm(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, tmp_path: Path
+) -> None:
+    """Names, ids, addresses and reasons, in what every command for operators prints."""
+    service, id, other, bad = "pay\u202etset", "a\u2066b", "b\u200bc", "c\u2028d"
+    base = f"{chroot}/services/{service}"
+    for each in (id, other):
+        document = DOCUMENT | {"name": service, "id": each, "address": "my host\x1b[2J"}
+        await judge.make(f"{base}/{each}", json.dumps(document).encode())
+    await judge.make(f"{base}/{bad}", bad.encode())
+    override = {"enabled": False, "reason": "disk\nforged \x1b[2J", "by": "ann\u200b"}
+    await judge.make(f"{chroot}/services-overrides/{service}/{other}", json.dumps(override).encode())
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}", "--session-timeout", "60")
+    out = str(tmp_path / "haproxy.cfg")
+    async with Command("export", service, "--format", "haproxy", "--out", out, *servers) as export:
+        told = await export.error_lines_until("written, ")
+    assert any("not exported" in line for line in told)
+    assert all(map(is_harmless, told))
+    for command, words in {
+        "maintenance": ("forged",),
+        "doctor": ("a\\u2066b", "never ends"),
+        f"drain {service} {id} --reason \x1b[2Jnews": ("news",),
+        f"enable {service} {id}": ("no longer overridden",),
+        f"enable {service} {bad}": ("is not overridden",),
+    }.items():
+        _, stdout, stderr = await outcome(*command.split(" "), *servers)
+        assert is_harmless(stdout + stderr)
+        assert "Traceback" not in stderr
+        assert all(word in stdout + stderr for word in words)
