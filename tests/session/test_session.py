@@ -741,6 +741,25 @@ class TestOutages:
         await client.end()
 
     @simulated
+    async def test_ends_that_come_one_after_another_are_few_lines(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """200 within 20 s: the first is told, then their number ever more rarely, then the sum."""
+        client = await client_of(world).connected()
+        for _ in range(200):
+            id = client.session.id
+            client.ensemble.expire(id)
+            await client.again(CONNECTED)
+            assert client.session.id != id
+            await asyncio.sleep(0.1)
+        assert len(client.ensemble.sessions) == 1
+        await client.end()
+        warnings = lines(caplog, logging.WARNING)
+        assert "had ended" in warnings[0]
+        assert " in all, within " in warnings[-1]
+        assert len(caplog.records) < 20
+
+    @simulated
     async def test_connections_that_do_not_last_are_one(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         client = await client_of(world).connected()
         client.servers[0].unknown.add(script.GET_DATA)
