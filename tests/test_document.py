@@ -20,7 +20,7 @@ ATTRIBUTES = {field: attribute for attribute, field in DOCUMENT_NAMES.items()} |
 def text_of(document: bytes) -> str:
     """The document in its encoding, without what precedes and follows the object."""
     encoding = json.detect_encoding(document)
-    return document.decode(encoding).strip("\ufeff \r\n\0")
+    return document.decode(encoding, "replace").strip("\ufeff \r\n\0")
 
 
 @pytest.mark.parametrize("read", READ.values(), ids=READ)

@@ -55,9 +55,11 @@ def _integer(field: str, value: Any, bits: int) -> int | None:
         number = None
     elif value is None:
         return None
-    if number is None or not -(2**bits) <= number < 2**bits:
+    most: int = 2**bits - 1
+    # Java compares a double with the largest number as a double, which is one more where that has 64 bits.
+    if number is None or not -(2**bits) <= number <= (float(most) if isinstance(number, float) else most):
         _refuse(field, value, f"a whole number of {bits + 1} bits")
-    return int(number)  # a fraction is cut off
+    return min(int(number), most)  # a fraction is cut off
 
 
 def _port(field: str, member: JsonMember) -> int | None:
@@ -121,20 +123,26 @@ def as_uri_spec(field: str, member: JsonMember) -> FrozenDict | None:
         given = value.get("parts", [])
         if not isinstance(given, list):
             _refuse(f"{field}.parts", given, "a list")
-        parts = [_part(f"{field}.parts[{index}]", part) for index, part in enumerate(given)]
+        written = _numbers_as_text(member.text)["parts"] if given and member.text else given
+        parts = [_part(f"{field}.parts[{index}]", *pair) for index, pair in enumerate(zip(given, written, strict=True))]
     else:
         _refuse(field, value, "an object with parts")
     frozen: FrozenDict = freeze({"parts": parts})
     return frozen
 
 
-def _part(field: str, part: Any) -> dict[str, Any]:
+_numbers_as_text: Final = json.JSONDecoder(parse_int=str, parse_float=str).decode
+
+
+def _part(field: str, part: Any, written: Any) -> dict[str, Any]:
+    """A part; *written* is the same with its numbers as texts."""
     if not isinstance(part, dict):
         _refuse(field, part, "an object with value and variable")
     value, variable = part.get("value", ""), part.get("variable", False)
-    text = as_text(f"{field}.value", JsonMember(value, json.dumps(value)))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = as_text(f"{field}.value", JsonMember(value, str(written["value"]) if number else json.dumps(value)))
     if text is None:
-        _refuse(f"{field}.value", value, "text")
+        text = "null"  # as Curator puts it into a URI
     return {"value": text, "variable": _enabled(f"{field}.variable", JsonMember(variable, "written"))}
 
 

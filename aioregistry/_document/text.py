@@ -61,15 +61,19 @@ def members_of(data: bytes) -> dict[str, JsonMember]:
     if not data.strip(b" \t\r\n\0"):
         raise InvalidInstance("the node is empty")
     encoding, skipped = _encoding(data)
+    undecodable: UnicodeDecodeError | None = None
     try:
         text = data[skipped:].decode(encoding, "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise InvalidInstance(f"not {encoding.upper()} at byte {skipped + error.start}") from error
+    except UnicodeDecodeError as error:  # behind the object anything may follow
+        undecodable = error
+        text = data[skipped : skipped + error.start].decode(encoding, "surrogatepass")
     if _HALF_PAIR.search(text):  # two halves that were encoded one by one are a whole
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     try:
         return _object(text)
     except json.JSONDecodeError as error:
+        if undecodable is not None:
+            raise InvalidInstance(f"not {encoding.upper()} at byte {skipped + undecodable.start}") from undecodable
         at = skipped + len(text[: error.pos].encode(encoding, "surrogatepass"))
         is_cut_off = error.pos >= len(text) or (text[error.pos] == '"' and not _STRING.match(text, error.pos))
         problem = "it ends too early" if is_cut_off else f"{text[error.pos]!r} is unexpected"

@@ -183,6 +183,7 @@ READ: Final[dict[str, Read]] = {
             ("1.456326281161E12", 1456326281161),
             ("9007199254740993", 2**53 + 1),
             ("-9.223372036854775808e18", -(2**63)),
+            ("9223372036854775807.0", 2**63 - 1),
             ('"-9223372036854775808"', -(2**63)),
             ("5.999", 5),
             ('" +5 "', 5),
@@ -280,6 +281,10 @@ READ: Final[dict[str, Read]] = {
         for text, part in [
             ("{}", {"value": "", "variable": False}),
             ('{"value":5}', {"value": "5", "variable": False}),
+            ('{"value":-0}', {"value": "-0", "variable": False}),
+            ('{"value":1.50}', {"value": "1.50", "variable": False}),
+            ('{"value":1e5}', {"value": "1e5", "variable": False}),
+            ('{"value":null}', {"value": "null", "variable": False}),
             ('{"value":true}', {"value": "true", "variable": False}),
             ('{"value":"a","x":1}', {"value": "a", "variable": False}),
             ('{"value":"a","variable":null}', {"value": "a", "variable": False}),
@@ -334,6 +339,18 @@ READ: Final[dict[str, Read]] = {
     "zero behind": Read(written() + b"\0", {}),
     "line behind": Read(b" \n" + written() + b"\r\n", {}),
     "more behind": Read(written() + b"} x", {}),
+    **{
+        f"{kind} behind": Read(written() + behind, {})
+        for kind, behind in [
+            ("a byte of no character", b"\xff"),
+            ("half a character", b"\xf0\x9f"),
+            ("a mark", b"\xfe\xff"),
+            ("a zero and a byte of no character", b"\0\xff"),
+        ]
+    },
+    "a zero behind UTF-16": Read(written().decode().encode("utf-16") + b"\0", {}),
+    "half a pair behind UTF-16": Read(written().decode().encode("utf-16-be") + b"\xd8\x00", {}),
+    "zeros behind UTF-32": Read(written().decode().encode("utf-32-be") + b"\0\0\0", {}),
     "a second behind": Read(written() + written(port=1), {}),
     "twice": Read(written()[:-1] + b',"port":1}', {"port": 1}),
     "on lines": Read(json.dumps(PLAIN | {"weight": [1, {"a": 2}]}, indent=2).encode(), {}),
@@ -376,6 +393,7 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
     "port too large": (written(port=2**31), "port is 2147483648, not a whole number of 32 bits"),
     "port infinite": (written({"port": "1e999"}), "port is inf, not a whole number of 32 bits"),
     "port of a huge exponent": (written({"port": "1e99999999999"}), "port is inf, not a whole number of 32 bits"),
+    "port one half too large": (written({"port": "2147483647.5"}), "not a whole number of 32 bits"),
     "port of a halved number": (written({"port": "-2147483648.5"}), "not a whole number of 32 bits"),
     **{
         f"port as {text}": (written({"port": f'"{text}"'}), f"port is {text!r}, not a whole number of 32 bits")
