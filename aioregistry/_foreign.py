@@ -14,11 +14,12 @@ Without a running loop it is raised at once.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import Final, NoReturn, ParamSpec, TypeVar
 
-__all__ = ["ForeignError", "call", "repr_of", "shown", "traced", "wait"]
+__all__ = ["ForeignError", "call", "printable", "repr_of", "shown", "traced", "wait"]
 
 A = ParamSpec("A")
 R = TypeVar("R")
@@ -67,10 +68,29 @@ async def wait(function: Callable[[], Awaitable[R]]) -> R:
         raise ForeignError(error) from error
 
 
+def printable(text: str) -> str:
+    """Return *text* with escapes for what moves a cursor, turns a line around, breaks it, or is not seen.
+
+    Every client may write a node or name a service, and a terminal obeys what it is shown. In a log a line break would
+    begin a line that looks like another record.
+    """
+    return "".join(c if c.isprintable() and not _UNSEEN.match(c) else _escaped(c) for c in text)
+
+
+# Printable to Python, and nothing to the eye: fillers, joiners and selectors of variants, and a blank of Braille.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U0001d159\U000e0100-\U000e01ef]"
+)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
+
+
 def shown(error: BaseException) -> str:
-    """Return the exception's type and text in a line, also where its own ``__str__`` raises."""
+    """Return the exception's type and text in a line that is :func:`printable`, also where its ``__str__`` raises."""
     try:
-        text = " ".join(str(error).split())
+        text = printable(" ".join(str(error).split()))
     except BaseException as other:  # noqa: BLE001 - it is shown to those who look for the first
         text = f"its text cannot be shown, which raised {type(other).__name__}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

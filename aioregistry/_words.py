@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any, Final
 
 from ._document import encode
+from ._foreign import printable
 from ._model import Entry, ServiceInstance
 from .balancing import serves
 
@@ -84,30 +84,12 @@ def place(instance: ServiceInstance[Any]) -> str:
     return host if port is None else f"{host}:{port}"
 
 
-def printable(text: str) -> str:
-    """Return *text* with escapes for what moves a cursor, turns a line around, breaks it, or is not seen.
-
-    Every client may write a node or name a service, and a terminal obeys what it is shown.
-    """
-    return "".join(c if c.isprintable() and not _UNSEEN.match(c) else _escaped(c) for c in text)
-
-
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """Return *value* as JSON that does a terminal no harm: in ASCII, without control characters.
 
     Numbers that JSON has no form for are text, as Jackson writes them: ``"Infinity"``.
     """
     return json.dumps(_finite(value), indent=indent, allow_nan=False).replace("\x7f", "\\u007f")
-
-
-# Printable to Python, and nothing to the eye: fillers, joiners and selectors of variants, and a blank of Braille.
-_UNSEEN: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U0001d159\U000e0100-\U000e01ef]"
-)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def _finite(value: Any) -> Any:

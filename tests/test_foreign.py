@@ -24,6 +24,24 @@ def test_whatever_is_raised_comes_out_as_one_exception(kind: str) -> None:
     assert "raising" in foreign.traced(raised.value.error)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ümläut 日本 😀", "ümläut 日本 😀"),
+        ("a\nb\r", "a\\nb\\r"),
+        ("\x1b[2J\x07\x00", "\\x1b[2J\\x07\\x00"),
+        ("\x85\u2028\u2029", "\\x85\\u2028\\u2029"),
+        ("pay\u202etset\u2066", "pay\\u202etset\\u2066"),
+        ("\u200b\ufeff\u00ad\u3164\ufe0f", "\\u200b\\ufeff\\xad\\u3164\\ufe0f"),
+        ("\ud800\ue000", "\\ud800\\ue000"),
+        ("\U000e0001\U000e0100", "\\U000e0001\\U000e0100"),
+    ],
+)
+def test_what_is_printable(text: str, shown: str) -> None:
+    assert foreign.printable(text) == shown
+    assert foreign.shown(ValueError(f"x{text}x")).isprintable()
+
+
 @pytest.mark.parametrize("kind", ODD)
 async def test_an_async_function_may_raise_anything(kind: str) -> None:
     async def function() -> None:

@@ -192,6 +192,49 @@ def test_a_payload_that_does_not_fit_says_where(payload_type: Any, payload: Any,
         assert raised.value.reason in (f"payload: {reason}", f"payload: {reason} type int")
 
 
+HARMFUL = "k\n2026-11-30 CRITICAL \x1b[2J\u202e"
+
+
+class Strict(pydantic.BaseModel, extra="forbid"):
+    pass
+
+
+class Quoting(pydantic.BaseModel):
+    zone: str
+
+    @pydantic.field_validator("zone")
+    @classmethod
+    def known(cls, zone: str) -> str:
+        raise ValueError(f"{zone} is not known")
+
+
+@dataclasses.dataclass
+class Quoted:
+    zone: str
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"{self.zone} is not known")
+
+
+@pytest.mark.parametrize(
+    ("payload_type", "payload"),
+    [
+        (dict[str, int], {HARMFUL: "x"}),
+        (dict[str, dict[str, int]], {"a": {HARMFUL: "x"}}),
+        (Strict, {HARMFUL: 1}),
+        (Quoting, {"zone": HARMFUL}),
+        (Quoted, {"zone": HARMFUL}),
+    ],
+    ids=["key", "inner key", "field", "model", "dataclass"],
+)
+def test_a_reason_is_one_line_whatever_the_payload_says(payload_type: Any, payload: Any) -> None:
+    """Any client that may write the node writes its payload, and the reason is logged."""
+    with pytest.raises(InvalidInstance) as raised:
+        with_payload_type(holding(payload), payload_type)
+    assert raised.value.reason.isprintable()
+    assert "CRITICAL" in raised.value.reason
+
+
 FITTING: list[tuple[Any, Any, Any]] = [
     (Meta, {"zone": "a"}, Meta("a")),
     (Wrapped, {"models": [{"load": 1}], "pickies": [{"load": 9}]}, Wrapped([Picky(9)], [Model(load=1)])),

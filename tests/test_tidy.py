@@ -113,7 +113,7 @@ ROOMS: dict[str, set[str]] = {
     # Raises InvalidArgument and NoInstances. A field of JSON is read without the guard around code of others.
     "balancing": {"reprs", "foreign", "errors", "arguments", "addresses", "frozen", "model"},
     # Words about instances, for commands and pages; a balancer judges which may be called.
-    "words": {"model", "document", "balancing"},
+    "words": {"foreign", "model", "document", "balancing"},
     # A view makes a balancer: a picker fed by its changes. A kept snapshot is JSON.
     "discovery": {
         "reprs",

@@ -323,7 +323,8 @@ class OverrideReader:
             if before.get(override.id) != override:
                 what = "in maintenance" if override.enabled is False else f"of weight {override.weight}"
                 text = "%s/%s is %s by an operator's override: %s, %s"
-                told = override.service, override.id, what, override.by, override.reason
+                said = foreign.printable(override.by), foreign.printable(override.reason)
+                told = override.service, override.id, what, *said
                 self._repeated.tell("set", logging.INFO, text, *told, service=override.service, id=override.id)
                 self._session.emit(
                     "discovery.override_set",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aioregistry import _foreign as foreign
+
 from .calls import RegistryError
 from .sessions import session_name, with_attempts
 
@@ -60,9 +62,13 @@ class NodeNotEphemeral(RegistrationError):
 
 
 class InvalidInstance(RegistryError, ValueError):
-    """A node's data is not a service instance; ``reason`` says what is wrong with it."""
+    """A node's data is not a service instance; ``reason`` says what is wrong with it, in a line that does no harm.
+
+    A client that may write the node chose the texts in it, the names of fields among them.
+    """
 
     def __init__(self, reason: str) -> None:
+        reason = foreign.printable(reason)
         super().__init__(reason)
         self.reason = reason
 

@@ -242,5 +242,5 @@ def _probe(check: Check) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
+    text = foreign.printable(" ".join(text.split()))
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"

@@ -56,7 +56,7 @@ def decode_event(frame: bytes) -> WatchedEvent:
     if at != len(frame):
         raise ProtocolError(f"an event of {len(frame)} bytes has content for {at}")
     if kind not in _KINDS:
-        raise ProtocolError(f"an event of unknown kind {kind} for {path}")
+        raise ProtocolError(f"an event of unknown kind {kind} for {path!r}")
     return WatchedEvent(_KINDS[kind], state, path, zxid)
 
 

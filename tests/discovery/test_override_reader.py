@@ -125,6 +125,23 @@ async def test_where_there_is_a_root_it_is_watched_whole_and_changes_are_told_on
     await reader.aclose()
 
 
+async def test_what_an_operator_wrote_is_one_line_of_the_log(
+    session: DiscoverySession, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "aioregistry.discovery")
+    for path in (ROOT, f"{ROOT}/chat"):
+        session.tree.make(path)
+    drain(session, "a", reason="disk\n2026-11-30 CRITICAL \x1b[2J", by="ann\u202e\u2028")
+    reader = OverrideReader(session, ROOT, "auto")
+    forget = reader.follow("chat", lambda _: None)
+    await reader.settled("chat")
+    (line,) = [record.getMessage() for record in caplog.records if "override" in record.getMessage()]
+    assert line.isprintable()
+    assert "CRITICAL" in line
+    forget()
+    await reader.aclose()
+
+
 class Patient(FakeRuntime):
     """Draws pauses that are longer than any test, and notes how long they were to be."""
 

@@ -81,7 +81,7 @@ def test_an_event_without_a_path() -> None:
 
 @pytest.mark.parametrize("kind", [0, 8, -2, 2**31 - 1])
 def test_an_event_of_unknown_kind(kind: int) -> None:
-    with pytest.raises(ProtocolError, match=f"unknown kind {kind} for /a"):
+    with pytest.raises(ProtocolError, match=f"unknown kind {kind} for '/a'"):
         decode_event(event(kind, "/a"))
 
 
