@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ._concurrency import in_daemon_thread
 from ._errors import UsageError
 
-__all__ = ["Endpoint", "Runtime", "SystemRuntime", "running_loop"]
+__all__ = ["Endpoint", "Runtime", "SystemRuntime", "running_loop", "tls_name"]
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
@@ -117,9 +117,7 @@ class SystemRuntime(Runtime):
     async def connect(
         self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint, tls: ssl.SSLContext | None
     ) -> asyncio.Transport:
-        # The name that a certificate has, and that a server is told, is without the dot that ends a fully qualified
-        # one (RFC 6066, section 3).
-        name = None if tls is None else endpoint.host.removesuffix(".")
+        name = None if tls is None else tls_name(endpoint.host)
         if tls is not None:
             # A caller's context may raise anything. uvloop asks it in a callback, where the error would go unnoticed.
             tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
@@ -127,6 +125,15 @@ class SystemRuntime(Runtime):
             factory, endpoint.address, endpoint.port, ssl=tls, server_hostname=name
         )
         return transport
+
+
+def tls_name(host: str) -> str:
+    """Return the name that a certificate must have for *host*, and that a server is told.
+
+    It is without the dot that ends a fully qualified name (RFC 6066, section 3), and without the zone of an IPv6
+    address, which means something on this machine only (RFC 4007, section 6).
+    """
+    return host.partition("%")[0].removesuffix(".")
 
 
 def _look_up(host: str, port: int) -> list[Endpoint]:

@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 
 from aioregistry._runtime import Endpoint, SystemRuntime
+from tests.support.tls import serving, trusting
+
+NO_SUCH_ADDRESS = 64
+"""X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
 @pytest.fixture
@@ -188,6 +192,42 @@ class TestConnecting:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             with pytest.raises(ssl.SSLError):
                 await runtime.connect(asyncio.Protocol, _endpoint_of(server), ssl.create_default_context())
+
+    @pytest.mark.parametrize(
+        ("host", "name"),
+        [
+            ("localhost", "localhost"),
+            ("localhost.", "localhost"),
+            ("Zk-1.Example.", "Zk-1.Example"),
+            ("10.0.0.7", None),
+            ("::1", None),
+            ("::1%lo", None),
+            ("fe80::1%eth0.1", None),
+        ],
+    )
+    async def test_a_server_is_told_a_name_as_it_is_proved_and_no_address(
+        self, host: str, name: str | None, runtime: SystemRuntime
+    ) -> None:
+        told: list[str | None] = []
+        context = serving()
+        context.sni_callback = lambda _socket, name, _context: told.append(name)
+        checking_nothing = ssl.create_default_context()
+        checking_nothing.check_hostname, checking_nothing.verify_mode = False, ssl.CERT_NONE
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context) as server:
+            endpoint = Endpoint(host, server.sockets[0].getsockname()[1], "127.0.0.1")
+            transport = await runtime.connect(asyncio.Protocol, endpoint, checking_nothing)
+            transport.abort()
+            await asyncio.sleep(0)
+        assert told == [name]
+
+    @pytest.mark.parametrize("host", ["::1%lo", "::1", "127.0.0.1"])
+    async def test_an_address_is_proved_as_an_address(self, host: str, runtime: SystemRuntime) -> None:
+        """The certificate is for a name, so each is refused; by what it was compared with."""
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=serving()) as server:
+            endpoint = Endpoint(host, server.sockets[0].getsockname()[1], "127.0.0.1")
+            with pytest.raises(ssl.SSLCertVerificationError) as raised:
+                await runtime.connect(asyncio.Protocol, endpoint, trusting())
+        assert raised.value.verify_code == NO_SUCH_ADDRESS
 
     async def test_cancelling_closes_the_socket(self, runtime: SystemRuntime) -> None:
         """In the middle of a TLS handshake that the other end does not take part in."""

@@ -23,8 +23,9 @@ from . import logs, options
 
 DONE, FAILED, USAGE, DISPLACED = range(4)
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals by which users, supervisors and closed terminals ask a process to end."""
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""The signals by which users, supervisors and closed terminals ask a process to end; images of containers name
+SIGQUIT, too (``STOPSIGNAL``)."""
 
 # The remedy, where the error itself does not name it.
 ADVICE: dict[type[Exception], str] = {

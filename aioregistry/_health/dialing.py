@@ -11,7 +11,7 @@ from aioregistry._addresses import check_address, ip_address
 from aioregistry._arguments import is_whole
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reasons import reason_of
-from aioregistry._runtime import Endpoint, SystemRuntime
+from aioregistry._runtime import Endpoint, SystemRuntime, tls_name
 
 from .check import CheckFailed
 
@@ -77,7 +77,7 @@ class Dialer:
                     endpoint.address,
                     self.port,
                     ssl=self._tls,
-                    server_hostname=self.host.removesuffix(".") if self._tls else None,
+                    server_hostname=tls_name(self.host) if self._tls else None,
                     limit=_MOST_READ,
                 )
             except OSError as error:

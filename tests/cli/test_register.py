@@ -18,7 +18,7 @@ INSTANCE = ("register", "chat", "--id", "a", "--address", "127.0.0.1", "--port",
 NODE = "/services/chat/a"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 async def test_a_signal_withdraws(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, number: signal.Signals
 ) -> None:
