@@ -36,6 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "extras": set(),
     # Names that no traceback shows.
     "secrets": set(),
+    # Files that other users of the machine may have had a hand in.
+    "files": set(),
     # Flags, seconds and choices are checked in one way.
     "arguments": {"errors"},
     "reasons": {"foreign", "errors"},
@@ -123,6 +125,7 @@ ROOMS: dict[str, set[str]] = {
         "foreign",
         "concurrency",
         "errors",
+        "files",
         "arguments",
         "reasons",
         "streams",
@@ -187,6 +190,7 @@ ROOMS: dict[str, set[str]] = {
     # A reader of public names, for browsers.
     "console": {
         "errors",
+        "files",
         "incident_log",
         "reasons",
         "words",
@@ -209,6 +213,7 @@ ROOMS: dict[str, set[str]] = {
         "server",
         "errors",
         "extras",
+        "files",
         "reasons",
         "settings",
         "logs",

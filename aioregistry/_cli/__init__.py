@@ -98,7 +98,8 @@ def _add_register(commands: Commands) -> None:
         "register",
         help="keep an instance registered until interrupted",
         description="Register an instance and keep it registered until SIGINT, SIGTERM, SIGHUP or SIGQUIT, then "
-        "withdraw it. With -- COMMAND: run it, register it while it lives and its checks pass, pass signals on, and exit as it did.",
+        "withdraw it. With -- COMMAND: run it, register it while it lives and its checks pass, pass signals on, and "
+        "exit as it did.",
         usage="%(prog)s NAME --port PORT [options] [-- COMMAND ...]",
     )
     parser.add_argument("name", metavar="NAME", help="the service")

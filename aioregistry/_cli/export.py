@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
@@ -27,6 +28,7 @@ from aioregistry._exports import (
     usable,
     weights_of,
 )
+from aioregistry._files import followed, is_ours
 from aioregistry._paths import check_name
 from aioregistry._reasons import reason_of
 
@@ -180,7 +182,7 @@ class _Exporter:
         self._tell("left out", "; ".join(rendered.left_out), "not exported: ", "")
         data = rendered.text.encode()
         try:
-            changed = not self._out.is_file() or self._out.read_bytes() != data
+            changed = _former(self._out) is None or self._out.read_bytes() != data
             if changed:
                 complaint = await self._complaint(data)
                 if complaint is not None:
@@ -290,6 +292,9 @@ def _check_place(out: str) -> None:
     if not out or "\0" in out:
         raise InvalidArgument("out", out, "give the path of a file")
     path = Path(out)
+    _, foreign = followed(str(path.parent))
+    if foreign is not None:
+        raise InvalidArgument("out", out, foreign)
     if path.is_dir():
         raise InvalidArgument("out", out, "is a folder: give the path of a file")
     if not path.parent.is_dir():
@@ -298,12 +303,19 @@ def _check_place(out: str) -> None:
         raise InvalidArgument("out", out, "its folder may not be written to")
 
 
+def _former(path: Path) -> os.stat_result | None:
+    """Return what is at *path*, if no other user has put it there or can change it later."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) and is_ours(found) else None
+
+
 def _replace(path: Path, data: bytes) -> None:
     """Put *data* at *path* by a rename: readers meet the former file or the new one, and Envoy watches for that."""
-    try:
-        mode = path.stat().st_mode & 0o7777
-    except FileNotFoundError:
-        mode = 0o644
+    former = _former(path)
+    mode = 0o644 if former is None else former.st_mode & 0o777
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

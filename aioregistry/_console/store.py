@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from aioregistry._errors import InvalidArgument
+from aioregistry._files import followed
 from aioregistry._reasons import reason_of
 
 from .states import Mark, State, marks
@@ -140,9 +141,9 @@ class History:
 
     def __init__(self, path: Path, *, days: float, limit: int) -> None:
         self.path, self._days, self._limit = path, days, limit
-        self._lock = _locked(path)
+        self._lock, place = _locked(path)
         try:
-            self._connection = _opened(path)
+            self._connection = _opened(path, place)
         except BaseException:
             os.close(self._lock)
             raise
@@ -321,35 +322,41 @@ class History:
             raise
 
 
-def _locked(path: Path) -> int:
-    """Return the descriptor of a lock that only one process has: two recordings at once would end each other's."""
+def _locked(path: Path) -> tuple[int, Path]:
+    """Return the descriptor of a lock that only one process has, and where *path* leads.
+
+    Two recordings at once would end each other's.
+    """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         # A link to the file is not another file.
-        beside = f"{os.path.realpath(path)}.lock"
-        lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        place, foreign = followed(str(path))
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = None if foreign else os.open(f"{place}.lock", flags, 0o600)
     except (OSError, ValueError) as error:
         raise InvalidArgument("history", str(path), f"cannot be written: {reason_of(error)}") from None
+    if lock is None:
+        raise InvalidArgument("history", str(path), f"{foreign}")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
         raise InvalidArgument("history", str(path), "is used by another console") from None
-    return lock
+    return lock, place
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path, place: Path) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "rb") as file:
             # A pipe would be read for ever.
             head = file.read(len(_MAGIC)) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b"-"
         if head and head != _MAGIC:
             # SQLite takes a file that is shorter than its head for an empty one, and writes over it.
             raise InvalidArgument("history", str(path), _REASONS[sqlite3.SQLITE_NOTADB])
-        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(place, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         _prepare(connection, path)
     except (OSError, sqlite3.Error) as error:
         if connection is not None:

@@ -28,6 +28,7 @@ import anyio
 
 from aioregistry._concurrency import Alarm, in_daemon_thread
 from aioregistry._errors import InvalidArgument, InvalidType
+from aioregistry._files import followed
 from aioregistry._reasons import reason_of
 from aioregistry._session import ReadingSessionPort
 
@@ -60,8 +61,6 @@ LARGEST: Final = 256 * 2**20
 """Bytes of the largest file that is read: some 600,000 instances, more than ZooKeeper lists in one answer."""
 
 _LOCK_POLL = 0.01  # seconds
-_MOST_LINKS = 40
-"""Linux follows as many."""
 _ONLY_A_PATH = getattr(os, "O_PATH", os.O_RDONLY)
 """Where there is no such mode, a directory on the way must be readable."""
 _NEW = ".new"
@@ -84,7 +83,7 @@ def checked_path(keep: object) -> Path:
         raise InvalidType("keep", keep, f"give the path of a file, not {type(keep).__name__}")
     try:
         os.fsencode(given)
-        path, foreign = _followed(given)
+        path, foreign = followed(given)
         why = "is empty" if not given else foreign or _unfit(path)
     except ValueError as error:
         raise InvalidArgument(
@@ -95,37 +94,6 @@ def checked_path(keep: object) -> Path:
     if why is not None:
         raise InvalidArgument("keep", keep, why)
     return path
-
-
-def _followed(given: str) -> tuple[Path, str | None]:
-    """Return where *given* leads, and why it is not to be gone: a link on the way that another user owns."""
-    here = Path("/")
-    rest = str(Path.cwd() / given).split("/")[::-1]
-    links = 0
-    while rest:
-        part = rest.pop()
-        if part == "..":
-            here = here.parent
-        if part in ("", ".", ".."):
-            continue
-        there = here / part
-        try:
-            found = there.lstat()
-        except OSError:  # what is not there is no link
-            here = there
-            continue
-        if not stat.S_ISLNK(found.st_mode):
-            here = there
-            continue
-        links += 1
-        if links > _MOST_LINKS:
-            raise OSError(errno.ELOOP, "too many links", given)
-        if found.st_uid not in (os.geteuid(), 0):
-            return there, f"leads through {str(there)!r}, a link of another user, uid {found.st_uid}"
-        target = str(there.readlink())
-        here = Path("/") if target.startswith("/") else here
-        rest += target.split("/")[::-1]
-    return here, None
 
 
 def _unfit(path: Path) -> str | None:

@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 import pytest
 
 import aioregistry
-from aioregistry import Registry, ServiceInstance
+from aioregistry import InvalidArgument, Registry, ServiceInstance
+from aioregistry._cli.export import _check_place, _former, _replace
 from aioregistry.testing._ports import ReservedPort
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -253,3 +257,51 @@ async def test_what_is_wrong_is_refused(options: tuple[str, ...], named: str) ->
     assert (code, stdout) == (2, "")
     assert named in stderr.splitlines()[-1]
     assert "Traceback" not in stderr
+
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can plant another user's file")
+
+
+@root_only
+@pytest.mark.parametrize(
+    ("is_link", "mode"),
+    [(True, 0o666), (True, 0o4755), (False, 0o666), (False, 0o664)],
+    ids=["link, for all to write", "link, acts as its owner", "for all to write", "of another user"],
+)
+def test_nobody_else_decides_who_may_write_the_file(tmp_path: Path, is_link: bool, mode: int) -> None:
+    """In a directory for everybody another user may have put something in its place."""
+    out, theirs = tmp_path / "haproxy.cfg", tmp_path / "theirs"
+    planted = theirs if is_link else out
+    planted.write_bytes(b"data")
+    os.chown(planted, NOBODY, NOBODY)
+    planted.chmod(mode)
+    if is_link:
+        out.symlink_to(theirs)
+        os.chown(out, NOBODY, NOBODY, follow_symlinks=False)
+    assert _former(out) is None  # so that it is written, though it holds what it should
+    _replace(out, b"data")
+    found = out.lstat()
+    assert (found.st_mode, found.st_uid) == (stat.S_IFREG | 0o644, 0)
+    if is_link:
+        assert theirs.stat().st_mode == stat.S_IFREG | mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_the_owner_decides_who_may_read_it(tmp_path: Path, mode: int) -> None:
+    out = tmp_path / "haproxy.cfg"
+    out.write_bytes(b"former")
+    out.chmod(mode)
+    _replace(out, b"data")
+    assert stat.S_IMODE(out.stat().st_mode) == mode
+    assert _former(out) is not None
+
+
+@root_only
+def test_a_folder_behind_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "theirs")
+    os.chown(link, NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(InvalidArgument) as raised:
+        _check_place(str(link / "haproxy.cfg"))
+    assert raised.value.field == "out"

@@ -27,6 +27,7 @@ from aioregistry._console.store import (
 )
 
 DEADLINE = 60.0
+NOBODY = 65534
 MIB = 2**20
 
 
@@ -184,6 +185,22 @@ def test_a_link_to_a_history_is_the_same_history(path: Path) -> None:
     link.symlink_to(path)
     with opened(path), pytest.raises(InvalidArgument, match="is used by another console"):
         History(link, days=1, limit=MIB)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can plant another user's link")
+@pytest.mark.parametrize("planted", ["history.sqlite", "history.sqlite.lock", "folder"])
+def test_a_link_of_another_user_is_not_followed(tmp_path: Path, planted: str) -> None:
+    home, shared = tmp_path / "home", tmp_path / "shared"
+    home.mkdir()
+    shared.mkdir()
+    link = shared / planted
+    link.symlink_to(home if planted == "folder" else home / ".profile")
+    os.chown(link, NOBODY, NOBODY, follow_symlinks=False)
+    path = link / "history.sqlite" if planted == "folder" else shared / "history.sqlite"
+    with pytest.raises(InvalidArgument) as raised:
+        History(path, days=1, limit=MIB)
+    assert (raised.value.field, raised.value.value) == ("history", str(path))
+    assert list(home.iterdir()) == []
 
 
 def test_what_is_no_file_is_refused_at_once(path: Path) -> None:
