@@ -27,6 +27,11 @@ _ZEROS: Final = (
     (re.compile(rb"\0[^\0]\0[^\0]"), "utf-16-be"),
     (re.compile(rb"[^\0]\0[^\0]\0"), "utf-16-le"),
 )
+_OTHER_FORMATS: Final = {
+    b"\x1f\x8b": "compressed by gzip, as by a Curator that is told to compress what it writes",
+    b"\xac\xed\x00\x05": "a serialized object of Java",
+}
+"""The beginnings of what Java writes into nodes, too; no text in UTF-8 begins so."""
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 MAX_DIGITS: Final = 1000  # Jackson's limit too (StreamReadConstraints.DEFAULT_MAX_NUM_LEN); Python's own is 4300
@@ -60,6 +65,9 @@ def members_of(data: bytes) -> dict[str, JsonMember]:
     """The members of the JSON object at the beginning of *data*; as Jackson, without a look at what follows it."""
     if not data.strip(b" \t\r\n\0"):
         raise InvalidInstance("the node is empty")
+    for beginning, what in _OTHER_FORMATS.items():
+        if data.startswith(beginning):
+            raise InvalidInstance(f"not JSON: it is {what}")
     encoding, skipped = _encoding(data)
     undecodable: UnicodeDecodeError | None = None
     try:

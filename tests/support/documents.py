@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any, Final, NamedTuple
 
@@ -363,6 +364,8 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
         "not UTF-8 at byte 39",
     ),
     "apisix-seed's list of nodes": (b'[{"host":"10.0.0.7","port":80,"weight":1}]', "it is a list, not a JSON object"),
+    "compressed": (gzip.compress(written(), mtime=0), "not JSON: it is compressed by gzip"),
+    "serialized by Java": (b"\xac\xed\x00\x05t\x00\x04chat", "not JSON: it is a serialized object of Java"),
     "nothing": (b"", "the node is empty"),
     "space": (b" \n", "the node is empty"),
     "zeros": (b"\0\0", "the node is empty"),
