@@ -72,6 +72,8 @@ class WatchTable:
     def __init__(self) -> None:
         self._exact: dict[str, list[Callback]] = {}
         self._trees: dict[str, list[Callback]] = {}
+        self._longest_tree = 0
+        """Characters of the longest path in it."""
         self._one_shot: dict[OneShot, dict[str, None]] = {kind: {} for kind in OneShot}
         self._covered: dict[str, OneShot] = {}
         """Paths whose one-shot watch was left to a recursive one, and what it would be."""
@@ -91,11 +93,16 @@ class WatchTable:
 
     def listen_tree(self, path: str, callback: Callback) -> None:
         self._trees.setdefault(path, []).append(callback)
+        self._longest_tree = max(self._longest_tree, len(path))
 
     def unlisten_tree(self, path: str, callback: Callback) -> bool:
         """Return whether the server's recursive watch on *path* is to be removed now."""
         _discard(self._trees, path, callback)
-        return path not in self._trees and self._spare(path)
+        if path in self._trees:
+            return False
+        if len(path) == self._longest_tree:
+            self._longest_tree = max(map(len, self._trees), default=0)
+        return self._spare(path)
 
     def _spare(self, path: str) -> bool:
         """Forget the recursive watch on *path* if it exists, unless a one-shot watch would go with it."""
@@ -160,7 +167,7 @@ class WatchTable:
         for kind in _FIRED[event.kind]:
             self._one_shot[kind].pop(event.path, None)
         called = list(self._exact.get(event.path, ()))
-        for path in _lineage(event.path):
+        for path in _lineage(event.path, self._longest_tree):
             called += self._trees.get(path, ())
         return called
 
@@ -202,8 +209,14 @@ def _discard(listeners: dict[str, list[Callback]], path: str, callback: Callback
         listeners.pop(path, None)
 
 
-def _lineage(path: str) -> Iterator[str]:
-    """The path itself and its ancestors."""
+def _lineage(path: str, longest: int) -> Iterator[str]:
+    """The path itself and its ancestors, as far as they have *longest* characters at most, and the root.
+
+    A client that may write below a watched path makes nodes as deep as it likes, and all ancestors of a path of 100 kB
+    have 2.5 GB together.
+    """
+    if len(path) > longest:
+        path = path[: path.rfind("/", 0, longest + 1)]
     while len(path) > 1:
         yield path
         path = path.rpartition("/")[0]

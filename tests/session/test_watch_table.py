@@ -26,7 +26,7 @@ from aioregistry._protocol import (
     WatchedEvent,
     WatcherType,
 )
-from aioregistry._session.watch_table import WatchTable
+from aioregistry._session.watch_table import WatchTable, _lineage
 from tests.session.watch_tables import Mode, Node, WatchTables, lineage, parent_of
 
 PATHS = ["/", "/a", "/a/b"]
@@ -521,6 +521,41 @@ class TestListening:
         watches.listen("/a/b", lambda _: told.append("exact"))
         heard(watches, event("/a/b"))
         assert told == ["exact", "ab", "a", "a again", "root"]
+
+    def test_a_node_far_below_costs_what_one_right_below_costs(self) -> None:
+        deep = "/a/b" + "/c" * 5_000
+        for longest, looked_at in [
+            (0, ["/"]),
+            (1, ["/"]),
+            (2, ["/a", "/"]),
+            (3, ["/a", "/"]),
+            (4, ["/a/b", "/a", "/"]),
+            (6, ["/a/b/c", "/a/b", "/a", "/"]),
+        ]:
+            assert list(_lineage(deep, longest)) == looked_at
+        assert list(_lineage("/a/b", 4)) == list(_lineage("/a/b", 100)) == ["/a/b", "/a", "/"]
+        assert list(_lineage("", 4)) == list(_lineage("/", 4)) == ["/"]
+
+    def test_a_node_far_below_is_heard_of_by_who_is_there(self) -> None:
+        watches, told = WatchTable(), list[str]()
+
+        def telling(path: str) -> Callable[[WatchedEvent], None]:
+            return lambda _: told.append(path)
+
+        callbacks = {path: telling(path) for path in ("/", "/a", "/a/b", "/a/bb", "/a/b/c/d")}
+        for path, callback in callbacks.items():
+            watches.listen_tree(path, callback)
+        for below, expected in [
+            ("/a/b" + "/c" * 5_000, ["/a/b", "/a", "/"]),
+            ("/a/b/c/d" + "/e" * 5_000, ["/a/b/c/d", "/a/b", "/a", "/"]),
+        ]:
+            heard(watches, event(below))
+            assert told == expected
+            told.clear()
+        for path in ("/a/b/c/d", "/a/bb"):
+            watches.unlisten_tree(path, callbacks[path])
+        heard(watches, event("/a/b/c/d/e"))
+        assert told == ["/a/b", "/a", "/"]
 
     def test_until_it_is_left(self) -> None:
         watches, told = WatchTable(), list[WatchedEvent]()
