@@ -22,8 +22,9 @@ PERSISTENT, CONTAINER = 0, -(2**63)
 TTL_OF_ONE_HOUR = (0xFF << 56 | 3_600_000) - 2**64
 LONGEST_TTL = (0xFF << 56 | 0xFF_FFFF_FFFF) - 2**64
 SERVER_255 = (0xFF << 56 | 0x0193_5AC2_1100_0000) - 2**64  # as SessionTrackerImpl.initializeNextSessionId makes them
+SERVER_255_EARLY = (0xFF << 56 | 0x0000_0100_0000_0001) - 2**64
 
-OWNERS = (SESSION, EARLIER, STRANGER, PERSISTENT, CONTAINER, TTL_OF_ONE_HOUR, LONGEST_TTL, SERVER_255)
+OWNERS = (SESSION, EARLIER, STRANGER, PERSISTENT, CONTAINER, TTL_OF_ONE_HOUR, LONGEST_TTL, SERVER_255, SERVER_255_EARLY)
 NO_SESSIONS = (PERSISTENT, CONTAINER, TTL_OF_ONE_HOUR, LONGEST_TTL)
 VERSIONS = (0, 1, 2**31 - 1, -(2**31), -2, -1)
 CZXIDS = (CLAIM - 1, CLAIM, CLAIM + 1)
@@ -154,6 +155,14 @@ def test_each_action_has_the_remedy_that_is_written_down(error: type[errors.Serv
             if action is Action.WITHDRAW and index == 2 and usual is Remedy.REFUSED:
                 expected = Remedy.OMIT_MARKER
             assert remedy(action, TransactionAborted(index, error("/a"))) is expected
+
+
+@pytest.mark.parametrize("action", [None, *Action])
+def test_a_withdrawal_that_costs_the_connection_is_made_without_its_marker(action: Action | None) -> None:
+    poison = errors.PoisonRequest(
+        "Multi", 300, "zk:2181", connections=3, reason="closed", largest_answered=0, limit=None, retry_in=2.0
+    )
+    assert remedy(action, poison) is (Remedy.OMIT_MARKER if action is Action.WITHDRAW else Remedy.REFUSED)
 
 
 def test_a_missing_error_raises() -> None:

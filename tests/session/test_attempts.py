@@ -41,6 +41,7 @@ def test_a_name_gives_way_to_its_addresses_unless_it_is_an_address_that_answered
     attempts.resolved("unknown:1")
     attempts.begin("name:1", "looking it up", 1.0)
     attempts.resolved("name:1")
+    assert attempts.words() == {}
     attempts.note("name:1", AttemptOutcome.UNRESOLVED, "has no address", 2.0)
     attempts.resolved("name:1")
     assert attempts.words() == {}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from aioregistry._session.backoff import (
     CAP,
     FIRST,
+    HEARTBEATS_PER_TIMEOUT,
     PATIENCE,
     attempt_deadline,
     handshake_deadline,
@@ -32,6 +33,7 @@ def highest(low: float, high: float) -> float:
 def test_the_shares_of_the_timeout_are_what_they_are_meant_to_be() -> None:
     assert lookup_deadline(24.0) == 1.0
     assert throttled_patience(3.0) == 2.0
+    assert HEARTBEATS_PER_TIMEOUT == 3
 
 
 @pytest.mark.parametrize(

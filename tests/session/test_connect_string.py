@@ -84,6 +84,8 @@ class TestWhatIsMeant:
             ("[::1:2181],[::1]:2181", ConnectString((("::1:2181", 2181), ("::1", 2181)), "")),
             ("zk-1.svc.cluster.local.:2181", ConnectString((("zk-1.svc.cluster.local.", 2181),), "")),
             ("127.0.0.1:65535/", ConnectString((("127.0.0.1", 65535),), "")),
+            ("[127.0.0.1]:2182", ConnectString((("127.0.0.1", 2182),), "")),
+            ("zk1/a@b", ConnectString((("zk1", 2181),), "/a@b")),
             ("zk1.example.com.:1/a/b/ ", ConnectString((("zk1.example.com.", 1),), "/a/b")),
             ("zk_1:2181/über/ß", ConnectString((("zk_1", 2181),), "/über/ß")),
         ],
@@ -183,6 +185,21 @@ class TestWhatIsWrong:
         assert reason in raised.value.reason
         assert str(raised.value).startswith(f"servers={value[:80]!r}"[:80])
 
+    def test_the_reason_says_no_more_than_it_is(self) -> None:
+        reasons = {}
+        for text in ("", "zk://", "zk://://zk1"):
+            with pytest.raises(InvalidArgument) as raised:
+                parse_connect_string(text)
+            reasons[text] = raised.value.reason
+        assert reasons[""] == "names no server"
+        assert all("mend what is left" not in reason for reason in reasons.values())
+
+    @pytest.mark.parametrize(("length", "shown"), [(80, "z" * 80), (81, "z" * 60 + "…")])
+    def test_a_host_is_shown_whole_up_to_80_characters(self, length: int, shown: str) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            parse_connect_string("z" * length)
+        assert raised.value.reason.startswith(f"'{shown}' is neither")
+
     @pytest.mark.parametrize(
         "text",
         [
@@ -257,7 +274,7 @@ class TestWhatIsWrong:
         assert found == port
 
 
-@pytest.mark.parametrize(("server", "asked"), [("2181", True), ("123456", False), ("zk.7", False)])
+@pytest.mark.parametrize(("server", "asked"), [("2181", True), ("123456", False), ("zk.7", False), ("2181:1", False)])
 def test_only_what_may_be_a_port_is_taken_for_one(server: str, asked: bool) -> None:
     with pytest.raises(InvalidArgument) as refused:
         parse_connect_string(server)

@@ -26,6 +26,7 @@ from aioregistry._session.isolation import (
 )
 
 LARGE = SMALLEST_LIMIT * 4
+KEPT, SERVERS_KEPT = 1024, 64
 SERVER, OTHER = "zk:2181", "other:2181"
 
 
@@ -51,6 +52,11 @@ def refused(isolation: Isolation, sent: Sent, now: float, server: str = SERVER) 
     except PoisonRequest as error:
         return error
     return None
+
+
+def test_the_numbers_are_those_of_the_docstring() -> None:
+    assert (TOGETHER, ALONE, ENOUGH) == (2, 2, 3)
+    assert (FIRST_TERM, LONGEST_TERM, REPLACED, SMALLEST_LIMIT) == (2.0, 30.0, 600.0, 4096)
 
 
 def test_one_death_makes_no_suspect() -> None:
@@ -158,6 +164,41 @@ def test_what_another_server_answered_is_sent_with_others_there_and_tried_again_
     assert not isolation.suspects
 
 
+def test_it_is_known_whether_an_answer_can_clear_anything() -> None:
+    isolation = Isolation()
+    assert not isolation.suspects
+    died(isolation, create("a"), create("b"))
+    assert isolation.suspects
+    for name in ("a", "b"):
+        isolation.answered(create(name), SERVER)
+    assert not isolation.suspects
+    convict(isolation, create("a"))
+    for number in range(SERVERS_KEPT):  # the conviction is forgotten of its server, and speaks against it elsewhere
+        isolation.fits(100, f"10.0.0.{number}:2181")
+    assert isolation.suspects
+    isolation.answered(create("a"), SERVER)
+    assert not isolation.suspects
+
+
+def test_a_limit_alone_is_something_to_clear() -> None:
+    isolation = Isolation()
+    convict(isolation, create("a", LARGE))
+    convict(isolation, create("a", 100), FIRST_TERM)
+    isolation.answered(create("a", 100), SERVER)
+    assert isolation.limit(SERVER) == LARGE
+    assert isolation.suspects
+
+
+def test_an_operation_is_convicted_where_nothing_like_it_was_answered_since() -> None:
+    isolation = Isolation()
+    convict(isolation, create("a"))
+    assert isolation.has_convicted(Create2.opcode, OTHER)
+    isolation.answered(create("b"), OTHER)
+    assert not isolation.has_convicted(Create2.opcode, OTHER)
+    assert isolation.has_convicted(Create2.opcode, SERVER)
+    assert isolation.suspects
+
+
 def test_suspicion_goes_with_the_session_from_server_to_server() -> None:
     isolation, deaths = Isolation(), 0
     for server in itertools.cycle([SERVER, OTHER, "third:2181"]):
@@ -188,7 +229,59 @@ def test_servers_that_are_remembered_are_bounded() -> None:
     isolation = Isolation()
     for number in range(1000):
         convict_on(isolation, f"10.0.0.{number}:2181", create("a"))
-    assert len(isolation._servers) <= 64
+    assert len(isolation._servers) <= SERVERS_KEPT
+
+
+def test_the_latest_64_servers_are_remembered() -> None:
+    isolation = Isolation()
+    servers = [f"10.0.0.{number}:2181" for number in range(SERVERS_KEPT)]
+    for server in servers:
+        convict_on(isolation, server, create("a"))
+    assert all(refused(isolation, create("a"), 1, server) is not None for server in servers)
+    convict_on(isolation, OTHER, create("a"))
+    assert refused(isolation, create("a"), 1, servers[1]) is not None
+    assert refused(isolation, create("a"), 1, OTHER) is not None
+    assert refused(isolation, create("a"), 1, servers[0]) is None
+
+
+def test_the_latest_1024_suspects_are_remembered() -> None:
+    isolation = Isolation()
+    many = [create(str(number)) for number in range(KEPT)]
+    for _ in range(TOGETHER):
+        died(isolation, *many)
+    assert all(isolation.apart(sent, SERVER, 0) for sent in many)
+    died(isolation, create("another"), proven=False)
+    assert not isolation.apart(many[0], SERVER, 0)
+    assert all(isolation.apart(sent, SERVER, 0) for sent in many[1:])
+
+
+def test_the_latest_1024_convicted_ones_are_remembered() -> None:
+    isolation = Isolation()
+    many = [create(str(number)) for number in range(KEPT)]
+    for sent in many:
+        convict(isolation, sent)
+    assert died(isolation, many[0], now=1.0), "the first is convicted again, and so the latest"
+    isolation.answered(create("other"), SERVER)  # the operation is not to blame
+    assert all(refused(isolation, sent, 1.5) is not None for sent in many)
+    convict(isolation, create("another"), 1.0)
+    isolation.answered(create("other"), SERVER)
+    assert refused(isolation, many[1], 1.5) is None
+    assert all(refused(isolation, sent, 1.5) is not None for sent in (many[0], *many[2:], create("another")))
+
+
+def test_batches_are_halved_at_each_death_and_doubled_at_each_answer() -> None:
+    isolation = Isolation()
+    assert isolation.window == 1024
+    died(isolation)
+    assert isolation.window == 1024, "nothing was in flight"
+    for in_flight, window in ((11, 5), (3, 1), (1, 1)):
+        died(isolation, *[create(str(number)) for number in range(in_flight)])
+        assert isolation.window == window
+    windows = []
+    for _ in range(12):
+        isolation.survived()
+        windows.append(isolation.window)
+    assert windows == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024]
 
 
 def test_a_shorter_one_is_tried_at_once() -> None:
@@ -196,6 +289,30 @@ def test_a_shorter_one_is_tried_at_once() -> None:
     convict(isolation, create("a", LARGE))
     assert refused(isolation, create("a", LARGE), 1) is not None
     assert isolation.apart(create("a", LARGE - 1), SERVER, 1)
+
+
+def test_when_it_is_tried_again_is_told() -> None:
+    isolation = Isolation()
+    assert convict(isolation, create("a"), 10.0).retry_in == FIRST_TERM
+    again = refused(isolation, create("a"), 10.5)
+    assert again is not None
+    assert again.retry_in == FIRST_TERM - 0.5
+
+
+def test_company_at_a_death_convicts_nobody_whatever_is_known() -> None:
+    isolation = Isolation()
+    convict(isolation, create("a"))
+    assert not died(isolation, create("a"), create("b"), now=FIRST_TERM)
+    assert died(isolation, create("b"), now=FIRST_TERM)
+
+
+def test_a_convicted_one_is_sent_apart_also_where_its_operation_is_well() -> None:
+    isolation = Isolation()
+    convict(isolation, create("a"))
+    for server in (SERVER, OTHER):
+        isolation.answered(create("b"), server)
+    assert isolation.apart(create("a"), SERVER, FIRST_TERM)
+    assert not isolation.apart(create("c"), SERVER, FIRST_TERM)
 
 
 def test_the_servers_limit_is_remembered() -> None:
@@ -209,10 +326,29 @@ def test_the_servers_limit_is_remembered() -> None:
     assert "Create2 /services/chat/b" in str(other)
     assert "Create2 /services/chat/a" in str(other), "it says from which it is known"
     assert not isolation.apart(create("b", LARGE - 1), SERVER, 1)
+    assert refused(isolation, create("b", LARGE), 1) is not None
+    assert isolation.apart(create("b", LARGE), SERVER, FIRST_TERM)
+    assert not isolation.apart(create("b", LARGE - 1), SERVER, FIRST_TERM)
     isolation.answered(create("c", LARGE - 1), SERVER)
     assert isolation.limit(SERVER) == LARGE, "a shorter one says nothing of longer ones"
-    isolation.answered(create("c", LARGE + 5), SERVER)
+    isolation.answered(create("c", LARGE), SERVER)
     assert isolation.limit(SERVER) is None
+
+
+def test_a_request_of_the_smallest_limit_may_be_too_long_and_one_with_an_unreadable_reply_is_not() -> None:
+    assert convict(Isolation(), create("a", SMALLEST_LIMIT)).limit == SMALLEST_LIMIT
+    isolation = Isolation()
+    died(isolation, create("a", LARGE), unreadable=0)
+    (error,) = died(isolation, create("a", LARGE), unreadable=0).values()
+    assert error.limit is None
+
+
+def test_what_was_answered_without_suspects_counts_for_the_limit() -> None:
+    isolation = Isolation()
+    isolation.fits(LARGE, SERVER)
+    isolation.fits(100, SERVER)
+    error = convict(isolation, create("a", LARGE))
+    assert (error.limit, error.largest_answered) == (None, LARGE)
 
 
 @pytest.mark.parametrize(("largest", "size"), [(0, SMALLEST_LIMIT - 1), (LARGE, LARGE)])
@@ -347,6 +483,19 @@ def test_another_request_that_was_found_done_says_nothing_of_a_convicted_one() -
     assert again.request == error.request
 
 
+def test_one_that_was_found_done_acquits_itself_and_no_other() -> None:
+    isolation = Isolation()
+    convict(isolation, create("long", LARGE))
+    convict(isolation, create("a"))
+    isolation.executed(create("a").request)
+    assert isolation.limit(SERVER) == LARGE
+    assert not isolation.has_convicted(Create2.opcode, SERVER)
+    convict(isolation, create("a"))
+    isolation.executed(create("long").request)
+    assert isolation.limit(SERVER) is None
+    assert isolation.has_convicted(Create2.opcode, SERVER)
+
+
 def test_another_operation_takes_its_place_for_a_while_after_a_conviction() -> None:
     isolation = Isolation()
     opcode = create("a").request.opcode
@@ -367,6 +516,8 @@ def test_a_request_without_a_path_is_known_by_its_kind() -> None:
     isolation = Isolation()
     convict(isolation, Sent(SetWatches(1, (), (), ()), 100))
     assert refused(isolation, Sent(SetWatches(2, ("/a",), (), ()), 100), 1) is not None
+    also_without_a_path = Sent(SimpleNamespace(opcode=SetWatches.opcode, subject="aiozk's"), 100)
+    assert refused(isolation, also_without_a_path, 1) is None
     other = Sent(SimpleNamespace(opcode=999, subject="another"), 100)
     assert refused(isolation, other, 1) is None
     assert not isolation.apart(other, SERVER, 1)

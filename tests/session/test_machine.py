@@ -247,6 +247,29 @@ class TestEverywhere:
                     assert asked == (before.session_id, before.password, before.last_zxid)
                     assert handshake.read_only == (before.allow_read_only and not before.session_id)
 
+    def test_requests_can_be_sent_while_it_serves_and_at_no_other_time(self, steps: Steps) -> None:
+        for _, _, after, _ in steps:
+            assert after.connected is (after.phase is Phase.SERVING)
+
+    def test_it_reads_only_on_the_connection_that_was_accepted_so(self, steps: Steps) -> None:
+        for before, event, after, _ in steps:
+            accepted = isinstance(event, Accepted) and after.phase is Phase.PRIMING
+            assert after.read_only is (
+                bool(after.connection) and (event.read_only if accepted else before.read_only)  # type: ignore[union-attr]
+            )
+
+    def test_a_session_that_is_probed_is_forgotten_with_the_probe(self, steps: Steps) -> None:
+        """Its password is a secret."""
+        for _, _, after, _ in steps:
+            assert (after.probe == (0, b"", 0.0)) == (after.phase is not Phase.PROBING)
+
+    def test_whatever_a_quorum_grants_or_ends_leaves_no_suspicion(self, steps: Steps) -> None:
+        for before, _, after, _ in steps:
+            taken = after.phase is Phase.PRIMING and before.phase is not Phase.PRIMING and not after.read_only
+            if taken or (before.session_id and not after.session_id):
+                assert (after.silent, after.silent_rounds, after.question) == (0, 0, Question.OFFER)
+                assert after.fresh_at == after.behind_since == float("inf")
+
     def test_each_command_belongs_to_its_phase(self, steps: Steps) -> None:
         for before, event, after, commands in steps:
             kinds = {type(command) for command in commands}
@@ -368,6 +391,33 @@ def test_nothing_that_is_shown_has_the_password() -> None:
 # ---------------------------------------------------------------- single moves worth a name
 
 
+NEVER, AT_NO_TIME = float("inf"), float("-inf")
+
+
+def test_a_machine_to_which_nothing_has_happened() -> None:
+    assert tuple(Machine(TIMEOUT)) == (
+        *(TIMEOUT, False, SessionState.DISCONNECTED, Phase.OFFLINE, 0, 0, NO_SESSION, 0.0, False, 0),
+        *(AT_NO_TIME, 0.0, (), 0, 0, 0, 0, 0, Question.OFFER, NEVER, (0, b"", 0.0), NEVER),
+    )
+    assert Machine(TIMEOUT).lifetime == TIMEOUT
+    assert Machine(TIMEOUT, timeout=4.0).lifetime == 4.0, "what was granted counts"
+
+
+def test_a_server_without_a_quorum_grants_the_time_for_reading_and_nothing_else() -> None:
+    before = Machine(TIMEOUT, allow_read_only=True, last_zxid=5, phase=Phase.HANDSHAKING, connection=1)
+    after, commands = step(before, Accepted(1, 9, b"invented", 4.0, True, 100.0))
+    assert after == before._replace(phase=Phase.PRIMING, read_only=True, timeout=4.0)
+    assert commands == (Prime(1, 5),)
+
+
+def test_the_last_sixteen_sessions_are_remembered() -> None:
+    machine = serving()
+    for id in range(8, 28):
+        machine = made(machine, Lost(machine.connection), Dialed(id), Accepted(id, id, b"", TIMEOUT, False, 0.0))
+        machine = made(machine, Primed(id))
+    assert machine.earlier_ids == tuple(range(11, 27))
+
+
 def made(machine: Machine, *happened: Event) -> Machine:
     for event in happened:
         machine, _ = step(machine, event)
@@ -391,6 +441,12 @@ class TestRetries:
             assert machine.failures == count
             number = count + 1
             machine = made(machine, Dialed(number), Accepted(number, 7, b"", TIMEOUT, False, 0.5), Primed(number))
+
+    def test_it_lasted_if_it_answered_long_after_its_own_acceptance(self) -> None:
+        machine = made(serving(), Lost(1), Dialed(2), Accepted(2, 7, b"", TIMEOUT, False, 100.0), Primed(2))
+        assert made(machine, Lost(2)).failures == 2
+        assert made(machine._replace(evidence=100.9), Lost(2)).failures == 2
+        assert made(machine._replace(evidence=101.0), Lost(2)).failures == 0
 
     def test_a_refusal_is_followed_at_once(self) -> None:
         offline = made(serving(), Lost(1), FAILED, FAILED)
@@ -456,6 +512,20 @@ class TestSilence:
     def closed_on(self, **fields: Any) -> Machine:
         return silent(silent(serving(last_zxid=5, **fields)))
 
+    def test_every_server_that_closes_in_a_round_counts(self) -> None:
+        machine = made(serving(last_zxid=5), Lost(1), Dialed(2), Lost(2))
+        assert machine.silent == 1
+        assert made(machine, Dialed(3), Lost(3)).silent == 2
+
+    def test_a_server_that_only_reads_ends_every_suspicion_when_it_is_lost(self) -> None:
+        machine = Machine(TIMEOUT, allow_read_only=True, last_zxid=5)
+        for number in (1, 2):  # a fresh session is asked for, and then one to read with
+            machine = made(machine, Dialed(number), Lost(number), RoundFailed(0.0, 0.5))
+        machine = made(machine, Dialed(3), Lost(3), Dialed(4), Accepted(4, 9, b"", TIMEOUT, True, 0.0), Primed(4))
+        assert (machine.read_only, machine.silent, machine.silent_rounds) == (True, 1, 2)
+        machine = made(machine, Lost(4))
+        assert (machine.read_only, machine.silent, machine.silent_rounds, machine.fresh_at) == (False, 0, 0, NEVER)
+
     def test_the_next_question_is_whether_the_session_is_known(self) -> None:
         machine, commands = step(self.closed_on(), Dialed(3))
         assert machine.phase is Phase.ASKING
@@ -497,6 +567,7 @@ class TestSilence:
         asked = made(self.closed_on(), Dialed(3), Accepted(3, 7, b"password", 4.0, False, 1.0))
         machine, commands = step(asked, Probed(3, 4, 1.5, 2.0, True))
         assert commands == (RollBack(5, 4, True), Drop(3), Announce(SessionState.EXPIRED, 7))
+        assert (asked.failures, machine.failures) == (2, 0), "another session is asked for at once"
         assert (machine.session_id, machine.last_zxid, machine.history, machine.earlier_ids) == (0, 0, 1, (7,))
         assert step(machine, Dialed(4))[1] == (Handshake(4, 0, NO_SESSION, 0, TIMEOUT, False),)
 
@@ -552,6 +623,31 @@ class TestPresumption:
     @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
     def test_silence_is_given_the_time_of_an_election_and_not_the_same_to_all(self, chance: float) -> None:
         assert self.doubting(chance).evidence == pytest.approx(TIMEOUT * (0.5 + 0.5 * chance), abs=0.3)
+
+    def test_the_first_silent_round_says_when(self) -> None:
+        machine = silent(silent(serving(last_zxid=5)), 100.0, 0.25)
+        assert machine.fresh_at == 100.0 + TIMEOUT * 0.625
+        for now in (101.0, 102.0):
+            machine = silent(machine, now, 0.75)
+            assert machine.fresh_at == 106.25
+        assert machine.question is Question.RECOGNISE
+        assert silent(machine, 106.2).question is Question.OFFER
+        assert silent(machine, 106.25).question is Question.FRESH
+
+    def test_the_round_that_asked_for_a_fresh_one_says_when_it_is_asked_for_next(self) -> None:
+        machine = silent(self.doubting(), 100.0)
+        assert (machine.question, machine.fresh_at) == (Question.OFFER, 100.0 + TIMEOUT / 2)
+
+    def test_a_fresh_one_that_is_too_early_to_tell_is_closed_and_ours_offered_again(self) -> None:
+        asked = self.doubting()._replace(behind_since=100.0, silent=1, failures=3)
+        asked = made(asked, Dialed(3), Accepted(3, 8, b"", 4.0, False, 114.0))
+        kept, commands = step(asked, Probed(3, 9, 114.0, 114.9, True))
+        assert commands == (CloseSession(3), Drop(3))
+        assert (kept.phase, kept.question, kept.session_id) == (Phase.OFFLINE, Question.OFFER, 7)
+        assert (kept.behind_since, kept.fresh_at) == (100.0, 114.9 + TIMEOUT / 2)
+        assert (kept.failures, kept.silent) == (4, 0)
+        ended, _ = step(asked, Probed(3, 9, 114.0, 115.0, True))
+        assert ended.session_id == 8
 
     def test_fresh_sessions_are_asked_for_rarely(self) -> None:
         machine, asked = silent(silent(serving(last_zxid=5))), 0

@@ -38,6 +38,7 @@ def test_from_everywhere_else_it_can_end() -> None:
 
 
 def test_serving_is_only_left_by_losing_the_connection_or_ending() -> None:
+    assert {SessionState.CONNECTED, SessionState.RECONNECTED} == SERVING
     for state in SERVING:
         assert MOVES[state] == {SessionState.SUSPENDED} | ENDED
 

@@ -18,6 +18,7 @@ from aioregistry._protocol import (
     EventKind,
     Exists,
     GetChildren,
+    GetChildren2,
     GetData,
     Message,
     RemoveWatches,
@@ -500,6 +501,14 @@ class TestListening:
             heard(watches, event(path))
         assert told == [event("/a")]
 
+    def test_until_the_last_that_listens_has_left(self) -> None:
+        watches, told, other = WatchTable(), list[WatchedEvent](), list[WatchedEvent]()
+        watches.listen("/a", told.append)
+        watches.listen("/a", other.append)
+        watches.unlisten("/a", told.append)
+        heard(watches, event("/a"))
+        assert (told, other) == ([], [event("/a")])
+
     def test_to_a_tree(self) -> None:
         watches, told = WatchTable(), list[WatchedEvent]()
         watches.listen_tree("/a", told.append)
@@ -611,6 +620,38 @@ class TestRecursive:
         assert not watches.unlisten_tree("/a", told.append)
         assert watches.is_tree_armed("/a")
 
+    def test_goes_once_the_one_shot_watch_beside_it_has_fired(self) -> None:
+        watches, told = self.armed()
+        watches.listen("/a", lambda _: None)
+        watches.one_shot_asked(GetChildren.opcode, "/a")
+        heard(watches, event("/a", EventKind.CHILDREN_CHANGED))
+        assert watches.unlisten_tree("/a", told.append)
+
+    def test_goes_where_nobody_listens_any_more_to_what_was_left_to_it(self) -> None:
+        watches, told = self.armed()
+        watches.listen("/a", told.append)
+        watches.one_shot_asked(GetData.opcode, "/a")
+        watches.unlisten("/a", told.append)
+        assert watches.unlisten_tree("/a", told.append)
+
+    def test_goes_on_the_next_connection_where_what_was_left_to_it_has_fired(self) -> None:
+        watches, told = self.armed()
+        watches.listen("/a", lambda _: None)
+        watches.one_shot_asked(GetData.opcode, "/a")
+        watches.disconnected()
+        watches.restore(9, recursive=True, max_request=MAX_REQUEST)
+        watches.trees_armed(["/a"])
+        heard(watches, event("/a"))
+        assert watches.unlisten_tree("/a", told.append)
+
+    def test_that_was_asked_for_on_the_connection_before_is_not_armed_by_this_one(self) -> None:
+        watches = WatchTable()
+        watches.listen_tree("/a", lambda _: None)
+        watches.tree_asked("/a")
+        watches.disconnected()
+        watches.trees_armed(["/a"])
+        assert not watches.is_tree_armed("/a")
+
     def test_is_not_armed_on_the_next_connection_until_it_was_answered(self) -> None:
         watches, _ = self.armed()
         watches.disconnected()
@@ -648,16 +689,36 @@ class TestRestoring:
             (Exists("/there"), True),
             (Exists("/absent"), False),
             (GetChildren("/parent"), True),
+            (GetChildren2("/family"), True),
             (GetData("/nothing"), False),
             (GetChildren("/nobody"), False),
         )
-        assert self.restored(watches) == [SetWatches(9, ["/data", "/there"], ["/absent"], ["/parent"])]
+        assert self.restored(watches) == [SetWatches(9, ["/data", "/there"], ["/absent"], ["/parent", "/family"])]
 
     def test_not_what_nobody_listens_to(self) -> None:
         watches = WatchTable()
         watches.one_shot_asked(GetData.opcode, "/a")
         watches.read_answered(GetData.opcode, "/a", watch=True, found=True)
         assert self.restored(watches) == []
+
+    def test_not_what_was_left(self) -> None:
+        watches = WatchTable()
+        watches.listen("/a", print)
+        watches.one_shot_asked(GetData.opcode, "/a")
+        watches.unlisten("/a", print)
+        assert self.restored(watches) == []
+        watches.listen("/a", print)
+        assert self.restored(watches) == [], "it is not asked for any more"
+
+    def test_in_requests_of_128_kib_at_most(self) -> None:
+        watches = WatchTable()
+        for number in range(2048):
+            watches.listen(f"/{number:059}", print)  # 64 bytes each with its length
+            watches.one_shot_asked(GetData.opcode, f"/{number:059}")
+        assert len(watches.restore(9, recursive=False, max_request=MAX_REQUEST)) == 1
+        watches.listen("/", print)
+        watches.one_shot_asked(GetData.opcode, "/")
+        assert len(watches.restore(9, recursive=False, max_request=MAX_REQUEST)) == 2
 
     def test_not_what_has_fired(self) -> None:
         watches = self.watched((GetData("/a"), True), (GetChildren("/a"), True))
