@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-from collections.abc import Callable
 
 import pytest
 
@@ -13,17 +11,12 @@ import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry.logs import JsonFormatter
 from aioregistry.server import ZooKeeperServer
+from tests.support.waiting import until
 
 
 def lines(caplog: pytest.LogCaptureFixture, logger: str) -> list[dict[str, object]]:
     formatter = JsonFormatter()
     return [json.loads(formatter.format(record)) for record in caplog.records if record.name == f"aioregistry.{logger}"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_registration_and_its_session(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from aioregistry._document import decode
 from aioregistry._words import described, shortened
 from tests.cli.command import outcome
 from tests.support.judge import Judge
+from tests.support.waiting import until
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 100.0
@@ -27,12 +26,6 @@ DEADLINE = 100.0
 def cells(app: Top, id: str) -> list[list[str]]:
     table: DataTable[Any] = app.query_one(f"#{id}", DataTable)
     return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not true():
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from aioregistry._console.store import (
     ServiceNames,
     StateChange,
 )
+from tests.support.waiting import until
 
 DEADLINE = 60.0
 NOBODY = 65534
@@ -221,12 +221,6 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path: Path) -> None
 
 
 # ---------------------------------------------------------------- the thread
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not true():
-            await asyncio.sleep(0.02)
 
 
 class FullDisk(History):

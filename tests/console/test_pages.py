@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance
@@ -21,14 +21,10 @@ from aioregistry._console.console import Settings
 from aioregistry._console.passwords import hashed, read_passwords
 from aioregistry._console.serving import Place, serve
 from aioregistry.testing._proxy import ZooKeeperProxy
+from tests.support.browsers import chromium
 from tests.support.zookeeper import ZooKeeperServer
 
 DEADLINE = 60.0
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    *("--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 HOSTILE = "\u202e<img src=x onerror=alert(1)>"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -90,10 +86,8 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, Page, WebSocketRoute, async_playwright, expect
+from playwright.async_api import Browser, Page, WebSocketRoute, expect
 
 import aioregistry
 from aioregistry import Ring, ServiceInstance
@@ -31,14 +31,10 @@ from docs.examples.chat.route import WAITING
 from docs.examples.chat.server import ChatServer
 from docs.examples.chat.wire import ROOM
 from tests.cli.command import Command
+from tests.support.browsers import chromium
 from tests.support.zookeeper import ZooKeeperServer as RealZooKeeperServer
 
 DEADLINE = 100.0
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    *("--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 ROOMS = [f"room-{number}" for number in range(60)]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -252,10 +248,8 @@ async def chat() -> AsyncIterator[Chat]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 async def test_somebody_enters_by_the_door(chat: Chat, browser: Browser) -> None:

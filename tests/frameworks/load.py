@@ -8,7 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -81,36 +81,68 @@ async def served(app: Any, port: int) -> AsyncIterator[str]:
         await serving
 
 
-class Load:
-    """Consumers that pick an instance and send it a request, over and over, and never repeat one."""
+class Consumers:
+    """Tasks that send requests over and over, and what became of the requests."""
 
-    def __init__(self, balancer: Balancer[Any]) -> None:
+    def __init__(self) -> None:
         self.answered: Counter[int | None] = Counter()
         """Requests answered, by the port that was asked."""
         self.lost: list[str] = []
-        self._balancer = balancer
-        self._session: aiohttp.ClientSession
         self._tasks: list[asyncio.Task[None]] = []
         self._over = False
         self._news = asyncio.Event()
 
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT))
-        self._tasks = [asyncio.create_task(self._consume()) for _ in range(CONSUMERS)]
-        return self
+    def _begin(self, sends: Iterable[Callable[[], Awaitable[None]]]) -> None:
+        self._tasks = [asyncio.create_task(self._consume(send)) for send in sends]
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    async def _consume(self, send: Callable[[], Awaitable[None]]) -> None:
+        while not self._over:
+            await send()
+            await asyncio.sleep(0)  # where nobody is left to ask, that is told without a wait
+
+    def _note(self, port: int | None) -> None:
+        self.answered[port] += 1
+        self._news.set()
+
+    def _note_lost(self, error: Exception) -> None:
+        self.lost.append(repr(error))
+        self._news.set()
+
+    async def _end(self) -> None:
         # They end by themselves: a client that is cancelled while it connects may leave its socket to nobody.
         self._over = True
         unfinished = (await asyncio.wait(self._tasks, timeout=TIMEOUT))[1]
         for task in unfinished:
             task.cancel()
         assert not unfinished
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until *condition* holds, which is looked at after each request."""
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+
+class Load(Consumers):
+    """Consumers that pick an instance and send it a request, over and over, and never repeat one."""
+
+    def __init__(self, balancer: Balancer[Any]) -> None:
+        super().__init__()
+        self._balancer = balancer
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT))
+        self._begin([self._ask_one] * CONSUMERS)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        await self._end()
         await self._session.close()
 
-    async def _consume(self) -> None:
-        while not self._over:
-            await self.ask(self._balancer.pick().instance)
+    async def _ask_one(self) -> None:
+        await self.ask(self._balancer.pick().instance)
 
     async def ask(self, instance: ServiceInstance[Any], query: str = "") -> None:
         try:
@@ -118,13 +150,6 @@ class Load:
                 response.raise_for_status()
                 await response.json()
         except (aiohttp.ClientError, OSError) as error:
-            self.lost.append(repr(error))
+            self._note_lost(error)
         else:
-            self.answered[instance.port] += 1
-        self._news.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(TIMEOUT):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
+            self._note(instance.port)

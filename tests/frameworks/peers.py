@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import enum
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple, Self
 
 import pytest
@@ -182,9 +182,3 @@ def views_made(monkeypatch: pytest.MonkeyPatch) -> list[View[Any]]:
 def followed(made: list[View[Any]]) -> set[str]:
     """The services whose views are not closed."""
     return {view.name for view in made if not is_closed(view)}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0.002)

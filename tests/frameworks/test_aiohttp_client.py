@@ -24,10 +24,11 @@ from aioregistry.integrations.aiohttp import (
     RegistryMiddleware,
     member,
 )
-from tests.frameworks.peers import Manner, Peer, black_hole, followed, service, until, views_made
+from tests.frameworks.peers import Manner, Peer, black_hole, followed, service, views_made
 from tests.support.inside import picker_of
 from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import TlsRelay, trusting
+from tests.support.waiting import until
 from tests.support.zookeeper import ZooKeeperServer
 
 URL = "http://chat.registry/rooms?of=me"

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import os
 import signal
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -37,7 +36,7 @@ from aioregistry.integrations.membership import Hosting, hosting
 from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.frameworks.aiohttp_serving import SERVICE
-from tests.frameworks.load import ROOT, TIMEOUT, ServerProcess, shown_checks
+from tests.frameworks.load import ROOT, TIMEOUT, Consumers, ServerProcess, shown_checks
 
 URL = f"http://{SERVICE}.registry/work"
 CONSUMERS = 3  # of each kind and method
@@ -70,19 +69,15 @@ Ask = Callable[[str, str], Awaitable[int | None]]
 """Send a request of a method to a URL; return the port of who answered."""
 
 
-class Load:
+class Load(Consumers):
     """Consumers that send requests over and over, by every kind of client."""
 
     def __init__(self, registry: Registry, *, attempts: int = 1, methods: tuple[str, ...] = ("GET", "POST")) -> None:
-        self.answered: Counter[int | None] = Counter()
-        self.lost: list[str] = []
+        super().__init__()
         self.asks: list[Ask] = []
         self._options: Any = {"registry": registry, "attempts": attempts, "ejection": None}
         self._methods = methods
         self._stack = contextlib.AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._over = False
-        self._news = asyncio.Event()
 
     async def __aenter__(self) -> Load:
         enter = self._stack.enter_async_context
@@ -93,37 +88,20 @@ class Load:
             sends: Any = transport.RegistryTransport(**self._options)
             self.asks.append(by_transport(await enter(client(transport=sends, timeout=TIMEOUT))))
         consumers = [(ask, method) for ask in self.asks for method in self._methods] * CONSUMERS
-        self._tasks = [asyncio.create_task(self._consume(*consumer)) for consumer in consumers]
+        self._begin(functools.partial(self.ask, *consumer) for consumer in consumers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # They end by themselves: a client that is cancelled while it connects may leave its socket to nobody.
-        self._over = True
-        unfinished = (await asyncio.wait(self._tasks, timeout=TIMEOUT))[1]
-        for task in unfinished:
-            task.cancel()
-        assert not unfinished
+        await self._end()
         await self._stack.aclose()
-
-    async def _consume(self, ask: Ask, method: str) -> None:
-        while not self._over:
-            await self.ask(ask, method)
-            await asyncio.sleep(0)  # where nobody is left to ask, that is told without a wait
 
     async def ask(self, ask: Ask, method: str, query: str = "") -> None:
         try:
             port = await ask(method, f"{URL}{query}")
         except (aiohttp.ClientError, httpx.HTTPError, httpx2.HTTPError, OSError) as error:
-            self.lost.append(repr(error))
+            self._note_lost(error)
         else:
-            self.answered[port] += 1
-        self._news.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(TIMEOUT):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
+            self._note(port)
 
 
 def by_aiohttp(session: aiohttp.ClientSession) -> Ask:

@@ -46,6 +46,7 @@ from aioregistry.integrations.uvicorn import Server, run
 from aioregistry.testing._ports import ReservedPort
 from tests.frameworks.load import ROOT, TIMEOUT
 from tests.frameworks.serving import SERVICE
+from tests.support.waiting import until
 
 HERE = "127.0.0.1"
 ELSEWHERE = "192.0.2.7"  # of no machine (RFC 5737)
@@ -180,12 +181,6 @@ async def view(registry: Registry) -> AsyncIterator[View[Any]]:
 
 def membership(servers: str, port: int, **options: Any) -> Membership:
     return Membership(servers, SERVICE, **{"port": port, "address": HERE, "drain": 0, **options})
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

@@ -50,6 +50,7 @@ from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.support.judge import Judge
 from tests.support.raising import ODD, raising
+from tests.support.waiting import until
 
 TIMEOUT = 100.0
 REAL_SLEEP = asyncio.sleep
@@ -66,12 +67,6 @@ def member(servers: str, **options: Any) -> Membership:
     """One that no server has: whoever has the port on this machine has nothing to do with it."""
     where = {"port": 8000, "address": "10.0.0.7", "check_port": False}
     return Membership(servers, "api", **{**where, "drain": 0.05, **options})
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def listed(snapshot: Snapshot[Any]) -> bool:

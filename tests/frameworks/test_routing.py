@@ -19,8 +19,9 @@ from aioregistry.integrations.aiohttp import RegistryMiddleware
 from aioregistry.integrations.httpx import RegistryTransport
 from aioregistry.integrations.httpx2 import RegistryTransport as RegistryTransport2
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.frameworks.peers import Manner, Peer, followed, service, until, views_made
+from tests.frameworks.peers import Manner, Peer, followed, service, views_made
 from tests.support.judge import Judge
+from tests.support.waiting import until
 from tests.support.zookeeper import ZooKeeperServer
 
 

@@ -21,10 +21,11 @@ from aioregistry.integrations._lanes import MOST_NAMES, Lanes, name_of
 from aioregistry.integrations.httpx import IDEMPOTENT, INSTANCE, KEY
 from aioregistry.integrations.httpx import RegistryTransport as Transport1
 from aioregistry.integrations.httpx2 import RegistryTransport as Transport2
-from tests.frameworks.peers import Manner, Peer, black_hole, followed, service, until, views_made
+from tests.frameworks.peers import Manner, Peer, black_hole, followed, service, views_made
 from tests.support.inside import picker_of
 from tests.support.reasons import HOSTNAME_MISMATCH, distrust
 from tests.support.tls import AUTHORITY, TlsRelay, trusting
+from tests.support.waiting import until
 from tests.support.zookeeper import ZooKeeperServer
 
 PACKAGES: dict[ModuleType, Any] = {httpx: Transport1, httpx2: Transport2}

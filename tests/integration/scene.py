@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Self
 
 import aioregistry
@@ -21,18 +21,7 @@ from aioregistry.testing._proxy import Direction, TcpProxy
 from tests.support import checkers
 from tests.support.checkers import OrderedConsumer
 from tests.support.judge import Chronicle, Judge
-
-DEADLINE = 100.0
-"""Seconds that anything may take that is waited for; far more than it takes."""
-
-_INSTANT = 0.002
-
-
-async def until(condition: Callable[[], bool], *, timeout: float = DEADLINE) -> None:
-    """Wait for a condition of this process."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(_INSTANT)
+from tests.support.waiting import DEADLINE, until
 
 
 @contextlib.asynccontextmanager
@@ -251,7 +240,7 @@ class Scene:
             contact_age = time.monotonic() - self._silent_since  # before the claim: it must not age meanwhile
             claimed = self.registration.status is Status.LIVE or self.view.fresh
             checkers.check_honest(claimed=claimed, contact_age=contact_age, timeout=self.timeout)
-            await asyncio.sleep(_INSTANT)
+            await asyncio.sleep(0.002)
 
 
 _ESSENCE = ("name", "id", "address", "port", "payload")

@@ -38,11 +38,11 @@ from aioregistry.testing._network import on_network
 from aioregistry.testing._ports import ReservedPort
 from aioregistry.testing._proxy import TcpProxy, ZooKeeperProxy
 from tests.cli.command import Command
-from tests.integration.scene import DEADLINE, until
 from tests.support import wire
 from tests.support.checkers import check_contained, check_converged, check_owned
 from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.wire import Operation
 from tests.support.zookeeper import ZooKeeperServer
 

@@ -19,13 +19,14 @@ import pytest
 import aioregistry
 from aioregistry import ConnectTimeout, HandleClosed, Registration, Registry, Status, Stream, View
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integration.scene import DEADLINE, PARTITIONS, Peer, instance_of, until
+from tests.integration.scene import PARTITIONS, Peer, instance_of
 from tests.integration.ticking import Operation, Outcome, Ticks
 from tests.support import wire
 from tests.support.checkers import check_owned, check_withdrawn
 from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left, other_tasks
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import ZooKeeperServer
 
 TIMEOUT = 10.0

@@ -23,11 +23,12 @@ from aioregistry import (
 )
 from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.cli.command import Command
-from tests.integration.scene import DEADLINE, PARTITIONS, Peer, instance_of, until
+from tests.integration.scene import PARTITIONS, Peer, instance_of
 from tests.support import wire
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
 from tests.support.judge import Chronicle, Judge
 from tests.support.leftovers import nothing_left
+from tests.support.waiting import DEADLINE, until
 from tests.support.wire import Node
 from tests.support.zookeeper import ZooKeeperServer
 

@@ -17,12 +17,13 @@ import aioregistry
 from aioregistry import Entry, Invalid, Registry, Resynced, Status, Updated, View
 from aioregistry._discovery import Changes, WatchMode, subscriptions
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integration.scene import DEADLINE, instance_of, until
+from tests.integration.scene import instance_of
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
 from tests.support.inside import session_of
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 4.0

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from aioregistry.testing._proxy import TcpProxy
-from tests.integration.scene import DEADLINE, Peer, instance_of, until
+from tests.integration.scene import Peer, instance_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 T = 2.0

@@ -17,12 +17,13 @@ from aioregistry import NodeNotEphemeral, RegistrationDisplaced, Status
 from aioregistry._errors import ConnectionLost, SessionMoved, TransactionAborted
 from aioregistry._protocol import OPEN_ACL, Create2, Multi
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integration.scene import DEADLINE, PARTITIONS, Peer, Scene, instance_of, meanwhile, until
+from tests.integration.scene import PARTITIONS, Peer, Scene, instance_of, meanwhile
 from tests.support import wire
 from tests.support.checkers import check_owned, check_single
 from tests.support.frames import Frame, FrameProxy
 from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 TIMEOUT = 2.0

@@ -17,11 +17,11 @@ from aioregistry._markers import marker_name, marker_prefix
 from aioregistry._protocol import OPEN_ACL, Create, Delete, Multi, SetData
 from aioregistry.server import Ensemble, ZooKeeperServer
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integration.scene import DEADLINE, until
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_guarded
 from tests.support.inside import driver_of, session_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import ZooKeeperServer as RealZooKeeper
 
 IDS = ["a", "b", "c", "d", "e"]

@@ -13,10 +13,11 @@ import aioregistry
 from aioregistry import Check, CheckState, CommandCheck, InvalidArgument, Status
 from aioregistry.integrations.membership import Membership
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integration.scene import DEADLINE, instance_of, until
+from tests.integration.scene import instance_of
 from tests.support.checkers import check_truthful
 from tests.support.judge import Judge
 from tests.support.raising import ODD, raising
+from tests.support.waiting import DEADLINE, until
 from tests.support.wire import Node
 
 LONG = 60.0

@@ -15,8 +15,9 @@ import aioregistry
 from aioregistry import Guard, InvalidArgument, NoInstances, Registration, Registry, Resynced, View
 from aioregistry._discovery.kept import from_bytes
 from aioregistry.testing import ZooKeeper
-from tests.integration.scene import DEADLINE, instance_of, until
+from tests.integration.scene import instance_of
 from tests.support.checkers import OrderedConsumer
+from tests.support.waiting import DEADLINE, until
 
 ROOT = Path(__file__).parents[2]
 

@@ -25,11 +25,12 @@ from aioregistry import (
 )
 from aioregistry._runtime import SystemRuntime
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integration.scene import DEADLINE, instance_of, until
+from tests.integration.scene import instance_of
 from tests.support import wire
 from tests.support.checkers import check_obeyed
 from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.wire import Node
 from tests.support.zookeeper import ZooKeeperServer
 

@@ -24,7 +24,7 @@ from aioregistry.testing._proxy import Direction, ZooKeeperProxy
 from tests.cli.command import Command
 from tests.conftest import StartZooKeeper
 from tests.integration.monitored import Claim, boot
-from tests.integration.scene import DEADLINE, PARTITIONS, Scene, instance_of, meanwhile, until
+from tests.integration.scene import PARTITIONS, Scene, instance_of, meanwhile
 from tests.support import wire
 from tests.support.checkers import (
     OrderedConsumer,
@@ -40,6 +40,7 @@ from tests.support.checkers import (
 from tests.support.inside import password_of, session_of
 from tests.support.judge import NO_NODE, Chronicle, Judge
 from tests.support.leftovers import nothing_left
+from tests.support.waiting import DEADLINE, until
 from tests.support.wire import CREATED, DELETED, Node, Wire
 from tests.support.zookeeper import RELEASE, ZooKeeperServer
 

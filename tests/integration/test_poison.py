@@ -12,11 +12,12 @@ import aioregistry
 from aioregistry import PoisonRequest, RegistrationError, Registry, Status
 from aioregistry.testing._proxy import TcpProxy
 from tests.conftest import StartZooKeeper
-from tests.integration.scene import DEADLINE, instance_of, until
+from tests.integration.scene import instance_of
 from tests.support import wire
 from tests.support.frames import Frame, FrameProxy
 from tests.support.inside import session_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import ZooKeeperServer
 
 T = 6.0

@@ -9,10 +9,11 @@ import pytest
 
 import aioregistry
 from aioregistry import SessionState, Status
-from tests.integration.scene import DEADLINE, instance_of, until
+from tests.integration.scene import instance_of
 from tests.support.frames import Frame, FrameProxy
 from tests.support.inside import session_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import ZooKeeperServer
 
 T = 6.0

@@ -16,10 +16,11 @@ import aioregistry
 from aioregistry import AuthenticationFailed, ConnectTimeout
 from aioregistry._protocol import GetAcl
 from aioregistry.testing._proxy import ZooKeeperProxy
-from tests.integration.scene import DEADLINE, Peer, instance_of, until
+from tests.integration.scene import Peer, instance_of
 from tests.support import wire
 from tests.support.checkers import check_contained
 from tests.support.inside import password_of, session_of
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import Settings, ZooKeeperServer
 
 AGES = 60.0

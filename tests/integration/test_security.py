@@ -29,13 +29,14 @@ from aioregistry import (
 from aioregistry._errors import NoAuth
 from aioregistry.testing._proxy import TcpProxy, ZooKeeperProxy
 from tests.conftest import StartZooKeeper
-from tests.integration.scene import DEADLINE, Peer, Scene, instance_of, until
+from tests.integration.scene import Peer, Scene, instance_of
 from tests.support import tls, wire
 from tests.support.checkers import check_contained, check_honest, check_owned
 from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left, open_sockets
 from tests.support.old_server import MARSHALLING_ERROR, UNIMPLEMENTED, OldServer
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer, java_class
 
 TIMEOUT = 2.0

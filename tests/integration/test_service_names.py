@@ -9,8 +9,8 @@ import pytest
 
 import aioregistry
 from aioregistry import InvalidArgument, ServiceInstance
-from tests.integration.scene import DEADLINE
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE
 from tests.support.zookeeper import ZooKeeperServer
 
 NAME = "/a/b/anotherservice"

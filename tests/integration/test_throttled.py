@@ -10,9 +10,10 @@ import pytest
 
 import aioregistry
 from aioregistry import Status
-from tests.integration.scene import DEADLINE, instance_of, until
+from tests.integration.scene import instance_of
 from tests.support.frames import Frame, FrameProxy, failed
 from tests.support.inside import session_of
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import ZooKeeperServer
 
 T = 6.0

@@ -8,7 +8,7 @@ import functools
 import json
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -19,11 +19,12 @@ from aioregistry._discovery import WatchMode, follower
 from aioregistry._errors import NoAuth
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.conftest import StartZooKeeper
-from tests.integration.scene import DEADLINE, Peer, instance_of, until
+from tests.integration.scene import Peer, instance_of, meanwhile
 from tests.support import wire
 from tests.support.checkers import OrderedConsumer, check_converged, check_honest
 from tests.support.inside import session_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import ZooKeeperServer
 
 LONG = 60.0
@@ -110,18 +111,6 @@ class Follower:
         """Wait until what the view shows was told, and check that the changes give it."""
         await until(lambda: self.ordered.entries == self.view.snapshot.entries)
         self.ordered.check(self.view.snapshot.entries)
-
-
-@contextlib.asynccontextmanager
-async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run *work* beside the body; what it raises is raised at the end."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 @contextlib.asynccontextmanager

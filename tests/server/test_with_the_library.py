@@ -12,6 +12,7 @@ from aioregistry import Registration, Registry, ServiceInstance, Status, View
 from aioregistry._registration.exchanges import SESSIONS_KEPT
 from aioregistry.server import Ensemble, ZooKeeperServer
 from tests.support.inside import session_of
+from tests.support.waiting import until
 
 TIMEOUT = 100.0
 ME: ServiceInstance[object] = ServiceInstance("chat", address="10.0.0.7", port=7000)
@@ -21,12 +22,6 @@ ME: ServiceInstance[object] = ServiceInstance("chat", address="10.0.0.7", port=7
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[ZooKeeperServer]:
     async with ZooKeeperServer(version=request.param, tick_time=0.5) as server:
         yield server
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 KEPT = 10.0
