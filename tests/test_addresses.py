@@ -23,7 +23,9 @@ GOOD += [
     "1:2:3:4:5:6:7::",
     "::FFFF:127.0.0.1",
 ]
-GOOD += ["::1.2.3.4", "0000:0:0:0:0:0:0:1", "fe80::1%eth0.1", ".".join(["a" * 63] * 3 + ["a" * 61])]
+GOOD += ["::1.2.3.4", "0000:0:0:0:0:0:0:1", "fe80::1%eth0.1"]
+LONGEST = ".".join(["a" * 63] * 3 + ["a" * 61])
+GOOD += [LONGEST, f"{LONGEST}."]
 BAD = ["", ".", "a..b", "a b", "10.0.0.07", "1.2.3.999", "1.2.3.4.", "8080", "1.2.3", "0x7f.1", "a.1", "[::1]", "1:2"]
 BAD += [
     "日本--a.jp",
@@ -46,6 +48,7 @@ BAD += [
     "日本。jp",
     "a" * 64,
     ".".join(["a" * 60] * 5),
+    f"{LONGEST}a",
     "a/b",
     "a@b",
     "http://a",
@@ -134,6 +137,7 @@ BREAKS_ONE_RULE = {
     "goes to the right in between": "\u05d0a\u05d1",
     "has a number between letters that go to the left": "\u05d01\u05d1",
     "begins with a number": "1\u05d0",
+    "ends with a mark": "\u05d0\u05b1",
 }
 
 
@@ -148,6 +152,7 @@ def test_each_rule_of_idna_holds_in_both_spellings(label: str) -> None:
     [
         "bücher",
         "\u65e5\u672c",
+        "\u05d0",
         "\u05d0\u05d1\u05d2",
         "\u0628\u064a\u062a",
         "\u05d0\u05b1\u05d1",

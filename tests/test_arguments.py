@@ -25,12 +25,16 @@ from aioregistry import (
     Weighted,
 )
 from aioregistry._arguments import (
+    check_callable,
     check_choice,
     check_count,
     check_flag,
     check_number,
     check_optional,
     check_seconds,
+    is_number,
+    is_whole,
+    key_and_timeout,
 )
 from aioregistry._errors import wrong_argument
 from aioregistry.integrations.membership import Membership
@@ -175,6 +179,59 @@ def test_seconds(value: float) -> None:
         check_seconds("timeout", value + 5, at_most=5)
 
 
+def test_seconds_may_be_as_many_as_the_most_and_are_more_than_none() -> None:
+    check_seconds("timeout", 5, at_most=5)
+    check_seconds("timeout", 1e-9)
+    check_seconds("timeout", 5, at_most=5, or_zero=True)
+    for wrong in (0, -1e-9, 5.001, float("nan"), float("inf"), True, "1", None):
+        with pytest.raises(InvalidArgument) as refused:
+            check_seconds("timeout", wrong, at_most=5)
+        assert refused.value.field == "timeout"
+        assert refused.value.reason == "give a number of seconds above 0 and at most 5"
+    with pytest.raises(InvalidArgument) as refused:
+        check_seconds("drain", -1, or_zero=True)
+    assert refused.value.reason == "give a number of seconds of 0 or more"
+
+
+@pytest.mark.parametrize(
+    ("value", "whole", "number"), [(1, True, True), (1.5, False, True), (True, False, False), ("1", False, False)]
+)
+def test_which_values_are_numbers(value: object, whole: bool, number: bool) -> None:
+    assert (is_whole(value), is_number(value)) == (whole, number)
+
+
+def test_what_cannot_be_called_is_of_a_wrong_type() -> None:
+    check_callable("where", print)
+    with pytest.raises(InvalidType) as refused:
+        check_callable("where", "print")
+    assert (refused.value.field, refused.value.value) == ("where", "print")
+
+
+@pytest.mark.parametrize(
+    ("first", "key", "timeout", "meant"),
+    [
+        (None, None, None, (None, None)),
+        ("room", None, None, ("room", None)),
+        (b"room", None, 2.0, (b"room", 2.0)),
+        (3, None, None, (None, 3)),
+        (3, "room", None, ("room", 3)),
+        (None, "room", 2.0, ("room", 2.0)),
+    ],
+)
+def test_a_key_and_seconds_are_told_apart(first: Any, key: Any, timeout: Any, meant: Any) -> None:
+    assert key_and_timeout(first, key, timeout) == meant
+
+
+@pytest.mark.parametrize(
+    ("first", "key", "timeout", "field"),
+    [("room", "other", None, "key"), (3, None, 2.0, "timeout"), (0, None, None, "timeout"), (None, None, 0, "timeout")],
+)
+def test_what_is_given_twice_or_is_no_time_is_refused(first: Any, key: Any, timeout: Any, field: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        key_and_timeout(first, key, timeout)
+    assert refused.value.field == field
+
+
 def test_flags_and_choices_are_returned() -> None:
     assert check_flag("wait", False) is False
     assert check_choice("kind", "a", ("a", "b")) == "a"
@@ -182,6 +239,11 @@ def test_flags_and_choices_are_returned() -> None:
     check_optional("guard", Guard(), Guard)
     with pytest.raises(InvalidType, match="an Ejection, or None"):
         check_optional("ejection", 7, Ejection)
+    with pytest.raises(InvalidType, match="a Guard, or None"):
+        check_optional("guard", 7, Guard)
+    for wrong in ("c", 7):
+        with pytest.raises(InvalidArgument, match="must be one of 'a', 'b'"):
+            check_choice("kind", wrong, ("a", "b"))
 
 
 def test_a_bool_is_no_number() -> None:

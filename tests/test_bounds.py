@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry._bounds import (
+    LATEST,
     LONGEST_GRANTED,
     MOST_EPOCHS,
     MOST_EPOCHS_AT_ONCE,
@@ -18,6 +20,7 @@ from aioregistry._bounds import (
     SYNC_LIMIT,
     doubts,
     granted,
+    moment,
     paced,
     zxid_doubt,
 )
@@ -25,6 +28,19 @@ from aioregistry._parameters import DEFAULT_SESSION_TIMEOUT
 from aioregistry._session import SessionState
 from tests.session.simulation import World, simulated
 from tests.session.test_session import T, client_of
+
+
+def test_the_numbers_are_those_of_the_docstrings() -> None:
+    assert (SHORTEST_GRANTED, LONGEST_GRANTED, PACED, SYNC_LIMIT) == (0.2, 600.0, 1.5, 10.0)
+    assert (MOST_EPOCHS, MOST_EPOCHS_AT_ONCE, MOST_TRANSACTIONS_AT_ONCE) == (16_777_216, 65_536, 1_073_741_824)
+    assert datetime.fromtimestamp(LATEST, UTC).isoformat() == "9999-12-31T23:59:59+00:00"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "seconds"), [(-1, 0.0), (0, 0.0), (1, 0.001), (1500, 1.5), (2**63 - 1, LATEST)]
+)
+def test_the_time_of_a_node_is_one_of_a_calendar(milliseconds: int, seconds: float) -> None:
+    assert moment(milliseconds) == seconds
 
 
 @given(st.floats(0.001, 2**31 / 1000), st.floats(0.001, 3600.0))

@@ -206,6 +206,39 @@ def test_an_infinite_number_is_read_as_java_reads_it_and_written_back() -> None:
     assert b'"payload":[1e999]' in encode(instance)
 
 
+@pytest.mark.parametrize(("length", "shown"), [(78, f"'{'x' * 78}'"), (79, f"'{'x' * 79}...")])
+def test_what_is_refused_is_shown_whole_up_to_80_characters(length: int, shown: str) -> None:
+    with pytest.raises(InvalidInstance) as raised:
+        decode(written(port="x" * length))
+    assert raised.value.reason == f"port is {shown}, not a whole number of 32 bits"
+
+
+def test_a_number_has_a_thousand_digits_at_most() -> None:
+    longest = "1" * 1000
+    assert decode(written({"weight": longest, "port": '"8080"'})).extra == {"weight": int(longest)}
+    with pytest.raises(InvalidInstance, match="more than 1000 digits"):
+        decode(written({"weight": f"{longest}1", "port": '"8080"'}))
+    assert decode(written(port="8080".rjust(1000, "0"))).port == 8080
+    with pytest.raises(InvalidInstance, match="port is"):
+        decode(written(port="8080".rjust(1001, "0")))
+
+
+def test_the_first_64_timeouts_and_uri_specs_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service has a few of them, and 100,000 instances."""
+    monkeypatch.setattr(scalars, "_shared_timeouts", {})
+    monkeypatch.setattr(reading, "_shared_uri_specs", {})
+    documents = [
+        written(sessionTimeoutMs=10_000 + number, uriSpec={"parts": [{"value": f"{number}", "variable": False}]})
+        for number in range(65)
+    ]
+    firsts = [decode(document) for document in documents]
+    assert [each.session_timeout_ms for each in firsts] == [*range(10_000, 10_065)]
+    for number, (first, again) in enumerate(zip(firsts, map(decode, documents), strict=True)):
+        assert again == first
+        assert (again.session_timeout_ms is first.session_timeout_ms) is (number < 64)
+        assert (again.uri_spec is first.uri_spec) is (number < 64)
+
+
 # ---------------------------------------------------------------- Java's classes
 
 CONTAINERS: dict[str, tuple[Any, Any, str | None]] = {

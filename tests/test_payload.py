@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NotRequired, Required, TypedDict
+from typing import Annotated, Any, NoReturn, NotRequired, Required, TypedDict
 
 import msgspec
 import pydantic
@@ -25,6 +25,15 @@ class Model(pydantic.BaseModel):
 @pydantic.dataclasses.dataclass
 class Checked:
     load: Annotated[int, pydantic.Field(ge=0)]
+
+
+class Odd(pydantic.BaseModel):
+    load: int
+
+    @pydantic.field_validator("load")
+    @classmethod
+    def checked(cls, load: int) -> int:
+        raise RuntimeError("odd")
 
 
 class Raising(msgspec.Struct):
@@ -47,7 +56,15 @@ def test_a_type_that_fits_no_payload_is_refused_at_once(payload_type: Any) -> No
 
 @pytest.mark.parametrize(
     ("payload_type", "is_a_type"),
-    [(complex, True), (list[complex], True), (Callable, True), (int | complex, True), (5, False), ({}, False)],
+    [
+        (complex, True),
+        (list[complex], True),
+        (Callable, True),
+        (int | complex, True),
+        (NoReturn, True),
+        (5, False),
+        ({}, False),
+    ],
 )
 def test_what_is_no_type_at_all_is_a_type_error(payload_type: Any, is_a_type: bool) -> None:
     with pytest.raises(InvalidArgument) as raised:
@@ -77,6 +94,8 @@ def test_a_list_of_models_is_checked_too() -> None:
 def test_whatever_a_validator_raises_the_instance_is_invalid() -> None:
     with pytest.raises(InvalidInstance, match="refuses: CancelledError"):
         with_payload_type(holding({"load": 1}), Raising)
+    with pytest.raises(InvalidInstance, match="which Odd refuses: RuntimeError: odd"):
+        with_payload_type(holding({"load": 1}), Odd)
 
 
 # ---------------------------------------------------------------- where a payload does not fit
@@ -114,7 +133,13 @@ class Plain:
     zone: str
     load: int = 0
     tags: list[str] = dataclasses.field(default_factory=list)
+    last: int = 0
     seen: int = dataclasses.field(init=False, default=1)
+
+
+@dataclasses.dataclass
+class Branch:
+    branches: list[Branch] = dataclasses.field(default_factory=list)
 
 
 class Typed(TypedDict):
@@ -164,6 +189,7 @@ MISFITS: list[tuple[Any, Any, str]] = [
     (Plain, {"load": 1}, "it has no 'zone'"),
     (Plain, {"zone": "a", "load": "x"}, "load is 'x', which is not of type int"),
     (Plain, {"zone": "a", "tags": ["x", 1]}, "tags[1] is 1, which is not of type str"),
+    (Plain, {"zone": "a", "last": "x"}, "last is 'x', which is not of type int"),
     (Typed, {}, "it has no 'zone'"),
     (Typed, {"zone": "a", "load": "x"}, "load is 'x', which is not of type int"),
     (Partial, {"load": 1}, "it has no 'zone'"),
@@ -239,6 +265,8 @@ FITTING: list[tuple[Any, Any, Any]] = [
     (Meta, {"zone": "a"}, Meta("a")),
     (Wrapped, {"models": [{"load": 1}], "pickies": [{"load": 9}]}, Wrapped([Picky(9)], [Model(load=1)])),
     (Tree, {"children": [{"load": 1}]}, Tree([Tree(load=1)])),
+    (Branch, {"branches": [{}]}, Branch([Branch()])),
+    (list[list[Wrapped]], [[{"models": [{"load": 1}]}]], [[Wrapped([], [Model(load=1)])]]),
     (Plain, {"zone": "a"}, Plain("a")),
     (Typed, {"zone": "a"}, {"zone": "a"}),
     (Partial, {"zone": "a"}, {"zone": "a"}),

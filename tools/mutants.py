@@ -39,12 +39,21 @@ EXPLAINED: Final = ROOT / "tests" / "mutants.md"
 
 ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "aioregistry/_addresses.py": ("tests/test_addresses.py",),
+    "aioregistry/_arguments.py": ("tests/test_arguments.py",),
+    "aioregistry/_bounds.py": ("tests/test_bounds.py",),
     "aioregistry/_incidents.py": ("tests/test_incidents.py",),
     "aioregistry/_overrides.py": ("tests/test_overrides.py",),
     "aioregistry/_paths.py": ("tests/test_paths.py",),
     "aioregistry/_payload.py": ("tests/test_payload.py", "tests/test_model.py"),
-    "aioregistry/_console/*.py": ("tests/console/test_pure.py",),
+    "aioregistry/_console/*.py": (
+        *("tests/console/test_pure.py", "tests/console/test_past.py", "tests/console/test_rows.py"),
+        "tests/console/test_history.py",
+    ),
     "aioregistry/_discovery/*.py": ("tests/discovery/test_*.py", "tests/simulation/test_explore_core.py"),
+    **dict.fromkeys(
+        (f"aioregistry/_discovery/{name}.py" for name in ("balancer", "pick", "subscriptions", "view", "waiting")),
+        tuple(f"tests/discovery/test_{name}.py" for name in ("balancer", "options", "suspects", "view", "view_kept")),
+    ),
     "aioregistry/_document/*.py": ("tests/test_document.py", "tests/test_model.py"),
     "aioregistry/_health/table.py": ("tests/health/test_table.py",),
     "aioregistry/_model/*.py": ("tests/test_model.py", "tests/test_document.py", "tests/test_overrides.py"),
@@ -52,10 +61,15 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "aioregistry/_registration/*.py": ("tests/registration/test_*.py",),
     "aioregistry/_session/*.py": ("tests/session/test_*.py",),
     "aioregistry/balancing/*.py": ("tests/balancing/test_*.py",),
+    "aioregistry/integrations/_hosts.py": ("tests/frameworks/test_hosts.py",),
     "aioregistry/server/_acl.py": ("tests/server/test_acl.py",),
+    "aioregistry/server/_sessions.py": ("tests/server/test_sessions.py",),
     "aioregistry/server/_tree.py": ("tests/server/test_tree.py",),
 }
-"""Where the pure modules are, and the tests among which are those that decide about them."""
+"""Where the pure modules are, and the tests among which are those that decide about them.
+
+A later row says more of a module than one before it: handles are pure, and what they do shows on a loop only.
+"""
 
 IMPURE: Final = frozenset({"asyncio", "logging", "random", "selectors", "socket", "ssl", "threading", "time"})
 """A module that imports one of these is not pure; but for chance, no test of pure modules needs them."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from aioregistry import Ejection, Guard, InvalidArgument, OwnZone, Sticky, WarmUp
+from aioregistry._discovery.subscriptions import CHANGES_KEPT
 from aioregistry._discovery.view import View
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -42,6 +43,10 @@ def rows(page: str) -> dict[str, list[str]]:
             first, *others = (cell.strip() for cell in line.strip("|").split(" | "))
             found[first.strip("` ")] = others
     return found
+
+
+def test_a_consumer_of_changes_may_lag_as_far_as_the_docstring_says() -> None:
+    assert f"lags by more than {CHANGES_KEPT} changes" in (View.changes.__doc__ or "")
 
 
 @pytest.mark.parametrize(("taker", "page", "shown"), TABLES, ids=[each[0].__name__ for each in TABLES])

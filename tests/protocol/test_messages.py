@@ -164,6 +164,11 @@ def test_writes_are_told_from_reads(kind: type[Any], data: st.DataObject) -> Non
     assert message.writes == (message.opcode in p.WRITE_OPCODES)
 
 
+def test_what_a_quorum_agrees_on_is_known_by_zookeepers_numbers() -> None:
+    """ZooDefs.OpCode: create, delete, setData, setACL, check, multi, create2, reconfig, containers, TTL, the end."""
+    assert {1, 2, 5, 7, 13, 14, 15, 16, 19, 20, 21, -11} == p.WRITE_OPCODES
+
+
 def test_writes_of_aiozk_are_known_too() -> None:
     requests: list[Any] = [
         value for value in vars(aiozk.protocol).values() if inspect.isclass(value) and issubclass(value, Request)
@@ -337,6 +342,22 @@ def test_the_culprit_of_a_failed_transaction() -> None:
         reply.raise_for_error()
     assert (raised.value.index, raised.value.cause, raised.value.path) == (2, reply.results[2], "/2")
     assert raised.value.__cause__ is reply.results[2]
+
+
+def test_the_culprit_is_found_wherever_it_stands() -> None:
+    for codes in ((-2, -103), (0, -103), (-103, -2), (-103, 0)):
+        failed = failed_transaction(*codes).failed
+        assert failed is not None
+        assert failed.index == codes.index(-103)
+
+
+def test_an_acl_of_many_small_entries_is_read_and_one_that_is_cut_short_is_not() -> None:
+    """An entry takes twelve bytes at least."""
+    stat = bytes(68)
+    entries, _ = p.GetAcl("/a").decode((100).to_bytes(4, "big") + bytes(12) * 100 + stat)
+    assert entries == [p.AclEntry(0, "", "")] * 100
+    with pytest.raises(ProtocolError, match="a list of 1 items in 11 bytes"):
+        p.GetAcl("/a").decode((1).to_bytes(4, "big") + bytes(11))
 
 
 def test_a_failed_transaction_without_a_culprit_is_failed_all_the_same() -> None:

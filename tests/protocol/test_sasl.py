@@ -95,6 +95,13 @@ def test_what_cannot_be_answered(challenge: bytes, why: str) -> None:
         answer_challenge(challenge, "a", SECRET, cnonce="c")
 
 
+def test_a_challenge_has_2048_bytes_at_most() -> None:
+    longest = CHALLENGE.ljust(2048, b",")
+    assert directives(answer_challenge(longest, "a", SECRET, cnonce="c").token)["nonce"] == "abc"
+    with pytest.raises(BadChallenge, match="it has 2049 bytes"):
+        answer_challenge(longest + b",", "a", SECRET, cnonce="c")
+
+
 @given(st.binary(max_size=100) | st.text('a=",\\ \t', max_size=40).map(str.encode))
 def test_any_bytes_are_answered_or_refused(challenge: bytes) -> None:
     try:

@@ -223,6 +223,11 @@ class TestCreating:
         assert writer.tree.read("/plain").kind is Kind.PERSISTENT
         assert writer.tree.read("/container").kind is Kind.CONTAINER
 
+    @pytest.mark.parametrize("ttl_ms", [1, 2**39 + 1, 2**40 - 1])
+    def test_a_ttl_has_forty_bits(self, writer: Writer, ttl_ms: int) -> None:
+        writer.do(with_ttl("/t", ttl_ms))
+        assert writer.tree.read("/t").kind is Kind.TTL
+
     def test_ttls_where_they_are_off(self) -> None:
         assert Writer(Tree(extended_types=False)).refuses(with_ttl("/a")) == Code.UNIMPLEMENTED
 
