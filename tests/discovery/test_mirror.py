@@ -279,19 +279,30 @@ def test_an_answer_older_than_what_is_known_is_asked_for_again() -> None:
 
 def test_where_only_older_answers_come_everything_is_read_again() -> None:
     mirror = synced({"a": (document("a", 1), stat(3))}, zxid=2**40 + 1)
-    mirror.event(EventKind.DATA_CHANGED, "a")
-    asked = 0
-    while not mirror.misled:
-        read(mirror, (document("a", 2), stat(3, 11)), zxid=11)
-        asked += 1
-        assert asked < 100
-    assert mirror.take_news() is None
+    for payload, zxid in ((2, 11), (3, 9)):
+        mirror.event(EventKind.DATA_CHANGED, "a")
+        for _ in range(32):
+            assert not mirror.misled
+            read(mirror, (document("a", payload), stat(3, zxid)), zxid=zxid)
+        assert mirror.misled
+        assert mirror.take_news() is None
+        mirror.forget_order()
+        mirror.connected(one_shot=False, history=0)
+        assert not mirror.misled
+        news = resync(mirror, {"a": (document("a", payload), stat(3, zxid))}, zxid)
+        assert [change.id for change in news.changes] == ["a"]
+        assert mirror.as_of == zxid
+
+
+def test_where_order_is_forgotten_an_epoch_may_have_only_begun() -> None:
+    mirror = synced({}, zxid=2**40 + 1)
     mirror.forget_order()
     mirror.connected(one_shot=False, history=0)
-    assert not mirror.misled
-    news = resync(mirror, {"a": (document("a", 2), stat(3, 11))}, 11)
-    assert [change.id for change in news.changes] == ["a"]
-    assert mirror.as_of == 11
+    resync(mirror, {}, 2**33)
+    assert mirror.as_of == 2**33
+    mirror.connected(one_shot=False, history=1)  # it was rolled back
+    resync(mirror, {}, 2**32)
+    assert mirror.as_of == 2**32
 
 
 def test_older_answers_among_others_are_no_reason_to_read_everything_again() -> None:
@@ -453,7 +464,7 @@ def test_an_audit_reads_every_node_in_turn() -> None:
         seen += question.names
         mirror.observed(question, [(document(name), stat(3)) for name in question.names], 12 + number)
         assert mirror.ask(100) is None
-    assert sorted(seen[:7]) == list("abcdefg")
+    assert seen[:7] == list("abcdefg")
     assert mirror.take_news() is None
 
 
@@ -466,6 +477,51 @@ def test_a_change_found_by_an_audit_was_missed_and_has_everything_read() -> None
     question = mirror.ask(100)
     assert isinstance(question, ReadNodes)
     assert sorted(question.names) == ["a", "b"]
+
+
+def test_everything_is_read_again_at_each_miss() -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    mirror.look_at_everything()
+    assert isinstance(mirror.ask(100), ListNames)
+    mirror.listed(["a"], 11)
+    read(mirror, (document("a"), stat(3)), zxid=11)
+    audit(mirror, 1, "a", 12)
+    read_one(mirror, (document("a", 2), stat(3, 12)), zxid=12)
+    assert missed(mirror) == ("a",)
+    assert isinstance(mirror.ask(100), ListNames)
+
+
+@pytest.mark.parametrize("then", [(document("a"), stat(3)), NoNode("a")], ids=["readable", "gone"])
+def test_no_event_was_missed_of_what_could_not_be_read(then: Any) -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    mirror.event(EventKind.DATA_CHANGED, "a")
+    read(mirror, NoAuth("a"), zxid=11)
+    mirror.take_news()
+    audit(mirror, 0, "a", 12)
+    read(mirror, then, zxid=12)
+    news = mirror.take_news()
+    assert news is not None
+    assert news.missed == ()
+
+
+def test_a_counter_that_overflows_is_the_same_counter() -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    audit(mirror, 0, "a", 12, cversion=2**31 - 1)
+    mirror.event(EventKind.CREATED, "b")
+    read(mirror, (document("b"), stat(13)), zxid=13)
+    audit(mirror, 0, "ab", 13, cversion=-(2**31))
+    assert mirror.ask(100) is None
+    audit(mirror, 0, "ab", 14, cversion=-(2**31) + 2)
+    assert isinstance(mirror.ask(100), ListNames)
+
+
+def test_another_node_of_the_service_counts_anew() -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    audit(mirror, 0, "a", 12, cversion=2)
+    audit(mirror, 0, "a", 13, cversion=7, czxid=13)
+    assert mirror.ask(100) is None
+    audit(mirror, 0, "a", 14, cversion=8, czxid=13)
+    assert isinstance(mirror.ask(100), ListNames)
 
 
 def test_no_event_is_due_for_what_may_not_be_read() -> None:
@@ -560,6 +616,18 @@ def test_an_unreadable_node_that_goes_during_a_resync_is_forgotten_by_the_list()
     assert mirror.invalid == {}
 
 
+def test_a_second_list_of_a_resync_has_only_what_is_new_read() -> None:
+    mirror = Mirror("chat")
+    mirror.connected(one_shot=True, history=0)
+    mirror.ask(1)
+    mirror.listed(["a", "b"], 5)
+    read_one(mirror, (document("a"), stat(3)), zxid=5)
+    mirror.event(EventKind.CHILDREN_CHANGED, SERVICE)
+    assert mirror.ask(1) == ListNames(watch=True)
+    mirror.listed(["a", "b", "c"], 6)
+    assert mirror.ask(100) == ReadNodes(("b", "c"), watch=True)
+
+
 def test_one_shot_watches_are_left_by_every_question() -> None:
     mirror = Mirror("chat")
     mirror.connected(one_shot=True, history=0)
@@ -631,6 +699,21 @@ def test_a_mark_is_settled_when_what_was_due_has_been_answered_and_what_came_of_
     read(mirror, (document("a"), stat(11)), zxid=11)
     assert mirror.settled(mark)
     assert not mirror.settled(mirror.mark())
+
+
+def test_a_mark_waits_for_what_was_due_then_though_it_is_due_once_more() -> None:
+    mirror = synced({"a": (document("a"), stat(3))})
+    mirror.event(EventKind.DATA_CHANGED, "a")
+    mark = mirror.mark()
+    mirror.event(EventKind.DATA_CHANGED, "a")
+    assert not mirror.settled(mark)
+    question = mirror.ask(1)
+    assert isinstance(question, ReadNodes)
+    mirror.event(EventKind.DATA_CHANGED, "a")  # later than the mark
+    mirror.refused(question)
+    assert not mirror.settled(mark)
+    read(mirror, (document("a"), stat(3, 11)), zxid=11)
+    assert mirror.settled(mark)
 
 
 # ---------------------------------------------------------------- the pace
