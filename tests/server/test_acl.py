@@ -29,6 +29,7 @@ HOST = Identity("ip", "10.1.2.3")
 def test_the_digest_is_zookeepers() -> None:
     # The output of `DigestAuthenticationProvider user:password`.
     assert digest(b"user:password") == "user:tpUq/4Pn5A64fVZyQ0gOJ8ZWqkY="
+    assert digest(b"\xff:password") == digest("\ufffd:password".encode()), "bytes that are no text"
 
 
 def test_permissions_are_zookeepers() -> None:
@@ -51,6 +52,9 @@ def test_permissions_are_zookeepers() -> None:
         ((Rule(ALL, "ip", "10.2.0.0/16"),), WRITE, (HOST,), False),
         ((Rule(ALL, "x509", "CN=ada"),), WRITE, (Identity("x509", "CN=ada"),), True),
         ((Rule(ALL, "world", "nobody"),), WRITE, (HOST,), False),
+        ((Rule(ALL, "digest", "anyone"),), WRITE, (HOST, ADA), False),
+        ((Rule(ALL, "x509", ADA.id),), WRITE, (ADA,), False),
+        ((Rule(ALL, "ip", None),), WRITE, (HOST,), False),
         ((Rule(0, "world", "anyone"),), READ, (Identity("super", ""),), True),
     ],
 )
@@ -62,7 +66,7 @@ class TestResolving:
     def test_auth_stands_for_who_is_authenticated(self) -> None:
         assert resolve((Rule(READ, "auth", "anything"),), (HOST, ADA), x509=False) == (Rule(READ, *ADA),)
 
-    @pytest.mark.parametrize("id", ["10.1.2.3", "10.1.0.0/16", "0.0.0.0/0", "10.1.2.3/32"])
+    @pytest.mark.parametrize("id", ["10.1.2.3", "10.1.0.0/16", "0.0.0.0/0", "10.1.2.3/32", "255.255.255.255"])
     def test_addresses_and_networks_are_taken(self, id: str) -> None:
         assert resolve((Rule(READ, "ip", id),), (), x509=False) == (Rule(READ, "ip", id),)
 
@@ -81,7 +85,9 @@ class TestResolving:
             Rule(ALL, "digest", "ada:"),
             Rule(ALL, "ip", "10.1.2"),
             Rule(ALL, "ip", "10.1.2.256"),
+            Rule(ALL, "ip", "10.1.2.-1"),
             Rule(ALL, "ip", "10.1.2.3/33"),
+            Rule(ALL, "ip", "10.1.2.3/-1"),
             Rule(ALL, "ip", "10.1.2.3/"),
             Rule(ALL, "x509", "CN=ada"),
         ],
@@ -104,6 +110,8 @@ class TestResolving:
     def test_names_of_certificates_where_there_is_tls(self) -> None:
         rule = Rule(ALL, "x509", "CN=ada,O=machines\\, analytical")
         assert resolve((rule,), (), x509=True) == (rule,)
+        nobody = Rule(ALL, "x509", "")
+        assert resolve((nobody,), (), x509=True) == (nobody,)
         with pytest.raises(Refused):
             resolve((Rule(ALL, "x509", "ada"),), (), x509=True)
 
@@ -114,6 +122,7 @@ class TestResolving:
         ("10.1.2.3", True),
         ("10.1.2.0/24", True),
         ("0.0.0.0/0", True),
+        ("10.1.2.2", False),
         ("10.1.2.4", False),
         ("::1", False),
         ("10/8", False),
