@@ -16,6 +16,7 @@ from aioregistry._console.reading import Query, Reading
 from aioregistry._console.recorder import HistoryUnavailable, Recorder
 from aioregistry._console.states import State
 from aioregistry._console.store import (
+    _REASONS,
     Event,
     History,
     Period,
@@ -23,6 +24,7 @@ from aioregistry._console.store import (
     Reconcile,
     ServiceNames,
     StateChange,
+    reason_of_failure,
 )
 from tests.support.waiting import until
 
@@ -120,6 +122,50 @@ def test_what_changed_while_nothing_was_recorded_is_said_to_have(path: Path) -> 
             texts = {id: text for _, _, _, id, text in reading.events(Query(150, 999), 99) if id}
             assert all("while nothing was recorded" in texts[id] for id in ("goes", "changes", "comes", "a"))
             assert "nothing" not in texts["later"]
+
+
+def test_a_recording_that_was_interrupted_has_a_gap_and_what_changed_meanwhile_is_said_to_have(path: Path) -> None:
+    with opened(path) as history:
+        history.begin(100)
+        history.write([Reconcile(100, "chat", {"a": state(), "b": state()}, begins=True)], 110)
+        history.interrupted(115, 200)
+        assert history.recorded_until == 115
+        history.write([Reconcile(200, "chat", {"b": state()}, begins=True)], 210)
+        with Reading(path) as reading:
+            assert reading.periods(0, 999) == [("recording", 100, 115, ""), ("recording", 200, 210, "")]
+            assert [(each.id, each.until) for each in reading.spans(Query(0, 999, "chat"), 9)] == [
+                ("a", 115),
+                ("b", None),
+            ]
+        assert events(path) == [("recording", ""), ("recording", ""), ("left", "a")]
+
+
+def test_what_is_over_for_too_long_goes_and_nothing_younger(path: Path) -> None:
+    with opened(path, days=2) as history:
+        history.begin(100)
+        history.write([Event(at, "joined", "chat", f"{at}", "") for at in (199, 200, 201)], 210)
+        history.prune(200 + 2 * 86_400)
+        assert events(path) == [("joined", "200"), ("joined", "201")]
+
+
+def test_a_history_is_its_owners_alone_and_says_what_it_is(path: Path) -> None:
+    with opened(path):
+        for file in (path, path.parent / f"{path.name}.lock"):
+            assert file.stat().st_mode & 0o777 == 0o600
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        assert (application.to_bytes(4), version) == (b"aior", 1)
+
+
+def test_every_known_failure_has_words_of_our_own() -> None:
+    for code, words in _REASONS.items():
+        error = sqlite3.OperationalError("whatever SQLite says")
+        error.sqlite_errorcode = code | 0x300  # SQLite's extended codes
+        assert reason_of_failure(error) == words
+    error.sqlite_errorcode = 1
+    assert reason_of_failure(error) == "cannot be used (SQLite's error 1)"
+    assert reason_of_failure(ValueError()) == "cannot be used"
 
 
 def test_a_history_is_bounded_by_age_and_by_size(path: Path) -> None:
