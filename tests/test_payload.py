@@ -94,8 +94,9 @@ def test_a_list_of_models_is_checked_too() -> None:
 def test_whatever_a_validator_raises_the_instance_is_invalid() -> None:
     with pytest.raises(InvalidInstance, match="refuses: CancelledError"):
         with_payload_type(holding({"load": 1}), Raising)
-    with pytest.raises(InvalidInstance, match="which Odd refuses: RuntimeError: odd"):
+    with pytest.raises(InvalidInstance) as raised:
         with_payload_type(holding({"load": 1}), Odd)
+    assert raised.value.reason.endswith("which Odd refuses: RuntimeError: odd")
 
 
 # ---------------------------------------------------------------- where a payload does not fit
