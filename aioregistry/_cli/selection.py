@@ -10,19 +10,19 @@ from aioregistry._arguments import is_number
 
 from .._errors import InvalidArgument
 
-__all__ = ["COLUMNS", "Condition", "Row", "condition", "selected"]
+__all__ = ["COLUMNS", "Condition", "Selectable", "condition", "selected"]
 
 COLUMNS: Final = ("name", "id", "address", "port", "owner", "created", "state", "enabled", "invalid")
 
 
-class Row(Protocol):
+class Selectable(Protocol):
     """The fields to select and sort by."""
 
     def get(self, column: str) -> Any:
         """Return what is in *column*, one of :data:`COLUMNS` or ``"payload"``; None where nothing is."""
 
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=Selectable)
 
 
 class Condition(NamedTuple):
@@ -38,7 +38,7 @@ class Condition(NamedTuple):
     value: str
     equal: bool
 
-    def holds(self, row: Row) -> bool:
+    def holds(self, row: Selectable) -> bool:
         """Return whether it holds for *row*; a row without such a value is not equal to any."""
         found = _looked_up(row, self.key)
         return (found is not None and _text(found) == self.value) is self.equal
@@ -67,7 +67,7 @@ def selected(rows: Iterable[R], conditions: Sequence[Condition], sort: str | Non
     return sorted(known, key=_order(sort), reverse=reverse) + unknown
 
 
-def _looked_up(row: Row, key: str) -> Any:
+def _looked_up(row: Selectable, key: str) -> Any:
     """Return what *row* has for *key*: a column of that name, else what the path leads to in the payload, else None.
 
     ``payload.zone`` is the path ``zone``, for payloads whose keys are called as columns are.
@@ -80,8 +80,8 @@ def _looked_up(row: Row, key: str) -> Any:
     return value
 
 
-def _order(key: str) -> Callable[[Row], tuple[bool, float, str]]:
-    def order(row: Row) -> tuple[bool, float, str]:
+def _order(key: str) -> Callable[[Selectable], tuple[bool, float, str]]:
+    def order(row: Selectable) -> tuple[bool, float, str]:
         value = _looked_up(row, key)
         if is_number(value) and not math.isnan(value):
             return False, value, ""

@@ -17,7 +17,7 @@ from .following import MAX_SERVICES, Following
 from .hub import Hub
 from .passwords import Hash
 from .recorder import Recorder
-from .rows import Row, instance_detail, instance_rows, invalid_detail, service_row
+from .rows import JsonRow, instance_detail, instance_rows, invalid_detail, service_row
 
 __all__ = ["Console", "Settings"]
 
@@ -92,14 +92,14 @@ class Console:
         """Return the names of the services."""
         return sorted(self._following.services)
 
-    def service(self, name: str) -> Row | None:
+    def service(self, name: str) -> JsonRow | None:
         """Return the row of a service, or None if it is unknown."""
         followed = self._following.services.get(name)
         if followed is None:
             return None
         return service_row(name, followed.snapshot, followed.refusal, followed.new(self.settings.warm_up))
 
-    def instances(self, name: str) -> dict[str, Row] | None:
+    def instances(self, name: str) -> dict[str, JsonRow] | None:
         """Return the rows of a service's instances by id; None where there is no such service."""
         followed = self._following.services.get(name)
         if followed is None or followed.snapshot is None:

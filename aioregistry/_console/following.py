@@ -30,7 +30,7 @@ from aioregistry.balancing import Arrivals
 from . import store
 from .states import State, invalid_state, of_entry, of_snapshot
 
-__all__ = ["Followed", "Following", "Outage", "Recording", "Told"]
+__all__ = ["CurrentOutage", "FollowedService", "Following", "Recording", "Told"]
 
 log = logging.getLogger("aioregistry.console")
 
@@ -72,7 +72,7 @@ class Told(Protocol):
         """Something of the session or of the whole is otherwise."""
 
 
-class Outage(NamedTuple):
+class CurrentOutage(NamedTuple):
     """There is no connection to ZooKeeper.
 
     Args:
@@ -84,7 +84,7 @@ class Outage(NamedTuple):
     reason: str
 
 
-class Followed:
+class FollowedService:
     """A service that is followed.
 
     Attributes:
@@ -147,9 +147,9 @@ class Following:
     def __init__(self, recording: Recording, told: Told) -> None:
         self._recording, self._told = recording, told
         self._repeated = IncidentLog(log)
-        self.services: dict[str, Followed] = {}
+        self.services: dict[str, FollowedService] = {}
         self.beyond = 0
-        self.outage: Outage | None = Outage(time.time(), "")
+        self.outage: CurrentOutage | None = CurrentOutage(time.time(), "")
         self.epoch = 0
         self.failure: RegistryError | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -166,7 +166,7 @@ class Following:
     def on_event(self, name: str, fields: Mapping[str, Any]) -> None:
         """Take note of an event of the registry; for ``connect(on_event=…)``."""
         if name == "session.outage" and self.outage is not None:
-            self.outage = Outage(self.outage.since, str(fields["reason"]))
+            self.outage = CurrentOutage(self.outage.since, str(fields["reason"]))
             self._put(partial(store.Event, kind="outage", service="", id="", text=self.outage.reason))
         elif name == "session.state":
             self._moved(SessionState(fields["state"]), fields["session"])
@@ -177,7 +177,7 @@ class Following:
     def _moved(self, state: SessionState, session: int) -> None:
         if state in _AWAY:
             if self.outage is None:
-                self.outage = Outage(time.time(), "")
+                self.outage = CurrentOutage(time.time(), "")
                 self._put(partial(store.Period, kind="outage", text=""))
                 self._put(partial(store.Event, kind="outage", service="", id="", text="the connection is lost"))
             return
@@ -225,7 +225,7 @@ class Following:
             self._unread = set(wanted)
             self._put(partial(store.ServiceNames, names=wanted))
         for name in sorted(wanted - set(self._tasks)):
-            self.services[name] = Followed(name)
+            self.services[name] = FollowedService(name)
             self._tasks[name] = asyncio.create_task(self._follow_one(registry, self.services[name], begins=begins))
             if not begins:
                 self._put(partial(store.Event, kind="service", service=name, id="", text="began"))
@@ -241,7 +241,7 @@ class Following:
             self._put(partial(store.Event, kind="service", service=name, id="", text="ended"))
             self._told.service_changed(name)
 
-    async def _follow_one(self, registry: Registry, service: Followed, *, begins: bool) -> None:
+    async def _follow_one(self, registry: Registry, service: FollowedService, *, begins: bool) -> None:
         about = {"service": service.name, "path": f"{registry.base_path.rstrip('/')}/{service.name}"}
         told, pause = "", _TRIED_AGAIN_AFTER
         while True:
@@ -269,7 +269,7 @@ class Following:
             begins = True  # when something changes meanwhile is unknown
 
     async def _follow_view(
-        self, registry: Registry, service: Followed, about: Mapping[str, str], *, begins: bool
+        self, registry: Registry, service: FollowedService, about: Mapping[str, str], *, begins: bool
     ) -> None:
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -293,7 +293,7 @@ class Following:
             if self._is_current(service):
                 self._told.service_changed(service.name)
 
-    def _refused(self, service: Followed, reason: str) -> None:
+    def _refused(self, service: FollowedService, reason: str) -> None:
         service.refusal = reason
         self._is_read(service.name)
         self._told.service_changed(service.name)
@@ -303,10 +303,10 @@ class Following:
             self._unread.discard(name)
             self._told.status_changed()
 
-    def _is_current(self, service: Followed) -> bool:
+    def _is_current(self, service: FollowedService) -> bool:
         return self.services.get(service.name) is service
 
-    def _take(self, service: Followed, changes: Stream[Any], snapshot: Snapshot[Any]) -> None:
+    def _take(self, service: FollowedService, changes: Stream[Any], snapshot: Snapshot[Any]) -> None:
         service.note_arrivals()
         for change in changes.take_ready(_MOST_CHANGES):
             self._record(service.name, change, snapshot.overrides)
@@ -330,7 +330,7 @@ class Following:
             case _:
                 self._put_change(name, change.id, of_entry(change.entry, overrides.get(change.id)))
 
-    def _record_silent(self, service: Followed, snapshot: Snapshot[Any]) -> None:
+    def _record_silent(self, service: FollowedService, snapshot: Snapshot[Any]) -> None:
         """Record what changes of instances do not show: nodes that went and could not be read, and overrides."""
         for id in service.invalid:
             if id not in snapshot.invalid and id not in snapshot.entries:

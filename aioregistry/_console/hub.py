@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 
 from aioregistry._words import to_json
 
-from .rows import Row
+from .rows import JsonRow
 
-__all__ = ["Browser", "Hub", "Source", "TooManyBrowsers"]
+__all__ = ["Browser", "Hub", "RowSource", "TooManyBrowsers"]
 
 MOST_BROWSERS: Final = 200
 MOST_OF_A_USER: Final = 50
@@ -33,7 +33,7 @@ class TooManyBrowsers(Exception):
     """No more browsers can follow now."""
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """Where the rows come from."""
 
     def status(self) -> dict[str, Any]:
@@ -42,10 +42,10 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """Return the names of the services."""
 
-    def service(self, name: str) -> Row | None:
+    def service(self, name: str) -> JsonRow | None:
         """Return the row of a service, or None if it is unknown."""
 
-    def instances(self, name: str) -> dict[str, Row] | None:
+    def instances(self, name: str) -> dict[str, JsonRow] | None:
         """Return the rows of a service's instances by id; None where there is no such service."""
 
 
@@ -58,12 +58,12 @@ class Browser:
         user: the user who has logged in; "" without a login.
     """
 
-    def __init__(self, source: Source, watched: str | None, user: str) -> None:
+    def __init__(self, source: RowSource, watched: str | None, user: str) -> None:
         self.source, self.watched, self.user = source, watched, user
         self.woken = asyncio.Event()
         self.services: set[str] = set()
         self.status = True
-        self.instances: dict[str, Row] = {}
+        self.instances: dict[str, JsonRow] = {}
 
 
 class Hub:
@@ -95,7 +95,7 @@ class Hub:
             browser.woken.set()
 
     def follow(
-        self, source: Source, watched: str | None, allowed: Callable[[], bool], user: str = ""
+        self, source: RowSource, watched: str | None, allowed: Callable[[], bool], user: str = ""
     ) -> AsyncGenerator[bytes, None]:
         """Return the messages to one more browser, as server-sent events; endless.
 
@@ -143,8 +143,8 @@ class Hub:
         return True
 
 
-async def _all(source: Source) -> list[Row]:
-    rows: list[Row] = []
+async def _all(source: RowSource) -> list[JsonRow]:
+    rows: list[JsonRow] = []
     for number, name in enumerate(source.names(), 1):
         row = source.service(name)
         if row is not None:
@@ -161,7 +161,7 @@ async def _news(browser: Browser) -> list[tuple[str, dict[str, Any]]]:
         news.append(("status", browser.source.status()))
     changed, browser.services = browser.services, set()
     if changed:
-        found: list[Row] = []
+        found: list[JsonRow] = []
         gone: list[str] = []
         for number, name in enumerate(sorted(changed), 1):
             row = browser.source.service(name)

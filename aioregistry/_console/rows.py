@@ -17,12 +17,12 @@ __all__ = ["STATES", "instance_detail", "instance_rows", "invalid_detail", "serv
 
 STATES: Final = ("enabled", "failing", "draining", "maintenance", "suspect", "invalid")
 
-Row = list[Any]
+JsonRow = list[Any]
 
 _PREVIEW: Final = 120
 
 
-def service_row(name: str, snapshot: Snapshot[Any] | None, refusal: str | None, new: Mapping[str, float]) -> Row:
+def service_row(name: str, snapshot: Snapshot[Any] | None, refusal: str | None, new: Mapping[str, float]) -> JsonRow:
     """Return the row of a service.
 
     It has the name, the name as it is shown, the counts, since when it is stale, why it cannot be followed, how many
@@ -52,7 +52,7 @@ def service_row(name: str, snapshot: Snapshot[Any] | None, refusal: str | None, 
     ]
 
 
-def instance_rows(snapshot: Snapshot[Any], new: Mapping[str, float]) -> dict[str, Row]:
+def instance_rows(snapshot: Snapshot[Any], new: Mapping[str, float]) -> dict[str, JsonRow]:
     """Return the rows of a service's instances and of its other nodes, by id, in the order of ids.
 
     A row has the id, the id as it is shown, address, state, owner, since when the node is there, why it is in this
@@ -62,7 +62,7 @@ def instance_rows(snapshot: Snapshot[Any], new: Mapping[str, float]) -> dict[str
         snapshot: of the service.
         new: since when instances are new, by id, seconds since the epoch.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, JsonRow] = {}
     for id in snapshot:
         entry = snapshot.entries[id]
         rows[id] = [

@@ -15,7 +15,7 @@ from aioregistry._runtime import Endpoint, SystemRuntime, tls_name
 
 from .check import CheckFailed
 
-__all__ = ["Dialer", "checked_port"]
+__all__ = ["ProbeDialer", "checked_port"]
 
 _MAX_PORT = 65535
 _MOST_READ = 65536
@@ -30,7 +30,7 @@ def checked_port(field: str, value: object, port: object) -> int:
     return port
 
 
-class Dialer:
+class ProbeDialer:
     """Connects to one place.
 
     Args:

@@ -14,7 +14,7 @@ from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reasons import reason_of
 
 from .check import Check, CheckFailed, Initial
-from .dialing import Dialer
+from .dialing import ProbeDialer
 
 __all__ = ["HttpCheck"]
 
@@ -72,7 +72,7 @@ class HttpCheck(Check):
         port = _port(url, parts)
         self._url = url
         self._expected = expected_statuses
-        self._dialer = Dialer("url", url, parts.hostname or "", port, tls=tls)
+        self._dialer = ProbeDialer("url", url, parts.hostname or "", port, tls=tls)
         self._request = _request(parts, None if port == _DEFAULT_PORTS[parts.scheme] else port)
 
     async def _get(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aioregistry._errors import InvalidArgument, InvalidType
 
 from .check import Check, Initial
-from .dialing import Dialer
+from .dialing import ProbeDialer
 
 __all__ = ["TcpCheck"]
 
@@ -42,10 +42,10 @@ class TcpCheck(Check):
             raise InvalidType("address", address, "give HOST:PORT")
         if port is None:
             host, port = _host_and_port(address)
-            self._dialer = Dialer("address", address, host, port, tls=None)
+            self._dialer = ProbeDialer("address", address, host, port, tls=None)
         else:
             host = address.removeprefix("[").removesuffix("]")
-            self._dialer = Dialer("address", f"{address}:{port}", host, port, tls=None)
+            self._dialer = ProbeDialer("address", f"{address}:{port}", host, port, tls=None)
 
     async def _connect(self) -> None:
         async with self._dialer.connected():

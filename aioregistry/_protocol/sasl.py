@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from aioregistry._secrets import Secret
 
-__all__ = ["DIGEST_URI", "SASL", "BadChallenge", "Login", "answer_challenge"]
+__all__ = ["DIGEST_URI", "SASL", "BadChallenge", "DigestResponse", "answer_challenge"]
 
 SASL: Final = "sasl"
 """The scheme of credentials that are a login instead of a packet of ZooKeeper's; and of identities in ACLs."""
@@ -30,7 +30,7 @@ class BadChallenge(Exception):
     """A challenge cannot be answered; the text says why, and shows nothing of it."""
 
 
-class Login(NamedTuple):
+class DigestResponse(NamedTuple):
     """The answer to a challenge, and the proof that a server which knows the password gives in return."""
 
     token: bytes
@@ -39,7 +39,7 @@ class Login(NamedTuple):
 
 def answer_challenge(
     challenge: bytes, user: str, password: Secret, *, cnonce: str, digest_uri: str = DIGEST_URI
-) -> Login:
+) -> DigestResponse:
     """Return what answers the server's *challenge*.
 
     Args:
@@ -75,7 +75,9 @@ def answer_challenge(
         "qop": "auth",
     }
     token = ",".join(("charset=utf-8", *(f"{name}={value}" for name, value in fields.items())))
-    return Login(Secret(token.encode()), Secret(f"rspauth={_response(key, nonce, cnonce, f':{digest_uri}')}".encode()))
+    return DigestResponse(
+        Secret(token.encode()), Secret(f"rspauth={_response(key, nonce, cnonce, f':{digest_uri}')}".encode())
+    )
 
 
 def _directives(challenge: bytes) -> dict[str, list[str]]:

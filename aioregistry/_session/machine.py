@@ -47,7 +47,7 @@ from .vocabulary import (
     RoundFailed,
 )
 
-__all__ = ["Row", "diagram", "step"]
+__all__ = ["Outcomes", "diagram", "step"]
 
 
 def step(machine: Machine, event: Event) -> decisions.Step:
@@ -70,18 +70,18 @@ def step(machine: Machine, event: Event) -> decisions.Step:
 Successor = tuple[Phase, Transition | None]
 
 
-class Row(NamedTuple):
+class Outcomes(NamedTuple):
     """The outcome of an event in a phase: the function that decides, and its choices."""
 
     decide: decisions.Handler
     successors: frozenset[Successor]
 
 
-def _row(decide: decisions.Handler, *successors: Phase | Successor) -> Row:
-    return Row(decide, frozenset(each if isinstance(each, tuple) else (each, None) for each in successors))
+def _row(decide: decisions.Handler, *successors: Phase | Successor) -> Outcomes:
+    return Outcomes(decide, frozenset(each if isinstance(each, tuple) else (each, None) for each in successors))
 
 
-TABLE: Mapping[tuple[Phase, type[Event]], Row] = MappingProxyType(
+TABLE: Mapping[tuple[Phase, type[Event]], Outcomes] = MappingProxyType(
     {
         (Phase.OFFLINE, Dialed): _row(decisions.on_dialed, Phase.HANDSHAKING, Phase.ASKING),
         (Phase.OFFLINE, RoundFailed): _row(decisions.on_round_failed, Phase.OFFLINE),

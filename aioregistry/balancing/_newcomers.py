@@ -5,12 +5,12 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import Final, Protocol
 
-__all__ = ["Newcomers", "Rule"]
+__all__ = ["Newcomers", "Ramp"]
 
 _HEAP_SLACK: Final = 16
 
 
-class Rule(Protocol):
+class Ramp(Protocol):
     """The weight of a new member."""
 
     seconds: float
@@ -33,7 +33,7 @@ class Newcomers:
 
     __slots__ = ("_due", "_now", "_rule", "cold", "since")
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Ramp) -> None:
         self._rule = rule
         self._now = 0.0
         self.since: dict[str, float] = {}

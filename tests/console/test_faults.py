@@ -15,7 +15,7 @@ from aiozk import ACL
 import aioregistry
 from aioregistry import Registry
 from aioregistry._console import following as following_module
-from aioregistry._console.following import Followed, Following
+from aioregistry._console.following import FollowedService, Following
 from aioregistry.server import Ensemble
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.console.served import DEADLINE, instance, served
@@ -116,7 +116,7 @@ async def test_a_defect_ends_the_following_of_one_service_and_is_told(
 ) -> None:
     take = Following._take
 
-    def defective(self: Following, service: Followed, *arguments: Any) -> None:
+    def defective(self: Following, service: FollowedService, *arguments: Any) -> None:
         if service.name == "chat":
             raise RuntimeError("a defect")
         take(self, service, *arguments)
