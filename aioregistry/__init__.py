@@ -38,7 +38,11 @@ if TYPE_CHECKING:
         UnsupportedServer,
         UsageError,
     )
-    from ._health import Check, CheckState, CheckStatus, CommandCheck, HttpCheck, LoopLagCheck, TcpCheck
+    from ._health import Check, CheckState, CheckStatus
+    from ._health.command import CommandCheck
+    from ._health.http import HttpCheck
+    from ._health.loop_lag import LoopLagCheck
+    from ._health.tcp import TcpCheck
     from ._model import (
         Added,
         Change,
@@ -147,7 +151,11 @@ _ROOMS = {
     "_discovery": ("Changes", "Guard", "View"),
     "_discovery.balancer": ("Balancer",),
     "_discovery.pick": ("Pick",),
-    "_health": ("Check", "CheckState", "CheckStatus", "CommandCheck", "HttpCheck", "LoopLagCheck", "TcpCheck"),
+    "_health": ("Check", "CheckState", "CheckStatus"),
+    "_health.command": ("CommandCheck",),
+    "_health.http": ("HttpCheck",),
+    "_health.loop_lag": ("LoopLagCheck",),
+    "_health.tcp": ("TcpCheck",),
     "_model": (
         "Added",
         "Change",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 from aioregistry._discovery.waiting import first_accepted
 from aioregistry._errors import UsageError
 from aioregistry._handles import Handle, discard, finished, is_open
-from aioregistry._health import LoopLagCheck
+from aioregistry._health.loop_lag import LoopLagCheck
 from aioregistry._registry import parts_of
 from aioregistry._session import outage_attempts
 from aioregistry._streams import Stream
