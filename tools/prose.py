@@ -24,7 +24,7 @@ __all__ = ["PAGES", "docstrings", "hard_words", "in_source", "main", "problems"]
 
 ROOT: Final = Path(__file__).parents[1]
 
-PAGES: Final = ("README.md", "CONTRIBUTING.md", "benchmarks/*.md", "tests/*.md", "docs/**/*.md")
+PAGES: Final = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/*.md", "tests/*.md", "docs/**/*.md")
 """The pages, as patterns."""
 
 SOURCES: Final = ("aioregistry/**/*.py", "benchmarks/**/*.py", "docs/**/*.py", "tools/**/*.py", "noxfile.py")
