@@ -1,6 +1,6 @@
 """aioregistry without asyncio: for threads, in Django, Flask, Celery, scripts and notebooks.
 
-The registry runs on an event loop in a daemon thread, and what is here waits for it::
+The registry runs on an event loop in a daemon thread, and the calls here wait for it::
 
     from aioregistry import ServiceInstance, blocking
 
@@ -12,12 +12,17 @@ The registry runs on an event loop in a daemon thread, and what is here waits fo
         print(chat.pick().instance.address)
 
 A handle is opened by ``with``, by its ``open()``, or by its first use. So a module may make its registry and its views
-when it is imported: each process of a prefork server opens its own at the first use. Handles of before a fork are
-of no use in the child, where every use raises :class:`~aioregistry.UsageError`.
+when it is imported: each process of a prefork server opens its own at the first use. After a fork the child cannot use
+handles that were open: every use raises :class:`~aioregistry.UsageError`.
 
-Open handles are closed when the interpreter ends. All may be used from any number of threads; a stream by one at a
-time.
+Open handles are closed when the interpreter ends. Any number of threads may use a handle; one thread at a time may use
+a stream.
+
+A call that waits takes a ``timeout`` in seconds. An exception that a signal raises in the waiting thread
+(``KeyboardInterrupt``, say) cancels the call on the registry's loop, and is raised when that has ended. A call on a
+closed handle raises :class:`~aioregistry.HandleClosed`. A call that opens a handle raises what opening it raises.
 """
+# Longer than 450 lines: these are classes that users hold, and what they read of their methods is a third of the lines.
 
 from __future__ import annotations
 
@@ -77,8 +82,12 @@ T = TypeVar("T")
 def connect(servers: str, **options: Unpack[ConnectOptions]) -> Registry:
     """Return a registry on ZooKeeper, to be entered (``with``), or opened by its first use; nothing happens before.
 
-    Arguments and errors are those of :func:`aioregistry.connect`; a hook given as ``on_event`` is called on the
-    registry's thread.
+    Args:
+        servers: the connect string, ``host:port,host:port/chroot``.
+        options: those of :func:`aioregistry.connect`. A hook given as ``on_event`` is called on the registry's thread.
+
+    Raises:
+        InvalidArgument: an argument is wrong; at once. Opening raises the other errors of :func:`aioregistry.connect`.
     """
     servers, options = unshown(servers), _hidden(options)
     return Registry(servers, **options)
@@ -88,7 +97,9 @@ class Session(SessionFacts):
     """The session of a blocking registry."""
 
     def states(self, timeout: float | None = None) -> BlockingStream[SessionState]:
-        """Return an iterator over the states, the present one first.
+        """Return an iterator over the states from the next one on; a slow consumer misses the oldest of more than 64.
+
+        It ends when the session is closed, and raises the exception that ended the session.
 
         Args:
             timeout: seconds without a new one after which an iteration ends; None waits for as long as it takes.
@@ -129,7 +140,7 @@ class Registry(BlockingHandle, Fronting):
 
     @property
     def overrides(self) -> Overrides:
-        """The overrides of operators: maintenance and weights. As ``Registry.overrides``, with a ``timeout``."""
+        """The overrides of operators: maintenance of any instance, and weights. Its calls take a ``timeout``."""
         return Overrides(self._running, lambda: self._remote.overrides)
 
     @property
@@ -140,8 +151,14 @@ class Registry(BlockingHandle, Fronting):
     def register(self, instance: ServiceInstance[P], **options: Unpack[RegisterOptions]) -> Registration[P]:
         """Return a registration of *instance*, which is listed from its opening until its closing.
 
-        Arguments and errors are those of :meth:`aioregistry.Registry.register`; the errors come when it is opened;
-        only a wrong type of *instance* is refused at once.
+        Args:
+            instance: what to list; its type must be DYNAMIC.
+            options: ``wait``, ``on_conflict``, ``on_displaced``, ``close_timeout`` (seconds) and ``checks``, as
+                :meth:`aioregistry.Registry.register` takes them. Checks run on the registry's thread.
+
+        Raises:
+            InvalidType: *instance* is not a ServiceInstance; at once. Opening raises the other errors of
+                :meth:`aioregistry.Registry.register`, and those of entering an :class:`aioregistry.Registration`.
         """
         return Registration(self, instance, options)
 
@@ -152,19 +169,26 @@ class Registry(BlockingHandle, Fronting):
     def discover(self, name: str, *, payload_type: Any = Any, **options: Unpack[DiscoverOptions]) -> View[Any]:
         """Return a view of the service *name*, which is followed from its opening until its closing.
 
-        Arguments and errors are those of :meth:`aioregistry.Registry.discover`; the errors come when it is opened, but
-        for a wrong name.
+        Args:
+            name: the service.
+            payload_type: what payloads are decoded to, on the registry's thread.
+            options: ``guard`` and ``keep``, as :meth:`aioregistry.Registry.discover` takes them.
+
+        Raises:
+            InvalidArgument: *name* cannot be a service's; at once. Opening raises the other errors of
+                :meth:`aioregistry.Registry.discover`, and those of entering an :class:`aioregistry.View`.
         """
         return View(self, name, payload_type, options)
 
     def services(self, timeout: float | None = None) -> list[str]:
-        """Return the names of all services, sorted.
+        """Return the names of all services, sorted; those without an instance at the moment included.
 
         Args:
             timeout: seconds; None waits for a connection for as long as it takes.
 
         Raises:
             RequestTimeout: there was no answer in time.
+            ServerError: they may not be read.
         """
         return self._running().wait_within(timeout, "the names of the services", self._remote.services)
 
@@ -218,7 +242,13 @@ class Registry(BlockingHandle, Fronting):
 
 @shown_half_made
 class Registration(RegistrationFacts[P], BlockingHandle):
-    """An instance, kept listed from opening until closing."""
+    """An instance, kept listed from opening until closing.
+
+    ``with``, :meth:`open` or a first use opens it, and waits until the instance is listed, unless ``wait=False``; that
+    raises what ends the registration before it is listed, as entering an :class:`aioregistry.Registration` does. It
+    stays registered until you close it, or its registry, even if you drop the handle. You may read its properties after
+    closing, too.
+    """
 
     def __init__(self, registry: Registry, instance: ServiceInstance[P], options: RegisterOptions) -> None:
         if not isinstance(instance, ServiceInstance):
@@ -227,7 +257,10 @@ class Registration(RegistrationFacts[P], BlockingHandle):
         super().__init__()
 
     def statuses(self, timeout: float | None = None) -> BlockingStream[Status]:
-        """Return an iterator over the statuses, the present one first.
+        """Return an iterator over the statuses, the present one first; also over those that change by time alone.
+
+        A slow consumer misses the oldest of more than 64. It ends when the registration is closed, and raises why it
+        was displaced for good or failed.
 
         Args:
             timeout: seconds without a new one after which an iteration ends; None waits for as long as it takes.
@@ -236,12 +269,20 @@ class Registration(RegistrationFacts[P], BlockingHandle):
         return _stream(self._thread, self._remote.statuses, timeout)
 
     def wait_live(self, timeout: float | None = None) -> None:
-        """Wait until the status is LIVE. As :meth:`aioregistry.Registration.wait_live`."""
+        """Wait until the status is LIVE.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            RequestTimeout: it was not within *timeout*; the registration goes on.
+            RegistrationError: the registration ended; also HandleClosed or SessionClosed.
+        """
         self._use()
         self._thread.wait(self._remote.wait_live, timeout)
 
     def wait_closed(self, timeout: float | None = None) -> Exception | None:
-        """Wait for the end, and return why it ended. As :meth:`aioregistry.Registration.wait_closed`.
+        """Wait until the registration has ended, and return the reason: an exception, which is not raised.
 
         Args:
             timeout: seconds; None waits for as long as it takes.
@@ -258,19 +299,38 @@ class Registration(RegistrationFacts[P], BlockingHandle):
         return cause
 
     def update(self, *, timeout: float | None = None, **fields: Any) -> None:
-        """Replace the fields given, and wait until that is listed. As :meth:`aioregistry.Registration.update`.
+        """Replace the fields given, and wait until that, or a later update, is listed.
+
+        While another claimant has the id, the call raises RegistrationDisplaced, and the new state is listed when the
+        registration has the id again.
+
+        Args:
+            timeout: seconds to wait; None waits for as long as it takes.
+            fields: ``payload`` and ``enabled``, as :meth:`aioregistry.Registration.update` takes them.
 
         Raises:
-            RequestTimeout: it was not listed within *timeout* seconds; it will be.
+            InvalidArgument: a field is wrong, or too large (RequestTooLarge); nothing is changed.
+            RequestTimeout: it was not listed within *timeout*; the registration goes on trying.
+            RegistrationError: the registration ended; or a server refused the new state, and the registration goes on
+                trying.
+            HandleClosed: it is closed.
         """
         self._use()
         self._thread.wait_within(timeout, f"the update of {self.path}", lambda: self._remote.update(**fields))
 
     def drain(self, timeout: float | None = None) -> None:
-        """Publish that the instance is to be given no new work, for good. As :meth:`aioregistry.Registration.drain`.
+        """Publish that consumers should not give the instance new work, for good, and wait until that is listed.
+
+        It stays disabled after a later :meth:`update`, and its ``status`` is ``"draining"``.
+
+        Args:
+            timeout: seconds to wait; None waits for as long as it takes.
 
         Raises:
-            RequestTimeout: it was not listed so within *timeout* seconds; it will be.
+            RequestTimeout: it was not listed within *timeout*; the registration goes on trying.
+            RegistrationError: the registration ended; or a server refused the write, and the registration goes on
+                trying.
+            HandleClosed: it is closed.
         """
         self._use()
         self._thread.wait_within(timeout, f"draining {self.path}", self._remote.drain)
@@ -299,7 +359,11 @@ class Registration(RegistrationFacts[P], BlockingHandle):
 
 @shown_half_made
 class View(ViewFacts[P], BlockingHandle):
-    """The instances of one service, followed from opening until closing."""
+    """The instances of one service, followed from opening until closing.
+
+    ``with``, :meth:`open` or a first use opens it, waits until everything was read once, and raises what entering an
+    :class:`aioregistry.View` raises. ``snapshot`` is read in your thread, and made on the registry's after a change.
+    """
 
     def __init__(self, registry: Registry, name: str, payload_type: Any, options: DiscoverOptions) -> None:
         self.name: str = check_name("name", name)
@@ -308,7 +372,10 @@ class View(ViewFacts[P], BlockingHandle):
         super().__init__()
 
     def snapshots(self, timeout: float | None = None) -> BlockingStream[Snapshot[P]]:
-        """Return an iterator over snapshots: the present one first, latest wins. As :meth:`aioregistry.View.snapshots`.
+        """Return an iterator over snapshots: the present one, then one after each change and each flip of ``fresh``.
+
+        Latest wins: a slow consumer skips the snapshots between. It ends when the view is closed, and raises the
+        exception that ended the session.
 
         Args:
             timeout: seconds without a new one after which an iteration ends; None waits for as long as it takes.
@@ -321,23 +388,29 @@ class View(ViewFacts[P], BlockingHandle):
     @overload
     def changes(self, timeout: float | None = None, *, invalid: bool) -> Changes[Change[P] | Invalidated]: ...
     def changes(self, timeout: float | None = None, *, invalid: bool = False) -> Any:
-        """Return an iterator over the changes after its ``start``, a snapshot. As :meth:`aioregistry.View.changes`.
+        """Return an iterator over the changes after its ``start``; applied to one snapshot they give the next.
+
+        A takeover is at most one Updated. After a reconnect comes one Resynced with the true differences. A consumer
+        that lags by more than 1024 changes gets one, too, instead of those changes. It ends when the view is closed,
+        and raises the exception that ended the session.
 
         Args:
             timeout: seconds without a change after which an iteration ends; None waits for as long as it takes.
-            invalid: whether an :class:`~aioregistry.Invalidated` comes for each node that shows no instance any more.
+            invalid: whether an :class:`~aioregistry.Invalidated` comes, too, for each node that stops showing an
+                instance, or does not show one for another reason than before.
         """
         self._use()
         return Changes(self._thread, self._thread.call(lambda: self._remote.changes(invalid=invalid)), timeout)
 
     def wait_for(self, predicate: Callable[[Snapshot[P]], bool], timeout: float | None = None) -> Snapshot[P]:
-        """Return the first snapshot that *predicate*, which is called in this thread, accepts.
+        """Return the first snapshot that *predicate* accepts, the present one included, fresh or not.
 
         Args:
-            predicate: called with the present snapshot, and with those after changes.
+            predicate: called in this thread, with the present snapshot and after changes. This raises what it raises.
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
+            InvalidArgument: *predicate* cannot be called (InvalidType), or *timeout* is not a time to wait for.
             RequestTimeout: no snapshot was accepted in time.
             HandleClosed: the view was closed meanwhile.
         """
@@ -364,10 +437,19 @@ class View(ViewFacts[P], BlockingHandle):
     def balancer(
         self, strategy: Strategy[P] | str = "round-robin", **options: Unpack[BalancerOptions[P]]
     ) -> Balancer[P]:
-        """Return what picks among the instances of this view, for any number of threads.
+        """Return a balancer for the instances of this view, from now on and as they change, until it is closed.
 
-        Arguments and errors are those of :meth:`aioregistry.View.balancer`. Filters and strategies see each instance on
-        the registry's thread, and must not block it.
+        Any number of threads may pick from it. The registry's thread feeds it, and calls filters and strategies with
+        each instance: they must not block.
+
+        Args:
+            strategy: how to choose; one that needs no argument may be given by name: ``"round-robin"``, ``"random"``,
+                ``"least-outstanding"``.
+            options: ``where``, ``ejection``, ``suspects`` and ``panic``, as :meth:`aioregistry.View.balancer` takes
+                them.
+
+        Raises:
+            InvalidArgument: an argument is wrong, or does not fit any of the instances that are there.
         """
         self._use()
         thread, remote, session = self._thread, self._remote, parts_of(self._registry._remote).session
@@ -377,7 +459,17 @@ class View(ViewFacts[P], BlockingHandle):
         return Balancer(balancer, self.snapshots, thread.outage_attempts)
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
-        """Return an instance, now: of a round robin that is this view's own. As :meth:`Balancer.pick`."""
+        """Return an instance at once, from a round robin of the view's own; use it as a ``with`` block around the call.
+
+        Args:
+            key: leave it out: a round robin does not take one.
+            exclude: the ids of instances that are not to be picked, because they were tried for the same call, say.
+
+        Raises:
+            NoInstances: no instance can be picked; says whether the service is empty, or why.
+            InvalidArgument: a key was given, or *exclude* is not a collection of ids.
+            HandleClosed: the view is closed.
+        """
         self._use()
         with self._lock:
             if self._own is None:
@@ -385,7 +477,19 @@ class View(ViewFacts[P], BlockingHandle):
         return self._own.pick(key, exclude=exclude)
 
     def sync(self, timeout: float | None = None) -> Snapshot[P]:
-        """Return a snapshot as new as the quorum was when this was called. As :meth:`aioregistry.View.sync`."""
+        """Return a snapshot as new as the quorum was when this was called.
+
+        It takes two round trips, one transaction of the quorum, and time linear in the service; callers that wait at
+        the same time share that. Without a connection the call waits for one.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            RequestTimeout: the quorum has not answered in time.
+            NoAuth: you may no longer list the service.
+            HandleClosed: the view was closed meanwhile.
+        """
         self._use()
         return self._thread.wait(self._remote.sync, timeout)
 
@@ -418,7 +522,11 @@ class View(ViewFacts[P], BlockingHandle):
 
 
 class Changes(BlockingStream[T]):
-    """The changes of a view after ``start``, for a thread."""
+    """The changes of a view after ``start``, for a thread.
+
+    Attributes:
+        start: the snapshot that the first change applies to.
+    """
 
     def __init__(self, thread: LoopThread, remote: Any, timeout: float | None) -> None:
         super().__init__(thread, remote, timeout)

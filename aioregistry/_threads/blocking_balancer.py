@@ -31,7 +31,10 @@ _NAP: Final = 1.0
 
 @shown_half_made
 class BlockingBalancer(Generic[P]):
-    """Chooses among the instances of a view, which feeds it; for any number of threads. It ends with its view."""
+    """Chooses among the instances of a view, which feeds it; made by the view's ``balancer()``.
+
+    Any number of threads may pick from it. It needs no closing: it ends with its view.
+    """
 
     def __init__(
         self,
@@ -62,7 +65,21 @@ class BlockingBalancer(Generic[P]):
         return self._shared.warming_up
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
-        """Return an instance, now; use it as a ``with`` block around the call. As :meth:`aioregistry.Balancer.pick`."""
+        """Return an instance at once; use it as a ``with`` block around the call.
+
+        Args:
+            key: what the choice depends on, for the strategies that take one (``Ring``, ``Sticky``), and only for them.
+                A string is the same key as its UTF-8.
+            exclude: the ids of instances that are not to be picked, because they were tried for the same call, say.
+                The cost of a pick grows with their number.
+
+        Raises:
+            NoInstances: no instance can be picked; says whether the service is empty, or why.
+            InvalidArgument: *key* is of the wrong type, is missing, or is given to a strategy without keys; or
+                *exclude* is not a collection of ids.
+            RegistryError: the strategy is the caller's own, and raised.
+            HandleClosed: the view was closed.
+        """
         return self._shared.pick(key, exclude=exclude)
 
     def pick_when_available(
@@ -75,7 +92,16 @@ class BlockingBalancer(Generic[P]):
     ) -> Pick[P]:
         """Return an instance as soon as there is one to pick, at once if there is; this thread waits for it.
 
-        As :meth:`aioregistry.Balancer.pick_when_available`.
+        Args:
+            first: the key, or the timeout, without its name.
+            key: as :meth:`pick` takes it.
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            RequestTimeout: no instance came in time; its ``__cause__`` is the :class:`~aioregistry.NoInstances` that
+                says why.
+            InvalidArgument: as :meth:`pick` does.
+            HandleClosed: the view was closed meanwhile.
         """
         key, timeout = key_and_timeout(first, key, timeout)
         until = math.inf if timeout is None else time.monotonic() + timeout

@@ -185,6 +185,15 @@ class ViewFacts(Generic[P]):
     def report_failed(self, id: str, error: BaseException | None = None) -> bool:
         """Report that a call to the instance *id* failed; return whether that dropped it.
 
-        As :meth:`aioregistry.View.report_failed`.
+        Only a suspect can be dropped, by refused connections. The picks of a balancer report by themselves;
+        :meth:`aioregistry.View.report_failed` says which failures count.
+
+        Args:
+            id: of the instance that was called.
+            error: what the call ended with; a refused connection is looked for in it and in its causes.
+
+        Raises:
+            InvalidArgument: an argument is of the wrong type.
+            HandleClosed: the view is closed.
         """
         return self._ask(lambda view: view.report_failed(id, error))

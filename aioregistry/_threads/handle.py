@@ -22,7 +22,9 @@ class BlockingHandle:
         self._lock = threading.RLock()  # between threads that use it first, and one that closes it
 
     def open(self) -> Self:
-        """Open it, if it is not open yet; waits as entering it in asyncio does, and raises the same.
+        """Open it, if it is not open yet, and return it; waits as entering it in asyncio does, and raises the same.
+
+        Threads that open it at the same time wait for the one opening. If opening fails, a later call tries again.
 
         Raises:
             HandleClosed: it was closed.
@@ -36,7 +38,11 @@ class BlockingHandle:
         return self
 
     def close(self) -> None:
-        """Close it, bounded as in asyncio; may be called again. In a child process, what the parent opened stays."""
+        """Close it, within ``close_timeout`` seconds; closing a registration withdraws it.
+
+        It may be called again, and before it was opened. In a child process it does nothing to a handle that the parent
+        opened.
+        """
         if self._opened_in not in (None, os.getpid()):
             return
         with self._lock:
