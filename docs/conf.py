@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import yaml
 from pygments.lexers.special import TextLexer
 from sphinx import addnodes
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
 import aioregistry
@@ -55,7 +57,7 @@ nitpick_ignore_regex = [
     ),
     (r"py:class", r"URL|Collector|CollectorRegistry|Meter|LooseCookies|Callable\[\[\]"),
     # type variables, and the types of arguments: what a function takes is in its text
-    (r"py:class", r"(.*\.)?[A-Z]|(.*\.)?(Request|Response)T"),
+    (r"py:(class|obj)", r"(.*\.)?[A-Z]|(.*\.)?(Request|Response)T"),
     (r"py:class", r"\w+Options|AnyRegistry|Balancing|Checks|FollowOverrides|OnConflict|OnDisplaced"),
     # internal classes, in the constructors of what you do not make yourself; check_reference asks for what is returned
     (r"py:class", r"aioregistry\.(\w+\.)*_.*|LoopThread|SessionPort|Withdrawals"),
@@ -111,6 +113,27 @@ def name_classes(app: Any) -> None:  # noqa: ARG001 - Sphinx's
         value = getattr(import_module(module), name)
         if isinstance(value, type):
             value.__name__ = name
+
+
+def find_texts(app: Any) -> None:  # noqa: ARG001 - Sphinx's
+    """Give each public constant and alias the docstring after its definition: autodoc looks only where it is public."""
+    for module, name in public_names():
+        value = getattr(import_module(module), name)
+        if not isinstance(value, type | FunctionType):
+            texts_here = texts_of(module)
+            for made_in in [each for each in sys.modules if each.startswith("aioregistry.")]:
+                if vars(sys.modules[made_in]).get(name) is value and ("", name) in texts_of(made_in):
+                    text = texts_of(made_in)["", name]
+                    # The repr of a set or of a table of classes does not help a reader.
+                    texts_here["", name] = text if isinstance(value, str) else [*text, ":meta hide-value:", ""]
+                    break
+
+
+def texts_of(module: str) -> dict[tuple[str, str], list[str]]:
+    """Return the docstrings of a module's constants, by class and name."""
+    analyzer = ModuleAnalyzer.for_module(module)
+    analyzer.analyze()
+    return analyzer.attr_docs
 
 
 # The embedded server is not split into a handle and what its connections and its ensemble call: these are its insides.
@@ -199,6 +222,7 @@ def setup(app: Any) -> None:
     """Check YAML and the reference, and show diagrams that GitHub draws as their text."""
     app.connect("builder-inited", draw_rooms)
     app.connect("builder-inited", name_classes)
+    app.connect("builder-inited", find_texts)
     app.connect("source-read", check_yaml)
     app.connect("env-check-consistency", check_reference)
     app.connect("missing-reference", resolve)

@@ -139,3 +139,4 @@ class Resynced(msgspec.Struct, Generic[P], frozen=True):
 
 Difference: TypeAlias = Added[P] | Updated[P] | Removed[P]
 Change: TypeAlias = Added[P] | Updated[P] | Removed[P] | Resynced[P]
+"""An item of a stream of changes: :class:`Added`, :class:`Updated`, :class:`Removed` or :class:`Resynced`."""

@@ -47,10 +47,10 @@ Field: TypeAlias = str | Callable[[ServiceInstance[P]], object]
 """A field of the payload, with dots between the names where it lies deeper (``metadata.zone``), or a function."""
 
 Weight: TypeAlias = str | Callable[[ServiceInstance[P]], float]
-"""A field of the payload that holds the weight, or a function that tells it."""
+"""A field of the payload that holds the weight, or a function of the instance that returns it."""
 
 Filter: TypeAlias = Mapping[str, object] | Callable[[ServiceInstance[P]], bool]
-"""The required values of the payload's fields, each one value or a set of allowed ones; or a function that decides."""
+"""The required values of payload fields, each one value or a set of allowed ones; or a function of the instance."""
 
 LIGHTEST: Final = 1e-9
 _SPRING: Final = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"

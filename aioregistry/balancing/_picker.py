@@ -43,7 +43,7 @@ __all__ = ["OfSuspects", "Picker", "Subset"]
 P = TypeVar("P")
 
 OfSuspects: TypeAlias = Literal["last", "never", "equal"]
-"""When suspects are picked."""
+"""When suspects are picked: ``"last"``, ``"never"`` or ``"equal"``."""
 
 _OF_SUSPECTS: Final = ("last", "never", "equal")
 

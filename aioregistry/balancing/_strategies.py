@@ -29,11 +29,11 @@ __all__ = [
 P = TypeVar("P")
 
 Draw: TypeAlias = Callable[[], float]
-"""Returns a random number, 0 <= number < 1."""
+"""A function that returns a random number, 0 <= number < 1."""
 
 
 NOBODY: Final[frozenset[str]] = frozenset()
-"""Excludes no member."""
+"""An empty set of ids: excludes no member."""
 
 
 class Pool(Protocol[P]):

@@ -38,10 +38,10 @@ __all__ = [
 Path: TypeAlias = str | os.PathLike[str]
 
 MEMBERSHIP: Final = web.AppKey("aioregistry.membership", Membership)
-"""Where the application keeps its membership."""
+"""The key of an application's :class:`Membership`: ``app[MEMBERSHIP]``."""
 
 REGISTRY: Final = web.AppKey("aioregistry.registry", Registry)
-"""Where the application keeps the membership's registry."""
+"""The key of an application's :class:`~aioregistry.Registry`: ``app[REGISTRY]``."""
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 """The signals by which aiohttp's servers end."""

@@ -29,10 +29,12 @@ __all__ = [
 ]
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
-"""The methods that change nothing (RFC 9110, section 9.2.1; QUERY: RFC 10008)."""
+"""GET, HEAD, OPTIONS, TRACE and QUERY: the methods that clients repeat by default, because they change nothing (RFC
+9110, section 9.2.1; QUERY: RFC 10008)."""
 
 IDEMPOTENT: Final = SAFE | {"PUT", "DELETE"}
-"""The methods that may be done twice, as long as no other client writes in between (RFC 9110, section 9.2.2)."""
+""":data:`SAFE` with PUT and DELETE, which you may give as ``repeat=``: these methods may be done twice, as long as no
+other client writes in between (RFC 9110, section 9.2.2)."""
 
 EJECTION: Final = Ejection()
 """When instances that fail are set aside, unless the caller says so."""
@@ -43,32 +45,32 @@ AnyStrategy: TypeAlias = Strategy[Any] | str
 
 
 class RoutingOptions(TypedDict, total=False):
-    """How requests to ``<service>.registry`` find an instance: what all the clients' integrations take."""
+    """The arguments of all the clients' integrations: how requests to ``<service>.registry`` find an instance."""
 
     services: Mapping[str, Balancer[Any] | str] | None
-    """By what precedes ``.registry``, the balancer to ask (it stays its owner's), or the name of the service where that
-    is not part of a host name (``{"chat": "Chat.v2"}``)."""
+    """For each host without ``.registry``: a balancer to ask, which you go on owning, or the name of a service that
+    cannot be part of a host name (``{"chat": "Chat.v2"}``)."""
     strategy: AnyStrategy
     """How balancers made for services of the registry choose; round robin unless given."""
     ejection: Ejection | None
-    """When these set instances aside that fail, ``Ejection()`` unless given; None never does."""
+    """When those balancers set aside instances that fail: ``Ejection()`` unless given; None never does."""
     attempts: int
     """How often a request is sent at most, each time to another instance; 3 unless given."""
     per_try_timeout: float | None
-    """Seconds that one attempt may take until its response begins; what takes longer is repeated as what broke is.
-    None, the default, bounds an attempt by the timeouts of the client alone."""
+    """Seconds that one attempt may take until its response begins; an attempt that takes longer is repeated as one that
+    failed is. None, the default, bounds an attempt by the timeouts of the client alone."""
     repeat: Collection[str]
-    """The methods of which a request is repeated though the failed instance may have done it, those that change nothing
-    unless given. A request that certainly never arrived is repeated whatever its method."""
+    """The methods of which a request is repeated even though the failed instance may have done it; :data:`SAFE` unless
+    given. A request that certainly never arrived is repeated whatever its method."""
     statuses: Collection[int]
-    """Of responses that count as a failure of the instance, as ``{502, 503, 504}``."""
+    """The status codes of responses that count as a failure of the instance, such as ``{502, 503, 504}``."""
     wait: float | None
     """Seconds to wait for an instance if there is no instance; None, the default, does not wait."""
     authority: Authority
-    """Which name the instance is told in the Host header, and has to prove by TLS: "service" (unless given) is the
-    request's, ``<service>.registry``; "instance" is the address that it publishes."""
+    """The name that the instance gets in the Host header, and has to prove by TLS. "service" (unless given) is the
+    request's, ``<service>.registry``; "instance" is the address that the instance publishes."""
     pass_others: bool
-    """Whether requests to other hosts are sent as they are, or are refused, as unless given."""
+    """True sends requests to other hosts as they are; False, the default, refuses them."""
 
 
 def check_known(taker: object, options: Mapping[str, object]) -> None:

@@ -80,4 +80,4 @@ class Hosting:
 
 
 hosting: Final[ContextVar[Hosting | None]] = ContextVar("hosting", default=None)
-"""The server under which this context runs, where it is one that says when it listens."""
+"""The context variable that holds the :class:`Hosting` of the server whose application starts, or None."""

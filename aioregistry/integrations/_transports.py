@@ -28,10 +28,10 @@ RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 
 KEY: Final = "registry_key"
-"""The extension of a request that holds the key for its balancer."""
+"""The extension of a request that holds the key, for strategies that choose by one."""
 
 INSTANCE: Final = "registry_instance"
-"""The extension of a response that holds the instance it came from."""
+"""The extension of a response that holds the instance which answered."""
 
 _MOST_IDLE: Final = 100  # connections to one instance that may all have been closed by it; httpx keeps 20
 
@@ -52,9 +52,9 @@ class Transport(Generic[RequestT, ResponseT]):
     Args:
         registry: in which services are looked up when a request first names them; their views are closed with this
             transport. None leaves those that *services* gives.
-        transport: what sends; closed with this one. The package's ``AsyncHTTPTransport()`` unless given. Each name that
-            has to be proved by TLS has one of its own: give a function that makes them where yours is no
-            ``AsyncHTTPTransport``, of which others are made.
+        transport: the transport that sends; closed with this one. The package's ``AsyncHTTPTransport()`` unless given.
+            Each name that TLS has to prove has a transport of its own, made like yours; if yours is not an
+            ``AsyncHTTPTransport``, give a function that makes them.
         **options: as :class:`RoutingOptions` says.
 
     Raises:

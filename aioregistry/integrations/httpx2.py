@@ -20,5 +20,14 @@ class RegistryTransport(Transport[httpx2.Request, httpx2.Response], httpx2.Async
 
     For ``httpx2.AsyncClient(transport=…)``, or as its mount for ``"all://*.registry"``.
 
-    Arguments and errors are those of :class:`aioregistry.integrations._transports.Transport`.
+    Args:
+        registry: in which services are looked up when a request first names them; their views are closed with this
+            transport. None leaves those that *services* gives.
+        transport: the transport that sends; closed with this one. ``AsyncHTTPTransport()`` unless given. Each name that
+            TLS has to prove has a transport of its own, made like yours; if yours is not an ``AsyncHTTPTransport``,
+            give a function that makes them.
+        **options: as :class:`RoutingOptions` says.
+
+    Raises:
+        InvalidArgument: an argument is wrong; at once, naming it.
     """
