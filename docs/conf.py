@@ -193,7 +193,10 @@ def resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
 def found_at(name: str) -> Any:
     """Return what has a full name, such as ``aioregistry.blocking.Registry``; None for part of a class."""
     module, _, last = name.rpartition(".")
-    return getattr(import_module(module), last, None) if module in sys.modules else None
+    try:
+        return getattr(import_module(module), last, None)
+    except ModuleNotFoundError:
+        return None
 
 
 ATTRIBUTES = {"attribute", "data", "property"}
