@@ -194,7 +194,7 @@ def found_at(name: str) -> Any:
     """Return what has a full name, such as ``aioregistry.blocking.Registry``; None for part of a class."""
     module, _, last = name.rpartition(".")
     try:
-        return getattr(import_module(module), last, None)
+        return getattr(import_module(module), last, None) if module else None
     except ModuleNotFoundError:
         return None
 
