@@ -79,7 +79,7 @@ def connect(
         watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
         guard: which removals views hold back by default; None believes every removal at once.
         on_event: called synchronously with a name and fields for every event worth a log line or a metric, or a
-            sequence of such; it must not block, and what it raises is logged. :mod:`aioregistry.events` has types.
+            sequence of such; it must not block, and an exception is logged. :mod:`aioregistry.events` has types.
         runtime: clocks, randomness, names and sockets, for simulations.
         thread: True runs all of it on an event loop in a daemon thread of its own, so that a program that blocks its
             own loop loses neither session nor registrations; see docs/threads.md. *on_event* and checks are called on
@@ -90,7 +90,7 @@ def connect(
     Raises:
         InvalidArgument: an argument is wrong; at once, naming it.
 
-    Entering raises :class:`ConnectTimeout` with what each server answered, :class:`AuthenticationFailed`, or
+    Entering raises :class:`ConnectTimeout` with the answer of each server, :class:`AuthenticationFailed`, or
     :class:`ChrootMissing`. Cancelling it leaves nothing behind.
     """
     servers, secrets = unshown(servers), Hidden(auth)

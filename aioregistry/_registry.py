@@ -55,7 +55,7 @@ _LEFT_IN_ONE_TURN: Final = 200
 
 
 class Registry(Handle):
-    """A session with an ensemble, and what is registered and discovered through it; made by :func:`connect`.
+    """A session with an ensemble, with its registrations and views; made by :func:`connect`.
 
     Leaving it withdraws every registration, ends every view and closes the session, within ``close_timeout``.
     """
@@ -135,14 +135,14 @@ class Registry(Handle):
 
         Args:
             instance: what to list; its type must be DYNAMIC.
-            wait: True enters when the instance is listed, however long that takes; False at once, and it will be.
-            on_conflict: what to do about a node that another session owns and that was there before: "takeover"
-                replaces it, "wait" waits until it goes, "fail" raises :class:`RegistrationConflict`.
-            on_displaced: what to do when a newer claimant takes the id: "standby" until it goes, then be listed again;
-                or "stop", which ends the registration with :class:`RegistrationDisplaced`.
+            wait: True waits on entering until the instance is listed, however long that takes; False enters at once.
+            on_conflict: the reaction to a node that another session owns and that was there before: "takeover" replaces
+                it, "wait" waits until it goes, "fail" raises :class:`RegistrationConflict`.
+            on_displaced: the reaction to a newer claimant that takes the id: "standby" waits until it goes, and lists
+                the instance again; "stop" ends the registration with :class:`RegistrationDisplaced`.
             close_timeout: seconds that withdrawing may take; the registry's unless given.
-            checks: whether the instance is well, by name: async functions, or :class:`Check` and its kind. While one
-                does not pass the instance is listed as not enabled, with the status "failing"; so it begins. They run
+            checks: the instance's health checks by name: async functions, or :class:`Check` and its kind. While one
+                does not pass, as at first, the instance is listed as not enabled, with the status "failing". They run
                 on this loop, from entering until closing.
 
         Raises:
@@ -207,17 +207,16 @@ class Registry(Handle):
         guard: Guard | Unset | None = UNSET,
         keep: KeptAt | None = None,
     ) -> View[Any]:
-        """Return a view of the service *name*: enter it or await it, and it is synced.
+        """Return a view of the service *name*, to be entered or awaited; then it has read the whole service once.
 
         Args:
             name: the service.
-            payload_type: what payloads are decoded to, anything msgspec converts JSON to; a payload that does not fit
-                is listed under ``snapshot.invalid``.
+            payload_type: the type of payloads, any type to which msgspec converts JSON; an instance whose payload does
+                not fit is listed under ``snapshot.invalid``.
             guard: decides which removals the view holds back for a while; the registry's unless given. With None the
                 view believes every removal at once.
-            keep: path of a file in which the view keeps its last snapshot, so that the next process has instances to
-                begin with where there is no connection. Without a connection entering ends all the same, and the view
-                shows the file's instances as suspects.
+            keep: path of a file in which the view keeps its last snapshot. If there is no connection, the next process
+                begins with the file's instances, as suspects, and entering does not wait for a connection.
 
         Raises:
             InvalidArgument: the name is not a path, the guard is not a :class:`Guard`, or a file cannot be kept there;
@@ -233,7 +232,7 @@ class Registry(Handle):
     async def services(self, timeout: float | None = None) -> list[str]:
         """Return the names of all services, sorted; those without an instance at the moment included.
 
-        Waits until there is a connection. Cancelling is harmless.
+        The call waits until there is a connection. Cancelling is harmless.
 
         Args:
             timeout: seconds; None waits for ever.

@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 
 class Stream(AsyncIterator[T]):
-    """An async iterator over what a source offers, from its creation on.
+    """An async iterator over the items of a source, from its creation on.
 
     ``async for`` takes item after item; :meth:`aclose` (or ``async with``) ends it early. Cancelling a waiting
-    ``__anext__`` loses no item. Raises :class:`UsageError` when two tasks wait on the same stream, and, after what
-    was offered before, the error that its source failed with, if any; and when it is waited on in another loop than
-    it was made in, or under trio.
+    ``__anext__`` loses no item. If its source fails, it gives the items from before, and then raises that error. It
+    raises :class:`UsageError` if two tasks wait on it, if a task waits on it in another loop than it was made in, or
+    under trio.
 
     Args:
         capacity: items that it holds; beyond them the oldest goes.

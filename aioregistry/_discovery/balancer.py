@@ -30,10 +30,10 @@ class Balancer(Generic[P]):
     It needs no closing: it ends with its view, and one that is dropped costs nothing. While the registry is away it
     goes on with the last known instances, as the view does.
 
-    An instance with a weight that cannot be one (negative, no number), an address that leads nowhere (10.0.0.07,
-    ``a b``), or for which a function of the caller's fails is refused: it is never picked, is logged, and is reported
-    to the hook as ``discovery.refused``, and nothing else suffers from it. One that publishes no address at all is
-    picked.
+    A balancer refuses an instance whose weight is unfit (negative, not a number), whose address leads nowhere
+    (10.0.0.07, ``a b``), or for which a function of the caller's fails. Such an instance is never picked, is logged,
+    and is reported to the hook as ``discovery.refused``; others are not affected. An instance that publishes no address
+    is picked.
     """
 
     def __init__(self, driver: BalancerDriver[P]) -> None:
@@ -60,14 +60,14 @@ class Balancer(Generic[P]):
         return self._driver.warming_up
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
-        """Return an instance, now: nothing is awaited.
+        """Return an instance at once; use it as a ``with`` block around the call.
 
         Args:
-            key: what the choice depends on, for the strategies that take one (:class:`Ring`, :class:`Sticky`), and only
-                for them. A string is the same key as its UTF-8.
-            exclude: the ids of instances that are not to be picked, because they were tried for the same call, say.
-                Where they are all of a zone, another zone's are picked, and where they are all that are confirmed,
-                those that are suspect; a key goes to its next. The cost of a pick grows with their number.
+            key: the key, for the strategies that choose by one (:class:`Ring`, :class:`Sticky`), and only for them. A
+                string is the same key as its UTF-8.
+            exclude: the ids of instances that are not to be picked, because they were tried for the same call, say. If
+                they are all instances of the zone, another zone's are picked; if they are all confirmed ones, suspects
+                are. A key goes to its next instance. The cost of a pick grows with their number.
 
         Raises:
             NoInstances: no instance can be picked; says whether the service is empty, or why.

@@ -35,10 +35,10 @@ class CallReports(Protocol[P]):
 class Pick(Generic[P]):
     """An instance that was picked, for one call to it.
 
-    As a context manager around the call it counts the call as outstanding and reports how it went: good where the block
-    ends, failed where one of the ejection's ``errors`` leaves it; any other exception, and cancellation, says nothing
-    about the instance. The first report counts, so that the block can say itself what it knows better (an answer that
-    is an error, say).
+    As a context manager around the call it counts the call as outstanding, and reports how it went: good if the block
+    ends, failed if one of the ejection's ``errors`` leaves it. Any other exception, and cancellation, does not count
+    for or against the instance. The first report counts, so the block can report by itself (an answer that is an error,
+    say).
 
     Attributes:
         instance: as it was known when it was picked.

@@ -39,8 +39,8 @@ class SnapshotStream(Stream[Snapshot[P]]):
 class Changes(Stream[Change[P]]):
     """The changes of a view after ``start``.
 
-    Changes that a consumer has not taken yet are kept up to a bound. Beyond it only the entries that it believes in are
-    remembered, as far as they changed; when it comes back it gets the differences between those and the present ones.
+    The stream keeps 1024 changes for a consumer that is slow. Beyond that it remembers only which entries changed; when
+    the consumer comes back, it gets one :class:`Resynced` with the differences.
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot[P]], *, invalid: bool = False) -> None:

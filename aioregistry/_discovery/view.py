@@ -54,33 +54,32 @@ class Mirrors(Followers, Protocol):
 class View(Handle, Generic[P]):
     """The instances of one service, followed from entering until closing.
 
-    Entering (``async with``, or ``await``) waits until everything was read once. While the session is away the last
-    known instances stay, ``fresh`` is False and ``snapshot.stale_since`` set; after a reconnect everything is read
-    again and what differs shows at once.
+    Entering (``async with``, or ``await``) waits until everything was read once. While there is no connection, the last
+    known instances stay, ``fresh`` is False, and ``snapshot.stale_since`` is set; after a reconnect the view reads
+    everything again, and shows the differences at once.
 
     Nodes that are not instances, or whose payload does not fit *payload_type*, are listed in ``snapshot.invalid`` with
-    the reason, and logged. Nothing else suffers from them. A service whose node is missing is an empty one.
+    the reason, and logged; others are not affected. A service whose node is missing is an empty one.
 
     With a guard, instances that go together unexplained stay for a while as suspects (``snapshot.suspects``).
 
-    With a file, the last snapshot is kept there. Without a connection, entering does not wait for one if the file has
-    instances: they are shown as suspects, for the reason ``"file"``, until everything was read. The guard
-    judges those that the file has and the first list lacks, as removals around a disruption.
+    With a file, the view keeps its last snapshot there. Without a connection, entering does not wait for one if the
+    file has instances: the view shows them as suspects, for the reason ``"file"``, until everything was read. If the
+    first list lacks some of them, the guard judges these as removals around a disruption.
 
     Args:
         mirrors: of the session that is used.
         name: the service; a path segment, or several with slashes between.
-        payload_type: what payloads are converted to, any type that msgspec converts JSON to; frozen JSON unless given.
+        payload_type: the type of payloads, any type to which msgspec converts JSON; frozen JSON unless given.
         guard: decides which removals are held back; with None every removal is believed at once.
-        keep: path of the file; its directory is there and may be written to. Nothing is kept unless given.
+        keep: path of the file, in a directory that exists and may be written to; None keeps no file.
 
     Raises:
         InvalidArgument: an argument is wrong; names it and its value.
 
-    Entering raises :class:`InvalidArgument` for a file that is whole and of another service, base path or version,
-    :class:`NoAuth` where the service may not be listed, :class:`UnsupportedServer` where recursive
-    watches are demanded of a server without them, and what the session failed with. Cancelling it leaves nothing
-    behind.
+    Entering raises :class:`InvalidArgument` for a whole file of another service, base path or version, :class:`NoAuth`
+    if you may not list the service, :class:`UnsupportedServer` if you demand recursive watches of a server without
+    them, or the exception that ended the session. Cancelling it leaves nothing behind.
     """
 
     def __init__(
@@ -125,13 +124,14 @@ class View(Handle, Generic[P]):
         """Report that a call to the instance *id* failed; return whether that dropped it.
 
         A suspect is dropped when it refused the connections of two calls, one after the other, while another instance
-        answered (as the picks of a balancer report): nothing listens there then. All are dropped when every suspect
-        refused and no instance answered for five seconds. No other failure drops one: it may be the caller's own.
+        answered (as the picks of a balancer report): then no process listens there. All are dropped when each of them
+        refused two calls and no instance answered for five seconds. Other failures do not drop a suspect, because the
+        caller's own network may be the cause.
         The picks of a balancer report by themselves.
 
         Args:
             id: of the instance that was called.
-            error: what the call ended with; a refused connection is looked for in it and in its causes.
+            error: the exception that ended the call; a refused connection counts, as this or as one of its causes.
 
         Raises:
             InvalidArgument: an argument is of the wrong type.
@@ -146,7 +146,8 @@ class View(Handle, Generic[P]):
     def snapshots(self) -> Stream[Snapshot[P]]:
         """Return a stream of snapshots: the present one first, then one after each change and each flip of ``fresh``.
 
-        Latest wins: a slow consumer skips what it missed. Ends when the view is closed; raises what ended the session.
+        Latest wins: a slow consumer skips the snapshots between. The stream ends when the view is closed, and raises
+        the exception that ended the session.
         """
         self._check()
         return self._driver.snapshot_streams.open(self._current)
@@ -160,11 +161,11 @@ class View(Handle, Generic[P]):
 
         A takeover is at most one Updated. After a reconnect comes one :class:`Resynced` with the true differences. A
         consumer that lags by more than 1024 changes gets one, too, instead of those changes. The stream ends when the
-        view is closed, and raises what ended the session.
+        view is closed, and raises the exception that ended the session.
 
         Args:
-            invalid: whether an :class:`Invalidated` comes, too, for each node that shows no instance and did not
-                before, or for another reason. After a :class:`Resynced` its snapshot has them.
+            invalid: whether an :class:`Invalidated` comes, too, for each node that stops showing an instance, or does
+                not show one for another reason than before. A :class:`Resynced` has them in its snapshot.
         """
         self._check()
         check_flag("invalid", invalid)
@@ -179,24 +180,24 @@ class View(Handle, Generic[P]):
         suspects: OfSuspects = "last",
         panic: float = PANIC,
     ) -> Balancer[P]:
-        """Return what picks among the instances of this view, from now on and as they change, until it is closed.
+        """Return a balancer for the instances of this view, from now on and as they change, until it is closed.
 
         Args:
             strategy: how to choose; one that needs no argument may be given by name: ``"round-robin"``, ``"random"``,
                 ``"least-outstanding"``.
-            where: which instances may be picked, of the enabled ones and, in a panic, of the failing ones: a mapping of
-                payload fields to what they must be (a value, or a set of values), or a function of the instance that
-                returns a bool.
+            where: a filter for the enabled instances (in a panic, for the failing ones, too): a mapping of payload
+                fields to a value or a set of allowed values, or a function of the instance that returns a bool.
             ejection: when instances that fail are set aside; never unless given.
-            suspects: whether those that the guard holds are picked: ``"last"``, when no other is left or too few
-                are confirmed, ``"never"``, or ``"equal"`` to all others.
-            panic: share of the instances, and of their weight. When fewer are well, or those that are weigh less, by
-                more than a sixteenth of all instances (rounded down) or of all weight, a panic begins; it ends when
-                that share is well. During it, those whose own checks fail (status ``"failing"``) are picked like all
-                others, and so are suspects, so that the few do not get every call; a suspect gets half a share until it
-                answers one, unless the strategy takes a key. An instance that is in maintenance, draining or disabled
-                by its owner is never picked. From 0 (never) to 1; Envoy's panic threshold, and its default. Suspects
-                take part once a caller reports how calls go, as ``with`` blocks of picks do.
+            suspects: how suspects are picked: ``"last"``, when no other instance is left or too few are confirmed,
+                ``"never"``, or ``"equal"`` to all others.
+            panic: share of the instances, and of their weight, from 0 (never) to 1: Envoy's panic threshold, and its
+                default. A panic begins when the instances that are well are fewer than that share by more than a
+                sixteenth of all instances (rounded down), or have less of the weight by more than a sixteenth; it ends
+                when that share is well. In a panic, instances whose own checks fail (status ``"failing"``) are picked
+                like all others, and so are suspects, so that the few do not get every call. A suspect gets half a share
+                until it answers a call, unless the strategy takes a key; suspects take part once a caller reports how
+                calls go, as ``with`` blocks of picks do. An instance in maintenance, draining or disabled by its owner
+                is never picked.
 
         Raises:
             InvalidArgument: an argument is wrong, or does not fit any of the instances that are there (no payload has
@@ -220,8 +221,8 @@ class View(Handle, Generic[P]):
         """Return the first snapshot that *predicate* accepts, the present one included, fresh or not.
 
         Args:
-            predicate: called with the present snapshot and after changes; what it raises is raised here, but what would
-                be taken for something else (CancelledError, StopIteration) as UsageError, chained to it.
+            predicate: called with the present snapshot and after changes. This raises what it raises, but UsageError in
+                place of CancelledError and StopIteration, which would be mistaken for something else.
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
@@ -235,12 +236,12 @@ class View(Handle, Generic[P]):
     async def sync(self, timeout: float | None = None) -> Snapshot[P]:
         """Return a snapshot as new as the quorum was when this was called.
 
-        A write that must fail is agreed on by the quorum (it changes nothing and needs no rights), then all is read
-        again: a server may hide what happened to nodes that this client may not read. So it takes two round trips, one
-        transaction of the quorum, and time linear in the service; callers that wait at the same time share that.
-        The overrides of operators are as new, and are read again where they changed. Without a connection the call
-        waits for one. A server without quorum (``allow_read_only``) passes no write: then the snapshot is what that
-        server holds, ``fresh`` is False, and a warning says so.
+        It sends a write that must fail through the quorum, which changes nothing and needs no rights, and then reads
+        everything again, because a server may hide the events of nodes that this client may not read. That takes two
+        round trips, one transaction of the quorum, and time linear in the service; callers that wait at the same time
+        share it. The overrides of operators are as new. Without a connection the call waits for one. A server without
+        quorum (``allow_read_only``) does not pass writes on: then the snapshot has the data of that server, ``fresh``
+        is False, and a warning says so. Cancelling is harmless.
 
         Args:
             timeout: seconds; None waits for as long as it takes.

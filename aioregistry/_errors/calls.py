@@ -37,7 +37,7 @@ def _shown(value: object) -> str:
 class InvalidArgument(RegistryError, ValueError):
     """An argument is wrong; nothing was done.
 
-    ``field`` names the argument and ``value`` is what was given (a credential is never shown).
+    ``field`` names the argument, and ``value`` is the value that you gave (a credential is never shown).
     """
 
     def __init__(self, field: str, value: object, reason: str) -> None:

@@ -22,7 +22,7 @@ __all__ = [
 class RegistrationError(RegistryError):
     """A registration ended for good; ``path`` is its node.
 
-    ``attempts`` maps each address to what it answered, in words, where there was no connection then; else it is empty.
+    ``attempts`` maps each address to its answer, in words, if there was no connection then; else it is empty.
     """
 
     def __init__(self, path: str, message: str) -> None:
@@ -76,13 +76,13 @@ class InvalidInstance(RegistryError, ValueError):
 class NoInstances(RegistryError, LookupError):
     """There is no instance to pick, and why.
 
-    ``counts`` tells how many there are of each kind that is not picked: ``"disabled"``, ``"failing"`` (its own checks
-    say so, and there is no panic), ``"out of service"`` (Spring Cloud's ``instance_status`` says so),
-    ``"filtered out"``, ``"refused"`` (its weight is unfit, say), ``"of weight 0"``, ``"suspect"`` (not listed any
-    more, and suspects are not wanted), ``"set aside"`` (it failed; or it is back, and a call finds out whether it is
-    well), ``"excluded"`` (from this pick, by its caller). ``reason`` is the single cause if all instances share one,
-    ``"empty"`` if the service has no instance, otherwise ``"mixed"``. ``returns_in`` is the seconds until the first
-    of those that are set aside may be picked again, None where no instance is set aside.
+    ``counts`` has the number of each kind that is not picked: ``"disabled"``, ``"failing"`` (its own checks fail, and
+    there is no panic), ``"out of service"`` (by Spring Cloud's ``instance_status``), ``"filtered out"``, ``"refused"``
+    (its weight is unfit, say), ``"of weight 0"``, ``"suspect"`` (not listed any more, and the balancer does not pick
+    suspects), ``"set aside"`` (it failed; or it is back, and a call probes it), ``"excluded"`` (from this pick, by its
+    caller). ``reason`` is the single cause if all instances share one, ``"empty"`` if the service has no instance,
+    otherwise ``"mixed"``. ``returns_in`` is the seconds until the first instance that is set aside may be picked again,
+    None if no instance is.
     """
 
     def __init__(self, service: str, counts: Mapping[str, int], returns_in: float | None = None) -> None:

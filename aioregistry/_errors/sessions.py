@@ -34,8 +34,8 @@ class SessionError(RegistryError):
 class ConnectTimeout(SessionError, TimeoutError):
     """No server accepted a session in time.
 
-    ``attempts`` maps each address that was tried to the last thing that went wrong there, in words, with how often that
-    happened in a row; ``session.attempts`` has the same as fields.
+    ``attempts`` maps each address that was tried to its last failure, in words, with how often that happened in a row;
+    ``session.attempts`` has the same as fields.
     """
 
     def __init__(self, servers: str, timeout: float, attempts: dict[str, str]) -> None:
@@ -69,11 +69,11 @@ class ConnectionLost(SessionError, ConnectionError):
 class PoisonRequest(SessionError):
     """A request costs the connection whenever it is sent, so it is not sent again for a while.
 
-    The server closes the connection on it, or answers what cannot be read. ``request`` names it and ``size`` is its
-    length in bytes. All knowledge of it is from the request ``seen`` to do that: ``server`` closed ``connections``
-    connections in a row on it, ``reason`` is how the last one ended. ``limit`` is the fewest bytes that seem to be too
-    many for the server's ``jute.maxbuffer``, None where its length does not seem to be the cause. ``retry_in`` is the
-    number of seconds until the request is sent again if it is asked for; a shorter one is sent at once.
+    The server closes the connection on it, or sends an answer that cannot be read. ``request`` names it and ``size`` is
+    its length in bytes. ``seen`` is the request that the session knows this from: ``server`` closed ``connections``
+    connections in a row on it, and ``reason`` is how the last one ended. ``limit`` is the fewest bytes that seem to be
+    too many for the server's ``jute.maxbuffer``, None if its length does not seem to be the cause. ``retry_in`` is the
+    number of seconds until the session sends such a request again; it sends a shorter one at once.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PoisonRequest(SessionError):
         self.seen = request
 
     def unsent(self, request: str, size: int, retry_in: float) -> PoisonRequest:
-        """Return the error of a *request* that is not sent because of what is known from this one."""
+        """Return the error of a *request* that is not sent because of this error."""
         error = PoisonRequest(
             request,
             size,
@@ -130,7 +130,7 @@ class PoisonRequest(SessionError):
 class RequestTimeout(SessionError, TimeoutError):
     """No answer within the caller's own deadline; the session goes on.
 
-    ``attempts`` maps each address to what it answered, in words, where there was no connection; else it is empty.
+    ``attempts`` maps each address to its answer, in words, if there was no connection; else it is empty.
     """
 
     def __init__(self, message: str = "", attempts: Mapping[str, str] | None = None) -> None:
@@ -153,7 +153,7 @@ class SessionFailed(SessionError):
 class AuthenticationFailed(SessionError):
     """The server refused the credentials; trying again with the same ones is of no use.
 
-    ``reason`` has in words what is known beyond that, and mostly nothing: a server says no more.
+    ``reason`` has more in words, but is mostly empty, because servers do not say more.
     """
 
     def __init__(self, scheme: str, server: str, reason: str = "") -> None:

@@ -24,9 +24,9 @@ class CheckFailed(Exception):
 class Check:
     """An async function that is called again and again to find out whether an instance is well.
 
-    A call fails that raises anything, returns False, or takes longer than *timeout*; every other one passes. One call
-    runs at a time. It is cancelled when its time is over, and one that goes on all the same counts as failed until it
-    ends. It runs on the loop of the registration: what blocks the loop belongs in a thread.
+    A call fails if it raises anything, returns False, or takes longer than *timeout*; every other call passes. One call
+    runs at a time. It is cancelled when its time is over; a call that goes on all the same counts as failed until it
+    ends. It runs on the loop of the registration: run code that blocks in a thread.
 
     Args:
         probe: an async function without arguments, or a plain one that returns an awaitable. A plain function that
@@ -35,7 +35,7 @@ class Check:
         timeout: seconds that a call may take.
         rise: successes in a row after which a failing check passes; the very first success is enough by itself.
         fall: failures in a row after which a passing check fails.
-        initial: what it counts as before its first result: ``"failing"``, or ``"passing"``.
+        initial: the verdict before its first result: ``"failing"``, or ``"passing"``.
 
     Raises:
         InvalidArgument: an argument is wrong; names it and its value.
@@ -66,7 +66,7 @@ class Check:
         self.initial: Initial = initial
 
     def describe(self) -> str:
-        """Return what is asked, as text."""
+        """Return the subject of the check, as text: its URL, address, command or function."""
         return str(getattr(self.probe, "__qualname__", type(self.probe).__name__))
 
     def __repr__(self) -> str:

@@ -25,8 +25,8 @@ _OPERATORS: Final = frozenset("|&;<>()")
 class CommandCheck(Check):
     """Passes when a program ends with exit code 0.
 
-    It runs without a shell and without input, in a process group of its own, and what it prints is dropped. When its
-    time is over the whole group is killed, and so is what it has left behind when it has ended.
+    It runs without a shell and without input, in a process group of its own, and its output is dropped. When its time
+    is over, or when it has ended, all processes of the group are killed.
 
     Args:
         command: the program and its arguments, as a sequence, or as a text that is split as a shell splits it.

@@ -33,8 +33,8 @@ _REST: Final = 0.1
 class HttpCheck(Check):
     """Passes when a GET is answered with an expected status: 2xx by default.
 
-    Each call has a connection of its own. Redirects are not followed. No proxy is asked. Of the answer, the status
-    counts and the rest does not: 64 KiB of it are read at most.
+    Each call has a connection of its own. The check does not follow redirects, and does not use a proxy. Only the
+    status of the answer counts; at most 64 KiB of the rest are read.
 
     Args:
         url: ``http://`` or ``https://``, without credentials.

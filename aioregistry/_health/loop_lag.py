@@ -16,9 +16,9 @@ _NAP = 0.05
 
 
 class LoopLagCheck(Check):
-    """Passes when an event loop wakes a sleeper in time: one that is blocked, or busy, serves no client.
+    """Passes when an event loop wakes a sleeper in time: a loop that is blocked, or busy, does not serve clients.
 
-    Given the loop of another thread it notices that this one stands still. On its own loop it can only tell afterwards.
+    On the loop of another thread it notices when that loop stands still; on its own loop it notices only afterwards.
 
     Args:
         loop: the event loop; the one that the check runs on unless given.

@@ -37,7 +37,7 @@ class Added(msgspec.Struct, Generic[P], frozen=True):
 
 
 class Updated(msgspec.Struct, Generic[P], frozen=True):
-    """An instance's node was changed or replaced (by another owner, say); its data may be what it was."""
+    """An instance's node was changed or replaced (by another owner, say); its data may be the same."""
 
     entry: Entry[P]
     previous_entry: Entry[P]
@@ -85,10 +85,10 @@ class Removed(msgspec.Struct, Generic[P], frozen=True):
 
 
 class Invalidated(msgspec.Struct, frozen=True):
-    """A node shows no instance, and did not before, or for another reason; ``snapshot.invalid`` has it.
+    """A node stops showing an instance, or does not show one for another reason than before.
 
-    For those who ask for it, see ``View.changes``. Of an instance whose node was spoiled comes a :class:`Removed`,
-    whose ``invalid`` is set, and then this.
+    ``snapshot.invalid`` has the node. Only ``View.changes(invalid=True)`` gives this. If an instance's node became
+    invalid, a :class:`Removed` with ``invalid`` set comes first.
     """
 
     invalid: Invalid
@@ -106,8 +106,8 @@ class Invalidated(msgspec.Struct, frozen=True):
 class Resynced(msgspec.Struct, Generic[P], frozen=True):
     """The view was behind and has caught up: after a reconnect, or because this consumer was too slow.
 
-    ``changes`` are the true differences since what the consumer got last, one for each id at most; empty if
-    nothing differs: what came and went meanwhile is lost.
+    ``changes`` are the true differences to the last state that the consumer got, one for each id at most; empty if
+    there is no difference. Instances that came and went meanwhile are not in it.
     """
 
     changes: tuple[Added[P] | Updated[P] | Removed[P], ...]

@@ -27,7 +27,7 @@ __all__ = [
 
 
 class ServiceType(enum.Enum):
-    """Curator's kinds of instances, in its order; what is registered here is DYNAMIC, the others are read."""
+    """Curator's kinds of instances, in its order; you register DYNAMIC ones, and the others are only read."""
 
     DYNAMIC = "DYNAMIC"
     """In an ephemeral node, which goes with its session."""

@@ -75,31 +75,31 @@ class Draft(_Fields[P]):
 class ServiceInstance(_Fields[P]):
     """One instance of a service, frozen.
 
-    Two instances are equal when identity (name and id) and data are; ``registration_time_ms``, ``session_timeout_ms``
-    and ``status`` are not part of the data, so that what a consumer sees equals what was registered. The hash is that
-    of the identity.
+    Two instances are equal if their identity (name and id) and their data are. ``registration_time_ms``,
+    ``session_timeout_ms`` and ``status`` are not part of the data, so that a consumer's instance equals the registered
+    one. The hash is that of the identity.
 
     Args:
         name: the service; a path segment, or several with slashes between, as Curator takes them.
         id: the instance within the service; a path segment. Without it ``address:port``, so that a restarted process
             replaces its ghost; workers that share a port need ids of their own (``address:port#worker``). Without a
             port either, for a worker without a server, ``address#`` (the host's name where there is no address)
-            and eight random hexadecimal digits: it says where the worker runs, which a UUID (Curator's default) does
-            not, and a process id is not a name, since those of two containers that share an address may be equal. Such
-            an id is another for every instance that is made, so a worker that is restarted leaves its ghost to expire.
+            and eight random hexadecimal digits. That says where the worker runs, which a UUID (Curator's default) does
+            not; a process id would not do, because two containers that share an address may have the same one. Every
+            such instance gets a new id, so the ghost of a restarted worker stays until its session times out.
         address: host name or IP address at which consumers reach the instance; with a port it is needed for the id.
         port: 0 to 65535, or None.
         ssl_port: 0 to 65535, or None.
         payload: anything msgspec can write as JSON. Dicts, lists and other builtin containers are copied and frozen; an
             object of another type (a Struct, a dataclass) is kept as it is and should be frozen by its own type.
-        enabled: False while it is not to be given new work, though it is listed.
-        status: why it is not enabled: ``"failing"`` its checks, ``"draining"``, or in ``"maintenance"``. None while it
-            is, and where its publisher does not tell.
+        enabled: False for an instance that is listed, but should not get new work.
+        status: why it is not enabled: ``"failing"`` (its checks fail), ``"draining"`` or ``"maintenance"``. None if it
+            is enabled, or if its publisher does not say why it is not.
         service_type: DYNAMIC for all that this library registers.
         uri_spec: Curator's UriSpec as JSON, ``{"parts": [{"value": "scheme", "variable": true}, ...]}``, or None.
         registration_time_ms: milliseconds since the epoch; None until the instance is published.
-        session_timeout_ms: of the session that publishes it, milliseconds, as the server granted it: for so long it may
-            stay listed when it is dead. None until it is published, and where its publisher does not tell.
+        session_timeout_ms: the timeout of the session that publishes it, in milliseconds, as the server granted it. A
+            dead instance may stay listed for so long. None until it is published, or if its publisher does not say it.
         payload_class: the Java class that Jackson is to read the payload as, for consumers in Java with a payload class
             of their own (``org.springframework.cloud.zookeeper.discovery.ZookeeperInstance`` for Spring Cloud).
         extra: fields of the document that are not known here.

@@ -35,7 +35,7 @@ class Suspicion(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
-    """An instance as a consumer sees it, with what ZooKeeper knows of its node, or knew.
+    """An instance as a consumer sees it, with the facts of its node in ZooKeeper.
 
     Within one history of the ensemble ``(czxid, mzxid)`` identifies a state of a node; the version does not, for every
     new node starts at 0.
@@ -106,10 +106,10 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
         entries: the instances with what ZooKeeper knows of their nodes, by id, in no particular order.
         invalid: nodes that are not instances, by id, with the reason.
         as_of: the zxid of the latest observation that the snapshot includes, 0 before the first.
-        overrides: what operators say of instances, by id. An instance in maintenance is shown as not enabled; a weight
-            is shown in its entry.
+        overrides: the overrides of operators, by id. The snapshot shows an instance in maintenance as not enabled; an
+            operator's weight is in its entry.
         stale_since: None while the view was fresh; else the time, in seconds since the epoch, of the last evidence that
-            the quorum answered: what happened after it is not in the snapshot.
+            the quorum answered: later events are not in the snapshot.
     """
 
     __slots__ = ("_confirmed", "_ids", "_suspects", "as_of", "entries", "invalid", "name", "overrides", "stale_since")

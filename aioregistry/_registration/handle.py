@@ -77,14 +77,14 @@ _STATUSES_KEPT = 64
 class Registration(Handle, Generic[P]):
     """One instance, kept listed from entering until closing.
 
-    Entering (``async with``, or ``await``) waits until the instance is listed, unless ``wait=False``; it raises
-    what ends the registration before that: :class:`RegistrationConflict`, :class:`NodeNotEphemeral`,
+    Entering (``async with``, or ``await``) waits until the instance is listed, unless ``wait=False``. If the
+    registration ends before that, entering raises the reason: :class:`RegistrationConflict`, :class:`NodeNotEphemeral`,
     :class:`RegistrationDisplaced` with ``on_displaced="stop"``, or :class:`RegistrationError` with the server's refusal
-    as cause. A cancelled entering withdraws what it may have written.
+    as cause. If you cancel it, it withdraws the node that it may have written.
 
     Leaving withdraws, bounded by ``close_timeout`` and shielded from cancellation; ``withdrawn`` tells whether it
-    succeeded. Where it did not, it goes on in the background for as long as the session lives. Leaving does not raise
-    for a registration that was displaced or failed: :meth:`wait_closed` returns why.
+    succeeded. Otherwise the withdrawal goes on in the background for as long as the session lives. Leaving does not
+    raise for a registration that was displaced or failed: :meth:`wait_closed` returns why.
 
     A registration that is not closed stays registered, also where the handle was dropped, until the registry
     is closed, which withdraws it.
@@ -94,8 +94,8 @@ class Registration(Handle, Generic[P]):
     Args:
         session: the session that owns the node.
         instance: what to list, of service type DYNAMIC. Its ``registration_time_ms`` is now, unless given; its
-            ``session_timeout_ms`` is what the servers grant, and its ``status`` why it is not enabled, whatever is
-            given.
+            ``session_timeout_ms`` is the timeout that the servers grant, and its ``status`` says why it is not enabled;
+            yours are replaced.
         base_path: absolute path of the services; the node is ``<base_path>/<name>/<id>``.
         on_conflict: when another session holds the id at first: ``"takeover"`` its node if it was created before
             us, ``"wait"`` until the session ends, or ``"fail"`` (which cannot tell a live owner from the ghost of a
@@ -186,7 +186,7 @@ class Registration(Handle, Generic[P]):
 
     @property
     def instance(self) -> ServiceInstance[P]:
-        """The instance as it is to be listed; what was listed last may be older while an update is under way.
+        """The instance as it is to be listed; the listed one may be older while an update is under way.
 
         It is ``enabled`` only if everybody agrees: its owner (:meth:`update`), its checks, and operators. Otherwise its
         ``status`` says why it is not.
@@ -252,10 +252,10 @@ class Registration(Handle, Generic[P]):
     def withdrawn(self) -> bool | None:
         """Once closed: whether no node of ours is left; None before.
 
-        True is said only after a look at the node, later than all that was sent, by a session that a quorum granted: an
-        expiry alone proves nothing, since a leader that has lost its quorum may tell of one. False when
-        ``close_timeout`` ended without that. It turns True when the withdrawal, which goes on, is done; where the id is
-        registered again in this registry, which takes the withdrawal over, it stays False.
+        It is True only after a look at the node, later than all requests, by a session that a quorum granted. An expiry
+        alone does not prove it, because a leader that has lost its quorum may report one. It is False when
+        ``close_timeout`` is over without that look. It turns True when the withdrawal, which goes on, is done; it stays
+        False if the id is registered again in this registry, which takes the withdrawal over.
         """
         return None if self._worker is None else self._worker.withdrawn
 
@@ -321,9 +321,9 @@ class Registration(Handle, Generic[P]):
     ) -> None:
         """Replace the fields given, and wait until that, or a later update, is listed.
 
-        The new state is desired from the call on; cancelling stops the waiting, not the intent. While another
-        claimant has the id, the call raises RegistrationDisplaced; the registration keeps the new state, and lists it
-        when it has the id again.
+        Cancelling stops only the waiting: the registration still publishes the new state. While another claimant has
+        the id, the call raises RegistrationDisplaced; the registration keeps the new state, and lists it when it has
+        the id again.
 
         Args:
             payload: the new payload.
@@ -333,26 +333,27 @@ class Registration(Handle, Generic[P]):
 
         Raises:
             InvalidArgument: a field is wrong, or too large (RequestTooLarge); nothing is changed.
-            RequestTimeout: it was not listed within *timeout*; the new state is still desired.
-            RegistrationError: why the registration ended; or the server's refusal of the new state, which is tried
-                again meanwhile.
+            RequestTimeout: it was not listed within *timeout*; the registration goes on trying.
+            RegistrationError: the registration ended; or a server refused the new state, and the registration goes on
+                trying.
             HandleClosed: it is closed.
         """
         votes: Votes = {} if isinstance(enabled, Unset) else {"owner": check_flag("enabled", enabled)}
         await self._change(votes, timeout, **({} if payload is UNSET else {"payload": payload}))
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Publish that the instance is to be given no new work, for good, and wait until that is listed.
+        """Publish that consumers should not give the instance new work, for good, and wait until that is listed.
 
-        It stays disabled, also after a later :meth:`update`, and its ``status`` is ``"draining"``. Cancelling stops the
-        waiting, not the intent.
+        It stays disabled after a later :meth:`update`, and its ``status`` is ``"draining"``. Cancelling stops only the
+        waiting: the registration still publishes it.
 
         Args:
             timeout: seconds to wait; None waits for ever.
 
         Raises:
-            RequestTimeout: it was not listed within *timeout*; it will be.
-            RegistrationError: why the registration ended; or the server's refusal, which is tried again meanwhile.
+            RequestTimeout: it was not listed within *timeout*; the registration goes on trying.
+            RegistrationError: the registration ended; or a server refused the write, and the registration goes on
+                trying.
             HandleClosed: it is closed.
         """
         await self._change({"draining": False}, timeout)

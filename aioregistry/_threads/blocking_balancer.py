@@ -68,8 +68,8 @@ class BlockingBalancer(Generic[P]):
         """Return an instance at once; use it as a ``with`` block around the call.
 
         Args:
-            key: what the choice depends on, for the strategies that take one (``Ring``, ``Sticky``), and only for them.
-                A string is the same key as its UTF-8.
+            key: the key, for the strategies that choose by one (``Ring``, ``Sticky``), and only for them. A string is
+                the same key as its UTF-8.
             exclude: the ids of instances that are not to be picked, because they were tried for the same call, say.
                 The cost of a pick grows with their number.
 

@@ -190,7 +190,7 @@ class ViewFacts(Generic[P]):
 
         Args:
             id: of the instance that was called.
-            error: what the call ended with; a refused connection is looked for in it and in its causes.
+            error: the exception that ended the call; a refused connection counts, as this or as one of its causes.
 
         Raises:
             InvalidArgument: an argument is of the wrong type.

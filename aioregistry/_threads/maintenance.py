@@ -50,7 +50,7 @@ class BlockingOverrides:
     """The overrides of a blocking registry.
 
     Each call waits for a connection for *timeout* seconds, or for as long as it takes if that is None, and raises
-    :class:`~aioregistry.RequestTimeout` when the time is over; what was asked for may be done all the same.
+    :class:`~aioregistry.RequestTimeout` when the time is over; the request may be done all the same.
     """
 
     def __init__(self, running: Callable[[], LoopThread], remote: Callable[[], Overrides]) -> None:

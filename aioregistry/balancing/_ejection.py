@@ -35,8 +35,7 @@ class Ejection:
 
     Args:
         failures: in a row, that set an instance aside.
-        pause: seconds of the first pause; doubled with each that follows. With a good call after its return an instance
-            begins again.
+        pause: seconds of the first pause; each later pause is twice as long. A good call after its return resets that.
         longest: seconds that no pause exceeds.
         jitter: share of each pause that is left to chance, so that they do not all return at once: a pause of 10 s with
             a jitter of 0.2 takes between 8 and 10 s.

@@ -221,13 +221,13 @@ class Loads:
 
 
 class Census:
-    """How many members there are, those that are set aside included: what is missing shows a zone that fails.
+    """How many members there are, those that are set aside included: the difference shows a zone that fails.
 
     Args:
         newcomers: those of them that are new; None where the strategy does not ask for them.
 
     Attributes:
-        weight: what all of them weigh together, in units.
+        weight: the sum of their weights, in units.
         reduced: the members that weigh less than 1 by an operator's word, by id.
     """
 

@@ -72,10 +72,10 @@ class Picker(Generic[P]):
         ejection: when those that fail are set aside; never unless given. The share that remains is one of the instances
             that are well, one of the suspects, and one of those whose checks fail.
         suspects: whether they are picked ``"last"``, ``"never"``, or like the others (``"equal"``).
-        panic: share of the admitted and failing instances, and of what they weigh. Once fewer are well, or those
-            that are weigh less, by more than a sixteenth of all, and until that share is well, failing ones are picked
-            like all others, and so are suspects that are to come last, once a call was reported. From 0 (never) to 1
-            (while there is one of these).
+        panic: share of the admitted and failing instances, and of their weight, from 0 (never) to 1 (while there is a
+            failing instance or a suspect). A panic begins when less than that is well, by more than a sixteenth of all,
+            and ends when that share is well: failing instances are picked like all others, and so are suspects that are
+            to come last, once a call was reported.
         arrivals: since when instances are new, by id; kept up by its owner, before changes are reported.
         draw: random numbers, 0 <= number < 1.
 
@@ -337,7 +337,7 @@ class Picker(Generic[P]):
     # ------------------------------------------------------------------ what is judged as a service of its own
 
     def subsets(self) -> tuple[Subset[P], ...]:
-        """Return what the filter leaves, if there is one, and the own zone: callers of this picker see no more."""
+        """Return the parts of the service that callers of this picker see: those of the filter and of the own zone."""
         census, doubtful = self._census, self._doubtful
         local: Subset[P] = Subset(self._admission.admits_local, lambda: census.local - doubtful.local)
         if not self._admission.filters:
@@ -466,7 +466,7 @@ class Picker(Generic[P]):
         return self._ejections.aside
 
     def warming_up(self, now: float) -> Mapping[str, float]:
-        """Return what those that are new weigh at *now*, by id; those that are new no more are not in it."""
+        """Return the weights of new instances at *now*, by id."""
         if self._newcomers is None:
             return {}
         self._newcomers.at(now, self._census.total, panic=self.in_panic)

@@ -34,10 +34,10 @@ _Arc: TypeAlias = tuple[list[float], list[Member[Any]]]  # points in order, and 
 class Ring(Generic[P]):
     """By consistent hashing of a key: each key stays with one instance for as long as that can be picked.
 
-    When one of n goes, its share of the keys (1/n where all weigh the same) is spread over the others; when one comes
+    When one of n goes, its share of the keys (1/n if all weigh the same) is spread over the others; when one comes,
     it takes its share, evenly from all; no other key moves. All processes agree. O(1), whatever the size of the
-    service: eight look-ups for each power of eight among the weights. Where a key's instance is excluded from a pick,
-    it goes to the next on the circle, which all processes agree on too.
+    service: eight look-ups for each power of eight among the weights. If a key's instance is excluded from a pick, the
+    key goes to the next on the circle, the same in every process.
 
     Args:
         weight: the payload's field that holds the weight, or a function of the instance; None weighs all the same. Only

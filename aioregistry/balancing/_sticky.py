@@ -26,13 +26,13 @@ _LONGEST: Final = 32
 class Sticky(Generic[P]):
     """A key's first pick is another strategy's; its later ones are the same instance, for as long as it can be picked.
 
-    Unlike with :class:`Ring` no key moves to an instance that comes, and any strategy decides; but what is remembered
-    is this process's alone: at most 33 bytes of each key. O(1) and what the other strategy takes.
+    Unlike with :class:`Ring`, no key moves to an instance that comes, and you choose the strategy; but only this
+    process remembers the keys, with at most 33 bytes of each. A pick costs O(1), and the cost of the other strategy.
 
     Args:
         strategy: chooses for keys that are new, and for those whose instance is gone, disabled, set aside or excluded
-            from the pick: the key stays with the one that it is given then.
-        keys: how many are remembered; beyond that the one that was not asked for longest is forgotten.
+            from the pick: the key then stays with the new instance.
+        keys: the number of keys to remember; beyond that the least recently used one is forgotten.
 
     Raises:
         InvalidArgument: an argument is wrong.

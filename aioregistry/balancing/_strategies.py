@@ -81,7 +81,7 @@ class Strategy(Protocol[P]):
         """Whether a choice needs a key."""
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
-        """Return what the pools go by; raises :class:`InvalidArgument` where *instance* does not tell."""
+        """Return the traits that the pools use; raises :class:`InvalidArgument` if *instance* does not have them."""
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:
         """Return an empty pool; *census* counts all members, in this pool or not."""
@@ -112,10 +112,10 @@ class _Alike:
 class RoundRobin(_Alike):
     """One after the other: among n instances each is picked once in n picks. O(1).
 
-    Each process has an order of its own. An instance that comes, or comes back, enters it at a random place: appended
-    at the end, a hundred processes that hear of the same changes would soon all have the same order, and pick the same
-    instance at one moment. An instance that is there for a whole lap is picked once in it, also if others come
-    and go. One that is updated keeps its turn.
+    Each process has an order of its own. An instance that comes, or comes back, enters it at a random place. If it
+    entered at the end, a hundred processes that see the same changes would soon all have the same order, and pick the
+    same instance at one moment. An instance that is there for a whole lap is picked once in it, even if others come and
+    go. An updated instance keeps its turn.
     """
 
     __slots__ = ()
@@ -254,7 +254,7 @@ def _shifted(number: int, left_out: Sequence[int]) -> int:
 class LeastOutstanding(_Alike):
     """Of two, drawn at random, the one with fewer calls under way. O(1).
 
-    The second choice is what matters: the longest queue among n grows as log log n instead of log n (M. Mitzenmacher,
+    The second choice is decisive: the longest queue among n grows as log log n instead of log n (M. Mitzenmacher,
     "The Power of Two Choices in Randomized Load Balancing", 1996), and clients that know only of their own calls do not
     all run to the same idle instance. Calls count while the ``with`` block of a pick runs, for the address that serves
     them: an instance that leaves and comes back, or is disabled and enabled, still has those that are under way, and

@@ -24,13 +24,13 @@ P = TypeVar("P")
 class OwnZone(Generic[P]):
     """Instances of one's own zone, as far as they suffice; the rest spills over to the others.
 
-    The zone suffices while it has *at_least* instances and no fewer than *healthy* of its own are in; below that it
-    gets that part of the picks which it can carry (two where three are needed: two thirds), not nothing: an overflow,
-    as Envoy's zone-aware routing has it, does not drown the neighbours all at once. With a strategy that takes a key
-    the key decides, so that a key stays where it is.
+    The zone suffices while it has *at_least* instances, and the share *healthy* of its instances can be picked. Below
+    that it gets the part of the picks that it can carry (two thirds if it has two instances and needs three), so that
+    the rest does not overload the neighbours at once, as in Envoy's zone-aware routing. With a strategy that takes a
+    key the key decides, so that a key stays where it is.
 
     Args:
-        zone: one's own, as the payload says it.
+        zone: your own, as payloads have it.
         strategy: how to choose within the zone, and among the others.
         field: the payload's field that holds the zone (``metadata.zone`` is one in another), or a function of the
             instance; an instance without one is in no zone.

@@ -85,7 +85,7 @@ class Membership:
             unless given.
         id: the server within the service; ``address:port`` unless given. Without a port it is ``address#`` and eight
             random hexadecimal digits, as of :class:`aioregistry.ServiceInstance`: another one each time.
-        payload: what is published with the instance.
+        payload: the payload that is published with the instance.
         payload_class: the Java class that Jackson is to read the payload as.
         uri_spec: Curator's UriSpec as JSON, or None.
         extra: further fields of the document.

@@ -239,7 +239,7 @@ class Member(Endpoint):
     # ------------------------------------------------------------ controls
 
     def lag(self, seconds: float, *, syncs: bool = True) -> None:
-        """Apply what is committed from now on later.
+        """Apply transactions later, from now on.
 
         Args:
             seconds: how much later, in seconds; 0 for at once.
@@ -283,7 +283,7 @@ class Member(Endpoint):
         await asyncio.sleep(0)  # for the transports to close
 
     async def start(self, *, listen: bool = True) -> None:
-        """Come back, with what was committed meanwhile.
+        """Come back, with the transactions that were committed meanwhile.
 
         Args:
             listen: as of :meth:`Ensemble.start`.
@@ -313,7 +313,7 @@ class Member(Endpoint):
     # ------------------------------------------------------------ the ensemble's side
 
     def join(self, history: History) -> None:
-        """Serve what is committed by now, and what will be."""
+        """Serve the transactions that are committed by now, and later ones."""
         self.replica.begin(history.tree.copy(), history.zxid)
         self._serving = True
 

@@ -29,7 +29,7 @@ class EnsembleMember:
         return self.member.mode == "leader"
 
     def lag(self, seconds: float) -> None:
-        """Let it see what is committed from now on so much later; 0 for at once.
+        """Let it see transactions so much later, from now on; 0 for at once.
 
         Args:
             seconds: how much later, in seconds; 0 for at once.
@@ -77,7 +77,7 @@ class EnsembleMember:
         run_on_network(self.member.stop())
 
     def start(self) -> None:
-        """Come back, with what was committed meanwhile."""
+        """Come back, with the transactions that were committed meanwhile."""
         run_on_network(self.member.start())
 
     def __repr__(self) -> str:

@@ -137,7 +137,7 @@ class ZooKeeperProxy(TcpProxy):
         on_network(lambda: self._set_frozen(self._links_of(session_id), True))
 
     def thaw(self) -> None:
-        """Deliver again what `freeze` held."""
+        """Deliver the bytes that `freeze` held."""
         on_network(lambda: self._set_frozen(self._links_of(None), False))
 
     def _links_of(self, session_id: int | None) -> list[Link]:

@@ -95,7 +95,7 @@ class AnyZooKeeper(ABC):
 
     @abstractmethod
     def thaw(self) -> None:
-        """Let every frozen connection go on, first with what came meanwhile."""
+        """Let every frozen connection go on, first with the bytes that came meanwhile."""
 
     @abstractmethod
     def refuse_connections(self, refuse: bool = True) -> None:
@@ -185,7 +185,7 @@ class ZooKeeper(AnyZooKeeper):
         on_network(lambda: self.server.freeze(session_id))
 
     def thaw(self) -> None:
-        """Let every frozen connection go on, first with what came meanwhile."""
+        """Let every frozen connection go on, first with the bytes that came meanwhile."""
         on_network(self.server.thaw)
 
     def refuse_connections(self, refuse: bool = True) -> None:
@@ -245,7 +245,7 @@ class ZooKeeper(AnyZooKeeper):
         run_on_network(self.server.start(data))
 
     def backup(self) -> Backup:
-        """Return what there is now, to start with another time."""
+        """Return the data of this moment, to start with another time."""
         return on_network(self.server.backup)
 
     # ------------------------------------------------------------------ its end
@@ -352,7 +352,7 @@ class RealZooKeeper(AnyZooKeeper):
         self.proxy.freeze(session_id)
 
     def thaw(self) -> None:
-        """Let every frozen connection go on, first with what came meanwhile."""
+        """Let every frozen connection go on, first with the bytes that came meanwhile."""
         self.proxy.thaw()
 
     def refuse_connections(self, refuse: bool = True) -> None:

@@ -25,7 +25,7 @@ RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
 
 class Direction(enum.Flag):
-    """Which way what goes through a proxy goes: ``TO_SERVER``, ``TO_CLIENT``, or ``BOTH``."""
+    """The direction of bytes through a proxy: ``TO_SERVER``, ``TO_CLIENT``, or ``BOTH``."""
 
     TO_SERVER = enum.auto()
     TO_CLIENT = enum.auto()
@@ -282,28 +282,28 @@ class TcpProxy:
     def silence(self, direction: Direction = Direction.BOTH) -> None:
         """Deliver nothing more in *direction*, neither bytes nor the end of a connection.
 
-        Connections made meanwhile are silent too. `heal` delivers late what was held, as a network does that comes back
-        in time; `cut` before `heal` loses it.
+        Connections made meanwhile are silent too. `heal` delivers the held bytes late, as a network does that comes
+        back in time; `cut` before `heal` loses them.
 
         Args:
-            direction: what goes to the server, what goes to the client, or both.
+            direction: the bytes to the server, those to the client, or both.
         """
         on_network(lambda: self._set_silent(self._silent | direction))
 
     def heal(self, direction: Direction = Direction.BOTH) -> None:
-        """Deliver again in `direction`, first what was held.
+        """Deliver again in `direction`, the held bytes first.
 
         Args:
-            direction: what goes to the server, what goes to the client, or both.
+            direction: the bytes to the server, those to the client, or both.
         """
         on_network(lambda: self._set_silent(self._silent & ~direction))
 
     def delay(self, seconds: float, direction: Direction = Direction.BOTH) -> None:
-        """Deliver what comes from now on `seconds` later, in order, without narrowing the line.
+        """Deliver bytes `seconds` later from now on, in order, with the same bandwidth.
 
         Args:
             seconds: how much later, in seconds; 0 for at once.
-            direction: what goes to the server, what goes to the client, or both.
+            direction: the bytes to the server, those to the client, or both.
         """
 
         def change() -> None:
@@ -358,11 +358,11 @@ class TcpProxy:
         return direction in self._silent
 
     def delay_of(self, direction: Direction) -> float:
-        """Return the seconds that what goes that way takes longer."""
+        """Return the seconds that bytes in that direction take longer."""
         return self._delays[direction]
 
     def count_bytes(self, direction: Direction, size: int) -> None:
-        """Take note of what was delivered."""
+        """Count delivered bytes."""
         if direction is Direction.TO_SERVER:
             self.bytes_to_server += size
         else:
