@@ -128,7 +128,7 @@ class Registry(BlockingHandle, Fronting):
 
     @property
     def session(self) -> Session:
-        """The session, with ``state``, ``states()``, ``connected``, ``id`` and what else it tells."""
+        """The session, with ``state``, ``states()``, ``connected``, ``server``, ``attempts`` and ``id``."""
         self._open_once()
         assert self._thread is not None
         return Session(self._thread, self._remote.session)
@@ -288,7 +288,7 @@ class Registration(RegistrationFacts[P], BlockingHandle):
             timeout: seconds; None waits for as long as it takes.
 
         Returns:
-            None for one that was closed; else what ended it, for you to raise.
+            None for one that was closed; else the exception that ended it, for you to raise.
 
         Raises:
             RequestTimeout: it did not end within *timeout*; the registration goes on.

@@ -65,7 +65,7 @@ class SessionMoved(Event):
     """The session moved to ``state``.
 
     ``session`` is its id, of an expired session the former one; ``generation`` counts the connections accepted so far;
-    ``attempts`` has what each address answered, in words.
+    ``attempts`` has the answer of each address, in words.
     """
 
     name = "session.state"
@@ -79,7 +79,7 @@ class SessionMoved(Event):
 class SessionOutage(Event):
     """There was no connection for ``seconds``.
 
-    It comes once for each outage, with the first WARNING that has a reason; ``reason`` has what each address answered.
+    It comes once for each outage, with the first WARNING that has a reason; ``reason`` has the answer of each address.
     """
 
     name = "session.outage"
@@ -156,7 +156,7 @@ class RegistrationEnabled(Event):
 class CheckChanged(Event):
     """A check of an instance begins to pass or to fail.
 
-    ``probe`` is what the check asks (its URL, say), and ``reason`` says why it fails.
+    ``probe`` is the subject of the check (its URL, say), and ``reason`` says why it fails.
     """
 
     name = "health.check"
@@ -269,7 +269,7 @@ class KeptDamaged(Event):
 
 @dataclass(frozen=True)
 class InstanceRefused(Event):
-    """A balancer refuses an instance for what it publishes, and never picks it."""
+    """A balancer refuses an instance because of its published data, and never picks it."""
 
     name = "discovery.refused"
     service: str

@@ -31,6 +31,11 @@ def test_the_pages_keep_the_style() -> None:
         "It waits; who comes second is refused.",
         "It is left to whoever waits.",
         "It is read anew.",
+        "It returns what was read.",
+        "It sends what is still known, and ends.",
+        "It forgets what is not listed.",
+        " ".join(["a"] * 41),
+        "a" * 201,
     ],
 )
 def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
@@ -49,6 +54,11 @@ def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
         "It runs on ZooKeeper 3.8 and e.g. 3.9.",
         "Give `guard=None`, or `None`.",
         "[It ends](https://example.org/a.B. C)",
+        "The rules are in [what is repeated](httpx.md#what-is-repeated).",
+        "It asks what is missing, and says what is wrong.",
+        "It is `what was read`.",
+        " ".join(["a"] * 40),
+        f"[It ends](https://example.org/{'a' * 200})",
     ],
 )
 def test_all_else_is_left_alone(text: str) -> None:
@@ -72,6 +82,7 @@ def test_docstrings_are_read_too() -> None:
     assert [*prose.hard_words("Waits. Who comes first wins.")] != []
     assert [*prose.hard_words("The guard is no :class:`Guard`.")] != []
     assert [*prose.hard_words("Return it, or None; ``none`` is a word.")] == []
+    assert [*prose.hard_words("Return what was read.", prose.PUBLIC)] != []
 
 
 SOURCE = '''

@@ -41,7 +41,7 @@ class Balancer(Generic[P]):
 
     @property
     def refused(self) -> Mapping[str, InvalidArgument]:
-        """The instances that are never picked because of what they publish, and why, by id."""
+        """The instances that are never picked because of their published data, and why, by id."""
         return self._driver.refused
 
     @property

@@ -103,7 +103,7 @@ class Snapshot(Mapping[str, ServiceInstance[P]]):
 
     Attributes:
         name: the service.
-        entries: the instances with what ZooKeeper knows of their nodes, by id, in no particular order.
+        entries: the instances with the facts of their nodes in ZooKeeper, by id, in no particular order.
         invalid: nodes that are not instances, by id, with the reason.
         as_of: the zxid of the latest observation that the snapshot includes, 0 before the first.
         overrides: the overrides of operators, by id. The snapshot shows an instance in maintenance as not enabled; an

@@ -46,7 +46,7 @@ class BlockingBalancer(Generic[P]):
 
     @property
     def refused(self) -> Mapping[str, InvalidArgument]:
-        """The instances that are never picked because of what they publish, and why, by id."""
+        """The instances that are never picked because of their published data, and why, by id."""
         return self._shared.refused
 
     @property

@@ -133,7 +133,7 @@ class ThreadRegistry(Handle, Fronting):
 
     @property
     def session(self) -> ThreadSession:
-        """The session, with ``state``, ``states()``, ``connected``, ``id`` and what else it tells."""
+        """The session, with ``state``, ``states()``, ``connected``, ``server``, ``attempts`` and ``id``."""
         return ThreadSession(self._thread or self._running(), self._remote.session)
 
     @property

@@ -49,7 +49,7 @@ class Sticky(Generic[P]):
         self.keys: int = keys
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
-        """Return what the inner strategy goes by."""
+        """Return the traits of the inner strategy."""
         return self.strategy.traits(instance)
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:

@@ -76,7 +76,7 @@ class WarmUp(Generic[P]):
         return self.strategy.keyed
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
-        """Return what the inner strategy goes by."""
+        """Return the traits of the inner strategy."""
         return self.strategy.traits(instance)
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:

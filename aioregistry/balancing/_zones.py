@@ -65,7 +65,7 @@ class OwnZone(Generic[P]):
         return self.strategy.keyed
 
     def traits(self, instance: ServiceInstance[P]) -> Traits:
-        """Return what the inner strategy goes by, and whether *instance* is local."""
+        """Return the traits of the inner strategy, and whether *instance* is local."""
         return Traits(self.strategy.traits(instance).weight, field_of(self._field, instance, "field") == self.zone)
 
     def pool(self, draw: Draw, census: Census) -> Pool[Any]:

@@ -59,7 +59,7 @@ class Hosting:
     async def drain(self) -> None:
         """Drain every membership, at the same time; see :meth:`Membership.drain`.
 
-        Raises what the first one failed with, when all are done.
+        Raises the error of the first one that failed, when all are done.
         """
         # The server closes its sockets then, whatever became of one.
         for failure in await asyncio.gather(*(term.drain() for term in self._terms), return_exceptions=True):

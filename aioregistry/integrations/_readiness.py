@@ -68,7 +68,7 @@ class Readiness(NamedTuple):
     row."""
 
     def document(self) -> dict[str, Any]:
-        """Return what a readiness route answers; without ``checks``, ``override`` or ``attempts`` where empty."""
+        """Return the answer of a readiness route; without ``checks``, ``override`` or ``attempts`` if empty."""
         shown = {"ready": self.ready, "status": self.status, "reason": self.reason}
         checks = {"checks": dict(self.checks)} if self.checks else {}
         override = {} if self.override is None else {"override": dict(self.override)}

@@ -98,7 +98,7 @@ class Membership:
             "one".
         on_displaced: as of :meth:`aioregistry.Registry.register`. With "standby" a server whose id was claimed by a
             newer process is listed again when that goes.
-        checks: as of :meth:`aioregistry.Registry.register`; :meth:`readiness` shows what each says.
+        checks: as of :meth:`aioregistry.Registry.register`; :meth:`readiness` shows the state of each.
         discover: names of the services to view; or a mapping of names to the types that payloads are decoded to.
         keep: the file in which the last snapshot of the service to view is kept, as of
             :meth:`aioregistry.Registry.discover`; for several services a mapping of names to files.
@@ -109,7 +109,7 @@ class Membership:
             it, and raises where there is no ZooKeeper, or if uvicorn is asked to stop meanwhile.
         check_port: False asks nothing of the system about *address* and *port*: for a process that is listed on behalf
             of another, or whose port something else leads to (a proxy, a published port).
-        session_timeout: seconds; this and what follows as of :func:`aioregistry.connect`.
+        session_timeout: seconds; this and the following as of :func:`aioregistry.connect`.
         connect_timeout: seconds, with *wait*.
         close_timeout: seconds.
         base_path: the path under which services are kept.
@@ -327,8 +327,8 @@ class Membership:
         SIGHUP stays ignored under nohup.
 
         Args:
-            drain: seconds that consumers have, the membership's unless given; or what ends the program's work, an async
-                function, called when they have had them. It may take as long as the second signal leaves it.
+            drain: seconds that consumers have, the membership's unless given; or an async function that ends the
+                program's work, called after the membership's seconds. It may take until the second signal.
 
         Returns:
             The signal that came first.
@@ -338,7 +338,7 @@ class Membership:
                 ``on_displaced="stop"``, say.
             InvalidArgument: *drain* is neither.
             UsageError: this is not the main thread, where alone signals can be handled.
-            Exception: what *drain* raised, once it is withdrawn.
+            Exception: the exception that *drain* raised, once the instance is withdrawn.
 
         Cancelling leaves the program's jobs alone, and the membership, where this entered it.
         """

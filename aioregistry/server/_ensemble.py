@@ -80,7 +80,7 @@ class Ensemble:
         """Start all members and elect a leader.
 
         Args:
-            data: as of :meth:`ZooKeeperServer.start`, with ``"kept"`` for what was there when the ensemble stopped.
+            data: as of :meth:`ZooKeeperServer.start`, with ``"kept"`` for the data from before the ensemble stopped.
             listen: False leaves the sockets to callers that connect by the members' ``protocol_factory``.
 
         Raises:
@@ -220,7 +220,7 @@ class Ensemble:
 
 
 class Member(Endpoint):
-    """One server of an ensemble. Its controls are those of a server, and what concerns it and the others."""
+    """One server of an ensemble. It has the controls of a server, and some for its part in the ensemble."""
 
     def __init__(self, ensemble: Ensemble, settings: Settings) -> None:
         super().__init__(settings)

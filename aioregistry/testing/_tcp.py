@@ -207,7 +207,7 @@ class Link:
         self.to_client.flush()
 
     def cut(self, *, reset: bool) -> None:
-        """End both connections, by a reset or in order; what was under way is lost."""
+        """End both connections, by a reset or in order; bytes under way are lost."""
         if self.closed:
             return
         self.closed = True
@@ -272,7 +272,7 @@ class TcpProxy:
         on_network(self._stop_listening)
 
     def cut(self, *, reset: bool = True) -> None:
-        """End every connection at both ends, by a reset or in order; what was under way is lost.
+        """End every connection at both ends, by a reset or in order; bytes under way are lost.
 
         Args:
             reset: False ends them in order, by FIN.
@@ -319,7 +319,7 @@ class TcpProxy:
         self.accept()
 
     def close(self) -> None:
-        """Stop listening, cut what is open, give the port back."""
+        """Stop listening, cut open connections, and give the port back."""
 
         def close() -> None:
             self._stop_listening()
