@@ -1,13 +1,13 @@
 """The next step for a registration's node: one table. Pure.
 
-A node is judged by its owner and, where the owner is a stranger, by its age. The *claim* of a registration is the
-zxid of its first observation in the present history: whatever stood then under its id is a ghost of the process
-before it, and whatever was created later belongs to somebody newer, to whom it yields. So each claimant changes the
-owner at most once, and two never fight. A process that waited until the node went, and then creates it, thereby claims
-the id again.
+The owner of a node decides, and for a session that is not ours, the age of the node. The *claim* of a registration is
+the zxid of its first observation in the present history. A node of another session that existed at that zxid is stale,
+and the registration takes it over; a node that was created later belongs to a newer claimant, which wins. So each
+claimant changes the owner at most once, and two never fight. A process that waited until the node went, and then
+creates it, thereby claims the id again.
 
-A plan is carried out fenced by the version that was observed. Such a plan may be stale by the time it is
-applied; then it fails with BadVersion, NoNode or NodeExists, the node is observed again and the table asked again.
+The version that was observed fences the execution of a plan. If the plan is stale by then, it fails with BadVersion,
+NoNode or NodeExists; the registration observes the node again and makes a new plan.
 """
 
 from __future__ import annotations
