@@ -94,7 +94,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             Kind.HISTOGRAM, "s", ("operation",), "From the sending of a request to its answer."
         ),
         "aioregistry.registrations": Metric(
-            Kind.GAUGE, "{registration}", ("service", "status"), "Registrations by what is known of them."
+            Kind.GAUGE, "{registration}", ("service", "status"), "Registrations by their status."
         ),
         "aioregistry.registration.takeovers": Metric(
             Kind.COUNTER, "{takeover}", (), "Nodes of ghosts that were taken over."

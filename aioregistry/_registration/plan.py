@@ -53,12 +53,12 @@ class Sight(enum.Enum):
     """The observed node, as far as it matters."""
 
     ABSENT = "absent"
-    OURS = "ours, with the right data"
+    OURS = "ours, with the desired data"
     OURS_OUTDATED = "ours, with other data"
     OURS_EARLIER = "of an earlier session of ours"
-    GHOST = "a stranger's, created before our claim"
-    UNFENCED = "a ghost's whose version cannot be fenced"
-    NEWER = "a stranger's, created after our claim"
+    GHOST = "of another session, created before our claim"
+    UNFENCED = "of another session, at a version that a takeover cannot fence"
+    NEWER = "of another session, created after our claim"
     NOT_EPHEMERAL = "not ephemeral"
 
 
@@ -70,11 +70,11 @@ class Action(enum.Enum):
     SET = "set the data, by version"
     TAKE_OVER = "delete and create in one fenced transaction"
     WAIT = "nothing until the node changes"
-    YIELD = "say that we were displaced"
-    REFUSE_CONFLICT = "say that the id is taken"
-    REFUSE_OBSTACLE = "say that a node which no session owns is in the way"
-    WITHDRAW = "delete the node, by version, and leave the trace of a deliberate leave"
-    FINISH = "nothing: no node of ours is there"
+    YIELD = "report that the registration is displaced"
+    REFUSE_CONFLICT = "report that the id is taken"
+    REFUSE_OBSTACLE = "report a node that no session owns"
+    WITHDRAW = "delete the node, by version, and leave a marker of the withdrawal"
+    FINISH = "nothing: the registration has no node there"
 
 
 def _row(*actions: Action) -> Mapping[Goal, Action]:
