@@ -55,7 +55,7 @@ async def console(arguments: argparse.Namespace) -> int:
         scheme = "http" if place.certificate is None else "https"
 
         def ready() -> None:
-            # The pages tell of outages, and nobody may have one open.
+            # The pages show outages, but perhaps no page is open.
             arguments.own_lines.events |= dict.fromkeys(("session.outage", "session.outage_over"), lambda: True)
             for each in sockets:
                 host, port = each.getsockname()[:2]

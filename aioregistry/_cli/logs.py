@@ -76,10 +76,10 @@ class Format:
 
 
 class OwnLines(logging.Filter):
-    """Holds back what a command says itself, where nobody asked for the log.
+    """Holds back the records that repeat a command's own lines, unless the user asked for the log.
 
-    What is left is what goes wrong in the library or the ensemble, and the warnings of two loggers that no command
-    repeats in lines of its own.
+    The faults of the library and of the ensemble remain, and the warnings of two loggers that commands do not repeat
+    in lines of their own.
 
     Attributes:
         events: by the name of an event, whether a record that tells of one is to be shown at this moment; a command
