@@ -107,7 +107,8 @@ def acl_parts(text: str) -> list[AclPart]:
     Raises:
         ValueError: it is not in that notation.
     """
-    parts, at = [], 0
+    parts: list[AclPart] = []
+    at = 0
     while at < len(text) or not parts:
         match = _ACL_PART.match(text, at)
         if match is None or (match[1] == "auth") is bool(match[2]):  # auth is each identity of the client itself

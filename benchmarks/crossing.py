@@ -192,7 +192,8 @@ def across_to_a_loop(changes: int) -> Figures:
 
     async def across() -> Figures:
         with there(changes) as (thread, stream):
-            return await _counted(ThreadStream(thread, stream), Count(changes))
+            crossed = ThreadStream(thread, stream)
+            return await _counted(crossed, Count(changes))
 
     return asyncio.run(across())
 

@@ -15,7 +15,7 @@ import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry._cli import main
 from tests.cli.command import Command, outcome
-from tests.cli.test_list import is_harmless
+from tests.cli.harmless import is_harmless
 from tests.support.judge import Judge
 from tests.support.wire import WireError, create
 from tests.support.zookeeper import ZooKeeperServer

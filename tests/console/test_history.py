@@ -163,8 +163,9 @@ def test_every_known_failure_has_words_of_our_own() -> None:
         error = sqlite3.OperationalError("whatever SQLite says")
         error.sqlite_errorcode = code | 0x300  # SQLite's extended codes
         assert reason_of_failure(error) == words
-    error.sqlite_errorcode = 1
-    assert reason_of_failure(error) == "cannot be used (SQLite's error 1)"
+    unknown = sqlite3.OperationalError("whatever SQLite says")
+    unknown.sqlite_errorcode = 1
+    assert reason_of_failure(unknown) == "cannot be used (SQLite's error 1)"
     assert reason_of_failure(ValueError()) == "cannot be used"
 
 

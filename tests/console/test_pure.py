@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import Entry, Invalid, InvalidArgument, Override, ServiceInstance, Snapshot, Suspicion
-from aioregistry._console import passwords
 from aioregistry._console.access import (
     HEADERS,
     AttemptLimit,
@@ -434,7 +433,7 @@ def test_what_the_reference_implementation_writes_is_read() -> None:
 
 
 def test_a_hash_whose_package_is_missing_is_refused_and_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InvalidArgument, match=r"line 2 needs argon2-cffi: install aioregistry-zookeeper\[console\]"):
         read_passwords("users", [f"ann:{GOOD}", f"bob:{ARGON2}"])
     assert set(read_passwords("users", [f"ann:{GOOD}"])) == {"ann"}

@@ -417,7 +417,12 @@ async def test_it_tells_what_an_operator_says_of_it_and_stays_ready(servers: str
         id = membership.registration.instance.id
         for enabled, weight in ((False, None), (None, 0.5)):
             said = await operator.overrides.drain("api", id, reason="new disk", by="ann@ops1", weight=weight)
-            await until(lambda enabled=enabled: (override_of(membership) or {"enabled": ...})["enabled"] is enabled)
+
+            def is_told(enabled: bool | None = enabled) -> bool:
+                told = override_of(membership)
+                return told is not None and told["enabled"] is enabled
+
+            await until(is_told)
             assert override_of(membership) == {
                 "enabled": enabled, "weight": weight, "reason": "new disk", "by": "ann@ops1",
                 "since": said.since, "until": said.until,

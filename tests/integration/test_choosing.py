@@ -31,10 +31,11 @@ from aioregistry import (
 from aioregistry.metrics import prometheus
 from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.balancing.service import check_proportions
-from tests.integration.scene import DEADLINE, instance_of, until
+from tests.integration.scene import instance_of
 from tests.support import wire
 from tests.support.inside import password_of, session_of
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import ZooKeeperServer
 
 LONG = 60.0
@@ -173,7 +174,7 @@ async def test_suspects_and_failing_instances_are_counted_together(
     ):
         balancer = view.balancer()
         for id in "fgh":
-            await away.register(instance_of("chat", id=id))
+            _ = await away.register(instance_of("chat", id=id))
         await owner.register(*"abcde")
         await view.wait_for(lambda seen: set(seen.confirmed) == set("abcdefgh"), DEADLINE)
         assert (picked(balancer), balancer.in_panic) == (set("abcdefgh"), False)
@@ -298,7 +299,7 @@ async def test_an_instance_that_registers_again_is_not_new_and_another_incarnati
         assert all(seen.entries[id].czxid > before.entries[id].czxid for id in "abcd"), "no node was made again"
         assert balancer.warming_up == {}
         async with aioregistry.connect(servers, session_timeout=LONG) as successor:
-            await successor.register(instance_of("chat", id="a"))
+            _ = await successor.register(instance_of("chat", id="a"))
             former = before["a"].registration_time_ms
             await view.wait_for(lambda seen: "a" in seen and seen["a"].registration_time_ms != former, DEADLINE)
             assert balancer.warming_up == {"a": 0.1}
