@@ -158,9 +158,10 @@ async def test_what_is_not_there_or_wrong_is_one_line(
     ],
 )
 async def test_a_base_path_that_has_no_place_for_overrides_is_refused(
-    arguments: tuple[str, ...], servers: tuple[str, ...]
+    arguments: tuple[str, ...], zookeeper: ZooKeeperServer
 ) -> None:
-    code, stdout, stderr = await outcome(*arguments, "--base-path", "/", *servers)
+    """With a chroot there is a place: beside it."""
+    code, stdout, stderr = await outcome(*arguments, "--base-path", "/", "--zookeeper", zookeeper.address)
     assert (code, stdout) == (2, "")
     assert "base_path='/'" in stderr
     assert len(stderr.splitlines()) == 1
@@ -203,7 +204,8 @@ async def test_what_it_makes_has_the_acl_that_it_is_told(
     """An instance and an override of a protected registry, by the command line alone."""
     secret = tmp_path / "auth"
     secret.write_text("digest:ada:lovelace\n")
-    ours = (*servers, "--auth-file", str(secret), "--acl", "auth::cdrwa,world:anyone:r")
+    known = (*servers, "--auth-file", str(secret))
+    ours = (*known, "--acl", "auth::cdrwa,world:anyone:r")
     register = ("register", "mail", "--id", "b", "--address", "10.0.0.8", "--port", "7000")
     async with Command(*register, *ours) as command:
         await command.error_lines_until("LIVE")
@@ -222,7 +224,7 @@ async def test_what_it_makes_has_the_acl_that_it_is_told(
         code, stdout, stderr = await outcome("enable", "mail", "b", *servers)
         assert (code, stdout) == (1, "")
         assert len(stderr.splitlines()) == 1
-        assert (await outcome("enable", "mail", "b", *ours))[0] == 0
+        assert (await outcome("enable", "mail", "b", *known))[0] == 0
         command.send(signal.SIGTERM)
         assert await command.exit_code() == 0
 
