@@ -24,6 +24,9 @@ _WAITING: Final = 20_000
 """Operations that wait for the disk; of what comes beyond, only how it ends is recorded."""
 
 _AT_ONCE: Final = 2000
+_WRITTEN_WITHIN: Final = 1.0
+"""Seconds that a question waits until the history has what was put before; it is asked then all the same."""
+
 _HEARTBEAT: Final = 2.0
 """Seconds; so much of the end of a recording may be missing after the process was killed."""
 
@@ -46,7 +49,7 @@ class Recorder:
     def __init__(self, history: History) -> None:
         self._history = history
         self._lost = False
-        self._waiting: queue.Queue[Operation | None] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[Operation | threading.Event | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="aioregistry-console-history", daemon=True)
         self._ending = False
         self._written_at = time.time()
@@ -92,16 +95,26 @@ class Recorder:
         return lost
 
     def ask(self, question: Callable[[Reading], T]) -> T:
-        """Return what *question* finds; blocks, for threads.
+        """Return what *question* finds, in a history that has what was put before; blocks, for threads.
+
+        A page that was told of a change asks for its history at once.
 
         Raises:
             HistoryUnavailable: it found nothing in time, or the file cannot be read.
         """
+        self._wait_until_written()
         try:
             with self._reading() as reading:
                 return question(reading)
         except sqlite3.Error as error:
             raise HistoryUnavailable(f"the history {reason_of_failure(error)}") from None
+
+    def _wait_until_written(self) -> None:
+        if self.failure is None and self._thread.is_alive():
+            written = threading.Event()
+            with contextlib.suppress(queue.Full):
+                self._waiting.put_nowait(written)
+                written.wait(_WRITTEN_WITHIN)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Reading]:
@@ -123,7 +136,7 @@ class Recorder:
             if self.failure is not None:
                 self._try_again()
                 continue
-            batch = self._batch()
+            batch, waiters = self._batch()
             try:
                 now = time.time()
                 self._history.write(batch, now)
@@ -131,14 +144,18 @@ class Recorder:
                 self._prune(now)
             except Exception as error:  # noqa: BLE001 - a thread that ends records nothing any more
                 self._fail(error)
+            for waiter in waiters:
+                waiter.set()
 
-    def _batch(self) -> list[Operation]:
-        batch: list[Operation | None] = []
+    def _batch(self) -> tuple[list[Operation], list[threading.Event]]:
+        """Return operations to write, and who waits until these are written."""
+        batch: list[Operation | threading.Event | None] = []
         with contextlib.suppress(queue.Empty):
             batch.append(self._waiting.get(timeout=_HEARTBEAT))
             while len(batch) < _AT_ONCE:
                 batch.append(self._waiting.get_nowait())
-        return [each for each in batch if each is not None]
+        waiters = [each for each in batch if isinstance(each, threading.Event)]
+        return [each for each in batch if each is not None and not isinstance(each, threading.Event)], waiters
 
     def _prune(self, now: float) -> None:
         if time.monotonic() - self._pruned_at >= _PRUNED_EVERY:
@@ -172,7 +189,9 @@ class Recorder:
     def _drop_all(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                self._waiting.get_nowait()
+                dropped = self._waiting.get_nowait()
+                if isinstance(dropped, threading.Event):
+                    dropped.set()
 
     def _is_told_to_end(self, seconds: float) -> bool:
         # While it fails nothing is put but the end.

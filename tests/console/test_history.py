@@ -361,6 +361,14 @@ async def test_everything_is_written_at_the_end(path: Path) -> None:
         assert reading.totals(1e9, None) == {"enabled": 3000}
 
 
+async def test_a_question_finds_what_was_put_before_it(path: Path) -> None:
+    """A page that was told of a change asks once, and showed a history without it for good."""
+    with Recorder(History(path, days=1, limit=256 * MIB)) as recorder:
+        for number in range(50):
+            assert recorder.put(StateChange(number, "chat", f"i{number}", state()))
+            assert recorder.ask(lambda reading: reading.totals(1e9, None)) == {"enabled": number + 1}
+
+
 async def test_a_question_that_cannot_be_answered_says_why(path: Path) -> None:
     history = History(path, days=1, limit=256 * MIB)
     with Recorder(history) as recorder:

@@ -448,7 +448,15 @@ async def test_a_server_that_is_told_to_stop_gives_its_rooms_away_first(chat: Ch
         assert (told[:3], sorted(told[3:])) == (["gateway", "linked", "leaving"], ["moved", "unlisted"])
 
 
-async def test_two_people_keep_talking_while_their_server_is_killed(chat: Chat, browser: Browser) -> None:
+@pytest_asyncio.fixture(loop_scope="module")
+async def chat_of_its_own() -> AsyncIterator[Chat]:
+    """For a test that leaves a dead server behind, which is listed until its session ends."""
+    async with launched("--session-timeout", "15") as chat:
+        yield chat
+
+
+async def test_two_people_keep_talking_while_their_server_is_killed(chat_of_its_own: Chat, browser: Browser) -> None:
+    chat = chat_of_its_own
     async with pages(browser, chat, "lobby", "Ada", "Grace") as both, bystanders(chat) as others:
         before = {room: other.server for room, other in others.items()}
         await expect(both[0].locator("#people li")).to_have_text(["Ada", "Grace"])
