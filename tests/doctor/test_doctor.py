@@ -382,7 +382,7 @@ async def test_members_that_are_behind_and_one_that_only_reads() -> None:
                 await asyncio.sleep(0.05)
         findings, _ = await Scene(left.address, "").diagnosis(session_timeout=2.0)
         texts = {each.anchor: each.text for each in findings if each.severity != "notice"}
-        assert set(texts) == {"no-session", "no-quorum"}
+        assert set(texts) == {"no-session", "no-quorum", "session-timeout-short"}
         assert texts["no-quorum"].startswith("serves reads only")
 
 

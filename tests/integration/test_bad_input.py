@@ -859,7 +859,7 @@ BAD_NODES: dict[str, tuple[bytes, str]] = {
     "blank": (b" \n\0", "the node is empty"),
     "text": (b"10.0.0.7:7000", "not JSON at byte 4"),
     "half": (document("half")[:-10], "not JSON at byte 55: it ends too early"),
-    "binary": (random.Random(7).randbytes(100), "not UTF-8 at byte 1"),
+    "binary": (b"\x9d" + random.Random(7).randbytes(99), "not UTF-8 at byte 0"),
     "latin": ('{"name": "chat", "id": "latin", "address": "Köln"}'.encode("latin-1"), "not UTF-8 at byte 45"),
     "null": (b"null", "not a Curator service instance: it is null, not a JSON object"),
     "array": (b"[]", "not a Curator service instance: it is a list, not a JSON object"),
