@@ -32,7 +32,7 @@ IN_PARALLEL = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 
 CACHED = {"PYTHONDONTWRITEBYTECODE": ""}
 
-# Debian package → the command or file that shows that it is there
+# Debian package → the command, or the pattern of a file, that shows that it is there
 ZOOKEEPER = {
     "default-jre-headless": "java",
     "libzookeeper-java": "/usr/share/java/zookeeper.jar",
@@ -44,7 +44,7 @@ CURATOR = {
     "libcurator-recipes-java": "/usr/share/java/curator-recipes.jar",  # for its ServiceCache
 }
 EXPORTED_TO = {"prometheus": "prometheus", "haproxy": "haproxy", "nginx-light": "nginx"}
-CHROMIUM = {"chromium": "chromium"}
+CHROMIUM = {"chromium": "chromium", "libatomic1": "/usr/lib/*/libatomic.so.1"}  # the second for what drives it
 SHELLS = {"zsh": "zsh", "fish": "fish"}
 PROMETHEUS = {"prometheus": "promtool"}
 
@@ -418,7 +418,7 @@ def install(session: nox.Session, lock: str) -> None:
 
 
 def present(evidence: str) -> bool:
-    return shutil.which(evidence) is not None or Path(evidence).is_file()
+    return shutil.which(evidence) is not None or any(Path("/").glob(evidence.removeprefix("/")))
 
 
 def provide(session: nox.Session, packages: dict[str, str]) -> None:

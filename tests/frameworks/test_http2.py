@@ -67,7 +67,8 @@ class Peer:
     def hang_up(self) -> None:
         """Close all connections without a word."""
         for writer in self.connections:
-            writer.transport.abort()
+            if not writer.is_closing():  # some Pythons raise at what was closed twice
+                writer.transport.abort()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
