@@ -266,11 +266,12 @@ class Overrides:
         return [override for override in found if override not in gone]
 
     async def _removed(self, place: str, overrides: Sequence[Override]) -> Sequence[Override]:
-        path, removed = f"{self._root}/{place}", []
-        if self._session.read_only or self._root is None:
+        root = self._required_root()
+        path, removed = f"{root}/{place}", []
+        if self._session.read_only:
             return ()
         try:
-            server = await server_time(self._session.request, self._root, place)
+            server = await server_time(self._session.request, root, place)
             for override in overrides:
                 if override.until is not None and override.until <= server:
                     with contextlib.suppress(NoNode):
