@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Route, expect
 
 import aioregistry
 from aioregistry import Registration, Registry, ServiceInstance
@@ -209,6 +209,55 @@ async def test_an_instance_is_drained_and_enabled_and_the_page_follows(shown: Sh
         await expect(page.locator("#instance ol")).to_contain_text("enabled → draining")
         await shown.chat.update(enabled=True)
         await expect(page.locator("#instances-list .state")).to_have_text("enabled")
+        assert wrong == []
+
+
+async def test_an_older_answer_does_not_replace_a_newer_one(shown: Shown, browser: Browser) -> None:
+    async with opened(browser) as (_, page, wrong):
+        await page.goto(f"{shown.url}/?service=chat&id=a")
+        facts = page.locator("#instance dl")
+        await expect(facts).to_contain_text("Stateenabled")
+        held: list[tuple[Route, APIResponse]] = []
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def hold_the_first(route: Route) -> None:
+            answer = await route.fetch()
+            if held:
+                await route.fulfill(response=answer)
+                answered.set()
+            else:
+                held.append((route, answer))
+                asked.set()
+
+        await page.route("**/api/instance?*", hold_the_first)
+        async with asyncio.timeout(DEADLINE):
+            await shown.chat.update(enabled=False)
+            await asked.wait()
+            await shown.chat.update(enabled=True)
+            await answered.wait()
+        ((route, old),) = held
+        assert (await old.json())["instance"]["state"] == "draining"
+        async with page.expect_response(lambda response: response.url == old.url):
+            await route.fulfill(response=old)
+        await page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert "Stateenabled" in (await facts.text_content() or "")
+        assert wrong == []
+
+
+async def test_what_is_written_into_a_form_stays_while_the_page_follows(shown: Shown, browser: Browser) -> None:
+    async with opened(browser) as (_, page, wrong):
+        await page.goto(f"{shown.url}/?service=chat&id=a")
+        reason, facts = page.get_by_label("Reason"), page.locator("#instance dl")
+        await reason.fill("half a rea")
+        await shown.chat.update(enabled=False)
+        await expect(facts).to_contain_text("Statedraining")
+        await expect(reason).to_be_focused()
+        await reason.press_sequentially("son")
+        await page.locator("#instance-title").click()
+        await shown.chat.update(enabled=True)
+        await expect(facts).to_contain_text("Stateenabled")
+        await expect(reason).to_have_value("half a reason")
+        await expect(page.locator("#instance h2", has_text="History")).to_have_count(1)
         assert wrong == []
 
 

@@ -71,6 +71,15 @@ async function ask(path, parameters = {}) {
   return read(answer);
 }
 
+// Answers may overtake one another: only the one to the last question of its kind may be shown.
+function lastOnly() {
+  let last = 0;
+  return () => {
+    const number = ++last;
+    return () => number === last;
+  };
+}
+
 async function tell(path, fields) {
   const headers = { "content-type": "application/json", "x-csrf-token": document.body.dataset.csrf };
   const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(fields) });
@@ -501,22 +510,25 @@ function filtersChange(form, path, names, kept = []) {
 }
 filtersChange(servicesForm, "/", ["q", "state", "sort"]);
 
+const askSearch = lastOnly();
 $("find").addEventListener("click", async () => {
   const text = field(servicesForm, "q").value.trim();
   const list = document.querySelector("#found ul");
   $("found").hidden = false;
+  const isLast = askSearch();
   if (!text) {
     list.replaceChildren(make("li", {}, "Write a part of an id, an address or an owner into the field above."));
     return;
   }
   try {
     const { found } = await ask("search", { q: text });
+    if (!isLast()) return;
     list.replaceChildren(...found.map(([service, shownService, id, shownId, place, state]) =>
       make("li", {}, make("a", { href: address("/", { service, id }) }, `${shownService} / ${shownId}`), ` ${place} `, stateMark(state))));
     if (!found.length) list.replaceChildren(make("li", {}, "No instance matches."));
     say(`${found.length} instances match.`);
   } catch (error) {
-    list.replaceChildren(make("li", { class: "error" }, error.message));
+    if (isLast()) list.replaceChildren(make("li", { class: "error" }, error.message));
   }
 });
 
@@ -537,10 +549,12 @@ const instancesList = new List($("instances-list"),
 filtersChange(instancesForm, "/", ["q", "state", "sort"], ["service", "id"]);
 
 const shown = { service: null, id: null, print: null };
+const askInstance = lastOnly();
 
 function closeInstance() {
   $("instance").hidden = true;
   shown.service = shown.id = shown.print = null;
+  askInstance();
   instancesList.choose(null, false);
 }
 
@@ -554,16 +568,26 @@ async function showInstance(service, id) {
     panel.hidden = false;
     panel.replaceChildren(make("h2", { id: "instance-title" }, id), make("p", {}, "Waiting for news …"));
   }
+  const isLast = askInstance();
   try {
     const answer = await ask("instance", { service, id });
-    if (shown.service !== service || shown.id !== id) return;
-    // Whoever writes a reason keeps what they wrote.
-    const form = panel.querySelector("form");
-    if (form && form.contains(document.activeElement) && !isNew) return;
-    panel.replaceChildren(...instanceParts(service, id, answer));
+    if (isLast()) renew(panel, instanceParts(service, id, answer));
   } catch (error) {
-    if (shown.service === service && shown.id === id) panel.replaceChildren(make("h2", { id: "instance-title" }, id), make("p", { class: "error" }, error.message));
+    if (isLast()) panel.replaceChildren(make("h2", { id: "instance-title" }, id), make("p", { class: "error" }, error.message));
   }
+}
+
+// A form that the user has begun to fill in stays where it is, and keeps the focus; all around it is new.
+function renew(panel, parts) {
+  const form = panel.querySelector("form");
+  const place = parts.findIndex((part) => part.tagName === "FORM");
+  if (form === null || place < 0 || !(form.contains(document.activeElement) || form.elements.reason.value)) {
+    panel.replaceChildren(...parts);
+    return;
+  }
+  for (const child of [...panel.children]) if (child !== form) child.remove();
+  form.before(...parts.slice(0, place));
+  form.after(...parts.slice(place + 1));
 }
 
 function refreshInstance() {
@@ -627,6 +651,7 @@ function drainForm(service, id) {
     try {
       await tell("/api/drain", { service, id, reason: reason.value, seconds: seconds.value === "" ? null : Number(seconds.value) });
       $("instances-list").focus();
+      form.remove();
       say("It is in maintenance.");
       showInstance(service, id);
     } catch (error) {
@@ -647,6 +672,7 @@ function enableForm(service, id) {
     try {
       await tell("/api/enable", { service, id, reason: reason.value });
       $("instances-list").focus();
+      form.remove();
       say("Its maintenance is over.");
       showInstance(service, id);
     } catch (error) {
@@ -670,7 +696,7 @@ const eventsList = new List($("events-list"), [["Time"], ["Event"], ["Service"],
     open: ({ row }) => { if (row[2]) go("/", row[4] ? { service: row[2], id: row[4] } : { service: row[2] }); },
   });
 const drawing = { answer: null, since: 0, until: 0 };
-let asking = 0;
+const askTimeline = lastOnly();
 
 function timeWindow(asked) {
   const range = Math.min(Math.max(Number(asked.get("range")) || 3600, 10), 4e8);
@@ -704,14 +730,14 @@ async function loadTimeline() {
   const asked = wanted();
   const { since, until, live } = timeWindow(asked);
   $("live").checked = live;
-  const number = ++asking;
+  const isLast = askTimeline();
   try {
     const answer = await ask("timeline", { since, until, service: asked.get("service"), kinds: asked.get("kinds"), q: asked.get("q") });
-    if (number !== asking || page !== pages.timeline) return;
+    if (!isLast() || page !== pages.timeline) return;
     Object.assign(drawing, { answer, since, until });
     showTimeline(live);
   } catch (error) {
-    if (number === asking) $("timeline-count").textContent = error.message;
+    if (isLast()) $("timeline-count").textContent = error.message;
   }
 }
 
@@ -974,11 +1000,13 @@ compareForm.addEventListener("submit", () => {
   go("/compare", { a: iso(a), ...(isNow ? { now: "yes" } : { b: iso(b) }), service: field(compareForm, "service").value });
 });
 
+const askCompare = lastOnly();
 async function loadCompare(a, b, service) {
   const count = $("compare-count");
+  const isLast = askCompare();
   try {
     const answer = await ask("compare", { a, b, service });
-    if (page !== pages.compare) return;
+    if (!isLast() || page !== pages.compare) return;
     const notes = [];
     if (answer.more) notes.push("there are more, which are not shown");
     if (answer.gaps.length) notes.push(`nothing was recorded for ${age(answer.gaps.reduce((sum, [since, until]) => sum + until - since, 0))} between them`);
@@ -991,7 +1019,7 @@ async function loadCompare(a, b, service) {
     table.hidden = !table.tBodies[0].rows.length;
     differencesList.show(answer.differences, "Nothing differs.");
   } catch (error) {
-    count.textContent = error.message;
+    if (isLast()) count.textContent = error.message;
   }
 }
 
