@@ -1,9 +1,12 @@
-"""Records of aioregistry's loggers, for machines: what they are about is in fields of their own."""
+"""Records of aioregistry's loggers, for machines: their subject is in fields of their own."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,25 @@ from aioregistry import ServiceInstance
 from aioregistry.logs import JsonFormatter
 from aioregistry.server import ZooKeeperServer
 from tests.support.waiting import until
+
+PAGE = Path(__file__).parents[1] / "docs/how-to/logging.md"
+PROGRAM_TIMEOUT = 60.0
+
+REGISTERING = """
+import asyncio
+import sys
+
+import aioregistry
+
+
+async def main():
+    me = aioregistry.ServiceInstance("chat", address="10.0.0.7", port=7000, id="a")
+    async with aioregistry.connect(sys.argv[1]) as registry, registry.register(me):
+        pass
+
+
+asyncio.run(main())
+"""
 
 
 def lines(caplog: pytest.LogCaptureFixture, logger: str) -> list[dict[str, object]]:
@@ -46,3 +68,32 @@ async def test_a_view_and_its_nodes(caplog: pytest.LogCaptureFixture) -> None:
         await until(lambda: lines(caplog, "discovery"))
     (line,) = lines(caplog, "discovery")
     assert (line["service"], line["path"]) == ("chat/eu", "/services/chat/eu")
+
+
+@pytest.mark.parametrize(("formatter", "message"), [("JsonFormatter()", "message"), ("structlog", "event")])
+async def test_the_lines_of_the_page_make_json_of_records(formatter: str, message: str) -> None:
+    (lines,) = (
+        block.removeprefix("python\n")
+        for block in PAGE.read_text(encoding="utf-8").split("```")
+        if block.startswith("python\n") and formatter in block
+    )
+    async with ZooKeeperServer() as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-c", lines + REGISTERING, server.address),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(PROGRAM_TIMEOUT):
+                stdout, stderr = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert (process.returncode, stdout) == (0, b""), stderr
+    told = [json.loads(line) for line in stderr.splitlines()]
+    (listed,) = (line for line in told if line.get("status") == "live")
+    about = {"service": "chat", "id": "a", "path": "/services/chat/a", "level": "info"}
+    assert {name: listed.get(name) for name in about} == about
+    assert listed[message].startswith("/services/chat/a ")
