@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 import aioregistry
-from aioregistry import InvalidArgument, events
+from aioregistry import AttemptOutcome, InvalidArgument, events
+from aioregistry.testing._proxy import ZooKeeperProxy
 from tests.support.inside import session_of
+from tests.support.waiting import until
 from tests.support.zookeeper import ZooKeeperServer
 
 
@@ -53,3 +55,23 @@ def test_events_are_known_by_name() -> None:
     with pytest.raises(KeyError):
         events.event_of("session.nosuch", {})
     assert all(name == kind.name for name, kind in events.EVENTS.items())
+
+
+async def test_a_state_says_what_each_address_answered(proxy: ZooKeeperProxy, chroot: str) -> None:
+    moved: dict[str, events.SessionMoved] = {}
+
+    def note(event: events.Event) -> None:
+        if isinstance(event, events.SessionMoved):
+            moved.setdefault(event.state, event)
+
+    servers = f"{proxy.address}{chroot}"
+    async with aioregistry.connect(servers, session_timeout=60, on_event=events.typed(note)) as registry:
+        proxy.refuse()
+        proxy.cut()
+        await until(lambda: "suspended" in moved)
+        answers = registry.session.attempts
+        await until(lambda: proxy.address in answers and answers[proxy.address].outcome is AttemptOutcome.REFUSED)
+        proxy.accept()
+        await until(lambda: "reconnected" in moved)
+    assert all(list(event.attempts) == [proxy.address] for event in moved.values())
+    assert moved["suspended"].attempts != moved["reconnected"].attempts
