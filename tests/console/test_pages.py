@@ -121,20 +121,42 @@ PAGES = {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(shown: Shown, browser: Browser, scheme: Any) -> None:
-    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     async with opened(browser, color_scheme=scheme) as (_, page, wrong):
         for path, there in PAGES.items():
             await page.goto(shown.url + path)
             await expect(page.locator(there).first).to_be_visible()
-            await page.evaluate(axe)
-            for width, height in ((390, 844), (1280, 800)):
-                await page.set_viewport_size({"width": width, "height": height})
-                found = await page.evaluate("axe.run()")
-                nodes = [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]]
-                assert nodes == [], (path, width)
-                assert len(found["passes"]) > 10
-                assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
+            await _is_fit_for_all(page, path)
         assert wrong == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_where_users_log_in(browser: Browser, zookeeper: ZooKeeperServer, scheme: Any) -> None:
+    passwords = read_passwords("users", [f"ann:{hashed('correct horse', b'0' * 16)}"])
+    async with (
+        serving(zookeeper.address, Settings(passwords=passwords)) as url,
+        opened(browser, color_scheme=scheme) as (_, page, wrong),
+    ):
+        await page.goto(url)
+        await expect(page.get_by_label("Password")).to_be_visible()
+        await _is_fit_for_all(page, "login")
+        await page.get_by_label("User").fill("ann")
+        await page.get_by_label("Password").fill("wrong")
+        await page.get_by_role("button", name="Log in").click()
+        await expect(page.get_by_role("alert")).to_be_visible()
+        await _is_fit_for_all(page, "failed login")
+        assert wrong == []
+
+
+async def _is_fit_for_all(page: Page, name: str) -> None:
+    """Axe finds nothing in it, and nothing is wider than a phone."""
+    await page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    for width, height in ((390, 844), (1280, 800)):
+        await page.set_viewport_size({"width": width, "height": height})
+        found = await page.evaluate("axe.run()")
+        nodes = [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]]
+        assert nodes == [], (name, width)
+        assert len(found["passes"]) > 10
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width, name
 
 
 async def test_names_and_payloads_of_others_are_only_text(shown: Shown, browser: Browser) -> None:
