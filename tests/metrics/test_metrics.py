@@ -18,15 +18,27 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import aioregistry
-from aioregistry import Ejection, InvalidArgument, Registry, ServiceInstance, blocking, events
+from aioregistry import (
+    Ejection,
+    InvalidArgument,
+    Registry,
+    ServiceInstance,
+    SessionState,
+    Status,
+    blocking,
+    events,
+)
 from aioregistry._discovery import Tallies, Tally
 from aioregistry._metrics import table
 from aioregistry._metrics.durations import BOUNDS, OPERATIONS, Durations, Growth
 from aioregistry._metrics.reader import RegistryReader
 from aioregistry._metrics.table import METRICS, Bucket, Counters, Kind
 from aioregistry.metrics import opentelemetry, prometheus
-from tests.support.inside import driver_of, session_of
+from aioregistry.testing._proxy import ZooKeeperProxy
+from tests.support import wire
+from tests.support.inside import driver_of, password_of, session_of
 from tests.support.judge import Judge
+from tests.support.waiting import until
 from tests.support.zookeeper import ZooKeeperServer
 
 WORDS = {Kind.GAUGE: "", Kind.COUNTER: ", counter", Kind.HISTOGRAM: ", histogram"}
@@ -81,6 +93,39 @@ async def test_prometheus_reads_the_registry_when_it_scrapes(
             # From the loop itself, as an ASGI route does it.
             assert values(generate_latest(collectors).decode()).keys() == seen.keys()
     assert await scraped(collectors) == {("aioregistry_up",): 0}
+
+
+async def test_what_happens_to_sessions_and_registrations_is_counted(
+    proxy: ZooKeeperProxy, zookeeper: ZooKeeperServer, chroot: str
+) -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    me = ServiceInstance("chat", id="a", address="10.0.0.7", port=7000)
+    async with (
+        aioregistry.connect(f"{proxy.address}{chroot}", session_timeout=60) as registry,
+        aioregistry.connect(f"{zookeeper.address}{chroot}", session_timeout=60) as other,
+    ):
+        prometheus(registry, to=ours)
+        prometheus(other, to=theirs)
+        former, states = registry.session.id, registry.session.states()
+        async with registry.register(me) as registration:
+            proxy.cut()
+            async for state in states:
+                if state is SessionState.RECONNECTED:
+                    break
+            await registration.wait_live(60)
+            await wire.force_expiry(zookeeper.address, former, password_of(session_of(registry)))
+            async for state in states:
+                if state is SessionState.CONNECTED and registry.session.id != former:
+                    break
+            await registration.wait_live(60)
+            seen = await scraped(ours)
+            assert seen[("aioregistry_session_expirations_total",)] == 1
+            assert seen[("aioregistry_session_connections_total",)] >= 3
+            assert seen[("aioregistry_registration_displacements_total",)] == 0
+            async with other.register(me):
+                await until(lambda: registration.status is Status.DISPLACED)
+                assert (await scraped(ours))[("aioregistry_registration_displacements_total",)] == 1
+                assert (await scraped(theirs))[("aioregistry_registration_takeovers_total",)] == 1
 
 
 async def test_a_loop_that_stands_still_shows(
