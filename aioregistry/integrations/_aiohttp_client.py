@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -159,9 +160,11 @@ class _Errand:
         self._used = used
         self._repeatable = repeatable
         self._since = asyncio.get_running_loop().time()
+        # Seconds for all attempts; of the session, until the connector is told those of the request.
+        self._total: float | None = request.session.timeout.total
         self._sent = False
         self._only_fresh = False  # whether only a new connection will do
-        self._starved = False  # whether the last attempt was cancelled while it waited for the session's own pool
+        self._starved = False  # whether the last attempt ended while it waited for the session's own pool
         self._limit: asyncio.Timeout | None = None
         # Of the last attempt: whether it looked for a connection, had one that was there before, handed over nothing.
         self._connecting = self._reused = self._unsent = False
@@ -186,19 +189,23 @@ class _Errand:
     async def _attempt(self, upstream: Upstream, attempts_left: int) -> aiohttp.ClientResponse:
         request: Any = self._request
         before = request.url, request.headers[hdrs.HOST], request.server_hostname
-        self._reused = self._unsent = self._late = False
+        self._reused = self._unsent = self._late = self._starved = False
         self._connecting = True
+        connect = _Connect.of(request.session.connector)
         try:
             self._address(upstream)
             waits = self._pool_is_full()  # the session's own limit is reached: no instance is to blame for the wait
-            until = None if waits or self._per_try is None else asyncio.get_running_loop().time() + self._per_try
-            limit = None if waits else self._time_to_connect(attempts_left)
-            async with asyncio.timeout(limit) as self._limit:
+            begun = asyncio.get_running_loop().time()
+            until = None if waits or self._per_try is None else begun + self._per_try
+            async with asyncio.timeout_at(None if waits else self._connected_by(begun, attempts_left)) as self._limit:
+                if connect is not None and not waits:
+                    connect.listeners[request] = partial(self._hear, begun, attempts_left)
                 # It is called with the connection, once there is one.
                 request.send = partial(self._send, request.send, until)
                 return await self._handler(request)
         except TimeoutError as error:
             if self._limit is None or not self._limit.expired():
+                self._starved = self._connecting and self._pool_is_full()  # by `ClientTimeout(connect=…)`
                 self._note_sent(error)
                 raise
             if self._connecting:
@@ -216,6 +223,8 @@ class _Errand:
         finally:
             self._limit = None
             request.__dict__.pop("send", None)
+            if connect is not None:
+                connect.listeners.pop(request, None)
             # The session goes on with it, and so do middlewares around this one.
             request.url, request.headers[hdrs.HOST], request.server_hostname = before
 
@@ -240,18 +249,23 @@ class _Errand:
             self._unsent = self._reused  # its head was not handed over
             raise
 
-    def _time_to_connect(self, attempts_left: int) -> float | None:
-        """Seconds; None has no end but the session's.
+    def _hear(self, begun: float, attempts_left: int, timeout: aiohttp.ClientTimeout) -> None:
+        """The connector looks for a connection: *timeout* holds for the request, be it its own or the session's."""
+        assert self._limit is not None, "an attempt is under way"
+        self._total = timeout.total
+        self._limit.reschedule(self._connected_by(begun, attempts_left))
+
+    def _connected_by(self, begun: float, attempts_left: int) -> float | None:
+        """The time by which the attempt that was *begun* needs a connection; None has no end but the request's.
 
         The time that is left is shared by the attempts that are, so that an instance which swallows packets leaves some
-        to the others. A request's own timeouts are not told to middlewares: `per_try_timeout` is for those.
+        to the others.
         """
-        total = self._request.session.timeout.total
-        if attempts_left == 1 or not total:
-            return self._per_try
-        elapsed = asyncio.get_running_loop().time() - self._since
-        share = max(total - elapsed, SHORTEST_WAIT) / attempts_left
-        return share if self._per_try is None else min(share, self._per_try)
+        own = None if self._per_try is None else begun + self._per_try
+        if attempts_left == 1 or self._total is None or self._total <= 0:
+            return own
+        share = begun + max(self._since + self._total - begun, SHORTEST_WAIT) / attempts_left
+        return share if own is None else min(share, own)
 
     def _pool_is_full(self) -> bool:
         """Whether the session's own limit is reached: then it is not an instance that the request waits for."""
@@ -274,7 +288,7 @@ class _Errand:
             request.headers[hdrs.HOST] = request.url.host_port_subcomponent or upstream.address
 
     def judge(self, error: Exception) -> ErrorClass:
-        if self._is_stale(error):
+        if self._is_stale(error) or self._starved:
             return ErrorClass.INNOCENT
         if self._late:
             return ErrorClass.BROKEN  # the request has time left for another attempt
@@ -309,6 +323,38 @@ class _Errand:
         if isinstance(error, RequestTimeout):
             return aiohttp.ConnectionTimeoutError(str(error))
         return aiohttp.ClientConnectorDNSError(self._request.connection_key, OSError(errno.EHOSTUNREACH, str(error)))
+
+
+class _Connect:
+    """The method `connect` of a session's connector, in its own place.
+
+    aiohttp tells a request's own timeout to the connector, and not to middlewares. Each request that is listed here
+    hears of its timeout before the connector looks for a connection.
+    """
+
+    __slots__ = ("_connect", "listeners")
+
+    def __init__(self, connect: Callable[..., Awaitable[Any]]) -> None:
+        self._connect = connect
+        self.listeners: dict[aiohttp.ClientRequest, Callable[[aiohttp.ClientTimeout], None]] = {}
+
+    async def __call__(self, req: aiohttp.ClientRequest, *args: Any, **options: Any) -> Any:
+        hear = self.listeners.get(req)
+        timeout = options.get("timeout")
+        if hear is not None and isinstance(timeout, aiohttp.ClientTimeout):
+            hear(timeout)
+        return await self._connect(req, *args, **options)
+
+    @classmethod
+    def of(cls, connector: Any) -> _Connect | None:
+        """The one of *connector*, which all middlewares share; None if its `connect` cannot be set."""
+        there: Any = getattr(connector, "connect", None)
+        if isinstance(there, cls):
+            return there
+        with contextlib.suppress(AttributeError):  # it is a property, or the session is closed
+            connector.connect = ours = cls(there)
+            return ours
+        return None
 
 
 def check_pools(key: type[object]) -> None:

@@ -580,16 +580,75 @@ async def test_a_new_connection_that_breaks_is_evidence(scene: Make) -> None:
 # ---------------------------------------------------------------- the session's time
 
 
-async def test_an_instance_that_swallows_packets_leaves_time_for_the_others(scene: Make) -> None:
-    """The session has a total timeout only, as by default."""
+class Unchangeable(aiohttp.TCPConnector):
+    """One whose `connect` cannot be replaced."""
+
+    @property
+    def connect(self) -> Any:
+        return super().connect
+
+
+@pytest.mark.parametrize("of", ["session", "session, fixed connector", "request"])
+async def test_an_instance_that_swallows_packets_leaves_time_for_the_others(scene: Make, of: str) -> None:
+    """There is a total timeout only, as by default."""
+    total = aiohttp.ClientTimeout(total=6)
     async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat:
         with black_hole() as port:
             async with chat.registry.register(ServiceInstance("chat", id="hole", address="127.0.0.1", port=port)):
                 await chat.view.wait_for(lambda snapshot: len(snapshot) == 3, 20)
                 balancer = chat.balancer()
-                async with client(services={"chat": balancer}, timeout=aiohttp.ClientTimeout(6)) as session:
-                    assert [await asked(session) for _ in range(6)] == [200] * 6
+                async with (
+                    RegistryMiddleware(services={"chat": balancer}) as middleware,
+                    aiohttp.ClientSession(
+                        connector=Unchangeable() if "fixed" in of else aiohttp.TCPConnector(),
+                        middlewares=[middleware],
+                        timeout=aiohttp.ClientTimeout() if of == "request" else total,
+                    ) as session,
+                ):
+                    options: dict[str, Any] = {"timeout": total} if of == "request" else {}
+                    assert [await asked(session, **options) for _ in range(6)] == [200] * 6
                 assert set(balancer.set_aside) == {"hole"}
+
+
+async def test_requests_at_a_time_have_their_own_timeouts(scene: Make) -> None:
+    """They share a session, its connector and two middlewares."""
+    async with scene() as chat:
+        with black_hole() as port:
+            async with chat.registry.register(ServiceInstance("chat", id="hole", address="127.0.0.1", port=port)):
+                await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
+                async with (
+                    RegistryMiddleware(chat.registry, wait=20) as one,
+                    RegistryMiddleware(chat.registry, wait=20) as two,
+                    aiohttp.ClientSession(timeout=aiohttp.ClientTimeout()) as session,
+                ):
+                    patient = asyncio.create_task(asked(session, middlewares=[one]))
+                    short = aiohttp.ClientTimeout(total=0.3)
+                    for middleware in (one, two):
+                        with pytest.raises(TimeoutError):
+                            await asked(session, middlewares=[middleware], timeout=short)
+                    assert not patient.done()
+                    patient.cancel()
+                    await asyncio.wait([patient])
+
+
+async def test_a_request_may_take_longer_than_its_session_allows_the_others(scene: Make) -> None:
+    class Late(aiohttp.ThreadedResolver):
+        async def resolve(self, *args: Any, **options: Any) -> Any:
+            await asyncio.sleep(1)  # longer than a third of the session's timeout
+            return await super().resolve(*args, **options)
+
+    async with (
+        scene() as chat,
+        Peer(Manner.ANSWERS) as peer,
+        chat.registry.register(ServiceInstance("chat", address="localhost", port=peer.port)),
+        RegistryMiddleware(chat.registry, wait=20) as middleware,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=Late()),
+            middlewares=[middleware],
+            timeout=aiohttp.ClientTimeout(total=0.3),
+        ) as session,
+    ):
+        assert await asked(session, timeout=PATIENCE) == 200
 
 
 @contextlib.asynccontextmanager
@@ -624,7 +683,7 @@ async def silent(chat: Any) -> AsyncIterator[list[str]]:
 async def test_an_attempt_of_its_own_length_leaves_time_within_the_timeout_of_one_request(
     scene: Make, swallows: bool
 ) -> None:
-    """aiohttp tells a middleware of the session's timeout only, which is five minutes by default."""
+    """It bounds the wait for an answer, too, where a request's timeout is not shared."""
     async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat, contextlib.AsyncExitStack() as stack:
         if swallows:
             hole = ServiceInstance("chat", id="0", address="127.0.0.1", port=stack.enter_context(black_hole()))
@@ -713,8 +772,11 @@ async def test_a_deadline_of_the_clients_own_counts_against_the_instance(scene: 
                 assert set(balancer.set_aside) == {"hole"}
 
 
+@pytest.mark.parametrize("phase", ["total", "connect"])
 @pytest.mark.parametrize("limits", [{"limit": 1}, {"limit_per_host": 1}], ids=str)
-async def test_a_deadline_that_passes_in_the_sessions_own_pool_blames_nobody(scene: Make, limits: Any) -> None:
+async def test_a_deadline_that_passes_in_the_sessions_own_pool_blames_nobody(
+    scene: Make, limits: Any, phase: str
+) -> None:
     async with scene(Manner.BEGINS_ITS_ANSWER) as chat:
         balancer = chat.balancer()
         async with (
@@ -725,7 +787,7 @@ async def test_a_deadline_that_passes_in_the_sessions_own_pool_blames_nobody(sce
             session.get(URL),
         ):
             with pytest.raises(TimeoutError):
-                await session.get(URL, timeout=aiohttp.ClientTimeout(total=0.3))
+                await session.get(URL, timeout=aiohttp.ClientTimeout(**{phase: 0.3}))
             assert balancer.set_aside == {}
 
 
