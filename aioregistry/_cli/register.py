@@ -6,8 +6,8 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 from aioregistry import Check, InvalidArgument, Registration, RegistrationError, ServiceInstance, Status
 from aioregistry._addresses import only_here
@@ -22,6 +22,13 @@ from .output import Output
 from .process import DONE, cancel_this_task
 
 __all__ = ["Listing", "register"]
+
+_MEANINGS: Final[Mapping[Status, str]] = {
+    Status.UNCERTAIN: "the connection to ZooKeeper was lost, and it is not known yet whether the instance is listed",
+    Status.PRESUMED_GONE: "ZooKeeper has not answered for a session timeout, so the instance is probably not listed; "
+    "it will be listed again as soon as there is a connection",
+}
+"""Of the statuses whose names do not tell it."""
 
 _PAUSE = 5.0
 """Seconds between two attempts to find the address."""
@@ -111,7 +118,9 @@ class Listing:
         instance = registration.instance
         async for status in registration.statuses():
             displaced = registration.displaced if status is Status.DISPLACED else None
-            reason = "" if displaced is None else f" by session {session_name(displaced.owner)}"
+            reason = f": {_MEANINGS[status]}" if status in _MEANINGS else ""
+            if displaced is not None:
+                reason = f" by session {session_name(displaced.owner)}"
             fields = {"service": instance.name, "id": instance.id, "path": registration.path, "status": status.value}
             text = f"{instance.name}/{instance.id} {status.name}{reason}"
             await say(self._arguments.form.bare(text, **fields))

@@ -77,7 +77,9 @@ def _lines(name: str, news: Snapshot[Any] | Change[Any] | Invalidated) -> Iterat
             yield from (f"          {_described(news.entries[id])}" for id in news)
             yield from map(_invalid, news.invalid.values())
         case Resynced():
-            yield f"resynced  {len(news.snapshot.confirmed)} listed"
+            changes = "with these changes:" if news.changes else "without a change"
+            listed = f"{len(news.snapshot.confirmed)} listed"
+            yield f"resynced  {listed}; caught up after a lost connection or a slow reader, {changes}"
             for change in news.changes:
                 yield from _lines(name, change)
             yield from map(_invalid, news.snapshot.invalid.values())

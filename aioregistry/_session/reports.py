@@ -184,7 +184,10 @@ def _follows(session: str, remaining: float | None, ended: str) -> str:
     if remaining is None:
         return ""
     if remaining > 0:
-        return f"; session {session} lasts {remaining:.1f} s more, and what it registered stays listed until then"
+        return (
+            f"; what session {session} registered stays listed for {remaining:.1f} s more, "
+            "and may be removed then if there is still no connection"
+        )
     return (
         f"; session {session} has probably ended, "
         "and what it registered will be listed again as soon as there is a connection"

@@ -244,6 +244,26 @@ async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(proxy: ZooKe
         assert await command.exit_code() == 0
 
 
+async def test_in_an_outage_each_status_says_what_it_means(proxy: ZooKeeperProxy, chroot: str) -> None:
+    servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "4")
+    async with Command(*INSTANCE, *servers) as command:
+        await command.error_lines_until("LIVE")
+        proxy.refuse()
+        proxy.cut()
+        assert (await command.error_lines_until("UNCERTAIN"))[-1] == (
+            "chat/a UNCERTAIN: the connection to ZooKeeper was lost, and it is not known yet whether the instance is "
+            "listed"
+        )
+        assert (await command.error_lines_until("PRESUMED_GONE"))[-1] == (
+            "chat/a PRESUMED_GONE: ZooKeeper has not answered for a session timeout, so the instance is probably not "
+            "listed; it will be listed again as soon as there is a connection"
+        )
+        proxy.accept()
+        assert (await command.error_lines_until("LIVE"))[-1] == "chat/a LIVE"
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
 async def test_told_to_stop_while_zookeeper_is_away(proxy: ZooKeeperProxy, chroot: str) -> None:
     servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "6")
     async with Command(*INSTANCE, *servers) as command:

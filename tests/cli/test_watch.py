@@ -14,6 +14,7 @@ from tests.support.zookeeper import ZooKeeperServer
 FIELDS = {
     "name", "id", "address", "port", "sslPort", "payload", "registrationTimeUTC", "serviceType", "uriSpec", "enabled",
 }  # fmt: skip
+CAUGHT_UP = "caught up after a lost connection or a slow reader"
 
 
 def instance(id: str, payload: Any = None, *, address: str = "10.0.0.7") -> bytes:
@@ -96,10 +97,26 @@ async def test_what_consumers_see_is_shown_on_demand(
             "c": False,
         }
         assert [each["id"] for each in listed["instances"]] == ["c"]
-        assert await lines.line() == "resynced  1 listed"
+        assert await lines.line() == f"resynced  1 listed; {CAUGHT_UP}, with these changes:"
         assert {await lines.line() for _ in "ab"} == {
             f"updated   {id}  10.0.0.7:7000  suspect: disruption" for id in "ab"
         }
+
+
+async def test_a_lost_connection_is_a_line_for_people_too(proxy: ZooKeeperProxy, judge: Judge, chroot: str) -> None:
+    service = f"{chroot}/services/chat"
+    await judge.make(f"{service}/a", instance("a"))
+    async with Command("watch", "chat", "--zookeeper", f"{proxy.address}{chroot}") as command:
+        for expected in ("chat: 1 listed", "          a  10.0.0.7:7000"):
+            assert await command.line() == expected
+        proxy.cut()
+        assert await command.line() == f"resynced  1 listed; {CAUGHT_UP}, without a change"
+        proxy.refuse()
+        proxy.cut()
+        await judge.make(f"{service}/b", instance("b"))
+        proxy.accept()
+        assert await command.line() == f"resynced  2 listed; {CAUGHT_UP}, with these changes:"
+        assert await command.line() == "added     b  10.0.0.7:7000"
 
 
 async def test_lines_for_people(zookeeper: ZooKeeperServer, judge: Judge, chroot: str) -> None:

@@ -548,7 +548,10 @@ class TestOutages:
         ):
             assert told in warning
         name = f"{client.session.id:#x}"
-        assert f"; session {name} lasts 8.0 s more, and what it registered stays listed until then; " in warning
+        assert (
+            f"; what session {name} registered stays listed for 8.0 s more, "
+            "and may be removed then if there is still no connection; what to do: "
+        ) in warning
         assert "; what to do: start ZooKeeper there, or correct the address; " in warning
         await asyncio.sleep(T)
         *_, warning = lines(caplog, logging.WARNING)
