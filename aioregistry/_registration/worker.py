@@ -100,6 +100,8 @@ class Worker:
         self._pauses = Pauses()
         self._waiting_for = 0
         """The session that has the id and was reported, or 0."""
+        self._listed_by: tuple[int, int] | None = None
+        """The session that owned the node when it was last seen, if that was ours, and the session's history."""
 
         self._woken = asyncio.Event()
         self._next_look = Alarm()
@@ -266,6 +268,13 @@ class Worker:
         return plan(desired, sight.node, session.id, earlier_ids, 0 if claim is None else claim)
 
     def _saw(self, ours: Node | None) -> None:
+        by = self._session.id, self._session.history
+        sight, before, self._listed_by = self._exchanges.sight, self._listed_by, None if ours is None else by
+        # Nodes go with their session, and with the disks of the servers.
+        if before == by and sight is not None and sight.node is None and not self.progress.leaving:
+            text = "%s was deleted by somebody else; session %s lasts, so it is listed again as soon as possible"
+            told = self._target.path, session_name(self._session.id)
+            self._repeated.tell("deleted", logging.WARNING, text, *told, **self._target.about)
         if ours is not None:
             self.progress.displaced, self._waiting_for = None, 0
             self.progress.move(Turn.SEEN)

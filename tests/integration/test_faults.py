@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import random
 import uuid
 from collections import Counter
@@ -293,10 +294,13 @@ async def test_a_thousand_instances_through_an_expiry(zookeeper: ZooKeeperServer
 # ---------------------------------------------------------------- its node
 
 
-async def test_own_node_deleted_by_hand(scene: Scene) -> None:
+async def test_own_node_deleted_by_hand(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         await scene.judge.delete(scene.path)
         await scene.settled()
+    told = f"{scene.path} was deleted by somebody else; session {scene.session_id:#x} lasts"
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warned[0].startswith(told)
     assert len(scene.publisher.sessions) == 1
     assert scene.publisher.states == ["connected"]
 

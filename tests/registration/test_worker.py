@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -39,6 +40,8 @@ from tests.support.model_tree import CONTAINER_OWNER, ModelTree
 BASE = "/services"
 PATH = "/services/chat/10.0.0.7:7000"
 CHAT = ServiceInstance("chat", address="10.0.0.7", port=7000, payload={"load": 0})
+
+DELETED = f"{PATH} was deleted by somebody else; session {{}} lasts, so it is listed again as soon as possible"
 
 
 def registration(session: FakeSession, instance: ServiceInstance[Any] = CHAT, **options: Any) -> Registration[Any]:
@@ -256,12 +259,50 @@ async def test_after_a_reconnect_nothing_is_written(
     assert tree.node(PATH) == before
 
 
-async def test_deleted_by_hand(tree: ModelTree, session: FakeSession, registered: Registration[Any]) -> None:
+async def test_deleted_by_hand(
+    tree: ModelTree, session: FakeSession, registered: Registration[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "aioregistry.registration")
     tree.delete(PATH)
     await until(lambda: registered.status is not Status.LIVE)
     assert registered.owner is None
     await registered.wait_live(5)
     check_listed(tree, session, registered)
+    assert caplog.messages == [DELETED.format(f"{session.id:#x}")]
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_deleted_by_hand_while_there_is_no_connection(
+    tree: ModelTree, session: FakeSession, registered: Registration[Any], caplog: pytest.LogCaptureFixture, heard: bool
+) -> None:
+    caplog.set_level(logging.WARNING, "aioregistry.registration")
+    if not heard:
+        session.forget_watches()
+    session.disconnect()
+    tree.delete(PATH)
+    session.connect()
+    await registered.wait_live(5)
+    assert caplog.messages == [DELETED.format(f"{session.id:#x}")]
+
+
+@pytest.mark.parametrize("way", ["withdrawn", "expired", "expired, and seen later", "lost history", "never listed"])
+async def test_what_goes_for_another_reason_was_not_deleted_by_hand(
+    tree: ModelTree, session: FakeSession, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    caplog.set_level(logging.WARNING, "aioregistry.registration")
+    if way == "never listed":
+        tree.delete("/services/chat")
+    async with registration(session) as registered:
+        if way.startswith("expired"):
+            session.expire(at_server=way == "expired")
+            session.connect()
+        elif way == "lost history":
+            session.roll_back()
+            tree.nodes.pop(PATH)
+            session.connect()
+        await registered.wait_live(5)
+    assert registered.withdrawn
+    assert [line for line in caplog.messages if "deleted" in line] == []
 
 
 async def test_a_deletion_is_known_before_anybody_looked(
