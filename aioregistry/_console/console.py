@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aioregistry import Registry
+from aioregistry import Registry, Snapshot
 from aioregistry._errors import session_name
 from aioregistry._incident_log import IncidentLog
 from aioregistry._words import place, printable, state_of
@@ -17,7 +17,7 @@ from .following import MAX_SERVICES, Following
 from .hub import Hub
 from .passwords import Hash
 from .recorder import Recorder
-from .rows import JsonRow, instance_detail, instance_rows, invalid_detail, service_row
+from .rows import JsonRow, instance_detail, invalid_detail, service_row
 
 __all__ = ["Console", "Settings"]
 
@@ -99,12 +99,12 @@ class Console:
             return None
         return service_row(name, followed.snapshot, followed.refusal, followed.new(self.settings.warm_up))
 
-    def instances(self, name: str) -> dict[str, JsonRow] | None:
-        """Return the rows of a service's instances by id; None where there is no such service."""
+    def shown(self, name: str) -> tuple[Snapshot[Any], dict[str, float]] | None:
+        """Return a service's snapshot, and since when instances are new; None where there is no such service."""
         followed = self._following.services.get(name)
         if followed is None or followed.snapshot is None:
             return None
-        return instance_rows(followed.snapshot, followed.new(self.settings.warm_up))
+        return followed.snapshot, followed.new(self.settings.warm_up)
 
     def detail(self, service: str, id: str) -> dict[str, Any] | None:
         """Return all that is known of an instance, or None if there is no such instance."""

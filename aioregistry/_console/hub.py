@@ -1,7 +1,8 @@
 """The updates for each browser: all that changed since its last update, and nothing else.
 
 A browser has no queue. Changes are remembered by name; rows are made when they can be sent. So a browser that reads
-slowly gets fewer messages, and one that reads nothing costs the names of the services.
+slowly gets fewer messages, and one that reads nothing costs the names of the services. Rows are made once for all
+browsers.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
+from aioregistry import Snapshot
 from aioregistry._words import to_json
 
-from .rows import JsonRow
+from .rows import InstanceRows, JsonRow, ages
 
 __all__ = ["Browser", "Hub", "RowSource", "TooManyBrowsers"]
 
@@ -45,8 +48,8 @@ class RowSource(Protocol):
     def service(self, name: str) -> JsonRow | None:
         """Return the row of a service, or None if it is unknown."""
 
-    def instances(self, name: str) -> dict[str, JsonRow] | None:
-        """Return the rows of a service's instances by id; None where there is no such service."""
+    def shown(self, name: str) -> tuple[Snapshot[Any], dict[str, float]] | None:
+        """Return a service's snapshot, and since when instances are new; None where there is no such service."""
 
 
 class Browser:
@@ -55,11 +58,12 @@ class Browser:
     Args:
         source: of the rows.
         watched: the service whose instances it shows, or None.
+        rows: those of that service, of all browsers that show it.
         user: the user who has logged in; "" without a login.
     """
 
-    def __init__(self, source: RowSource, watched: str | None, user: str) -> None:
-        self.source, self.watched, self.user = source, watched, user
+    def __init__(self, source: RowSource, watched: str | None, rows: InstanceRows, user: str) -> None:
+        self.source, self.watched, self.rows, self.user = source, watched, rows, user
         self.woken = asyncio.Event()
         self.services: set[str] = set()
         self.status = True
@@ -71,6 +75,9 @@ class Hub:
 
     def __init__(self) -> None:
         self._browsers: set[Browser] = set()
+        self._services: dict[str, JsonRow] = {}
+        self._instances: WeakValueDictionary[str, InstanceRows] = WeakValueDictionary()
+        """By service, for as long as a browser shows it."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -78,6 +85,7 @@ class Hub:
 
     def service_changed(self, name: str) -> None:
         """Something of a service is otherwise, or it came or went."""
+        self._services.pop(name, None)
         for browser in self._browsers:
             browser.services.add(name)
             browser.woken.set()
@@ -110,7 +118,8 @@ class Hub:
         """
         if self._closed or not self._has_room(user):
             raise TooManyBrowsers
-        return self._messages(Browser(source, watched, user), allowed)
+        rows = self._instances.setdefault(watched or "", InstanceRows())
+        return self._messages(Browser(source, watched, rows, user), allowed)
 
     def _has_room(self, user: str) -> bool:
         theirs = sum(browser.user == user for browser in self._browsers) if user else 0
@@ -122,10 +131,10 @@ class Hub:
         self._browsers.add(browser)
         try:
             yield b"retry: 2000\n\n"
-            yield _event("services", {"all": await _all(browser.source)})
+            yield _event("services", {"all": await self._all(browser.source)})
             browser.services.add(browser.watched or "")
             while not self._closed and allowed():
-                for event, content in await _news(browser):
+                for event, content in await self._news(browser):
                     yield _event(event, content)
                 await asyncio.sleep(PAUSE)
                 if not await self._is_woken(browser):
@@ -142,49 +151,57 @@ class Hub:
         browser.woken.clear()
         return True
 
+    def _service(self, source: RowSource, name: str) -> JsonRow | None:
+        row = self._services.get(name)
+        if row is None and (row := source.service(name)) is not None and not ages(row):
+            self._services[name] = row
+        return row
 
-async def _all(source: RowSource) -> list[JsonRow]:
-    rows: list[JsonRow] = []
-    for number, name in enumerate(source.names(), 1):
-        row = source.service(name)
-        if row is not None:
-            rows.append(row)
-        if number % _MADE_AT_ONCE == 0:
-            await asyncio.sleep(0)
-    return rows
-
-
-async def _news(browser: Browser) -> list[tuple[str, dict[str, Any]]]:
-    news: list[tuple[str, dict[str, Any]]] = []
-    if browser.status:
-        browser.status = False
-        news.append(("status", browser.source.status()))
-    changed, browser.services = browser.services, set()
-    if changed:
-        found: list[JsonRow] = []
-        gone: list[str] = []
-        for number, name in enumerate(sorted(changed), 1):
-            row = browser.source.service(name)
+    async def _all(self, source: RowSource) -> list[JsonRow]:
+        rows: list[JsonRow] = []
+        for number, name in enumerate(source.names(), 1):
+            row = self._service(source, name)
             if row is not None:
-                found.append(row)
-            elif name:
-                gone.append(name)
+                rows.append(row)
             if number % _MADE_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        if found or gone:
-            news.append(("services", {"changed": found, "gone": gone}))
-    if browser.watched is not None and browser.watched in changed:
-        news.append(("instances", _instances(browser, browser.watched)))
-    return news
+        return rows
+
+    async def _news(self, browser: Browser) -> list[tuple[str, dict[str, Any]]]:
+        news: list[tuple[str, dict[str, Any]]] = []
+        if browser.status:
+            browser.status = False
+            news.append(("status", browser.source.status()))
+        changed, browser.services = browser.services, set()
+        if changed:
+            found: list[JsonRow] = []
+            gone: list[str] = []
+            for number, name in enumerate(sorted(changed), 1):
+                row = self._service(browser.source, name)
+                if row is not None:
+                    found.append(row)
+                elif name:
+                    gone.append(name)
+                if number % _MADE_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            if found or gone:
+                news.append(("services", {"changed": found, "gone": gone}))
+        if browser.watched is not None and browser.watched in changed:
+            news.append(("instances", await _news_of(browser, browser.watched)))
+        return news
 
 
-def _instances(browser: Browser, name: str) -> dict[str, Any]:
-    rows = browser.source.instances(name)
-    present = rows or {}
-    changed = [row for id, row in present.items() if browser.instances.get(id) != row]
-    gone = [id for id in browser.instances if id not in present]
-    browser.instances = present
-    return {"service": name, "known": rows is not None, "changed": changed, "gone": gone}
+async def _news_of(browser: Browser, name: str) -> dict[str, Any]:
+    shown = browser.source.shown(name)
+    present: dict[str, JsonRow] = {}
+    if shown is not None:
+        for number, _ in enumerate(browser.rows.fill(present, *shown), 1):
+            if number % _MADE_AT_ONCE == 0:
+                await asyncio.sleep(0)
+    known, browser.instances = browser.instances, present
+    changed = [row for id, row in present.items() if (before := known.get(id)) is not row and before != row]
+    gone = [id for id in known if id not in present]
+    return {"service": name, "known": shown is not None, "changed": changed, "gone": gone}
 
 
 def _event(name: str, content: Any) -> bytes:

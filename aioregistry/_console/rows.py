@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from aioregistry import Entry, Invalid, Override, Snapshot
 from aioregistry._errors import session_name
@@ -13,7 +13,7 @@ from aioregistry._words import document, payload_of, place, printable, state_of
 
 from .states import reason_of_override
 
-__all__ = ["STATES", "instance_detail", "instance_rows", "invalid_detail", "service_row"]
+__all__ = ["STATES", "InstanceRows", "JsonRow", "ages", "instance_detail", "invalid_detail", "service_row"]
 
 STATES: Final = ("enabled", "failing", "draining", "maintenance", "suspect", "invalid")
 
@@ -52,30 +52,64 @@ def service_row(name: str, snapshot: Snapshot[Any] | None, refusal: str | None, 
     ]
 
 
-def instance_rows(snapshot: Snapshot[Any], new: Mapping[str, float]) -> dict[str, JsonRow]:
-    """Return the rows of a service's instances and of its other nodes, by id, in the order of ids.
+def ages(row: JsonRow) -> bool:
+    """Return whether the row of a service has new instances, so that time alone makes it another one."""
+    return row[-1] is not None
+
+
+class _Made(NamedTuple):
+    """The row of an instance or of another node, and all that it shows."""
+
+    shown: tuple[Entry[Any] | Invalid, Override | None, float | None]
+    row: JsonRow
+
+    def shows(self, node: Entry[Any] | Invalid, override: Override | None, new: float | None) -> bool:
+        # A view makes another entry, and another override, for each change.
+        return self.shown[0] is node and self.shown[1] is override and self.shown[2] == new
+
+
+class InstanceRows:
+    """The rows of a service's instances and of its other nodes: each is made once for all browsers that show it.
 
     A row has the id, the id as it is shown, address, state, owner, since when the node is there, why it is in this
     state, the beginning of its payload, since when it is new, and the part of its share that an operator gives it.
-
-    Args:
-        snapshot: of the service.
-        new: since when instances are new, by id, seconds since the epoch.
     """
-    rows: dict[str, JsonRow] = {}
-    for id in snapshot:
-        entry = snapshot.entries[id]
-        rows[id] = [
-            *(id, printable(id), printable(place(entry.instance)), state_of(entry), session_name(entry.owner)),
-            *(entry.created, printable(_reason(entry, snapshot.overrides.get(id))), _preview(entry)),
-            *(new.get(id), entry.weight),
-        ]
-    for id, node in sorted(snapshot.invalid.items()):
-        rows.setdefault(
-            id,
-            [id, printable(id), "-", "invalid", session_name(node.owner), None, printable(node.reason), "", None, 1.0],
-        )
-    return rows
+
+    def __init__(self) -> None:
+        self._made: dict[str, _Made] = {}
+
+    def fill(self, rows: dict[str, JsonRow], snapshot: Snapshot[Any], new: Mapping[str, float]) -> Iterator[None]:
+        """Fill *rows* by id, instances first, in the order of ids; yields after each row that was not there yet.
+
+        Args:
+            rows: empty.
+            snapshot: of the service.
+            new: since when instances are new, by id, seconds since the epoch.
+        """
+        made: dict[str, _Made] = {}
+        overrides = snapshot.overrides
+        nodes: dict[str, Entry[Any] | Invalid] = {id: snapshot.entries[id] for id in snapshot}
+        for id, invalid in sorted(snapshot.invalid.items()):
+            nodes.setdefault(id, invalid)
+        for id, node in nodes.items():
+            known, override, since = self._made.get(id), overrides.get(id), new.get(id)
+            if known is None or not known.shows(node, override, since):
+                row = _invalid_row(id, node) if isinstance(node, Invalid) else _instance_row(id, node, override, since)
+                known = _Made((node, override, since), row)
+                yield
+            made[id], rows[id] = known, known.row
+        self._made = made
+
+
+def _instance_row(id: str, entry: Entry[Any], override: Override | None, new: float | None) -> JsonRow:
+    return [
+        *(id, printable(id), printable(place(entry.instance)), state_of(entry), session_name(entry.owner)),
+        *(entry.created, printable(_reason(entry, override)), _preview(entry), new, entry.weight),
+    ]
+
+
+def _invalid_row(id: str, node: Invalid) -> JsonRow:
+    return [id, printable(id), "-", "invalid", session_name(node.owner), None, printable(node.reason), "", None, 1.0]
 
 
 def instance_detail(entry: Entry[Any], override: Override | None, new: float | None) -> dict[str, Any]:

@@ -124,12 +124,11 @@ async def test_an_instance_that_is_new_is_shown_as_warming_up(registry: Registry
                 "/api/instance", lambda found: found["instance"] is not None, service="chat", id="young"
             )
             assert abs(found["now"] - found["instance"]["new"]) < DEADLINE
-            rows, row = console.console.instances("chat"), console.console.service("chat")
-            assert rows is not None
+            shown, row = console.console.shown("chat"), console.console.service("chat")
+            assert shown is not None
             assert row is not None
             # "old" was in the first list of its service, which proves nothing.
-            assert [rows["old"][8], row[11], row[12]] == [None, 1, rows["young"][8]]
-            assert rows["young"][8] == found["instance"]["new"]
+            assert (shown[1], row[11], row[12]) == ({"young": row[12]}, 1, found["instance"]["new"])
 
 
 # ---------------------------------------------------------------- following
@@ -216,7 +215,7 @@ async def test_a_slow_browser_is_sent_less_and_one_that_reads_nothing_is_let_go(
         for number in range(50):
             await chat.update(payload=number)
         async with asyncio.timeout(DEADLINE):
-            while (console.console.instances("chat") or {})["a"][7] != "49":
+            while (shown := console.console.shown("chat")) is None or shown[0]["a"].payload != 49:
                 await asyncio.sleep(0.02)
         browser.reads.set()
         # One was being sent, and the next has all that happened meanwhile.

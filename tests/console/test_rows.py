@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from aioregistry import Entry, Invalid, Override, ServiceInstance, Snapshot, Suspicion
-from aioregistry._console.rows import STATES, instance_detail, instance_rows, invalid_detail, service_row
+from aioregistry._console.rows import (
+    STATES,
+    InstanceRows,
+    JsonRow,
+    ages,
+    instance_detail,
+    invalid_detail,
+    service_row,
+)
 
 HOSTILE = "\u202eevil"
 SHOWN = r"\u202eevil"
@@ -28,6 +36,13 @@ def override(**fields: Any) -> Override:
 def snapshot(*entries: Entry[Any], invalid: tuple[Invalid, ...] = (), **more: Any) -> Snapshot[Any]:
     by_id = {each.instance.id: each for each in entries}
     return Snapshot("chat", by_id, {each.id: each for each in invalid}, as_of=9, **more)
+
+
+def instance_rows(shown: Snapshot[Any], new: dict[str, float], kept: InstanceRows | None = None) -> dict[str, JsonRow]:
+    rows: dict[str, JsonRow] = {}
+    for _ in (kept or InstanceRows()).fill(rows, shown, new):
+        pass
+    return rows
 
 
 # ---------------------------------------------------------------- services
@@ -72,6 +87,34 @@ def test_the_rows_of_instances_come_in_the_order_of_ids_and_the_other_nodes_behi
     assert rows["z"][4].endswith("2f")
     assert rows["z"][5:] == [None, SHOWN, "", None, 1.0]
     assert rows[HOSTILE][1] == SHOWN
+
+
+def test_a_row_is_made_again_where_what_it_shows_has_changed() -> None:
+    kept, one, two, three, bad = InstanceRows(), entry("a"), entry("b"), entry("c"), Invalid("z", "not JSON")
+
+    known: dict[str, JsonRow] = {}
+
+    def changed(shown: Snapshot[Any], **new: float) -> list[str]:
+        rows = instance_rows(shown, new, kept)
+        assert rows == instance_rows(shown, new)
+        ids = [id for id, row in rows.items() if known.get(id) is not row]
+        known.clear()
+        known.update(rows)
+        return ids
+
+    assert changed(snapshot(one, two, three, invalid=(bad,))) == ["a", "b", "c", "z"]
+    assert changed(snapshot(one, two, three, invalid=(bad,))) == []
+    assert changed(snapshot(one, entry("b", payload=1), three, invalid=(bad,))) == ["b"]
+    assert changed(snapshot(one, two, three, invalid=(bad,)), a=3.0) == ["a", "b"]
+    assert changed(snapshot(one, two, three, invalid=(bad,), overrides={"c": override()})) == ["a", "c"]
+    assert changed(snapshot(one, three, invalid=(Invalid("z", "too long"),))) == ["c", "z"]
+    assert changed(snapshot(one, two, three)) == ["b"]
+
+
+def test_time_alone_changes_the_row_of_a_service_with_new_instances() -> None:
+    assert ages(service_row("chat", snapshot(entry()), None, {"a": 3.0}))
+    assert not ages(service_row("chat", snapshot(entry()), None, {}))
+    assert not ages(service_row("chat", None, None, {}))
 
 
 @pytest.mark.parametrize(("length", "shown"), [(118, '"' + "x" * 118 + '"'), (119, '"' + "x" * 119 + "…")])
