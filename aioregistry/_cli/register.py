@@ -24,11 +24,12 @@ from .process import DONE, cancel_this_task
 __all__ = ["Listing", "register"]
 
 _MEANINGS: Final[Mapping[Status, str]] = {
+    Status.REGISTERING: "the instance is not listed at the moment, and will be as soon as possible",
     Status.UNCERTAIN: "the connection to ZooKeeper was lost, and it is not known yet whether the instance is listed",
     Status.PRESUMED_GONE: "ZooKeeper has not answered for a session timeout, so the instance is probably not listed; "
     "it will be listed again as soon as there is a connection",
 }
-"""Of the statuses whose names do not tell it."""
+"""Of the statuses whose names do not tell it, once the instance was listed."""
 
 _PAUSE = 5.0
 """Seconds between two attempts to find the address."""
@@ -115,10 +116,11 @@ class Listing:
             await say(self._arguments.form.said(text, logging.WARNING))
 
     async def _tell_statuses(self, registration: Registration[Any], say: Callable[[str], Awaitable[None]]) -> None:
-        instance = registration.instance
+        instance, listed = registration.instance, False
         async for status in registration.statuses():
             displaced = registration.displaced if status is Status.DISPLACED else None
-            reason = f": {_MEANINGS[status]}" if status in _MEANINGS else ""
+            reason = f": {_MEANINGS[status]}" if listed and status in _MEANINGS else ""
+            listed = listed or status is Status.LIVE
             if displaced is not None:
                 reason = f" by session {session_name(displaced.owner)}"
             fields = {"service": instance.name, "id": instance.id, "path": registration.path, "status": status.value}

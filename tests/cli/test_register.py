@@ -264,6 +264,20 @@ async def test_in_an_outage_each_status_says_what_it_means(proxy: ZooKeeperProxy
         assert await command.exit_code() == 0
 
 
+async def test_an_instance_that_somebody_deletes_is_told_and_listed_again(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    async with Command(*INSTANCE, "--zookeeper", f"{zookeeper.address}{chroot}") as command:
+        assert "chat/a REGISTERING" in await command.error_lines_until("LIVE")
+        await judge.delete(f"{chroot}{NODE}")
+        assert await command.error_lines_until("LIVE") == [
+            "chat/a REGISTERING: the instance is not listed at the moment, and will be as soon as possible",
+            "chat/a LIVE",
+        ]
+        command.send(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
 async def test_told_to_stop_while_zookeeper_is_away(proxy: ZooKeeperProxy, chroot: str) -> None:
     servers = ("--zookeeper", f"{proxy.address}{chroot}", "--session-timeout", "6")
     async with Command(*INSTANCE, *servers) as command:
