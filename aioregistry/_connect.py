@@ -70,14 +70,14 @@ def connect(
             empty until it is made.
         auth: credentials as pairs of scheme and secret, such as ``("digest", "user:password")``, given on every
             connection before anything else; ``("sasl", "user:password")`` is a login by SASL's DIGEST-MD5.
-        acl: the ACL of every node that is created; everybody may do everything unless given.
+        acl: the ACL of every node that is created; unless given, everybody may do everything.
         tls: speak TLS with this context, which also decides about host names and certificates.
         allow_read_only: accept a server that lost its quorum, for discovery, as long as there was no session before;
-            ``session.read_only`` tells.
+            ``session.read_only`` is True then.
         max_request: the servers' jute.maxbuffer in bytes; a request beyond it is refused here, because a server closes
             the connection of the sender.
         watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
-        guard: which removals views hold back by default; None believes every removal at once.
+        guard: decides which removals views hold back by default; with None they believe every removal at once.
         on_event: called synchronously with a name and fields for every event worth a log line or a metric, or a
             sequence of such; it must not block, and an exception is logged. :mod:`aioregistry.events` has types.
         runtime: clocks, randomness, names and sockets, for simulations.
@@ -85,7 +85,8 @@ def connect(
             own loop loses neither session nor registrations; see docs/threads.md. *on_event* and checks are called on
             that thread then.
         lag_check: with *thread*, whether every registration has a :class:`LoopLagCheck` of the caller's loop, named
-            "loop": a program that stands still is published as failing after some 15 s, and as well when it goes on.
+            "loop": an instance whose program stands still is published as failing after some 15 s, and as enabled again
+            when it goes on.
 
     Raises:
         InvalidArgument: an argument is wrong; at once, naming it.

@@ -239,7 +239,7 @@ class Registry(Handle):
 
         Raises:
             RequestTimeout: they were not read within *timeout*.
-            ServerError: they may not be read.
+            ServerError: the server refuses to let you read them.
             UsageError: the registry is not entered.
         """
         self._check()

@@ -188,7 +188,7 @@ class Registry(BlockingHandle, Fronting):
 
         Raises:
             RequestTimeout: there was no answer in time.
-            ServerError: they may not be read.
+            ServerError: the server refuses to let you read them.
         """
         return self._running().wait_within(timeout, "the names of the services", self._remote.services)
 
@@ -275,7 +275,7 @@ class Registration(RegistrationFacts[P], BlockingHandle):
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
-            RequestTimeout: it was not within *timeout*; the registration goes on.
+            RequestTimeout: the status was not LIVE within *timeout*; the registration goes on.
             RegistrationError: the registration ended; also HandleClosed or SessionClosed.
         """
         self._use()
@@ -406,7 +406,8 @@ class View(ViewFacts[P], BlockingHandle):
         """Return the first snapshot that *predicate* accepts, the present one included, fresh or not.
 
         Args:
-            predicate: called in this thread, with the present snapshot and after changes. This raises what it raises.
+            predicate: called in this thread, with the present snapshot and after changes. An exception that it raises
+                is raised here.
             timeout: seconds; None waits for as long as it takes.
 
         Raises:

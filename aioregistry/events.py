@@ -348,7 +348,7 @@ def event_of(name: str, fields: Mapping[str, Any]) -> Event:
 
 
 def typed(callback: Callable[[Event], object]) -> EventCallback:
-    """Return what ``on_event`` takes, for a *callback* that takes the event as an object."""
+    """Return a function for ``on_event`` that calls *callback* with the event as an object."""
 
     def told(name: str, fields: dict[str, object]) -> None:
         callback(event_of(name, fields))

@@ -1,11 +1,11 @@
 """Metrics of a registry, for Prometheus and for OpenTelemetry; each is read when it is asked for.
 
 Nothing is done per change of a service: gauges are read from the registry when they are scraped, and counters count the
-events of ``on_event``, which are few. When a request is answered, one of ten numbers grows, once there is a reader.
+events of ``on_event``, which are few. Once there is a reader, each answered request adds 1 to one of ten numbers.
 Balancers count their picks with and without one.
 
-Reading takes place on the registry's event loop, from whichever thread it is asked. Where that loop does not answer
-within two seconds, ``aioregistry.up`` is 0 and nothing else is said.
+Reading takes place on the registry's event loop, from whichever thread it is asked. If that loop does not answer within
+two seconds, ``aioregistry.up`` is 0, and no other metric is reported.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def prometheus(registry: AnyRegistry, *, to: CollectorRegistry | None = None) ->
 
     Args:
         registry: on this loop, on a thread of its own, or a blocking one; entered or not; counters begin now.
-        to: registered with this prometheus_client registry; with no registry unless given.
+        to: the prometheus_client registry to register the collector with; unless given, it is not registered.
 
     Raises:
         InvalidArgument: *registry* is not a registry.

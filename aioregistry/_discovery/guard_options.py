@@ -18,11 +18,12 @@ class Guard:
     """When a view holds removals back, and for how long.
 
     Args:
-        hold: seconds that a suspect stays unless it comes back; longer where its published session timeout is.
-        share: of the instances; when more than it go unexplained within the period, they become suspect. From 0 to 1;
-            with 1 nothing is ever held.
-        within: seconds of the period in quiet times; longer for an instance whose published session timeout is.
-        longest: seconds that neither a hold nor a period exceeds, whatever session timeout an instance publishes.
+        hold: seconds that a suspect stays unless it comes back; its published session timeout if that is longer.
+        share: a share of the instances, from 0 to 1. If more than this disappear within the period without an
+            explanation, they become suspects. With 1 the guard never holds a removal back.
+        within: seconds that the period lasts in quiet times; the published session timeout of an instance if that is
+            longer.
+        longest: the longest hold and the longest period, in seconds, whatever session timeout an instance publishes.
 
     Raises:
         InvalidArgument: an argument is wrong; names it and its value.

@@ -41,7 +41,7 @@ class Pick(Generic[P]):
     say).
 
     Attributes:
-        instance: as it was known when it was picked.
+        instance: the instance, as the view knew it when it was picked.
     """
 
     __slots__ = ("_entered", "_load", "_member", "_reports", "_since", "_told", "instance")

@@ -68,7 +68,7 @@ class View(Handle, Generic[P]):
     first list lacks some of them, the guard judges these as removals around a disruption.
 
     Args:
-        mirrors: of the session that is used.
+        mirrors: the mirrors of the session.
         name: the service; a path segment, or several with slashes between.
         payload_type: the type of payloads, any type to which msgspec converts JSON; frozen JSON unless given.
         guard: decides which removals are held back; with None every removal is believed at once.
@@ -221,8 +221,9 @@ class View(Handle, Generic[P]):
         """Return the first snapshot that *predicate* accepts, the present one included, fresh or not.
 
         Args:
-            predicate: called with the present snapshot and after changes. This raises what it raises, but UsageError in
-                place of CancelledError and StopIteration, which would be mistaken for something else.
+            predicate: called with the present snapshot and after changes. An exception that it raises is raised here,
+                except CancelledError and StopIteration, which would be mistaken for something else: UsageError takes
+                their place.
             timeout: seconds; None waits for as long as it takes.
 
         Raises:

@@ -71,7 +71,7 @@ class ViewDriver(Generic[P]):
     It is a consumer of the service's follower, which holds it weakly, and the feed of the view's balancers.
 
     Args:
-        mirrors: of the session that is used.
+        mirrors: the mirrors of the session.
         name: the service.
         payload_type: what payloads are converted to.
         guard: decides which removals are held back; with None every removal is believed at once.

@@ -181,7 +181,7 @@ class NoNode(ServerError):
 
 
 class NoAuth(ServerError):
-    """The node's ACL does not allow it."""
+    """The node's ACL does not allow the request."""
 
     code = -102
     meaning = "not authorised by the node's ACL"

@@ -54,7 +54,7 @@ class InvalidArgument(RegistryError, ValueError):
 
 
 class InvalidType(InvalidArgument, TypeError):
-    """An argument is of a type that it cannot have."""
+    """An argument has a type that it cannot have."""
 
 
 def wrong_argument(field: str, value: object, reason: str, *types: type) -> InvalidArgument:

@@ -53,7 +53,7 @@ class ConnectionLost(SessionError, ConnectionError):
     """The connection ended before the answer came, or there is no connection.
 
     ``maybe_applied`` is False where the request certainly changed nothing, because it was a read or never left this
-    process; otherwise the writer has to look again.
+    process; otherwise read the node to find out.
     """
 
     def __init__(self, message: str, *, maybe_applied: bool) -> None:

@@ -25,12 +25,12 @@ class Check:
     """An async function that is called again and again to find out whether an instance is well.
 
     A call fails if it raises anything, returns False, or takes longer than *timeout*; every other call passes. One call
-    runs at a time. It is cancelled when its time is over; a call that goes on all the same counts as failed until it
-    ends. It runs on the loop of the registration: run code that blocks in a thread.
+    runs at a time. A call that takes longer than *timeout* is cancelled; if it goes on nevertheless, it counts as
+    failed until it ends. It runs on the loop of the registration: run code that blocks in a thread.
 
     Args:
         probe: an async function without arguments, or a plain one that returns an awaitable. A plain function that
-            returns anything else has failed: only its call can tell that, and what it does would block the loop.
+            returns anything else counts as failed: it would block the loop, and only a call can show it.
         interval: seconds from the start of one call to the start of the next; up to a tenth less, at random.
         timeout: seconds that a call may take.
         rise: successes in a row after which a failing check passes; the very first success is enough by itself.

@@ -68,7 +68,7 @@ class CommandCheck(Check):
             raise CheckFailed(f"{self._words[0]} ended with exit code {code}")
 
     def describe(self) -> str:
-        """Return the command, as a shell would be given it."""
+        """Return the command, as you would type it in a shell."""
         return shlex.join(self._words)
 
 

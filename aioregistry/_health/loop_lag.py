@@ -64,7 +64,7 @@ class LoopLagCheck(Check):
             raise CheckFailed(f"the event loop is {lag:.3g} s late")
 
     def describe(self) -> str:
-        """Return whose lag is measured."""
+        """Return which loop's lag is measured."""
         return "its own loop" if self._loop is None else "another loop"
 
 

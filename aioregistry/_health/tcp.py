@@ -52,7 +52,7 @@ class TcpCheck(Check):
             pass
 
     def describe(self) -> str:
-        """Return the place."""
+        """Return the host and the port."""
         host = f"[{self._dialer.host}]" if ":" in self._dialer.host else self._dialer.host
         return f"{host}:{self._dialer.port}"
 

@@ -95,14 +95,14 @@ class ServiceInstance(_Fields[P]):
         enabled: False for an instance that is listed, but should not get new work.
         status: why it is not enabled: ``"failing"`` (its checks fail), ``"draining"`` or ``"maintenance"``. None if it
             is enabled, or if its publisher does not say why it is not.
-        service_type: DYNAMIC for all that this library registers.
+        service_type: DYNAMIC for every instance that this library registers.
         uri_spec: Curator's UriSpec as JSON, ``{"parts": [{"value": "scheme", "variable": true}, ...]}``, or None.
         registration_time_ms: milliseconds since the epoch; None until the instance is published.
         session_timeout_ms: the timeout of the session that publishes it, in milliseconds, as the server granted it. A
             dead instance may stay listed for so long. None until it is published, or if its publisher does not say it.
         payload_class: the Java class that Jackson is to read the payload as, for consumers in Java with a payload class
             of their own (``org.springframework.cloud.zookeeper.discovery.ZookeeperInstance`` for Spring Cloud).
-        extra: fields of the document that are not known here.
+        extra: fields of the document that this library does not know.
 
     Raises:
         InvalidArgument: at once, naming the field and its value.
@@ -188,9 +188,9 @@ class ServiceInstance(_Fields[P]):
         _check_status(self)
 
     def replace(self, **fields: Any) -> ServiceInstance[Any]:
-        """Return a copy with *fields* replaced; those that differ are checked like a new instance's, and no others.
+        """Return a copy with *fields* replaced; those that change are checked like a new instance's, and no others.
 
-        The id stays, also when address or port change. With ``enabled=True`` the ``status`` goes. A payload of another
+        The id stays, even if address or port change. ``enabled=True`` removes the ``status``. A payload of another
         shape (a list for an object, say), or without one, drops a ``payload_class`` that Java could not read it as,
         unless one is given with it.
 

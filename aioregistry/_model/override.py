@@ -32,5 +32,5 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     """Of its node."""
 
     def applies_to(self, instance: ServiceInstance[Any]) -> bool:
-        """Return whether *instance* is meant; a process that took its id later is not, unless any incarnation is."""
+        """Return whether *instance* is ruled; a later process with its id is ruled only with ``any_incarnation``."""
         return self.registration_time_ms is None or self.registration_time_ms == instance.registration_time_ms

@@ -99,7 +99,7 @@ class Invalid(msgspec.Struct, frozen=True, gc=False):
 class Snapshot(Mapping[str, ServiceInstance[P]]):
     """A service at one moment: its known instances by id, in the order of their ids. Immutable.
 
-    A snapshot holds facts; whether they are fresh *now* is asked of the view.
+    A snapshot holds facts; ask the view whether they are fresh *now*.
 
     Attributes:
         name: the service.

@@ -86,8 +86,8 @@ class Registration(Handle, Generic[P]):
     succeeded. Otherwise the withdrawal goes on in the background for as long as the session lives. Leaving does not
     raise for a registration that was displaced or failed: :meth:`wait_closed` returns why.
 
-    A registration that is not closed stays registered, also where the handle was dropped, until the registry
-    is closed, which withdraws it.
+    A registration that you do not close stays registered, even if you drop the handle, until you close the registry,
+    which withdraws it.
 
     The rules are ZooKeeper's for ephemeral nodes; ``registration/plan.py`` says which claimant yields to which.
 
@@ -97,19 +97,20 @@ class Registration(Handle, Generic[P]):
             ``session_timeout_ms`` is the timeout that the servers grant, and its ``status`` says why it is not enabled;
             yours are replaced.
         base_path: absolute path of the services; the node is ``<base_path>/<name>/<id>``.
-        on_conflict: when another session holds the id at first: ``"takeover"`` its node if it was created before
-            us, ``"wait"`` until the session ends, or ``"fail"`` (which cannot tell a live owner from the ghost of a
-            process that crashed within its session timeout).
-        on_displaced: when a newer claimant takes the id: ``"standby"`` until its node goes and then claim the id again,
-            or ``"stop"``, which ends the registration.
+        on_conflict: the reaction if another session holds the id at first: ``"takeover"`` replaces its node if that was
+            created before this claim, ``"wait"`` waits until that session ends, and ``"fail"`` raises
+            :class:`RegistrationConflict` (it cannot tell a live owner from the ghost of a process that crashed within
+            its session timeout).
+        on_displaced: the reaction if a newer claimant takes the id: ``"standby"`` waits until its node goes and then
+            claims the id again; ``"stop"`` ends the registration.
         wait: whether entering waits until the instance is listed.
         close_timeout: seconds that closing may take; a third of the session timeout unless given.
-        acl: of the node and of parents that have to be created; must let this session read, write and delete.
-            Anybody may do everything unless given.
+        acl: the ACL of the node and of parents that have to be created; it must let this session read, write and
+            delete. Unless given, everybody may do everything.
         chroot: a node above the services, or empty.
         create_chroot: whether the chroot is made where it is missing, as every other parent is.
         withdrawals: those of the session, shared by all its registrations.
-        checks: whether the instance is well, by name; each an async function or a :class:`Check`.
+        checks: the health checks of the instance, by name; each an async function or a :class:`Check`.
         follow_overrides: called with the service and a function that gets its overrides; returns a function that ends
             that.
         marked: whether a withdrawal may leave a trace beside the base path, which distinguishes it from an expiry.
@@ -217,7 +218,7 @@ class Registration(Handle, Generic[P]):
 
     @property
     def owner(self) -> int | None:
-        """The id of the session that owns our node, as last seen; None when it is not known to be there."""
+        """The id of the session that owns our node, as last seen; None if the node is not known to exist."""
         ownership = None if self._worker is None else self._worker.ownership
         return None if ownership is None else ownership.owner
 
@@ -250,7 +251,7 @@ class Registration(Handle, Generic[P]):
 
     @property
     def withdrawn(self) -> bool | None:
-        """Once closed: whether no node of ours is left; None before.
+        """Whether our node is gone; None until the registration is closed.
 
         It is True only after a look at the node, later than all requests, by a session that a quorum granted. An expiry
         alone does not prove it, because a leader that has lost its quorum may report one. It is False when
@@ -268,7 +269,7 @@ class Registration(Handle, Generic[P]):
             timeout: seconds; None waits for ever.
 
         Raises:
-            RequestTimeout: it was not within *timeout*; the registration goes on.
+            RequestTimeout: the status was not LIVE within *timeout*; the registration goes on.
             RegistrationError: the registration ended; also HandleClosed or SessionClosed.
             UsageError: it was not entered.
         """

@@ -19,7 +19,7 @@ __all__ = ["ENDED", "FOLLOWING", "MOVES", "SERVING", "SessionState", "Transition
 
 
 class SessionState(enum.Enum):
-    """The state of a session; docs/session.md has the moves between them."""
+    """The state of a session; docs/session.md has the transitions."""
 
     DISCONNECTED = "disconnected"
     """No session was ever accepted."""

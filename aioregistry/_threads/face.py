@@ -211,7 +211,7 @@ class ThreadRegistry(Handle, Fronting):
 
         Raises:
             RequestTimeout: they were not read within *timeout*.
-            ServerError: they may not be read.
+            ServerError: the server refuses to let you read them.
             UsageError: the registry is not entered.
             HandleClosed: the registry is closed.
         """
@@ -294,7 +294,7 @@ class ThreadRegistration(RegistrationFacts[P], _Face["Registration[P]"]):
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
-            RequestTimeout: it was not within *timeout*; the registration goes on.
+            RequestTimeout: the status was not LIVE within *timeout*; the registration goes on.
             RegistrationError: the registration ended; also HandleClosed or SessionClosed.
             UsageError: it was not entered.
         """

@@ -102,7 +102,7 @@ class RegistrationFacts(Generic[P]):
 
     @property
     def owner(self) -> int | None:
-        """The id of the session that owns our node, as last seen; None when it is not known to be there."""
+        """The id of the session that owns our node, as last seen; None if the node is not known to exist."""
         return self._ask(lambda registration: registration.owner)
 
     @property
@@ -122,7 +122,7 @@ class RegistrationFacts(Generic[P]):
 
     @property
     def withdrawn(self) -> bool | None:
-        """Once closed: whether no node of ours is left; None before."""
+        """Whether our node is gone; None until the registration is closed."""
         return self._ask(lambda registration: registration.withdrawn)
 
 

@@ -34,14 +34,14 @@ class Ejection:
     """When instances are set aside, and for how long.
 
     Args:
-        failures: in a row, that set an instance aside.
+        failures: the number of failures in a row that set an instance aside.
         pause: seconds of the first pause; each later pause is twice as long. A good call after its return resets that.
-        longest: seconds that no pause exceeds.
+        longest: the longest pause, in seconds.
         jitter: share of each pause that is left to chance, so that they do not all return at once: a pause of 10 s with
             a jitter of 0.2 takes between 8 and 10 s.
         remaining: share of the instances that is never set aside, rounded up; of those that are neither disabled nor
-            filtered out. There is one of those that are well, one of the suspects, and one of those whose checks fail.
-            From 0 (all may be) to 1.
+            filtered out. It counts separately for the instances that are well, for the suspects, and for those whose
+            checks fail. From 0 (all may be set aside) to 1.
         errors: exceptions that count as the instance's failure when they leave the ``with`` block of a pick. Others,
             and cancellation, say nothing about the instance.
 

@@ -89,19 +89,19 @@ class Load:
         self.heir: Load | None = None
 
     def count(self, calls: int) -> None:
-        """So many *calls* more are under way."""
+        """Take note that so many *calls* more are under way."""
         load: Load | None = self
         while load is not None:
             load.calls += calls
             load = load.heir
 
     def adopt(self, other: Load) -> None:
-        """The calls of *other* count here, too."""
+        """Count the calls of *other* here, too."""
         other.heir = self
         self.count(other.calls)
 
     def leave_heir(self) -> None:
-        """Its calls count here alone again."""
+        """Stop counting its calls at the heir, too."""
         heir, self.heir = self.heir, None
         if heir is not None:
             heir.count(-self.calls)
@@ -124,7 +124,7 @@ class Member(Generic[P]):
         traits: as they are now; unchanged for as long as the member is in a pool.
         weight: the part of its share that it gets, by an operator's word, above 0; unchanged for as long, too.
         load: of the address where it is now.
-        suspect: whether the guard of the view holds it: ZooKeeper lists it no more.
+        suspect: whether the guard of the view holds it: ZooKeeper no longer lists it.
         failing: whether its own checks fail; it is a member during a panic only.
         kind: WELL, or SUSPECT, whether it is failing as well or not, or FAILING.
         rank: that of the pool it belongs to; the least is picked first.
@@ -241,7 +241,7 @@ class Census:
         self.reduced: dict[str, Member[Any]] = {}
 
     def count(self, member: Member[Any], number: int) -> None:
-        """*member* came (*number* is 1), or went (-1)."""
+        """Take note that *member* came (*number* is 1), or went (-1)."""
         self.total += number
         self.local += number * member.traits.local
         plain = member.weight == member.traits.weight == 1
@@ -312,9 +312,9 @@ def out_of_service(instance: ServiceInstance[Any]) -> bool:
 
 
 def serves(instance: ServiceInstance[Any]) -> bool:
-    """Return whether *instance* is to be called, by what it says itself.
+    """Return whether *instance* is to be called, as its own document says.
 
-    It is enabled, and in service if it is a server of Spring Cloud's. One whose payload cannot be asked is not.
+    It is if it is enabled, and in service if it is a server of Spring Cloud's. It is not if its payload cannot be read.
     """
     try:
         return instance.enabled and not out_of_service(instance)

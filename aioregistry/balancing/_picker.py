@@ -144,9 +144,9 @@ class Picker(Generic[P]):
     # ------------------------------------------------------------------ changes in
 
     def apply(self, change: Change[P], now: float) -> list[InvalidArgument]:
-        """Take note of *change*, at *now*; return why instances were refused that were not before. O(log n) for each.
+        """Take note of *change* at *now*; return why instances are refused now that were not before. O(log n) for each.
 
-        An Added of an instance that is there is an update, a Removed of one that is not is nothing.
+        An Added of a known instance counts as an update; a Removed of an unknown one is ignored.
         """
         refused = []
         for each in (change,) if isinstance(change, _OF_ONE) else change.changes:
@@ -198,7 +198,7 @@ class Picker(Generic[P]):
 
     @property
     def healthy(self) -> tuple[int, int]:
-        """How many of the admitted and failing instances are well, and how many of these there are."""
+        """The number of instances that are well, and the number of all that are admitted or failing."""
         known = len(self._members)
         well = known - self._unwell.total
         return well, known if self.in_panic else known + len(self._failing)

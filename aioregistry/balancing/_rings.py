@@ -32,7 +32,7 @@ _Arc: TypeAlias = tuple[list[float], list[Member[Any]]]  # points in order, and 
 
 @shown_half_made
 class Ring(Generic[P]):
-    """By consistent hashing of a key: each key stays with one instance for as long as that can be picked.
+    """Picks by consistent hashing of a key: the key stays with one instance for as long as that can be picked.
 
     When one of n goes, its share of the keys (1/n if all weigh the same) is spread over the others; when one comes,
     it takes its share, evenly from all; no other key moves. All processes agree. O(1), whatever the size of the
@@ -41,7 +41,7 @@ class Ring(Generic[P]):
 
     Args:
         weight: the payload's field that holds the weight, or a function of the instance; None weighs all the same. Only
-            proportions count. 0 is never picked.
+            proportions count. An instance of weight 0 is never picked.
 
     Raises:
         InvalidArgument: *weight* is neither.

@@ -24,7 +24,7 @@ _LONGEST: Final = 32
 
 @shown_half_made
 class Sticky(Generic[P]):
-    """A key's first pick is another strategy's; its later ones are the same instance, for as long as it can be picked.
+    """Another strategy makes a key's first pick; later picks give the same instance, for as long as it can be picked.
 
     Unlike with :class:`Ring`, no key moves to an instance that comes, and you choose the strategy; but only this
     process remembers the keys, with at most 33 bytes of each. A pick costs O(1), and the cost of the other strategy.

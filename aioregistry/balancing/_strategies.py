@@ -43,10 +43,10 @@ class Pool(Protocol[P]):
         """How many there are."""
 
     def add(self, member: Member[P]) -> None:
-        """*member*, which is not here, may be chosen from now on."""
+        """Add *member*, which is not in the pool."""
 
     def discard(self, member: Member[P]) -> None:
-        """*member*, which is here, with the traits that it came with, may not be chosen any more."""
+        """Remove *member*, which is in the pool, and has the traits that it came with."""
 
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[P] | None:
         """Return one of the members whose ids are not in *exclude*, or None.
@@ -110,7 +110,7 @@ class _Alike:
 
 
 class RoundRobin(_Alike):
-    """One after the other: among n instances each is picked once in n picks. O(1).
+    """Picks one instance after the other: each of n instances once in n picks. O(1).
 
     Each process has an order of its own. An instance that comes, or comes back, enters it at a random place. If it
     entered at the end, a hundred processes that see the same changes would soon all have the same order, and pick the
@@ -200,7 +200,7 @@ class _Circle:
 
 
 class Random(_Alike):
-    """Any of them, with equal chance. O(1)."""
+    """Picks any instance, each with the same chance. O(1)."""
 
     __slots__ = ()
 
@@ -252,7 +252,7 @@ def _shifted(number: int, left_out: Sequence[int]) -> int:
 
 
 class LeastOutstanding(_Alike):
-    """Of two, drawn at random, the one with fewer calls under way. O(1).
+    """Draws two instances at random, and picks the one with fewer calls under way. O(1).
 
     The second choice is decisive: the longest queue among n grows as log log n instead of log n (M. Mitzenmacher,
     "The Power of Two Choices in Randomized Load Balancing", 1996), and clients that know only of their own calls do not

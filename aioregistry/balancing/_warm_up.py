@@ -24,7 +24,7 @@ P = TypeVar("P")
 
 @shown_half_made
 class WarmUp(Generic[P]):
-    """A new instance's weight grows from *least* to 1, as another strategy chooses. O(1), and the cost of that one.
+    """Lets a new instance's weight grow from *least* to 1; another strategy chooses. O(1), and the cost of that one.
 
     An instance is new from the moment when the view first sees a ``registrationTimeUTC`` that its id did not have
     before. It is new again when it is enabled after it was not: its checks pass, or its maintenance is over. An

@@ -19,11 +19,11 @@ _FIRST_ROOM: Final = 16  # a power of two
 
 @shown_half_made
 class Weighted(Generic[P]):
-    """At random, each with a chance in proportion to its weight. O(log n).
+    """Picks at random, each instance with a chance in proportion to its weight. O(log n).
 
     Args:
-        weight: the payload's field that holds the weight, or a function of the instance. 0 is never picked. It is
-            asked when the instance comes or changes, not when one is picked.
+        weight: the payload's field that holds the weight, or a function of the instance. An instance of weight 0 is
+            never picked. The weight is read when the instance comes or changes, not at each pick.
 
     Raises:
         InvalidArgument: *weight* is neither.

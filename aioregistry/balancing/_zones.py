@@ -22,7 +22,7 @@ P = TypeVar("P")
 
 @shown_half_made
 class OwnZone(Generic[P]):
-    """Instances of one's own zone, as far as they suffice; the rest spills over to the others.
+    """Picks instances of your own zone, as far as they suffice; the other picks spill over to the other zones.
 
     The zone suffices while it has *at_least* instances, and the share *healthy* of its instances can be picked. Below
     that it gets the part of the picks that it can carry (two thirds if it has two instances and needs three), so that
@@ -30,7 +30,7 @@ class OwnZone(Generic[P]):
     key the key decides, so that a key stays where it is.
 
     Args:
-        zone: your own, as payloads have it.
+        zone: your own zone, as payloads name it.
         strategy: how to choose within the zone, and among the others.
         field: the payload's field that holds the zone (``metadata.zone`` is one in another), or a function of the
             instance; an instance without one is in no zone.

@@ -1,4 +1,4 @@
-"""Where aioregistry is used: frameworks, their servers and clients, one module each; ``docs/integrations/`` shows how.
+"""Integrations with frameworks, servers and clients, one module each; ``docs/integrations/`` shows how to use them.
 
 Nothing is imported here: each module needs its framework, which an extra of the same name installs.
 """

@@ -58,8 +58,9 @@ class RegistryMiddleware:
 
     For ``ClientSession(middlewares=[…])``, which does not close it: ``async with``, or :meth:`aclose`, does. Each
     request is balanced and its outcome reported, and connections are pooled, limited and kept alive by instance. A
-    resolver could do neither: aiohttp asks it for new connections only, pools by host name, and tells it nothing. The
-    response's ``url`` is the one asked for, ``request_info.url`` that of the instance.
+    resolver could do neither: aiohttp asks it for new connections only, pools by host name, and does not report
+    outcomes to it. The response's ``url`` is the one that you asked for; its ``request_info.url`` is that of the
+    instance.
 
     Args:
         registry: in which services are looked up when a request first names them; their views are closed with this.
@@ -68,7 +69,7 @@ class RegistryMiddleware:
 
     Raises:
         InvalidArgument: an argument is wrong; at once, naming it.
-        UsageError: aiohttp is older than 3.14, whose connections are not pooled by the name that TLS proved.
+        UsageError: aiohttp is older than 3.14, and does not pool connections by the name that TLS proved.
     """
 
     def __init__(

@@ -24,9 +24,9 @@ class RegistryCookieJar(aiohttp.CookieJar):
     """A cookie jar in which no service of the registry gets another's cookies.
 
     aiohttp's own takes a cookie of ``chat.registry`` with ``Domain=registry``, and sends it to ``pay.registry``: it
-    knows no domains under which strangers live side by side (RFC 6265, section 5.3). Here a cookie of a host that ends
-    with ``.registry`` goes back to that host only: one for a domain above it is refused, and one for its own domain
-    does not go to hosts below. Cookies of other hosts are kept as ever.
+    does not know of domains that unrelated hosts share (RFC 6265, section 5.3). Here a cookie of a host that ends with
+    ``.registry`` goes back to that host only: one for a domain above it is refused, and one for its own domain does not
+    go to hosts below. Cookies of other hosts are kept as usual.
     """
 
     def update_cookies(self, cookies: LooseCookies, response_url: URL = _NOWHERE) -> None:

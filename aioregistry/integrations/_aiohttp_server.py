@@ -117,8 +117,8 @@ async def readiness(request: web.Request) -> web.Response:
 class AppRunner(web.AppRunner):
     """An :class:`aiohttp.web.AppRunner` for applications that are members of a service.
 
-    The application's memberships are listed from :meth:`announce` on, to be called when the sites have started, and
-    drained by ``cleanup()`` before these are stopped.
+    Call :meth:`announce` when the sites have started: it lists the application's memberships. ``cleanup()`` drains them
+    before it stops the sites.
     """
 
     __slots__ = ("_hosting",)
@@ -136,9 +136,9 @@ class AppRunner(web.AppRunner):
             hosting.reset(token)
 
     def announce(self) -> None:
-        """The sites accept connections: the application is listed from now on.
+        """List the application, whose sites accept connections now.
 
-        Raises InvalidArgument where the port of a membership is not open.
+        Raises InvalidArgument if the port of a membership is not open.
         """
         self._hosting.listen()
 
@@ -166,7 +166,7 @@ def run_app(
     loop: asyncio.AbstractEventLoop | None = None,
     **options: Any,
 ) -> None:
-    """Serve *app* as :func:`aiohttp.web.run_app` does; memberships are listed while it listens, and drained before.
+    """Serve *app* as :func:`aiohttp.web.run_app` does; list memberships once it listens, drain them before it stops.
 
     On SIGTERM and SIGINT it serves on until they are drained, and ends as aiohttp does then. The second of these
     signals withdraws them without the wait for consumers.
@@ -181,8 +181,8 @@ def run_app(
         backlog: connections that wait to be accepted, at most.
         reuse_address: as of :meth:`asyncio.loop.create_server`.
         reuse_port: as of :meth:`asyncio.loop.create_server`.
-        print: gets a text with the addresses it listens on, once it does.
-        handle_signals: whether the signals are heeded.
+        print: called with a text that has the addresses, once the server listens.
+        handle_signals: whether SIGTERM and SIGINT are handled.
         loop: the event loop to run on, and to close; a new one unless given.
         **options: those of :class:`aiohttp.web.AppRunner`.
 

@@ -43,7 +43,7 @@ class Hosting:
         return self._listening
 
     def listen(self) -> None:
-        """The server accepts connections from now on: memberships that wait are announced.
+        """Announce the memberships that wait: the server accepts connections from now on.
 
         Raises:
             InvalidArgument: a membership's port, or the address that was configured, is not open: neither this process
@@ -71,11 +71,11 @@ class Hosting:
         await asyncio.gather(*(term.hurry() for term in self._terms))
 
     def enter(self, term: Hosted) -> None:
-        """*term* begins under this server."""
+        """Take note that *term* begins under this server."""
         self._terms.append(term)
 
     def leave(self, term: Hosted) -> None:
-        """*term* has ended."""
+        """Take note that *term* has ended."""
         self._terms.remove(term)
 
 

@@ -1,7 +1,7 @@
 """aiohttp: a server that is registered for as long as it lives, and a client that finds instances by host name.
 
 For the server ``app.cleanup_ctx.append(member(membership))``; then :func:`membership`, :func:`registry` and
-:func:`view` of a request, :func:`readiness` as a route, and :func:`run_app` in the place of aiohttp's. For the client
+:func:`view` of a request, :func:`readiness` as a route, and :func:`run_app` in place of aiohttp's. For the client
 ``async with RegistryMiddleware(registry) as middleware, ClientSession(middlewares=[middleware]) as session``.
 """
 

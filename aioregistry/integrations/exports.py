@@ -30,16 +30,15 @@ _TEXT: Final = "text/plain; charset=utf-8"
 class Exports:
     """An ASGI application that answers GET of ``/prometheus``, ``/envoy``, ``/haproxy``, ``/nginx`` and ``/json``.
 
-    Each is the list that ``aioregistry export`` writes in that format: the instances that are enabled. With
-    ``?service=NAME``, which may be repeated, it is a part of it. It is answered with 200, also where it is empty, and
-    with 503 while a service was never synced, or never had *minimum* instances: on an error Prometheus keeps the list
-    it has. A service that had them and has fewer now is answered with the instances that it had when it was asked for
-    last, and the log says so once at WARNING. It needs no extra, and is mounted by any framework:
+    Each route answers with the list that ``aioregistry export`` writes in that format: the instances that are enabled.
+    ``?service=NAME``, which may be repeated, selects services. The status is 200, even if the list is empty. It is 503
+    while a service was never synced, or never had *minimum* instances: on an error Prometheus keeps the list it has. If
+    a service had *minimum* instances and has fewer now, the answer has the instances of the last answer before, and the
+    log says so once at WARNING. It needs no extra. Any framework can mount it:
     ``app.mount("/sd", Exports(membership, "chat"))``.
 
     Args:
-        source: where the views are: a membership that discovers the services, or a mapping of names to views, which
-            stay their owner's.
+        source: a membership that discovers the services, or a mapping of names to views, which you close yourself.
         services: names of services; those of a mapping may be left out.
         minimum: if a service has fewer instances than this, keep its former ones; 0 or more, as ``--minimum`` of
             ``aioregistry export``.

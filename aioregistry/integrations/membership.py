@@ -5,9 +5,9 @@ the steps is here and nowhere else::
 
     connect ─▶ views ─▶ announce: listed ─▶ … ─▶ drain: disable, wait, withdraw ─▶ disconnect
 
-A server is to accept connections from before it is announced until after it is drained. :class:`Hosting` is how a
-server that knows when its sockets open and close tells the memberships that were entered under it. Other servers tell
-nothing; what the system knows of their sockets is in ``_listening.py``.
+A server must accept connections from before it is announced until after it is drained. :class:`Hosting` is how a
+server that knows when its sockets open and close tells the memberships that were entered under it. Other servers do not
+report that; ``_listening.py`` asks the system about their sockets.
 """
 
 from __future__ import annotations
@@ -59,26 +59,26 @@ _GUARD: Final = Guard()
 class Membership:
     """A server process's part in the registry: registered under *service*, with views of the services it uses.
 
-    To be entered (``async with``) by the server's process, before it serves; it may be entered again once it was left.
-    Entering connects, opens the views and announces the server; leaving drains it and disconnects. Nothing touches an
-    event loop or a socket before, so that it may be made where a module is imported, and before a fork.
+    Enter it (``async with``) in the server's process, before that serves; you may enter it again after you left it.
+    Entering connects, opens the views and announces the server; leaving drains it and disconnects. Making one touches
+    neither an event loop nor a socket, so a module may make it when it is imported, and before a fork.
 
-    Without ``wait`` entering is done at once, also while ZooKeeper is away. When that answers, the views are synced,
-    and then the server is listed; until then :attr:`ready` is False.
+    Without ``wait``, entering takes no time, even while ZooKeeper is away. When ZooKeeper answers, the views are
+    synced, and then the server is listed; until then :attr:`ready` is False.
 
     Leaving is bounded: at most twice *drain* and ``close_timeout`` seconds, once for withdrawing and once for closing.
-    It is shielded from anyio's cancellation; a task that is cancelled while it leaves waits no longer for consumers,
-    and withdraws all the same.
+    It is shielded from anyio's cancellation; a task that is cancelled while it leaves does not wait for consumers any
+    longer, and still withdraws.
 
     A server that runs the startup before it opens its sockets (the ``uvicorn`` command, aiohttp's own runner) may find
-    then that another process has its port. So the system is asked first whether this process, no process or another one
-    has *address* and *port*. In the last case the instance is not listed before this process listens, and readiness
-    says so; entering does not wait for that, for the server opens its sockets after it.
+    then that another process has its port. So the membership first asks the system which process listens at *address*
+    and *port*. If it is another one, the instance is not listed until this process listens, and readiness says so;
+    entering does not wait for that, because the server opens its sockets later.
 
     Args:
         servers: the connect string, as :func:`aioregistry.connect` takes it.
         service: the service that this server is an instance of.
-        port: the port that consumers are to connect to, 1 to 65535; None where the server speaks only TLS, and for a
+        port: the port that consumers are to connect to, 1 to 65535; None if the server speaks only TLS, and for a
             worker to which no client connects.
         ssl_port: the port on which it speaks TLS, 1 to 65535.
         address: the address that consumers are to connect to; found as :func:`advertised_address` does
@@ -107,20 +107,20 @@ class Membership:
             gateway that asks for readiness loses all servers at once when ZooKeeper fails.
         wait: True enters when the server is listed and the views are synced, that of its own service with the server in
             it, and raises where there is no ZooKeeper, or if uvicorn is asked to stop meanwhile.
-        check_port: False asks nothing of the system about *address* and *port*: for a process that is listed on behalf
-            of another, or whose port something else leads to (a proxy, a published port).
+        check_port: False does not ask the system which process listens at *address* and *port*: for a process that is
+            listed on behalf of another, or that clients reach through something else (a proxy, a published port).
         session_timeout: seconds; this and the following as of :func:`aioregistry.connect`.
         connect_timeout: seconds, with *wait*.
         close_timeout: seconds.
         base_path: the path under which services are kept.
         create_chroot: False refuses a chroot that is not there.
         auth: credentials as pairs of scheme and secret.
-        acl: the ACL of every node that is created; everybody may do everything unless given.
+        acl: the ACL of every node that is created; unless given, everybody may do everything.
         tls: speak TLS to ZooKeeper with this context.
         allow_read_only: accept a server that lost its quorum, for the views.
         max_request: the servers' jute.maxbuffer in bytes.
         watches: "recursive" or "one-shot" forces how views watch; "auto" asks the server.
-        guard: which removals views hold back.
+        guard: decides which removals views hold back.
         on_event: called with a name and fields for every event worth a log line or a metric, or a sequence of such.
 
     Raises:
@@ -254,7 +254,7 @@ class Membership:
             InvalidArgument: ``discover=`` does not name it.
             NotYet: the view has not read the service yet.
             UsageError: the membership is not entered.
-            RegistryError: why the service cannot be viewed.
+            RegistryError: the service cannot be viewed, and why.
         """
         return self._entered().view(name)
 
@@ -266,9 +266,9 @@ class Membership:
     def readiness(self) -> Readiness:
         """Return whether the server is to be sent requests now, and why not.
 
-        It is when it is listed and every view was synced once. It stays so while ZooKeeper does not answer, unless
-        ``ready_in_outage`` is False. It is not while it drains, when another process has its id, or when the
-        registration failed. A worker that stands by is ready when a sibling is listed.
+        The server is ready when it is listed and every view was synced once. It stays ready while ZooKeeper does not
+        answer, unless ``ready_in_outage`` is False. It is not ready while it drains, when another process has its id,
+        or when the registration failed. A worker that stands by is ready when a sibling is listed.
 
         Raises UsageError when the membership is not entered.
         """
@@ -289,21 +289,21 @@ class Membership:
         await self._end()
 
     def check_has_port(self) -> None:
-        """Raise InvalidArgument where it was made without a port: servers need one, workers do not."""
+        """Raise InvalidArgument if it was made without a port: servers need one, workers do not."""
         check_has_port(self._settings.instance)
 
     def connected(self) -> AbstractAsyncContextManager[Membership]:
-        """Enter without being listed: that begins with :meth:`announce`, for a server that has to listen first."""
+        """Enter without listing the server, which :meth:`announce` does: for a server that has to listen first."""
         return _Connected(self)
 
     async def announce(self) -> None:
-        """Be listed from now on; with ``wait``, return when that is so.
+        """List the server from now on; with ``wait``, return when it is listed.
 
-        Under a server that tells when it listens (:class:`Hosting`) it is put off until then. May be called again.
+        Under a server that reports when it listens (:class:`Hosting`), it is listed only then. You may call this again.
 
         Raises:
             UsageError: the membership is not entered.
-            RegistrationError: with ``wait``, why the server will not be listed.
+            RegistrationError: with ``wait``, the server will not be listed, and why.
             NoAddress: with ``wait``, there is no address to advertise.
             NotYet: with ``wait``, uvicorn was asked to stop meanwhile.
         """
@@ -312,19 +312,19 @@ class Membership:
     async def drain(self) -> None:
         """Tell consumers to send nothing new (``enabled=False``), give them the time, and withdraw.
 
-        To be called before the server's sockets are closed; leaving does it otherwise. A second call waits for
-        the same; cancelling stops the waiting only. Takes at most twice ``drain`` and ``close_timeout``. Raises
-        UsageError when the membership is not entered.
+        Call it before the server's sockets are closed; otherwise leaving does it. A second call waits for the first;
+        cancelling stops only the waiting. Takes at most twice ``drain`` and ``close_timeout``. Raises UsageError when
+        the membership is not entered.
         """
         await self._entered().drain()
 
     async def serve_until_signal(self, drain: float | Jobs | None = None) -> signal.Signals:
-        """Be listed until a signal asks this process to end, then drain and withdraw; for programs without a server.
+        """Stay listed until a signal asks this process to end, then drain and withdraw; for programs without a server.
 
         On SIGTERM, SIGINT or SIGHUP it tells consumers to send nothing new (``enabled=False``), gives them the time,
-        has the program's jobs done, and withdraws. A second signal ends the waiting for both at once. It enters the
-        membership and leaves it, unless it is entered already. Signals are handled meanwhile, and as before afterwards;
-        SIGHUP stays ignored under nohup.
+        lets the program finish its jobs, and withdraws. A second signal ends the waiting for both at once. It enters
+        the membership and leaves it, unless it is entered already. Signals are handled meanwhile, and as before
+        afterwards; SIGHUP stays ignored under nohup.
 
         Args:
             drain: seconds that consumers have, the membership's unless given; or an async function that ends the
@@ -337,7 +337,7 @@ class Membership:
             RegistryError: the process will not be listed, or is no longer listed: its id was claimed with
                 ``on_displaced="stop"``, say.
             InvalidArgument: *drain* is neither.
-            UsageError: this is not the main thread, where alone signals can be handled.
+            UsageError: this is not the main thread, and only that can handle signals.
             Exception: the exception that *drain* raised, once the instance is withdrawn.
 
         Cancelling leaves the program's jobs alone, and the membership, where this entered it.

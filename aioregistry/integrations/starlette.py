@@ -46,7 +46,7 @@ def lifespan(
     """Return a lifespan in which the application is a member of its service.
 
     On startup: connect, *within*'s startup (which may use the membership), be listed. On shutdown: drain, *within*'s
-    shutdown, disconnect. A startup that fails leaves nothing behind. Signals are the server's business.
+    shutdown, disconnect. A startup that fails leaves nothing behind. The server handles signals.
 
     Args:
         membership: entered on startup; another startup may follow a shutdown.

@@ -1,8 +1,8 @@
-"""Uvicorn: a server that is listed when it listens, and drained before it does not.
+"""Uvicorn: a server that is listed once it listens, and drained before it stops listening.
 
-As it is, uvicorn runs the startup of the application before it opens its sockets, and on a signal closes them before it
-runs the shutdown. In between consumers are refused. :class:`Server` tells the memberships instead; signals stay
-uvicorn's.
+By itself, uvicorn runs the startup of the application before it opens its sockets, and on a signal closes them before
+it runs the shutdown. In between consumers are refused. :class:`Server` lists and drains the memberships at the right
+moments; uvicorn still handles the signals.
 """
 
 from __future__ import annotations

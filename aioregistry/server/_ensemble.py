@@ -145,12 +145,12 @@ class Ensemble:
         """Have another member lead: a new epoch begins, every connection ends, all sessions' timers start again.
 
         Args:
-            to: who; None for any other that can.
+            to: the member that is to lead; None for any other that can.
         """
         self.elect(to or next((member for member in self._electable() if member is not self._leader), None))
 
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout.
+        """End a session as if its client had been silent for the session timeout.
 
         Args:
             session_id: as ``registry.session.id`` has it; does nothing if it is not alive.
@@ -243,14 +243,15 @@ class Member(Endpoint):
 
         Args:
             seconds: how much later, in seconds; 0 for at once.
-            syncs: whether a sync waits for what is still to be applied. A leader's does not always: it takes a sync for
-                a read, and may answer before it has applied what a follower has answered already.
+            syncs: whether a sync waits for the transactions that are still to be applied. A leader's does not always:
+                it takes a sync for a read, and may answer before it has applied a transaction that a follower shows
+                already.
         """
         self._lag = seconds
         self._waits_for_syncs = syncs
 
     def cut_off(self) -> None:
-        """Part this member from all others. Its clients reach it, and it answers what it can: pings and stale reads.
+        """Cut this member off from all others. Its clients still reach it, and it answers pings and stale reads.
 
         After the ensemble's ``sync_limit`` it notices and drops them, and the others elect a leader if it led.
         """
@@ -259,9 +260,9 @@ class Member(Endpoint):
             self._notice = asyncio.get_running_loop().call_later(self._ensemble.notice_after, self._notice_cut)
 
     def heal(self) -> None:
-        """End what ``cut_off`` began: a member that has not noticed goes on with what is waiting, one that has rejoins.
+        """Undo ``cut_off``: a member that has not noticed handles the waiting requests, one that has noticed rejoins.
 
-        Does nothing where it was not cut off.
+        Does nothing if it was not cut off.
         """
         if not self.is_cut_off:
             return
@@ -318,7 +319,7 @@ class Member(Endpoint):
         self._serving = True
 
     def leave(self) -> None:
-        """Serve no more, and forget what was under way."""
+        """Stop serving, and forget the transactions and requests under way."""
         self._serving = False
         self._forget_notice()
         self._inbox.clear()
@@ -329,7 +330,7 @@ class Member(Endpoint):
         self.drop()
 
     def receive(self, item: Callable[[], None]) -> None:
-        """Take what the leader sends, in order, when it is due."""
+        """Take *item*, which the leader sends, in order, when it is due."""
         if not self._serving:
             return
         if not (self._lag or self._inbox or self.is_cut_off):

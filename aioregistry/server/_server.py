@@ -60,7 +60,7 @@ class ZooKeeperServer(Endpoint):
         """Serve, on the same port as before.
 
         Args:
-            data: ``"kept"`` goes on with what was there when it stopped, sessions included, whose timers start again;
+            data: ``"kept"`` goes on with the data from before it stopped, sessions included, whose timers start again;
                 ``"lost"`` starts empty; a :class:`Backup` goes back to it.
             listen: False leaves the sockets to callers that connect by ``protocol_factory``.
 
@@ -101,7 +101,7 @@ class ZooKeeperServer(Endpoint):
         return self._backup if self._history is None else self._history.backup()
 
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout.
+        """End a session as if its client had been silent for the session timeout.
 
         Args:
             session_id: as ``registry.session.id`` has it; does nothing if it is not alive.

@@ -1,4 +1,4 @@
-"""Testing against ZooKeeper without one: servers with faults at a call, a fault proxy, and a pytest plugin.
+"""Tests against ZooKeeper without installing it: servers that fail on request, a fault proxy, and a pytest plugin.
 
 ``docs/testing.md`` shows how. The plugin is loaded by pytest where aioregistry is installed.
 """

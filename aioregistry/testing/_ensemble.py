@@ -37,11 +37,11 @@ class EnsembleMember:
         on_network(lambda: self.member.lag(seconds))
 
     def cut_off(self) -> None:
-        """Part it from the others: it goes on answering pings and stale reads, as a real one does for a while."""
+        """Cut it off from the others: it goes on answering pings and stale reads, as a real one does for a while."""
         on_network(self.member.cut_off)
 
     def heal(self) -> None:
-        """End what :meth:`cut_off` began."""
+        """Undo :meth:`cut_off`."""
         on_network(self.member.heal)
 
     def drop(self, session_id: int | None = None) -> None:
@@ -124,7 +124,7 @@ class ZooKeeperEnsemble:
         on_network(lambda: self.ensemble.change_leader(None if to is None else to.member))
 
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout.
+        """End a session as if its client had been silent for the session timeout.
 
         Args:
             session_id: as ``registry.session.id`` has it.

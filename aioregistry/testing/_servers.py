@@ -71,7 +71,7 @@ class AnyZooKeeper(ABC):
 
     @abstractmethod
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout.
+        """End a session as if its client had been silent for the session timeout.
 
         Args:
             session_id: as ``registry.session.id`` has it.
@@ -161,7 +161,7 @@ class ZooKeeper(AnyZooKeeper):
     # ------------------------------------------------------------------ what may happen to sessions and connections
 
     def expire(self, session_id: int) -> None:
-        """End a session as if nothing had been heard of it for its timeout.
+        """End a session as if its client had been silent for the session timeout.
 
         Args:
             session_id: as ``registry.session.id`` has it.
@@ -236,8 +236,8 @@ class ZooKeeper(AnyZooKeeper):
         """Come back on the same port.
 
         Args:
-            data: ``"kept"`` goes on with what was there, sessions included; ``"lost"`` starts empty; a backup goes back
-                to it.
+            data: ``"kept"`` goes on with the data from before, sessions included; ``"lost"`` starts empty; a backup
+                goes back to it.
 
         Raises:
             UsageError: it runs already.
@@ -275,9 +275,8 @@ class EmbeddedOnly(UsageError, AttributeError):
 class RealZooKeeper(AnyZooKeeper):
     """A part of a real ZooKeeper, under a chroot of the test's own, seen through a proxy.
 
-    The chroot is made at the beginning and deleted at the end with all that is in it. Faults of connections
-    happen in the proxy; a real server cannot do some faults on request:
-    asking for these raises :class:`UsageError`.
+    The chroot is made at the beginning and deleted at the end with all that is in it. Faults of connections happen in
+    the proxy. A real server cannot make some faults on request: asking for one raises :class:`UsageError`.
 
     Args:
         address: ``host:port`` of one server.

@@ -264,7 +264,7 @@ class TcpProxy:
         return len(self._links)
 
     def accept(self) -> None:
-        """Listen (again): new connections are taken."""
+        """Listen (again), and accept new connections."""
         run_on_network(self._listen())
 
     def refuse(self) -> None:
