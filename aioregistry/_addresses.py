@@ -34,7 +34,7 @@ _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _ZONE: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
 
 _LETTERS_MARKS_DIGITS: Final = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
-# RFC 5892: letters and marks that are disallowed all the same (old Hangul jamo, what is ignored, signs of notation),
+# RFC 5892: letters and marks that are disallowed all the same (old Hangul jamo, ignorables, signs of notation),
 # and digits that are allowed in some contexts only.
 _DISALLOWED: Final = re.compile(
     "[\u0640\u07fa\u0660-\u0669\u06f0-\u06f9\u034f\u1100-\u11ff\u17b4\u17b5\u180b-\u180e\u20d0-\u20ff\u302e\u302f"

@@ -1,4 +1,4 @@
-"""Numbers that a server gives, and what is made of those that cannot be meant: one table for all rooms. Pure.
+"""Numbers that a server gives, and the bounds that correct absurd ones: one table for all rooms. Pure.
 
 A number from the wire is never used as it came where a wrong one would do harm. Other numbers are bounded where
 they are read: lengths and counts by the bytes that are there (``_protocol/jute.py``), frames by ``_MAX_FRAME``,

@@ -136,7 +136,7 @@ class SharedSession:
     async def ensure_safe_state(self, writing: bool = False) -> None:
         """Return when a request can be sent, *writing* or not; at once when it can be now."""
         safe = (States.CONNECTED,) if writing else (States.CONNECTED, States.READ_ONLY)
-        # Again after waiting: what was true when the future was resolved may not be when its waiter runs.
+        # Again after waiting: the state may have changed between the future's result and its waiter's turn.
         while self.state.current_state not in safe:
             await self.state.wait_for(*safe)
 

@@ -35,7 +35,7 @@ def followed(given: str) -> tuple[Path, str | None]:
         there = here / part
         try:
             found = there.lstat()
-        except OSError:  # what is not there is no link
+        except OSError:  # a path that does not exist is not a link
             here = there
             continue
         if not stat.S_ISLNK(found.st_mode):

@@ -3,11 +3,11 @@
 Such code may raise anything. In the middle of a callback of the event loop that does more harm than in the caller's own
 frame: a ``CancelledError`` (``future.result()`` of a cancelled future raises it) ends the task that it happens to pass
 through as if that had been cancelled, an exception group may escape ``except Exception``, a ``StopIteration`` ends a
-generator, and what is left undone behind the call stays undone. So every call goes through :func:`call`, which raises
+generator, and the code after the call never runs. So every call goes through :func:`call`, which raises
 one kind of exception only, :class:`ForeignError`, whatever was raised.
 
 ``KeyboardInterrupt`` and ``SystemExit``, alone or in an exception group, say that the process is to end. That is
-obeyed, but in order: what is under way here is finished first, then the loop raises it in its next turn, as it does
+obeyed, but in order: the code under way here finishes first, then the loop raises it in its next turn, as it does
 for a callback of its own (``asyncio.run`` then cancels all tasks, those of aioregistry too, so nothing is withdrawn).
 Without a running loop it is raised at once.
 """

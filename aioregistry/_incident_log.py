@@ -22,7 +22,7 @@ somebody, once for each incident: of those only the first is written as it is.
 """
 
 _LEAST_TOLD = 0.1
-"""Seconds; what is written as 0 is taken for an error."""
+"""Seconds; a shorter time is written as this, because a 0 looks like an error."""
 
 
 class _Told(NamedTuple):
@@ -80,7 +80,7 @@ class IncidentLog:
         """End every incident, with a summary of each that repeated; may be called again."""
         self._alarm.cancel()
         for kind in list(self._told):
-            # Closing comes before the next report is due: what counts is what was counted, not the time.
+            # Closing comes before the next report is due: report the counted events, whatever the time.
             self._report(kind, float("-inf"), ending=True)
 
     def _report(self, kind: Hashable, now: float, *, ending: bool = False) -> None:

@@ -10,7 +10,7 @@ An :class:`Incident` knows no clock, no timer and no log: it is given the time. 
     self._repeated = IncidentLog(log)  # one for each view, session, … ; a kind of occurrence is an incident in it
     self._repeated.tell("held", logging.WARNING, "%s: %d held back: %s", name, len(ids), shown)
     ...
-    self._repeated.close()  # when the owner ends: writes what was counted and not yet told
+    self._repeated.close()  # when the owner ends: logs the counted incidents that are not in the log yet
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Incident:
         return quiet if self._total == self._told else min(self._told_at + self._pause, quiet)
 
     def report(self, now: float, *, ending: bool = False) -> Report | None:
-        """Return what is to be told at *now*, or None.
+        """Return the report to log at *now*, or None.
 
         The report whose ``over`` is set ends the incident. Where each occurrence had a line of its own, the last
         report is not ``collapsed``, and nothing is to be written of it.

@@ -60,7 +60,7 @@ class Overrides:
         self._repeated = IncidentLog(log)  # programs list overrides again and again
 
     def close(self) -> None:
-        """Write what was counted and not yet told; for the registry."""
+        """Log the counted incidents that are not in the log yet; for the registry."""
         self._repeated.close()
 
     async def drain(
@@ -76,7 +76,7 @@ class Overrides:
     ) -> Override:
         """Take the instance *id* of the service *name* into maintenance, or give it fewer calls.
 
-        Return what is in force then. It replaces what an earlier call set.
+        Return the override in force then. It replaces the one of an earlier call.
 
         Args:
             name: the service.
@@ -256,7 +256,7 @@ class Overrides:
             return None, stat.num_children > 0
 
     async def _without_those_over(self, found: Sequence[Override]) -> Sequence[Override]:
-        """Remove what is over by the server's clock, where that is allowed; return the others of *found*."""
+        """Remove the overrides that are over by the server's clock, if it is allowed; return the others of *found*."""
         now = self._session.runtime.wall()
         seem: dict[str, list[Override]] = {}  # by place
         for override in found:

@@ -117,7 +117,7 @@ class WithdrawalFinder:
         return self._marker if self._complete else None
 
     def event(self, kind: EventKind, path: str) -> Withdrawal | None:
-        """Return what is withdrawn, where this event is the last of a withdrawal."""
+        """Return the withdrawal, if this event is its last."""
         marker, complete, written = self._marker, self._complete, self._written
         if marker is not None and not complete and kind is EventKind.DELETED and path == self._path:
             self._complete = True

@@ -45,7 +45,7 @@ _LONGEST_SESSION = (2**31 - 1) / 1000
 """Seconds; the protocol counts milliseconds in 32 bits."""
 
 _HIDDEN = "<hidden>"
-"""In place of what is, or may hold, a secret."""
+"""Shown in place of a value that is, or may hold, a secret."""
 
 
 class Parameters(NamedTuple):
@@ -170,7 +170,7 @@ def _checked_credentials(given: Hidden) -> list[tuple[str, Secret]]:
 
 
 def _wrong_login(login: Secret, before: Iterable[tuple[str, Secret]]) -> str:
-    """Return what is wrong with a login by SASL; nothing if it can be tried."""
+    """Return the fault of a login by SASL; an empty text if it can be tried."""
     user, colon, password = login.partition(b":")
     if not (user and colon and password):
         return 'a secret of scheme "sasl" is a user, a colon and a password'

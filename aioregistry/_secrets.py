@@ -29,7 +29,7 @@ class Hidden:
     """Any value, to be handed on without being shown.
 
     Args:
-        value: what is hidden; another of these is taken for what it hides.
+        value: the secret; another of these objects stands for the secret that it holds.
     """
 
     __slots__ = ("value",)

@@ -1,4 +1,4 @@
-"""Settings from a command line, the environment and a file, in this order: what was given first counts (pure).
+"""Settings from a command line, the environment and a file, in this order: the first one given counts (pure).
 
 The files are read, and a TLS context and credentials made of them, elsewhere. Every error names
 where the value came from, the field and the value; a credential is never shown.

@@ -2,7 +2,7 @@
 
 One stream, one consumer. A stream never holds up who feeds it: offering is synchronous, and what does not fit is
 decided by the stream (the oldest goes). The pattern of clear ends is trio's memory channel: a stream ends when its
-source is closed and raises when its source failed; what was offered before is delivered first.
+source is closed and raises when its source failed; items offered before are delivered first.
 """
 
 from __future__ import annotations

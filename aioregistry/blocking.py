@@ -226,7 +226,7 @@ class Registry(BlockingHandle, Fronting):
         atexit.unregister(self._at_exit)
         self._thread.wait(self._remote.aclose)
         for handle in list(self._opened):
-            handle.close()  # what is behind it is closed
+            handle.close()  # the registry behind it is closed
         self._thread.stop()
         self._thread.join()
 

@@ -142,7 +142,7 @@ class _Recorder:
         self._growth = Growth()
 
     def record(self, samples: Mapping[str, list[Sample]]) -> None:
-        """Record what is new: of each bucket as many values, with the sum that they had."""
+        """Record the new values: for each bucket their number, with their common sum."""
         for name, histogram in self._histograms.items():
             for sample in samples.get(name, ()):
                 attributes = dict(zip(METRICS[name].labels, sample.labels, strict=True))

@@ -27,7 +27,7 @@ MAX_PORT = 65535
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong on one line that does a terminal no harm: the caller chose the words that it repeats."""
+    """Reports a usage error on one line without control characters: it repeats words of the caller's."""
 
     def error(self, message: str) -> NoReturn:
         """End with the usage and *message*, exit code 2."""
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parted(argv: Sequence[str]) -> tuple[Sequence[str], list[str] | None]:
-    """Return the command line, and what is to run beside it: argparse would take the options of both for ours."""
+    """Return the command line, and the command to run: argparse would take the options of both for ours."""
     if "--" not in argv or argv[0] != "register":
         return argv, None
     end = argv.index("--")

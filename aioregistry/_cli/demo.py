@@ -70,7 +70,7 @@ async def silence(stage: Stage) -> DemoResult:
     gone = await stage.log.first(mark, "gateway", "removed", server)
     text = f"the network of {server} is back; {gone.at - mark.at:.1f} s of silence have cost it its session"
     healed = stage.log.tell("fault", "healed", text, server)
-    stage.servers[server].proxy.cut()  # what is connected by now has lost bytes
+    stage.servers[server].proxy.cut()  # a client that is connected by now has lost bytes
     stage.servers[server].proxy.heal()
     back = await stage.log.first(healed, "gateway", "added", server)
     await stage.log.first(healed, server, "live")

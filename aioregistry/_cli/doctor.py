@@ -1,4 +1,4 @@
-"""`aioregistry doctor`: what is wrong in a live registry, the most harmful first, and what to do."""
+"""`aioregistry doctor`: the faults of a live registry, the most harmful first, and what to do."""
 
 from __future__ import annotations
 

@@ -304,7 +304,7 @@ def _check_place(out: str) -> None:
 
 
 def _former(path: Path) -> os.stat_result | None:
-    """Return what is at *path*, if no other user has put it there or can change it later."""
+    """Return the file at *path*, if no other user has put it there or can change it later."""
     try:
         found = path.lstat()
     except FileNotFoundError:

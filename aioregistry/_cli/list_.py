@@ -50,7 +50,7 @@ class Wanted(NamedTuple):
 
 
 async def list_(arguments: argparse.Namespace) -> int:
-    """Print what is there now and end; with ``--watch`` print it again after each change, until cancelled."""
+    """Print the list and end; with ``--watch`` print it again after each change, until cancelled."""
     wanted = _wanted(arguments)  # before anything is waited for
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
         if arguments.watch:
@@ -120,7 +120,7 @@ async def _follow(stream: Stream[T], shown: Callable[[T], str], output: Output, 
                 news = await anext(stream, None)
 
 
-# ---------------------------------------------------------------- what is shown
+# ---------------------------------------------------------------- output
 
 
 def _shown_services(names: Iterable[str], wanted: Wanted) -> str:
@@ -155,7 +155,7 @@ class Row(NamedTuple):
     cells: tuple[str, ...]
 
     def get(self, column: str) -> Any:
-        """Return what is in a column, for conditions and for the order."""
+        """Return the value of a column, for conditions and for the order."""
         return self.state if column == "state" else self.fields.get(column)
 
 

@@ -43,7 +43,7 @@ class Output:
             self._loop.remove_reader(self._fd)
 
     def put(self, text: str) -> asyncio.Future[None]:
-        """Queue *text* as a line and return what is done when it is written or has failed to be.
+        """Queue *text* as a line; return a future that is done when the line is written, or could not be.
 
         Raises OSError when an earlier line could not be written, BrokenPipeError when the reader is gone.
         """

@@ -19,7 +19,7 @@ class Selectable(Protocol):
     """The fields to select and sort by."""
 
     def get(self, column: str) -> Any:
-        """Return what is in *column*, one of :data:`COLUMNS` or ``"payload"``; None where nothing is."""
+        """Return the value of *column*, one of :data:`COLUMNS` or ``"payload"``; None if it is empty."""
 
 
 R = TypeVar("R", bound=Selectable)

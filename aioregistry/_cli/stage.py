@@ -66,7 +66,7 @@ class Log:
 
     def __init__(self, show: Callable[[Happening], object]) -> None:
         self.session_timeout: float = 0.0
-        """Seconds, which the servers granted: some of what is waited for takes as long."""
+        """Seconds, which the servers granted: some steps take as long."""
         self._show = show
         self._start = time.monotonic()
         self._entries: list[Happening] = []

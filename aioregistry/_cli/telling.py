@@ -21,7 +21,7 @@ class Teller(Protocol):
         """Return the line for *happening*."""
 
     def summary(self, verdicts: Sequence[DemoResult], end: Happening) -> str:
-        """Return what is written last."""
+        """Return the last lines to write."""
 
 
 class JsonTeller:
@@ -50,7 +50,7 @@ class TextTeller:
         return f"{gap}{happening.at:6.2f} s  {self._painted(f'{happening.who:<8} {happening.text}', colour)}"
 
     def summary(self, verdicts: Sequence[DemoResult], end: Happening) -> str:
-        """Return a table of what was struck, seen and measured."""
+        """Return a table of the faults, the observations and the measurements."""
         rows = [("fault", "the gateway saw", "gone for", "and"), *map(_row, verdicts)]
         table = columns(rows)
         moral = (

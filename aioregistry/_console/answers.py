@@ -82,7 +82,7 @@ class EventStream(Response):
     """Server-sent events until the browser goes, or reads nothing for too long.
 
     Args:
-        messages: what is sent.
+        messages: the messages to send.
     """
 
     def __init__(self, messages: AsyncGenerator[bytes, None]) -> None:

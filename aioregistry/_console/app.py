@@ -106,7 +106,7 @@ class _Pages:
         caching = "public, max-age=31536000, immutable" if fresh else "no-cache"
         return compressed(request, self._files[name], 200, {"cache-control": caching}, _MEDIA[name])
 
-    # ------------------------------------------------------------------ what is there now
+    # ------------------------------------------------------------------ the present
 
     async def _follow(self, request: Request) -> Response:
         try:
@@ -135,7 +135,7 @@ class _Pages:
                 rows.append(found)
         return as_json(request, {"found": rows})
 
-    # ------------------------------------------------------------------ what was
+    # ------------------------------------------------------------------ the past
 
     async def _timeline(self, request: Request) -> Response:
         return await self._answered(request, Timeline(request, time.time(), recording=self._is_recording))
@@ -148,7 +148,7 @@ class _Pages:
         return self._console.recorder.failure is None
 
     async def _answered(self, request: Request, question: Callable[[Reading], Any]) -> Response:
-        # In the thread too: what is long takes its time to be written and compressed.
+        # In the thread too: a long answer takes time to write and compress.
         return await self._asked(lambda reading: as_json(request, question(reading)))
 
     async def _asked(self, question: Callable[[Reading], T]) -> T:

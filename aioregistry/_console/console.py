@@ -1,4 +1,4 @@
-"""The console as a whole: what it is set up with, and what is known of the registry, for browsers."""
+"""The console as a whole: its settings, and the state of the registry, for browsers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Console:
         """The log of events that many requests may cause; its owner closes it."""
 
     def status(self) -> dict[str, Any]:
-        """Return what is said of the session and of the whole."""
+        """Return the message about the session and the whole registry."""
         following, session = self._following, self.registry.session
         outage = following.outage
         return {

@@ -59,7 +59,7 @@ class Recording(Protocol):
         """Have it written; False where it is lost."""
 
     def has_lost_all(self) -> bool:
-        """Return whether what was put since the last call is lost, and all is to be told again."""
+        """Return whether items put since the last call are lost, so that everything must be told again."""
 
 
 class Told(Protocol):
@@ -383,7 +383,7 @@ class Following:
                     self._behind.pop(name, None)
                 await asyncio.sleep(0)
 
-    # ------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------ facts
 
     @property
     def unread(self) -> int | None:

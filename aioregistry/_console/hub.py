@@ -40,7 +40,7 @@ class RowSource(Protocol):
     """Where the rows come from."""
 
     def status(self) -> dict[str, Any]:
-        """Return what is said of the session and of the whole."""
+        """Return the message about the session and the whole registry."""
 
     def names(self) -> list[str]:
         """Return the names of the services."""
@@ -97,7 +97,7 @@ class Hub:
             browser.woken.set()
 
     def close(self) -> None:
-        """End what is sent to all browsers, now and later."""
+        """End the streams to all browsers, now and later."""
         self._closed = True
         for browser in self._browsers:
             browser.woken.set()

@@ -1,4 +1,4 @@
-"""Answers about what was: the timeline, and two moments compared."""
+"""Answers about the past: the timeline, and two moments compared."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _WAITING: Final = 20_000
 
 _AT_ONCE: Final = 2000
 _WRITTEN_WITHIN: Final = 1.0
-"""Seconds that a question waits until the history has what was put before; it is asked then all the same."""
+"""Seconds that a question waits until earlier items are in the history; it is asked then all the same."""
 
 _HEARTBEAT: Final = 2.0
 """Seconds; so much of the end of a recording may be missing after the process was killed."""
@@ -90,12 +90,12 @@ class Recorder:
         return True
 
     def has_lost_all(self) -> bool:
-        """Return whether what was put since the last call is lost, and all is to be told again."""
+        """Return whether items put since the last call are lost, so that everything must be told again."""
         lost, self._lost = self._lost, False
         return lost
 
     def ask(self, question: Callable[[Reading], T]) -> T:
-        """Return what *question* finds, in a history that has what was put before; blocks, for threads.
+        """Return the answer to *question* from a history that has all earlier items; blocks, for threads.
 
         A page that was told of a change asks for its history at once.
 

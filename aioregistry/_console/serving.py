@@ -40,7 +40,7 @@ class Place:
         certificate: path of a certificate in PEM, to speak HTTPS; None for HTTP.
         key: path of its key; None where it is in the same file.
         history: path of the file; None for one that goes with the console.
-        days: how long what is over is kept.
+        days: how long past events are kept.
         limit: bytes that the history may have.
     """
 
@@ -96,7 +96,7 @@ async def serve(connection: Mapping[str, Any], settings: Settings, place: Place,
 
 
 async def settle(following: Unread) -> None:
-    """Keep what is read at first from the garbage collector, which would walk through all of it again and again.
+    """Keep the first list from the garbage collector, which would walk through all of it again and again.
 
     It grows by a million objects and stays; each full collection on the way holds up every answer. Later objects
     are freed by their counts of references. Runs until it is cancelled.

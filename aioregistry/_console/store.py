@@ -1,4 +1,4 @@
-"""The history of the console in SQLite: what is written, and let go. Blocking, for threads.
+"""The history of the console in SQLite: writing it, and removing the oldest. Blocking, for threads.
 
 A row of ``span`` is a state of an instance, from ``since`` to ``until``; of one that lasts ``until`` is null. A row of
 ``event`` is what happened. A row of ``period`` is when something lasted: recording, an outage, a leader's epoch.
@@ -42,7 +42,7 @@ PATIENCE: Final = 5.0
 
 _PAGES_AT_ONCE: Final = 2000
 _SHARE_AT_ONCE: Final = 20
-"""So much of what is over is let go at once: a twentieth."""
+"""The part of the past events that is removed at once: a twentieth."""
 
 _MAGIC: Final = b"SQLite format 3\0"
 
@@ -64,7 +64,7 @@ _SCHEMA: Final = (
 )
 
 
-# ---------------------------------------------------------------- what is written
+# ---------------------------------------------------------------- records
 
 
 class StateChange(NamedTuple):
@@ -77,7 +77,7 @@ class StateChange(NamedTuple):
 
 
 class Reconcile(NamedTuple):
-    """These are all instances of a service; what is recorded otherwise has changed meanwhile.
+    """These are all instances of a service; one that is recorded differently has changed meanwhile.
 
     Args:
         at: seconds since the epoch.
@@ -132,7 +132,7 @@ class History:
 
     Args:
         path: of the file; it is made where it is missing.
-        days: how long what is over is kept.
+        days: how long past events are kept.
         limit: bytes that the file may have.
 
     Raises:
@@ -202,7 +202,7 @@ class History:
             self._event(Event(now, "recording", "", "", "goes on after a gap"))
 
     def prune(self, now: float) -> None:
-        """Let go of what is over for too long, and of the oldest while the file is too large. Raises sqlite3.Error."""
+        """Remove events that ended too long ago, and the oldest while the file is too large. Raises sqlite3.Error."""
         self._prune_before(now - self._days * 86_400)
         while self._size() > self._limit:
             oldest = self._oldest_bound()

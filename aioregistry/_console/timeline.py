@@ -55,7 +55,7 @@ def segments(spans: Iterable[Span], start: float, end: float, resolution: float)
         spans: of the instance, in the order of time.
         start: seconds since the epoch.
         end: seconds since the epoch.
-        resolution: seconds; what is shorter is drawn together with its neighbours of the same kind.
+        resolution: seconds; a shorter bar is drawn together with its neighbours of the same kind.
     """
     drawn: list[Segment] = []
     for span in spans:
@@ -142,7 +142,7 @@ class Closing(NamedTuple):
 
 
 def reconcile(recorded: Mapping[str, State], known: Mapping[str, State]) -> Closing:
-    """Return how to go from what is *recorded* as lasting to what is *known*, by id."""
+    """Return the steps from the states *recorded* as lasting to the *known* ones, by id."""
     ended = [id for id, state in recorded.items() if known.get(id) != state]
     begun = {id: state for id, state in known.items() if recorded.get(id) != state}
     return Closing(ended, begun)

@@ -128,7 +128,7 @@ class BalancerDriver(Generic[P]):
         if self.picker.in_panic:
             self._tell_of_panic()
 
-    # ------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------ facts
 
     @property
     def refused(self) -> Mapping[str, InvalidArgument]:

@@ -67,7 +67,7 @@ class Barrier:
         return waiter
 
     def close(self) -> None:
-        """Tell what was counted and not told yet."""
+        """Log the counted incidents that are not in the log yet."""
         self._repeated.close()
 
     def _forget(self, waiter: asyncio.Future[None]) -> None:

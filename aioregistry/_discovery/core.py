@@ -1,12 +1,12 @@
 """The state of a view, as a value: events go in, effects come out. Pure.
 
-The core knows what the server lists and what is shown beside it; what becomes of an event is decided by its stages,
-one after the other. A stage that a view does not need is not there, and then the core holds no instance itself: what is
-shown is the mirror's own.
+The core knows the server's list and the entries shown beside it; its stages decide, one after the other, what an event
+changes. A view has only the stages that it needs; without any, the core holds no instance itself, and shows the
+mirror's own.
 
 :data:`STAGES` is their order. Each stage sees what the ones before it made of the server's news, so payloads have their
-type before anybody compares them, and the guard judges what is missing since the file was written as it judges what is
-removed. A new stage is a file and a line here.
+type before any stage compares them, and the guard judges an instance that went since the file was written as it judges
+a removal. A new stage is a file and a line here.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Effects(NamedTuple, Generic[P]):
     """The consequences of an event."""
 
     changes: Differences[P]
-    """Of what is shown."""
+    """Of the shown entries."""
     resynced: bool
     """The view was behind and has caught up: *changes* are the differences."""
     invalid: tuple[Invalidated, ...]
@@ -129,7 +129,7 @@ class ViewCore(Generic[P]):
             else:
                 overlay[id] = change.entry
 
-    # ------------------------------------------------------------------ what is shown
+    # ------------------------------------------------------------------ shown entries
 
     @property
     def entries(self) -> dict[str, Entry[P]]:
@@ -156,12 +156,12 @@ class ViewCore(Generic[P]):
 
     @property
     def heeds_answers(self) -> bool:
-        """Whether a good call can matter: some have refused connections, or are shown beside what is listed."""
+        """Whether a good call can matter: some instances have refused connections, or are shown beside the list."""
         return bool(self._state.overlay) or self._state.refusing > 0
 
     @property
     def suspects(self) -> dict[str, Entry[P]]:
-        """Of what is shown what is not listed, by id; a new dict."""
+        """The shown entries that are not listed, by id; a new dict."""
         return {id: entry for id, entry in self._state.overlay.items() if entry.suspicion is not None}
 
     def __len__(self) -> int:

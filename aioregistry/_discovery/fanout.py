@@ -45,8 +45,8 @@ class Subscriber(Protocol[P]):
 class Fanout(Generic[P]):
     """Tells one subscriber after the other, in the order given.
 
-    Balancers come first: a task that a stream wakes may pick at once, and must not get what is gone. The file is last:
-    what it is to keep is what all others were told.
+    Balancers come first: a task that a stream wakes may pick at once, and must not get a removed instance. The file is
+    last: it keeps the state that all others have.
     """
 
     def __init__(self, *subscribers: Subscriber[P]) -> None:
@@ -112,7 +112,7 @@ class Balancers(Generic[P]):
                 balancer.end(ended)
 
     def freshness_changed(self, fresh: bool) -> None:
-        """They go on with what is known."""
+        """Balancers go on with the last known instances."""
 
     def end(self, error: RegistryError | None) -> None:
         """They pick no more."""
@@ -127,7 +127,7 @@ class ChangeStreams(Generic[P]):
         self._source: Source[Any] = Source()
 
     def open(self, snapshot: Callable[[], Snapshot[P]], *, invalid: bool) -> Changes[P]:
-        """Return one more; *snapshot* returns what is shown now."""
+        """Return one more; *snapshot* returns the present snapshot."""
         stream = Changes(snapshot, invalid=invalid)
         self._source.attach(stream)
         return stream
@@ -157,7 +157,7 @@ class SnapshotStreams(Generic[P]):
         self._source: Source[Any] = Source()
 
     def open(self, snapshot: Callable[[], Snapshot[P]]) -> Stream[Snapshot[P]]:
-        """Return one more; *snapshot* returns what is shown now."""
+        """Return one more; *snapshot* returns the present snapshot."""
         stream = SnapshotStream(snapshot)
         self.attach(stream)
         return stream

@@ -89,7 +89,7 @@ class Follower:
             node's deletion comes next.
 
     Attributes:
-        mirror: what is known.
+        mirror: the nodes as last read.
         users: how many need this follower; for its owner.
         refusal: why the service could not be listed when that was tried last.
         ended: why nothing more comes.
@@ -336,7 +336,7 @@ class Follower:
         return runtime.monotonic() + runtime.uniform(AUDIT / 2, AUDIT)
 
     def note_freshness(self) -> None:
-        """Tell the consumers if what was fresh is not, or is again: time that passed in between is not reported."""
+        """Tell the consumers if freshness ended or returned; they do not see it do both between two calls."""
         fresh = self.fresh
         if fresh is not self._was_fresh:
             self._was_fresh = fresh
@@ -367,7 +367,7 @@ class Follower:
             asyncio.get_running_loop().call_soon(self.pump)
 
     def pump(self) -> None:
-        """Take in the answers that are there, ask on, and show what is new."""
+        """Take in the answers that are there, ask the next questions, and show the changes."""
         self._pump_scheduled = False
         if self.ended is not None:
             return

@@ -174,7 +174,7 @@ class Suspects(Generic[P]):
         at: Moment,
         gone: Callable[[str], bool],
     ) -> Verdict[P]:
-        """Return what is to be shown of *changes*.
+        """Return the part of *changes* to show.
 
         Args:
             changes: the mirror's.
@@ -235,7 +235,7 @@ class Suspects(Generic[P]):
         zxid: int,
         at: Moment,
     ) -> list[Entry[P]]:
-        """Hold back what is counted, if that is too much; return who is suspect from now on."""
+        """Hold back the counted removals, if they are too many; return the entries that are suspect from now on."""
         self._shown_removed.update(dict.fromkeys(lost))
         reason = self._reason((self._counted[id] for id in lost), at.now)
         if self._is_too_much(len(self._counted), listed + len(self._counted), reason):

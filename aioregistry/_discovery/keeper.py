@@ -1,6 +1,6 @@
 """Keeps the last snapshot of a view in a file: the file itself, and who writes it when.
 
-**The file** is replaced as a whole: what is new is written beside it, synced to the disk and moved into its place, so
+**The file** is replaced as a whole: a new one is written beside it, synced to the disk and moved into its place, so
 that a process that is killed or runs out of space leaves the old state or the new one. Beside it is always the same
 place, so that nothing piles up; processes that keep the same file take turns there by a lock, which ends with its
 holder.
@@ -52,7 +52,7 @@ LAST_WRITE: Final = 3.0
 _THREAD: Final = "aioregistry-keep"
 
 LOAD: Final = 30.0
-"""Seconds that entering waits for what was kept; far more than the largest file that is read takes."""
+"""Seconds that entering waits for the file; far more than reading the largest one takes."""
 
 LOCK_PATIENCE: Final = 10.0
 """Seconds for which a writer waits for another process that is writing; far more than it takes."""
@@ -281,10 +281,10 @@ class Keeper:
 
     Args:
         path: of the file, as :func:`checked_path` returns it.
-        service: what is kept.
+        service: the service that is kept.
         base_path: where it is.
         session: whose clocks count, and whose hook is told.
-        state: returns what is to be kept now, None where that is nothing new; weakly, because a file is not a reason
+        state: returns the state to keep now, or None if it has not changed; weakly, because a file is not a reason
             for a view to stay.
     """
 

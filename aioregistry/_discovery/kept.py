@@ -46,7 +46,7 @@ class Kept(NamedTuple):
 
 
 class Damaged(ValueError):
-    """The bytes are not what was once written; says why."""
+    """The bytes are not those that were written; says why."""
 
 
 class Foreign(ValueError):

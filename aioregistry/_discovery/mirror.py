@@ -1,6 +1,6 @@
-"""The mirror of one service: what the server's tree holds, pieced together from what was read. Pure.
+"""The mirror of one service: the server's tree, pieced together from answers and events. Pure.
 
-It is told what was answered and which events came, and says what to ask next and what changed. Its owner carries
+It takes answers and events, and says what to ask next and what changed. Its owner carries
 the questions to the server; it knows neither connection nor clock.
 
 **An event only says where to look.** A takeover deletes and creates a node in one transaction; its watchers get two
@@ -27,7 +27,7 @@ own. Without, they leave one-shot watches: a child watch where the service's nod
 a data watch on each node. A node's events then arm nothing: the reading that they cause does.
 """
 
-# Longer than 450 lines: what is due, asked and asked again changes together, and its docstring is a tenth of it.
+# Longer than 450 lines: the sets of due, asked and repeated questions change together; its docstring is a tenth of it.
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Mirror:
         self._require(SERVICE, self._epoch)
 
     def disconnected(self) -> None:
-        """Nothing that was asked will be answered, and no event will come; what is visible stays."""
+        """No pending question will be answered, and no event will come; the visible entries stay."""
         self.synced = self._connected = self._missing = False
         self._listed = self._tally = self._doubted = None
         self._tally_counts = True
@@ -220,7 +220,7 @@ class Mirror:
         return [name for name, invalid in self.invalid.items() if not invalid.czxid]
 
     def mark(self) -> int:
-        """Return a mark for :meth:`settled`: what is due or asked now, and what will come of it."""
+        """Return a mark for :meth:`settled`: the questions due or asked now, and those that follow from them."""
         self._epoch += 1
         return self._epoch - 1
 
@@ -422,7 +422,7 @@ class Mirror:
 
     def _apply(self, name: str, node: Node | None, zxid: int) -> None:
         self._changed = True
-        self.as_of = zxid  # what is missing may never be followed by another observation
+        self.as_of = zxid  # an absence may never be followed by another observation
         before = self.entries.get(name)
         if isinstance(node, Entry):
             self.entries[name] = node

@@ -73,7 +73,7 @@ class ServiceNames:
         self._end(failure)
 
     def _end(self, error: RegistryError | None) -> None:
-        """End the streams there are; the next one begins again, for what was forbidden may be allowed by then."""
+        """End the streams there are; the next one begins again, because reading may be allowed by then."""
         source, self._source = self._source, Source()
         self._following, self._names = False, None
         source.close(error)

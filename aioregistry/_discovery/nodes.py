@@ -24,7 +24,7 @@ def decoded(service: str, name: str, data: bytes, stat: Stat) -> Node:
         reason = error.reason if data or not children else f"{error.reason}: is {service}/{name} a service?"
         return Invalid(name, reason, owner, czxid, mzxid)
     created = moment(ctime)
-    if mzxid == czxid:  # never changed: sharing what is equal saves 56 bytes an instance
+    if mzxid == czxid:  # never changed: sharing equal numbers saves 56 bytes an instance
         return Entry(instance, owner, czxid, czxid, version, created, created)
     return Entry(instance, owner, czxid, mzxid, version, created, moment(mtime))
 
@@ -32,8 +32,8 @@ def decoded(service: str, name: str, data: bytes, stat: Stat) -> Node:
 def is_of(known: Node, stat: Stat) -> bool:
     """Return whether *known* is what a node with this Stat was read as.
 
-    Within one history its zxids would do. A history that was lost and has overtaken what was seen of it cannot be told
-    from one that went on, and there other nodes may have got the same: their owner or their time of birth differs.
+    Within one history its zxids would do. A new history that has overtaken the zxids of a lost one cannot be told from
+    one that went on, and there other nodes may have got the same: their owner or their time of birth differs.
     """
     born = known.created if isinstance(known, Entry) else moment(stat.ctime)
     return (known.mzxid, known.czxid, known.owner, born) == (

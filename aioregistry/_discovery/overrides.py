@@ -1,8 +1,8 @@
 """Reads the overrides of operators, for views and for the owners of instances; see :mod:`aioregistry._overrides`.
 
 One recursive watch on their root serves a session. Usually there is no root: then a connection costs one request, which
-asks for it and watches for it. Only the services that somebody asks about are read. While there is no connection, what
-was known stays in force.
+asks for it and watches for it. Only the services that somebody asks about are read. While there is no connection, the
+known overrides stay in force.
 
 An override that has ended is removed by a client that notices and may. Whether it has ended is the server's to say: so
 a client that thinks so writes to the service's node beside it first, whose new time is the server's now. An override
@@ -53,7 +53,7 @@ ASKED_WITHIN: Final = 1.0
 """The same while it is in force for one that noticed, which cannot tell that it has ended before the server says so."""
 
 Told: TypeAlias = Callable[[Mapping[str, Override]], object]
-"""Called with what is in force, by id."""
+"""Called with the overrides in force, by id."""
 
 
 class _Service:
@@ -88,12 +88,12 @@ class OverrideReader:
         self._tree: TreeWatchPort | None = None
         self._watches: dict[str, WatchPort] = {}
         self._may_remove = True
-        self._sweeps = False  # what is over is to be removed now
+        self._sweeps = False  # overrides whose time is over are to be removed now
         self._fires = self._fires_read = 0  # of watches; how many were told before the last reading began
         self._repeated = IncidentLog(log)
 
     def follow(self, name: str, told: Told) -> Callable[[], None]:
-        """Call *told* with what is in force for the service *name*, now if that is known, and whenever it changes.
+        """Call *told* with the overrides in force for the service *name*, now if they are known, and after each change.
 
         Return what ends that.
         """
@@ -198,7 +198,7 @@ class OverrideReader:
                 if one_shot is None and await self._has_root():
                     one_shot = not await self._arm()
                 await self._read(one_shot=one_shot)
-            except ServerError as error:  # what was known stays
+            except ServerError as error:  # the known overrides stay
                 for service in self._services.values():
                     service.read = True
                 self._fires_read = fires
@@ -308,7 +308,7 @@ class OverrideReader:
             watch.close()
         self._watches.clear()
 
-    # ------------------------------------------------------------------ what is in force
+    # ------------------------------------------------------------------ overrides in force
 
     def _tell(self, service: _Service) -> None:
         in_force = service.overrides.in_force(self._session.runtime.monotonic())
@@ -357,7 +357,7 @@ class OverrideReader:
         self._plan_sweep()
 
     def _plan_sweep(self) -> None:
-        """Let what is over be removed in a moment, unless that is planned.
+        """Plan the removal, in a moment, of overrides whose time is over, unless it is planned.
 
         Never at once: all that follow the service notice at the same time, and each removal wakes all of them.
         """

@@ -68,7 +68,7 @@ class Overriding(Stage[P]):
         return tuple(shown)
 
     def _covered(self, entry: Entry[P]) -> Entry[P]:
-        """Return what is shown of *entry*."""
+        """Return *entry* as it is shown."""
         instance = entry.instance
         override = self.state.overrides.get(instance.id)
         if override is None or not override.applies_to(instance):

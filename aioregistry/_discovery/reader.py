@@ -27,7 +27,7 @@ class Reader:
     Args:
         session: where questions are sent.
         path: the service's node.
-        mirror: what is asked for questions and told the answers.
+        mirror: gives the questions and takes the answers.
         fired: called with the events of the one-shot watches that questions leave.
         answered: called when there is something for :meth:`take_answers`.
         look_in: called with seconds, after which what cannot be read now is worth another look.
@@ -79,7 +79,7 @@ class Reader:
             self._send(question)
 
     def take_answers(self) -> BaseException | None:
-        """Tell the mirror what was answered; returns why a question was refused, if one was."""
+        """Give the mirror the answers; returns why a question was refused, if one was."""
         under_way = self._under_way
         while under_way and under_way[0][1].done():
             question, future = under_way.popleft()
@@ -112,7 +112,7 @@ class Reader:
         return True
 
     def let_go(self) -> None:
-        """Nothing of what is under way will be answered, and the watches that were left are gone."""
+        """No question under way will be answered, and the watches that were left are gone."""
         if any(isinstance(question, ReadNodes) and len(question.names) > 1 for question, _ in self._under_way):
             self._pace.refused()  # an answer too large for what lies between looks like a lost connection
         self._under_way.clear()

@@ -24,7 +24,7 @@ RECENT: Final = 3600.0
 
 
 class Recall(Stage[P]):
-    """Shows kept instances as suspects until all was read; then their differences to what is listed."""
+    """Shows kept instances as suspects until all was read; then how they differ from the list."""
 
     def __init__(self, options: Options, state: State[P]) -> None:
         super().__init__(state)

@@ -80,7 +80,7 @@ class Called(NamedTuple):
 
 
 class Due(NamedTuple):
-    """The clock has reached what was asked for."""
+    """The clock has reached the time that was asked for."""
 
 
 class Overridden(NamedTuple):
@@ -124,7 +124,7 @@ class Recalled(NamedTuple):
 Notice: TypeAlias = Held | Released | Misfit | Recalled
 
 
-# ---------------------------------------------------------------- what is shared
+# ---------------------------------------------------------------- shared state
 
 
 class Listing(Protocol):
@@ -157,12 +157,12 @@ class State(Generic[P]):
         listing: what the server lists.
         listed: the instances of it; its own, unless payloads are converted.
         misfits: the nodes whose payloads cannot be converted.
-        overlay: what is shown beside *listed*, or otherwise than there, by id. Only the core changes it.
+        overlay: the entries that are shown beside *listed*, or differ from it, by id. Only the core changes it.
         overrides: of operators, those that are in force, by id.
-        covered: what is not shown because an override covers it, by id.
-        recalled: what the file kept, while that is shown because nothing was read yet.
-        refusing: how many have refused a connection and not answered since.
-        notices: what is to be told; stages append to it.
+        covered: the entries that are not shown because an override covers them, by id.
+        recalled: the instances that the file kept, while they are shown because nothing was read yet.
+        refusing: the number of instances that have refused a connection and not answered since.
+        notices: the events to report; stages append to it.
     """
 
     __slots__ = (

@@ -28,7 +28,7 @@ class SnapshotStream(Stream[Snapshot[P]]):
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot[P]]) -> None:
-        super().__init__(1, None)  # type: ignore[arg-type]  # what is offered only says that there is another
+        super().__init__(1, None)  # type: ignore[arg-type]  # an offered item only says that there is another snapshot
         self._snapshot = snapshot
 
     def _take(self) -> Snapshot[P]:

@@ -43,7 +43,7 @@ class Part:
 
 
 class Subsets:
-    """The subsets of one service; told of what is counted, and of what is not any more.
+    """The subsets of one service; told which removals are counted, and which no longer are.
 
     Args:
         current: returns them as they are now. Two are the same one if their ``admits`` are equal.
@@ -80,7 +80,7 @@ class Subsets:
             part.removed.pop(id, None)
 
     def parts(self, counted: Mapping[str, Entry[Any]], removed: Container[str]) -> list[tuple[Subset, Part]]:
-        """Return the subsets, and what is of each, of the *counted* removals; *removed* are shown as such."""
+        """Return the subsets, each with its part of the *counted* removals; *removed* are shown as such."""
         before, new, self._parts, self._new = self._parts, self._new, {}, {}
         found: list[tuple[Subset, Part]] = []
         for subset in self._current():

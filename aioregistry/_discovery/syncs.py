@@ -32,7 +32,7 @@ class Followed(Protocol):
 
     Attributes:
         path: of the service's node.
-        mirror: what is known.
+        mirror: the nodes as last read.
         refusal: why the service could not be listed when that was tried last.
         generation: of the connection that the mirror is kept on.
         news: of whatever happens to these.
@@ -56,7 +56,7 @@ class Syncs:
 
     Args:
         session: whose clock and chance are used.
-        followed: what is synced.
+        followed: the follower to sync.
         barrier: of the session.
     """
 
@@ -104,7 +104,7 @@ class Syncs:
 
     async def _give_up(self, syncing: asyncio.Task[None]) -> None:
         """End the sync if no other task waits for it."""
-        if self._to_sync is syncing:  # it has not begun, and the next caller must not wait for what is cancelled
+        if self._to_sync is syncing:  # it has not begun, and the next caller must not wait for a cancelled sync
             self._to_sync = None
         syncing.cancel()
         with contextlib.suppress(asyncio.CancelledError, RegistryError):  # the caller raises its own cancellation

@@ -262,7 +262,7 @@ class ViewDriver(Generic[P]):
         self._following().note_freshness()
         self._show_if_any(self._step(Due()))
 
-    # ------------------------------------------------------------------ what is known, and for whom
+    # ------------------------------------------------------------------ facts, and for whom
 
     @property
     def session(self) -> ReadingSessionPort:

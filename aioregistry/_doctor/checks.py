@@ -1,7 +1,7 @@
 """All checks, one for each kind of fault: one table, in the order of harm. Pure.
 
-A check is told what was gathered and says what it finds; what cannot be known, because a server does not allow the
-question, it does not find: :func:`unknown` says so instead. The checks of a kind are in a module of their own.
+A check gets the gathered facts and returns its findings. If a server does not allow a question, the check finds
+nothing: :func:`unknown` says so instead. The checks of a kind are in a module of their own.
 """
 
 from __future__ import annotations

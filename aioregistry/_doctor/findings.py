@@ -21,7 +21,7 @@ class Finding(NamedTuple):
         anchor: of its paragraph in the documentation.
         severity: one of :data:`SEVERITIES`.
         place: a path or the address of a server.
-        text: what is wrong there.
+        text: the fault that was found there.
         advice: what to do.
     """
 
@@ -45,7 +45,7 @@ class Check(NamedTuple):
     Args:
         anchor: of its paragraph in the documentation.
         severity: of what it finds.
-        title: what is wrong, in a few words.
+        title: the fault, in a few words.
         advice: what to do.
         find: yields place and text of each.
     """

@@ -1,7 +1,7 @@
 """The JSON of an instance: read as Apache Curator reads it, written so that Curator can. Pure.
 
 The document of an instance is what Curator's ``JsonInstanceSerializer`` writes (as of Curator 5.4), so that Java
-services with Curator or Spring Cloud ZooKeeper read what is written here, and the other way round::
+services with Curator or Spring Cloud ZooKeeper read these documents, and the other way round::
 
     {"name": "chat", "id": "10.0.0.7:7000", "address": "10.0.0.7", "port": 7000, "sslPort": null,
      "payload": {"zone": "eu-1"}, "registrationTimeUTC": 1763680000000, "serviceType": "DYNAMIC", "uriSpec": null}

@@ -194,7 +194,7 @@ def _is_same(ours: Any, theirs: Any) -> bool:
     return ours is not ABSENT and encode_json(ours) == encode_json(theirs)
 
 
-# Readers make something of these where they are not there, and it is not what is written for it: an empty id.
+# If one of these is absent, readers fill it in, and not with the value that is written for it: an empty id.
 _KEPT_ABSENT: Final = frozenset({"id", "address"})
 _KNOWN: Final = frozenset(DOCUMENT_NAMES.values())
 

@@ -178,7 +178,7 @@ def _unicode(value: Any, levels: int = MAX_DEPTH) -> Any:
 
 
 def is_exact(value: Any) -> bool:
-    """Whether *value* can be written: halves of surrogate pairs cannot, nor what is beyond the range of a float."""
+    """Whether *value* can be written: halves of surrogate pairs cannot, nor can numbers beyond the range of a float."""
     if isinstance(value, str):
         return _HALF_PAIR.search(value) is None
     if isinstance(value, float):

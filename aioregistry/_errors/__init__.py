@@ -1,4 +1,4 @@
-"""Errors: what failed, and what is known.
+"""Errors: each says which operation failed, and what the client knows about its effect.
 
 Every exception of aioregistry is a :class:`RegistryError`. Three questions decide the class: did the *caller* err
 (`calls.py`: :class:`InvalidArgument`, :class:`UsageError`), did the *server* answer with an error code (`answers.py`:

@@ -62,7 +62,7 @@ class NodeNotEphemeral(RegistrationError):
 
 
 class InvalidInstance(RegistryError, ValueError):
-    """A node's data is not a service instance; ``reason`` says what is wrong with it, in a line that does no harm.
+    """A node's data is not a service instance; ``reason`` says why, on one line without control characters.
 
     A client that may write the node chose the texts in it, the names of fields among them.
     """

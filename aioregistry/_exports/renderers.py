@@ -40,7 +40,7 @@ def render(format: str, services: Services, weights: Mapping[str, Weights] = _NO
 
     Args:
         format: of the text.
-        services: what is in it.
+        services: the services in it.
         weights: what the instances of each service weigh.
     """
     renderer = _RENDERERS[format]

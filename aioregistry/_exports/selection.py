@@ -43,7 +43,7 @@ class Selection(NamedTuple):
 
 
 def selected(present: Services, former: Services | None, *, minimum: int) -> Selection:
-    """Return what is handed on: *present*, but of a service with fewer than *minimum* instances its *former* ones.
+    """Return the instances to hand on: *present*, but of a service with fewer than *minimum* its *former* ones.
 
     A service that is not present any more has no instances, which is fewer than any *minimum* but 0. One that is new,
     and has too few instances, holds up no other: it is left out until it has enough. Only at the start, where nothing
@@ -51,7 +51,7 @@ def selected(present: Services, former: Services | None, *, minimum: int) -> Sel
 
     Args:
         present: the instances of each service that there is.
-        former: what was handed on last, or None.
+        former: the instances that were handed on last, or None.
         minimum: instances of a service that are believed.
     """
     few = [name for name in {**present, **(former or {})} if len(present.get(name, ())) < minimum]

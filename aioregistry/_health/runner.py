@@ -42,7 +42,7 @@ class CheckStatus(NamedTuple):
 
 
 def checked_checks(checks: object) -> dict[str, Check]:
-    """Return *checks* with a :class:`Check` for each; raises InvalidArgument naming what is wrong."""
+    """Return *checks* with a :class:`Check` for each; raises InvalidArgument that names the wrong one."""
     if not isinstance(checks, Mapping):
         raise InvalidType("checks", checks, "give a dict of names to async functions or Checks")
     found: dict[str, Check] = {}

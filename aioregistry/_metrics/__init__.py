@@ -1,4 +1,4 @@
-"""Metrics of a registry: a table of what is measured, and one reading of all of it."""
+"""Metrics of a registry: a table of the measurements, and one reading of all of them."""
 
 from __future__ import annotations
 

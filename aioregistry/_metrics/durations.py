@@ -70,7 +70,7 @@ class Durations:
         totals[place] += seconds
 
     def samples(self) -> Iterator[Sample]:
-        """Yield what was counted so far."""
+        """Yield the counts so far."""
         for kind, (counts, totals) in self._kinds.items():
             yield Sample("aioregistry.request.duration", (kind,), sum(totals), tuple(map(Bucket, counts, totals)))
 

@@ -151,10 +151,10 @@ class Counters:
                 self.values[key] = self.values.get(key, 0.0) + sample.value
 
     def samples(self, begun: Iterable[tuple[str, Labels]] = ()) -> list[Sample]:
-        """Return what was counted; what has no labels is 0 before the first time, so that its growth can be seen.
+        """Return the counts; a counter without labels is 0 before its first event, so that its growth can be seen.
 
         Args:
-            begun: what is 0 before the first time, too.
+            begun: the counters with labels that are 0 before their first event, too.
         """
         plain = dict.fromkeys(begun, 0.0) | {
             (name, ()): 0.0 for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and not metric.labels

@@ -292,7 +292,7 @@ def _host_name() -> str:
 
 
 def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> str:
-    # Of what is wrong in itself no id is made: it is told as what it is.
+    # No id is made from a wrong value: that value gets an error of its own.
     _CHECKS["address"]("address", address)
     check_port("port", port)
     check_port("ssl_port", ssl_port)

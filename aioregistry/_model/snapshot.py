@@ -31,7 +31,7 @@ class Suspicion(msgspec.Struct, frozen=True, gc=False):
     """Seconds since the epoch: when it became suspect."""
     until: float
     """Seconds since the epoch: when it is let go unless it comes back. Later by as long as the view is not fresh.
-    Infinite for what is known from a file: that ends when all was read."""
+    Infinite for an instance known from a file: that ends when everything was read."""
 
 
 class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
@@ -51,7 +51,7 @@ class Entry(msgspec.Struct, Generic[P], frozen=True, gc=False):
     """Seconds since the epoch, by the server's clock."""
     modified: float
     suspicion: Suspicion | None = None
-    """None for what is listed; else its node is gone, or is known from a file only."""
+    """None for a listed instance; otherwise its node is gone, or it is known from a file only."""
     weight: float = 1.0
     """The part of its share of calls that it gets: below 1 while an operator's override says so."""
 

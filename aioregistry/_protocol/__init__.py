@@ -1,7 +1,7 @@
 """ZooKeeper's protocol: bytes in, values out; no sockets, no clock.
 
-aiozk's messages and those it lacks, with codecs of our own where it is hot. The source of what is said of the protocol
-is ``zookeeper.jute`` and ``org.apache.zookeeper.server`` of ZooKeeper 3.8.0, and the transcripts in the tests.
+aiozk's messages and those it lacks, with codecs of our own where speed matters. The source for each statement about the
+protocol is ``zookeeper.jute`` and ``org.apache.zookeeper.server`` of ZooKeeper 3.8.0, and the transcripts in the tests.
 """
 
 from __future__ import annotations

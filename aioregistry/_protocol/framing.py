@@ -34,7 +34,7 @@ class FrameDecoder:
         self._missing = 0  # bytes that _partial lacks: of its frame, or of its prefix as long as that is incomplete
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
-        """Take what was received and yield the frames it completes, without their lengths.
+        """Take received bytes and yield the frames that they complete, without their lengths.
 
         The iterator does the work and must be exhausted before the next call. Frames before a bad length are yielded
         before it raises; after that the decoder is of no further use.

@@ -1,6 +1,6 @@
 """Reading jute, ZooKeeper's serialization: values out of bytes at an offset, each with the offset behind it.
 
-The readers do not compare a length with what is left: a value that is cut short leaves an offset behind the end, on
+The readers do not compare a length with the bytes left: a value that is cut short leaves an offset behind the end, on
 which the next read raises ``struct.error``, or which the caller finds when it compares the last offset with the length.
 Only what neither would catch is checked here: lengths that lead backwards, counts that promise more than there is.
 """
@@ -41,7 +41,7 @@ def read_buffer(body: bytes, at: int) -> tuple[bytes, int]:
 
 
 def malformation(error: Exception) -> str:
-    """Say what is wrong with bytes whose reading raised *error*, in words that no other Python changes."""
+    """Describe the fault of bytes whose reading raised *error*, in words that are the same on every Python."""
     if isinstance(error, UnicodeDecodeError):
         return "a text in it is not UTF-8"
     return "it is cut short, or promises more than it holds"

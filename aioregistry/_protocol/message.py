@@ -51,7 +51,7 @@ class Message(Request, Generic[T_co]):
         """The value of a reply whose header said that all is well.
 
         Args:
-            body: what was received.
+            body: the received bytes.
             at: where in it the reply's own part begins, behind the header.
 
         Raises:

@@ -245,7 +245,7 @@ class GetChildren2(_ReadPath[tuple[list[str], Stat]]):
 
 
 class Sync(OnPath[str]):
-    """Brings the server up to its leader: what is read after it is as new as the quorum was. Answers with the path."""
+    """Brings the server up to its leader: a later read is as new as the quorum was. Answers with the path."""
 
     opcode = 9
 

@@ -1,7 +1,7 @@
 """SASL's mechanism DIGEST-MD5 (RFC 2831), as ZooKeeper's servers speak it with a JAAS ``DigestLoginModule``. Pure.
 
 The server answers an empty token with a challenge, the client proves that it knows the password, and the server proves
-that it does, too. Only authentication is here (``qop=auth``): TLS protects what is sent behind it.
+that it does, too. Only authentication is here (``qop=auth``): TLS protects everything after it.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ class Exchanges:
         except asyncio.CancelledError:
             answer.cancel()
             raise
-        # Replies come in order, and a lost connection takes them all: what was asked first is answered by now.
+        # Replies come in order, and a lost connection takes them all: the first request is answered by now.
         if self.claim is None and action is Action.CREATE:
             self.claim = claim_of(answer, known)
         self._note_unanswered(action, answer)
@@ -186,11 +186,11 @@ class Exchanges:
         return error
 
     def begin_withdrawal(self, sight: Observation) -> None:
-        """Withdraw what is seen, perhaps with others; :meth:`withdraw` is to follow."""
+        """Withdraw the node as last seen, perhaps together with others; :meth:`withdraw` must follow."""
         self._withdrawal = self._send_withdrawal(sight)
 
     async def withdraw(self, sight: Observation | None) -> Refusal | None:
-        """Withdraw what is seen, unless that was begun; return what it failed with.
+        """Withdraw the node as last seen, unless that was begun; return the error that it failed with.
 
         Its success says all that a look behind it would: that the node, ours by the version, is gone.
         """
@@ -202,7 +202,7 @@ class Exchanges:
         try:
             await asyncio.wait([answer])
         except asyncio.CancelledError:
-            answer.cancel()  # what was not sent yet is not sent any more
+            answer.cancel()  # a request that was not sent yet is dropped
             raise
         self._note_unanswered(Action.WITHDRAW, answer)
         error = error_of(answer)

@@ -61,7 +61,7 @@ T = TypeVar("T")
 OnConflict = Literal["takeover", "wait", "fail"]
 OnDisplaced = Literal["stop", "standby"]
 FollowOverrides: TypeAlias = Callable[[str, Callable[[Mapping[str, Override]], object]], Callable[[], None]]
-"""Is given a service and what is to be told of the overrides in force there; returns what ends that."""
+"""Called with a service and a function for the overrides in force there; returns a function that ends it."""
 
 
 _RUNNING_OUT: Final = frozenset({Status.LIVE, Status.UNCERTAIN})
@@ -183,7 +183,7 @@ class Registration(Handle, Generic[P]):
         self._override: Override | None = None
         super().__init__()
 
-    # ------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------ facts
 
     @property
     def instance(self) -> ServiceInstance[P]:

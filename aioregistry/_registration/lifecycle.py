@@ -116,7 +116,7 @@ def moved(stage: Stage, turn: Turn) -> Stage:
 def status(
     stage: Stage, *, cause: Exception | None, displaced: bool, owned: bool, presumed_expired: bool, seen_here: bool
 ) -> Status:
-    """Return what is known of a registration.
+    """Return the known facts of a registration.
 
     Args:
         stage: what has become of it.

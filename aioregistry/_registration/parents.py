@@ -63,7 +63,7 @@ class Parents:
                 wake()
 
     async def make(self, session: SessionPort, target: Target, path: str) -> None:
-        """Create what is missing above *path*, or wait until somebody else has; raises what stands in the way."""
+        """Create the missing nodes above *path*, or wait until another client has; raises the error if it cannot."""
         parent = path.rpartition("/")[0]
         self._known.discard(parent)
         if (under_way := self._made.get(parent)) is not None:

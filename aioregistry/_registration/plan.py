@@ -131,10 +131,10 @@ def classify(data: bytes, observed: Node | None, session_id: int, earlier_ids: C
 
 
 def executed(action: Action, data: bytes, observed: Node | None, session_id: int) -> bool:
-    """Return whether a write whose answer was lost was done, by what was *observed* afterwards.
+    """Return whether a write whose answer was lost was done, judged by the node *observed* afterwards.
 
     Args:
-        action: what was sent.
+        action: the write that was sent.
         data: what the node was to hold by it.
         observed: as for :func:`plan`.
         session_id: of the present session.

@@ -25,7 +25,7 @@ P = TypeVar("P")
 Votes: TypeAlias = Mapping[Voter, bool]
 """Whether each of these is for an instance's being enabled."""
 
-_TIMEOUT_ROOM: Final = len(',"sessionTimeoutMs":2147483647')  # bytes, for what is not known yet
+_TIMEOUT_ROOM: Final = len(',"sessionTimeoutMs":2147483647')  # bytes, for the timeout that is not known yet
 _STATUS_ROOM: Final = len(',"enabled":false,"status":"maintenance"')  # bytes, for what others may have to say
 
 

@@ -1,4 +1,4 @@
-"""Whether consumers can connect to what is to be listed, as far as its text tells. Pure."""
+"""Whether consumers can connect to an instance, as far as the text of its address tells. Pure."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ hear of that. For one that was listed an update that waits raises it, and it is 
 slip must not become a lasting outage of what ran before."""
 
 TRUSTING: Final = frozenset({Remedy.PLAN_AGAIN, Remedy.MAKE_PARENTS, Remedy.OMIT_MARKER})
-"""Where the quorum answered, so that what was read behind it is planned from."""
+"""The quorum answered here, so the plan starts from the reads that followed."""
 
 _MARKER_OPERATIONS = 2
 """How many operations of a marked withdrawal come before the node's own: its write, and its deletion."""

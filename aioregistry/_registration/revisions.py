@@ -34,12 +34,12 @@ class Revisions:
         self.desired = Revision(self.desired.number + 1, data)
 
     def send(self) -> bytes:
-        """Return what is desired, which is written next."""
+        """Return the desired state, which is written next."""
         self.sent = self.desired
         return self.sent.data
 
     async def listed(self) -> None:
-        """Wait until the node holds what is desired now, or later; raises what :meth:`tell` is given."""
+        """Wait until the node holds the present desired state or a later one; raises the error of :meth:`tell`."""
         waiter = (self.desired.number, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:

@@ -50,7 +50,7 @@ class Together:
         self._session = session
         self._waiting: deque[_Waiting] = deque()
         self._alone: deque[_Waiting] = deque()
-        """Those of a transaction that failed: what is the matter with one must not be with the others."""
+        """The withdrawals of a transaction that failed: a fault of one must not affect the others."""
         self._under_way = 0
         self._due = False
 

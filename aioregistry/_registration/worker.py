@@ -4,7 +4,7 @@ Every change of the session wakes it, every event of its node, a new desire, and
 woke it, since it acts on what it sees. Everything goes through this one task, so that a late re-registration can
 never undo a withdrawal.
 
-`exchanges.py` sends what it has to send, and knows what was seen of the node; `progress.py` has those who wait.
+`exchanges.py` sends its requests, and knows the node as last seen; `progress.py` has the waiting tasks.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ of it."""
 
 
 class Worker:
-    """Brings one node to what is desired of it, and keeps it there.
+    """Brings one node to its desired state, and keeps it there.
 
     Args:
         session: the session; its state, answers and events are all the worker knows.
@@ -131,7 +131,7 @@ class Worker:
         self._woken.set()
 
     async def published(self) -> None:
-        """Wait until the node holds what is desired now, or something desired later.
+        """Wait until the node holds the state that is desired now, or a later one.
 
         Raises why it will not: the cause of the end, a displacement, or a server's refusal (after which the worker
         goes on trying).
@@ -197,7 +197,7 @@ class Worker:
         # and older than one that is still awaited. The event of our own write comes before its reply.
         if not self._exchanges.is_reading:
             self.look()
-        if event.kind is EventKind.DELETED and not self.progress.leaving:  # else that is what is being waited for
+        if event.kind is EventKind.DELETED and not self.progress.leaving:  # while leaving, the deletion is expected
             self._exchanges.ownership = None
             self._changed()
 
@@ -234,7 +234,7 @@ class Worker:
                 if (pause := await self._step()) is not None:
                     return pause
         except (ConnectionLost, SessionClosed, SessionFailed):
-            pass  # what was written may have been applied or not: the next connect looks
+            pass  # the write may have been applied or not: the next connection looks
         finally:
             self._parents.end(self._parent, self)
         return None
@@ -264,7 +264,7 @@ class Worker:
         # The session keeps its last few ids only, those of the present history. Of a server that grants a new session
         # each time, and lets the old ones live, they may all be of sessions that wrote nothing.
         earlier_ids = (*session.earlier_ids, *self._exchanges.written_as)
-        # Only what is absent is planned for without a claim.
+        # Without a claim, only an absent node is planned for.
         return plan(desired, sight.node, session.id, earlier_ids, 0 if claim is None else claim)
 
     def _saw(self, ours: Node | None) -> None:

@@ -109,10 +109,10 @@ class Attempts(Mapping[str, Attempt]):
         self.ended: Counter[AttemptOutcome] = Counter()
         """How many have ended, by outcome, of all outages."""
         self.over = False
-        """The outage is over: what is noted next belongs to another."""
+        """The outage is over: the next notes belong to another."""
 
     def begin(self, address: str, reason: str, now: float) -> None:
-        """Note what is under way, unless there is something better to tell of *address*."""
+        """Note the attempt under way, unless there is a more useful answer of *address*."""
         last = self._present().get(address)
         if last is None or last.outcome is AttemptOutcome.PENDING:
             self._put(address, Attempt(AttemptOutcome.PENDING, reason, now, now, 1))
@@ -127,7 +127,7 @@ class Attempts(Mapping[str, Attempt]):
             self._put(address, Attempt(outcome, reason, last.since, now, last.times + 1))
 
     def resolved(self, address: str) -> None:
-        """The name was resolved: what is to tell is told of its addresses."""
+        """The name was resolved: from now on its addresses are reported instead."""
         last = self._last.get(address)
         if last is not None and last.outcome in (AttemptOutcome.PENDING, AttemptOutcome.UNRESOLVED):
             del self._last[address]

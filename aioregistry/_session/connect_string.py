@@ -65,7 +65,7 @@ def parse_connect_string(servers: str) -> ConnectString:
 
 
 def _url(servers: str, scheme: re.Match[str]) -> InvalidArgument:
-    """Return the error for a URL, which says too what is wrong with the rest of it."""
+    """Return the error for a URL, which also names a fault in the rest of it."""
     plain = _SCHEME.sub("", servers).strip()
     extra = _behind_path(plain)
     instead = plain.partition(extra)[0] if extra else plain

@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._server = str(endpoint)
         self.last_zxid = self.reached = 0
         self.contradicted = False
-        """An answer took back the zxid of an earlier one. ``last_zxid`` is then what is certain, and may be lower."""
+        """An answer took back the zxid of an earlier one. ``last_zxid`` is then the certain one, and may be lower."""
         self._replied = 0
         """The highest zxid of an answer in the requests' order. One that passes them may be ahead of the next."""
         self.evidence = float("-inf")
@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         self._aside: dict[int, deque[Pending[Any]]] = {AUTH_XID: deque(), PING_XID: deque()}
         self._outgoing: list[bytes] = []
         self._sends_secret = False
-        """There is one in what is to be sent."""
+        """There is a secret among the requests to send."""
         self._unsent = 0
         """How many of the last in _pending are still in _outgoing."""
         self._receiving = False
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         self._send(payload)
 
     def _release_held(self) -> None:
-        """Send what is held, as far as it need not wait any more."""
+        """Send the held requests that need not wait any more."""
         isolation = self._isolation
         assert isolation is not None, "without it nothing is held"
         if self._apart and not self._pending:
@@ -394,7 +394,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------ ending
 
     def drop(self, reason: str, error: RegistryError | None = None) -> None:
-        """Close the socket after what was submitted; nothing that comes from it is read, and no callback called.
+        """Close the socket after the submitted requests; read nothing from it, and call no callback.
 
         Unanswered requests fail with *error*, if given, instead of ConnectionLost.
         """
@@ -403,7 +403,7 @@ class Connection(asyncio.Protocol):
             self._end(reason, error)
 
     def silent(self, reason: str) -> None:
-        """It is about to be dropped because nothing was answered, perhaps because of what is in flight."""
+        """It is about to be dropped because nothing was answered, perhaps because of a request in flight."""
         if not self.closed:
             self._judge(reason, silent=True)
 
@@ -459,7 +459,7 @@ class Connection(asyncio.Protocol):
 
     @staticmethod
     def _release(transport: asyncio.Transport) -> None:
-        # close() waits for the peer to read what is left, and under TLS for its good-bye: a peer that hangs would
+        # close() waits for the peer to read the rest, and under TLS for its good-bye: a peer that hangs would
         # keep the socket.
         if transport.get_write_buffer_size() or transport.get_extra_info("ssl_object") is not None:
             transport.abort()

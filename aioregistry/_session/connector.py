@@ -54,7 +54,7 @@ class Connector:
         """Handshakes in a row that were not answered in time."""
 
     def cancel(self) -> list[asyncio.Task[list[Endpoint]]]:
-        """Give up every look-up under way; return what is to be waited for."""
+        """Give up every look-up under way; return the tasks to wait for."""
         return self._names.cancel()
 
     async def run(self) -> None:

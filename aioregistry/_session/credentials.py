@@ -57,7 +57,7 @@ class Credentials:
         except BadChallenge as error:
             raise self._refused(connection, f"its DIGEST-MD5 challenge cannot be answered: {error}") from None
         finally:
-            password = b""  # a frame keeps its variables, and what is cut from a secret shows
+            password = b""  # a frame keeps its variables, and a part of a secret would show
         answer = (await connection.submit(SASLToken(token))).value
         if not hmac.compare_digest(answer, proof):
             raise self._refused(connection, _UNPROVEN)

@@ -32,7 +32,7 @@ from .vocabulary import (
 )
 
 # A connection whose last answer came within so many seconds of its acceptance counts as a failed attempt: a server that
-# closes on everybody at once, because it sheds its load or refuses what is sent to it, must not be asked without a
+# closes on everybody at once, because it sheds its load or refuses every request, must not be asked without a
 # pause.
 _LASTING = 1.0
 
@@ -144,7 +144,7 @@ def _taken(machine: Machine, session_id: int, password: bytes, timeout: float, s
     said: tuple[Command, ...] = ()
     if session_id != machine.session_id:
         # Servers other than Apache's grant another session instead of refusing ours (ClickHouse Keeper), which may live
-        # on there until it times out. If there was no session before, what was announced was a read-only server's
+        # on there until it times out. If there was no session before, the announced one was a read-only server's
         # invention.
         machine, said = _left(machine)
     primed = machine._replace(

@@ -153,7 +153,7 @@ class Driver:
     def _teacher(self) -> Connection | None:
         """The connection, if what it tells counts."""
         # A probe's zxids are compared with ours, so they must not become ours before. A server without quorum has in
-        # its log what was never committed and may be undone.
+        # its log transactions that were never committed and may be undone.
         phase = self.machine.phase
         if phase is Phase.ASKING or phase is Phase.PROBING or self.machine.read_only:
             return None

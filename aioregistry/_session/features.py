@@ -34,7 +34,7 @@ class Features:
         self._presumed_unknown.add(str(server))
 
     def reconsider(self, server: Endpoint) -> None:
-        """Forget what was only presumed of *server*, with all else that is known of it."""
+        """Forget the presumptions about *server*, with all else that is known of it."""
         if str(server) in self._presumed_unknown:
             self._presumed_unknown.discard(str(server))
             self.forget(server)

@@ -52,7 +52,7 @@ class Incoming:
     def __init__(self, driver: Driver, features: Features) -> None:
         self._driver, self._features = driver, features
         self._doubted = False
-        """It was told what is to be known of the session timeout."""
+        """The doubts about the session timeout are in the log."""
 
     def greeted(self, connection: Connection, reply: ConnectReply, sent: float) -> None:
         """The server has answered the handshake, which was sent at *sent*."""
@@ -113,7 +113,7 @@ class Incoming:
             self._driver.step(Lost(connection.number))
 
     def _doubt(self, connection: Connection, timeout: float) -> None:
-        """Tell once what is to be known of the session timeout."""
+        """Log the doubts about the session timeout, once."""
         if not self._doubted:
             self._doubted = True
             for doubt in doubts(timeout, self._driver.machine.requested_timeout):

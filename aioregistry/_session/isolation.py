@@ -1,4 +1,4 @@
-"""Which requests cost the connection, by what was in flight whenever one died. Pure: clocks come in as arguments.
+"""Which requests cost the connection, found by those in flight whenever one died. Pure: clocks come in as arguments.
 
 A server that cannot take a request hangs up: it is longer than its ``jute.maxbuffer``, or of an operation that the
 server gets wrong. So does a client that cannot read the reply. A client that repeats such a request after the next
@@ -57,7 +57,7 @@ ENOUGH: Final = 3
 """Deaths in a row, of whatever kind, before it is convicted where no reply tells."""
 
 FIRST_TERM: Final = 2.0
-"""Seconds that a convicted request is not sent to its server again: what was wrong with that may be over."""
+"""Seconds that a convicted request is not sent to its server again; after that, the server's fault may be over."""
 
 LONGEST_TERM: Final = 30.0
 """Seconds that a term has at most: each trial costs the session a connection, and an administrator who raises a limit
@@ -260,7 +260,7 @@ class Isolation:
         """A connection ended with these requests unanswered; return the errors of those that are convicted, by index.
 
         Args:
-            in_flight: what was sent and not answered.
+            in_flight: the requests that were sent and not answered.
             now: seconds.
             server: whose connection it was.
             reason: why it ended, in words.

@@ -1,4 +1,4 @@
-"""Serving: heartbeats that pass through the quorum, and what is done where they are not answered."""
+"""Serving: heartbeats that pass through the quorum, and the reaction when they are not answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The session machine: what happened, to what state follows and what is to be done. Pure.
+"""The session machine: for each event the next state and the actions. Pure.
 
 The machine is a value; :func:`step` gives the next one and the commands for the driver, which does the input and
 output. It decides everything that can be decided without a socket: which id to offer, when a server's word counts, when
@@ -140,7 +140,7 @@ TABLE: Mapping[tuple[Phase, type[Event]], Outcomes] = MappingProxyType(
         (Phase.ENDED, Failed): _row(decisions.ignore, Phase.ENDED),
     }
 )
-"""From each phase, what may happen, and where that may lead: the next phase, and what is told of the session."""
+"""From each phase, the possible events, and where each may lead: the next phase, and the session's state."""
 
 
 def diagram() -> str:

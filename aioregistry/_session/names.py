@@ -92,7 +92,7 @@ class Names:
         return list(dict.fromkeys(endpoint for name in self._names.values() for endpoint in name.known))
 
     def cancel(self) -> list[asyncio.Task[list[Endpoint]]]:
-        """Give up every look-up under way; return what is to be waited for."""
+        """Give up every look-up under way; return the tasks to wait for."""
         tasks = [task for name in self._names.values() for task in name.running]
         for task in tasks:
             task.cancel()
@@ -127,7 +127,7 @@ class Names:
         else:
             name.late = False
             self._attempts.resolved(_shown(server))
-            if number > name.answered:  # one that hung and is answered in the end tells what was true before
+            if number > name.answered:  # a late answer to a look-up that hung is older than this one
                 name.known, name.answered = tuple(found), number
         self._answered.notify()
         self._on_answer()

@@ -37,7 +37,7 @@ class Pending(NamedTuple, Generic[T]):
 
 
 class HeldRequest(NamedTuple):
-    """A request that waits until what was sent before it is answered, or which is to be sent apart."""
+    """A request that waits until those before it are answered, or that must be sent apart."""
 
     pending: Pending[Any]
     payload: bytes

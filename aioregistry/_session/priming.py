@@ -41,7 +41,7 @@ class Priming:
         features: takes note of what the server knows.
         credentials: presented first.
         max_request: the servers' jute.maxbuffer in bytes.
-        isolation: what is known of requests that cost connections.
+        isolation: the known requests that cost connections.
     """
 
     def __init__(

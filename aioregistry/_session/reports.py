@@ -122,7 +122,7 @@ class Reports:
             self._tell_state(state, logging.INFO, session, "%s", what)
 
     def _totals(self, lasted: float) -> str:
-        """Return since when there is an outage that has *lasted* so many seconds, and what was tried in it."""
+        """Return, in words, when an outage that has *lasted* so many seconds began, and how its attempts failed."""
         failed = failed_in_words(self._failed())
         return f"since {_moment(self._wall() - lasted)}" + (f", {failed}" if failed else "")
 
@@ -164,7 +164,7 @@ def _moment(seconds: float) -> str:
 
 
 def _regained(session: str, ended: str, server: str) -> str:
-    """Return what a connection to *server* means for what is registered."""
+    """Return what a connection to *server* means for the registrations."""
     if ended:
         return (
             f"session {ended} had ended; session {session} took its place on {server}, "
@@ -176,7 +176,7 @@ def _regained(session: str, ended: str, server: str) -> str:
 
 
 def _follows(session: str, remaining: float | None, ended: str) -> str:
-    """Return what an outage means for what is registered."""
+    """Return what an outage means for the registrations."""
     if ended:
         return (
             f"; session {ended} has ended, and what it registered will be listed again as soon as there is a connection"

@@ -1,4 +1,4 @@
-"""The words of the session machine, as values: what happens, what is to be done, and what is remembered. Pure."""
+"""The words of the session machine, as values: its events, its actions, and its memory. Pure."""
 
 from __future__ import annotations
 

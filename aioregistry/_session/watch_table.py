@@ -1,4 +1,4 @@
-"""The watches: one registry for all users of a session. Pure: it is told what was sent, answered and fired.
+"""The watches: one registry for all users of a session. Pure: it takes requests, answers and fired events.
 
 Two rules make sharing necessary. Before ZooKeeper 3.9 a one-shot data or exists watch silently replaces a recursive
 one on the same path of the same connection (ZOOKEEPER-4466): so a read that asks for one where a recursive watch is
@@ -67,7 +67,7 @@ _RESTORE_HEAD = 64
 
 
 class WatchTable:
-    """The listeners, and what is armed on the server for them."""
+    """The listeners, and the watches that are armed on the server for them."""
 
     def __init__(self) -> None:
         self._exact: dict[str, list[Callback]] = {}
@@ -112,7 +112,7 @@ class WatchTable:
         del self._armed_trees[path]
         return True
 
-    # ------------------------------------------------------------------ what is armed
+    # ------------------------------------------------------------------ armed watches
 
     def is_tree_armed(self, path: str) -> bool:
         return path in self._armed_trees
@@ -174,7 +174,7 @@ class WatchTable:
     # ------------------------------------------------------------------ after a reconnect
 
     def restore(self, relative_zxid: int, *, recursive: bool, max_request: int) -> list[Message[Any]]:
-        """Return the requests that set what is still listened to, each of at most *max_request* bytes.
+        """Return the requests that set the watches still in use, each of at most *max_request* bytes.
 
         *recursive* where the server is known to have recursive watches. One-shot watches are compared by the server
         with *relative_zxid*: what changed since fires at once.

@@ -246,7 +246,7 @@ class ThreadRegistry(Handle, Fronting):
         assert self._thread is not None
         await self._thread.run(self._remote.aclose)
         for face in list(self._opened_faces):
-            await face.aclose()  # what is behind it is closed
+            await face.aclose()  # the registry behind it is closed
         await self._stopped(self._thread)
 
     async def _stopped(self, thread: LoopThread) -> None:

@@ -66,7 +66,7 @@ class BlockingHandle:
             self.open()
 
     def _open_once(self) -> None:
-        """Open it, if this is its first use; what is closed may be asked for what it knows."""
+        """Open it, if this is its first use; you may still read the facts of a closed handle."""
         if self._opened_in is None or self._opened_in != os.getpid():
             self.open()
 

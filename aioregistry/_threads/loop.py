@@ -196,7 +196,7 @@ class LoopThread:
         return remote
 
     def _cancel(self, remote: _Remote[Any]) -> bool:
-        """Cancel what was begun, if it is under way; return False after the stop, which cancels everything."""
+        """Cancel the call, if it is under way; return False after the stop, which cancels everything."""
         try:
             self.post(remote.cancel)
         except HandleClosed:
@@ -204,7 +204,7 @@ class LoopThread:
         return True
 
     def stop(self) -> None:
-        """End the loop and its thread; what is still under way there is cancelled first. May be called again."""
+        """Cancel the calls that are still under way, then end the loop and its thread. May be called again."""
         with self._lock:
             if not self._stopping:
                 self._stopping = True

@@ -25,7 +25,7 @@ class ThreadOverrides:
         self._running, self._remote = running, remote
 
     async def drain(self, name: str, id: str, **options: Unpack[DrainOptions]) -> Override:
-        """Take an instance into maintenance, or give it fewer calls; return what is in force then.
+        """Take an instance into maintenance, or give it fewer calls; return the override in force then.
 
         Arguments and errors are those of :meth:`~aioregistry._maintenance.Overrides.drain`.
         """

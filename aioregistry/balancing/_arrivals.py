@@ -3,7 +3,7 @@
 An instance is new from the moment when the view first sees a ``registrationTimeUTC`` that its id did not have before.
 It is new again when it is enabled after it was not: its checks pass, or its maintenance is over. The nodes themselves
 prove nothing: after an outage all sessions may have expired, and processes that never stopped create their nodes again.
-The first list of a service proves nothing either: what is in it may have run for a year.
+The first list of a service proves nothing either: its instances may have run for a year.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Outliers:
         rule: the options.
         draw: random numbers, 0 <= number < 1.
         failures: in a row, that set an instance aside; the rule's unless given.
-        records: where what is remembered is kept, by id; others may keep theirs there, of other instances.
+        records: the records by id, kept here; others may keep records of other instances in it.
 
     Attributes:
         records: of each that failed, and has had no good call since; it has all that are out, or on probation.
@@ -142,7 +142,7 @@ class Outliers:
         self._failures = rule.failures if failures is None else failures
         self._draw = draw
         self.records: dict[str, Record] = {} if records is None else records
-        self._due: list[tuple[float, str]] = []  # a heap; what was released early stays in it for a while
+        self._due: list[tuple[float, str]] = []  # a heap; an instance that was released early stays in it for a while
         self.probed: set[str] = set()  # of those that are out
         self.shared: set[str] = set()
         self.out: dict[str, float] = {}
@@ -259,7 +259,7 @@ class Ejections:
 
     Attributes:
         kinds: the outliers, by the kind of the members; empty without a rule.
-        failed: what is remembered of all of them, by id. While it is empty, there is nothing to do.
+        failed: the records of all of them, by id. While it is empty, there is nothing to do.
     """
 
     __slots__ = ("failed", "kinds")

@@ -1,7 +1,7 @@
 """The picker: changes and reports go in, picks come out.
 
 A pick is decided in a row: is the instance admitted (enabled, through the filter, with a weight), is it set
-aside for failing, is it suspect while enough are confirmed, and then the strategy chooses among what is left. All but
+aside for failing, is it suspect while enough are confirmed, and then the strategy chooses among the others. All but
 the choice is done when something changes, so that a pick looks at no instance but the one it returns.
 
 **Panic.** Suspects come last and failing instances are not picked, as long as enough instances are well. If those are
@@ -13,7 +13,7 @@ their sessions prove, so they need no reports. Until a suspect answers a call, a
 once: beside instances that are confirmed it gets half a share, unless keys choose, which would move.
 """
 
-# Longer than 450 lines: where an instance stands and what is counted of it change together, in this class alone.
+# Longer than 450 lines: the state of an instance and the counts about it change together, in this class alone.
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ class Picker(Generic[P]):
             self._pools = dict(sorted({**self._pools, rank: pool}.items()))
         return pool
 
-    # ------------------------------------------------------------------ what is judged as a service of its own
+    # ------------------------------------------------------------------ parts that are judged as services of their own
 
     def subsets(self) -> tuple[Subset[P], ...]:
         """Return the parts of the service that callers of this picker see: those of the filter and of the own zone."""

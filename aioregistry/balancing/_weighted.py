@@ -51,7 +51,7 @@ class Weighted(Generic[P]):
 class _SumTree:
     """A binary tree whose leaves are weights, and whose inner nodes are the sums of their two children.
 
-    Each sum is computed from what is below it, never corrected by a difference: rounding errors do not gather, and an
+    Each sum is computed from the sums below it, never corrected by a difference: rounding errors do not gather, and an
     empty subtree is exactly 0.
     """
 

@@ -85,7 +85,7 @@ def configured_address(address: str | None = None, *, environment: Mapping[str, 
     return next((chosen for _, chosen in _configured(address, environment)), None)
 
 
-# ---------------------------------------------------------------- what was configured
+# ---------------------------------------------------------------- configuration
 
 
 def _configured(address: object, environment: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:

@@ -393,7 +393,7 @@ def _lead_back(
         headers[hdrs.LOCATION] = led
         response._headers = CIMultiDictProxy(headers)
         response.__dict__.pop("headers", None)
-        getattr(response, "_cache", {}).pop("headers", None)  # what was read of it is kept
+        getattr(response, "_cache", {}).pop("headers", None)  # aiohttp keeps the headers that were read
 
 
 class _Reused(Exception):

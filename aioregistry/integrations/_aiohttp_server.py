@@ -282,7 +282,7 @@ class Ending:
             self._hurrying = self._loop.create_task(self._host.withdraw(), name="withdraw")
 
     def _drained(self, draining: asyncio.Task[None]) -> None:
-        if draining.cancelled():  # as what is left is, where the application failed meanwhile
+        if draining.cancelled():  # by aiohttp, which cancels its tasks when the application fails
             return
         if (error := draining.exception()) is not None:
             self._loop.call_exception_handler({"message": "draining failed", "exception": error, "task": draining})

@@ -104,7 +104,7 @@ def _shown_attempts(session: SessionInfo | None) -> Mapping[str, Mapping[str, An
 
 
 def detailed(readiness: Readiness, registration: Registration[Any] | None, session: SessionInfo | None) -> Readiness:
-    """Return *readiness* with what is known of checks, of operators, and of attempts to connect."""
+    """Return *readiness* with the states of the checks, the operator's override, and the attempts to connect."""
     return readiness._replace(
         checks=_shown_checks(registration),
         override=_shown_override(registration),

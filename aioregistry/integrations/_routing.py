@@ -205,7 +205,7 @@ class Router(Generic[R]):
         try:
             return balancer.pick(errand.key, exclude=tried)
         except RegistryError:
-            return None  # what failed first is what is told
+            return None  # the first failure is the one that is reported
 
     # ------------------------------------------------------------------ a service
 

@@ -263,7 +263,7 @@ class Term:
         if (view := self._views.get(self._service)) is not None:
             await view.sync()  # so that it shows this server
 
-    # ------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------ facts
 
     @property
     def draining(self) -> bool:

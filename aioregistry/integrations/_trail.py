@@ -77,7 +77,7 @@ class Trail:
 
     def _sends(self, event: str) -> None:
         self.connecting, self.reused = False, not self._connected
-        # A connection of HTTP/2 that is broken has been closed: what is left is no less good than a new one.
+        # A broken connection of HTTP/2 has been closed: the ones that are left are as good as a new one.
         if self.reused and self._only_fresh and event.startswith("http11."):
             raise Reused
         # A tunnel of httpx's through a proxy does not heed which name it is to prove.

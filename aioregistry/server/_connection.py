@@ -22,7 +22,7 @@ SESSIONLESS_TIMEOUT: Final = 10.0
 """Seconds that a connection may stay without asking for a session (``sessionlessCnxnTimeout``)."""
 
 CLOSING_TIMEOUT: Final = 5.0
-"""Seconds for what was still to be sent when the server closed."""
+"""Seconds for sending the rest when the server closes."""
 
 BACKLOG_LIMIT: Final = 1 << 18
 """Bytes that may wait unread behind a waiting request before the client is made to wait."""
@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
         self._finishing = True
 
     def close(self) -> None:
-        """Send what is to be sent, then end; nothing more is read."""
+        """Send the queued bytes, then end; read nothing more."""
         if self._frozen:
             self.abort()
             return

@@ -20,7 +20,7 @@ SPECIAL = {"/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"}
 
 
 def parent_of(path: str) -> str:
-    """``/`` for what is right below the root."""
+    """``/`` for a node right below the root."""
     return path[: path.rindex("/")] or "/"
 
 
@@ -36,7 +36,7 @@ def require_valid(path: str | None) -> str:
 
 
 def split_path(path: str | None) -> str:
-    """The parent's path as the real server cuts it off: empty for what is right below the root."""
+    """The parent's path as the real server cuts it off: empty for a node right below the root."""
     if path is None:
         raise Malformed
     parent, slash, _ = path.rpartition("/")
@@ -76,7 +76,7 @@ class Node:
         self.packed: bytes | None = None
 
     def stat(self) -> bytes:
-        """The Stat, packed. The cversion counts deletions too, by what is missing."""
+        """The Stat, packed. The cversion counts deletions too: those are the changes without a child that is there."""
         children = len(self.children)
         return _STAT.pack(
             self.created,

@@ -8,11 +8,11 @@ from typing import NamedTuple, TypeAlias
 
 from aioregistry.server._acl import ACL, Identity, Rule
 
-# ---------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------- requests
 
 
 class Create(NamedTuple):
-    """Any kind of creation; *ttl_ms* is -1 for what is not a CreateTTL."""
+    """Any kind of creation; *ttl_ms* is -1 unless it is a CreateTTL."""
 
     opcode: int
     path: str | None
@@ -88,7 +88,7 @@ class Result(NamedTuple):
     stat: bytes | None = None
 
 
-# ---------------------------------------------------------------- what is done
+# ---------------------------------------------------------------- transactions
 
 
 class Kind(Enum):

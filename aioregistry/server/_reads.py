@@ -189,7 +189,7 @@ def set_watches2(replica: Replica, connection: Connection, frame: bytes) -> byte
 
 
 def _set_one_shots(replica: Replica, connection: Connection, asked: _OneShots) -> None:
-    """Watches after a reconnect: what was missed is told at once, in place of the watch."""
+    """Watches after a reconnect: a missed event is sent at once, in place of the watch."""
     since, data, exist, children = asked
     nodes, watches = replica.tree.nodes, replica.watches
 

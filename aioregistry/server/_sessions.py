@@ -95,7 +95,7 @@ class Sessions:
         """The sessions whose time is over; they stay until they are removed."""
         over: list[Session] = []
         tick = 0
-        # One at a time: what is filed again may be due as well, where ticks were missed.
+        # One at a time: a session that is filed again may be due as well if ticks were missed.
         while later := [each for each in self._by_tick if tick < each and each * self._tick <= now]:
             tick = min(later)
             for session in list(self._by_tick[tick].values()):

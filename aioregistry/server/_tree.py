@@ -183,7 +183,7 @@ class Tree:
         return changes
 
     def replay(self, changes: Iterable[Change]) -> None:
-        """Apply what was executed elsewhere on the same tree."""
+        """Apply a transaction that was executed elsewhere on the same tree."""
         for change in changes:
             self._apply(change)
 

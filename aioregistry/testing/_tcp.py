@@ -81,7 +81,7 @@ class _End(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.outgoing.push(_Signal.END)
-        return True  # half-closed: what is still under way to this end is delivered
+        return True  # half-closed: bytes that are still under way to this end are delivered
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.outgoing.push(_Signal.LOSS if exc is None else _Signal.RESET)
@@ -94,7 +94,7 @@ class _End(asyncio.Protocol):
 
 
 class _Pipe:
-    """One direction of a link: a queue of what was sent and when it is due."""
+    """One direction of a link: a queue of the sent bytes and their due times."""
 
     def __init__(self, link: Link, source: _End, sink: _End, direction: Direction) -> None:
         self.link = link
@@ -114,7 +114,7 @@ class _Pipe:
         self.flush()
 
     def flush(self) -> None:
-        """Deliver what is due, unless the network is silent. While it is, the kernel's buffers fill, as they would."""
+        """Deliver the bytes that are due, unless the network is silent: then the kernel's buffers fill, as usual."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -135,8 +135,8 @@ def _connected(request: pytest.FixtureRequest, name: str, servers: str) -> Regis
 def _loop_of(test: pytest.Item) -> str:
     """Return the name of the loop that *test* runs on.
 
-    pytest-asyncio runs what is marked `asyncio`, and marks every asynchronous test in its mode `auto`, those that are
-    marked `anyio` too.
+    pytest-asyncio runs tests that are marked `asyncio`, and marks every asynchronous test in its mode `auto`, those
+    that are marked `anyio` too.
     """
     marker = test.get_closest_marker("asyncio")
     for_anyio = "anyio_backend" in getattr(test, "fixturenames", ())
