@@ -85,6 +85,11 @@ def test_docstrings_are_read_too() -> None:
     assert [*prose.hard_words("Return what was read.", prose.PUBLIC)] != []
 
 
+def test_a_module_of_the_package_names_its_nouns() -> None:
+    source = '"""Return what was read."""\nraise Refused("what was read is bad")  # what is left is kept\n'
+    assert [number for number, text in prose.notes(source) for _ in prose.hard_words(text, prose.NOUNS)] == [2, 1]
+
+
 SOURCE = '''
 """The rules.
 

@@ -20,7 +20,7 @@ from typing import Final, TypeGuard
 
 import aioregistry
 
-__all__ = ["PAGES", "docstrings", "hard_words", "in_source", "main", "problems"]
+__all__ = ["PAGES", "docstrings", "hard_words", "in_source", "main", "notes", "problems"]
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -29,6 +29,9 @@ PAGES: Final = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/*.md
 
 SOURCES: Final = ("aioregistry/**/*.py", "benchmarks/**/*.py", "docs/**/*.py", "tools/**/*.py", "noxfile.py")
 """The modules, as patterns."""
+
+PACKAGE: Final = "aioregistry/**/*.py"
+"""The modules whose docstrings and comments obey :data:`NOUNS`, too."""
 
 TESTS: Final = ("tests/**/*.py",)
 """Modules of which only the first of :data:`WORDS` is asked for."""
@@ -40,8 +43,7 @@ WORDS: Final = (
     (re.compile(r"(?<![Tt]here )\b(?:is|are) no (?!longer|more|less)[A-Za-z:`]"), 'says "is no": say "is not a"'),
     (re.compile(r"; who\b[^?]*$"), 'says "; who": name the subject'),
 )
-PUBLIC: Final = (
-    *WORDS,
+NOUNS: Final = (
     (
         re.compile(
             r"(?<!\[)\b[Ww]hat (?:is|are|was|were) (?:not |still )?"
@@ -50,7 +52,8 @@ PUBLIC: Final = (
         'says "what is …" in the place of a noun: name it',
     ),
 )
-"""Rules for the pages and for the docstrings of public names."""
+PUBLIC: Final = (*WORDS, *NOUNS)
+"""Rules for the pages, for the docstrings of public names, and for the docstrings and comments of the package."""
 
 RULES: Final = (
     *PUBLIC,
@@ -122,14 +125,20 @@ def hard_words(text: str, rules: Sequence[tuple[re.Pattern[str], str]] = WORDS) 
 
 def in_source(source: str) -> Iterator[tuple[int, str]]:
     """Yield the number of a line of a module's *source* and each text in it that people read: see above."""
+    yield from notes(source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and _has_message(node.func):
+            yield from ((each.lineno, str(each.value)) for each in ast.walk(node) if _is_text(each))
+
+
+def notes(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the number of a line of a module's *source* and each comment and each line of a docstring in it."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string.lstrip("#: ")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield from enumerate(node.value.value.splitlines(), node.lineno)
-        elif isinstance(node, ast.Call) and _has_message(node.func):
-            yield from ((each.lineno, str(each.value)) for each in ast.walk(node) if _is_text(each))
 
 
 def _has_message(called: ast.expr) -> bool:
@@ -157,6 +166,12 @@ def main() -> int:
         for module in sorted(ROOT.glob(pattern))
         for number, text in in_source(module.read_text(encoding="utf-8"))
         for why in hard_words(text)
+    ]
+    found += [
+        f"{module.relative_to(ROOT)}:{number}: {why}"
+        for module in sorted(ROOT.glob(PACKAGE))
+        for number, text in notes(module.read_text(encoding="utf-8"))
+        for why in hard_words(text, NOUNS)
     ]
     found += [
         f"{module.relative_to(ROOT)}:{number}: {why}"

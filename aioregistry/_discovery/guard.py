@@ -21,9 +21,9 @@ and two replicas are the commonest service. One that goes alone in quiet times i
 **Subsets.** A balancer that filters, or prefers its own zone, sees a service of its own: four of twenty that go are a
 fifth of the service and may be all of a zone. Each such subset is judged by the same rule, among its own instances.
 
-**What is explained** is shown as it is and not counted: a marker with a czxid not below the entry's (within one history
-a later one means that the id was taken again, and then left deliberately), or an instance that was disabled before: it
-had said that it would leave.
+**Explained removals** are shown at once and not counted: a marker with a czxid not below the entry's (within one
+history a later one means that the id was taken again, and then left deliberately), or an instance that was disabled
+before, which announces that it will leave.
 
 **The hold** of a suspect ends when it comes back, when the time is up, or when callers found that nothing listens there
 (see :mod:`.evidence`). While the view is not fresh it cannot see instances come back, so that time does not count.
