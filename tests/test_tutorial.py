@@ -2,23 +2,29 @@
 
 A block ```` ```python file NAME ```` is a file. Of a block ```` ```console ```` each line after `$ ` is a command, and
 what follows it is its output, where `…` stands for anything. A command with an output is run until it has that output:
-what was started just before it may take a while.
+what was started just before it may take a while. A block ```` ```sh ```` installs
+packages, which a test of its own checks.
 """
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import os
 import re
+import shlex
 import signal
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
 
 from aioregistry.testing._ports import ReservedPort
 
@@ -142,3 +148,51 @@ def test_another_output_is_noticed(expected: str, output: str) -> None:
 def test_the_steps_of_a_page_are_found() -> None:
     page = "```python file a.py\nx = 1\n```\n\n```console\n$ b &\n$ c\nd\ne …\n```\n\n```sh\nf\n```\n"
     assert [*steps(page)] == [File("a.py", "x = 1\n"), Command("b &", ""), Command("c", "d\ne …")]
+
+
+def packages(page: str) -> list[Requirement]:
+    """The requirements in the `pip install` lines of the *page*'s ```` ```sh ```` blocks."""
+    blocks = [found["text"] for found in FENCED.finditer(page) if found["info"] == "sh"]
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    return [Requirement(word) for pip, *words in lines if pip == "pip" for word in words if word != "install"]
+
+
+def foreign_modules(source: str) -> set[str]:
+    """The modules outside of the standard library that *source* imports, each by the first part of its name."""
+    nodes = [*ast.walk(ast.parse(source))]
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in named} - sys.stdlib_module_names
+
+
+def test_the_tutorial_installs_what_its_steps_run_with() -> None:
+    # pip is not run: it fetches from an index, and the tests need no network. Instead each requirement is compared with
+    # this environment, in which all other steps run, and each import with the requirements.
+    page = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ours, *others = packages(page)
+    assert (ours.name, ours.url) == (project["name"], f"git+{project['urls']['Homepage']}")
+    in_clone = re.search(r"`pip install '\.\[([\w,]+)\]'`", page)
+    assert in_clone is not None
+    assert {*in_clone[1].split(",")} == ours.extras
+    wanted = [
+        *others,
+        *(Requirement(each) for extra in ours.extras for each in project["optional-dependencies"][extra]),
+    ]
+    for each in wanted:
+        assert each.specifier.contains(version(each.name), prereleases=True), each
+    files = [step for step in steps(page) if isinstance(step, File)]
+    imported = set().union(*(foreign_modules(each.text) for each in files))
+    written = {each.name.removesuffix(".py") for each in files}
+    assert imported - written - {"aioregistry"} <= {each.name for each in wanted}
+    assert {"fastapi", "httpx2"} <= imported
+
+
+def test_the_packages_of_a_page_are_found() -> None:
+    page = "```sh\nx\npip install 'a[b] @ git+https://example.org/a'\n```\n\n```sh\npip install c>=1 d\n```\n"
+    assert [(each.name, each.extras, each.url) for each in packages(page)] == [
+        ("a", {"b"}, "git+https://example.org/a"),
+        ("c", set(), None),
+        ("d", set(), None),
+    ]
+    assert foreign_modules("import os.path, a.b\nfrom c.d import e\n") == {"a", "c"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from . import figures, rooms, states, timelines
 
@@ -22,11 +22,47 @@ CONTENDERS: Final = {
     "curator": "Curator's ServiceDiscovery",
     "curator_node": "Curator's PersistentNode",
 }
+PROGRAMS: Final = {"aioregistry": "aioregistry", "raw": "a raw socket", "kazoo": "kazoo", "aiozk": "aiozk"}
+SIZES: Final = ("100", "10,000", "100,000")
+
+
+class Measure(NamedTuple):
+    """A picture of medians: its title, their unit, the longest bar, and for each row the job and its field."""
+
+    title: str
+    unit: str
+    most: float
+    rows: Mapping[str, tuple[str, str]]
+
+
 SPEED: Final = {
-    "an instance added to 100": ("change in 100", "added_p50_ms"),
-    "an instance added to 10,000": ("change in 10,000", "added_p50_ms"),
-    "an instance added to 100,000": ("change in 100,000", "added_p50_ms"),
-}
+    "speed.svg": Measure(
+        "From publishing to the event, median", "ms", 18.0,
+        {f"an instance added to {size}": (f"change in {size}", "added_p50_ms") for size in SIZES},
+    ),
+    "cpu.svg": Measure(
+        "CPU of a consumer for a change, median", "ms", 10.0,
+        {f"a change in {size}": (f"change in {size}", "cpu_ms") for size in SIZES},
+    ),
+    "first-sight.svg": Measure(
+        "First sight of a service, watched and decoded", "seconds", 3.0,
+        {"10,000 instances": ("cold sync of 10,000", "seconds")},
+    ),
+    "expiry.svg": Measure(
+        "Not listed after a forced expiry", "seconds", 3.5,
+        {
+            "one instance": ("expiry of 1", "missing_seconds"),
+            "1,000 instances of one process, until all are back": ("expiry of 1,000", "missing_seconds"),
+        },
+    ),
+    "memory.svg": Measure(
+        "Memory of a followed instance, among 10,000", "bytes", 4500.0,
+        {
+            "held": ("memory of 10,000", "held_bytes"),
+            "at the peak of the first sight": ("memory of 10,000", "peak_bytes"),
+        },
+    ),
+}  # fmt: skip
 
 
 def pictures() -> Iterator[tuple[str, str]]:
@@ -36,7 +72,7 @@ def pictures() -> Iterator[tuple[str, str]]:
     for run in sorted(FOLDER.glob("*.json")):
         yield f"{run.stem}.svg", timelines.draw(json.loads(run.read_text(encoding="utf-8")))
     yield "faults.svg", faults()
-    yield "speed.svg", speed()
+    yield from speed()
 
 
 def faults() -> str:
@@ -50,16 +86,15 @@ def faults() -> str:
     return figures.bars("A live instance is not listed", "seconds", 6.0, rows, [*CONTENDERS.values()])
 
 
-def speed() -> str:
+def speed() -> Iterator[tuple[str, str]]:
     medians = json.loads((ROOT / "benchmarks/results/latest.json").read_text(encoding="utf-8"))["medians"]
-    names = ("aioregistry", "raw", "kazoo")
-    rows = {
-        row: [medians[job][name][field] for name in names if name in medians[job]]
-        for row, (job, field) in SPEED.items()
-    }
-    return figures.bars(
-        "From publishing to the event, median", "ms", 18.0, rows, ("aioregistry", "a raw socket", "kazoo")
-    )
+    for file, measure in SPEED.items():
+        names = [name for name in PROGRAMS if any(name in medians[job] for job, _ in measure.rows.values())]
+        rows = {
+            row: [medians[job][name][field] for name in names if name in medians[job]]
+            for row, (job, field) in measure.rows.items()
+        }
+        yield file, figures.bars(measure.title, measure.unit, measure.most, rows, [PROGRAMS[name] for name in names])
 
 
 def main() -> int:

@@ -37,6 +37,10 @@ def bars(title: str, unit: str, most: float, rows: Mapping[str, Sequence[float |
                 LEFT, across, max(length, 1.5), BAR - 2, "#fbc4c0" if value is None else COLOURS[place], "none"
             )
             picture.text(
-                LEFT + length + 6, across + 9.5, "never" if value is None else f"{value:.3g}", 9.5, "start", GREY
+                LEFT + length + 6, across + 9.5, "never" if value is None else _figure(value), 9.5, "start", GREY
             )
     return str(picture)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
