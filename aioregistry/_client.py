@@ -177,7 +177,7 @@ class SharedSession:
         self._watches[key] = self._session.watches.listen(path, fired)
 
     def remove_watch_callback(self, event_type: int, path: str, callback: Callable[[str], object]) -> None:
-        """Call *callback* no more; may be called again."""
+        """Stop calling *callback*; may be called again."""
         if watch := self._watches.pop((event_type, path, callback), None):
             watch.close()
 
@@ -215,7 +215,7 @@ class ClientState:
         return future
 
     def remove_waiting(self, future: asyncio.Future[None], *states: str) -> None:
-        """Let *future* wait for *states* no more."""
+        """Stop *future* waiting for *states*."""
         remaining = tuple(state for state in self._waiting.pop(future, ()) if state not in states)
         if remaining:
             self._waiting[future] = remaining

@@ -23,7 +23,7 @@ may run a little ahead of another. No time at all is not a timeout to many."""
 
 
 class Notifier:
-    """Wakes all that wait for news; its length is their number. News are not kept for those who come later."""
+    """Wakes all tasks that wait for news; its length is their number. News are not kept for later tasks."""
 
     def __init__(self) -> None:
         self._waiters: dict[asyncio.Future[bool], None] = {}
@@ -161,7 +161,7 @@ class Supervised:
         self._task.add_done_callback(self._done)
 
     def cancel(self) -> None:
-        """Ask it to end; its owner is not told."""
+        """Ask it to end, without telling its owner."""
         self._ending = True
         if self._task is not None:
             self._task.cancel()

@@ -71,8 +71,8 @@ async def wait(function: Callable[[], Awaitable[R]]) -> R:
 def printable(text: str) -> str:
     """Return *text* with escapes for what moves a cursor, turns a line around, breaks it, or is not seen.
 
-    Every client may write a node or name a service, and a terminal obeys what it is shown. In a log a line break would
-    begin a line that looks like another record.
+    Every client may write a node or name a service, and a terminal obeys control characters. In a log a line break
+    would begin a line that looks like another record.
     """
     return "".join(c if c.isprintable() and not _UNSEEN.match(c) else _escaped(c) for c in text)
 
@@ -91,7 +91,7 @@ def shown(error: BaseException) -> str:
     """Return the exception's type and text in a line that is :func:`printable`, also where its ``__str__`` raises."""
     try:
         text = printable(" ".join(str(error).split()))
-    except BaseException as other:  # noqa: BLE001 - it is shown to those who look for the first
+    except BaseException as other:  # noqa: BLE001 - the first error shows it as its context
         text = f"its text cannot be shown, which raised {type(other).__name__}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -35,7 +35,7 @@ class FrozenList(list[Any]):
 CONTAINERS: Final = frozenset((dict, list))
 
 # Comparing, showing or pickling a value nested deeper than Python's stack reaches fails, and so would a view. Far
-# more than anybody nests, and a tenth of what Jackson bears (StreamReadConstraints.DEFAULT_MAX_DEPTH, 1000).
+# deeper than real documents, and a tenth of what Jackson bears (StreamReadConstraints.DEFAULT_MAX_DEPTH, 1000).
 MAX_DEPTH: Final = 100
 
 

@@ -91,7 +91,7 @@ class IncidentLog:
         if report.over:
             del self._told[kind]
         if not report.collapsed or (report.over and not report.new and told.level < logging.WARNING):
-            return  # all was told, and its end is nothing that anybody waits for
+            return  # everything is in the log, and nothing waits for its end
         level, total, last, about = told.level, report.total, told.last, told.fields
         if report.over:
             seconds = max(report.seconds, _LEAST_TOLD)

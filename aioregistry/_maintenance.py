@@ -282,7 +282,7 @@ class Overrides:
                         {"service": place, "id": override.id},
                     )
                     self._repeated.tell("removed", logging.INFO, text, place, override.id, **about)
-        except (ServerError, ConnectionLost) as error:  # somebody else was quicker, or it is not ours to remove
+        except (ServerError, ConnectionLost) as error:  # another client was quicker, or an ACL forbids it
             log.debug("overrides of %s that have ended are left: %s", place, error)
         return removed
 

@@ -150,6 +150,7 @@ def distrust(root: Sequence[AclEntry], service: Sequence[AclEntry]) -> str | Non
 def _covers(allowed: AclEntry, entry: AclEntry) -> bool:
     if not allowed.permissions & _MAY_WITHDRAW:
         return False
-    # A server hides the digests of an ACL that one may not change (FinalRequestProcessor): "user:x" may be anybody's.
+    # A server hides the digests of an ACL that one may not change (FinalRequestProcessor): "user:x" may stand for any
+    # user.
     known = not (entry.scheme == "digest" and entry.id.endswith(":x"))
     return allowed.scheme == "world" or (known and (allowed.scheme, allowed.id) == (entry.scheme, entry.id))

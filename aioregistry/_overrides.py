@@ -43,7 +43,7 @@ _HUGE: Final = 1e308
 
 
 class UnfitOverride(ValueError):
-    """The document says nothing that can be followed; says why."""
+    """The document cannot be followed; says why."""
 
 
 def overrides_root(services: str) -> str | None:

@@ -117,7 +117,7 @@ def checked_parameters(
         close_timeout=session_timeout / 3 if close_timeout is None else close_timeout,
         wait=wait,
         base_path=connect_string.chroot + ("" if base == "/" else base),
-        marked=base != "/",  # beside the chroot is somebody else's place
+        marked=base != "/",  # other programs own the paths beside the chroot
         create_chroot=create_chroot,
         auth=credentials,
         acl=_checked_acl(acl),
@@ -200,7 +200,7 @@ def _credential(given: object) -> tuple[str, Secret] | None:
 
 
 def _is_text(text: str) -> bool:
-    # Asked before it is encoded: the error of an encoder shows what it was given.
+    # Checked before it is encoded: an encoder's error shows its argument.
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

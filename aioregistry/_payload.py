@@ -252,7 +252,7 @@ def _problem(details: dict[str, Any], payload_type: Any) -> str:
 
 
 def _misfit(where: str, value: Any, wanted: Any, levels: int) -> str:
-    """Say where in *value*, which does not fit the type *wanted*, the reason is: as deep as it can be told."""
+    """Say where in *value*, which does not fit the type *wanted*, the reason is: as deep as it can be found."""
     for inner, item, item_type in _members(where, value, wanted) if levels else ():
         if item is _MISSING:
             return f"{where or 'it'} has no {inner!r}"

@@ -83,7 +83,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def words_of(error: OSError) -> str:
-    """Say in our words alone what the operating system answered, for people to whom a number says nothing."""
+    """Put the operating system's answer into our own words, for people who do not know its number."""
     if isinstance(error, socket.gaierror):
         return _LOOK_UP.get(error.errno or 0, "the name was not resolved")
     if error.errno is None:  # asyncio's, of several addresses that failed in several ways

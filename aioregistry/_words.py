@@ -45,7 +45,7 @@ def described(instance: ServiceInstance[Any]) -> str:
 def why_unavailable(instance: ServiceInstance[Any]) -> str | None:
     """Return why *instance* is not to be called, by what its document says; None where it is.
 
-    One that is not enabled is "draining" where its document says no more.
+    One that is not enabled is "draining" if its document does not say why.
     """
     if not instance.enabled:
         return instance.status or "draining"

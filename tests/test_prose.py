@@ -30,6 +30,7 @@ def test_the_pages_keep_the_style() -> None:
         "It is no `Guard`.",
         "It waits; who comes second is refused.",
         "It is left to whoever waits.",
+        "It is counted no more, and waits.",
         "It is read anew.",
         "It returns what was read.",
         "It sends what is still known, and ends.",
@@ -47,6 +48,7 @@ def test_a_form_that_is_ruled_out_is_found(line: str) -> None:
     [
         "A client whose session expired registers again.",
         "Who is listed?",
+        'It costs no more than that, and says "no more like this".',
         "What is listed?",
         "There is no port, and it is no longer listed.",
         "| Who expires | There is none. It ends. |",

@@ -42,6 +42,7 @@ WORDS: Final = (
     (re.compile(r"\b(?:[Ww]hoever|anew)\b"), 'says "whoever" or "anew": name the subject, and say "again"'),
     (re.compile(r"(?<![Tt]here )\b(?:is|are) no (?!longer|more|less)[A-Za-z:`]"), 'says "is no": say "is not a"'),
     (re.compile(r"; who\b[^?]*$"), 'says "; who": name the subject'),
+    (re.compile(r"\bno more[.,:;]"), 'says "no more": say "not … any longer", or "stop"'),
 )
 NOUNS: Final = (
     (

@@ -408,7 +408,7 @@ def _demo(arguments: argparse.Namespace) -> Running:
 
 
 async def _top(arguments: argparse.Namespace) -> int:
-    # When it runs: what it says where the extra is missing is an error of the command.
+    # When it runs: its message about a missing extra is an error of the command.
     from .top import top
 
     return await top(arguments)

@@ -1,4 +1,4 @@
-"""The options of `aioregistry console`: argparse alone, so that `--help` needs no more."""
+"""The options of `aioregistry console`: argparse alone, so that `--help` imports nothing else."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def as_init(work: Callable[[], int]) -> int:
 
     In the child, it returns what *work* does.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it cannot wait for anybody
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a process that ignores it cannot wait for a child
     heeded = passed_on() | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
     child = os.fork()

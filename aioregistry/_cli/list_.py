@@ -146,7 +146,7 @@ class Row(NamedTuple):
 
     Args:
         fields: those of its JSON.
-        state: what the column says.
+        state: the text of the column.
         cells: of the table.
     """
 

@@ -44,7 +44,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _weight(text: str) -> float:
-    """Return what ``--weight`` says.
+    """Return the weight that ``--weight`` gives.
 
     Raises:
         InvalidArgument: it is not a number from 0 to 1.

@@ -32,7 +32,7 @@ async def connected(
 ) -> AsyncIterator[Registry]:
     """Give the registry that *arguments* name, and tell of its outages on *output* until the body ends.
 
-    Nothing is told while it is waited for: where a command gives up, its last line says why.
+    It logs nothing while the command waits for it: if the command gives up, its last line says why.
 
     Args:
         arguments: of the command line.

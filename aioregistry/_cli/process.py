@@ -97,7 +97,7 @@ async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
     try:
         return await task
     except asyncio.CancelledError:
-        if not task.cancelling():  # somebody within gave up, and said nothing
+        if not task.cancelling():  # code within gave up, and gave no reason
             raise RegistryError("the command was cancelled from within: please report this") from None
         return DONE  # being ended is how these commands are done
 

@@ -44,7 +44,7 @@ class DemoResult:
         fault: its name.
         saw: what the gateway saw of the server, in order.
         unlisted: seconds for which the gateway missed the server, None if it never did.
-        took: seconds until what *until* says.
+        took: seconds until the condition that *until* names.
         until: how it ended.
         promised: whether the gateway saw what this library promises.
     """
@@ -157,7 +157,7 @@ class ChatServer:
         return self._log.tell(self.name, "started", f"starts as process {self._process.pid}", self.name)
 
     async def kill(self) -> Happening:
-        """SIGKILL: no goodbye to anybody."""
+        """SIGKILL: the process cannot say goodbye."""
         mark = self._log.tell("fault", "killed", f"{self.name} is killed (SIGKILL)", self.name)
         self._process.kill()
         await self._ended()

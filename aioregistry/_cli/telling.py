@@ -1,4 +1,4 @@
-"""How the demo is told: to people, or to programs."""
+"""How the demo reports: to people, or to programs."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class Top(App[None]):
 
 
 def _show(table: DataTable[str], rows: dict[str, tuple[str, ...]]) -> None:
-    """Give *table* these rows by key; what has not changed stays as it is, and so does the cursor."""
+    """Give *table* these rows by key; unchanged rows stay as they are, and so does the cursor."""
     if [key.value for key in table.rows] != [*rows]:
         at = table.cursor_row
         table.clear()
@@ -211,7 +211,7 @@ def _show(table: DataTable[str], rows: dict[str, tuple[str, ...]]) -> None:
 
 
 def _plain(cell: str) -> Any:
-    """Return *cell* as text in which brackets are not markup: anybody may name a service."""
+    """Return *cell* as text in which brackets are not markup: every client may name a service."""
     from rich.text import Text
 
     return Text(cell)

@@ -84,7 +84,7 @@ class Login(NamedTuple):
 
 
 class Logins:
-    """The browsers that are logged in, by what their cookie says. Those of the longest silence go first."""
+    """The browsers that are logged in, by the value of their cookie. Those of the longest silence go first."""
 
     def __init__(self) -> None:
         self._logins: OrderedDict[str, Login] = OrderedDict()

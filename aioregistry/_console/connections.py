@@ -24,13 +24,13 @@ ASKED_WITHIN: Final = 10.0
 """Seconds for the head of a request; from the beginning of the connection, or of the request."""
 
 SENT_WITHIN: Final = 30.0
-"""Seconds for a peer to read what it was sent."""
+"""Seconds for a peer to read the bytes sent to it."""
 
 _Peer = tuple[str, int]
 
 
 class Connections:
-    """An application, and the connections on which it is asked.
+    """An application, and the connections on which requests for it arrive.
 
     Args:
         application: answers.

@@ -163,7 +163,7 @@ class Gate:
             raise
 
     def _admitted(self, request: Request) -> Login | None:
-        """Return who asks; None for somebody who has to log in. Raises Refused."""
+        """Return the user who asks; None for a browser that has to log in. Raises Refused."""
         headers = request.headers
         host = headers.get("host", "")
         if not is_host_known(host, self._settings.hosts):

@@ -27,7 +27,7 @@ PAUSE: Final = 0.5
 """Seconds between two messages to a browser."""
 
 KEEP_ALIVE: Final = 15.0
-"""Seconds; proxies end connections on which nothing is said."""
+"""Seconds; proxies end connections that are silent."""
 
 _MADE_AT_ONCE: Final = 100
 

@@ -80,7 +80,7 @@ class Reading:
         )
 
     def counts(self, query: Query, bins: int, limit: int) -> list[_Row]:
-        """Return how often what happened: service, number of the bin, kind, how often."""
+        """Return the number of events: service, number of the bin, kind, how often."""
         where, values = _conditions(query)
         width = max(query.until - query.since, 1e-3) / bins
         return self._ask(

@@ -21,7 +21,7 @@ log = logging.getLogger("aioregistry.console")
 T = TypeVar("T")
 
 _WAITING: Final = 20_000
-"""Operations that wait for the disk; of what comes beyond, only how it ends is recorded."""
+"""Operations that wait for the disk; of further ones, only their final state is recorded."""
 
 _AT_ONCE: Final = 2000
 _WRITTEN_WITHIN: Final = 1.0
@@ -40,7 +40,7 @@ class HistoryUnavailable(Exception):
 
 
 class Recorder:
-    """Writes what it is given to a history, in order, and answers questions about it.
+    """Writes items to a history, in order, and answers questions about it.
 
     Args:
         history: open; the recorder closes it.

@@ -51,7 +51,7 @@ class State(NamedTuple):
         owner: the session that owns the node, as ZooKeeper's tools show it.
         place: ``address:port``, or ``-``.
         payload: as JSON, cut where it is long.
-        reason: why it is suspect or invalid; else what an operator said.
+        reason: why it is suspect or invalid; else the reason that an operator gave.
         czxid: of the node: another one is another node.
     """
 
@@ -108,7 +108,7 @@ def of_snapshot(snapshot: Snapshot[Any]) -> dict[str, State]:
 
 
 def marks(before: State | None, after: State | None) -> Iterator[Mark]:
-    """Yield what happened to an instance between two moments; None is that it was not there."""
+    """Yield the events of an instance between two moments; None means that it was not there."""
     if before == after:
         return
     if before is None:

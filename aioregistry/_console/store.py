@@ -68,7 +68,7 @@ _SCHEMA: Final = (
 
 
 class StateChange(NamedTuple):
-    """An instance changed, came or went: what it is now, None where it is not there."""
+    """An instance changed, came or went: its present state, or None if it is gone."""
 
     at: float
     service: str

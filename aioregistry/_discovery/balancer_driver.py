@@ -48,7 +48,7 @@ class Feed(Protocol[P]):
 
     @property
     def arrivals(self) -> Mapping[str, float]:
-        """Since when instances are new, by id; kept up before changes are told."""
+        """Since when instances are new, by id; kept up before changes are reported."""
 
     @property
     def snapshot(self) -> Snapshot[P]:

@@ -1,4 +1,4 @@
-"""A barrier: once it is passed, the server shows whatever was acknowledged to anybody before it was asked for.
+"""A barrier: once passed, the server shows every write that any client had an answer to before the barrier began.
 
 ``sync`` does not say so much. A follower answers it when its leader has sent all that was committed; the leader itself
 answers it as a read, and may not have applied yet what a follower has acknowledged to its client. A write takes its

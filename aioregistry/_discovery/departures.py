@@ -45,7 +45,7 @@ class _Question:
 
 
 class Departures:
-    """Watches the markers of one session, while somebody wants to know.
+    """Watches the markers of one session, while it has users.
 
     Args:
         session: watched through.
@@ -77,7 +77,7 @@ class Departures:
             self._watch = self._session.watches.listen_tree(self._root, self._fired)
 
     def release(self) -> None:
-        """Somebody wants to know no more; the watch goes with the last."""
+        """One user stops watching; the watch goes with the last."""
         self._users -= 1
         if not self._users and self._watch is not None:
             self._watch.close()
@@ -85,7 +85,7 @@ class Departures:
             self._repeated.close()
 
     async def arm(self) -> None:
-        """Set the watch on the present connection, if anybody wants it; returns also where that cannot be."""
+        """Set the watch on the present connection, if it has a user; returns also if that is impossible."""
         async with self._arming:  # one request, though every service that is followed begins with this
             if self._watch is not None and self._session.connected:
                 self._withdrawals.interrupted()

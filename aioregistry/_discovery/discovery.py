@@ -36,7 +36,7 @@ P = TypeVar("P")
 
 
 class Discovery:
-    """The mirrors of one session: one for each service that somebody looks at, shared by all its views.
+    """The mirrors of one session: one for each service that is viewed, shared by all its views.
 
     Args:
         session: read and watched through; need not be connected.
@@ -139,7 +139,7 @@ class Discovery:
         Raises:
             InvalidArgument: no file can be kept there, or a view of another service keeps its own there.
         """
-        from .keeper import Keeper, checked_path  # hashing, threads and paths, for those who want them
+        from .keeper import Keeper, checked_path  # hashing, threads and paths, for the views that want them
 
         path = checked_path(keep)
         other = self._kept_at.get(path)
@@ -166,7 +166,7 @@ class Discovery:
         return follower
 
     async def release(self, follower: Follower) -> None:
-        """A view needs *follower* no more; it is closed with its last."""
+        """A view stops using *follower*, which is closed with its last view."""
         follower.users -= 1
         if follower.users == 0:
             if self._followers.get(follower.name) is follower:

@@ -62,7 +62,7 @@ class Refusals:
     def __init__(self) -> None:
         self._first: dict[str, float] = {}
         self._certain: dict[str, float] = {}  # when the last refusal was that made its case certain
-        self._silent: dict[str, float] = {}  # the first refusal of each since anybody answered, the earliest first
+        self._silent: dict[str, float] = {}  # the first refusal of each since any instance answered, the earliest first
         self._twice: set[str] = set()  # those of them that refused again, to a call that began after that
         self._answers: dict[str, float] = {}  # the last two ids, each with when it answered last
 

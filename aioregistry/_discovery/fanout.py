@@ -1,4 +1,4 @@
-"""Whom a view tells of what it shows, and in which order."""
+"""The consumers that a view informs of its changes, and their order."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Balancers(Generic[P]):
             yield from balancer.subsets()
 
     def take(self, effects: Effects[P], snapshot: Callable[[], Snapshot[P]]) -> None:
-        """Tell each; one that fails, in a pool of the caller's own, picks no more: its contents are unknown."""
+        """Tell each. One that fails, in a pool of the caller's own, stops picking: its contents are unknown."""
         self._arrivals.take(effects.changes, self._now(), first=effects.first)
         for balancer in list(self._balancers.values()):
             try:
@@ -115,7 +115,7 @@ class Balancers(Generic[P]):
         """Balancers go on with the last known instances."""
 
     def end(self, error: RegistryError | None) -> None:
-        """They pick no more."""
+        """The balancers stop picking."""
         for balancer in list(self._balancers.values()):
             balancer.end(error)
 

@@ -146,7 +146,7 @@ class Follower:
         self._task.start(self._run(), name=f"aioregistry follows {self.path}")
 
     async def aclose(self) -> None:
-        """Follow no more; no task and no watch is left when it returns."""
+        """Stop following; no task and no watch is left when it returns."""
         self._end(SessionClosed(f"{self.path} is no longer followed"), None)
         await self._task.aclose()
         await self._syncs.ended()
@@ -198,7 +198,7 @@ class Follower:
         self._consumers[id(consumer)] = weakref.ref(consumer)
 
     def detach(self, consumer: Consumer) -> None:
-        """Tell *consumer* no more."""
+        """Stop telling *consumer*."""
         self._consumers.pop(id(consumer), None)
 
     def _present_consumers(self) -> list[Consumer]:

@@ -13,7 +13,7 @@ session one timeout from its election on.
 
 **The threshold.** When more than ``share`` of the instances, those listed and those counted, went within the period,
 all that are counted become *suspect*, also those that were shown as removed before the threshold was passed. One that
-comes back is counted no more.
+comes back does not count any longer.
 
 **The fewest.** In quiet times three are needed, or two where they were all there was: an empty list helps no caller,
 and two replicas are the commonest service. One that goes alone in quiet times is believed at once.
@@ -125,7 +125,7 @@ class Suspects(Generic[P]):
         self._refusals = Refusals()
         # Unexplained removals of the period; the ids of those not held, oldest first.
         self._counted: dict[str, Entry[P]] = {}
-        self._forgotten = Alarms()  # when each is counted no more, at the earliest
+        self._forgotten = Alarms()  # when each stops counting, at the earliest
         self._shown_removed: dict[str, None] = {}
         self._markers: dict[str, int] = {}
         self._interrupted: float | None = None
@@ -394,7 +394,7 @@ class Suspects(Generic[P]):
         self._forgotten.set(id, now + _at_least(self._guard.within, entry, self._guard.longest))
 
     def _forget(self, now: float) -> None:
-        """Count no more what went before the period."""
+        """Stop counting the removals from before the period."""
         if self._interrupted is not None:
             return
         loud = max(self._elected, self._resumed)

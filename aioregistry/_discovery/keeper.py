@@ -6,7 +6,7 @@ place, so that nothing piles up; processes that keep the same file take turns th
 holder.
 
 **The keeper** writes from a thread, one state at a time and not all the time; the last one is written when it closes.
-Errors of the file are told and never raised: discovery does not depend on a disk.
+Errors of the file are logged and never raised: discovery does not depend on a disk.
 """
 
 from __future__ import annotations

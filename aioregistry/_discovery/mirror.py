@@ -133,7 +133,8 @@ class Mirror:
         self._unprompted: set[str] = set()
         self._rotation: list[str] = []
         self._looked_at_everything = False
-        # The service's node counts what comes and goes below it (cversion), and so is done here with the events.
+        # The service's node counts the creations and deletions below it (cversion); the events are counted here
+        # likewise.
         self._tally: tuple[int, int] | None = None  # with the czxid of the service's node
         self._tally_counts = True
         self._doubted: int | None = None  # a mark
@@ -175,7 +176,7 @@ class Mirror:
         return self._older >= _OLDER_ANSWERS
 
     def forget_order(self) -> None:
-        """How new the answers so far were counts no more."""
+        """Forget how new the answers so far were."""
         self._horizon = self._older = 0
 
     # ------------------------------------------------------------------ questions

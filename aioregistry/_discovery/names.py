@@ -49,7 +49,7 @@ class ServiceNames:
         return stream
 
     async def aclose(self) -> None:
-        """End the streams, and follow no more."""
+        """End the streams, and stop following."""
         self._source.close()
         await self._task.aclose()
         self._repeated.close()

@@ -67,7 +67,7 @@ class _Service:
 
 
 class OverrideReader:
-    """The overrides of the services below one base path, for as long as somebody asks.
+    """The overrides of the services below one base path, for as long as they have users.
 
     Args:
         session: read and watched through.
@@ -133,7 +133,7 @@ class OverrideReader:
         return is_read()
 
     async def aclose(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         task = self._task
         self._services.clear()
         self._stop()
@@ -390,7 +390,7 @@ class OverrideReader:
                     about = {"service": place, "id": override.id, "path": path}
                     text = "the override of %s/%s has ended and is removed"
                     self._repeated.tell("removed", logging.INFO, text, place, override.id, **about)
-            except ServerError as error:  # somebody else was quicker, or it is not ours to remove
+            except ServerError as error:  # another client was quicker, or an ACL forbids it
                 log.debug("overrides of %s that have ended are left: %s", place, error)
                 if not isinstance(error, NoNode | BadVersion):
                     self._may_remove = False

@@ -102,7 +102,7 @@ class Held(NamedTuple):
 
 
 class Released(NamedTuple):
-    """These are suspects no more."""
+    """These are not suspects any longer."""
 
     releases: tuple[Release, ...]
 

@@ -62,7 +62,7 @@ class Subsets:
         self._new[id] = None
 
     def uncount(self, id: str) -> None:
-        """The removal of *id* is counted no more."""
+        """Stop counting the removal of *id*."""
         self._new.pop(id, None)
         for part in self._parts.values():
             part.asked.discard(id)

@@ -1,4 +1,4 @@
-"""The counts of balancers, by service: each counts for itself, and they are added up when somebody asks."""
+"""The counts of balancers, by service: each counts for itself, and they are added up when they are read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Tally:
 class Tallies:
     """The tallies of all balancers of a registry. Used on its loop.
 
-    Balancers are held weakly. The counts of one that is gone are forgotten, unless somebody reads (:meth:`keep`):
+    Balancers are held weakly. The counts of one that is gone are forgotten, unless there is a reader (:meth:`keep`):
     then the sum of a service never falls.
     """
 

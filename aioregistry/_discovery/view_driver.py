@@ -59,7 +59,7 @@ class Followers(Protocol):
         """Return the follower of a service; each is to be released."""
 
     async def release(self, follower: Follower) -> None:
-        """*follower* is needed no more."""
+        """Stop using *follower*."""
 
     def patience(self) -> float:
         """Return how many seconds closing may take now."""
@@ -152,7 +152,7 @@ class ViewDriver(Generic[P]):
         return away and kept is not None and bool(kept.entries)
 
     async def close(self) -> None:
-        """Follow no more: end all streams, and write the last state to the file."""
+        """Stop following: end all streams, and write the last state to the file."""
         follower = self._following()
         follower.detach(self)
         self.end(None)
@@ -276,7 +276,7 @@ class ViewDriver(Generic[P]):
 
     @property
     def arrivals(self) -> Mapping[str, float]:
-        """Since when instances are new, by id, on the session's clock; kept up before changes are told."""
+        """Since when instances are new, by id, on the session's clock; kept up before changes are reported."""
         return self._balancers.arrivals
 
     @property

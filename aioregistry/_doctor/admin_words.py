@@ -42,7 +42,7 @@ class AdminPlace(NamedTuple):
 
 
 class Unusable(Exception):
-    """An answer says nothing; why not."""
+    """An answer has no facts; says why not."""
 
 
 def admin_place(text: str) -> AdminPlace | None:
@@ -90,7 +90,7 @@ def answer(raw: bytes) -> Answer:
 
 
 def connections(found: Answer) -> list[ClientConnection]:
-    """Return what the command ``connections`` says.
+    """Return the connections that the command ``connections`` reports.
 
     Raises:
         Unusable: it says nothing of connections.

@@ -28,7 +28,7 @@ async def ask(host: str, port: int, tls: ssl.SSLContext | None, admin: AdminPlac
         host: of it.
         port: for clients.
         tls: for its port for clients; None for plain TCP.
-        admin: where its AdminServer is; None where that is not to be asked.
+        admin: where its AdminServer is; None if it is not to be asked.
         patience: seconds for one answer.
     """
     address = _shown(host, port)

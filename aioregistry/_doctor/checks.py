@@ -111,7 +111,7 @@ _TOLD: Final[tuple[tuple[str, str, str, Callable[[Server], bool]], ...]] = (
     ("near-limits", "mntr", "open files and watches", lambda server: bool(server.monitor)),
     ("session-timeout", "conf", "bounds of session timeouts and of connections", lambda server: bool(server.settings)),
 )
-"""By which word a server tells what checks go by: their anchor, the word, what it is, and whether it was told."""
+"""The words by which servers report facts for checks: the checks' anchor, the word, its meaning, whether it came."""
 
 
 def _untold(picture: Picture) -> Iterator[tuple[str, str]]:

@@ -45,7 +45,7 @@ async def gather(connection: Mapping[str, Any], *, max_request: int, admin: Admi
     Args:
         connection: what :func:`aioregistry.connect` takes.
         max_request: the servers' jute.maxbuffer, bytes.
-        admin: where the servers' AdminServers are; None where they are not to be asked.
+        admin: where the servers' AdminServers are; None if they are not to be asked.
 
     Raises what :func:`aioregistry.connect` raises for arguments. Servers that do not answer are part of the picture.
     Cancelling it leaves nothing behind.

@@ -1,4 +1,4 @@
-"""The facts gathered of an ensemble and of a registry in it. Pure: no check asks anybody anything."""
+"""The facts gathered of an ensemble and of a registry in it. Pure: no check sends a question."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Server:
         address: ``host:port``, as it was given.
         refusal: why it answered nothing; None where it answered.
         summary: what ``srvr`` says, by name; empty where it is not allowed.
-        monitor: what ``mntr`` says.
-        settings: what ``conf`` says.
+        monitor: the answer to ``mntr``.
+        settings: the answer to ``conf``.
         members: how many servers the ensemble has by ``conf``; 0 where that does not say.
         connections: what ``cons`` says, or else its AdminServer; None where neither does.
-        admin_silence: where its AdminServer was asked, and why that did not say; empty where it was not asked, or did.
+        admin_silence: where its AdminServer was asked, and why it did not answer; empty if it was not asked, or did.
     """
 
     address: str
@@ -43,9 +43,9 @@ class Node:
 
     Args:
         path: below the chroot.
-        data: what it holds; None where it may not be read.
-        stat: what ZooKeeper says of it; None where that may not be asked.
-        acl: who may do what; None where that may not be asked.
+        data: its data; None if this client may not read it.
+        stat: its Stat; None if this client may not read it.
+        acl: who may do what; None if this client may not read it.
     """
 
     path: str

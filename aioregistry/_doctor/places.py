@@ -51,7 +51,7 @@ def all_of(servers: Sequence[Server]) -> str:
 
 
 def why_silent(server: Server, word: str) -> str:
-    """Return why a server did not tell what the four-letter *word* says."""
+    """Return why a server did not answer the four-letter *word*."""
     if server.refusal is not None:
         return f"{server.address} does not answer"
     admin = f", nor is its AdminServer of use ({server.admin_silence})" if server.admin_silence else ""

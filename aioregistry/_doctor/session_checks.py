@@ -122,7 +122,7 @@ def short_timeouts(picture: Picture) -> Iterator[tuple[str, str]]:
 def sync_limit(picture: Picture) -> float | None:
     """Return for how many seconds a leader may not notice that its followers are gone.
 
-    That is 0.0 for a server that has no followers, and None where no server tells.
+    That is 0.0 for a server that has no followers, and None if no server reports it.
     """
     told = max(
         (number(server.settings, "syncLimit") * number(server.settings, "tickTime") for server in picture.servers),

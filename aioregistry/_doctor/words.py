@@ -19,7 +19,8 @@ class ClientConnection(NamedTuple):
         host: its address.
         session: its session id, 0 without a session (four-letter words).
         timeout: of its session, seconds.
-        established: when it was made, by the server's clock, seconds since the epoch; 0.0 where that is not told.
+        established: when it was made, by the server's clock, seconds since the epoch; 0.0 if the server does not report
+            it.
     """
 
     host: str
@@ -54,7 +55,7 @@ def members(answer: str) -> int:
 
 
 def connections(answer: str) -> list[ClientConnection] | None:
-    """Return what ``cons`` says; None where it says nothing: the asker is a connection too."""
+    """Return the answer to ``cons``; None if it is empty: the asker is a connection too."""
     if not _is_allowed(answer):
         return None
     return [found for line in answer.splitlines() if (found := _connection(line.strip())) is not None]

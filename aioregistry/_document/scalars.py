@@ -73,7 +73,7 @@ def _time(field: str, member: JsonMember) -> int | None:
 
 
 def _timeout(_: str, member: JsonMember) -> int | None:
-    """The session timeout; unknown where it is of another type, for the field is not Curator's and may be anybody's."""
+    """The session timeout; unknown if of another type, for the field is not Curator's and may be another writer's."""
     value = member.value
     return shared(value) if type(value) is int and 0 < value <= MAX_INT else None
 

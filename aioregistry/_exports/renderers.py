@@ -123,7 +123,7 @@ def _names(names: Iterator[str] | list[str]) -> dict[str, str]:
 
 
 _FULL: Final = 100
-"""The weight of an instance of which an operator says nothing, where others have less; HAProxy takes 256 at most."""
+"""The weight of an instance without an operator's weight, where others have less; HAProxy takes 256 at most."""
 
 
 def _factor(instance: ServiceInstance[Any], weights: Weights) -> float | None:

@@ -69,7 +69,7 @@ class LoopLagCheck(Check):
 
 
 async def _turn(other: asyncio.AbstractEventLoop) -> float:
-    """Return the seconds until the loop of another thread has run what it was given."""
+    """Return the seconds until the loop of another thread has run a callback."""
     here, turned = asyncio.get_running_loop(), asyncio.Event()
 
     def answer() -> None:

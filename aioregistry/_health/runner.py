@@ -1,4 +1,4 @@
-"""Runs the checks of one instance, a task each, and knows what they say together."""
+"""Runs the checks of one instance, a task each, and knows their joint verdict."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Runner:
             self._tasks.append(loop.create_task(self._follow(name, each), name=f"check {name} of {self._title}"))
 
     def stop(self) -> None:
-        """Run no more checks, and cancel those that run."""
+        """Start no further check, and cancel those that run."""
         for task in self._tasks:
             task.cancel()
         for each in self._followed.values():

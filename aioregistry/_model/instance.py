@@ -23,7 +23,7 @@ Q = TypeVar("Q")
 class AsWritten(NamedTuple):
     """A member of a document that another writer wrote otherwise than it would be written here.
 
-    It is written back as it was while the instance's attributes are what it was read as.
+    It is written back unchanged while the instance has the attributes that it was read with.
     """
 
     name: str

@@ -94,7 +94,7 @@ class Silent(Message[None]):
 
 
 class OnPath(Message[T_co]):
-    """A request that says nothing but a path."""
+    """A request that holds only a path."""
 
     parts = (("path", UString),)
     path: str

@@ -76,7 +76,7 @@ class Reply(NamedTuple, Generic[T]):
 
 
 class ConnectReply(NamedTuple):
-    """The answer to a ``Connect``: ``timeout_ms`` is the negotiated one, 0 when the session is no more."""
+    """The answer to a ``Connect``: ``timeout_ms`` is the negotiated one, 0 when the session has ended."""
 
     protocol_version: int
     timeout_ms: int

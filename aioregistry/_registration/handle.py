@@ -246,7 +246,7 @@ class Registration(Handle, Generic[P]):
 
     @property
     def _over(self) -> bool:
-        """Whether it does nothing for its node any more, but for withdrawing it."""
+        """Whether it does not maintain its node any longer, except to withdraw it."""
         return self._is_closed if self._worker is None else self._worker.progress.leaving
 
     @property
@@ -367,7 +367,7 @@ class Registration(Handle, Generic[P]):
         self._check()
         if timeout is not None:
             check_seconds("timeout", timeout)
-        if self.checks:  # what they say may not have been published, where the payload could not be written
+        if self.checks:  # their results may not have been published, if the payload could not be written
             votes = {**votes, "health": self._health.passing}
         worker.publish(self._publication.change(votes, **fields))
         with anyio.move_on_after(timeout):
@@ -464,7 +464,7 @@ class Registration(Handle, Generic[P]):
         self._refresh()
 
     def _publish(self, data: bytes | None) -> None:
-        """Let the node hold *data* from now on, if there is any; what it held at first is given when it is opened."""
+        """Let the node hold *data* from now on, if there is any; its first data is given when it is opened."""
         if data is not None and self._worker is not None:
             self._worker.publish(data)
 
@@ -540,7 +540,7 @@ class _Statuses(Stream[Status]):
 
 
 def has_ended(registration: Registration[Any]) -> bool:
-    """Whether *registration* lists nothing any more, and never will."""
+    """Whether *registration* has stopped listing its instance for good."""
     return registration._over
 
 

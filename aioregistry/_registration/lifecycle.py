@@ -119,7 +119,7 @@ def status(
     """Return the known facts of a registration.
 
     Args:
-        stage: what has become of it.
+        stage: the stage that it has reached.
         cause: why it ended by itself.
         displaced: the node was that of a newer claimant when it was seen last.
         owned: the node was seen as ours, in the session that there is now.

@@ -47,7 +47,7 @@ class Parents:
             session.executed(self._unanswered.pop(path))
 
     def begin(self, parent: str, who: Hashable, wake: Callable[[], None]) -> bool:
-        """Return whether *who* may go on; else *wake* is called when somebody has found out, or has given up."""
+        """Return whether *who* may go on; else *wake* is called when another task has found out, or has given up."""
         if parent in self._known:
             return True
         if self._first.setdefault(parent, who) is who:

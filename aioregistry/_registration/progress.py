@@ -1,4 +1,4 @@
-"""The progress of one registration, and those who wait for it."""
+"""The progress of one registration, and the tasks that wait for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Progress:
         path: of the node.
 
     Attributes:
-        stage: what has become of it.
+        stage: the stage that it has reached.
         cause: why it ended, where it did not end by being closed.
         displaced: set while it is in standby, and for ever after a displacement without.
     """
@@ -55,7 +55,7 @@ class Progress:
             self._first_listing.set_result(turn is Turn.SEEN)
 
     def end(self, cause: Exception | None) -> None:
-        """Tell those who wait for its end that it has ended by *cause*, None: by being closed."""
+        """Tell the tasks that wait for its end that it has ended by *cause*; None: it was closed."""
         self.cause = cause
         self.move(Turn.END)
         self._over.set()

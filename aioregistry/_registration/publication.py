@@ -1,4 +1,4 @@
-"""The instance that a registration publishes: enabled only if everybody who has a say agrees."""
+"""The instance that a registration publishes: enabled only if its owner, its checks and operators agree."""
 
 from __future__ import annotations
 

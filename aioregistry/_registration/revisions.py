@@ -1,4 +1,4 @@
-"""The desired data of the node, the data of the last write, and those who wait for either."""
+"""The desired data of the node, the data of the last write, and the tasks that wait for either."""
 
 from __future__ import annotations
 

@@ -339,7 +339,7 @@ class Worker:
     # ------------------------------------------------------------------ errors
 
     async def _remedied(self, action: Action | None, error: RegistryError) -> float | None:
-        """Do what follows from *error*; return the seconds to rest after it, if any."""
+        """React to *error*; return the seconds to rest after it, if any."""
         self._pauses.failed()
         what = remedy(action, error)
         if what is Remedy.MAKE_PARENTS:

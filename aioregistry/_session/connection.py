@@ -276,7 +276,8 @@ class Connection(asyncio.Protocol):
             self._flush()
 
     def eof_received(self) -> None:
-        # Not left to the transport, which first waits until everything is written, to a peer that may read no more.
+        # Not left to the transport, which first waits until everything is written, to a peer that may have stopped
+        # reading.
         self._abandon("the server closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:

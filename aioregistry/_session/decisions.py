@@ -172,7 +172,7 @@ def on_refused(machine: Machine, event: Refused) -> Step:
 
 
 def _ended(machine: Machine) -> Step:
-    """A server says that the session is no more."""
+    """A server says that the session has ended."""
     dropped = Drop(machine.connection)
     machine, said = _left(machine)
     return _offline(machine, failures=0), (dropped, *said)

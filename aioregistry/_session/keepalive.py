@@ -24,7 +24,7 @@ class Keepalive:
         self._driver = driver
 
     async def run(self) -> None:
-        """Keep the connection in use alive, until it serves no more."""
+        """Keep the connection in use alive, until it stops serving."""
         connection = self._driver.connection
         assert connection is not None
         interval = self._driver.timeout / HEARTBEATS_PER_TIMEOUT

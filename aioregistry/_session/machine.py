@@ -16,7 +16,7 @@ CloseRequestException), or because it is electing or overloaded. The servers of 
   quorum; below ours again, the ensemble was put back to a copy that has our session in it, and the session is given up.
 - *Who are you?* A client without a session, because it ended, asks for a fresh one, which only a quorum can grant,
   and sends a write that must fail. The zxid in that reply's header is the quorum's. Below ours: the history that every
-  zxid of ours belongs to is no more. The session is taken in any case.
+  zxid of ours belongs to is lost. The session is taken in any case.
 - The same is asked with a session of ours where silence lasts longer than an election does, rarely, and at a random
   moment: a server that never says a word about our session. If a quorum serves for as long as the session could have
   lived, and no server took it, it is presumed lost; until then the fresh one is closed, and ours is offered again.

@@ -25,7 +25,7 @@ class WatchPort(Protocol):
     """A listener to one path."""
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
 
 
 class TreeWatchPort(WatchPort, Protocol):

@@ -47,7 +47,7 @@ class Transition(enum.Enum):
     SUSPENDED = "suspended"
     """The connection ended."""
     LEFT = "left"
-    """It is no more, and another takes its place."""
+    """It has ended, and another takes its place."""
     CLOSED = "closed"
     FAILED = "failed"
 

@@ -122,7 +122,7 @@ class Accepted(NamedTuple):
 
 @_record
 class Refused(NamedTuple):
-    """The server said that the session offered is no more."""
+    """The server said that the session offered has ended."""
 
     connection: int
     read_only: bool

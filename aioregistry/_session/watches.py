@@ -67,7 +67,7 @@ class Watch:
         self._listen()
 
     def close(self) -> None:
-        """Listen no more, from now on; may be called again."""
+        """Stop listening, from now on; may be called again."""
         if not self._closed:
             self._closed = True
             self._unlisten()

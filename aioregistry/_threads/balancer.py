@@ -49,7 +49,7 @@ class CrossFeed(Generic[P]):
         return self._driver.snapshot
 
     def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
-        """A call to *id* that began at *since* ended with *error*; what follows is done on the loop, later."""
+        """A call to *id* that began at *since* ended with *error*; the loop acts on it later."""
         with contextlib.suppress(HandleClosed):
             self._thread.post(self._driver.note_failure, id, error, since)
         return False

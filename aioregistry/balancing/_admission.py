@@ -47,7 +47,7 @@ class Admission(Generic[P]):
     """Judges instances one at a time.
 
     Args:
-        strategy: tells what it goes by.
+        strategy: says which traits it uses.
         where: which instances are admitted; unless given all that are enabled and, if they are Spring Cloud's, in
             service.
 

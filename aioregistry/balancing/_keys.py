@@ -1,4 +1,4 @@
-"""Keys, and what they hash to: the same in every process, on every machine, in every version of Python."""
+"""The hashes of keys: the same in every process, on every machine, in every version of Python."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Newcomers:
         self._now = 0.0
         self.since: dict[str, float] = {}
         self.cold: dict[str, float] = {}
-        self._due: list[tuple[float, str]] = []  # a heap: when each is new no more; has some that were forgotten
+        self._due: list[tuple[float, str]] = []  # a heap: when each stops being new; has some that were forgotten
 
     def note(self, id: str, since: float) -> None:
         """The member *id* is new since then."""
@@ -51,7 +51,7 @@ class Newcomers:
             heapify(self._due)
 
     def forget(self, id: str) -> None:
-        """*id* is a member no more."""
+        """*id* is not a member any longer."""
         self.since.pop(id, None)
         self.cold.pop(id, None)
 

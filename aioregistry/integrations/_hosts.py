@@ -38,7 +38,7 @@ def is_registry_host(host: str) -> bool:
 
 
 def label_of(scheme: str, host: str, port: int | None = None) -> str:
-    """Return what comes before ``.registry`` in the *host* of a URL, in lower case.
+    """Return the part before ``.registry`` in the *host* of a URL, in lower case.
 
     Args:
         scheme: the URL's: http, https, ws or wss.
@@ -124,7 +124,7 @@ def _problem(label: str) -> str | None:
     if any(part.startswith("xn--") for part in label.split(".")):
         # Which of the spellings that IDNA takes for one was meant is not known: never a wrong service.
         return "must not be internationalised (xn--)"
-    # No resolver is asked; what comes before the suffix is written as a host name all the same.
+    # No resolver is asked; the part before the suffix is written as a host name all the same.
     if label != label.lower() or not is_host_name(f"{label}{SUFFIX}"):
         return "must be parts of letters, digits, - and _ in lower case, with dots between"
     return None

@@ -122,7 +122,7 @@ class Term:
 
     async def _register(self) -> None:
         try:
-            for opening in self._openings.values():  # who is listed can be asked for what it takes the views for
+            for opening in self._openings.values():  # a listed server may get requests that need the views
                 await outcome(opening)
             address = await self._address()
         except RegistryError as error:

@@ -41,7 +41,7 @@ class Server(Protocol):
         """Whether a new connection may stay."""
 
     def release(self, connection: Connection) -> None:
-        """A connection serves its session no more."""
+        """A connection stops serving its session."""
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._reading = False  # within `_read`
         self._waiting = False  # a request is under way, and those behind it wait
         self._frozen = False
-        self._blocked = False  # the client does not read what it is sent
+        self._blocked = False  # the client does not read its replies
         self._held_back = False  # the transport was told to pause
         self._lost_while_frozen = False
         self.peer: Any = None
@@ -269,7 +269,7 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def finish(self) -> None:
-        """Take what has arrived already, then close, which is what the real server mostly does then."""
+        """Handle the bytes that have arrived already, then close, as the real server mostly does."""
         self._finishing = True
 
     def close(self) -> None:

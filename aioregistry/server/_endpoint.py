@@ -26,7 +26,7 @@ from aioregistry.server._tree import Tree
 
 
 class Endpoint:
-    """A server as clients see it; what it serves is decided by its subclasses.
+    """A server as clients see it; its subclasses decide what it serves.
 
     It is bound to the event loop that it is started on. Its controls are plain methods, to be called on that loop.
     """
@@ -123,7 +123,7 @@ class Endpoint:
             connection.freeze()
 
     def thaw(self) -> None:
-        """Let every frozen connection go on; what came meanwhile is read now."""
+        """Let every frozen connection go on, and read the bytes that came meanwhile."""
         for connection in list(self.connections):
             connection.thaw()
 
@@ -154,7 +154,7 @@ class Endpoint:
         self._dispatcher.throttling = throttle
 
     def grant(self, seconds: float | None) -> None:
-        """Tell clients this session timeout in the place of what they get.
+        """Report this session timeout to clients in place of the real one.
 
         Args:
             seconds: the timeout to tell, in seconds; None for the truth.
@@ -214,7 +214,7 @@ class Endpoint:
         return not limit or connection.client is None or self._clients[connection.client] < limit
 
     def release(self, connection: Connection) -> None:
-        """A connection serves its session no more."""
+        """A connection stops serving its session."""
         self.replica.watches.forget(connection)
         if self._by_session.get(connection.session_id) is connection:
             del self._by_session[connection.session_id]

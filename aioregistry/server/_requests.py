@@ -132,7 +132,7 @@ def read_connect(frame: bytes) -> ConnectRequest:
 
 
 def connected(request: ConnectRequest, *, timeout_ms: int, session_id: int, password: bytes) -> bytes:
-    """The answer, framed; a timeout of 0 says that the session is no more."""
+    """The answer, framed; a timeout of 0 says that the session has ended."""
     body = _CONNECTED.pack(0, timeout_ms, session_id, len(password)) + password
     if request.read_only is not None:
         body += b"\0"

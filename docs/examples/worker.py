@@ -1,7 +1,7 @@
 """A worker without a port, `python docs/examples/worker.py HOST:PORT/CHROOT`: it takes a job a line from stdin.
 
-It is listed in the service `workers` for as long as it takes jobs. On SIGTERM it is listed as draining, takes no more,
-finishes the job that it has, and withdraws. A second SIGTERM withdraws at once.
+It is listed in the service `workers` for as long as it takes jobs. On SIGTERM it is listed as draining, takes no
+further job, finishes the one that it has, and withdraws. A second SIGTERM withdraws at once.
 """
 
 from __future__ import annotations
