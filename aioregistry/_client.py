@@ -40,7 +40,7 @@ class RegistryClient(ZKClient):
     - ``container=True``, and the parents that ``ensure_path`` makes, are containers: the server removes them some time
       after their last child.
     - Waiting ends when the session is closed or fails: every verb, ``session.ensure_safe_state()`` and
-      ``session.state.wait_for(…)`` then raise ``aiozk.exc.InvalidClientState``, chained to what it failed with.
+      ``session.state.wait_for(…)`` then raise ``aiozk.exc.InvalidClientState``, chained to the error that ended it.
 
     aiozk's locks, leases and elections do not notice that the session has expired: their holder goes on as the owner of
     what another process owns by then.
@@ -170,7 +170,7 @@ class SharedSession:
                 callback(path)
 
         def fired(event: WatchedEvent) -> None:
-            # In a later turn of the loop: what a user's callback raises must not reach the connection.
+            # In a later turn of the loop: an exception of a user's callback must not reach the connection.
             if event.kind == event_type:
                 asyncio.get_running_loop().call_soon(deliver)
 

@@ -49,7 +49,7 @@ def call(function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
 
 
 async def wait(function: Callable[[], Awaitable[R]]) -> R:
-    """Return what the async *function* returns. Cancelling the task that waits cancels *function*, and is not an error.
+    """Return the result of *function*. Cancelling the task that waits cancels *function*, and is not an error.
 
     Raises:
         ForeignError: it raised, anything, or what it returned cannot be awaited; chained to that.

@@ -1,7 +1,7 @@
 """When to say something that can repeat: the first at once, then counts at growing pauses, then a summary. Pure.
 
 A log that repeats a line for each of 10,000 instances hides what matters, and costs its reader a disk. A log that drops
-repetitions hides how bad it was. So the first occurrences are told at once, what follows is counted, and each count
+repetitions hides how bad it was. So the first occurrences are logged at once, later ones are counted, and each count
 tells how many there were. Kubernetes aggregates its events in the same way (``client-go``, ``EventCorrelator``).
 
 An :class:`Incident` knows no clock, no timer and no log: it is given the time. Rooms that log use

@@ -61,7 +61,7 @@ def root_of(services: str) -> str | None:
 
 
 def marker_prefix(name: str, id: str) -> str:
-    """Return what the names of all markers of an id begin with."""
+    """Return the common beginning of the names of all markers of an id."""
     from urllib.parse import quote  # takes 2 ms: not of everybody who imports aioregistry
 
     # quote() escapes the colon, so that the parts can be told apart again.
@@ -74,7 +74,7 @@ def marker_name(prefix: str, czxid: int) -> str:
 
 
 def read_marker(text: str) -> Marker | None:
-    """Return what a node of this name marks; None unless it is exactly what :func:`marker_name` writes."""
+    """Return the withdrawal that a node of this name marks; None unless :func:`marker_name` writes that name."""
     from urllib.parse import unquote
 
     parts = text.split(":")

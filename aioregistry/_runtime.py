@@ -128,7 +128,7 @@ class SystemRuntime(Runtime):
 
 
 def tls_name(host: str) -> str:
-    """Return the name that a certificate must have for *host*, and that a server is told.
+    """Return the name that a certificate must have for *host*, and that the client sends to the server.
 
     It is without the dot that ends a fully qualified name (RFC 6066, section 3), and without the zone of an IPv6
     address, which means something on this machine only (RFC 4007, section 6).

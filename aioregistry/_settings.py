@@ -227,7 +227,7 @@ def resolve(
     """Return what counts: the command line, else the environment, else the file, else the default.
 
     Args:
-        given: by field, what the command line says; None where it says nothing.
+        given: by field, the value from the command line; None if it has no value.
         environment: variables; an empty one says nothing.
         file: what ``--config`` names.
         defaults: by field, those of the command.

@@ -49,7 +49,7 @@ class Span:
         """End it; nothing happens if it has ended, or is empty.
 
         Args:
-            error: what it ended with. A cancellation is not an error of the span; its type is recorded all the same.
+            error: the exception that ended it. A cancellation is not an error of the span, but its type is recorded.
             server: the server that the session is connected to.
             attributes: by their names behind ``aioregistry.``.
         """

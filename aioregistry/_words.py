@@ -43,7 +43,7 @@ def described(instance: ServiceInstance[Any]) -> str:
 
 
 def why_unavailable(instance: ServiceInstance[Any]) -> str | None:
-    """Return why *instance* is not to be called, by what its document says; None where it is.
+    """Return why *instance* is not to be called, as its document says; None if it is.
 
     One that is not enabled is "draining" if its document does not say why.
     """

@@ -24,7 +24,7 @@ _SIGNALLED: Final = 128
 
 
 class NotStarted(RegistryError):
-    """There is no such program, or it cannot be run; ``exit_code`` is what a shell would end with."""
+    """There is no such program, or it cannot be run; ``exit_code`` is the one that a shell would end with."""
 
     def __init__(self, program: str, reason: str, exit_code: int) -> None:
         super().__init__(f"command={program!r}: {reason}")

@@ -98,7 +98,7 @@ class _Exporter:
         """--exec has not run yet for the last file that was written."""
 
     async def run(self, registry: Registry, output: Output) -> None:
-        """Follow the services and write, until cancelled; raises what a service cannot be followed for."""
+        """Follow the services and write, until cancelled; raises the error that ends the following of a service."""
         self._output = output
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:

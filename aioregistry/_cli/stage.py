@@ -236,7 +236,7 @@ class Gateway:
 
 
 def seen(change: Added[Any] | Removed[Any] | Updated[Any]) -> tuple[str, str, str]:
-    """Return what a change is to the gateway: the event, the text, and the server."""
+    """Return a change as the gateway reports it: the event, the text, and the server."""
     name = change.id
     match change:
         case Added():

@@ -41,7 +41,7 @@ def refusal(request: Request, refused: Refused) -> Response:
 
 
 def text_of(request: Request, name: str) -> str:
-    """Return what the request says for *name*. Raises Refused where that is nothing."""
+    """Return the request's value for *name*. Raises Refused if there is no value."""
     value = request.query_params.get(name, "")
     if not value:
         raise Refused(400, f"{name} is missing")

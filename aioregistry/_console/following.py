@@ -77,7 +77,7 @@ class CurrentOutage(NamedTuple):
 
     Args:
         since: seconds since the epoch.
-        reason: what the servers answered; empty while that is not known.
+        reason: the answers of the servers; empty while they are not known.
     """
 
     since: float
@@ -194,7 +194,7 @@ class Following:
     # ------------------------------------------------------------------ following
 
     async def run(self, registry: Registry) -> None:
-        """Follow until cancelled, or until nothing can be followed any more, which raises what the session ended with.
+        """Follow until cancelled, or until the session ends, whose error this raises.
 
         Raises:
             RegistryError: the session failed, or the services may not be listed.

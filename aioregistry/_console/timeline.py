@@ -1,4 +1,4 @@
-"""Recorded states as what a timeline draws, and two moments compared. Pure."""
+"""Recorded states as the bars of a timeline, and two moments compared. Pure."""
 
 from __future__ import annotations
 

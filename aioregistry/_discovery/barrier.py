@@ -55,9 +55,9 @@ class Barrier:
     def passed(self) -> asyncio.Future[None]:
         """Return a future that is done when a barrier that begins now is passed.
 
-        It fails with what the session's requests fail with. On a server that takes no write (it has no quorum, or knows
-        no such request), a ``sync`` has to do, or nothing where it refuses that, too; a warning says so. Cancelling the
-        future stops the waiting only.
+        It fails with the same errors as the session's requests. On a server that takes no write (it has no quorum, or
+        knows no such request), a ``sync`` has to do, or nothing where it refuses that, too; a warning says so.
+        Cancelling the future stops the waiting only.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next.append(waiter)

@@ -4,9 +4,9 @@ The core knows the server's list and the entries shown beside it; its stages dec
 changes. A view has only the stages that it needs; without any, the core holds no instance itself, and shows the
 mirror's own.
 
-:data:`STAGES` is their order. Each stage sees what the ones before it made of the server's news, so payloads have their
-type before any stage compares them, and the guard judges an instance that went since the file was written as it judges
-a removal. A new stage is a file and a line here.
+:data:`STAGES` is their order. Each stage sees the server's news as the stages before it changed them, so payloads have
+their type before any stage compares them, and the guard judges an instance that went since the file was written as it
+judges a removal. A new stage is a file and a line here.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class ViewCore(Generic[P]):
     """The instances that one view shows.
 
     Args:
-        listing: what the server lists; changed by its owner, who tells of it by :class:`News`.
-        options: what the view was asked for.
+        listing: the server's list; its owner changes it, and reports that by :class:`News`.
+        options: the options of the view.
     """
 
     def __init__(self, listing: Listing, options: Options) -> None:

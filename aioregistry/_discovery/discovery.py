@@ -50,7 +50,7 @@ class Discovery:
         base_path: where the services are, as a file of one names it.
         departures: the withdrawals from the services.
         overrides: of operators; None where they are not read.
-        tallies: what the balancers of all views count.
+        tallies: the counts of the balancers of all views.
     """
 
     def __init__(

@@ -129,7 +129,7 @@ class Follower:
         self._pump_scheduled = False
         self._was_fresh = False
         self._stale_since: float | None = None
-        # The task, and what it is to know when it wakes.
+        # The task, and the facts that it needs when it wakes.
         self._task = Supervised(self._died)
         self._stop_observing: Callable[[], None] | None = None
         self._wake = asyncio.Event()

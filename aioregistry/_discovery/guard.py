@@ -108,7 +108,7 @@ class Suspects(Generic[P]):
 
     Args:
         guard: the options.
-        zxid: of what the view shows at first.
+        zxid: that of the view's first state.
         subsets: returns those that are judged beside the whole service.
 
     Attributes:
@@ -340,7 +340,7 @@ class Suspects(Generic[P]):
         return _NOTHING
 
     def refused(self, id: str, zxid: int, *, since: float, now: float) -> Verdict[P]:
-        """*id* refused the connection of a call that began at *since*; see :mod:`.evidence` for what follows."""
+        """*id* refused the connection of a call that began at *since*; see :mod:`.evidence` for the consequences."""
         self._refusals.refused(id, since, now)
         if id not in self._held:
             return _NOTHING

@@ -139,7 +139,7 @@ class KeptFile:
         self._found: os.stat_result | None = None
 
     def read(self) -> bytes | None:
-        """Return what the file holds, or None if there is no file.
+        """Return the bytes of the file, or None if there is no file.
 
         Raises:
             OSError: it cannot be read, is larger than 256 MiB, or could have been written by another user: he would
@@ -165,7 +165,7 @@ class KeptFile:
             return file.read()
 
     def write(self, data: bytes) -> None:
-        """Put *data* in the place of what the file holds, on the disk when this returns."""
+        """Replace the file's contents by *data*, which is on the disk when this returns."""
         with self._turn() as (directory, descriptor):
             try:
                 os.fchmod(descriptor, 0o600)  # the umask may have taken even the owner's rights
@@ -307,7 +307,7 @@ class Keeper:
         self._resting = Alarm()
 
     async def load(self) -> Kept | None:
-        """Return what the file keeps; None, after a warning, where it cannot be used. Cancelling is harmless.
+        """Return the kept snapshot; None, after a warning, if it cannot be used. Cancelling is harmless.
 
         A file that is damaged is renamed.
 

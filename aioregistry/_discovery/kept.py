@@ -99,7 +99,7 @@ def to_bytes(kept: Kept) -> bytes:
 
 
 def from_bytes(data: bytes, service: str, base_path: str) -> Kept:
-    """Return what the file *data* keeps, of this service below this path.
+    """Return the snapshot in the file *data*, of this service below this path.
 
     Raises:
         Damaged: it is not what :func:`to_bytes` wrote, of this version or another.

@@ -16,7 +16,7 @@ Node: TypeAlias = Entry[Any] | Invalid
 
 
 def decoded(service: str, name: str, data: bytes, stat: Stat) -> Node:
-    """Return what the node *name* of the *service* shows."""
+    """Return the entry that the node *name* of the *service* shows."""
     czxid, mzxid, ctime, mtime, version, _, _, owner, _, children, _ = stat
     try:
         instance = decode(data, name=service, id=name)
@@ -30,7 +30,7 @@ def decoded(service: str, name: str, data: bytes, stat: Stat) -> Node:
 
 
 def is_of(known: Node, stat: Stat) -> bool:
-    """Return whether *known* is what a node with this Stat was read as.
+    """Return whether *known* was read from a node with this Stat.
 
     Within one history its zxids would do. A new history that has overtaken the zxids of a lost one cannot be told from
     one that went on, and there other nodes may have got the same: their owner or their time of birth differs.

@@ -70,7 +70,7 @@ class Reader:
         self.ask()
 
     def ask(self) -> None:
-        """Send what the mirror wants to know, as far as the window reaches."""
+        """Send the mirror's questions, as far as the window reaches."""
         mirror, pace = self._mirror, self._pace
         while self._pause.when is None and self._nodes_under_way < pace.window:
             question = mirror.ask(1 if self._one_by_one else pace.batch)

@@ -144,7 +144,7 @@ class Options(NamedTuple):
     kept: bool
     """Whether it has a file."""
     subsets: Callable[[], Iterable[Subset]]
-    """Returns what the guard judges beside the whole service."""
+    """Returns the parts that the guard judges beside the whole service."""
     overridden: bool = False
     """Whether overrides of operators are read."""
 
@@ -154,7 +154,7 @@ class State(Generic[P]):
 
     Attributes:
         at: now.
-        listing: what the server lists.
+        listing: the server's list.
         listed: the instances of it; its own, unless payloads are converted.
         misfits: the nodes whose payloads cannot be converted.
         overlay: the entries that are shown beside *listed*, or differ from it, by id. Only the core changes it.

@@ -28,7 +28,7 @@ P = TypeVar("P")
 
 
 class Suspecting(Stage[P]):
-    """Shows what the guard holds as suspects; see :mod:`.guard` for whom it holds, and how long."""
+    """Shows the instances that the guard holds as suspects; :mod:`.guard` says which it holds, and how long."""
 
     def __init__(self, guard: Guard, options: Options, state: State[P]) -> None:
         super().__init__(state)

@@ -47,7 +47,7 @@ async def first_accepted(
 
 
 def accepted(predicate: Callable[[Snapshot[P]], bool], snapshot: Snapshot[P]) -> bool:
-    """Return whether *predicate* accepts *snapshot*; raises what it raises, or UsageError in place of what misleads."""
+    """Return whether *predicate* accepts *snapshot*; raises its exception, or UsageError for a misleading one."""
     try:
         return foreign.call(predicate, snapshot)
     except foreign.ForeignError as failure:

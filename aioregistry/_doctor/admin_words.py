@@ -1,6 +1,6 @@
 """The answers of a server's AdminServer, as the values that four-letter words have. Pure.
 
-Its answers are JSON, and another program may listen there: what has another form has no value.
+Its answers are JSON, and another program may listen there: an answer of another form has no value.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ __all__ = ["ask"]
 WORDS: Final = ("srvr", "mntr", "conf", "cons")
 MOST_OF_AN_ANSWER: Final = 64 * 2**20
 ADMIN_PATIENCE: Final = 10.0
-"""Seconds: a firewall often drops what goes to a port that clients do not need."""
+"""Seconds: a firewall often drops packets to a port that clients do not need."""
 
 
 async def ask(host: str, port: int, tls: ssl.SSLContext | None, admin: AdminPlace | None, patience: float) -> Server:
-    """Return what a server says of itself.
+    """Return a server's description of itself.
 
     Args:
         host: of it.

@@ -1,4 +1,4 @@
-"""Where in the registry something is: what the checks look at, and what they call it. Pure."""
+"""The places in the registry that the checks look at, and their names. Pure."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ class ChrootMissing(SessionError):
 
 
 def attempts_told(attempts: Mapping[str, str]) -> str:
-    """Return what the addresses answered as one line, of a bounded number of them."""
+    """Return the answers of the addresses as one line, of a bounded number of them."""
     shown = [f"{address}: {why}" for address, why in attempts.items()]
     more = [f"and {len(shown) - _TOLD} more"] if len(shown) > _TOLD else []
     return "; ".join(shown[:_TOLD] + more) or "no attempt was finished"

@@ -28,7 +28,7 @@ _NO_WEIGHTS: Final[Mapping[str, Weights]] = MappingProxyType({})
 
 
 class Rendered(NamedTuple):
-    """A text, and what it leaves out."""
+    """A text, and the instances that it leaves out."""
 
     text: str
     left_out: tuple[str, ...]
@@ -41,7 +41,7 @@ def render(format: str, services: Services, weights: Mapping[str, Weights] = _NO
     Args:
         format: of the text.
         services: the services in it.
-        weights: what the instances of each service weigh.
+        weights: the weights of the instances, by service.
     """
     renderer = _RENDERERS[format]
     left_out: list[str] = []

@@ -21,7 +21,7 @@ ALIKE: Final[Weights] = MappingProxyType({})
 
 
 def weights_of(entries: Iterable[Entry[Any]]) -> Weights:
-    """Return what the entries' instances weigh."""
+    """Return the weights of the entries' instances."""
     return {entry.instance.id: entry.weight for entry in entries if entry.weight < 1}
 
 

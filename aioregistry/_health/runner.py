@@ -95,7 +95,7 @@ class Runner:
         return MappingProxyType({name: each.status for name, each in self._followed.items()})
 
     def probe(self, name: str) -> str:
-        """Return what the check *name* asks, as text."""
+        """Return the subject of the check *name*, as text."""
         return self._followed[name].probe
 
     @property

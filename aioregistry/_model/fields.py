@@ -1,4 +1,4 @@
-"""The fields of an instance, a row each: what may be in it, what it is called in the document. Pure."""
+"""The fields of an instance, a row each: its allowed values, and its name in the document. Pure."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ def _default_id(address: str | None, port: int | None, ssl_port: int | None) -> 
 
 
 def as_written(instance: ServiceInstance[Any]) -> tuple[AsWritten, ...]:
-    """Return what the document of *instance* said otherwise than it would be written here."""
+    """Return the parts of the document of *instance* that differ from how this library would write them."""
     return instance._as_written
 
 

@@ -181,7 +181,7 @@ class SASLToken(Message[bytes]):
 
 
 class CloseSession(Silent):
-    """Ends the session and deletes what it owns."""
+    """Ends the session and deletes the nodes that it owns."""
 
     opcode = -11
     writes = True

@@ -43,7 +43,7 @@ def answer_challenge(
     """Return what answers the server's *challenge*.
 
     Args:
-        challenge: what the server sent; every part of it is checked.
+        challenge: the server's challenge; every part of it is checked.
         user: the name, in whatever characters.
         password: UTF-8.
         cnonce: an unforeseeable text of 64 bits or more, in letters and digits.

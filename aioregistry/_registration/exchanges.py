@@ -46,7 +46,7 @@ class Exchanges:
     Args:
         session: sends them.
         target: the node.
-        revisions: what the writes say.
+        revisions: the data of the writes.
         withdrawals: those of the session, with what all its registrations share.
         saw: called after each sight, with the node where it is ours, else with None.
 

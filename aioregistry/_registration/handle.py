@@ -1,4 +1,4 @@
-"""The handle of a registration: what it is worth now, and how to change it."""
+"""The handle of a registration: its status, and how to change it."""
 # Longer than 450 lines: it is the class that users hold, and what they read of its methods is a quarter of the lines.
 
 from __future__ import annotations
@@ -379,7 +379,7 @@ class Registration(Handle, Generic[P]):
         return RequestTimeout(f"{self.path}: {message}", outage_attempts(self._session))
 
     def _vote(self, voter: Voter, *, up: bool) -> None:
-        """Let *voter* be for or against its being enabled from now on; what follows is published soon.
+        """Let *voter* be for or against its being enabled from now on; a change is published soon.
 
         May be called before it is entered, and does nothing once it has ended.
         """
@@ -545,7 +545,7 @@ def has_ended(registration: Registration[Any]) -> bool:
 
 
 def vote(registration: Registration[Any], voter: Voter, *, up: bool) -> None:
-    """Let *voter* be for or against the instance's being enabled from now on; what follows is published soon.
+    """Let *voter* be for or against the instance's being enabled from now on; a change is published soon.
 
     May be called before *registration* is entered, and does nothing once it has ended.
     """

@@ -104,7 +104,7 @@ def plan(desired: Desired, observed: Node | None, session_id: int, earlier_ids: 
     """Return what to do.
 
     Args:
-        desired: what the node is to become.
+        desired: the desired state of the node.
         observed: the node as it was read, or None if it does not exist.
         session_id: of the present session.
         earlier_ids: of sessions that this process owned earlier.
@@ -135,7 +135,7 @@ def executed(action: Action, data: bytes, observed: Node | None, session_id: int
 
     Args:
         action: the write that was sent.
-        data: what the node was to hold by it.
+        data: the data that it would give the node.
         observed: as for :func:`plan`.
         session_id: of the present session.
     """

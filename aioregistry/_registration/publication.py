@@ -36,7 +36,7 @@ class Publication(Generic[P]):
 
     Args:
         session: grants the timeout that is published, and limits what a request can carry.
-        instance: what the owner gave.
+        instance: the owner's instance.
         target: the node.
         passing: whether its checks pass.
         repeated: where it is told that the instance is enabled, or not.
@@ -139,7 +139,7 @@ def _composed(against: frozenset[Voter]) -> dict[str, Any]:
 
 
 def _granted_ms(session: SessionPort) -> int | None:
-    """Return what the servers granted; None before the first session."""
+    """Return the timeout that the servers granted; None before the first session."""
     return round(session.timeout * 1000) if session.id else None
 
 

@@ -118,9 +118,9 @@ _MARKER_OPERATIONS = 2
 
 
 def remedy(action: Action | None, error: RegistryError) -> Remedy:
-    """Return what follows when *action* (None: looking) failed with *error*; one not in the table raises KeyError."""
+    """Return the remedy if *action* (None: looking) failed with *error*; an error not in the table raises KeyError."""
     if isinstance(error, PoisonRequest) and action is Action.WITHDRAW:
-        return Remedy.OMIT_MARKER  # the deletion alone may be what the server can take
+        return Remedy.OMIT_MARKER  # the server may accept the deletion alone
     if not isinstance(error, TransactionAborted):
         return Remedy.MAKE_PARENTS if isinstance(error, NoNode) and action is Action.CREATE else REMEDIES[type(error)]
     usual = REMEDIES[type(error.cause)]

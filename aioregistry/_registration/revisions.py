@@ -22,7 +22,7 @@ class Revisions:
 
     Attributes:
         desired: the latest.
-        sent: what the last write would make of the node.
+        sent: the state of the node after the last write.
     """
 
     def __init__(self, data: bytes) -> None:

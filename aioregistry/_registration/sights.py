@@ -18,7 +18,7 @@ Refusal: TypeAlias = ServerError | RequestTooLarge | PoisonRequest
 
 
 class Observation(NamedTuple):
-    """A read of the node: what it was, and the zxid of the reply."""
+    """A read of the node: its state, and the zxid of the reply."""
 
     node: Node | None
     zxid: int
@@ -48,7 +48,7 @@ def claim_of(creation: asyncio.Future[Reply[Any]], known: int) -> int | None:
 
 
 def error_of(answer: asyncio.Future[Reply[Any]]) -> Refusal | None:
-    """Return what a request failed with, inside a transaction too; raises what the connection or session did."""
+    """Return the error of a request, inside a transaction too; raises that of the connection or session."""
     try:
         if isinstance(result := answer.result().value, MultiReply):
             result.raise_for_error()
@@ -58,7 +58,7 @@ def error_of(answer: asyncio.Future[Reply[Any]]) -> Refusal | None:
 
 
 def node_read(reading: asyncio.Future[Any]) -> tuple[Node | None, int]:
-    """Return the node, and the zxid of the reply; raises what the read failed with."""
+    """Return the node, and the zxid of the reply; raises the error of the read."""
     try:
         zxid, (data, stat) = reading.result()
     except NoNode as absence:

@@ -55,7 +55,7 @@ class Together:
         self._due = False
 
     def submit(self, message: Multi | Delete) -> asyncio.Future[Reply[Any]]:
-        """Send *message*, alone or with others; the future gives what it would give alone, or fails as it would."""
+        """Send *message*, alone or with others; the future has the same outcome as if it were sent alone."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(message, loop.create_future())
         self._waiting.append(waiting)
@@ -77,7 +77,7 @@ class Together:
             _ = self._session.submit(message, functools.partial(self._answered, some))
 
     def _next(self) -> list[_Waiting]:
-        """Take what goes into one transaction."""
+        """Take the withdrawals that fit into one transaction."""
         some: list[_Waiting] = []
         size = 0
         while self._waiting and len(some) < MOST_TOGETHER:

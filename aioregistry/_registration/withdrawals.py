@@ -36,7 +36,7 @@ class Withdrawals:
 
     A node must not stay for as long as the session lives because no server answered when its registration was closed.
     So a worker goes on until its node is gone, and gives that up only to the next worker of the same node, which takes
-    over what the former one knows: a node that it never wrote may be there all the same.
+    over the former one's knowledge: a node that it never wrote may be there all the same.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """The worker of a registration: one plain task that looks, plans, acts, and looks again until nothing is left to do.
 
 Every change of the session wakes it, every event of its node, a new desire, and a timer. It does the same whatever
-woke it, since it acts on what it sees. Everything goes through this one task, so that a late re-registration can
+woke it, since it acts on the observed node. Everything goes through this one task, so that a late re-registration can
 never undo a withdrawal.
 
 `exchanges.py` sends its requests, and knows the node as last seen; `progress.py` has the waiting tasks.
@@ -65,7 +65,7 @@ class Worker:
     Args:
         session: the session; its state, answers and events are all the worker knows.
         target: the node.
-        data: what the node is to hold at first.
+        data: the first data of the node.
         first_goal: until the node was ours for the first time.
         standby: when displaced, wait for the node to go and claim again, instead of ending.
         changed: called after each change of ``progress`` or ``ownership``.

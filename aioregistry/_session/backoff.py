@@ -83,7 +83,7 @@ _LOOKUPS = 3
 def may_look_up(ages: Sequence[float]) -> bool:
     """Return whether another look-up of a name may begin beside those under way, which began *ages* seconds ago.
 
-    One that hangs must not keep the fresh answer from anybody, and each may cost a thread.
+    One that hangs must not hold back a fresh answer, and each may cost a thread.
     """
     return len(ages) < _LOOKUPS and (not ages or min(ages) >= 2.0 ** (len(ages) - 1))
 

@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
         self._send(message.serialize())
 
     def isolate(self, isolation: Isolation, on_poison: Callable[[PoisonRequest], None]) -> None:
-        """From now on send suspects apart, and let *isolation* learn from the end; convicted requests are told."""
+        """From now on send suspects apart, and let *isolation* learn from the end; convicted requests fail."""
         self._isolation, self._on_poison = isolation, on_poison
 
     def submit(self, request: Request, answered: Answered | None = None) -> asyncio.Future[Reply[Any]]:
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
             self._queue(pending._replace(sent=self._runtime.boot()), payload)
 
     def _is_proven(self, request: Any) -> bool:
-        """Whether the connection has answered what goes the same way as *request*."""
+        """Whether the connection has answered a request that needed the quorum if *request* does, else any request."""
         return self._proven_by_quorum if self._asks_quorum(request) else self._proven
 
     def _asks_quorum(self, request: Any) -> bool:
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
         queue = self._aside.get(xid, self._pending)
         if not queue or queue[0].xid != xid:
             raise ProtocolError(f"a reply with xid {xid}, which is not the next one awaited")
-        # It stays in the queue until its answer is known, so that whatever is raised before finds somebody to tell.
+        # It stays in the queue until its answer is known, so that an earlier error reaches its sender.
         pending = queue[0]
         reply: Reply[Any] | None = None
         error: RegistryError | None = None
@@ -409,7 +409,7 @@ class Connection(asyncio.Protocol):
             self._judge(reason, silent=True)
 
     def _abandon(self, reason: str) -> None:
-        """It ended by itself, or has to be ended for what came from it."""
+        """It ended by itself, or has to be ended because of bytes that came from it."""
         if not self.closed:
             if not self._judged:
                 self._judge(reason)

@@ -29,7 +29,7 @@ class Connector:
 
     Args:
         driver: the machine at work.
-        incoming: takes what comes from the connections.
+        incoming: takes the answers and events of the connections.
         credentials: presented before a probe.
         tls: speak TLS with this context.
         max_request: the servers' jute.maxbuffer in bytes.
@@ -95,12 +95,12 @@ class Connector:
             await dialer.aclose()
 
     def _question(self) -> tuple[int, Question] | None:
-        """Return what servers are to be asked, and about which session; None when they are to be asked nothing."""
+        """Return the question for the servers, and the session that it is about; None if there is no question."""
         machine = self._driver.machine
         return (machine.session_id, machine.question) if machine.phase is Phase.OFFLINE else None
 
     async def _converse(self, connection: Connection, seconds: float) -> None:
-        """Shake hands, and probe where that is what the connection is for, until it is taken or given up."""
+        """Shake hands, and probe if the connection is a probe, until it is taken or given up."""
         driver = self._driver
         driver.dialed[connection.number] = connection
         driver.step(Dialed(connection.number))
@@ -112,7 +112,7 @@ class Connector:
             await self._probe(connection, max(seconds, 0.0))
 
     async def _probe(self, connection: Connection, seconds: float) -> None:
-        """Let the server prove what it knows, until the machine has decided."""
+        """Let the server prove its state, until the machine has decided."""
         driver = self._driver
         try:
             async with patience(seconds):

@@ -1,4 +1,4 @@
-"""Credentials: what proves on each connection who this process is, before anything else is asked there."""
+"""Credentials: they prove on each connection who this process is, before its first other request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Credentials:
     async def present(self, connection: Connection) -> None:
         """Authenticate *connection*, unless it is.
 
-        Raises what the server answers. Where it refuses, the session has failed by then.
+        Raises the server's error. If it refuses, the session has failed by then.
         """
         if connection.authenticated:
             return

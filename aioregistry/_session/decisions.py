@@ -58,7 +58,7 @@ Handler = Callable[[Machine, Any], Step]
 
 
 def transition_of(machine: Machine, commands: tuple[Command, ...]) -> Transition | None:
-    """Return what the commands of one step tell of the session."""
+    """Return the changes of the session that the commands of one step report."""
     for command in commands:
         if isinstance(command, Announce):
             return next((news for news, state in FOLLOWING[machine.state].items() if state is command.state), None)

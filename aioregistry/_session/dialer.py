@@ -84,7 +84,7 @@ class Dialer:
         return None
 
     async def aclose(self) -> None:
-        """Give up every attempt under way, and close what came up meanwhile, also when this is cancelled."""
+        """Give up every attempt under way, and close connections made meanwhile, also when this is cancelled."""
         tasks, self._dialing = list(self._dialing), {}
         for task in tasks:
             self._give_up(task)

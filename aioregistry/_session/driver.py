@@ -69,7 +69,7 @@ class Driver:
         machine: how it begins.
         connect_string: the servers, and the path above everything.
         runtime: clocks, randomness, names and sockets.
-        observers: those who are told.
+        observers: the observers of the session's states.
         repeated: takes what can repeat.
     """
 
@@ -140,7 +140,7 @@ class Driver:
         return self.timeout - self.evidence_age() if self.machine.session_id else None
 
     def learned(self) -> Machine:
-        """Return the machine with what the connection's replies tell so far."""
+        """Return the machine with the facts of the connection's replies so far."""
         machine, connection = self.machine, self._teacher()
         if connection is None:
             return machine
@@ -151,7 +151,7 @@ class Driver:
         )
 
     def _teacher(self) -> Connection | None:
-        """The connection, if what it tells counts."""
+        """The connection, if its zxids count."""
         # A probe's zxids are compared with ours, so they must not become ours before. A server without quorum has in
         # its log transactions that were never committed and may be undone.
         phase = self.machine.phase
@@ -172,7 +172,7 @@ class Driver:
     # ------------------------------------------------------------------ events
 
     def step(self, event: Event) -> None:
-        """Let *event* happen: move the machine, and do at once what it commands."""
+        """Let *event* happen: move the machine, and carry out its commands at once."""
         before = self.machine.phase
         self.machine, commands = step(self.learned(), event)
         for command in commands:
@@ -206,7 +206,7 @@ class Driver:
         return self.machine.phase in phases
 
     async def probe(self, connection: Connection) -> None:
-        """Ask a connection in PROBING what the machine wants to know, and tell it; raises ConnectionLost."""
+        """Ask a connection in PROBING the machine's question, and give it the answer; raises ConnectionLost."""
         write, sent = self._probes_by_writing, self.runtime.boot()
         agreed = True
         try:

@@ -1,4 +1,4 @@
-"""The input from a connection: its greeting, answers by what they are, events, and its end."""
+"""The input from a connection: its greeting, its answers by kind, events, and its end."""
 
 from __future__ import annotations
 

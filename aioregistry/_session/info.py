@@ -69,7 +69,7 @@ class SessionInfo:
     def states(self) -> Stream[SessionState]:
         """Return a stream of the states from the next one on; a slow consumer misses the oldest of more than 64.
 
-        It ends when the session is closed and raises what the session failed with; UsageError in another loop.
+        It ends when the session is closed, and raises the error that ended the session; UsageError in another loop.
         """
         return self._session.states()
 

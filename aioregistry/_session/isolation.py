@@ -54,7 +54,7 @@ ALONE: Final = 2
 """Deaths in a row with nothing else in flight, or known by their replies, before it is convicted."""
 
 ENOUGH: Final = 3
-"""Deaths in a row, of whatever kind, before it is convicted where no reply tells."""
+"""Deaths in a row, of any kind, before it is convicted without a reply that proves it."""
 
 FIRST_TERM: Final = 2.0
 """Seconds that a convicted request is not sent to its server again; after that, the server's fault may be over."""
@@ -76,7 +76,7 @@ _KEPT: Final = 1024
 """Suspects and convicted ones kept, the latest."""
 
 _SERVERS_KEPT: Final = 64
-"""Servers of which is known what they cannot take, the latest; addresses move."""
+"""The latest servers that are known to refuse requests; addresses move."""
 
 _LARGEST_WINDOW: Final = 1024
 

@@ -37,7 +37,7 @@ class _Name:
 
 
 class Names:
-    """Looks up the *servers*, and remembers what they meant.
+    """Looks up the *servers*, and remembers their addresses.
 
     Args:
         servers: host and port of each.

@@ -24,11 +24,11 @@ _STATES_KEPT = 64
 
 
 class Observers:
-    """Those who are told.
+    """The observers that get the session's states.
 
     Args:
         hooks: each called with a name and fields for every event worth a metric.
-        repeated: takes what they raise.
+        repeated: logs the errors that they raise.
     """
 
     def __init__(self, hooks: Iterable[Hook], repeated: IncidentLog) -> None:

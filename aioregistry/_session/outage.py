@@ -15,7 +15,7 @@ _LASTING = 1.0
 class Outage:
     """A time without a connection that serves.
 
-    It is told first after a third of the session timeout: every address was tried by then, and two thirds are left to
+    It is logged first after a third of the session timeout: every address was tried by then, and two thirds are left to
     do something about it. An outage that is over before needs no attention.
 
     Args:
@@ -27,9 +27,9 @@ class Outage:
         self.began = began
         first = min(timeout / 3, _FIRST_AT_MOST)
         self.due = began + first
-        """When it is to be told next."""
+        """When it is to be logged next."""
         self.told = False
-        """It was told that it lasts, and not yet that it is over."""
+        """The log says that it lasts, and not yet that it is over."""
         self.explained = False
         """It was told why, too."""
         self.interrupted = False
@@ -48,7 +48,7 @@ class Outage:
         return self.interrupted
 
     def tell(self, now: float) -> float:
-        """It is told *now* that it lasts; return for how long."""
+        """Note that the log says *now* that it lasts; return for how long."""
         self.told = True
         self.due = now + self._pause
         self._pause = min(2 * self._pause, _PAUSE_AT_MOST)

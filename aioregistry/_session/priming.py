@@ -1,4 +1,4 @@
-"""Priming: credentials, what the server knows, and the watches, before anybody may use a connection."""
+"""Priming: credentials, the operations that the server knows, and the watches, before a connection is used."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Priming:
 
     Args:
         driver: the machine at work.
-        features: takes note of what the server knows.
+        features: takes note of the operations that the server knows.
         credentials: presented first.
         max_request: the servers' jute.maxbuffer in bytes.
         isolation: the known requests that cost connections.
@@ -90,13 +90,13 @@ class Priming:
 
     async def _persist(self, send: Callable[[], asyncio.Future[Reply[Any]]]) -> Reply[Any]:
         timeout = self._driver.timeout
-        # Over before that with the connection is, so that what the server said is told.
+        # It ends before the connection does, so that the server's answer is reported.
         longest = timeout / HEARTBEATS_PER_TIMEOUT / 2
         return await persist(send, TRANSIENT, patience=longest, timeout=timeout, runtime=self._driver.runtime)
 
     async def _learn(self, connection: Connection) -> None:
-        # An unknown opcode costs the connection and whatever is pipelined behind it, so it is asked alone, before
-        # anybody else may speak, and once per server. MultiRead came with the recursive watches (3.6).
+        # An unknown opcode costs the connection and the requests behind it, so it is sent alone, before all other
+        # requests, and once per server. MultiRead came with the recursive watches (3.6).
         server = connection.endpoint
         self._features.reconsider(server)
         if self._features.supports(server, MultiRead.opcode) is None:

@@ -82,7 +82,7 @@ class Reports:
         self._alarm.set_at(self._outage.due, self._tell_of_outage)
 
     def round_is_over(self) -> None:
-        """Every address was tried once more: where it was told that there is no connection, but not why, that is told.
+        """Every address was tried once more: if the log says that there is no connection, but not why, it says why.
 
         One that is told of before any attempt has ended, because names are slow or the loop was blocked, is told of
         twice.

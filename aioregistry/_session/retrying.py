@@ -1,4 +1,4 @@
-"""Sending again what a server did not take, in pauses that grow."""
+"""Sending a request again that a server did not accept, in pauses that grow."""
 
 from __future__ import annotations
 

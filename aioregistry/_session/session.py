@@ -276,7 +276,7 @@ class Session:
     def states(self) -> Stream[SessionState]:
         """Return a stream of the states from the next one on; a slow consumer misses the oldest of more than 64.
 
-        It ends when the session is closed and raises what the session failed with; UsageError in another loop.
+        It ends when the session is closed, and raises the error that ended the session; UsageError in another loop.
         """
         if self._task.loop not in (None, running_loop()):
             raise UsageError("the session belongs to another event loop or thread")

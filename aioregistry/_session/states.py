@@ -2,7 +2,7 @@
 
 A ZooKeeper session lives on the ensemble, not in this process. A connection is a means to keep it alive, and losing
 one says nothing about the session: the server goes on counting, and a client that reconnects in time still owns every
-ephemeral node it made. Only a server can say that a session has ended, and it says so only to those who ask (a
+ephemeral node it made. Only a server can say that a session has ended, and it says so only to a client that asks (a
 handshake that offers the old id). Hence the states of :class:`SessionState`.
 
 Read-only service, presumed expiry and the age of the evidence are not states but facts beside them: they change
@@ -69,7 +69,7 @@ FOLLOWING: Mapping[SessionState, Mapping[Transition, SessionState]] = MappingPro
         SessionState.FAILED: {},
     }
 )
-"""From each state, what may be told, and the state that follows."""
+"""From each state, the moves that are possible, and the state that follows."""
 
 MOVES: Mapping[SessionState, frozenset[SessionState]] = MappingProxyType(
     {state: frozenset(following.values()) for state, following in FOLLOWING.items()}

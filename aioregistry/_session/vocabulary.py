@@ -210,7 +210,7 @@ class Handshake(NamedTuple):
 
 
 class Drop(_AboutConnection):
-    """Close the socket; what comes from it later is not read."""
+    """Close the socket; later bytes from it are not read."""
 
     __slots__ = ()
 
@@ -262,7 +262,7 @@ Command = Handshake | Drop | Prime | Probe | CloseSession | RollBack | Announce
 
 @_record
 class Machine(NamedTuple):
-    """The whole of what the session knows, as a value.
+    """All that the session knows, as a value.
 
     ``last_zxid`` and ``evidence`` (boot clock; when the last request that the quorum answered was sent) are folded
     in by the driver of the machine, from the replies of the connection in use.

@@ -5,8 +5,8 @@ one on the same path of the same connection (ZOOKEEPER-4466): so a read that ask
 armed is sent without, since the recursive one fires for the same changes. And ``RemoveWatches(Any)`` drops both
 kinds: so a recursive watch goes only with its last user, and stays if a one-shot watch shares its path.
 
-A persistent watch reports nothing of the past. So what a one-shot watch left to a recursive one is restored as both:
-the one-shot reports what happened in between, and the recursive one, set after it, replaces it.
+A persistent watch reports nothing of the past. So a one-shot watch that was left to a recursive one is restored as
+both: the one-shot reports the changes in between, and the recursive one, set after it, replaces it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class OneShot(enum.Enum):
     CHILD = "child"
 
 
-# By opcode, because aiozk's requests come this way too: what a successful read with watch=True armed.
+# By opcode, because aiozk's requests come this way too: the watch that a successful read with watch=True armed.
 _ARMED_BY_SUCCESS = {
     GetData.opcode: OneShot.DATA,
     Exists.opcode: OneShot.DATA,
@@ -63,7 +63,7 @@ _FIRED: dict[EventKind, tuple[OneShot, ...]] = {
 # The Java client's SET_WATCHES_MAX_LENGTH: a request with everything could exceed jute.maxbuffer.
 _RESTORE_BYTES = 128 * 1024
 _RESTORE_HEAD = 64
-"""Covers what a request has beside its paths: header, zxid and the counts of five lists."""
+"""Covers the parts of a request beside its paths: header, zxid and the counts of five lists."""
 
 
 class WatchTable:
@@ -76,7 +76,7 @@ class WatchTable:
         """Characters of the longest path in it."""
         self._one_shot: dict[OneShot, dict[str, None]] = {kind: {} for kind in OneShot}
         self._covered: dict[str, OneShot] = {}
-        """Paths whose one-shot watch was left to a recursive one, and what it would be."""
+        """Paths whose one-shot watch was left to a recursive one, and the kind of that watch."""
         self._asked_trees: dict[str, None] = {}
         """Recursive watches that were asked for, and not replaced since."""
         self._armed_trees: dict[str, None] = {}
@@ -163,7 +163,7 @@ class WatchTable:
     # ------------------------------------------------------------------ events
 
     def fire(self, event: WatchedEvent) -> list[Callback]:
-        """Take note of *event* and return who is to be called, in the order of their coming."""
+        """Take note of *event* and return the listeners to call, in the order in which they came."""
         for kind in _FIRED[event.kind]:
             self._one_shot[kind].pop(event.path, None)
         called = list(self._exact.get(event.path, ()))

@@ -170,7 +170,7 @@ class ThreadRegistry(Handle, Fronting):
         """
         thread = self._running()
         checks = {} if options.get("checks") is None else options["checks"]
-        if self._lag_check and isinstance(checks, Mapping):  # anything else is refused by what it is given to
+        if self._lag_check and isinstance(checks, Mapping):  # the registration refuses anything else
             # It passes at first: the loop that registers runs.
             options["checks"] = {"loop": LoopLagCheck(self._loop, initial="passing"), **checks}
         return ThreadRegistration(self, thread, thread.call(lambda: self._remote.register(instance, **options)))
@@ -413,7 +413,8 @@ class ThreadView(ViewFacts[P], _Face["View[P]"]):
         Cancelling leaves nothing behind.
 
         Args:
-            predicate: called on your loop, with the present snapshot and after changes. This raises what it raises.
+            predicate: called on your loop, with the present snapshot and after changes. An exception that it raises is
+                raised here.
             timeout: seconds; None waits for as long as it takes.
 
         Raises:

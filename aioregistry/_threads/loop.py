@@ -38,7 +38,7 @@ class LoopThread:
 
     Args:
         name: of the thread.
-        outage_attempts: returns what each address answered while there is no connection, for those who waited in vain.
+        outage_attempts: returns the answer of each address while there is no connection, for errors about a timeout.
     """
 
     def __init__(self, name: str, outage_attempts: Callable[[], Mapping[str, str]]) -> None:
@@ -79,7 +79,7 @@ class LoopThread:
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Return ``function(*arguments)``, called on the loop in its next turn; the calling thread waits for that.
 
-        Raises what the function raises. After the stop, when nothing moves there any more, it is called here.
+        Raises the function's exception. After the stop, when nothing runs there, the function is called here.
         """
         if threading.get_ident() == self._thread.ident:  # in a callback on the loop, such as the hook for events
             return function(*arguments)
@@ -101,8 +101,8 @@ class LoopThread:
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Return what ``await function(*arguments)`` returns on the loop, waiting on the loop that is running here.
 
-        Cancelling cancels it there, and waits until it has ended. Raises what it raises, and :class:`HandleClosed`
-        after the stop.
+        Cancelling cancels it there, and waits until it has ended. Raises its exception, and :class:`HandleClosed` after
+        the stop.
         """
         caller = running_loop()
         done: asyncio.Future[None] = caller.create_future()
@@ -137,7 +137,7 @@ class LoopThread:
         """Return what ``await function(*arguments)`` returns on the loop, blocking the calling thread.
 
         An exception that a signal raises here (KeyboardInterrupt, say) cancels it there, and is raised when it has
-        ended. Raises what it raises, and :class:`HandleClosed` after the stop.
+        ended. Raises its exception, and :class:`HandleClosed` after the stop.
         """
         remote = _Remote(function, arguments)
         try:

@@ -64,7 +64,7 @@ class Admission(Generic[P]):
         self.filters: bool = where is not None
 
     def judge(self, instance: ServiceInstance[P]) -> Traits | Outside | InvalidArgument:
-        """Return what the strategy goes by, or why *instance* is never picked.
+        """Return the traits that the strategy uses, or why *instance* is never picked.
 
         An instance whose checks fail is judged as if it were enabled: a picker in panic picks it.
         """

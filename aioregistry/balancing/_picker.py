@@ -108,7 +108,7 @@ class Picker(Generic[P]):
         self._keyed = self.strategy.keyed
         self.refused: dict[str, InvalidArgument] = {}
         self.in_panic: bool = False
-        self._hears = False  # whether anybody ever said how a call went
+        self._hears = False  # whether a caller ever reported how a call went
         self._admission = Admission(self.strategy, where)
         self._of_suspects = suspects
         self._panic = Fraction(str(panic))  # as it was written: 0.07 of 100 is 7, and 0.07 * 100 is more than that
@@ -434,7 +434,7 @@ class Picker(Generic[P]):
             self._pools[member.rank].discard(member)
 
     def _shared_probe(self, hashed: bytes | None, exclude: frozenset[str]) -> Member[P] | None:
-        """Return what the strategy chooses among the instances that one call probes now; the probes go on.
+        """Return the strategy's choice among the instances that one call probes now; the probes go on.
 
         To refuse the call would fail it for certain. The instance may be well by now, and the call was tried elsewhere.
         One call shares a probe, not all that fail elsewhere meanwhile: that would be all calls to another instance, at

@@ -65,7 +65,7 @@ def thinned(
 
     Args:
         pool: whose strategy chooses.
-        key: what the choice depends on, for a strategy that takes one; else None. A member of weight w keeps that part
+        key: the key of the call, for a strategy that takes one; else None. A member of weight w keeps that part
             of its own keys then.
         exclude: ids of members that are not to be chosen.
         weight: of a member, above 0 and at most 1.

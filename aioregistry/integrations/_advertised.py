@@ -28,7 +28,7 @@ POD_IP_VARIABLES: Final = ("POD_IP", "MY_POD_IP")
 one, Kubernetes' own documentation the other."""
 
 DEFAULT_TIMEOUT: Final = 5.0
-"""Seconds; what a resolver gives its first name server (resolv.conf(5))."""
+"""Seconds; the time that a resolver gives its first name server (resolv.conf(5))."""
 
 _WAY_OUT: Final = f"give address=, or set {AIOREGISTRY_ADDRESS}"
 

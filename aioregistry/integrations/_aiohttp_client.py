@@ -46,7 +46,7 @@ _ERROR_CLASSES: Final[Mapping[type[Exception], ErrorClass]] = {
     aiohttp.ServerFingerprintMismatch: ErrorClass.UNSENT,
     aiohttp.ConnectionTimeoutError: ErrorClass.UNSENT,
     TimeoutError: ErrorClass.FAILED,  # the time to answer is used up
-    aiohttp.ClientResponseError: ErrorClass.BROKEN,  # what came is not HTTP
+    aiohttp.ClientResponseError: ErrorClass.BROKEN,  # the answer is not HTTP
     aiohttp.ClientPayloadError: ErrorClass.BROKEN,
     aiohttp.ServerConnectionError: ErrorClass.BROKEN,
     OSError: ErrorClass.BROKEN,
@@ -385,7 +385,7 @@ def _is_overdue(request: aiohttp.ClientRequest) -> bool:
 def _lead_back(
     response: aiohttp.ClientResponse, instance: ServiceInstance[Any], request: aiohttp.ClientRequest
 ) -> None:
-    """Where the instance redirects to itself, by the Host that it was told, redirect to the service."""
+    """If the instance redirects to itself, by the Host header that it got, redirect to the service."""
     location = response.headers.get(hdrs.LOCATION)
     led = None if location is None else led_back(location, instance, request.host)
     if led is not None:

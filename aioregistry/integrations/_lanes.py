@@ -137,7 +137,7 @@ async def _close(transport: Any) -> None:
 
 
 def another_like(transport: Any, kind: type[Any]) -> Callable[[], Any] | None:
-    """Return what makes transports like *transport*, each with connections of its own; None where that cannot be told.
+    """Return a function that makes transports like *transport*, each with its own connections; None if there is no way.
 
     Args:
         transport: any.

@@ -1,8 +1,8 @@
-"""Which process has a port: this one, another one, or neither; and what follows for an instance that is to be listed.
+"""Which process has a port: this one, another one, or neither; and whether its instance may be listed.
 
 Servers run the startup of an application before they open their sockets, after it, or in a parent process. No interface
 tells an application which of these is the case. The system does: the sockets of a process are among its file
-descriptors, and binding tells whether somebody else has a port.
+descriptors, and binding tells whether another process has a port.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def judged(sockets: Iterable[Socket], address: str | None, ports: Iterable[int],
 
 
 def holder(sockets: Iterable[Socket], address: str | None, port: int) -> Holder:
-    """Return who has *address* and *port*.
+    """Return which process has *address* and *port*.
 
     Of an address that is not an IP address, or not this machine's, only the port is looked at: the owner of the address
     leads to some port of this machine, to the same one as a rule. Nothing is looked up.
@@ -231,7 +231,7 @@ _BINDING: Final[Mapping[int | None, Holder]] = MappingProxyType({None: Holder.NO
 
 
 def _bind(family: socket.AddressFamily, host: str, port: int) -> Holder:
-    """Return who has *host* and *port*, as binding tells."""
+    """Return which process has *host* and *port*, judged by binding them."""
     refused = _refused(family, host, port)
     if refused == errno.EADDRINUSE and _refused(family, host, port, shared=True) is None:
         return Holder.NOBODY  # its owner lets others bind it too
@@ -242,7 +242,7 @@ def _refused(family: socket.AddressFamily, host: str, port: int, shared: bool = 
     """Return the number of the error that binding ends with; None where it succeeds."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As servers do: what a connection left behind (TIME_WAIT) is not in the way.
+            # As servers do: a former connection's address (TIME_WAIT) is not in the way.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if shared:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -49,7 +49,7 @@ class Router(Generic[R]):
         services: this and what follows as :class:`RoutingOptions` says.
 
     Attributes:
-        authority: which name an instance is told and has to prove.
+        authority: the name that an instance gets in the Host header, and has to prove.
         per_try_timeout: seconds that one attempt may take until its response begins; None is not bounded.
 
     Raises:
@@ -295,7 +295,7 @@ class _Followed:
         self.served = False  # whether an instance answered one of them
 
     def exists(self) -> bool:
-        """Whether there is such a service, as far as anybody has seen."""
+        """Whether there is such a service, as far as a view has seen."""
         opening = self.opening
         opened = opening.done() and not opening.cancelled() and opening.exception() is None
         return self.served or (opened and len(opening.result()[0].snapshot) > 0)

@@ -82,7 +82,7 @@ def told_to_end() -> bool:
     """Whether the uvicorn server of this process, which handles SIGTERM by a method of its own, was told to end."""
     try:
         return foreign.call(_should_exit)
-    except foreign.ForeignError:  # a handler of somebody else's, that is not a server
+    except foreign.ForeignError:  # a handler of other code, that is not a server
         return False
 
 

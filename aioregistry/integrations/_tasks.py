@@ -40,7 +40,7 @@ async def awaited(work: Awaitable[object]) -> None:
 
 
 async def first_of(*works: Coroutine[Any, Any, object]) -> None:
-    """Wait until one of *works* is over, raise what it raised, and cancel the others."""
+    """Wait until one of *works* is over, raise its exception, and cancel the others."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

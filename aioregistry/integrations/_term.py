@@ -79,7 +79,7 @@ class Term:
         self._seconds = settings.drain
         self._jobs: Jobs | None = None
         self._finishing = anyio.CancelScope()
-        """Around what the program does before it is withdrawn."""
+        """Around the program's work before the withdrawal."""
         self.jobs_failure: foreign.ForeignError | None = None
         self._lost: asyncio.Future[RegistryError] = asyncio.get_running_loop().create_future()
         self._was_listed = False
@@ -234,7 +234,7 @@ class Term:
         await self._compare(instance)
 
     async def _compare(self, instance: ServiceInstance[Any]) -> None:
-        """Warn where this process opens its sockets elsewhere than *instance*, which is listed, says."""
+        """Warn if this process opens its sockets at another address than that of *instance*, which is listed."""
         for pause in pauses(_COMPARED_WITHIN):
             if opened(self._before, own_sockets()):
                 await asyncio.sleep(_ALL_OPEN_WITHIN)
@@ -325,7 +325,7 @@ class Term:
         return self._shown
 
     def _has_sibling(self) -> bool:
-        """Whether another worker was listed for all of us, as far as the last answer told."""
+        """Whether another worker was listed for all of us, by the last answer."""
         if not self._settings.shared or self.registration is None or self.registration.owner is not None:
             return False
         view = self._views[self._service]

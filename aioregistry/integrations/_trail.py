@@ -86,7 +86,7 @@ class Trail:
 
 
 def judged(http: ModuleType, error: Exception) -> ErrorClass:
-    """Return what *error* of the package *http* says."""
+    """Return the class of *error*, an exception of the package *http*."""
     for name, error_class in _ERROR_CLASSES.items():
         if isinstance(error, getattr(http, name)):
             return error_class

@@ -290,7 +290,7 @@ class _Errand:
 
 
 class _Body:
-    """The body of a request: whether anybody began to read it."""
+    """The body of a request: whether its reading has begun."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

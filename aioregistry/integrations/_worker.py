@@ -27,7 +27,7 @@ def worker_id(settings: Settings, address: str) -> str:
 def _is_worker() -> bool:
     """Whether a server started this process beside others like it.
 
-    No worker is told its number. The process id will do: a worker that ends withdraws it, one that crashed leaves a
+    No worker knows its number. The process id will do: a worker that ends withdraws it, one that crashed leaves a
     ghost that still leads to the server, and expires.
     """
     # Gunicorn's arbiter forks and puts its name into the environment; uvicorn and hypercorn use multiprocessing.

@@ -37,7 +37,7 @@ STATE: Final = "aioregistry"
 """The name in the lifespan's state under which the membership is kept: ``request.state.aioregistry``."""
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
-"""A function of the application, as Starlette and FastAPI take it; what it gives is the state of requests."""
+"""A function of the application, as Starlette and FastAPI take it; it gives the state of requests."""
 
 
 def lifespan(

@@ -92,7 +92,7 @@ def _resolve_rule(rule: Rule, identities: Iterable[Identity], *, x509: bool) -> 
 
 
 def masked(acl: ACL) -> ACL:
-    """As who is not an administrator may see it: without the digests of passwords."""
+    """As a client that is not an administrator may see it: without the digests of passwords."""
     return tuple(
         rule._replace(id=re.sub(r":.*", ":x", rule.id)) if rule.scheme == "digest" and rule.id else rule for rule in acl
     )

@@ -78,7 +78,7 @@ class EventKind(IntEnum):
 
 
 class Refused(Exception):
-    """A request fails; *code* is what its sender is told."""
+    """A request fails; its sender gets *code*."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

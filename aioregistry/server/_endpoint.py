@@ -185,7 +185,7 @@ class Endpoint:
         self._dispatcher.fail(opcode, code)
 
     def lose_reply(self, opcode: int) -> None:
-        """Do what the next request of this kind asks for, and drop its connection in place of answering.
+        """Carry out the next request of this kind, and drop its connection in place of answering.
 
         Args:
             opcode: the kind of request, by its number in ZooKeeper's protocol, such as 1 for create and 14 for multi.

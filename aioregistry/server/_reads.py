@@ -1,4 +1,4 @@
-"""Requests that are answered from what the server has: reads and watches.
+"""Requests that are answered from the server's own tree: reads and watches.
 
 Each answers with the reply's body, or raises Refused; what it raises otherwise (Malformed, struct.error) says that the
 request cannot be read.
@@ -178,7 +178,7 @@ def set_watches(replica: Replica, connection: Connection, frame: bytes) -> bytes
 def set_watches2(replica: Replica, connection: Connection, frame: bytes) -> bytes:
     reader = Reader(frame, BODY)
     one_shots = _OneShots.read(reader)
-    # Read whole before anything is told: a request that is cut short does nothing.
+    # Read whole before anything is sent: a request that is cut short does nothing.
     always = [(mode, reader.strings()) for mode in (PERSISTENT, RECURSIVE)]
     _set_one_shots(replica, connection, one_shots)
     for mode, paths in always:

@@ -12,7 +12,7 @@ from aioregistry.server._watches import Watches
 
 
 class Replica:
-    """A tree, and the watches of those who are connected here.
+    """A tree, and the watches of the clients that are connected here.
 
     Args:
         profile: of the release to behave like.

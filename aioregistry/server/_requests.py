@@ -49,7 +49,7 @@ _FAILED: Final = -1
 class Reader:
     """A cursor over a frame.
 
-    Its methods raise Malformed, or struct.error, at what the real server would stumble over.
+    Its methods raise Malformed, or struct.error, at bytes that the real server cannot read either.
     """
 
     __slots__ = ("at", "frame")

@@ -1,4 +1,4 @@
-"""The tree of nodes (pure): what a write does to it, and what it refuses.
+"""The tree of nodes (pure): the writes that change it, and those that it refuses.
 
 A write is *executed* where transactions are made: it is checked, and becomes changes, which are applied at once.
 Replicas *replay* the same changes unchecked. Time and zxids come in as arguments. The source of the rules and of their
@@ -140,7 +140,7 @@ class Tree:
     # ------------------------------------------------------------ writes
 
     def execute(self, operation: Operation, caller: Caller, moment: Moment) -> tuple[Result, list[Change]]:
-        """Check one operation, apply it, and return its result and what it changed.
+        """Check one operation, apply it, and return its result and its changes.
 
         Raises:
             Refused: it may not be; nothing is changed.
@@ -175,7 +175,7 @@ class Tree:
         return results, changes
 
     def end_session(self, session: int, moment: Moment) -> list[Change]:
-        """Delete what a session owns."""
+        """Delete the nodes that a session owns."""
         changes: list[Change] = []
         for path in list(self.ephemerals.get(session, ())):
             changes.append(deleted := self._deleted(path, moment))

@@ -65,7 +65,7 @@ class Watches(Generic[W]):
         self._children.forget(watcher)
 
     def check(self, path: str, watcher: W, kind: int) -> bool:
-        """Whether there is a watch of this kind. Up to 3.8 anybody's one on the very path counts."""
+        """Whether there is a watch of this kind. Up to 3.8 a watch of any client on the very path counts."""
         contains = _Table.concerns if self._profile.foreign_watch_counts else _Table.contains
         return any(contains(table, path, watcher, modes) for table, modes in self._chosen(kind))
 

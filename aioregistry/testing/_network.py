@@ -30,7 +30,7 @@ def network() -> asyncio.AbstractEventLoop:
 
 
 def on_network(command: Callable[[], T]) -> T:
-    """Run *command* on the network's thread; return or raise what it did."""
+    """Run *command* on the network's thread; return its result or raise its exception."""
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def run() -> None:
@@ -47,7 +47,7 @@ def on_network(command: Callable[[], T]) -> T:
 
 
 def run_on_network(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run *coroutine* on the network's thread to its end; return or raise what it did.
+    """Run *coroutine* on the network's thread to its end; return its result or raise its exception.
 
     One that takes longer than COMMAND_TIMEOUT is cancelled, and TimeoutError raised.
     """

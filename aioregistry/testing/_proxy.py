@@ -34,7 +34,7 @@ _GREETING = struct.Struct(">iiiqi16s")
 
 
 class _ZooKeeperLink(Link):
-    """Follows the frames of a session: which request was asked, which reply answers it."""
+    """Follows the frames of a session: each request, and the reply that answers it."""
 
     proxy: ZooKeeperProxy
 
