@@ -18,6 +18,8 @@ import pytest
 
 from aioregistry import (
     Added,
+    Check,
+    CheckState,
     HandleClosed,
     InvalidArgument,
     NoInstances,
@@ -98,6 +100,24 @@ def test_operators_may_override(registry: blocking.Registry) -> None:
             registry.overrides.drain("chat", "a", reason="x", seconds=-1, timeout=DEADLINE)
     with pytest.raises(UsageError, match="asyncio"):
         _ = registry.client
+
+
+def test_a_check_that_blocks_a_thread_of_its_own_decides_whether_an_instance_is_enabled(
+    registry: blocking.Registry,
+) -> None:
+    well = threading.Event()
+
+    async def check() -> bool:
+        return await asyncio.to_thread(well.is_set)
+
+    checks = {"db": Check(check, interval=0.05, timeout=DEADLINE, fall=1)}
+    with registry.discover("chat") as chat, registry.register(instance_of(), checks=checks) as registration:
+        chat.wait_for(lambda seen: "a" in seen and seen["a"].status == "failing", DEADLINE)
+        for state, change in ((CheckState.PASSING, well.set), (CheckState.FAILING, well.clear)):
+            change()
+            enabled = state is CheckState.PASSING
+            chat.wait_for(lambda seen, enabled=enabled: seen["a"].enabled is enabled, DEADLINE)  # type: ignore[misc]
+            assert registration.checks["db"].state is state
 
 
 def test_what_operators_said_is_removed_when_it_is_listed_and_over(registry: blocking.Registry, servers: str) -> None:

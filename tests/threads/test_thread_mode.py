@@ -152,6 +152,29 @@ async def test_the_face_is_that_of_a_registry(registry: ThreadRegistry) -> None:
     assert registry.session.state is SessionState.CONNECTED
 
 
+async def test_every_stream_reaches_across_and_ends_with_the_registry(zookeeper: ZooKeeperServer, chroot: str) -> None:
+    async with connect(zookeeper.address + chroot, session_timeout=T, thread=True) as registry:
+        chat, registration = await registry.discover("chat"), await registry.register(instance_of())
+        snapshots, statuses, names = chat.snapshots(), registration.statuses(), registry.watch_services()
+        async with asyncio.timeout(DEADLINE):
+            while "a" not in await anext(snapshots):
+                pass
+            while await anext(statuses) is not Status.LIVE:
+                pass
+            while "chat" not in await anext(names):
+                pass
+        rest = [
+            asyncio.create_task(_rest(stream)) for stream in (snapshots, statuses, names, registry.session.states())
+        ]
+    async with asyncio.timeout(DEADLINE):
+        last = await asyncio.gather(*rest)
+    assert last[1][-1:] == [Status.CLOSED]
+
+
+async def _rest(stream: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in stream]
+
+
 async def test_operators_may_override_from_a_loop_of_their_own(registry: ThreadRegistry) -> None:
     async with registry.register(instance_of()), registry.discover("chat") as chat:
         override = await registry.overrides.drain("chat", "a", reason="new disk", seconds=None)
