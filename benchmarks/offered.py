@@ -263,7 +263,8 @@ def across_to_a_loop(load: Load) -> Figures:
     async def across() -> Figures:
         arrivals = Arrivals(load, None)
         with offered(load) as (thread, stream, began):
-            await _took(ThreadStream(thread, stream), arrivals, load.seconds)
+            crossed = ThreadStream(thread, stream)
+            await _took(crossed, arrivals, load.seconds)
             return arrivals.figures(began, stream.kept)
 
     return asyncio.run(across())

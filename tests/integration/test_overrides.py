@@ -229,6 +229,24 @@ async def test_it_ends_by_its_time_and_is_removed_by_whoever_notices(
         assert await registry.overrides.list() == []
 
 
+async def test_an_owner_that_follows_nothing_notices_its_end_too(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
+) -> None:
+    async with registry_at(zookeeper, chroot, watches) as owner, owner.register(instance_of("chat")):
+        _ = await owner.overrides.drain("chat", "a", reason="new disk")
+
+        async def published(status: str | None) -> None:
+            await judge.node_until(
+                f"{chroot}{CHAT}/a",
+                lambda node: node is not None and json.loads(node.data).get("status") == status,
+            )
+
+        await published("maintenance")
+        _ = await owner.overrides.drain("chat", "a", reason="new disk", seconds=0.5)
+        await published(None)
+        await judge.node_until(f"{chroot}{OVERRIDES}/chat/a", lambda node: node is None)
+
+
 class Ahead(SystemRuntime):
     """A host whose wall clock is two hours ahead, and which asks the server at once."""
 
