@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import StartZooKeeper
 from tests.support import wire, zookeeper
 from tests.support.judge import Chronicle, Judge
+from tests.support.processes import is_running
 from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperFailed, ZooKeeperMissing, ZooKeeperServer
 
 
@@ -135,17 +136,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     )
     assert done.returncode == -9
     deadline = time.monotonic() + 10
-    while _lives(int(done.stdout)):
+    while is_running(int(done.stdout)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in {"Z", "X"}
 
 
 async def test_judge_outlives_the_server(own_zookeeper: ZooKeeperServer) -> None:

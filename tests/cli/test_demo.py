@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from aioregistry._cli.demo import Stage, of_cut, of_kill
 from aioregistry._cli.stage import DemoResult, seen
 from tests.cli.command import TIMEOUT, Command, outcome
 from tests.support.judge import Judge
+from tests.support.processes import is_running
 from tests.support.zookeeper import ZooKeeperServer
 
 FAULTS = ["connection cut", "session expired", "killed and restarted", "node deleted by hand", "asked to stop"]
@@ -137,7 +136,7 @@ async def test_an_interrupt_ends_the_servers_too(zookeeper: ZooKeeperServer, jud
         servers = await _server_processes(command)
         command.send(signal.SIGINT)
         assert (await command.end())[::2] == (0, "")
-    assert not [pid for pid in servers if _lives(pid)]
+    assert not [pid for pid in servers if is_running(pid)]
     assert await judge.children(chroot) == []
 
 
@@ -148,7 +147,7 @@ async def test_servers_do_not_outlive_a_demo_that_is_killed(zookeeper: ZooKeeper
         command.send(signal.SIGKILL)
         await command.exit_code()
     async with asyncio.timeout(TIMEOUT):
-        while any(map(_lives, servers)):
+        while any(map(is_running, servers)):
             await asyncio.sleep(0.01)
 
 
@@ -185,11 +184,3 @@ async def _server_processes(command: Command) -> list[int]:
         live += happening["event"] == "live"
     assert len(pids) == 3
     return pids
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()

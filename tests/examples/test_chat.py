@@ -12,7 +12,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
@@ -32,6 +31,7 @@ from docs.examples.chat.server import ChatServer
 from docs.examples.chat.wire import ROOM
 from tests.cli.command import Command
 from tests.support.browsers import chromium
+from tests.support.processes import is_running
 from tests.support.zookeeper import ZooKeeperServer as RealZooKeeperServer
 
 DEADLINE = 100.0
@@ -554,7 +554,7 @@ async def test_people_at_two_gateways_and_no_server_left(zookeeper: RealZooKeepe
         chat.process.send(signal.SIGKILL)
         await chat.process.exit_code()
         async with asyncio.timeout(DEADLINE):  # its children do not outlive it
-            while any(map(lives, left)):
+            while any(map(is_running, left)):
                 await asyncio.sleep(0.05)
 
 
@@ -669,11 +669,3 @@ async def found_by_registry(hosts: str, room: str) -> str:
         http.get("http://where.registry/where", params={"room": room}) as answer,
     ):
         return str((await answer.json())["server"])
-
-
-def lives(pid: int) -> bool:
-    """Whether a process runs; what is dead and has no parent is somebody else's to reap."""
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False

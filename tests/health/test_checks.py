@@ -16,6 +16,7 @@ import pytest
 from aioregistry import Check, CommandCheck, HttpCheck, InvalidArgument, LoopLagCheck, TcpCheck
 from aioregistry._health.check import CheckFailed
 from aioregistry.testing._ports import ReservedPort
+from tests.support.processes import is_running
 from tests.support.tls import serving, trusting
 
 DEADLINE = 100.0
@@ -221,15 +222,8 @@ async def family(tmp_path: Path) -> AsyncIterator[Path]:
     yield pids
     async with asyncio.timeout(DEADLINE):
         for pid in map(int, pids.read_text().split()):
-            while is_there(pid):
+            while is_running(pid):
                 await asyncio.sleep(0.01)
-
-
-def is_there(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_a_program_that_hangs_is_killed_with_its_children(family: Path) -> None:
@@ -238,7 +232,7 @@ async def test_a_program_that_hangs_is_killed_with_its_children(family: Path) ->
     async with asyncio.timeout(DEADLINE):
         while not family.exists():
             await asyncio.sleep(0.01)
-    assert all(is_there(pid) for pid in map(int, family.read_text().split()))
+    assert all(is_running(pid) for pid in map(int, family.read_text().split()))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
