@@ -1,8 +1,8 @@
 """Changes that come at a fixed rate, and how late a consumer has them: `python -m benchmarks.offered`. Only prints.
 
-`benchmarks.crossing` has a writer that waits for the consumer: its rates are those of the slowest of server, writer and
-consumer. Here nothing waits: changes are due at a fixed rate, whatever has become of those before. Lateness is counted
-from when a change is due. If it does not grow until the end of a round, the consumer keeps up with the rate.
+A writer that waits for the consumer measures the slowest of server, writer and consumer. Here nothing waits: changes
+are due at a fixed rate, whatever has become of those before. Lateness is counted from when a change is due. If it does
+not grow until the end of a round, the consumer keeps up with the rate.
 
 First, another process has a real ZooKeeper add instances. Its requests are made before they are due, so that it takes
 as little as possible of the processors that the others need. A transaction every 20 ms has what came up since the one

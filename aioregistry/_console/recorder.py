@@ -148,7 +148,7 @@ class Recorder:
                 waiter.set()
 
     def _batch(self) -> tuple[list[Operation], list[threading.Event]]:
-        """Return operations to write, and who waits until these are written."""
+        """Return operations to write, and the events to set when they are written."""
         batch: list[Operation | threading.Event | None] = []
         with contextlib.suppress(queue.Empty):
             batch.append(self._waiting.get(timeout=_HEARTBEAT))

@@ -554,7 +554,7 @@ const askInstance = lastOnly();
 function closeInstance() {
   $("instance").hidden = true;
   shown.service = shown.id = shown.print = null;
-  askInstance();
+  askInstance(); // an answer that is still under way is not shown
   instancesList.choose(null, false);
 }
 
