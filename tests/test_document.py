@@ -11,6 +11,7 @@ import pytest
 
 from aioregistry._document import decode, encode, reading, scalars
 from aioregistry._errors import InvalidArgument, InvalidInstance
+from aioregistry._java import check_class, class_for
 from aioregistry._model import DOCUMENT_NAMES, FIELDS, STATUSES, InstanceStatus, ServiceInstance, ServiceType
 from tests.support.documents import PLAIN, READ, REFUSED, STRICTER, WRITERS, Read, written
 
@@ -352,6 +353,84 @@ def test_a_class_that_java_cannot_make_of_the_payload_is_refused(java_class: str
     with pytest.raises(InvalidArgument) as raised:
         ServiceInstance("chat", id="a", payload=payload, payload_class=java_class)
     assert (raised.value.field, raised.value.value) == ("payload_class", java_class)
+
+
+UUID = "123e4567-e89b-12d3-a456-426614174000"
+
+# class, payloads that Jackson can make it of, and payloads that it cannot
+FITS: list[tuple[str, list[Any], list[Any]]] = [
+    ("java.lang.Byte", [-128, 127], [-129, 128, 1.0, True, "1"]),
+    ("java.lang.Short", [-(2**15), 2**15 - 1], [-(2**15) - 1, 2**15]),
+    ("java.lang.Integer", [-(2**31), 2**31 - 1], [-(2**31) - 1, 2**31]),
+    ("java.lang.Long", [-(2**63), 2**63 - 1], [-(2**63) - 1, 2**63]),
+    ("java.util.Date", [0, 2**62 - 1], [2**62, "today"]),
+    ("java.math.BigInteger", [10**40], [1.5, True]),
+    ("java.math.BigDecimal", [1.5, 10**40], ["1.5", True]),
+    ("java.lang.Boolean", [True, False], [1, "true"]),
+    ("java.lang.String", ["", "a"], [1, ["a"]]),
+    ("java.lang.Object", ["a", 1, {}, []], []),
+    ("java.util.UUID", [UUID, UUID.upper()], [UUID[:-1], f"{UUID}0", 5]),
+    ("java.util.Hashtable", [{}, {"a": 1}], [{"a": None}, [1]]),
+    ("java.util.TreeMap", [{"a": None}], [[1]]),
+    ("java.util.Properties", [{"a": "b"}], [{"a": None}, {"a": ["b"]}, ["b"]]),
+    ("java.util.concurrent.ConcurrentSkipListMap", [{"a": 1}], [{"a": None}]),
+    ("java.util.ArrayDeque", [[], [1, "a"]], [[None], {}]),
+    ("java.util.concurrent.LinkedBlockingQueue", [[1]], [[None]]),
+    ("java.util.LinkedHashSet", [[1, None, "a"]], [{}]),
+    ("java.util.Vector", [[None]], ["a"]),
+    ("java.util.TreeSet", [[], [1, 2], ["a"]], [[None], [1, "a"], [[1]], {}]),
+    ("java.util.PriorityQueue", [[1, 2]], [[1, "a"], [None]]),
+    ("[I", [[], [1]], [[None], [2**31], [1.5], "a"]),
+    ("[S", [[2**15 - 1]], [[2**15]]),
+    ("[J", [[2**63 - 1]], [[2**63]]),
+    ("[D", [[1.5, 2]], [["a"]]),
+    ("[F", [[1.5]], [[True]]),
+    ("[Z", [[True]], [[1]]),
+    ("[[I", [[[1], None, []]], [[1], [["a"]]]),
+    ("[C", ["any text"], [["a"], 1]),
+    ("[B", ["", "AQI=", "AQ==", "AQID"], ["AQI", "AQ=", "A", "*QID", [1]]),
+    ("[Ljava.lang.Integer;", [[1, None]], [[2**31], ["a"], {}]),
+    ("[[Ljava.lang.String;", [[["a"], None]], [["a"], [[1]]]),
+    ("com.acme.Anything", [1, "a", {}, []], []),
+]
+
+
+@pytest.mark.parametrize(("java_class", "fit", "unfit"), FITS)
+def test_what_jackson_can_make_a_class_of(java_class: str, fit: list[Any], unfit: list[Any]) -> None:
+    for payload in fit:
+        assert check_class(java_class, payload) == java_class, payload
+    for payload in unfit:
+        with pytest.raises(InvalidArgument) as raised:
+            check_class(java_class, payload)
+        assert (raised.value.field, raised.value.value) == ("payload_class", java_class), payload
+    assert check_class(java_class, None) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Meta", "a.B", "a.b.C$D", "_a.B", "$Proxy1", "größe.Maß", "[I", "[[Z", "[La.B;", "[[La.B;", "a.B<a.C>"),
+        "a" * 1000,
+    ],
+)
+def test_names_of_java_classes(name: str) -> None:
+    assert check_class(name, {} if not name.startswith("[") else None) == (None if name.startswith("[") else name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "a.", ".a", "a..B", "1a", "a b", "[", "[X", "[La.B", "La.B;[", "a.B<>", "a.B<a", "a" * 1001]
+)
+def test_what_is_no_name_of_a_java_class(name: str) -> None:
+    with pytest.raises(InvalidArgument):
+        check_class(name, None)
+
+
+def test_the_class_of_a_payload_of_another_kind_goes() -> None:
+    for before, after in ((True, 1), (1, True), ("a", 1), ({}, []), ([], {}), (1, None)):
+        assert class_for("com.acme.Meta", before, after) is None
+    for before, after in ((True, False), (1, 2.5), ("a", "b"), ({}, {"a": 1}), ([], [1]), ([], (1,))):
+        assert class_for("com.acme.Meta", before, after) == "com.acme.Meta"
+    assert class_for(None, 1, 2) is None
 
 
 def test_null_in_a_list_goes_with_its_class_only() -> None:

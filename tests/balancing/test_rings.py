@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aioregistry._errors import InvalidArgument
 from aioregistry.balancing import Member, Picker, Ring
-from aioregistry.balancing._keys import points, probes
+from aioregistry.balancing._keys import points, probes, share
 from aioregistry.balancing._members import Census, Load, Traits
 from aioregistry.balancing._strategies import Pool
 from tests.balancing.service import add, instance, members_of, only_pool, picker, placed, remove, update
@@ -186,6 +186,18 @@ def test_every_process_and_version_hashes_alike() -> None:
     assert chosen.pick("é", 0.0) is chosen.pick("é".encode(), 0.0)
 
 
+def test_the_places_and_the_share_of_a_key_are_these_for_ever() -> None:
+    """The share decides which keys leave a zone, or go to an instance that is new, in all processes alike."""
+    assert [round(share(key), 6) for key in (b"", b"room-1", b"room-2")] == SHARES
+    assert (len(probes(b"room-1")), len(points("a"))) == (8, 16)
+    assert [round(place, 6) for place in probes(b"room-1")[:3]] == PROBES
+    assert [round(points("a")[number], 6) for number in (0, 1, 8, 15)] == POINTS
+    assert all(0 <= place < 1 for place in (*probes(b"room-1"), *points("a")))
+
+
+SHARES = [0.580774, 0.403819, 0.161111]
+PROBES = [0.568211, 0.421357, 0.27784]
+POINTS = [0.533766, 0.137152, 0.531205, 0.884033]
 PINNED = {"room-1": "a", "room-2": "a", "room-3": "c", "room-4": "b"}
 
 

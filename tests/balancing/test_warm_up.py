@@ -29,6 +29,7 @@ from aioregistry.balancing import (
     Strategy,
     Weighted,
 )
+from aioregistry.balancing._newcomers import Newcomers
 from tests.balancing.service import check_proportions, members_of, placed, snapshot
 
 FOUR = {"a": {"zone": "x"}, "b": {"zone": "x"}, "c": {"zone": "y"}, "new": {"zone": "x"}}
@@ -113,6 +114,29 @@ def test_who_was_as_good_as_the_others_stays_so() -> None:
     arrivals["i"] = 1.0
     chosen.apply(Added(snapshot("i").entries["i"], 2), 1.0)
     assert chosen.warming_up(1.0) == {"i": 0.1}  # four of nine are new, and the three were spared
+
+
+def test_who_was_as_good_as_the_others_stays_so_when_it_is_updated() -> None:
+    chosen = warm(WarmUp("random"), "abcd", dict.fromkeys("bcd", 0.0))
+    chosen.pick(None, 0.0)
+    for id in "efgh":
+        chosen.apply(Added(snapshot(id).entries[id], 2), 1.0)
+    for id in "bcd":
+        before = snapshot(id).entries[id]
+        chosen.apply(Updated(snapshot({id: {"load": 1}}).entries[id], before, 3), 1.0)
+    assert chosen.warming_up(1.0) == {}
+
+
+def test_one_that_is_new_again_and_again_takes_the_room_of_a_few() -> None:
+    newcomers = Newcomers(WarmUp("random"))
+    for number in range(1000):
+        newcomers.note("a", float(number))
+        newcomers.note("b", 0.0)
+        assert len(newcomers._due) <= 2 * 2 + 16
+    newcomers.at(1028.9, 100)
+    assert set(newcomers.weights) == {"a"}
+    newcomers.at(1029.0, 100)
+    assert (newcomers.since, newcomers.weights) == ({}, {})
 
 
 def test_in_a_panic_who_is_well_again_gets_no_fewer_calls_than_those_that_fail() -> None:

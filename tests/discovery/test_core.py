@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from aioregistry import Entry, Guard, Override, ServiceInstance
@@ -301,6 +302,14 @@ def test_what_the_file_keeps_is_converted_too() -> None:
     assert [type(notice) for notice in effects.notices] == [Misfit, Recalled]
 
 
+def test_what_did_not_fit_in_the_file_is_forgotten_once_all_was_read() -> None:
+    view = View(Listing(as_of=0), kept=True, payload_type=int)
+    view.opens(kept(entry("a", payload="x")), listed=False, synced=False)
+    assert list(view.core.invalid) == ["a"]
+    view.step(News((), (), resynced=True))
+    assert view.core.invalid == {}
+
+
 def test_a_view_with_a_file_that_is_not_there_shows_what_is_listed() -> None:
     view = View(Listing(entry("a")), kept=True)
     assert (view.opens(None).changes, view.shown) == ((), ["a"])
@@ -410,6 +419,16 @@ def test_what_is_withdrawn_is_not_held() -> None:
         assert view.step(Withdrawn(id, EPOCH + 1)).changes == ()
     effects = view.hears(*[Removed(view.listing.entries[id], EPOCH + 10) for id in "ab"])
     assert (sorted(change.id for change in effects.changes), view.shown, effects.notices) == (["a", "b"], [], ())
+
+
+def test_a_marker_for_who_is_known_from_the_file_only_is_kept_until_the_list_comes() -> None:
+    view = View(Listing(as_of=0), guard=GUARD, kept=True)
+    view.opens(kept(entry("a"), entry("b")), listed=False, synced=False)
+    view.step(Withdrawn("a", EPOCH + 1))
+    view.listing.as_of = EPOCH + 9
+    effects = view.step(News((), (), resynced=True))
+    assert [(type(change), change.id) for change in effects.changes if change.id == "a"] == [(Removed, "a")]
+    assert view.shown == ["b"]
 
 
 def test_nothing_is_kept_of_markers_for_who_is_not_shown() -> None:
@@ -540,6 +559,33 @@ def test_the_weight_of_an_override_is_shown_until_it_ends(
     assert len(changes) == (shown != (True, 1.0))
     assert len(view.step(Overridden({})).changes) == len(changes)
     assert view.core.entries["a"] is plain
+
+
+def test_an_override_that_takes_nothing_away_covers_nothing() -> None:
+    view = with_overrides("a")
+    view.step(Overridden({"a": override("a", enabled=None, weight=1.0)}))
+    assert (view.state.covered, view.state.overlay) == ({}, {})
+
+
+@pytest.mark.parametrize(("own", "updates"), [("failing", 1), ("draining", 1), (None, 1), ("maintenance", 0)])
+def test_maintenance_is_told_of_who_was_not_enabled_for_another_reason(own: str | None, updates: int) -> None:
+    plain = entry("a")
+    disabled = msgspec.structs.replace(plain, instance=plain.instance.replace(enabled=False, status=own))
+    view = View(Listing(disabled), overridden=True)
+    view.opens()
+    assert len(view.step(Overridden({"a": override("a")})).changes) == updates
+    assert status(view) == {"a": MAINTENANCE}
+    assert len(view.step(Overridden({})).changes) == updates
+    assert status(view) == {"a": (False, own)}
+
+
+def test_the_removal_of_who_is_in_maintenance_says_why_its_node_shows_no_instance() -> None:
+    view = with_overrides("a")
+    view.step(Overridden({"a": override("a")}))
+    node = Invalid("a", "is empty", 0, EPOCH + 1, EPOCH + 10)
+    (removed,) = view.hears(Removed(view.listing.entries["a"], EPOCH + 10, node)).changes
+    assert isinstance(removed, Removed)
+    assert (removed.invalid, removed.instance.status) == (node, "maintenance")
 
 
 def test_an_override_of_who_is_not_there_waits_for_him() -> None:

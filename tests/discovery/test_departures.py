@@ -52,6 +52,11 @@ def test_what_is_not_exactly_a_markers_text_tells_of_nobody(text: str) -> None:
     assert read_marker(text) is None
 
 
+def test_the_first_and_the_last_zxid_may_be_marked() -> None:
+    assert read_marker("chat:n0:1") == ("chat", "n0", 1)
+    assert read_marker("chat:n0:7fffffffffffffff") == ("chat", "n0", 2**63 - 1)
+
+
 def test_where_markers_are_made() -> None:
     assert root_of("/prod/services") == "/prod/services-withdrawn"
     assert root_of("") is None
@@ -125,6 +130,8 @@ TRUST = {
     "ours, and open to read": ([(ALL, *OURS), (READ, *WORLD)], [(ALL, *OURS), (READ, *WORLD)], True),
     "ours in an open service": ([(ALL, *OURS)], [(ALL, *WORLD)], True),
     "nobody may write": ([(READ | WRITE | DELETE, *WORLD)], [(ALL, *OURS)], True),
+    "ours may change the service's ACL": ([(ALL, *OURS)], [(READ | ADMIN, *OURS)], True),
+    "ours may delete": ([(CREATE, *OURS)], [(DELETE, *OURS)], True),
     "of two one": ([(ALL, *OURS)], [(ALL, *NAMED), (DELETE, *OURS)], True),
     "an open root": ([(ALL, *WORLD)], [(ALL, *OURS)], False),
     "open to create": ([(ALL, *OURS), (CREATE, *WORLD)], [(ALL, *OURS)], False),
