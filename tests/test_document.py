@@ -425,11 +425,13 @@ def test_what_is_no_name_of_a_java_class(name: str) -> None:
         check_class(name, None)
 
 
+OTHER_KINDS: list[tuple[Any, Any]] = [(True, 1), (1, True), ("a", 1), ({}, []), ([], {}), (1, None)]
+SAME_KINDS: list[tuple[Any, Any]] = [(True, False), (1, 2.5), ("a", "b"), ({}, {"a": 1}), ([], [1]), ([], (1,))]
+
+
 def test_the_class_of_a_payload_of_another_kind_goes() -> None:
-    for before, after in ((True, 1), (1, True), ("a", 1), ({}, []), ([], {}), (1, None)):
-        assert class_for("com.acme.Meta", before, after) is None
-    for before, after in ((True, False), (1, 2.5), ("a", "b"), ({}, {"a": 1}), ([], [1]), ([], (1,))):
-        assert class_for("com.acme.Meta", before, after) == "com.acme.Meta"
+    assert [class_for("com.acme.Meta", *each) for each in OTHER_KINDS] == [None] * len(OTHER_KINDS)
+    assert [class_for("com.acme.Meta", *each) for each in SAME_KINDS] == ["com.acme.Meta"] * len(SAME_KINDS)
     assert class_for(None, 1, 2) is None
 
 

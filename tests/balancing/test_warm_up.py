@@ -127,15 +127,35 @@ def test_who_was_as_good_as_the_others_stays_so_when_it_is_updated() -> None:
     assert chosen.warming_up(1.0) == {}
 
 
-def test_one_that_is_new_again_and_again_takes_the_room_of_a_few() -> None:
-    newcomers = Newcomers(WarmUp("random"))
+class CountedRamp:
+    """A weight of one half for a second; counts how often the second is asked for."""
+
+    asked = 0
+
+    @property
+    def seconds(self) -> float:
+        self.asked += 1
+        return 1.0
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        raise NotImplementedError
+
+    def weight(self, age: float) -> float:
+        return 0.5 if age < 1.0 else 1.0
+
+
+def test_one_that_is_new_again_and_again_leaves_few_ends_to_look_at() -> None:
+    ramp = CountedRamp()
+    newcomers = Newcomers(ramp)
+    newcomers.note("b", 0.0)
     for number in range(1000):
-        newcomers.note("a", float(number))
-        newcomers.note("b", 0.0)
-        assert len(newcomers._due) <= 2 * 2 + 16
-    newcomers.at(1028.9, 100)
+        newcomers.note("a", number / 1000)
+    ramp.asked = 0
+    newcomers.at(1.9, 100)
     assert set(newcomers.weights) == {"a"}
-    newcomers.at(1029.0, 100)
+    assert ramp.asked <= 2 * 2 + 16
+    newcomers.at(1.999, 100)
     assert (newcomers.since, newcomers.weights) == ({}, {})
 
 

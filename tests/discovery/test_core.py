@@ -421,6 +421,16 @@ def test_what_is_withdrawn_is_not_held() -> None:
     assert (sorted(change.id for change in effects.changes), view.shown, effects.notices) == (["a", "b"], [], ())
 
 
+def test_the_leader_is_new_only_if_it_is_after_the_view_opened() -> None:
+    listing = Listing(*(entry(id) for id in "abc"), as_of=0)
+    view = View(listing, guard=GUARD)
+    listing.as_of = EPOCH + 9  # read between the making of the view and its first event
+    view.opens()
+    effects = view.hears(*[Removed(listing.entries[id], EPOCH + 10) for id in "ab"])
+    assert [change.id for change in effects.changes] == ["a", "b"]
+    assert (view.shown, view.core.suspects) == (["c"], {})
+
+
 def test_a_marker_for_who_is_known_from_the_file_only_is_kept_until_the_list_comes() -> None:
     view = View(Listing(as_of=0), guard=GUARD, kept=True)
     view.opens(kept(entry("a"), entry("b")), listed=False, synced=False)

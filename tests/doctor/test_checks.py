@@ -340,7 +340,8 @@ def test_nothing_is_protected(permissions: int, found: int) -> None:
 )
 def test_a_root_of_strangers(root: list[Any], base: list[Any], found: int) -> None:
     for name in ("withdrawn", "overrides_root"):
-        seen = picture(base=node(*base), **{name: node(*root, path="/strange")})
+        strange: dict[str, Any] = {name: node(*root, path="/strange")}
+        seen = picture(base=node(*base), **strange)
         assert [place for place, _ in root_checks.strange_roots(seen)] == ["/strange"] * found
 
 

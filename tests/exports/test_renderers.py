@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import Any
@@ -190,3 +191,93 @@ def test_numbers_that_json_has_no_form_for(format: str) -> None:
         b'{"name": "chat", "id": "a", "address": "10.0.0.7", "port": 1, "payload": {"x": 1e999, "y": "\\ud800"}}'
     )
     assert render(format, {"chat": (odd,)}).text.encode()
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def labels_of(instance: ServiceInstance[Any]) -> dict[str, str]:
+    (group,) = json.loads(render("prometheus", {"chat": (instance,)}).text)
+    found: dict[str, str] = group["labels"]
+    return found
+
+
+def test_prometheus_has_64_labels_of_1024_characters_at_most() -> None:
+    many = CHAT.replace(payload={f"k{number:03}": number for number in range(100)})
+    assert len(labels_of(many)) == 64
+    long = labels_of(CHAT.replace(payload={"k" * 2000: "v" * 2000, "short": "v" * 1024}))
+    values = {name.removeprefix("__meta_aioregistry_payload_"): value for name, value in long.items()}
+    assert values["k" * 1024] == values["short"] == "v" * 1024
+
+
+def test_of_two_payload_fields_with_one_label_the_first_counts() -> None:
+    labels = labels_of(CHAT.replace(payload={"a-b": 1, "a_b": 2, "": 3}))
+    assert labels["__meta_aioregistry_payload_a_b"] == "1"
+    assert labels_of(CHAT.replace(payload="text")).keys() == {"__meta_aioregistry_service", "__meta_aioregistry_id"}
+
+
+def test_the_port_without_tls_counts_first() -> None:
+    both = ServiceInstance("chat", address="10.0.0.7", port=80, ssl_port=443)
+    for format in ("haproxy", "nginx", "prometheus"):
+        assert "10.0.0.7:80" in render(format, {"chat": (both,)}).text
+    assert usable([both.replace(port=None)]) == (both.replace(port=None),)
+
+
+@pytest.mark.parametrize(("weight", "share"), [(0.5, 50), (0.994, 99), (0.996, 100), (0.016, 2), (0.001, 1)])
+def test_a_weight_is_rounded_and_never_nothing(weight: float, share: int) -> None:
+    text = render("haproxy", {"chat": (CHAT,)}, {"chat": {CHAT.id: weight}}).text
+    assert f"10.0.0.7:7000 weight {share}\n" in text
+    assert "weight" not in render("haproxy", {"chat": (CHAT,)}, {"chat": {CHAT.id: 1.0}}).text
+
+
+def test_a_server_of_nginx_without_a_weight_says_none() -> None:
+    assert "    server 10.0.0.7:7000;\n" in render("nginx", {"chat": (CHAT,)}).text
+
+
+@pytest.mark.parametrize(
+    ("address", "formats"),
+    [
+        ("größe.example", {"json"}),
+        ("fe80::1%eth0", {"json"}),
+        ("chat.example", {"json", "haproxy", "prometheus"}),
+        ("10.0.0.7", set(FORMATS)),
+    ],
+)
+def test_an_address_that_a_format_cannot_name_is_left_out(address: str, formats: set[str]) -> None:
+    instance = decode(json.dumps({"name": "chat", "id": "a", "address": address, "port": 1}).encode())
+    assert {format for format in FORMATS if not render(format, {"chat": (instance,)}).left_out} == formats
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("n" * 128, "n" * 128),
+        ("n" * 129, f"{'n' * 64}-{hashlib.sha256(b'n' * 129).hexdigest()[:8]}"),
+        ("a b", f"a_b-{hashlib.sha256(b'a b').hexdigest()[:8]}"),
+    ],
+)
+def test_a_name_is_its_own_or_has_a_digest(name: str, backend: str) -> None:
+    assert render("haproxy", {name: ()}).text.split()[-1] == backend
+
+
+@pytest.mark.parametrize("lengths", [(8,), (8, 9), (8, 9, 10)])
+def test_a_digest_grows_by_a_digit_where_the_name_is_taken(lengths: tuple[int, ...]) -> None:
+    digest = hashlib.sha256(b"a b").hexdigest()
+    taken = [f"a_b-{digest[:length]}" for length in lengths]
+    text = render("haproxy", dict.fromkeys(["a b", *taken], ())).text
+    backends = {line.split()[1] for line in text.splitlines() if line.startswith("backend")}
+    assert backends == {*taken, f"a_b-{digest[: lengths[-1] + 1]}"}
+
+
+def test_infinite_numbers_are_texts_in_json() -> None:
+    odd = decode(b'{"name": "chat", "id": "a", "address": "x", "port": 1, "payload": [1e999, -1e999, 1.5]}')
+    (shown,) = json.loads(render("json", {"chat": (odd,)}).text)["chat"]
+    assert shown["payload"] == ["Infinity", "-Infinity", 1.5]
+
+
+def test_an_entry_of_full_weight_needs_no_weight() -> None:
+    assert weights_of([Entry(CHAT, 1, 1, 1, 0, 0.0, 0.0, weight=1.0)]) == {}
+
+
+def test_the_version_of_envoys_answer_is_a_digest_of_16_digits() -> None:
+    assert re.fullmatch(r"[0-9a-f]{16}", json.loads(render("envoy", SERVICES).text)["version_info"])

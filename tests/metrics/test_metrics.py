@@ -413,6 +413,32 @@ def test_every_event_that_counts_is_one_and_counts_what_is_a_counter() -> None:
     assert {each.value for each in samples if each.metric.endswith((".missed", "stall.time"))} == {2.0, 2.5}
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("session.state", {"state": "connected", "session": 1, "generation": 1, "attempts": {}}),
+        ("registration.status", {"path": "/a", "status": "live", "owner": 1}),
+        ("health.check", {"path": "/a", "check": "db", "probe": "", "state": "passing", "reason": ""}),
+        ("discovery.invalid", {"service": "chat", "id": "a", "reason": ""}),
+    ],
+)
+def test_what_is_well_and_what_has_no_metric_counts_nothing(name: str, fields: dict[str, object]) -> None:
+    counters = Counters()
+    counters.told(name, fields)
+    assert counters.values == {}
+
+
+def test_counts_add_up_and_what_has_begun_is_0_before_the_first_time() -> None:
+    counters = Counters()
+    for ids in (("a", "b"), ("c",)):
+        counters.told("discovery.missed", {"service": "chat", "ids": ids})
+    mine, other = ("aioregistry.view.missed", ("chat",)), ("aioregistry.view.syncs", ("mail",))
+    counted = {(each.metric, each.labels): each.value for each in counters.samples([mine, other])}
+    assert (counted[mine], counted[other]) == (3.0, 0.0)
+    assert other not in {(each.metric, each.labels) for each in counters.samples()}
+    assert counted["aioregistry.session.expirations", ()] == 0.0
+
+
 def test_names_and_labels_are_few_and_as_the_conventions_have_them() -> None:
     assert all(re.fullmatch(r"aioregistry(\.[a-z]+)+", name) for name in METRICS)
     labels = {label for metric in METRICS.values() for label in metric.labels}

@@ -88,6 +88,14 @@ class TestPermissions:
         assert (await acl(other, "/a"))[0] == (31, "digest", "ada:x")
         assert (await acl(client, "/a"))[0] != (31, "digest", "ada:x")
 
+    @pytest.mark.parametrize(("permissions", "answer"), [(1, 0), (16, 0), (14, NO_AUTH)])
+    async def test_an_acl_is_told_to_readers_and_administrators(
+        self, client: Wire, permissions: int, answer: int
+    ) -> None:
+        await client.create("/a")
+        await client.ask(set_acl("/a", (permissions, "world", "anyone")))
+        assert await error(client, Operation(GET_ACL, text("/a"))) == answer
+
     async def test_who_one_is(self, client: Wire) -> None:
         for _ in range(2):
             await client.ask(auth("digest", "ada:secret"))
@@ -158,12 +166,25 @@ class TestReads:
         assert (await client.ask(Operation(GET_ALL_CHILDREN_NUMBER, text("/a")))).body.number() == 1
         for prefix, mine in (
             ("/", ["/a/b", "/ab"]),
+            (" / ", ["/a/b", "/ab"]),
+            ("", ["/a/b", "/ab"]),
             (None, ["/a/b", "/ab"]),
             ("/a", ["/a/b", "/ab"]),
             ("/a/", ["/a/b"]),
         ):
             assert (await client.ask(Operation(GET_EPHEMERALS, text(prefix)))).body.strings() == mine
         assert (await other.ask(Operation(GET_EPHEMERALS, text("/")))).body.strings() == []
+
+    async def test_a_multi_read_tells_data_and_children(self, client: Wire) -> None:
+        await client.create("/a", b"data")
+        await client.create("/a/b")
+        parts = [wire.get_data("/a"), wire.get_children("/a", opcode=GET_CHILDREN)]
+        body = (await client.ask(wire.multi(parts, opcode=wire.MULTI_READ))).body
+        assert body.unpack(">i?i") == (wire.GET_DATA, False, 0)
+        assert body.buffer() == b"data"
+        body.stat()
+        assert body.unpack(">i?i") == (GET_CHILDREN, False, 0)
+        assert body.strings() == ["b"]
 
     async def test_a_multi_read_that_fails_whole_tells_what_it_had(self, client: Wire) -> None:
         mixed = wire.multi([wire.get_data("/"), wire.create("/a")], opcode=wire.MULTI_READ)
@@ -217,6 +238,24 @@ class TestWatches:
         await other.create("/absent")
         await other.create("/quiet/child")
         assert await told(client) == [(CHANGED, "/same"), (CREATED, "/absent"), (CHILDREN_CHANGED, "/quiet")]
+
+    async def test_what_was_changed_last_at_that_zxid_was_not_missed(self, client: Wire, other: Wire) -> None:
+        await other.create("/a")
+        since = (await other.get_data("/a")).stat.mzxid
+        await client.ask(set_watches(since, ["/a"], [], []))
+        assert await told(client) == []
+        await client.ask(set_watches(since - 1, ["/a"], [], []))
+        await client.sync()
+        assert [(event.type, event.path, event.zxid) for event in client.events] == [(CHANGED, "/a", -1)]
+
+    async def test_nothing_is_watched_by_a_null_path(self, client: Wire) -> None:
+        mode = struct.pack(">i", wire.RECURSIVE_WATCH)
+        assert await error(client, Operation(wire.ADD_WATCH, text(None) + mode)) == 0
+        assert await error(client, set_watches(0, [], [], [], [None], [None])) == 0
+        for opcode in (CHECK_WATCHES, REMOVE_WATCHES):
+            assert await error(client, Operation(opcode, text(None) + struct.pack(">i", ANY))) == NO_WATCHER
+        await client.create("/a")
+        assert await told(client) == []
 
     async def test_persistent_ones_are_set_too(self, client: Wire, other: Wire) -> None:
         await client.ask(set_watches(0, [], [], [], ["/p"], ["/r"]))
