@@ -31,7 +31,7 @@ def overrides_ending(picture: Picture) -> Iterator[tuple[str, str]]:
     for path, until in _ends_of_overrides(picture):
         if until is not None and until - picture.now < SOON:
             left = until - picture.now
-            text = f"ends in {left:.0f} s" if left > 0 else f"ended {-left:.0f} s ago, and is still there"
+            text = f"ends in {left:.0f} s" if left > 0 else f"ended {abs(left):.0f} s ago, and is still there"
             yield path, text
 
 

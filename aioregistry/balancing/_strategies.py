@@ -171,6 +171,8 @@ class _Circle:
     def choose(self, key: bytes | None, exclude: frozenset[str] = NOBODY) -> Member[Any] | None:  # noqa: ARG002
         members, cursor = self._members, self._cursor
         if cursor >= len(members):
+            if not members:
+                return None
             cursor = 0
         if exclude:
             return self._another(cursor, exclude)

@@ -205,6 +205,15 @@ def test_two_choices_level_the_queues() -> None:
     assert longest[LeastOutstanding] <= 13 < longest[Random]
 
 
+@pytest.mark.parametrize("strategy", [RoundRobin(), Random(), LeastOutstanding()])
+def test_an_empty_pool_has_nothing_to_choose(strategy: Any) -> None:
+    """A strategy of a caller's own may contain another, and ask an empty pool."""
+    pool, members = pool_of(strategy, ["a"])
+    pool.discard(members["a"])
+    assert pool.choose(None) is None
+    assert pool.choose(None, frozenset("a")) is None
+
+
 # ---------------------------------------------------------------- calls under way
 
 

@@ -97,6 +97,7 @@ def test_an_instance_that_does_not_say_when_it_was_registered_tells_of_no_clock(
         (600.0, None),
         (599.0, "ends in 599 s"),
         (1.0, "ends in 1 s"),
+        (0.0, "ended 0 s ago, and is still there"),
         (-0.4, "ended 0 s ago, and is still there"),
         (-7.0, "ended 7 s ago, and is still there"),
     ],
