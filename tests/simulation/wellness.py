@@ -68,7 +68,7 @@ class Wellness:
         self.caller = caller
         self._draw = draw
         self._condition = Condition.WELL
-        self._sick_since: float | None = None
+        self._fails_since: dict[str, float] = {}  # by name of a check that must fail
 
     def checks(self) -> dict[str, Check]:
         return {
@@ -102,17 +102,20 @@ class Wellness:
     @property
     def is_sick(self) -> bool:
         """Whether one of its checks must fail."""
-        return self._condition in (Condition.FAILING, Condition.HANGING) or self.caller.stands_still
+        return bool(self._failing())
 
     def sick_for(self) -> float:
-        """Seconds for which it has been sick."""
-        return 0.0 if self._sick_since is None else self._machine.engine.now - self._sick_since
+        """Seconds for which one and the same of its checks had to fail: two in turn may both have passed in between."""
+        return max((self._machine.engine.now - since for since in self._fails_since.values()), default=0.0)
+
+    def _failing(self) -> set[str]:
+        """The checks that must fail."""
+        own = self._condition in (Condition.FAILING, Condition.HANGING)
+        return {name for name, fails in (("self", own), ("caller", self.caller.stands_still)) if fails}
 
     def _note(self) -> None:
-        if not self.is_sick:
-            self._sick_since = None
-        elif self._sick_since is None:
-            self._sick_since = self._machine.engine.now
+        now = self._machine.engine.now
+        self._fails_since = {name: self._fails_since.get(name, now) for name in self._failing()}
 
 
 # ---------------------------------------------------------------- what happens
