@@ -327,13 +327,19 @@ def venv(session: nox.Session, place: Path) -> str:
 
 @nox.session(default=False)
 def stress(session: nox.Session) -> None:
-    """The default tests five times, each in another order, while all processors are kept busy."""
+    """The default tests five times, each in another order, while all processors are kept busy; it ends red for one."""
     provide(session, ZOOKEEPER | CHROMIUM)
     install(session, "test")
+    failed = []
     for _ in range(5):
         seed = random.SystemRandom().randrange(10**6)
         with busy_processors():
-            run_tests(session, f"--random-order-seed={seed}", "-o", "faulthandler_timeout=1200")
+            try:
+                run_tests(session, f"--random-order-seed={seed}", "-o", "faulthandler_timeout=1200")
+            except nox.command.CommandFailed:
+                failed.append(seed)
+    if failed:
+        session.error(f"red with --random-order-seed {', '.join(map(str, failed))}")
 
 
 @contextlib.contextmanager
