@@ -44,6 +44,7 @@ _QUORUM: Final = frozenset({1, 2, 5, 7, 9, 13, 14, 15, 16, 19, 20, 21})
 _DELETE: Final = 2
 _GET_DATA: Final = 4
 _OWN_ERRORS: Final = frozenset({-5, -6, -8, -112, -118, -119, -127})
+_NO_NODE: Final = -101
 _HEAD: Final = struct.Struct(">iii")
 _REPLY: Final = struct.Struct(">iiqi")
 _SIZE: Final = struct.Struct(">i")
@@ -106,20 +107,21 @@ class Evidence(Tap):
                     self._process.evidence = max(self._process.evidence, sent)
                     if opcode != _DELETE:
                         self._agreed = xid
-                self._read(xid, zxid, b"" if error else data[at + _REPLY.size : at + 4 + length])
+                self._read(xid, zxid, error, data[at + _REPLY.size : at + 4 + length])
             at += 4 + length
 
-    def _read(self, xid: int, zxid: int, found: bytes) -> None:
+    def _read(self, xid: int, zxid: int, error: int, found: bytes) -> None:
         """A read right behind what the quorum agreed on is as new as that; the first of a node is what a claim goes by.
 
-        Reads of views come behind other reads, or behind a barrier, which is a deletion.
+        Reads of views come behind other reads, or behind a barrier, which is a deletion. A read that an overloaded
+        server dropped shows nothing.
         """
         path = self._reads.pop(xid, None)
-        if path is None:
+        if path is None or error not in (0, _NO_NODE):
             return
         if self._agreed == xid - 1:
             self._process.first_sights.setdefault(path, zxid)
-        if found:
+        if not error:
             (size,) = _SIZE.unpack_from(found)
             czxid, _, _, _, version, _, _, owner = _STAT.unpack_from(found, _SIZE.size + max(size, 0))
             self._process.last_sights[path] = Sight(zxid, czxid, version, owner)

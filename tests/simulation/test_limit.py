@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from copy import copy
 from types import SimpleNamespace
 from typing import Any, Final
@@ -14,7 +15,7 @@ from aioregistry.server._codes import Opcode
 from aioregistry.server._nodes import Node
 from aioregistry.server._operations import Create, Delete, Operation, SetData
 from tests.simulation.judges import Move, beyond_the_fence
-from tests.simulation.process import Sight
+from tests.simulation.process import Evidence, Sight
 from tests.simulation.profiles import PROFILES
 from tests.simulation.servers import fences
 from tests.simulation.world import World
@@ -95,6 +96,34 @@ def test_what_was_seen_is_read_off_the_wire() -> None:
     for sight, node in world.seen:
         assert (sight.czxid, sight.version, sight.owner) == (node.created, node.version, node.owner)
         assert sight.zxid >= node.mzxid
+
+
+@pytest.mark.parametrize(
+    ("error", "first_sights"),
+    [
+        pytest.param(-101, {PATH: CLAIM}, id="there is no node"),
+        pytest.param(-127, {}, id="the server drops the read"),
+        pytest.param(-102, {}, id="the server refuses the read"),
+    ],
+)
+def test_a_read_that_shows_nothing_is_no_sight(error: int, first_sights: dict[str, int]) -> None:
+    process: Any = SimpleNamespace(evidence=0.0, first_sights={}, last_sights={})
+    machine: Any = SimpleNamespace(boot=lambda: 1.0)
+    evidence = Evidence(machine, process)
+    path = PATH.encode()
+
+    evidence.sent(b"a greeting")
+    evidence.got(framed(struct.pack(">iiq", 0, 6000, OWN)))
+    evidence.sent(framed(struct.pack(">iii", 1, Opcode.SYNC, len(path)) + path))
+    evidence.sent(framed(struct.pack(">iii", 2, Opcode.GET_DATA, len(path)) + path + b"\1"))
+    evidence.got(framed(struct.pack(">iqi", 1, CLAIM, 0)) + framed(struct.pack(">iqi", 2, CLAIM, error)))
+
+    assert process.first_sights == first_sights
+    assert process.last_sights == {}
+
+
+def framed(message: bytes) -> bytes:
+    return struct.pack(">i", len(message)) + message
 
 
 def test_a_transaction_goes_by_the_version_of_its_first_change() -> None:
