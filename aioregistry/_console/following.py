@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from aioregistry import (
     Change,
-    Invalid,
     Invalidated,
     Override,
     Registry,
@@ -22,7 +21,6 @@ from aioregistry import (
     SessionState,
     Snapshot,
     Stream,
-    View,
 )
 from aioregistry._incident_log import IncidentLog
 from aioregistry.balancing import Arrivals
@@ -89,36 +87,31 @@ class FollowedService:
 
     Attributes:
         name: its name.
-        view: None before it was read, and while it cannot be.
+        snapshot: the state that was recorded last, so that a page and its history say the same; None before it was
+            read, and while it cannot be.
         refusal: why it cannot be followed; None while it is.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.view: View[Any] | None = None
+        self.snapshot: Snapshot[Any] | None = None
         self._arrivals = Arrivals()
         self._changes: Stream[Change[Any]] | None = None
         self.refusal: str | None = None
-        self.invalid: Mapping[str, Invalid] = {}
-        self.overrides: Mapping[str, Override] = {}
-
-    @property
-    def snapshot(self) -> Snapshot[Any] | None:
-        """The service's present state."""
-        return None if self.view is None else self.view.snapshot
 
     def new(self, seconds: float) -> dict[str, float]:
         """Return since when instances are new, by id, in seconds since the epoch; of those of the last *seconds*."""
-        if self.view is None:
-            return {}
-        self.note_arrivals()  # the view may be ahead of the task that records its changes
         now, wall = time.monotonic(), time.time()
         ages = {id: now - since for id, since in self._arrivals.since.items()}
         return {id: float(round(wall - age)) for id, age in ages.items() if age < seconds}
 
-    def begin(self, view: View[Any], changes: Stream[Change[Any]]) -> None:
-        """It is followed by *view*, with *changes* of it that tell which instances are new, and nothing else."""
-        self.view, self._arrivals, self._changes = view, Arrivals(), changes
+    def begin(self, snapshot: Snapshot[Any], changes: Stream[Change[Any]]) -> None:
+        """It was read as *snapshot*; *changes* from then on tell which instances are new, and nothing else."""
+        self.snapshot, self._arrivals, self._changes = snapshot, Arrivals(), changes
+
+    def end(self) -> None:
+        """It is not followed any more, or not now."""
+        self.snapshot, self._arrivals, self._changes = None, Arrivals(), None
 
     def note_arrivals(self) -> None:
         """Take note of the instances that have come since the last time."""
@@ -277,19 +270,20 @@ class Following:
                     view = await stack.enter_async_context(registry.discover(service.name))
                     snapshots = await stack.enter_async_context(view.snapshots())
                     changes = await stack.enter_async_context(view.changes(invalid=True))
-                    service.begin(view, await stack.enter_async_context(view.changes()))
+                    arrivals = await stack.enter_async_context(view.changes())
+                    service.begin(first := view.snapshot, arrivals)
                     if service.refusal is not None:
                         service.refusal = None
                         text = "the service %r is followed again"
                         self._repeated.tell("followed again", logging.WARNING, text, service.name, **about)
                     self._is_read(service.name)
-                    self._put_whole(service.name, of_snapshot(view.snapshot), begins=begins)
+                    self._put_whole(service.name, of_snapshot(first), begins=begins)
                     await asyncio.sleep(0)
                 async for snapshot in snapshots:
                     self._take(service, changes, snapshot)
                     await asyncio.sleep(_PAUSE)
         finally:
-            service.view = None
+            service.end()
             if self._is_current(service):
                 self._told.service_changed(service.name)
 
@@ -311,7 +305,7 @@ class Following:
         for change in changes.take_ready(_MOST_CHANGES):
             self._record(service.name, change, snapshot.overrides)
         self._record_silent(service, snapshot)
-        service.invalid, service.overrides = snapshot.invalid, snapshot.overrides
+        service.snapshot = snapshot
         epoch = snapshot.as_of >> 32
         if epoch > self.epoch:
             self._led(epoch)
@@ -332,13 +326,16 @@ class Following:
 
     def _record_silent(self, service: FollowedService, snapshot: Snapshot[Any]) -> None:
         """Record what changes of instances do not show: nodes that went and could not be read, and overrides."""
-        for id in service.invalid:
+        before = service.snapshot
+        if before is None:
+            return
+        for id in before.invalid:
             if id not in snapshot.invalid and id not in snapshot.entries:
                 self._put_change(service.name, id, None)
-        if service.overrides is snapshot.overrides:
+        if before.overrides is snapshot.overrides:
             return
-        for id in {*service.overrides, *snapshot.overrides}:
-            if service.overrides.get(id) != snapshot.overrides.get(id) and id in snapshot.entries:
+        for id in {*before.overrides, *snapshot.overrides}:
+            if before.overrides.get(id) != snapshot.overrides.get(id) and id in snapshot.entries:
                 self._put_change(service.name, id, of_entry(snapshot.entries[id], snapshot.overrides.get(id)))
 
     def _led(self, epoch: int) -> None:

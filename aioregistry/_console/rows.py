@@ -72,7 +72,8 @@ class InstanceRows:
     """The rows of a service's instances and of its other nodes: each is made once for all browsers that show it.
 
     A row has the id, the id as it is shown, address, state, owner, since when the node is there, why it is in this
-    state, the beginning of its payload, since when it is new, and the part of its share that an operator gives it.
+    state, the beginning of its payload, since when it is new, the part of its share that an operator gives it, and a
+    stamp, which is another one when the instance's page has something else to show.
     """
 
     def __init__(self) -> None:
@@ -105,11 +106,24 @@ def _instance_row(id: str, entry: Entry[Any], override: Override | None, new: fl
     return [
         *(id, printable(id), printable(place(entry.instance)), state_of(entry), session_name(entry.owner)),
         *(entry.created, printable(_reason(entry, override)), _preview(entry), new, entry.weight),
+        _stamp(entry, override),
+    ]
+
+
+def _stamp(entry: Entry[Any], override: Override | None) -> JsonRow:
+    suspicion = entry.suspicion
+    return [
+        f"{entry.czxid:x} {entry.mzxid:x}",  # JavaScript has no 64 bits for a number
+        *(() if override is None else (override.since, override.version)),
+        *(() if suspicion is None else (suspicion.since, _finite(suspicion.until))),
     ]
 
 
 def _invalid_row(id: str, node: Invalid) -> JsonRow:
-    return [id, printable(id), "-", "invalid", session_name(node.owner), None, printable(node.reason), "", None, 1.0]
+    return [
+        *(id, printable(id), "-", "invalid", session_name(node.owner), None, printable(node.reason), "", None, 1.0),
+        [f"{node.czxid:x} {node.mzxid:x}"],
+    ]
 
 
 def instance_detail(entry: Entry[Any], override: Override | None, new: float | None) -> dict[str, Any]:

@@ -146,9 +146,10 @@ def _moves(before: State, after: State) -> Iterator[Mark]:
             yield Mark("invalid", after.reason)
         case "suspect", now:
             yield Mark("released", f"is {now}")
-        case _, "maintenance":
+        # An owner publishes the maintenance in its document, before or after the console reads the override.
+        case _, "maintenance" if after.reason:
             yield Mark("override", after.reason)
-        case "maintenance", now:
+        case "maintenance", now if before.reason:
             yield Mark("override-over", f"is {now}")
         case then, now:
             yield Mark("state", f"{then} → {now}")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,38 @@ async def test_a_service_that_is_deleted_ends(
         )
         assert [event[6] for event in line["events"] if event[1] == "service"] == ["ended", "began"]
         assert console.console.names() == ["chat"]
+
+
+async def test_a_page_shows_the_state_that_its_history_ends_with(
+    registry: Registry, servers: str, history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser asks again when a row has changed: one that is ahead of the history would leave the history behind."""
+    take, held = Following._take, list[Callable[[], None]]()
+    holding = False
+
+    def held_back(self: Following, service: FollowedService, *arguments: Any) -> None:
+        if holding:
+            held.append(partial(take, self, service, *arguments))
+        else:
+            take(self, service, *arguments)
+
+    monkeypatch.setattr(Following, "_take", held_back)
+    about = {"service": "chat", "id": "a"}
+    async with served(servers, history) as console, registry.register(instance("chat", "a")) as chat:
+        await console.until("/api/instance", lambda found: found["instance"] is not None, **about)
+        holding = True
+        await chat.update(enabled=False)
+        async with asyncio.timeout(DEADLINE):
+            while not held:
+                await asyncio.sleep(0.02)
+        found = (await console.browser.get("/api/instance", params=about)).json()
+        assert found["instance"]["state"] == "enabled"
+        for each in held:
+            each()
+        holding = False
+        found = (await console.browser.get("/api/instance", params=about)).json()
+        assert found["instance"]["state"] == "draining"
+        assert [event[6] for event in found["events"] if event[1] == "state"] == ["enabled → draining"]
 
 
 async def test_a_defect_ends_the_following_of_one_service_and_is_told(

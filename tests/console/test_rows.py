@@ -22,10 +22,10 @@ HOSTILE = "\u202eevil"
 SHOWN = r"\u202eevil"
 
 
-def entry(id: str = "a", *, payload: object = None, **fields: Any) -> Entry[Any]:
+def entry(id: str = "a", *, payload: object = None, czxid: int = 5, mzxid: int = 6, **fields: Any) -> Entry[Any]:
     more = {name: fields.pop(name) for name in ("suspicion", "weight") if name in fields}
     instance = ServiceInstance("chat", id=id, address="10.0.0.7", port=7000, payload=payload, **fields)
-    return Entry(instance, 0x1F, 5, 6, 1, 10.0, 11.0, **more)
+    return Entry(instance, 0x1F, czxid, mzxid, 1, 10.0, 11.0, **more)
 
 
 def override(**fields: Any) -> Override:
@@ -81,12 +81,42 @@ def test_the_rows_of_instances_come_in_the_order_of_ids_and_the_other_nodes_behi
     assert list(rows) == ["a", "b", "z", HOSTILE]
     owner = rows["a"][4]
     assert owner.endswith("1f")
-    assert rows["a"] == ["a", "a", "10.0.0.7:7000", "enabled", owner, 10.0, "", "", None, 1.0]
-    assert rows["b"][6:] == ["", '{"n": 1}', 3.0, 0.5]
+    assert rows["a"] == ["a", "a", "10.0.0.7:7000", "enabled", owner, 10.0, "", "", None, 1.0, ["5 6"]]
+    assert rows["b"][6:-1] == ["", '{"n": 1}', 3.0, 0.5]
     assert rows["z"][:4] == ["z", "z", "-", "invalid"]
     assert rows["z"][4].endswith("2f")
-    assert rows["z"][5:] == [None, SHOWN, "", None, 1.0]
+    assert rows["z"][5:] == [None, SHOWN, "", None, 1.0, ["1 1"]]
     assert rows[HOSTILE][1] == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(snapshot(entry()), snapshot(entry(mzxid=7)), id="the document was written"),
+        pytest.param(snapshot(entry()), snapshot(entry(czxid=6)), id="the node is another one"),
+        pytest.param(
+            snapshot(entry(), overrides={"a": override()}),
+            snapshot(entry(), overrides={"a": override(until=99.0, version=1)}),
+            id="the override lasts longer",
+        ),
+        pytest.param(
+            snapshot(entry(suspicion=Suspicion("disruption", 1.0, 2.0))),
+            snapshot(entry(suspicion=Suspicion("disruption", 1.0, math.inf))),
+            id="the suspicion lasts longer",
+        ),
+        pytest.param(
+            snapshot(invalid=(Invalid("a", "not JSON", 0x1F, 5, 6),)),
+            snapshot(invalid=(Invalid("a", "not JSON", 0x1F, 5, 7),)),
+            id="the node that cannot be read was written",
+        ),
+    ],
+)
+def test_a_row_is_another_one_where_only_the_page_of_its_instance_shows_the_change(
+    before: Snapshot[Any], after: Snapshot[Any]
+) -> None:
+    one, other = instance_rows(before, {})["a"], instance_rows(after, {})["a"]
+    assert one[:-1] == other[:-1]
+    assert one != other
 
 
 def test_a_row_is_made_again_where_what_it_shows_has_changed() -> None:
