@@ -18,6 +18,7 @@ import pytest
 
 from aioregistry._runtime import Endpoint, SystemRuntime
 from tests.support.tls import serving, trusting
+from tests.support.waiting import DEADLINE
 
 NO_SUCH_ADDRESS = 64
 """X509_V_ERR_IP_ADDRESS_MISMATCH."""
@@ -173,7 +174,7 @@ class TestConnecting:
 
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             transport = await runtime.connect(asyncio.Protocol, _endpoint_of(server), None)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE):
                 await came.wait()
             transport.abort()
             await asyncio.sleep(0)
@@ -242,7 +243,7 @@ class TestConnecting:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await runtime.connect(asyncio.Protocol, _endpoint_of(server), ssl.create_default_context())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE):
                 await left.wait()
 
 

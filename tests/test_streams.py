@@ -13,6 +13,7 @@ import pytest
 
 from aioregistry._errors import SessionFailed, UsageError
 from aioregistry._streams import Source, Stream
+from tests.support.waiting import DEADLINE
 
 
 def stream_of(source: Source[int], capacity: int = 8) -> Stream[int]:
@@ -181,7 +182,7 @@ class TestCancelling:
         for item in range(100):
             source.offer(item)
             await asyncio.sleep(0.0003 * (item % 4))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             await consumer
         assert taken == list(range(100))
 

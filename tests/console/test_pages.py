@@ -16,7 +16,7 @@ import pytest_asyncio
 from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Route, expect
 
 import aioregistry
-from aioregistry import Registration, Registry, ServiceInstance
+from aioregistry import InvalidArgument, Registration, Registry, ServiceInstance
 from aioregistry._console.console import Settings
 from aioregistry._console.passwords import hashed, read_passwords
 from aioregistry._console.serving import Place, serve
@@ -77,6 +77,19 @@ async def shown(zookeeper: ZooKeeperServer) -> AsyncIterator[Shown]:
         settings = Settings(allow_drain=True, warm_up=3600.0)
         url = await stack.enter_async_context(serving(proxy.address, settings))
         yield Shown(url, registry, chat, proxy)
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def undisturbed(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """A test that failed halfway leaves neither an outage nor an instance that is drained to the next."""
+    yield
+    if "shown" in request.fixturenames:
+        shown: Shown = request.getfixturevalue("shown")
+        shown.proxy.accept()
+        with contextlib.suppress(InvalidArgument):  # there is none
+            await shown.registry.overrides.enable("chat", "a")
+        if not shown.chat.instance.enabled:
+            await shown.chat.update(enabled=True)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

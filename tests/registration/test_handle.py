@@ -23,6 +23,7 @@ from aioregistry._protocol import Sync
 from aioregistry._registration import Registration, Status
 from tests.support.fake_session import FakeRuntime, FakeSession, Fate, quiet, until
 from tests.support.model_tree import ModelTree
+from tests.support.waiting import DEADLINE
 
 PATH = "/services/chat/10.0.0.7:7000"
 CHAT = ServiceInstance("chat", address="10.0.0.7", port=7000, payload={"load": 0})
@@ -128,7 +129,7 @@ async def test_a_status_that_changes_with_time_alone_is_told(session: FakeSessio
 
 async def test_a_quorum_that_was_silent_and_answers_again(session: FakeSession) -> None:
     session.timeout = 0.05
-    async with asyncio.timeout(5), registration(session) as registered, registered.statuses() as statuses:
+    async with asyncio.timeout(DEADLINE), registration(session) as registered, registered.statuses() as statuses:
         assert await anext(statuses) is Status.LIVE
         answers = asyncio.Event()
         session.fate = lambda message: answers.set() if isinstance(message, Sync) else None

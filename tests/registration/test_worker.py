@@ -36,6 +36,7 @@ from aioregistry._session.backoff import LONGEST_THROTTLED
 from tests.support.checkers import check_owned, check_published, check_single, check_withdrawn
 from tests.support.fake_session import FakeRuntime, FakeSession, Fate, RandomRuntime, quiet, until
 from tests.support.model_tree import CONTAINER_OWNER, ModelTree
+from tests.support.waiting import DEADLINE
 
 BASE = "/services"
 PATH = "/services/chat/10.0.0.7:7000"
@@ -162,7 +163,7 @@ async def test_a_server_that_closes_on_a_container_is_asked_for_plain_parents() 
         return None
 
     session.fate = fate
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE):
         entering = asyncio.ensure_future(opened(registration(session)))
         await until(lambda: not session.connected)
         session.connect()

@@ -50,6 +50,7 @@ from tests.session.simulation import LATENCY, World, simulate, simulated
 from tests.support.checkers import check_honest, check_legal
 from tests.support.inside import connection_of, driver_of, password_of
 from tests.support.raising import ODD, raising
+from tests.support.waiting import DEADLINE
 
 T = 12.0
 ROUND_TRIP = 2 * LATENCY
@@ -2168,7 +2169,7 @@ class TestOnLoopback:
             session = self.session_on(server)
             states = session.states()
             session.start()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE):
                 assert await anext(states) is CONNECTED
                 first = session.id
                 await session.request(Create("/a", b""))
@@ -2196,7 +2197,7 @@ class TestOnLoopback:
                 for _ in range(20):  # the answer and the end of the connection come at once
                     session = self.session_on(server, auth=[("digest", b"a:b")])
                     session.start()
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(DEADLINE):
                         with pytest.raises(SessionFailed):
                             await session.wait_connected()
                     await session.close(1)
@@ -2216,7 +2217,7 @@ class TestOnLoopback:
                         await asyncio.sleep(0.001 * (turns % 3))
                     await session.close(0.1)
                     assert asyncio.all_tasks() == {asyncio.current_task()}
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(DEADLINE):
                     while scripted.links:
                         await asyncio.sleep(0.001)
 

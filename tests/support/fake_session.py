@@ -26,6 +26,7 @@ from aioregistry._protocol import EventKind, Exists, GetData, Message, Reply, Sy
 from aioregistry._runtime import Endpoint, Runtime
 from aioregistry._session import Attempt, ConnectString, SessionPort, SessionState, parse_connect_string
 from tests.support.model_tree import Change, ModelTree
+from tests.support.waiting import DEADLINE
 
 T = TypeVar("T")
 
@@ -355,7 +356,7 @@ def settle(future: asyncio.Future[Reply[Any]], outcome: Reply[Any] | RegistryErr
         future.set_result(outcome)
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = DEADLINE) -> None:
     """Let the loop run until *condition* holds; raises TimeoutError when it does not in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

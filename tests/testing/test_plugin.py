@@ -239,7 +239,7 @@ async def test_the_leader_goes(zookeeper_ensemble):
             owner = registration.owner
             zookeeper_ensemble.leader.stop()
             assert len(zookeeper_ensemble.followers) == 1
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(100):
                 while registration.status is not Status.LIVE:
                     await asyncio.sleep(0.01)
             assert registration.owner == owner

@@ -12,6 +12,7 @@ import pytest
 from aioregistry.testing._proxy import Direction, TcpProxy, ZooKeeperProxy
 from tests.support import wire
 from tests.support.judge import Judge
+from tests.support.waiting import DEADLINE
 from tests.support.zookeeper import ZooKeeperServer
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -25,7 +26,7 @@ class Peer:
         self._streams: list[Stream] = []
 
     async def accept(self) -> Stream:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE):
             stream = await self.accepted.get()
         self._streams.append(stream)
         return stream
@@ -68,7 +69,7 @@ async def connected(tcp: TcpProxy, peer: Peer) -> AsyncIterator[Pair]:
 
 
 async def read(reader: asyncio.StreamReader, size: int) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE):
         return await reader.readexactly(size)
 
 
@@ -107,7 +108,7 @@ class TestTcpProxy:
             tcp.cut(reset=reset)
             for reader in (pair.client_reader, pair.server_reader):
                 with pytest.raises(ConnectionResetError) if reset else contextlib.nullcontext():
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(DEADLINE):
                         assert await reader.read() == b""
             assert tcp.open_connections == 0
         async with connected(tcp, peer[0]):
@@ -159,7 +160,7 @@ class TestTcpProxy:
             pair.client_writer.transport.abort()
             await nothing_comes(pair.server_reader)
             tcp.heal()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(DEADLINE):
                 assert await pair.server_reader.read() == b""
 
     async def test_silence_loses_what_is_cut(self, tcp: TcpProxy, peer: tuple[Peer, int]) -> None:
@@ -169,7 +170,7 @@ class TestTcpProxy:
             await pair.client_writer.drain()
             tcp.cut(reset=False)
             tcp.heal()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(DEADLINE):
                 assert await pair.server_reader.read() == b""
 
     async def test_connections_made_in_silence_are_silent(self, tcp: TcpProxy, peer: tuple[Peer, int]) -> None:
@@ -223,7 +224,7 @@ class TestZooKeeperProxy:
     async def test_passes_four_letter_words(self, proxy: ZooKeeperProxy, zookeeper: ZooKeeperServer) -> None:
         reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
         writer.write(b"ruok")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE):
             assert await reader.read() == b"imok"
         writer.close()
 
