@@ -102,6 +102,17 @@ async def shell(folder: Path, zookeeper: str) -> AsyncIterator[Shell]:
         await process.wait()
 
 
+@asynccontextmanager
+async def with_logs(folder: Path) -> AsyncIterator[None]:
+    """A step that fails shows what the programs wrote."""
+    try:
+        yield
+    except Exception as error:
+        for log in sorted(folder.glob("*.log")):
+            error.add_note(f"--- {log.name} ---\n{log.read_text(errors='replace')[-4000:]}")
+        raise
+
+
 async def follow(shell: Shell, command: Command) -> None:
     """Run the *command*, again and again until it writes what the page says."""
     output, code = await shell.run(command.text)
