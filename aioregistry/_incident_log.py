@@ -95,7 +95,7 @@ class IncidentLog:
         level, total, last, about = told.level, report.total, told.last, told.fields
         if report.over:
             seconds = max(report.seconds, _LEAST_TOLD)
-            text = "no more like this: %d in all, within %.1f s, the last: %s"
+            text = "this has stopped: %d in all, within %.1f s, the last: %s"
             self._log.log(level, text, total, seconds, last, extra=about)
         else:
             text = "%d more like this in the last %.1f s, %d in all, for example: %s"

@@ -92,7 +92,7 @@ class TestIncidentLog:
         assert [record.getMessage() for record in caplog.records] == [
             "number 0 is gone",
             "199 more like this in the last 1.0 s, 200 in all, for example: number 199 is gone",
-            "no more like this: 200 in all, within 0.1 s, the last: number 199 is gone",
+            "this has stopped: 200 in all, within 0.1 s, the last: number 199 is gone",
         ]
         assert {record.levelno for record in caplog.records} == {logging.WARNING}
         repeated.close()
@@ -171,7 +171,7 @@ class TestIncidentLog:
             await asyncio.sleep(0.05)
         await asyncio.sleep(60)
         assert len(caplog.records) < 10
-        assert "no more like this: 1200 in all, within " in caplog.records[-1].getMessage()
+        assert "this has stopped: 1200 in all, within " in caplog.records[-1].getMessage()
 
     @simulated
     async def test_kinds_do_not_hide_each_other(self, world: World, caplog: pytest.LogCaptureFixture) -> None:

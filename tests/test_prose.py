@@ -92,6 +92,28 @@ def test_a_module_of_the_package_names_its_nouns() -> None:
     assert [number for number, text in prose.notes(source) for _ in prose.hard_words(text, prose.NOUNS)] == [2, 1]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "look at what is sent",
+        "give what connect() returns",
+        "What follows is bad",
+        "it waits no more, and ends",
+        "there is none",
+    ],
+)
+def test_a_text_of_the_package_is_found_wherever_it_stands(text: str) -> None:
+    source = f'"""Say what it may."""\n\nHELP = {{"key": f"{text}"}}\n"""Say what it may."""\n'
+    assert {number for number, found in prose.texts(source) for _ in prose.hard_words(found, prose.TEXTS)} == {3}
+
+
+@pytest.mark.parametrize(
+    "text", ["; what to do: ", "what is listed?", "default-src 'none'", "init-addr libc,none", "give a string, or None"]
+)
+def test_a_text_of_the_package_is_left_alone(text: str) -> None:
+    assert [*prose.hard_words(text, prose.TEXTS)] == []
+
+
 SOURCE = '''
 """The rules.
 

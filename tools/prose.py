@@ -1,7 +1,8 @@
 """A linter for prose: it finds forms that docs/style.md rules out. It needs no network.
 
 `python -m tools.prose` checks the pages of :data:`PAGES`; the docstrings of public names, with those that are made at
-run time; and in the sources every docstring and comment, and the texts of errors and logs.
+run time; in the sources every docstring and comment, and the texts of errors and logs; and in the package every other
+text, too: those of help, of files, of findings, of enumerations.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final, TypeGuard
 
 import aioregistry
 
-__all__ = ["PAGES", "docstrings", "hard_words", "in_source", "main", "notes", "problems"]
+__all__ = ["PAGES", "docstrings", "hard_words", "in_source", "main", "notes", "problems", "texts"]
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -31,14 +32,15 @@ SOURCES: Final = ("aioregistry/**/*.py", "benchmarks/**/*.py", "docs/**/*.py", "
 """The modules, as patterns."""
 
 PACKAGE: Final = "aioregistry/**/*.py"
-"""The modules whose docstrings and comments obey :data:`NOUNS`, too."""
+"""The modules whose docstrings and comments obey :data:`NOUNS`, too, and whose texts obey :data:`TEXTS`."""
 
 TESTS: Final = ("tests/**/*.py",)
 """Modules of which only the first of :data:`WORDS` is asked for."""
 
 WORDS: Final = (
     (re.compile(r"(?:^|[.:] )(?:What|Who|Whoever|Whatever)\b[^?]*$"), "begins with a clause for a subject"),
-    (re.compile(r"\b(?:[Nn]obody|none)\b"), 'says "nobody" or "none": say what there is not'),
+    # Not the keyword of a web server's or a proxy's language: 'none', libc,none.
+    (re.compile(r"(?<![',])\b(?:[Nn]obody|none)\b"), 'says "nobody" or "none": say what there is not'),
     (re.compile(r"\b(?:[Ww]hoever|anew)\b"), 'says "whoever" or "anew": name the subject, and say "again"'),
     (re.compile(r"(?<![Tt]here )\b(?:is|are) no (?!longer|more|less)[A-Za-z:`]"), 'says "is no": say "is not a"'),
     (re.compile(r"; who\b[^?]*$"), 'says "; who": name the subject'),
@@ -55,6 +57,12 @@ NOUNS: Final = (
 )
 PUBLIC: Final = (*WORDS, *NOUNS)
 """Rules for the pages, for the docstrings of public names, and for the docstrings and comments of the package."""
+
+TEXTS: Final = (
+    *WORDS,
+    (re.compile(r"\b[Ww]hat (?!to\b)[^?]*$"), 'says "what …" in the place of a noun: name it'),
+)
+"""Rules for the texts of the package, which people read without a page around them."""
 
 RULES: Final = (
     *PUBLIC,
@@ -142,6 +150,15 @@ def notes(source: str) -> Iterator[tuple[int, str]]:
             yield from enumerate(node.value.value.splitlines(), node.lineno)
 
 
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the number of a line of a module's *source* and each text of several words in it, but docstrings."""
+    tree = ast.parse(source)
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if _is_text(node) and id(node) not in alone:
+            yield node.lineno, str(node.value)
+
+
 def _has_message(called: ast.expr) -> bool:
     if isinstance(called, ast.Attribute):
         return called.attr in _SHOWN
@@ -171,8 +188,9 @@ def main() -> int:
     found += [
         f"{module.relative_to(ROOT)}:{number}: {why}"
         for module in sorted(ROOT.glob(PACKAGE))
-        for number, text in notes(module.read_text(encoding="utf-8"))
-        for why in hard_words(text, NOUNS)
+        for read, rules in ((notes, NOUNS), (texts, TEXTS))
+        for number, text in read(module.read_text(encoding="utf-8"))
+        for why in hard_words(text, rules)
     ]
     found += [
         f"{module.relative_to(ROOT)}:{number}: {why}"
@@ -181,7 +199,7 @@ def main() -> int:
         for number, text in in_source(module.read_text(encoding="utf-8"))
         for why in hard_words(text, WORDS[:1])
     ]
-    print(*found, sep="\n", end="\n" if found else "")
+    print(*dict.fromkeys(found), sep="\n", end="\n" if found else "")
     return bool(found)
 
 

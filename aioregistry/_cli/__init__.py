@@ -156,7 +156,7 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--check-initial",
         choices=["failing", "passing"],
-        help="what a check counts as before its first result (default: failing)",
+        help="the result of a check until its first one (default: failing)",
     )
 
 
@@ -171,8 +171,8 @@ def _add_watch(commands: Commands) -> None:
     parser.add_argument(
         "--guard",
         action="store_true",
-        help="show what consumers see: they hold back unexplained removals of several instances "
-        "(default: what is listed)",
+        help="show the service as consumers see it: they hold back unexplained removals of several instances "
+        "(default: as ZooKeeper lists it)",
     )
     add_shared(parser)
     parser.set_defaults(command=_watch)
@@ -293,7 +293,7 @@ def _add_demo(commands: Commands) -> None:
         "demo",
         help="run chat servers and a gateway, and cause one fault after another, in under a minute",
         description="Start chat servers and a gateway that routes users to them, cause one fault after another, "
-        "and report what the gateway saw. Starts a server of its own, in memory; if you name a "
+        "and report how the gateway saw it. Starts a server of its own, in memory; if you name a "
         "ZooKeeper, it uses a chroot of its own there and removes it at the end.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -334,7 +334,7 @@ def _add_top(commands: Commands) -> None:
 def _add_completion(commands: Commands, whole: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "completion",
-        help="print what a shell needs to complete this command",
+        help="print a script by which a shell completes this command",
         description="Print a script for a shell. bash and zsh: source <(aioregistry completion bash); fish: "
         "aioregistry completion fish | source",
     )

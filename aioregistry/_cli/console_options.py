@@ -16,7 +16,7 @@ def add_console(commands: Any) -> argparse.ArgumentParser:
         "console",
         help="show all services in a browser, live, with their history",
         description="Serve a console for browsers until SIGINT or SIGTERM: services and instances live, a timeline of "
-        "what happened, and maintenance where that is allowed. Prints its address when it listens. Needs the extra "
+        "their changes, and maintenance where that is allowed. Prints its address when it listens. Needs the extra "
         "console.",
     )
     parser.add_argument(
@@ -66,7 +66,10 @@ def _add_users(parser: argparse.ArgumentParser) -> None:
         "--hash-password", metavar="USER", help="ask for a password, print its line for --password-file, and end"
     )
     group.add_argument(
-        "--hash", choices=["scrypt", "argon2"], default="scrypt", help="by what --hash-password hashes (%(default)s)"
+        "--hash",
+        choices=["scrypt", "argon2"],
+        default="scrypt",
+        help="the hash function of --hash-password (%(default)s)",
     )
     group.add_argument(
         "--user-header", metavar="NAME", help="a reverse proxy names the user in this header, instead of passwords"

@@ -187,7 +187,7 @@ async def demo(arguments: argparse.Namespace) -> int:
         await output.line(teller.summary(verdicts, log.tell("demo", "ended", "curtain")))
     broken = [verdict.fault for verdict in verdicts if not verdict.promised]
     if broken:
-        raise BrokenPromise(f"the gateway saw what it must not see: {', '.join(broken)}")
+        raise BrokenPromise(f"these faults did not go as promised: {', '.join(broken)}")
     return DONE
 
 

@@ -14,9 +14,9 @@ def add_doctor(commands: Any) -> argparse.ArgumentParser:
     """Add the command to argparse's *commands*, and return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "doctor",
-        help="find what is wrong in a registry and its ensemble, and what to do",
-        description="Read a live ensemble and say what is wrong, the most harmful first, and what to do. Writes "
-        "nothing. Exit code 0: healthy; 1: something is wrong; 2: usage.",
+        help="find the faults of a registry and its ensemble, and their remedies",
+        description="Read a live ensemble and list its faults and those of the registry, the most harmful first, each "
+        "with a remedy. Writes nothing. Exit code 0: healthy; 1: a fault was found; 2: usage.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(

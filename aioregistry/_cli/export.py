@@ -284,7 +284,7 @@ def _quiet(text: str) -> Quiet:
     except ValueError:
         seconds = -1.0, -1.0
     if not 0 <= seconds[0] <= seconds[1] < float("inf"):
-        raise InvalidArgument("wait", text, "give seconds, MIN:MAX, the first no more than the second")
+        raise InvalidArgument("wait", text, "give seconds, MIN:MAX, the first at most the second")
     return Quiet(*seconds)
 
 

@@ -267,7 +267,7 @@ class History:
 
     def _mark(self, at: float, service: str, id: str, happened: Iterable[Mark], *, unseen: bool = False) -> None:
         for kind, text in happened:
-            self._event(Event(at, kind, service, id, f"{text}; while nothing was recorded" if unseen else text))
+            self._event(Event(at, kind, service, id, f"{text}; while recording was off" if unseen else text))
 
     def _event(self, event: Event) -> None:
         self._run("INSERT INTO event VALUES (?, ?, ?, ?, ?)", *event)

@@ -387,7 +387,7 @@ class Follower:
     def _misled(self) -> None:
         """Read everything again: no answer is as new as one that came before."""
         self.mirror.forget_order()
-        why = f"what {self._session.server} answers is older than what was answered before, and one of them is false"
+        why = f"{self._session.server} answers with older data than an answer before it, and one of the two is false"
         self._start_over(ProtocolError(why), logging.WARNING)
 
     def _refused(self, error: BaseException) -> None:

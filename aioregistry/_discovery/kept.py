@@ -143,7 +143,7 @@ def _kept(body: bytes, service: str, base_path: str) -> Kept:
     try:
         head = _decode_head(first)
     except _UNREADABLE as error:
-        raise Damaged("its checksum matches, and line 2 does not say what it holds") from error
+        raise Damaged("its checksum matches, and line 2 does not describe a snapshot") from error
     _check("service", head.service, service)
     _check("base_path", head.base_path, base_path)
     numbered = enumerate(lines, 3)

@@ -64,8 +64,8 @@ CHECKS: Final = (
           "End it with aioregistry enable, or give it an end.", override_checks.overrides_endless),
     Check("override-ending", "warning", "An override is about to end",
           "Prolong it with aioregistry drain --for, or let it end.", override_checks.overrides_ending),
-    Check("session-timeout", "warning", "A session timeout is not what was meant",
-          "Ask for what the servers grant, or set minSessionTimeout and maxSessionTimeout on all of them.",
+    Check("session-timeout", "warning", "A session timeout is not as intended",
+          "Ask for one within the servers' bounds, or set minSessionTimeout and maxSessionTimeout on all of them.",
           session_checks.timeouts),
     Check("session-timeout-short", "warning", "A session timeout is not above syncLimit ticks",
           "Ask for more (--session-timeout, session_timeout=): 15 s where the servers have 5 ticks of 2 s.",
@@ -96,7 +96,7 @@ def unknown(picture: Picture) -> list[Unknown]:
     """Return what could not be found out."""
     found = []
     if picture.connection is not None:
-        found.append(Unknown("no-session", "nothing of the registry could be read"))
+        found.append(Unknown("no-session", "the registry could not be read"))
     if (reason := session_checks.why_ghosts_are_unknown(picture)) is not None:
         found.append(Unknown("ghost", reason))
     if picture.connection is None and clock_checks.measured_skew(picture) is None:

@@ -28,7 +28,7 @@ _ZEROS: Final = (
     (re.compile(rb"[^\0]\0[^\0]\0"), "utf-16-le"),
 )
 _OTHER_FORMATS: Final = {
-    b"\x1f\x8b": "compressed by gzip, as by a Curator that is told to compress what it writes",
+    b"\x1f\x8b": "compressed by gzip, as by a Curator with compression on",
     b"\xac\xed\x00\x05": "a serialized object of Java",
 }
 """The beginnings of what Java writes into nodes, too; no text in UTF-8 begins so."""

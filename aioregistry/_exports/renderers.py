@@ -198,7 +198,7 @@ def _endpoint(instance: ServiceInstance[Any], share: int | None) -> dict[str, ob
     return {"endpoint": {"address": {"socket_address": where}}, "health_status": "HEALTHY", **weight}
 
 
-_WRITTEN: Final = "# Written by aioregistry export: what is changed here is overwritten.\n"
+_WRITTEN: Final = "# Written by aioregistry export, which overwrites your changes.\n"
 
 
 def _haproxy(services: Services, weights: Mapping[str, Weights]) -> str:

@@ -213,7 +213,7 @@ async def _answer(probe: Callable[[], Awaitable[object]]) -> object:
         kind = type(answer).__name__
         raise CheckFailed(
             f"its function is not async: it returned {kind}, which cannot be awaited; write async def, "
-            "and call what blocks by asyncio.to_thread"
+            "and call blocking code by asyncio.to_thread"
         )
     return await answer
 

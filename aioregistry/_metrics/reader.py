@@ -44,7 +44,7 @@ class RegistryReader:
 
     def __init__(self, registry: AnyRegistry) -> None:
         if not isinstance(registry, Registry | Fronting):
-            raise InvalidArgument("registry", registry, "give what connect() returns")
+            raise InvalidArgument("registry", registry, "give a registry, as connect() returns it")
         self._given = registry
         self._counters, self._durations = Counters(), Durations()
         self._registry = self._listen_to(_remote_of(registry))

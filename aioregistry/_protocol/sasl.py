@@ -60,7 +60,7 @@ def answer_challenge(
         raise BadChallenge("its algorithm is not md5-sess")
     offered = ",".join(said.get("qop", ["auth"]))
     if "auth" not in [each.strip().lower() for each in offered.split(",")]:
-        raise BadChallenge("it demands a protection of the connection (qop) that ZooKeeper has not: use TLS")
+        raise BadChallenge("it demands a protection of the connection (qop) that ZooKeeper does not have: use TLS")
     realm = said.get("realm", [""])[0]  # of several, the first, as Java's client does
     secret = _digest(b":".join((_octets(user), _octets(realm), _octets_of_password(password))))
     key = Secret(secret + f":{nonce}:{cnonce}".encode())

@@ -196,7 +196,7 @@ class Exchanges:
         """
         answer, self._withdrawal = self._withdrawal, None
         if answer is None:
-            assert sight is not None, "what is withdrawn was seen"
+            assert sight is not None, "a node is withdrawn by a sight of it"
             answer = self._send_withdrawal(sight)
         self.sight, self._reading, self._stale = None, None, False
         try:

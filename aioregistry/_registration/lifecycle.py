@@ -54,17 +54,17 @@ class Stage(enum.Enum):
     LISTED = "it was listed, and is listed again whenever it is found missing"
     STANDBY = "a newer claimant has the id; it is claimed again when that one's node goes"
     CLOSING = "its owner closes it, and waits for the withdrawal"
-    ENDED = "it ended by itself; what may be left of it is withdrawn"
-    CLOSED = "its owner has closed it, and waits no more; what may be left of it is withdrawn"
+    ENDED = "it ended by itself; its node, if it left one, is withdrawn"
+    CLOSED = "its owner has closed it, and has stopped waiting; its node, if it left one, is withdrawn"
 
 
 class Turn(enum.Enum):
     """The events that lead from one stage to the next."""
 
     SEEN = "the node was seen as ours"
-    DISPLACED = "a newer claimant has the id, and is waited for"
+    DISPLACED = "a newer claimant has the id, and this one stands by"
     CLOSE = "its owner closes it"
-    END = "nothing more is waited for: an error, a displacement, the end of the session or of the closing"
+    END = "it ends: by an error, a displacement, the end of the session or of the closing"
 
 
 def _row(seen: Stage, displaced: Stage | None, close: Stage, end: Stage) -> Mapping[Turn, Stage]:

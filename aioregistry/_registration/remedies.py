@@ -55,9 +55,7 @@ __all__ = ["REMEDIES", "TRUSTING", "Remedy", "remedy"]
 class Remedy(enum.Enum):
     """The remedy for an error."""
 
-    PLAN_AGAIN = (
-        "the quorum says that the node is not what was thought; what was read behind the write tells what it is"
-    )
+    PLAN_AGAIN = "the quorum says that the node is not as planned: plan again, by the read behind the write"
     OBSERVE_LATER = "the server could not do it now: back off, then look again"
     REFUSED = "the server will not have it: the end of a registration that was never listed"
     MAKE_PARENTS = "create the nodes above, then plan again"

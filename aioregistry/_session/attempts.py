@@ -51,7 +51,7 @@ REMEDIES: Final[Mapping[AttemptOutcome, str]] = MappingProxyType(
         AttemptOutcome.UNRESOLVED: "correct the name, or look at the name server",
         AttemptOutcome.REFUSED: "start ZooKeeper there, or correct the address",
         AttemptOutcome.UNREACHABLE: "look at the network to it",
-        AttemptOutcome.SILENT: "look whether it hangs, or a firewall drops what is sent",
+        AttemptOutcome.SILENT: "look whether it hangs, or a firewall drops the packets",
         AttemptOutcome.CLOSED: "look into its log",
         AttemptOutcome.TLS: "compare its certificate with the TLS settings here",
         AttemptOutcome.FOREIGN: "correct the port, or the TLS settings here",
@@ -73,10 +73,10 @@ _IN_WORDS: Final[Mapping[AttemptOutcome, str]] = MappingProxyType(
         AttemptOutcome.SILENT: "without an answer in time",
         AttemptOutcome.CLOSED: "closed by the server",
         AttemptOutcome.TLS: "failed in TLS",
-        AttemptOutcome.FOREIGN: "answered by no ZooKeeper",
+        AttemptOutcome.FOREIGN: "answered by something else than ZooKeeper",
         AttemptOutcome.UNAUTHENTICATED: "without the credentials that the server wants",
         AttemptOutcome.FAILED: "answered with an error",
-        AttemptOutcome.ENDED: "told that the session has ended",
+        AttemptOutcome.ENDED: "after the end of the session",
         AttemptOutcome.NO_QUORUM: "at a server without its quorum",
     }
 )

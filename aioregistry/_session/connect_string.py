@@ -53,7 +53,7 @@ def parse_connect_string(servers: str) -> ConnectString:
         raise _url(servers, scheme)
     hosts, slash, chroot = servers.partition("/")
     if extra := _behind_path(hosts):
-        reason = f"has a {_BEHIND_PATH[extra]} behind the {extra!r}, and a connect string takes none"
+        reason = f"has a {_BEHIND_PATH[extra]} behind the {extra!r}, which a connect string cannot have"
         raise InvalidArgument("servers", _without_extra(servers, extra), reason)
     if not hosts.strip():
         raise InvalidArgument("servers", servers, "names no server before its chroot" if slash else "names no server")
@@ -79,7 +79,7 @@ def _url(servers: str, scheme: re.Match[str]) -> InvalidArgument:
         try:
             parse_connect_string(instead)
         except InvalidArgument as problem:
-            reason += f", and mend what is left: {_short(str(problem.value))!r}: {problem.reason}"
+            reason += f", and correct the rest: {_short(str(problem.value))!r}: {problem.reason}"
     return InvalidArgument("servers", _without_extra(servers, extra), reason)
 
 

@@ -154,9 +154,7 @@ class Connection(asyncio.Protocol):
         try:
             payload = foreign.call(request.serialize, xid)
         except foreign.ForeignError as failure:
-            refused = ProtocolError(
-                f"{type(request).__name__} cannot be sent: what it holds cannot be written as bytes"
-            )
+            refused = ProtocolError(f"{type(request).__name__} cannot be sent: its content cannot be written as bytes")
             refused.__cause__ = failure.error
             fail(future, refused, answered)
             return future
@@ -196,7 +194,7 @@ class Connection(asyncio.Protocol):
     def _release_held(self) -> None:
         """Send the held requests that need not wait any more."""
         isolation = self._isolation
-        assert isolation is not None, "without it nothing is held"
+        assert isolation is not None, "requests are held only by it"
         if self._apart and not self._pending:
             self._apart = 0
             isolation.survived()
@@ -269,7 +267,7 @@ class Connection(asyncio.Protocol):
             self.outcome = AttemptOutcome.FOREIGN
             self._abandon(str(error))
         except Exception as defect:
-            log.exception("what %s sent could not be processed: leaving it", self.endpoint)
+            log.exception("a message of %s could not be processed: leaving it", self.endpoint)
             self._abandon(f"a defect of aioregistry: {type(defect).__name__}")
         finally:
             self._receiving = False

@@ -295,7 +295,7 @@ class Driver:
             "rollback",
             logging.ERROR,
             "the ensemble lost its history (%s): this process has seen transaction %#x, and the ensemble is at %#x; "
-            "every instance is registered again, and every service read again; what to do: find out what happened to "
+            "every instance is registered again, and every service read again; what to do: look into "
             "the servers' data directories",
             how,
             command.ours,

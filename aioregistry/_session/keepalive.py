@@ -60,7 +60,7 @@ class Keepalive:
                 return
         if driver.serves(connection) and driver.evidence_age() >= interval:
             if refusals:
-                why = f"answered no sync within {interval:.3g} s but with an error, the last: {error}"
+                why = f"answered each sync within {interval:.3g} s with an error, the last: {error}"
             else:
                 why = f"did not answer a sync within {interval:.3g} s"
                 connection.silent("it stopped answering")

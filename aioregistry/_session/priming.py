@@ -69,7 +69,7 @@ class Priming:
                 await self._learn(connection)
                 await self._restore_watches(connection)
         except TimeoutError:
-            connection.silent("nothing was answered")
+            connection.silent("it did not answer")
             self._driver.leave(connection, f"accepted the session, then did not answer within {deadline:.3g} s")
             return
         except ConnectionLost:

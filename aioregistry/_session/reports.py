@@ -168,27 +168,23 @@ def _regained(session: str, ended: str, server: str) -> str:
     if ended:
         return (
             f"session {ended} had ended; session {session} took its place on {server}, "
-            f"and what {ended} registered is being listed again"
+            "and the instances are being listed again"
         )
-    return (
-        f"session {session} is reconnected to {server} and had not ended, so what it registered was listed all the time"
-    )
+    return f"session {session} is reconnected to {server} and had not ended, so its instances were listed all the time"
 
 
 def _follows(session: str, remaining: float | None, ended: str) -> str:
     """Return what an outage means for the registrations."""
     if ended:
-        return (
-            f"; session {ended} has ended, and what it registered will be listed again as soon as there is a connection"
-        )
+        return f"; session {ended} has ended, and its instances will be listed again as soon as there is a connection"
     if remaining is None:
         return ""
     if remaining > 0:
         return (
-            f"; what session {session} registered stays listed for {remaining:.1f} s more, "
+            f"; the instances of session {session} stay listed for {remaining:.1f} s more, "
             "and may be removed then if there is still no connection"
         )
     return (
         f"; session {session} has probably ended, "
-        "and what it registered will be listed again as soon as there is a connection"
+        "and its instances will be listed again as soon as there is a connection"
     )

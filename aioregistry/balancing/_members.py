@@ -369,7 +369,7 @@ def _matching(where: Mapping[str, object]) -> Callable[[ServiceInstance[Any]], b
     for field, wanted in where.items():
         check_name("where", field)
         if isinstance(wanted, Set) and not wanted:
-            raise InvalidArgument(f"where[{field!r}]", wanted, "no value is allowed: nothing could ever be picked")
+            raise InvalidArgument(f"where[{field!r}]", wanted, "it allows no value: no instance could ever be picked")
     fields = tuple(where.items())
 
     def accepted(instance: ServiceInstance[Any]) -> bool:

@@ -89,7 +89,7 @@ def check_authority(authority: object) -> Authority:
 def check_registry(registry: object) -> None:
     """Raise InvalidArgument where *registry* is neither a registry nor None."""
     if registry is not None and not isinstance(registry, Registry):
-        raise InvalidType("registry", registry, "give what connect() returns, or None")
+        raise InvalidType("registry", registry, "give a registry, as connect() returns it, or None")
 
 
 def checked_services(services: object, registry: Registry | None) -> dict[str, Balancer[Any] | str]:

@@ -19,9 +19,9 @@ class ErrorClass(enum.Enum):
     """The meaning of an error for the instance and the request."""
 
     UNSENT = "it could not be reached: the request is as if it had never been made"
-    BROKEN = "it failed before it answered: what it did is unknown"
+    BROKEN = "it failed before it answered: it may have done its work"
     FAILED = "it failed, and another would not help"
-    INNOCENT = "nothing is said about it"
+    INNOCENT = "the error is not about the instance"
 
 
 class Errand(Protocol[R]):

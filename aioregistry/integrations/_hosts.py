@@ -56,7 +56,7 @@ def label_of(scheme: str, host: str, port: int | None = None) -> str:
     # Other alphabets have letters whose lower case is an ASCII one.
     problem = _problem(label if host.isascii() else host)
     if problem is not None:
-        raise InvalidArgument("host", host, f"what precedes {SUFFIX} {problem}")
+        raise InvalidArgument("host", host, f"the name before {SUFFIX} {problem}")
     if port is not None:
         raise InvalidArgument("port", port, f"each instance of {host} has its own port: leave it out")
     return label
@@ -83,7 +83,7 @@ def upstream_of(instance: ServiceInstance[Any], scheme: str) -> Upstream:
     """
     field = _PORT_FIELDS[scheme]
     port = instance.ssl_port if field == "ssl_port" else instance.port
-    problem = "it has none" if instance.address is None else problem_of(instance.address)
+    problem = "it publishes no address" if instance.address is None else problem_of(instance.address)
     if instance.address is None or problem is not None:
         problem = f"{instance.name}/{instance.id} cannot be reached by that: {problem}"
         raise InvalidArgument("address", instance.address, problem)

@@ -60,7 +60,7 @@ class Holder(enum.Enum):
     HERE = "this process"
     NOBODY = "nobody"
     OTHER = "another process"
-    UNKNOWN = "cannot be told from here"
+    UNKNOWN = "unknown from here"
 
 
 class ServerStatus(enum.Enum):
@@ -75,8 +75,8 @@ class Decision(enum.Enum):
 
     LIST = "list it"
     WAIT = "list it when this process listens: it may be about to fail, because another process has the port"
-    REFUSE = "refuse it: nobody would answer there"
-    WARN = "list it with a warning: perhaps nobody answers there"
+    REFUSE = "refuse it: no process would answer there"
+    WARN = "list it with a warning: perhaps no process answers there"
 
 
 DECISIONS: Final[Mapping[tuple[Holder, ServerStatus], Decision]] = MappingProxyType(

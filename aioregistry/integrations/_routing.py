@@ -219,7 +219,7 @@ class Router(Generic[R]):
         followed = self._followed.get(service)
         if followed is None:
             if self._closed:
-                raise HandleClosed(f"what looks up {service!r} is closed")
+                raise HandleClosed(f"the look-up of {service!r} is closed")
             opening = asyncio.get_running_loop().create_task(self._view(service), name=f"discover {service}")
             followed = self._followed[service] = _Followed(service, opening)
             opening.add_done_callback(lambda _: self._forget_failed(service, opening))

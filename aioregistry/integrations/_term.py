@@ -398,7 +398,7 @@ class Term:
                     raise
                 failure = error if isinstance(error, foreign.ForeignError) else foreign.ForeignError(error)
                 self.jobs_failure = failure
-                text = "%s is withdrawn, though what it had to do before failed: %s"
+                text = "%s is withdrawn, though its jobs before that failed: %s"
                 _log.error(text, self._service, failure, extra={"service": self._service})
 
     async def _disabled(self, registration: Registration[Any]) -> bool:

@@ -74,7 +74,7 @@ class Exports:
             self._repeated.close()
             return
         if scope["type"] != "http":
-            raise RuntimeError(f"there is nothing here for {scope['type']!r}")
+            raise RuntimeError(f"this application does not serve {scope['type']!r}")
         status, content_type, text = self._answer(scope)
         body = text.encode()
         headers = {

@@ -74,7 +74,7 @@ async def test_what_happens_is_on_the_timeline_and_two_moments_differ(
     async with served(servers, history) as console:
         line = await console.until(
             "/api/timeline",
-            lambda line: any("while nothing was recorded" in event[6] for event in line["events"]),
+            lambda line: any("while recording was off" in event[6] for event in line["events"]),
             **window,
         )
         assert [event[4] for event in line["events"] if "while nothing" in event[6]] == ["a"]

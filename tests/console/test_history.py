@@ -120,7 +120,7 @@ def test_what_changed_while_nothing_was_recorded_is_said_to_have(path: Path) -> 
             assert [each.until for each in reading.spans(Query(0, 999, "old"), 9)] == [111]
             assert ("outage", 105, 111, "") in reading.periods(0, 999)
             texts = {id: text for _, _, _, id, text in reading.events(Query(150, 999), 99) if id}
-            assert all("while nothing was recorded" in texts[id] for id in ("goes", "changes", "comes", "a"))
+            assert all("while recording was off" in texts[id] for id in ("goes", "changes", "comes", "a"))
             assert "nothing" not in texts["later"]
 
 

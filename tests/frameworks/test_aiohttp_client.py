@@ -231,8 +231,8 @@ async def test_websockets(servers: str, port: int) -> None:
         ("http://127.0.0.1/", "host='127.0.0.1': is not <service>.registry"),
         ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own port: leave it out"),
         ("https://chat.registry:80/", "port=80: each instance of chat.registry has its own port: leave it out"),
-        ("http://cha%74.registry/", "host='cha%74.registry': what precedes .registry must be parts"),
-        ("http://chät.registry/", "host='xn--cht-rla.registry': what precedes"),
+        ("http://cha%74.registry/", "host='cha%74.registry': the name before .registry must be parts"),
+        ("http://chät.registry/", "host='xn--cht-rla.registry': the name before"),
     ],
 )
 async def test_urls_that_name_no_service(scene: Make, url: str, said: str) -> None:
@@ -420,7 +420,7 @@ async def test_its_views_end_with_it(scene: Make, monkeypatch: pytest.MonkeyPatc
         assert followed(made) == set()
         assert not is_closed(chat.view)
         async with aiohttp.ClientSession(middlewares=[middleware]) as session:
-            with pytest.raises(aiohttp.ClientConnectorError, match="what looks up 'chat' is closed"):
+            with pytest.raises(aiohttp.ClientConnectorError, match="the look-up of 'chat' is closed"):
                 await session.get(URL)
 
 

@@ -92,7 +92,7 @@ def test_the_scheme_decides_about_the_port(scheme: str, port: int) -> None:
         (
             ServiceInstance("chat", id="a", port=80),
             "http",
-            "address=None: chat/a cannot be reached by that: it has none",
+            "address=None: chat/a cannot be reached by that: it publishes no address",
         ),
         (
             ServiceInstance("chat", id="a", address="x", port=80),

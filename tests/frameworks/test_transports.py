@@ -488,7 +488,7 @@ async def test_a_trace_of_the_callers_is_told_too(scene: Make, client: Make) -> 
         ("http://example.org/", "host='example.org': is not <service>.registry"),
         ("http://127.0.0.1/", "host='127.0.0.1': is not <service>.registry"),
         ("http://chat.registry:8080/", "port=8080: each instance of chat.registry has its own port: leave it out"),
-        ("http://cha%74.registry/", "host='cha%74.registry': what precedes .registry must be parts"),
+        ("http://cha%74.registry/", "host='cha%74.registry': the name before .registry must be parts"),
         ("ftp://chat.registry/", "scheme='ftp': is not one of http, ws, https, wss"),
     ],
 )

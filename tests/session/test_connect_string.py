@@ -151,7 +151,7 @@ class TestWhatIsWrong:
                 "write 'zk1:2181/prod' without the 'zk://' and without the query behind the '?'",
             ),
             ("zk://zk1#top", "zk://zk1#<hidden>", "and without the fragment behind the '#'"),
-            ("zk://zk1:p", "zk://zk1:p", "and mend what is left: 'zk1:p': the port 'p' is not a number"),
+            ("zk://zk1:p", "zk://zk1:p", "and correct the rest: 'zk1:p': the port 'p' is not a number"),
             ("zk://://zk1", "zk://://zk1", "is a URL"),
             ("//zk1:2181", "//zk1:2181", "names no server before its chroot"),
             ("://zk1", "://zk1", "is a URL"),
@@ -192,7 +192,7 @@ class TestWhatIsWrong:
                 parse_connect_string(text)
             reasons[text] = raised.value.reason
         assert reasons[""] == "names no server"
-        assert all("mend what is left" not in reason for reason in reasons.values())
+        assert all("correct the rest" not in reason for reason in reasons.values())
 
     @pytest.mark.parametrize(("length", "shown"), [(80, "z" * 80), (81, "z" * 60 + "…")])
     def test_a_host_is_shown_whole_up_to_80_characters(self, length: int, shown: str) -> None:

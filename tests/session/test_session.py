@@ -550,14 +550,14 @@ class TestOutages:
             assert told in warning
         name = f"{client.session.id:#x}"
         assert (
-            f"; what session {name} registered stays listed for 8.0 s more, "
+            f"; the instances of session {name} stay listed for 8.0 s more, "
             "and may be removed then if there is still no connection; what to do: "
         ) in warning
         assert "; what to do: start ZooKeeper there, or correct the address; " in warning
         await asyncio.sleep(T)
         *_, warning = lines(caplog, logging.WARNING)
         assert (
-            f"; session {name} has probably ended, and what it registered will be listed again as soon as there is a "
+            f"; session {name} has probably ended, and its instances will be listed again as soon as there is a "
             "connection; what to do: "
         ) in warning
         client.servers[2].closes = False
@@ -575,7 +575,7 @@ class TestOutages:
         assert total == sum(each)
         assert tail == (
             f"session {name} is reconnected to 10.0.0.3:2181 "
-            "and had not ended, so what it registered was listed all the time"
+            "and had not ended, so its instances were listed all the time"
         )
         assert [line for line in lines(caplog, logging.INFO) if "reconnected" in line] == []
         await client.end()
@@ -693,7 +693,7 @@ class TestOutages:
         assert back.startswith("after 0.")
         assert back.endswith(
             f" s without a connection: session {name} is reconnected to 10.0.0.1:2181 and had not ended, "
-            "so what it registered was listed all the time"
+            "so its instances were listed all the time"
         )
         assert [vars(record)["status"] for record in caplog.records] == ["connected", "suspended", "reconnected"]
         await client.end()
@@ -723,7 +723,7 @@ class TestOutages:
             assert told[-1].startswith(head)
             assert told[-1].endswith(
                 f": session {old} had ended; session {new} took its place on 10.0.0.1:2181, "
-                f"and what {old} registered is being listed again"
+                f"and the instances are being listed again"
             )
             await client.end()
 
@@ -741,7 +741,7 @@ class TestOutages:
         client.servers[0].close_all()
         await asyncio.sleep(T)
         *_, warning = lines(caplog, logging.WARNING)
-        assert f"; session {old} has ended, and what it registered will be listed again as soon as " in warning
+        assert f"; session {old} has ended, and its instances will be listed again as soon as " in warning
         await client.end()
 
     @simulated
@@ -1938,7 +1938,7 @@ class TestClosing:
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
-        assert lines(caplog, logging.WARNING)[1:] == ["no more like this: 2 in all, within 0.1 s, the last: odd"]
+        assert lines(caplog, logging.WARNING)[1:] == ["this has stopped: 2 in all, within 0.1 s, the last: odd"]
         look_up.cancel()
 
     @simulated

@@ -310,14 +310,14 @@ function showStatus() {
   let text = "Waiting for news …";
   let wrong = false;
   if (known.lost) {
-    text = `No answer from the console since ${when(known.lost)}. What you see is what was known then.`;
+    text = `No answer from the console since ${when(known.lost)}. The page shows the state of that time.`;
     wrong = true;
   } else if (status) {
     const parts = [];
     if (status.failure) parts.push(`Nothing can be followed any more: ${status.failure}`);
     else if (status.outage) {
       const reason = status.outage.reason ? `: ${status.outage.reason}` : "";
-      parts.push(`No connection to ZooKeeper since ${when(status.outage.since)}${reason}. What you see is what was known then.`);
+      parts.push(`No connection to ZooKeeper since ${when(status.outage.since)}${reason}. The page shows the state of that time.`);
     } else parts.push(`Connected to ${status.server || "ZooKeeper"}, ${status.base}`);
     wrong = Boolean(status.failure || status.outage);
     if (status.unread) parts.push(`${status.unread} services are still being read`);
