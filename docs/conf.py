@@ -12,6 +12,7 @@ from types import FunctionType
 from typing import Any
 
 import yaml
+from docutils import nodes
 from pygments.lexers.special import TextLexer
 from sphinx import addnodes
 from sphinx.pycode import ModuleAnalyzer
@@ -162,6 +163,18 @@ def check_reference(app: Any, env: Any) -> None:  # noqa: ARG001 - Sphinx's
                     warn("the reference lacks %s.%s: %s gives it", returned.__module__, returned.__qualname__, name)
 
 
+BOX = re.compile(r"""viewBox=['"]0 0 ([\d.]+) """)
+PHONE = 450
+
+
+def mark_wide(app: Any, doctree: Any) -> None:
+    """Mark each picture that would be too small to read on a phone: site.css lets it scroll there."""
+    for image in doctree.findall(nodes.image):
+        drawing = Path(app.srcdir, image["uri"])
+        if drawing.suffix == ".svg" and float(BOX.findall(drawing.read_text(encoding="utf-8"))[0]) > PHONE:
+            image["classes"].append("wide")
+
+
 def hide_room(app: Any, doctree: Any) -> None:  # noqa: ARG001 - Sphinx's
     """Show a class that a property gives without its internal module, which may change."""
     for prefix in list(doctree.findall(addnodes.desc_addname)):
@@ -230,6 +243,7 @@ def setup(app: Any) -> None:
     app.connect("env-check-consistency", check_reference)
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-signature", hide_making)
+    app.connect("doctree-read", mark_wide)
     app.connect("doctree-read", hide_room)
     app.connect("autodoc-process-docstring", keep_text, priority=400)  # napoleon has 500
     app.connect("autodoc-process-docstring", give_text_back, priority=600)

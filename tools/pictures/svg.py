@@ -42,7 +42,8 @@ class Picture:
     def __str__(self) -> str:
         width, height = self._size
         head = (
-            f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' role='img'>\n"
+            f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' height='{height:g}' "
+            f"viewBox='0 0 {width:g} {height:g}' role='img'>\n"
             f"<title>{escape(self._title, quote=False)}</title>\n"
             "<defs><marker id='arrow' viewBox='0 0 8 8' refX='7' refY='4' markerWidth='8' markerHeight='8' "
             f"orient='auto'><path d='M0,0 L8,4 L0,8 z' fill='{INK}'/></marker></defs>\n"
