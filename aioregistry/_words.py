@@ -67,8 +67,8 @@ def shortened(seconds: float) -> str:
     """Return a time in its largest unit, rounded down; a server's clock may be ahead of ours, or absurd."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
-            return f"{min(int(seconds // size), 99999)}{unit}"
-    return f"{max(int(seconds), 0)}s" if seconds == seconds else "?"
+            return f"{int(min(seconds, 99999 * 86400) // size)}{unit}"
+    return f"{int(max(seconds, 0))}s" if seconds == seconds else "?"
 
 
 def payload_of(instance: ServiceInstance[Any]) -> str:

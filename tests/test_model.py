@@ -641,6 +641,10 @@ def snapshot(*entries: Entry[Any], as_of: int = 9, **fields: Any) -> Snapshot[An
     return Snapshot("chat", {each.instance.id: each for each in entries}, invalid, as_of=as_of, **fields)
 
 
+def test_an_entry_is_listed_and_gets_its_whole_share_unless_told_otherwise() -> None:
+    assert (entry("a").suspicion, entry("a").weight) == (None, 1.0)
+
+
 def test_a_snapshot_is_a_mapping_in_the_order_of_the_ids() -> None:
     entries = [entry(id) for id in ("b", "c", "a")]
     present = snapshot(*entries)

@@ -7,6 +7,7 @@ import itertools
 import math
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tools.mutants import (
     Mutant,
     Verdict,
     deciding,
+    drawn_of_each,
     explained,
     found,
     mutants,
@@ -127,30 +129,53 @@ def test_the_parts_of_a_run_are_the_run() -> None:
     assert [module for module, _ in parts[0]] == ["a.py"] * 3
 
 
+def test_as_many_may_be_drawn_of_each_room_as_of_every_other() -> None:
+    modules = deciding()
+    drawn = drawn_of_each(modules, 7, 2)
+    rooms = {module: room for room in ROOMS for module in found(room) if module in modules}
+    assert Counter(rooms[module] for module, _ in drawn) == dict.fromkeys(rooms.values(), 2)
+    assert drawn == drawn_of_each(modules, 7, 2) != drawn_of_each(modules, 8, 2)
+
+
+def test_a_package_s_own_names_are_its_init_s_and_it_stays_a_package(tmp_path: Path) -> None:
+    room = "aioregistry/_cli/__init__.py"
+    assert deciding()[room] == ("tests/cli/test_parser.py",)
+    (tmp_path / "test_it.py").write_text(
+        "import aioregistry._cli\nimport aioregistry._cli.streams\n\n"
+        "def test_it():\n    assert not hasattr(aioregistry._cli, 'mistaken')\n"
+    )
+    assert verdicts_of(room, tmp_path / "test_it.py") == "[False, True]"
+
+
 def test_every_room_has_modules_and_tests() -> None:
     chosen = deciding()
     assert [room for room, tests in ROOMS.items() if not all(found(each) for each in (room, *tests))] == []
     assert [room for room in ROOMS if not chosen.keys() & set(found(room))] == []
 
 
-def test_a_mutant_that_nobody_notices_survives(tmp_path: Path) -> None:
+def verdicts_of(module: str, tests: Path) -> str:
+    """Whether *tests* catch a *module* as it is, and with one name more."""
     script = f"""
 import math
 import tools.mutants as m
 m.preload()
-source = m.source_of("{PATHS}")
+source = m.source_of("{module}")
 made = [m.Mutant(0, "", "", "", text) for text in (source, source + "\\nmistaken = True\\n")]
-jobs = [m.Job("{PATHS}", mutant, ("{tmp_path}/test_it.py",), 60.0) for mutant in made]
+jobs = [m.Job("{module}", mutant, ("{tests}",), 60.0) for mutant in made]
 verdicts = sorted(m.tried(jobs, 1, math.inf), key=lambda verdict: len(verdict.job.mutant.text))
 print([verdict.caught for verdict in verdicts])
 """
-    (tmp_path / "test_it.py").write_text(
-        "import aioregistry._paths\n\ndef test_it():\n    assert not hasattr(aioregistry._paths, 'mistaken')\n"
-    )
     done = subprocess.run(
         [sys.executable, "-c", script], check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.strip() == "[False, True]", done.stderr
+    return done.stdout.strip() or done.stderr
+
+
+def test_a_mutant_that_nobody_notices_survives(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import aioregistry._paths\n\ndef test_it():\n    assert not hasattr(aioregistry._paths, 'mistaken')\n"
+    )
+    assert verdicts_of(PATHS, tmp_path / "test_it.py") == "[False, True]"
 
 
 def test_no_more_run_at_a_time_than_there_are_jobs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,12 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "aioregistry/_overrides.py": ("tests/test_overrides.py",),
     "aioregistry/_paths.py": ("tests/test_paths.py",),
     "aioregistry/_payload.py": ("tests/test_payload.py", "tests/test_model.py"),
+    "aioregistry/_words.py": ("tests/cli/test_pure.py",),
+    "aioregistry/_cli/__init__.py aioregistry/_cli/*_options.py": ("tests/cli/test_parser.py",),
+    " ".join(
+        f"aioregistry/_cli/{name}.py"
+        for name in ("checking", "completion", "doctor", "overview", "selection", "telling")
+    ): ("tests/cli/test_pure.py",),
     "aioregistry/_console/*.py": (
         *("tests/console/test_pure.py", "tests/console/test_past.py", "tests/console/test_rows.py"),
         "tests/console/test_history.py",
@@ -391,7 +397,10 @@ class Replaced(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Say that this module is loaded from here."""
         if fullname != self._name:
             return None
-        return importlib.util.spec_from_file_location(fullname, self._path, loader=self)
+        inside = [str(self._path.parent)] if self._path.stem == "__init__" else None
+        return importlib.util.spec_from_file_location(
+            fullname, self._path, loader=self, submodule_search_locations=inside
+        )
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:  # noqa: ARG002
         """Make a usual module."""
@@ -559,10 +568,12 @@ class Imports:
             yield from self.of(f"{folder}/{name}/__init__.py")  # which of its names are meant is not known
         elif (ROOT / f"{folder}.py").is_file():
             yield f"{folder}.py"
-        else:
-            for inner, each in imported(init):
-                if each == name:
-                    yield from self._meant(inner, each)
+        elif (ROOT / init).is_file():
+            origins = [inner for inner, each in imported(init) if each == name]
+            for inner in origins:
+                yield from self._meant(inner, name)
+            if not origins:
+                yield init  # which defines it
 
 
 @functools.cache
@@ -666,6 +677,16 @@ def drawn(modules: Iterable[str], seed: int, count: int) -> list[tuple[str, Muta
     return random.Random(f"mutants {seed}").sample(there, min(count, len(there)))
 
 
+def drawn_of_each(modules: Iterable[str], seed: int, count: int) -> list[tuple[str, Mutant]]:
+    """Return so many mutants of each room."""
+    there = set(modules)
+    room_of = {module: room for room in ROOMS for module in found(room) if module in there}
+    rooms: dict[str, list[str]] = {}
+    for module in sorted(room_of):
+        rooms.setdefault(room_of[module], []).append(module)
+    return [each for room in rooms.values() for each in drawn(room, seed, count)]
+
+
 def part_of(todo: list[tuple[str, Mutant]], part: str) -> list[tuple[str, Mutant]]:
     """Return a part, as ``2/3``, of what is to be tried; those of one module are together."""
     number, parts = (int(each) for each in part.split("/"))
@@ -687,7 +708,8 @@ def main() -> int:
         for module, tests in all_modules.items()
         if not options.only or any(part in module for part in options.only)
     }
-    todo = part_of(drawn(modules, options.seed, options.count), options.part)
+    draw = drawn_of_each if options.of_each else drawn
+    todo = part_of(draw(modules, options.seed, options.of_each or options.count), options.part)
     seconds = measured(sorted({file for module, _ in todo for file in modules[module]}), options.jobs)
     jobs = [job_of(module, mutant, modules[module], seconds) for module, mutant in todo]
     known = explained(EXPLAINED.read_text(encoding="utf-8"))
@@ -756,6 +778,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("only", nargs="*", help="parts of modules' names; all modules unless given")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="which mutants")
     parser.add_argument("--count", type=int, default=200, help="how many mutants (default: %(default)s)")
+    parser.add_argument("--of-each", type=int, default=0, help="instead: how many of each room")
     parser.add_argument("--part", default="1/1", help="which of how many parts of them (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--seconds", type=float, default=3600.0, help="when to end (default: %(default)s)")

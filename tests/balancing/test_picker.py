@@ -1186,3 +1186,54 @@ def test_those_that_are_failing_are_not_confirmed_when_they_are_picked_too() -> 
         add(chosen, id, {"v": 1}, enabled=False, status="failing")
     assert set(picked(chosen, 20)) == set("abcde")
     assert chosen.subsets()[0].confirmed() == 2
+
+
+@pytest.mark.parametrize("strategy", [RoundRobin(), OwnZone("a", RoundRobin()), Weighted("weight")])
+def test_one_that_goes_while_it_is_set_aside_is_forgotten_whole(strategy: Any) -> None:
+    payloads = {"a": {"zone": "a", "weight": 1}, "b": {"zone": "a", "weight": 1}, "c": {"zone": "c", "weight": 1}}
+    chosen = picker(payloads, strategy, ejection=Ejection(failures=2, pause=5.0, remaining=0.0))
+    first = members_of(chosen)["a"]
+    pauses = [chosen.report(first, False, 0.0, 0.0) for _ in range(2)]
+    assert pauses[0] is None
+    assert pauses[1] is not None
+    remove(chosen, "a")
+    assert (chosen.out, chosen.next_return()) == (frozenset(), None)
+    assert "b" in [chosen.pick(None, pauses[1] + 1.0).id for _ in range(10)]
+    add(chosen, "a", payloads["a"])
+    assert chosen.report(members_of(chosen)["a"], False, 0.0, 0.0) is None
+    assert {"a", "b"} <= set(picked(chosen, 10))
+
+
+def test_a_suspect_that_is_set_aside_stays_so_when_a_panic_moves_it() -> None:
+    chosen = picker("abcd", RoundRobin(), ejection=Ejection(failures=1, pause=5.0, remaining=0.0), panic=0.5)
+    assert chosen.report(members_of(chosen)["d"], True, 0.0, 0.0) is None
+    lose(chosen, "ab")
+    assert chosen.report(members_of(chosen)["a"], False, 0.0, 0.0) is not None
+    assert set(picked(chosen, 20)) == {"c", "d"}
+    lose(chosen, "c")
+    assert chosen.in_panic
+    assert set(picked(chosen, 20)) == {"b", "c", "d"}
+    for id in "bc":
+        update(chosen, id)
+    assert not chosen.in_panic
+    assert set(picked(chosen, 20)) == {"b", "c", "d"}
+    for id in "bcd":
+        remove(chosen, id)
+    with pytest.raises(NoInstances):
+        chosen.pick(None, 0.0)
+
+
+@pytest.mark.parametrize("around", [lambda leaf: leaf, WarmUp, lambda leaf: OwnZone("a", leaf)])
+def test_an_operator_s_weight_counts_once_beside_suspects(around: Any) -> None:
+    chosen = picker("abcde", around(Random()), panic=0.75)
+    assert chosen.report(members_of(chosen)["a"], True, 0.0, 0.0) is None
+    update(chosen, "b", weight=0.5)
+    lose(chosen, "cde")
+    assert chosen.in_panic
+    check_proportions(Counter(picked(chosen, 8000)), {"a": 1.0, "b": 0.5} | dict.fromkeys("cde", 0.5))
+
+
+def test_without_a_warm_up_no_instance_is_warming_up() -> None:
+    chosen = picker("ab", RoundRobin())
+    add(chosen, "c")
+    assert chosen.warming_up(1.0) == {}

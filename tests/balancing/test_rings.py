@@ -14,6 +14,7 @@ from aioregistry._errors import InvalidArgument
 from aioregistry.balancing import Member, Picker, Ring
 from aioregistry.balancing._keys import points, probes, share
 from aioregistry.balancing._members import Census, Load, Traits
+from aioregistry.balancing._rings import _Circle
 from aioregistry.balancing._strategies import Pool
 from tests.balancing.service import add, instance, members_of, only_pool, picker, placed, remove, update
 
@@ -211,3 +212,14 @@ def test_keys_of_other_types_are_refused(key: Any) -> None:
 def test_what_is_no_weight_is_refused(weight: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^weight="):
         Ring(weight)
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_of_two_that_are_as_near_the_smaller_id_is_chosen(ids: str) -> None:
+    circle = _Circle(2.0)
+    for place, weight, id in ((0.25, 1.0, ids[0]), (0.5, 2.0, ids[1])):
+        circle.add(place, members({id: weight})[id])
+    for starts in ([0.0], [0.0, 0.0]):
+        _, found = circle.nearest(starts, 2.0, None, frozenset())
+        assert found is not None
+        assert found.id == "a"

@@ -63,6 +63,11 @@ def test_after_32_refusals_one_of_the_refused_is_chosen_by_its_weight(last: floa
     assert (found, pool.chosen) == (id, 33)
 
 
+def test_where_rounding_leaves_something_the_last_that_was_refused_is_chosen() -> None:
+    pool = InTurn({"a": 0.26, "b": 0.54})  # the sum of 16 pairs is more than what they take away one by one
+    assert choose(pool, *[0.9] * 32, 1 - 2**-53) == "b"
+
+
 def test_a_key_keeps_to_one_and_asks_for_eight_others_at_most() -> None:
     pool = InTurn({f"n{number}": 1e-9 for number in range(20)})
     first = choose(pool, key=b"key")

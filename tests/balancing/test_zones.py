@@ -181,3 +181,14 @@ def test_bad_arguments_are_named(field: str, arguments: Any, options: Any) -> No
     with pytest.raises(InvalidArgument) as caught:
         OwnZone(*arguments, **options)
     assert caught.value.field == field
+
+
+def test_what_an_instance_lacked_goes_with_it() -> None:
+    chosen = picker({"a0": {"zone": "a"}} | THEIRS, OwnZone("a", RoundRobin(), healthy=1.0))
+    add(chosen, "a1", {"zone": "a"}, weight=0.25)
+    add(chosen, "a2", {"zone": "a"}, weight=0.5)
+    assert in_ours(chosen) == pytest.approx(1.75 / 3, abs=0.05)
+    remove(chosen, "a1")
+    assert in_ours(chosen) == pytest.approx(1.5 / 2, abs=0.05)
+    update(chosen, "a2", {"zone": "a"})
+    assert in_ours(chosen) == 1.0
