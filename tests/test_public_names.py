@@ -124,7 +124,7 @@ NAMES: dict[str, str] = {
     # aioregistry.server
     "server.Backup": "",
     "server.Ensemble": (
-        "backup can_commit change_leader connect_string elect expire followers leader leads "
+        "backup can_commit change_leader connect_string elect expire followers history leader leads "
         "reaches_quorum running_history start stop sweep_containers"
     ),
     "server.Member": (
@@ -160,8 +160,8 @@ REFERENCE_ONLY: dict[str, str] = {
     ),
     # The embedded server is not yet split into a handle and what its connections and its ensemble call.
     "called by connections and by the ensemble": (
-        "answer_word apply can_commit catch_up come_up deliver elect handle hang_up propose reaches_quorum received "
-        "revalidate running running_history sent serving touch tree"
+        "answer_word apply can_commit catch_up come_up deliver elect handle hang_up history propose reaches_quorum "
+        "received revalidate running running_history sent serving touch tree"
     ),
 }
 

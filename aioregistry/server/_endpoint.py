@@ -1,6 +1,7 @@
 """A server as its clients see it: its connections, who of them has which session, and the controls of tests.
 
-Its parts: a `Listener` (its address), a `Replica` (the state that reads see), a `Dispatcher` (requests).
+Its parts: a `Listener` (its address), a `Replica` (the state that reads see), a `Dispatcher` (requests), and a `Store`
+(the data), which the members of an ensemble share.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from aioregistry.server._replica import Replica
 from aioregistry.server._requests import ConnectRequest
 from aioregistry.server._sessions import Session, password_of
 from aioregistry.server._settings import Settings
+from aioregistry.server._store import Store
 from aioregistry.server._tree import Tree
 
 
@@ -31,8 +33,9 @@ class Endpoint:
     It is bound to the event loop that it is started on. Its controls are plain methods, to be called on that loop.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
+        self._store = store
         self.max_buffer: int = settings.max_buffer
         self.replica: Replica = Replica(settings.profile)
         self.connections: dict[Connection, None] = {}
@@ -318,6 +321,12 @@ class Endpoint:
                 connection.abort()
         self.replica.tell(transaction)
 
+    # ------------------------------------------------------------ the data
+
+    def live_sessions(self) -> list[Session]:
+        """The sessions that are alive, wherever they are connected: their ids and timeouts."""
+        return self._store.running().sessions.all()
+
     # ------------------------------------------------------------ what the subclasses decide
 
     @property
@@ -329,10 +338,6 @@ class Endpoint:
     @abstractmethod
     def mode(self) -> str:
         """As the four-letter words tell it."""
-
-    @abstractmethod
-    def live_sessions(self) -> list[Session]:
-        """The sessions that are alive, wherever they are connected."""
 
     @abstractmethod
     def propose(self, decide: Decide, done: Callable[[Transaction], None]) -> None:

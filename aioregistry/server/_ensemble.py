@@ -11,24 +11,25 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aioregistry._errors import InvalidArgument, UsageError
 from aioregistry.server._connection import Connection
+from aioregistry.server._deployment import Deployment
 from aioregistry.server._dispatcher import Decide
 from aioregistry.server._endpoint import Endpoint
-from aioregistry.server._history import Backup, History, Transaction
-from aioregistry.server._server import Data
-from aioregistry.server._sessions import Session
+from aioregistry.server._history import History, Transaction
 from aioregistry.server._settings import Settings
+from aioregistry.server._store import Data, Store
 from aioregistry.server._tree import Tree
 
 __all__ = ["Ensemble", "Member"]
 
 
-class Ensemble:
+class Ensemble(Deployment):
     """Members that serve one history; a context manager, or ``start()`` and ``stop()`` by hand.
+
+    Its start starts all members and elects a leader, and its stop stops all.
 
     Args:
         size: how many members; most of them must be there and not cut off for anything to be written.
@@ -45,13 +46,17 @@ class Ensemble:
             raise InvalidArgument("size", size, "must be positive")
         settings = Settings(**options)
         self._settings = settings
+        self._store = Store(lambda: "the ensemble", self._empty_tree)
         self.notice_after: float = sync_limit * settings.tick_time
         self.members: list[Member] = [
-            Member(self, replace(settings, server_id=number)) for number in range(1, size + 1)
+            Member(self, replace(settings, server_id=number), self._store) for number in range(1, size + 1)
         ]
         self._leader: Member | None = None
-        self._backup = Backup(Tree(), 0, {})
-        self.history: History | None = None
+
+    @property
+    def history(self) -> History | None:
+        """The history that all members serve; None while the ensemble does not run."""
+        return self._store.history
 
     @property
     def connect_string(self) -> str:
@@ -76,68 +81,20 @@ class Ensemble:
 
     # ------------------------------------------------------------ life
 
-    async def start(self, data: Data = "kept", *, listen: bool = True) -> None:
-        """Start all members and elect a leader.
-
-        Args:
-            data: as of :meth:`ZooKeeperServer.start`, with ``"kept"`` for the data from before the ensemble stopped.
-            listen: False leaves the sockets to callers that connect by the members' ``protocol_factory``.
-
-        Raises:
-            UsageError: it runs already.
-            OSError: a port cannot be had.
-        """
-        if self.history is not None:
-            raise UsageError("the ensemble runs already")
-        try:
-            for member in self.members:
-                await member.come_up(listen=listen)
-        except OSError:
-            await self._stop(keep_ports=False)
-            raise
-        match data:
-            case Backup():
-                self._backup = data
-            case "lost":
-                self._backup = Backup(Tree(), 0, {})
-        if not self._backup.zxid:
-            self._backup = Backup(self._empty_tree(), 0, {})
-        self.history = History.of_backup(
-            self._backup,
-            settings=self._settings,
-            deliver=self._broadcast,
-            may_commit=self.can_commit,
-        )
-        self.history.start()
+    async def _go_up(self, data: Data, *, listen: bool) -> None:
+        for member in self.members:
+            await member.come_up(listen=listen)
+        history = self._store.begin(data, settings=self._settings, deliver=self._broadcast, may_commit=self.can_commit)
+        history.start()
         self.elect(self.members[0])
 
-    async def stop(self) -> None:
-        """Stop all members; data, sessions and ports are kept for the next start."""
-        await self._stop(keep_ports=True)
-
-    async def _stop(self, *, keep_ports: bool) -> None:
-        if self.history is not None:
-            self._backup = self.history.backup()
-            self.history.stop()
-            self.history = None
+    async def _go_down(self, *, keep_ports: bool) -> None:
+        self._store.end()
         self._leader = None
         for member in self.members:
             member.leave()
             member.hang_up(keep_port=keep_ports)
         await asyncio.sleep(0)  # for the transports to close
-
-    def backup(self) -> Backup:
-        """The committed data, to start with another time."""
-        return self._backup if self.history is None else self.history.backup()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stop(keep_ports=False)
 
     # ------------------------------------------------------------ controls
 
@@ -149,23 +106,6 @@ class Ensemble:
         """
         self.elect(to or next((member for member in self._electable() if member is not self._leader), None))
 
-    def expire(self, session_id: int) -> None:
-        """End a session as if its client had been silent for the session timeout.
-
-        Args:
-            session_id: as ``registry.session.id`` has it; does nothing if it is not alive.
-
-        Raises:
-            UsageError: the ensemble does not run.
-        """
-        history = self.running_history()
-        if history.sessions.get(session_id) is not None:
-            history.end_session(session_id)
-
-    def sweep_containers(self) -> None:
-        """Look for empty containers and nodes whose time is over now."""
-        self.running_history().sweep()
-
     # ------------------------------------------------------------ the members' side
 
     def running_history(self) -> History:
@@ -174,9 +114,7 @@ class Ensemble:
         Raises:
             UsageError: the ensemble does not run.
         """
-        if self.history is None:
-            raise UsageError("the ensemble does not run")
-        return self.history
+        return self._store.running()
 
     def can_commit(self) -> bool:
         """Whether there is a leader that most members can hear."""
@@ -222,8 +160,8 @@ class Ensemble:
 class Member(Endpoint):
     """One server of an ensemble. It has the controls of a server, and some for its part in the ensemble."""
 
-    def __init__(self, ensemble: Ensemble, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, ensemble: Ensemble, settings: Settings, store: Store) -> None:
+        super().__init__(settings, store)
         self._ensemble = ensemble
         self._lag = 0.0
         self._waits_for_syncs = True
@@ -293,7 +231,7 @@ class Member(Endpoint):
             UsageError: it runs already, or the ensemble does not.
             OSError: the port cannot be had.
         """
-        self._ensemble.running_history()
+        self._store.running()
         if self.running:
             raise UsageError(f"the member on {self.address} runs already")
         await self.come_up(listen=listen)
@@ -370,7 +308,7 @@ class Member(Endpoint):
 
     def _rejoin(self) -> None:
         if self._ensemble.can_commit():
-            self.join(self._ensemble.running_history())
+            self.join(self._store.running())
         else:
             self._ensemble.elect()
 
@@ -386,14 +324,11 @@ class Member(Endpoint):
         """``"leader"`` or ``"follower"``, as the four-letter words tell it."""
         return "leader" if self._ensemble.leads(self) else "follower"
 
-    def live_sessions(self) -> list[Session]:
-        return self._ensemble.running_history().sessions.all()
-
     def propose(self, decide: Decide, done: Callable[[Transaction], None]) -> None:
         self._send(partial(self._decide, decide, done))
 
     def _decide(self, decide: Decide, done: Callable[[Transaction], None]) -> None:
-        transaction = decide(self._ensemble.running_history())
+        transaction = decide(self._store.running())
         self.receive(partial(done, transaction))
 
     def catch_up(self, done: Callable[[], None]) -> None:
@@ -401,14 +336,14 @@ class Member(Endpoint):
 
     def touch(self, connection: Connection) -> None:
         if self._ensemble.reaches_quorum(self):
-            history = self._ensemble.running_history()
+            history = self._store.running()
             history.sessions.touch(connection.session_id, connection.timeout_ms, self.time())
 
     def revalidate(self, session_id: int, timeout_ms: int, done: Callable[[bool], None]) -> None:
         self._send(partial(self._revalidate, session_id, timeout_ms, done))
 
     def _revalidate(self, session_id: int, timeout_ms: int, done: Callable[[bool], None]) -> None:
-        sessions = self._ensemble.running_history().sessions
+        sessions = self._store.running().sessions
         valid = sessions.touch(session_id, timeout_ms, self.time())
         if valid:
             sessions.move(session_id, self)

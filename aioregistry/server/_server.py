@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
-from typing import Literal, Self, TypeAlias
 
-from aioregistry._errors import UsageError
 from aioregistry.server._connection import Connection
+from aioregistry.server._deployment import Deployment
 from aioregistry.server._dispatcher import Decide
 from aioregistry.server._endpoint import Endpoint
-from aioregistry.server._history import Backup, History, Transaction
-from aioregistry.server._sessions import Session
+from aioregistry.server._history import Transaction
 from aioregistry.server._settings import Settings, with_parameters_of
+from aioregistry.server._store import Data, Store
 
-__all__ = ["Data", "ZooKeeperServer"]
-
-Data: TypeAlias = Literal["kept", "lost"] | Backup
+__all__ = ["ZooKeeperServer"]
 
 
-class ZooKeeperServer(Endpoint):
+class ZooKeeperServer(Deployment, Endpoint):
     """A ZooKeeper server in memory, in this process: for development, demos and tests.
 
     It is a context manager; ``start()`` and ``stop()`` do the same by hand, and again. It is bound to the running event
@@ -50,119 +46,45 @@ class ZooKeeperServer(Endpoint):
 
     @with_parameters_of(Settings)
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._backup = self._empty()
-        self._history: History | None = None
+        super().__init__(settings, Store(lambda: f"the server on {self.address}", settings.empty_tree))
 
-    # ------------------------------------------------------------ life
+    async def _go_up(self, data: Data, *, listen: bool) -> None:
+        history = self._store.begin(data, settings=self.settings, deliver=self.deliver)
+        self.replica.begin(history.tree, history.zxid)
+        history.start()
+        await self.come_up(listen=listen)
 
-    async def start(self, data: Data = "kept", *, listen: bool = True) -> None:
-        """Serve, on the same port as before.
-
-        Args:
-            data: ``"kept"`` goes on with the data from before it stopped, sessions included, whose timers start again;
-                ``"lost"`` starts empty; a :class:`Backup` goes back to it.
-            listen: False leaves the sockets to callers that connect by ``protocol_factory``.
-
-        Raises:
-            UsageError: it runs already.
-            OSError: the port cannot be had.
-        """
-        if self._history is not None:
-            raise UsageError(f"the server on {self.address} runs already")
-        match data:
-            case "lost":
-                self._backup = self._empty()
-            case Backup():
-                self._backup = data
-        self._history = History.of_backup(self._backup, settings=self.settings, deliver=self.deliver)
-        self.replica.begin(self._history.tree, self._history.zxid)
-        self._history.start()
-        try:
-            await self.come_up(listen=listen)
-        except OSError:
-            await self._stop(keep_port=False)
-            raise
-
-    async def stop(self) -> None:
-        """Drop every connection and stop listening; data, sessions and the port are kept for the next start."""
-        await self._stop(keep_port=True)
-
-    async def _stop(self, *, keep_port: bool) -> None:
-        if self._history is not None:
-            self._backup = self._history.backup()
-            self._history.stop()
-            self._history = None
-        self.hang_up(keep_port=keep_port)
+    async def _go_down(self, *, keep_ports: bool) -> None:
+        self._store.end()
+        self.hang_up(keep_port=keep_ports)
         await asyncio.sleep(0)  # for the transports to close
 
-    def backup(self) -> Backup:
-        """The present data, to start with another time; later changes do not affect it."""
-        return self._backup if self._history is None else self._history.backup()
-
-    def expire(self, session_id: int) -> None:
-        """End a session as if its client had been silent for the session timeout.
-
-        Args:
-            session_id: as ``registry.session.id`` has it; does nothing if it is not alive.
-
-        Raises:
-            UsageError: the server does not run.
-        """
-        history = self._live_history()
-        if history.sessions.get(session_id) is not None:
-            history.end_session(session_id)
-
-    def sweep_containers(self) -> None:
-        """Look for empty containers and nodes whose time is over now."""
-        self._live_history().sweep()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stop(keep_port=False)
-
     def __repr__(self) -> str:
-        state = "down" if self._history is None else f"zxid={self.zxid:#x} sessions={len(self._history.sessions)}"
+        history = self._store.history
+        state = "down" if history is None else f"zxid={self.zxid:#x} sessions={len(history.sessions)}"
         return f"<ZooKeeperServer {self.address} {state}>"
-
-    def _empty(self) -> Backup:
-        return Backup(self.settings.empty_tree(), 0, {})
-
-    def _live_history(self) -> History:
-        if self._history is None:
-            raise UsageError(f"the server on {self.address} does not run")
-        return self._history
 
     # ------------------------------------------------------------ as an endpoint: its own history
 
     @property
     def serving(self) -> bool:
         """Whether it takes sessions: it does while it runs."""
-        return self._history is not None
+        return self._store.history is not None
 
     @property
     def mode(self) -> str:
         """``"standalone"``, as the four-letter words tell it."""
         return "standalone"
 
-    def live_sessions(self) -> list[Session]:
-        """The sessions that are alive: their ids and timeouts."""
-        return self._live_history().sessions.all()
-
     def propose(self, decide: Decide, done: Callable[[Transaction], None]) -> None:
-        done(decide(self._live_history()))
+        done(decide(self._store.running()))
 
     def catch_up(self, done: Callable[[], None]) -> None:
         done()
 
     def touch(self, connection: Connection) -> None:
-        if self._history is not None:
-            self._history.sessions.touch(connection.session_id, connection.timeout_ms, self.time())
+        if self._store.history is not None:
+            self._store.history.sessions.touch(connection.session_id, connection.timeout_ms, self.time())
 
     def revalidate(self, session_id: int, timeout_ms: int, done: Callable[[bool], None]) -> None:
-        done(self._live_history().sessions.touch(session_id, timeout_ms, self.time()))
+        done(self._store.running().sessions.touch(session_id, timeout_ms, self.time()))

@@ -13,7 +13,7 @@ from aioregistry.server._ensemble import Member
 from aioregistry.server._history import OWN, Backup, History, Transaction
 from aioregistry.server._nodes import Node
 from aioregistry.server._operations import Caller, Create, Delete, Operation, SetACL, SetData
-from aioregistry.server._server import Data
+from aioregistry.server._store import Data
 from tests.simulation.engine import Machine
 from tests.simulation.network import Listener, Network
 

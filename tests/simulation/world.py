@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from aioregistry._discovery.follower import AUDIT
-from aioregistry.server._server import Data
+from aioregistry.server._store import Data
 from tests.simulation import wellness
 from tests.simulation.engine import Engine, Machine, NothingWillHappen, TooBusy
 from tests.simulation.faults import FAULTS, OUTSIDE, Fault, drawn, living, strike
