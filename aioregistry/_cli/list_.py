@@ -7,19 +7,19 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from aioregistry import Entry, Invalid, InvalidArgument, Registry, Snapshot, Stream
-from aioregistry._errors import session_name
+from aioregistry import Invalid, InvalidArgument, Registry, Snapshot, Stream
 from aioregistry._paths import check_name
 
-from .._words import document, payload_of, place, printable, to_json, why_unavailable
-from .answers import columns, in_time, moment, printed, require_service
+from .._words import payload_of, place, printable, to_json
+from .answers import columns, in_time, printed, require_service
 from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
-from .selection import Condition, condition, selected
+from .rows import Row, row_of
+from .selection import Selection, condition
 
 T = TypeVar("T")
 
@@ -32,16 +32,12 @@ class Wanted(NamedTuple):
     """The instances and columns to show.
 
     Args:
-        conditions: that must hold for an instance.
-        sort: by what; None for the order of the ids.
-        reverse: whether the order is turned around.
+        selection: of the instances.
         as_json: whether as JSON.
         in_lines: whether as one line, for a reader of many states.
     """
 
-    conditions: Sequence[Condition]
-    sort: str | None
-    reverse: bool
+    selection: Selection
     as_json: bool
     in_lines: bool
 
@@ -70,7 +66,8 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
     elif arguments.sort not in (None, "name"):
         raise InvalidArgument("sort", arguments.sort, "works on instances: give the NAME of a service")
     conditions = [*map(condition, arguments.where)]
-    return Wanted(conditions, arguments.sort, arguments.reverse, arguments.json, arguments.watch)
+    selection = Selection(conditions, arguments.sort, arguments.reverse)
+    return Wanted(selection, arguments.json, arguments.watch)
 
 
 async def _text(registry: Registry, arguments: argparse.Namespace, wanted: Wanted) -> str:
@@ -124,64 +121,34 @@ async def _follow(stream: Stream[T], shown: Callable[[T], str], output: Output, 
 
 
 def _shown_services(names: Iterable[str], wanted: Wanted) -> str:
-    listed = sorted(names, reverse=wanted.reverse)
+    listed = sorted(names, reverse=wanted.selection.reverse)
     if wanted.as_json:
         return _array([{"name": name} for name in listed], wanted)
     return "".join(f"{printable(name)}\n" for name in listed)
 
 
 def _shown(snapshot: Snapshot[Any], wanted: Wanted) -> str:
-    rows = selected(_rows(snapshot), wanted.conditions, wanted.sort, reverse=wanted.reverse)
+    rows = wanted.selection.of(_rows(snapshot))
     if wanted.as_json:
         return _array([row.fields for row in rows], wanted)
-    return _table([HEAD, *(row.cells for row in rows)])
+    return _table([HEAD, *map(_cells, rows)])
 
 
 def _array(objects: Sequence[Mapping[str, Any]], wanted: Wanted) -> str:
     return to_json([*objects], indent=None if wanted.in_lines else 2) + "\n"
 
 
-class Row(NamedTuple):
-    """An instance, or a node that is not an instance.
-
-    Args:
-        fields: those of its JSON.
-        state: the text of the column.
-        cells: of the table.
-    """
-
-    fields: Mapping[str, Any]
-    state: str
-    cells: tuple[str, ...]
-
-    def get(self, column: str) -> Any:
-        """Return the value of a column, for conditions and for the order."""
-        return self.state if column == "state" else self.fields.get(column)
+def _rows(snapshot: Snapshot[Any]) -> list[Row]:
+    return [row_of(snapshot.entries[id]) for id in snapshot] + [*map(row_of, snapshot.invalid.values())]
 
 
-def _rows(snapshot: Snapshot[Any]) -> Iterator[Row]:
-    for id in snapshot:
-        yield _row(snapshot.entries[id])
-    for invalid in snapshot.invalid.values():
-        yield _invalid_row(invalid)
-
-
-def _row(entry: Entry[Any]) -> Row:
-    instance, owner, created = entry.instance, session_name(entry.owner), moment(entry.created, "milliseconds")
-    state = why_unavailable(instance) or "listed"
-    age = "?" if created is None else _age(time.time() - entry.created)
-    fields = {**document(instance), "owner": owner, "created": created, "invalid": None}
-    shown = state
-    if entry.weight < 1 and instance.enabled:
-        fields["override_weight"] = entry.weight
-        shown = f"{state}, weight {entry.weight:g}"
-    return Row(fields, state, (instance.id, place(instance), owner, age, shown, payload_of(instance)))
-
-
-def _invalid_row(invalid: Invalid) -> Row:
-    owner = session_name(invalid.owner)
-    fields = {"id": invalid.id, "owner": owner, "created": None, "invalid": invalid.reason}
-    return Row(fields, "invalid", (invalid.id, "-", owner, "-", "invalid", invalid.reason))
+def _cells(row: Row) -> tuple[str, ...]:
+    node, owner = row.node, row.fields["owner"]
+    if isinstance(node, Invalid):
+        return node.id, "-", owner, "-", row.state, node.reason
+    age = "?" if row.fields["created"] is None else _age(time.time() - node.created)
+    weight = f", weight {node.weight:g}" if "override_weight" in row.fields else ""
+    return node.instance.id, place(node.instance), owner, age, f"{row.state}{weight}", payload_of(node.instance)
 
 
 def _age(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Which instances `aioregistry list` shows, and in which order (pure)."""
+"""Which instances `aioregistry list` and `watch` show, and in which order (pure)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aioregistry._arguments import is_number
 
 from .._errors import InvalidArgument
 
-__all__ = ["COLUMNS", "Condition", "Selectable", "condition", "selected"]
+__all__ = ["COLUMNS", "Condition", "Selectable", "Selection", "condition"]
 
 COLUMNS: Final = ("name", "id", "address", "port", "owner", "created", "state", "enabled", "invalid")
 
@@ -54,17 +54,34 @@ def condition(text: str) -> Condition:
     return Condition(key, value.strip(), equal)
 
 
-def selected(rows: Iterable[R], conditions: Sequence[Condition], sort: str | None, *, reverse: bool = False) -> list[R]:
-    """Return the *rows* for which every condition holds, sorted by the key *sort* where there is one.
+class Selection(NamedTuple):
+    """The rows to show, and their order.
 
-    Numbers are compared as numbers and stand before texts; a row without such a value stands last, also in reverse.
+    Args:
+        conditions: that must hold for a row.
+        sort: by what; None for the order in which they are given.
+        reverse: whether the order is turned around.
     """
-    found = [row for row in rows if all(each.holds(row) for each in conditions)]
-    if sort is None:
-        return found[::-1] if reverse else found
-    known = [row for row in found if _looked_up(row, sort) is not None]
-    unknown = [row for row in found if _looked_up(row, sort) is None]
-    return sorted(known, key=_order(sort), reverse=reverse) + unknown
+
+    conditions: Sequence[Condition] = ()
+    sort: str | None = None
+    reverse: bool = False
+
+    def has(self, row: Selectable) -> bool:
+        """Return whether every condition holds for *row*."""
+        return all(each.holds(row) for each in self.conditions)
+
+    def of(self, rows: Iterable[R]) -> list[R]:
+        """Return the *rows* that it has, sorted.
+
+        Numbers are compared as numbers and stand before texts; a row without such a value stands last, also in reverse.
+        """
+        found, sort = [*filter(self.has, rows)], self.sort
+        if sort is None:
+            return found[::-1] if self.reverse else found
+        known = [row for row in found if _looked_up(row, sort) is not None]
+        unknown = [row for row in found if _looked_up(row, sort) is None]
+        return sorted(known, key=_order(sort), reverse=self.reverse) + unknown
 
 
 def _looked_up(row: Selectable, key: str) -> Any:

@@ -53,6 +53,7 @@ LINES = [
     (["reg"], ["register"]),
     (["list", "--wa"], ["--watch"]),
     (["list", "--whe"], ["--where"]),
+    (["watch", "chat", "--whe"], ["--where"]),
     (["list", "chat", "--jso"], ["--json"]),
     (["register", "chat", "--on-displaced", "st"], ["standby", "stop"]),
     (["completion", "z"], ["zsh"]),

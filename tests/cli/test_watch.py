@@ -160,6 +160,52 @@ async def test_nodes_that_show_no_instance_are_told_with_the_reason(
         assert (added["kind"], added["instance"]["id"]) == ("added", "a")
 
 
+async def test_a_part_of_the_instances_is_followed(proxy: ZooKeeperProxy, judge: Judge, chroot: str) -> None:
+    service = f"{chroot}/services/chat"
+    for id, zone in (("a", "eu-1"), ("b", "eu-1"), ("c", "eu-2")):
+        await judge.make(f"{service}/{id}", instance(id, {"zone": zone}))
+    await judge.make(f"{service}/bad", b"oops")
+    options = ("--where", "zone=eu-1", "--sort", "id", "--reverse", "--zookeeper", f"{proxy.address}{chroot}")
+    async with Command("watch", "chat", *options) as lines, Command("watch", "chat", "--json", *options) as command:
+        (snapshot,) = await objects(command, 1)
+        assert [each["id"] for each in snapshot["instances"]] == ["b", "a"]
+        place, eu1, eu2 = "10.0.0.7:7000", '{"zone": "eu-1"}', '{"zone": "eu-2"}'
+        for expected in (
+            "chat: 3 listed, 2 of them match",
+            f"          b  {place}  {eu1}",
+            f"          a  {place}  {eu1}",
+        ):
+            assert await lines.line() == expected
+
+        # Changes of different nodes may be seen in any order: each is waited for.
+        await judge.set_data(f"{service}/c", instance("c", {"zone": "eu-3"}))  # of no concern
+        await judge.set_data(f"{service}/a", instance("a", {"zone": "eu-2"}))
+        (found,) = await objects(command, 1)
+        assert (found["kind"], found["instance"]["id"]) == ("unmatched", "a")
+        assert found["instance"]["payload"] == {"zone": "eu-2"}
+        assert await lines.line() == f"unmatched a  {place}  {eu2}  (still listed)"
+        await judge.set_data(f"{service}/c", instance("c", {"zone": "eu-1"}))
+        (found,) = await objects(command, 1)
+        assert (found["kind"], found["instance"]["id"]) == ("matched", "c")
+        assert await lines.line() == f"matched   c  {place}  {eu1}"
+        await judge.set_data(f"{service}/b", b"spoiled")
+        (found,) = await objects(command, 1)
+        assert (found["kind"], found["instance"]["id"]) == ("invalid", "b")
+        assert (await lines.line()).startswith("invalid   b  ")
+
+        proxy.cut()
+        assert await lines.line() == (
+            f"resynced  2 listed, 1 of them matches; {CAUGHT_UP}, without a change to those that match"
+        )
+        (resynced,) = await objects(command, 1)
+        assert [each["id"] for each in resynced["instances"]] == ["c"]
+        await judge.delete(f"{service}/a")  # of no concern
+        await judge.delete(f"{service}/c")
+        (removed,) = await objects(command, 1)
+        assert (removed["kind"], removed["instance"]["id"]) == ("removed", "c")
+        assert await lines.line() == f"removed   c  {place}  {eu1}"
+
+
 async def test_a_reader_that_has_enough_ends_it(zookeeper: ZooKeeperServer, chroot: str) -> None:
     async with Command("watch", "chat", "--zookeeper", f"{zookeeper.address}{chroot}") as command:
         await command.line()
