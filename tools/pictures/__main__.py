@@ -22,6 +22,16 @@ CONTENDERS: Final = {
     "curator": "Curator's ServiceDiscovery",
     "curator_node": "Curator's PersistentNode",
 }
+FAULTS: Final = {
+    "forced expiry": "session expired",
+    "node deleted by hand": "node deleted by hand",
+    "killed, restarted within T (whole span)": "process killed, restarted within T",
+    "stopped 2.5 T, continued (after)": "process stopped for 2.5 T",
+    "server wiped (after it is back)": "server wiped",
+    "server comes 2 T late: listed after": "server comes 2 T late",
+    "a new process takes over, the old one then ends (whole span)": "a new process takes over, the old one then ends",
+}
+"""The faults that are drawn, in the words of docs/benchmarks.md."""
 PROGRAMS: Final = {"aioregistry": "aioregistry", "raw": "a raw socket", "kazoo": "kazoo", "aiozk": "aiozk"}
 SIZES: Final = ("100", "10,000", "100,000")
 
@@ -82,7 +92,7 @@ def faults() -> str:
         for fault, found in measured.items()
         if "owner changes" not in fault
     }
-    rows = {fault: row for fault, row in rows.items() if any(value is None or value > 0.3 for value in row)}
+    rows = {FAULTS[fault]: row for fault, row in rows.items() if any(value is None or value > 0.3 for value in row)}
     return figures.bars("A live instance is not listed", "seconds", 6.0, rows, [*CONTENDERS.values()])
 
 
