@@ -94,7 +94,7 @@ def tests(session: nox.Session) -> None:
     """The default test run, on a real ZooKeeper, in a real browser, and with what reads exported files."""
     provide(session, ZOOKEEPER | CHROMIUM | EXPORTED_TO)
     install(session, "test")
-    run_tests(session, "-m", "not interop and not operations and not soak")
+    run_tests(session, "-m", "not index and not interop and not operations and not soak")
 
 
 def run_tests(session: nox.Session, *options: str, **environment: str) -> None:
@@ -293,6 +293,7 @@ def package(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as scratch:  # far from the checkout, and from git
         try_wheel(session, wheel.resolve(), Path(scratch))
         try_sources(session, archive.resolve(), Path(scratch))
+    session.notify("tutorial")
 
 
 def try_wheel(session: nox.Session, wheel: Path, scratch: Path) -> None:
@@ -323,6 +324,19 @@ def venv(session: nox.Session, place: Path) -> str:
     """Make a virtual environment beside the session's own, and return its Python."""
     session.run("python", "-m", "venv", str(place))
     return str(place / "bin" / "python")
+
+
+@nox.session(default=False)
+def tutorial(session: nox.Session) -> None:
+    """The tutorial as a reader follows it, its installation too, on the newest versions; needs a package index."""
+    install(session, "test")
+    with tempfile.TemporaryDirectory() as scratch:
+        build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", scratch)
+        session.run("python", "-m", "pip", *build, ".")
+        (wheel,) = Path(scratch).glob("*.whl")
+        session.run(
+            "pytest", "-m", "index", "tests/test_tutorial.py", *session.posargs, env={"AIOREGISTRY_WHEEL": str(wheel)}
+        )
 
 
 @nox.session(default=False)

@@ -2,8 +2,8 @@
 
 A block ```` ```python file NAME ```` is a file. Of a block ```` ```console ```` each line after `$ ` is a command, and
 what follows it is its output, where `…` stands for anything. A command with an output is run until it has that output:
-what was started just before it may take a while. A block ```` ```sh ```` installs
-packages, which a test of its own checks.
+what was started just before it may take a while. A block ```` ```sh ```` installs packages: by default a test compares
+it with the packages that are here, and `nox -s tutorial` runs it, which needs a package index.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ ROOT = Path(__file__).parents[1]
 FENCED = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 PORTS = ("2181", "8000", "8001", "8002")
 DEADLINE = 100.0
+INSTALLING = 600.0
+REPOSITORY = re.compile(r"(?<= @ )git\+https://\S+(?=')")
 END = "end of the output, exit code "
 
 
@@ -45,7 +47,11 @@ class Command(NamedTuple):
     output: str
 
 
-def steps(page: str) -> Iterator[File | Command]:
+class Installation(NamedTuple):
+    text: str
+
+
+def steps(page: str) -> Iterator[File | Command | Installation]:
     """The acts of the *page*'s reader, in this order."""
     for found in FENCED.finditer(page):
         kind, _, name = found["info"].partition(" file ")
@@ -56,6 +62,8 @@ def steps(page: str) -> Iterator[File | Command]:
             for command in found["text"].removeprefix("$ ").split("\n$ "):
                 line, _, output = command.partition("\n")
                 yield Command(line, output.rstrip("\n"))
+        elif kind == "sh":
+            yield from map(Installation, found["text"].splitlines())
 
 
 def matches(expected: str, output: str) -> bool:
@@ -70,13 +78,13 @@ class Shell:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def run(self, command: str) -> tuple[str, int]:
+    async def run(self, command: str, patience: float = DEADLINE) -> tuple[str, int]:
         """Run the *command*, and return what it wrote to the standard output, and its exit code."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{command}\ncode=$?; echo; echo '{END}'$code\n".encode())
         lines: list[str] = []
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(patience):
             while not (line := (await self._process.stdout.readline()).decode()).startswith(END):
                 assert line, f"the shell ended at {command!r}"
                 lines.append(line)
@@ -84,9 +92,10 @@ class Shell:
 
 
 @asynccontextmanager
-async def shell(folder: Path, zookeeper: str) -> AsyncIterator[Shell]:
+async def shell(folder: Path, zookeeper: str, programs: str) -> AsyncIterator[Shell]:
+    """Open a shell in the *folder*, which finds the folder *programs* first."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIOREGISTRY", "PYTEST"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment["PATH"] = f"{programs}:{environment['PATH']}"
     environment["AIOREGISTRY_ZOOKEEPER"] = zookeeper  # the page has the default's port
     with (folder / "errors.log").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
@@ -132,20 +141,42 @@ async def follow(shell: Shell, command: Command) -> None:
     assert matches(command.output, output), f"{command.text}\n{output}\n--- expected ---\n{command.output}"
 
 
-async def test_every_step_of_the_tutorial(tmp_path: Path) -> None:
-    page = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+async def walk(page: str, folder: Path, programs: Path, wheel: Path | None) -> list[File | Command | Installation]:
+    """Do every step of the *page* in the *folder*, on free ports; return those steps, in order.
+
+    Installations are left out without a *wheel*, which takes the place of the package's repository.
+    """
     with ExitStack() as stack:
         numbers = sorted(stack.enter_context(ReservedPort()).number for _ in PORTS)  # tables are sorted by address
         free = dict(zip(PORTS, map(str, numbers), strict=True))
         done = []
-        async with shell(tmp_path, f"127.0.0.1:{free['2181']}") as terminal:
+        async with shell(folder, f"127.0.0.1:{free['2181']}", str(programs)) as terminal:
             for step in steps(re.sub("|".join(PORTS), lambda found: free[found[0]], page)):
                 done.append(step)
                 if isinstance(step, File):
-                    (tmp_path / step.name).write_text(step.text, encoding="utf-8")
-                else:
+                    (folder / step.name).write_text(step.text, encoding="utf-8")
+                elif isinstance(step, Command):
                     await follow(terminal, step)
+                elif wheel is not None:
+                    output, code = await terminal.run(REPOSITORY.sub(wheel.as_uri(), step.text), INSTALLING)
+                    assert code == 0, f"{step.text}: exit code {code}\n{output}\n{(folder / 'errors.log').read_text()}"
+    return done
+
+
+async def test_every_step_of_the_tutorial(tmp_path: Path) -> None:
+    page = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    done = await walk(page, tmp_path, Path(sys.executable).parent, None)
     assert len([step for step in done if isinstance(step, Command) and step.output]) >= 10
+
+
+@pytest.mark.index
+async def test_every_step_of_the_tutorial_with_its_installation(tmp_path: Path) -> None:
+    page = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    done = await walk(page, tmp_path, Path(sys.base_prefix, "bin"), Path(os.environ["AIOREGISTRY_WHEEL"]))
+    installations = [step.text for step in done if isinstance(step, Installation)]
+    assert [line.split()[0] for line in installations] == ["python3", ".", "pip", "pip"]
+    assert len([line for line in installations if REPOSITORY.search(line)]) == 1
+    assert (tmp_path / "venv/bin/aioregistry").exists()
 
 
 @pytest.mark.parametrize(
@@ -158,13 +189,12 @@ def test_another_output_is_noticed(expected: str, output: str) -> None:
 
 def test_the_steps_of_a_page_are_found() -> None:
     page = "```python file a.py\nx = 1\n```\n\n```console\n$ b &\n$ c\nd\ne …\n```\n\n```sh\nf\n```\n"
-    assert [*steps(page)] == [File("a.py", "x = 1\n"), Command("b &", ""), Command("c", "d\ne …")]
+    assert [*steps(page)] == [File("a.py", "x = 1\n"), Command("b &", ""), Command("c", "d\ne …"), Installation("f")]
 
 
 def packages(page: str) -> list[Requirement]:
     """The requirements in the `pip install` lines of the *page*'s ```` ```sh ```` blocks."""
-    blocks = [found["text"] for found in FENCED.finditer(page) if found["info"] == "sh"]
-    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    lines = [shlex.split(step.text) for step in steps(page) if isinstance(step, Installation)]
     return [Requirement(word) for pip, *words in lines if pip == "pip" for word in words if word != "install"]
 
 
@@ -177,8 +207,8 @@ def foreign_modules(source: str) -> set[str]:
 
 
 def test_the_tutorial_installs_what_its_steps_run_with() -> None:
-    # pip is not run: it fetches from an index, and the tests need no network. Instead each requirement is compared with
-    # this environment, in which all other steps run, and each import with the requirements.
+    # pip is not run here: it fetches from an index, and the default tests need no network. Instead each requirement is
+    # compared with this environment, in which all other steps run, and each import with the requirements.
     page = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ours, *others = packages(page)
