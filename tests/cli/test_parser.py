@@ -15,7 +15,7 @@ from aioregistry._cli.completion import commands_of
 from aioregistry._cli.options import CONNECTION, LOGGING, PLACE, WRITING
 
 CHECKS = {f"check_{name}": None for name in ("interval", "timeout", "rise", "fall", "initial")}
-REGISTER = {
+REGISTER: dict[str, Any] = {
     "name": "chat",
     "id": None,
     "address": None,
@@ -29,8 +29,8 @@ REGISTER = {
     "check_command": [],
     **CHECKS,
 }
-LIST = {"name": None, "json": False, "where": [], "sort": None, "reverse": False, "watch": False}
-EXPORT = {"names": [], "format": "envoy", "out": "eds", "exec": None, "minimum": 0, "wait": "1:10"}
+LIST: dict[str, Any] = {"name": None, "json": False, "where": [], "sort": None, "reverse": False, "watch": False}
+EXPORT: dict[str, Any] = {"names": [], "format": "envoy", "out": "eds", "exec": None, "minimum": 0, "wait": "1:10"}
 DRAIN = {
     "name": "chat",
     "id": "a",

@@ -28,7 +28,7 @@ from aioregistry._words import described, document, place, shortened, state_of, 
 
 def options(**given: Any) -> Namespace:
     """The options of checks, as they are where they are not given."""
-    some = {f"check_{name}": [] for name in ("http", "tcp", "command")}
+    some: dict[str, Any] = {f"check_{name}": [] for name in ("http", "tcp", "command")}
     others = {f"check_{name}": None for name in ("interval", "timeout", "rise", "fall", "initial")}
     return Namespace(**(some | others | given))
 
