@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aioregistry import Registry, View, connect
+from aioregistry import Check, CommandCheck, HttpCheck, LoopLagCheck, Registry, TcpCheck, View, connect
 from aioregistry._maintenance import Overrides
 from aioregistry._options import BalancerOptions, ConnectOptions, DiscoverOptions, DrainOptions, RegisterOptions
 from aioregistry._parameters import checked_parameters
@@ -34,3 +34,16 @@ def test_every_keyword_argument_is_an_option(
     parameters = inspect.signature(function).parameters.values()
     keywords = {each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
     assert set(options.__annotations__) == keywords - besides
+
+
+def test_only_connect_says_the_defaults() -> None:
+    defaults = {each.default for each in inspect.signature(checked_parameters).parameters.values()}
+    assert defaults == {inspect.Parameter.empty}
+
+
+@pytest.mark.parametrize("check", [HttpCheck, TcpCheck, CommandCheck, LoopLagCheck])
+def test_a_ready_made_check_takes_what_a_check_takes(check: type[Check]) -> None:
+    taken = inspect.signature(check).parameters
+    for name, parameter in inspect.signature(Check).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            assert taken[name] == parameter

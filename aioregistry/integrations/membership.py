@@ -204,6 +204,7 @@ class Membership:
             watches=watches,
             guard=guard,
             on_event=on_event,
+            runtime=None,
         )
         configured_address(address)
         check_drain(drain)
