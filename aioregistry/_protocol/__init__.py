@@ -1,6 +1,7 @@
 """ZooKeeper's protocol: bytes in, values out; no sockets, no clock.
 
-aiozk's messages and those it lacks, with codecs of our own where speed matters. The source for each statement about the
+aiozk's messages and those it lacks, with codecs of our own where speed matters. Few programs log in by SASL, so its
+answers are in a file to be imported by itself (:mod:`.sasl`). The source for each statement about the
 protocol is ``zookeeper.jute`` and ``org.apache.zookeeper.server`` of ZooKeeper 3.8.0, and the transcripts in the tests.
 """
 
@@ -17,6 +18,7 @@ from aioregistry._protocol.messages import (
     AUTH_XID,
     NOTIFICATION_XID,
     PING_XID,
+    SASL,
     SET_WATCHES_XID,
     WRITE_OPCODES,
     AddWatch,
@@ -58,7 +60,6 @@ from aioregistry._protocol.replies import (
     decode_header,
     decode_reply,
 )
-from aioregistry._protocol.sasl import SASL, BadChallenge, answer_challenge
 from aioregistry._protocol.transactions import Failure, Multi, MultiRead, MultiReadData, MultiReply
 
 __all__ = [
@@ -74,7 +75,6 @@ __all__ = [
     "AddWatch",
     "AddWatchMode",
     "Auth",
-    "BadChallenge",
     "CloseSession",
     "Connect",
     "ConnectReply",
@@ -108,7 +108,6 @@ __all__ = [
     "Sync",
     "WatchedEvent",
     "WatcherType",
-    "answer_challenge",
     "decode_event",
     "decode_header",
     "decode_reply",

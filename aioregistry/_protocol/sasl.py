@@ -12,10 +12,7 @@ from typing import Final, NamedTuple
 
 from aioregistry._secrets import Secret
 
-__all__ = ["DIGEST_URI", "SASL", "BadChallenge", "DigestResponse", "answer_challenge"]
-
-SASL: Final = "sasl"
-"""The scheme of credentials that are a login instead of a packet of ZooKeeper's; and of identities in ACLs."""
+__all__ = ["DIGEST_URI", "BadChallenge", "DigestResponse", "answer_challenge"]
 
 DIGEST_URI: Final = "zookeeper/zk-sasl-md5"
 """Service and host as ZooKeeper's servers call themselves, whatever they are called (``SaslServerPrincipal``)."""

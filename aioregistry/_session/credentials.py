@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aioregistry._errors import AuthenticationFailed
-from aioregistry._protocol import SASL, Auth, BadChallenge, SASLToken, answer_challenge
+from aioregistry._protocol import SASL, Auth, SASLToken
 from aioregistry._secrets import Secret
 
 from .connection import Connection
@@ -48,6 +48,8 @@ class Credentials:
         connection.authenticated = True
 
     async def _log_in(self, connection: Connection, login: Secret) -> None:
+        from aioregistry._protocol.sasl import BadChallenge, answer_challenge  # hashing, for the few that log in so
+
         challenge = (await connection.submit(SASLToken())).value
         if not challenge:  # as is answered by ZooKeeperServer.processSasl without a login
             raise self._refused(connection, _NONE)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioregistry._protocol import BadChallenge, SASLToken, answer_challenge
-from aioregistry._protocol.sasl import DIGEST_URI
+from aioregistry._protocol import SASLToken
+from aioregistry._protocol.sasl import DIGEST_URI, BadChallenge, answer_challenge
 from aioregistry._secrets import Secret
 
 SECRET = Secret(b"secret")
@@ -126,3 +128,19 @@ def test_no_token_shows_itself() -> None:
     told = repr([answer, SASLToken(answer.token), SASLToken(answer.token).serialize(1), str(SASLToken(answer.token))])
     assert "chris" not in told
     assert "rspauth" not in told
+
+
+def test_a_program_without_a_login_does_not_import_it() -> None:
+    program = (
+        "import asyncio, sys, aioregistry\n"
+        "async def main():\n"
+        "    auth = [('digest', 'chat:secret')]\n"
+        "    async with aioregistry.connect('127.0.0.1:1', wait=False, auth=auth) as registry:\n"
+        "        await registry.discover('chat').aclose()\n"
+        "asyncio.run(main())\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert "aioregistry._session.credentials" in modules
+    assert "aioregistry._protocol.sasl" not in modules
