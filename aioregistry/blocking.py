@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ._discovery import View as _View
-    from ._discovery.balancer import Balancer as _Balancer
     from ._discovery.pick import Pick
     from ._model import Change, Invalidated, Snapshot
     from ._options import BalancerOptions, ConnectOptions, DiscoverOptions, RegisterOptions
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
     from ._registration import Status
     from ._session import SessionState
     from ._streams import Stream
+    from ._threads.balancer import SharedBalancerDriver
     from .balancing import Strategy
 
 __all__ = ["Balancer", "Changes", "Overrides", "Registration", "Registry", "Session", "View", "connect"]
@@ -454,10 +454,10 @@ class View(ViewFacts[P], BlockingHandle):
         """
         self._use()
         thread, remote, session = self._thread, self._remote, parts_of(self._registry._remote).session
-        balancer: _Balancer[P] = thread.call(
+        driver: SharedBalancerDriver[P] = thread.call(
             lambda: shared(thread, remote, session, remote.snapshots, self._use, strategy, options)
         )
-        return Balancer(balancer, self.snapshots, thread.outage_attempts)
+        return Balancer(driver, self.snapshots, thread.outage_attempts)
 
     def pick(self, key: str | bytes | None = None, *, exclude: Collection[str] = ()) -> Pick[P]:
         """Return an instance at once, from a round robin of the view's own; use it as a ``with`` block around the call.

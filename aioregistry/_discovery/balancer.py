@@ -15,7 +15,7 @@ from aioregistry._reprs import shown_half_made
 from .balancer_driver import BalancerDriver
 from .pick import Pick
 
-__all__ = ["PANIC", "Balancer"]
+__all__ = ["PANIC", "Balancer", "BaseBalancer"]
 
 P = TypeVar("P")
 
@@ -24,17 +24,8 @@ PANIC: Final = 0.5
 
 
 @shown_half_made
-class Balancer(Generic[P]):
-    """Chooses among the instances of a view, which feeds it; made by :meth:`View.balancer`.
-
-    It needs no closing: it ends with its view, and one that is dropped costs nothing. While the registry is away it
-    goes on with the last known instances, as the view does.
-
-    A balancer refuses an instance whose weight is unfit (negative, not a number), whose address leads nowhere
-    (10.0.0.07, ``a b``), or for which a function of the caller's fails. Such an instance is never picked, is logged,
-    and is reported to the hook as ``discovery.refused``; others are not affected. An instance that publishes no address
-    is picked.
-    """
+class BaseBalancer(Generic[P]):
+    """The part of a balancer that does not wait: it is the same for tasks and for threads without a loop."""
 
     def __init__(self, driver: BalancerDriver[P]) -> None:
         self._driver = driver
@@ -63,8 +54,8 @@ class Balancer(Generic[P]):
         """Return an instance at once; use it as a ``with`` block around the call.
 
         Args:
-            key: the key, for the strategies that choose by one (:class:`Ring`, :class:`Sticky`), and only for them. A
-                string is the same key as its UTF-8.
+            key: the key, for the strategies that choose by one (:class:`~aioregistry.Ring`,
+                :class:`~aioregistry.Sticky`), and only for them. A string is the same key as its UTF-8.
             exclude: the ids of instances that are not to be picked, because they were tried for the same call, say. If
                 they are all instances of the zone, another zone's are picked; if they are all confirmed ones, suspects
                 are. A key goes to its next instance. The cost of a pick grows with their number.
@@ -77,6 +68,22 @@ class Balancer(Generic[P]):
             HandleClosed: the view was closed.
         """
         return self._driver.pick(key, exclude)
+
+    def __repr__(self) -> str:
+        return f"<Balancer of {self._driver.picker!r}>"
+
+
+class Balancer(BaseBalancer[P]):
+    """Chooses among the instances of a view, which feeds it; made by :meth:`View.balancer`.
+
+    It needs no closing: it ends with its view, and one that is dropped costs nothing. While the registry is away it
+    goes on with the last known instances, as the view does.
+
+    A balancer refuses an instance whose weight is unfit (negative, not a number), whose address leads nowhere
+    (10.0.0.07, ``a b``), or for which a function of the caller's fails. Such an instance is never picked, is logged,
+    and is reported to the hook as ``discovery.refused``; others are not affected. An instance that publishes no address
+    is picked.
+    """
 
     async def pick_when_available(
         self,
@@ -100,6 +107,3 @@ class Balancer(Generic[P]):
         """
         key, timeout = key_and_timeout(first, key, timeout)
         return await self._driver.pick_when_available(key, timeout)
-
-    def __repr__(self) -> str:
-        return f"<Balancer of {self._driver.picker!r}>"

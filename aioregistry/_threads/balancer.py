@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 
-from aioregistry._discovery.balancer import PANIC, Balancer
+from aioregistry._discovery.balancer import PANIC
 from aioregistry._discovery.balancer_driver import BalancerDriver
 from aioregistry._discovery.view import driver_of
 from aioregistry._errors import HandleClosed
@@ -143,8 +143,8 @@ def shared(
     check: Callable[[], None],
     strategy: Strategy[P] | str,
     options: BalancerOptions[P],
-) -> Balancer[P]:
-    """Return a balancer that *view* feeds; called on the loop.
+) -> SharedBalancerDriver[P]:
+    """Return the driver of a balancer that *view* feeds; called on the loop.
 
     Args:
         thread: whose loop it is.
@@ -156,6 +156,6 @@ def shared(
         options: as :meth:`aioregistry.View.balancer` takes them.
     """
     every: BalancerOptions[P] = {"where": None, "ejection": None, "suspects": "last", "panic": PANIC, **options}
-    balancer = SharedBalancerDriver(thread, CrossFeed(thread, view, snapshots), session, strategy, check=check, **every)
-    driver_of(view).feed(balancer)
-    return Balancer(balancer)
+    driver = SharedBalancerDriver(thread, CrossFeed(thread, view, snapshots), session, strategy, check=check, **every)
+    driver_of(view).feed(driver)
+    return driver

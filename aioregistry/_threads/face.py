@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
+from aioregistry._discovery.balancer import Balancer
 from aioregistry._discovery.waiting import first_accepted
 from aioregistry._errors import UsageError
 from aioregistry._handles import Handle, discard, finished, is_open
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from aioregistry._discovery import View
-    from aioregistry._discovery.balancer import Balancer
     from aioregistry._model import Change, Invalidated, ServiceInstance, Snapshot
     from aioregistry._options import BalancerOptions, DiscoverOptions, RegisterOptions
     from aioregistry._registration import Registration, Status
@@ -446,9 +446,10 @@ class ThreadView(ViewFacts[P], _Face["View[P]"]):
         """
         self._check()
         session = parts_of(self._registry._remote).session
-        return self._thread.call(
+        driver = self._thread.call(
             lambda: shared(self._thread, self._remote, session, self.snapshots, self._check, strategy, options)
         )
+        return Balancer(driver)
 
     async def sync(self, timeout: float | None = None) -> Snapshot[P]:
         """Return a snapshot as new as the quorum was when this was called.
