@@ -26,6 +26,7 @@ import pytest
 
 from aioregistry import Registry, Status, blocking, connect
 from aioregistry.events import EVENTS
+from tests.support.processes import outcome_of
 from tests.support.zookeeper import ZooKeeperServer
 from tools import returns, tables
 
@@ -134,20 +135,12 @@ async def test_program_runs(block: Block, zookeeper: ZooKeeperServer, chroot: st
 
 
 async def runs(program: str, *arguments: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-c", program, *arguments),
-        cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(PROGRAM_TIMEOUT):
-            _, stderr = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    code, _, stderr = await outcome_of(
+        *(sys.executable, "-W", "error", "-c", program, *arguments), cwd=ROOT, seconds=PROGRAM_TIMEOUT
+    )
     # A warning that the machine stood still is about the machine, not about the page.
     told = [line for line in stderr.decode().splitlines() if not line.startswith("the event loop was blocked")]
-    assert (process.returncode, told) == (0, [])
+    assert (code, told) == (0, [])
 
 
 # As `python -m asyncio` runs each line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sys
@@ -14,6 +13,7 @@ import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry.logs import JsonFormatter
 from aioregistry.server import ZooKeeperServer
+from tests.support.processes import outcome_of
 from tests.support.waiting import until
 
 PAGE = Path(__file__).parents[1] / "docs/how-to/logging.md"
@@ -78,20 +78,10 @@ async def test_the_lines_of_the_page_make_json_of_records(formatter: str, messag
         if block.startswith("python\n") and formatter in block
     )
     async with ZooKeeperServer() as server:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-c", lines + REGISTERING, server.address),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        code, stdout, stderr = await outcome_of(
+            *(sys.executable, "-W", "error", "-c", lines + REGISTERING, server.address), seconds=PROGRAM_TIMEOUT
         )
-        try:
-            async with asyncio.timeout(PROGRAM_TIMEOUT):
-                stdout, stderr = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    assert (process.returncode, stdout) == (0, b""), stderr
+    assert (code, stdout) == (0, b""), stderr
     told = [json.loads(line) for line in stderr.splitlines()]
     (listed,) = (line for line in told if line.get("status") == "live")
     about = {"service": "chat", "id": "a", "path": "/services/chat/a", "level": "info"}

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import asyncio
 import shlex
-from asyncio.subprocess import PIPE
 
 import pytest
 
 from aioregistry._cli import _parser
 from aioregistry._cli.completion import SHELLS, commands_of
 from tests.cli.command import outcome
+from tests.support.processes import outcome_of
 
 COMMANDS = commands_of(_parser())
 
@@ -40,10 +39,8 @@ async def test_the_command_prints_it(shell: str) -> None:
 
 
 async def run(*arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(*arguments, stdout=PIPE, stderr=PIPE)
-    async with asyncio.timeout(20):
-        stdout, stderr = await process.communicate()
-    assert (process.returncode, stderr) == (0, b"")
+    code, stdout, stderr = await outcome_of(*arguments, seconds=20)
+    assert (code, stderr) == (0, b"")
     return stdout.decode()
 
 

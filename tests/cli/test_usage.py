@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 from argparse import Namespace
-from asyncio.subprocess import PIPE
 
 import pytest
 
@@ -12,6 +11,8 @@ import aioregistry
 from aioregistry._cli import main
 from aioregistry._cli.process import FAILED, run
 from tests.cli.command import outcome
+from tests.support.processes import outcome_of
+from tests.support.waiting import DEADLINE
 from tests.support.zookeeper import ZooKeeperServer
 
 HEAVY = {"aiozk", "anyio", "asyncio", "kazoo", "msgspec", "ssl"}
@@ -30,8 +31,7 @@ async def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
         f"    assert exit.code == 0, exit\n"
         f"print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)\n"
     )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE, stderr=PIPE)
-    stdout, stderr = await process.communicate()
+    _, stdout, stderr = await outcome_of(sys.executable, "-c", program, seconds=DEADLINE)
     assert stdout.startswith(b"usage: aioregistry")
     assert stderr == b"[]\n"
 
@@ -103,12 +103,11 @@ async def test_servers_come_from_the_environment_unless_given() -> None:
 async def test_a_command_works_without_a_standard_stream(zookeeper: ZooKeeperServer, closed: str, command: str) -> None:
     expected = {"list nosuch": 1, "server --port 99999": 2}.get(command, 0)
     shell = f"exec {sys.executable} -W error -m aioregistry {command} {closed}"
-    process = await asyncio.create_subprocess_shell(
-        shell, stdout=PIPE, stderr=PIPE, env={**os.environ, "AIOREGISTRY_ZOOKEEPER": zookeeper.address}
+    code, stdout, stderr = await outcome_of(
+        "sh", "-c", shell, env={**os.environ, "AIOREGISTRY_ZOOKEEPER": zookeeper.address}, seconds=DEADLINE
     )
-    stdout, stderr = await process.communicate()
     assert b"Traceback" not in stderr
-    assert (process.returncode, not stdout) == (expected, ">&-" in closed.split() or expected > 0)
+    assert (code, not stdout) == (expected, ">&-" in closed.split() or expected > 0)
 
 
 async def test_no_connection_gets_the_number_of_a_stream_that_is_closed() -> None:
@@ -116,9 +115,8 @@ async def test_no_connection_gets_the_number_of_a_stream_that_is_closed() -> Non
         "import os, sys; from aioregistry._cli.streams import open_closed_streams; open_closed_streams(); "
         "sys.exit(10 + os.open(os.devnull, os.O_RDONLY))"
     )
-    process = await asyncio.create_subprocess_shell(f"exec {sys.executable} -c '{program}' <&- >&- 2>&-")
-    await process.communicate()
-    assert (process.returncode or 0) - 10 > 2
+    code, _, _ = await outcome_of("sh", "-c", f"exec {sys.executable} -c '{program}' <&- >&- 2>&-", seconds=DEADLINE)
+    assert code - 10 > 2
 
 
 @pytest.mark.parametrize("path", ["\0", "a\0b"])

@@ -17,6 +17,7 @@ import aiozk
 import pytest
 
 from tests.conftest import StartZooKeeper
+from tests.support.processes import outcome_of
 from tests.support.zookeeper import ZooKeeperServer
 
 ROOT = Path(__file__).parents[2]
@@ -59,24 +60,18 @@ async def test_aiozks_own_tests_pass_on_our_session(start_zookeeper: StartZooKee
 async def run_aiozks_tests(server: ZooKeeperServer, *selection: str) -> Counter[str]:
     """How many had which outcome."""
     options = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
-    process = await asyncio.create_subprocess_exec(
+    code, told, _ = await outcome_of(
         *(sys.executable, "-B", "-m", "pytest", *selection, "-c", os.devnull, f"--rootdir={AIOZK}", "-W", "error"),
         *("-p", "tests.integration.aiozk_on_ours", "-p", "no:cacheprovider", "--color=no"),
         *(f"--override-ini={name}={value}" for name, value in options.items()),
         *(f"--deselect=test/{name}" for name in THEIRS),
         cwd=ROOT,
         env=os.environ | {"ZK_HOST": server.host, "ZK_PORT": str(server.port)},
-        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        seconds=DEADLINE,
     )
-    try:
-        async with asyncio.timeout(DEADLINE):
-            output = (await process.communicate())[0].decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
+    output = told.decode()
+    if code != 0:
         pytest.fail(output)
     summary = output.splitlines()[-1]
     return Counter({outcome: int(count) for count, outcome in re.findall(r"(\d+) ([a-z]+)", summary)})

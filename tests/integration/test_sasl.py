@@ -20,6 +20,7 @@ from tests.integration.scene import Peer, instance_of
 from tests.support import wire
 from tests.support.checkers import check_contained
 from tests.support.inside import password_of, session_of
+from tests.support.processes import outcome_of
 from tests.support.waiting import DEADLINE, until
 from tests.support.zookeeper import Settings, ZooKeeperServer
 
@@ -157,11 +158,9 @@ async def test_the_command_line_logs_in(demanding: ZooKeeperServer, tmp_path: Pa
     scheme = "sasl:" if how == "auth-file" else ""
     _ = file.write_text(f"# of this service\n{scheme}chat:{USERS['chat']}\n", encoding="utf-8")
     option = {"option": ["--sasl", str(file)], "variable": [], "auth-file": ["--auth-file", str(file)]}[how]
-    process = await asyncio.create_subprocess_exec(
+    code, out, err = await outcome_of(
         *(sys.executable, "-m", "aioregistry", "list", "--zookeeper", demanding.address, *option),
         env={**os.environ, **({"AIOREGISTRY_SASL": str(file)} if how == "variable" else {})},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        seconds=DEADLINE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
-    assert (process.returncode, err) == (0, b""), (out, err)
+    assert (code, err) == (0, b""), (out, err)

@@ -8,7 +8,7 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import aioregistry
 from aioregistry import ServiceInstance
 from aioregistry._metrics.table import METRICS, Kind
 from aioregistry.metrics import _prometheus_name, prometheus
+from tests.support.processes import outcome_of
 from tests.support.zookeeper import ZooKeeperServer
 
 FOLDER = Path(__file__).parents[2] / "docs" / "operations"
@@ -100,10 +101,8 @@ def test_the_dashboard_shows_every_metric() -> None:
 @pytest.mark.operations
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
 async def test_promtool(arguments: tuple[str, ...]) -> None:
-    process = await asyncio.create_subprocess_exec("promtool", *arguments, cwd=FOLDER, stdout=PIPE, stderr=PIPE)
-    async with asyncio.timeout(60):
-        stdout, stderr = await process.communicate()
-    assert process.returncode == 0, (stdout + stderr).decode()
+    code, stdout, stderr = await outcome_of("promtool", *arguments, cwd=FOLDER, seconds=60)
+    assert code == 0, (stdout + stderr).decode()
 
 
 @pytest.mark.operations

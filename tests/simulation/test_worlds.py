@@ -14,6 +14,7 @@ from aioregistry._session.names import Names
 from tests.simulation.faults import FAULTS
 from tests.simulation.profiles import PROFILES
 from tests.simulation.world import APART, World
+from tests.support.processes import outcome_of
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 8
@@ -22,20 +23,14 @@ DEADLINE = 200.0
 
 async def digests(profile: str, hash_seed: int) -> list[str]:
     """The report of a process of its own on the default seeds."""
-    process = await asyncio.create_subprocess_exec(
+    code, told, _ = await outcome_of(
         *(sys.executable, "-m", "tests.simulation", "--digests", "--profile", profile, "--seeds", str(SEEDS)),
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)},
-        stdout=asyncio.subprocess.PIPE,
+        stderr=None,
+        seconds=DEADLINE,
     )
-    try:
-        async with asyncio.timeout(DEADLINE):
-            told, _ = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode == 0
+    assert code == 0
     return told.decode().splitlines()
 
 
