@@ -18,7 +18,6 @@ from aioregistry._protocol.messages import (
     AUTH_XID,
     NOTIFICATION_XID,
     PING_XID,
-    SASL,
     SET_WATCHES_XID,
     WRITE_OPCODES,
     AddWatch,
@@ -43,6 +42,7 @@ from aioregistry._protocol.messages import (
 )
 from aioregistry._protocol.records import (
     OPEN_ACL,
+    SASL,
     AclEntry,
     AddWatchMode,
     ConnectReply,

@@ -48,9 +48,6 @@ PING_XID: Final = -2
 AUTH_XID: Final = -4
 SET_WATCHES_XID: Final = -8
 
-SASL: Final = "sasl"
-"""The scheme of credentials that are a login instead of a packet of ZooKeeper's; and of identities in ACLs."""
-
 _BOOL = (b"\x00", b"\x01")
 
 ANY_VERSION: Final = -1

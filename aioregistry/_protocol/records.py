@@ -137,6 +137,9 @@ def write_acl(acl: Sequence[ACL]) -> bytes:
     return struct.pack("!" + layout, *values)
 
 
+SASL: Final = "sasl"
+"""The scheme of credentials that are a login instead of a packet of ZooKeeper's; and of identities in ACLs."""
+
 OPEN_ACL: Final[tuple[ACL, ...]] = (UNRESTRICTED_ACCESS,)
 """world:anyone may do everything."""
 
