@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from fractions import Fraction
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from aioregistry._model import Added, Difference, Entry, Removed, ServiceInstance, Suspicion, Updated
@@ -118,6 +119,8 @@ class Suspects(Generic[P]):
     def __init__(self, guard: Guard, zxid: int, subsets: Callable[[], Iterable[Subset]] = tuple) -> None:
         self.wake: float | None = None
         self._guard = guard
+        # As it was written: 0.29 of 100 is 29, and 0.29 * 100 is less than that.
+        self._share = Fraction(str(guard.share))
         self._zxid = zxid
         self._subsets = Subsets(subsets)
         self._held: dict[str, _Held[P]] = {}
@@ -287,7 +290,7 @@ class Suspects(Generic[P]):
             fewest = min(FEWEST_AROUND_DISRUPTIONS, known)
         else:
             fewest = FEWEST_OF_ALL if gone == known else FEWEST_IN_QUIET
-        return gone >= fewest and gone > self._guard.share * known
+        return gone >= fewest and gone * self._share.denominator > self._share.numerator * known
 
     def _reason(self, entries: Iterable[Entry[P]], now: float) -> str:
         hold = max(_at_least(self._guard.hold, entry, self._guard.longest) for entry in entries)

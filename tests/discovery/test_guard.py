@@ -9,6 +9,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Iterable
+from fractions import Fraction
 from types import FrameType
 from typing import Any
 
@@ -214,6 +215,18 @@ def test_more_than_the_share_at_once_becomes_suspect() -> None:
     assert told(scene.go("n0", "n1", "n2")) == [("Updated", id, True) for id in ("n0", "n1", "n2")]
     suspicion = scene.consumer.entries["n0"].suspicion  # type: ignore[attr-defined]
     assert (suspicion.reason, suspicion.since, suspicion.until) == ("mass removal", WALL + 100, WALL + 130)
+
+
+@pytest.mark.parametrize(("share", "known"), [(0.29, 100), (0.57, 100), (0.58, 50), (0.07, 100), (0.2, 10), (1.0, 3)])
+def test_the_share_is_what_was_written(share: float, known: int) -> None:
+    """0.29 * 100 is 28.999999999999996: by that, 29 of 100 would be more than the share."""
+    at_most = round(share * known)
+    ids = [f"n{number}" for number in range(known)]
+    scene = Scene(Guard(share=share), ids)
+    scene.go(*ids[:at_most])
+    assert scene.suspect == []
+    scene.go(*ids[at_most : at_most + 1])
+    assert len(scene.suspect) == (at_most + 1 if at_most < known else 0)
 
 
 def test_those_that_were_shown_as_removed_come_back_as_suspects() -> None:
@@ -882,7 +895,7 @@ class Guarding(RuleBasedStateMachine):
         loud = any(since <= self.scene.now < until + hold for since, until in self.loud)
         gone = len(self.counted)
         least = min(2, known) if loud else 2 if gone == known else 3
-        return gone >= least and gone > self.guard.share * known
+        return gone >= least and gone > Fraction(str(self.guard.share)) * known
 
     def is_counted(self, time: float, published: float) -> bool:
         """Whether there was no quiet moment since its period would have been over."""
