@@ -273,6 +273,10 @@ class _Errand:
         available = getattr(self._request.session.connector, "_available_connections", None)
         return available is not None and available(self._request.connection_key) <= 0
 
+    def _at_proxy(self) -> bool:
+        """Whether it looks for a connection to a proxy. A tunnel for TLS is one to the instance as well."""
+        return self._connecting and self._request.proxy is not None and not self._request.is_ssl()
+
     def _note_sent(self, error: Exception) -> None:
         self._sent |= self.judge(error) is not ErrorClass.UNSENT and not self._unsent
 
@@ -289,7 +293,7 @@ class _Errand:
             request.headers[hdrs.HOST] = request.url.host_port_subcomponent or upstream.address
 
     def judge(self, error: Exception) -> ErrorClass:
-        if self._is_stale(error) or self._starved:
+        if self._is_stale(error) or self._starved or self._at_proxy():
             return ErrorClass.INNOCENT
         if self._late:
             return ErrorClass.BROKEN  # the request has time left for another attempt
@@ -302,7 +306,7 @@ class _Errand:
         return self._reused and _judged(error) is ErrorClass.BROKEN
 
     def overdue(self) -> bool:
-        return not self._starved and _is_overdue(self._request)
+        return not self._starved and not self._at_proxy() and _is_overdue(self._request)
 
     def status(self, response: aiohttp.ClientResponse) -> int:
         self._sent = True
@@ -387,7 +391,7 @@ def _lead_back(
 ) -> None:
     """If the instance redirects to itself, by the Host header that it got, redirect to the service."""
     location = response.headers.get(hdrs.LOCATION)
-    led = None if location is None else led_back(location, instance, request.host)
+    led = None if location is None else led_back(location, instance, request.url.scheme, request.host)
     if led is not None:
         headers = CIMultiDict(response.headers)
         headers[hdrs.LOCATION] = led

@@ -14,7 +14,17 @@ from aioregistry._addresses import is_host_name, problem_of
 from aioregistry._errors import InvalidArgument, wrong_argument
 from aioregistry._model import ServiceInstance
 
-__all__ = ["SUFFIX", "URL_FIELDS", "Upstream", "check_label", "is_registry_host", "label_of", "led_back", "upstream_of"]
+__all__ = [
+    "SUFFIX",
+    "URL_FIELDS",
+    "Upstream",
+    "check_label",
+    "default_port",
+    "is_registry_host",
+    "label_of",
+    "led_back",
+    "upstream_of",
+]
 
 SUFFIX: Final = ".registry"
 
@@ -92,7 +102,12 @@ def upstream_of(instance: ServiceInstance[Any], scheme: str) -> Upstream:
     return Upstream(instance.address, port)
 
 
-def led_back(location: str, instance: ServiceInstance[Any], host: str) -> str | None:
+def default_port(scheme: str) -> int | None:
+    """Return the port of a URL of *scheme* that says none; None where the scheme is another than those of HTTP."""
+    return _DEFAULT_PORTS.get(scheme)
+
+
+def led_back(location: str, instance: ServiceInstance[Any], scheme: str, host: str) -> str | None:
     """Return *location* with *host* in the place of *instance*'s own address; None where it leads elsewhere.
 
     A server that builds redirects from the Host header names itself where that is told its address.
@@ -100,14 +115,16 @@ def led_back(location: str, instance: ServiceInstance[Any], host: str) -> str | 
     Args:
         location: of a redirect.
         instance: that answered with it.
+        scheme: of the request, which a *location* without one (``//10.0.0.7:7000/``) has too.
         host: of the service, as it was asked for.
     """
     try:
         parts = urlsplit(location)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+        scheme = parts.scheme or scheme
+        port = parts.port or default_port(scheme)
     except ValueError:
         return None
-    field = _PORT_FIELDS.get(parts.scheme)
+    field = _PORT_FIELDS.get(scheme)
     if field is None or port is None or instance.address is None or parts.hostname is None:
         return None
     if parts.hostname != instance.address.lower() or port != getattr(instance, field):

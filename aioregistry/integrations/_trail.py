@@ -41,6 +41,7 @@ class Trail:
         connecting: it looks for a connection.
         reused: it sent the request over a connection that was there before.
         unsent: it could not hand over the head of the request, so no server has read all of that.
+        at_proxy: it looks for a connection, and not to the instance: to a proxy, or to a socket of this machine.
     """
 
     def __init__(
@@ -48,15 +49,17 @@ class Trail:
         request: Any = None,
         name: str | None = None,
         *,
+        to: tuple[str, int | None] | None = None,
         only_fresh: bool = False,
         begins: Callable[[], None] | None = None,
     ) -> None:
-        self.connecting = self.reused = self.unsent = False
+        self.connecting = self.reused = self.unsent = self.at_proxy = False
         self._begins = begins  # called once, when it has its place in the pool
         self._connected = False
         self._name = name
         self._proved: str | None = None
         self._only_fresh = only_fresh
+        self._to = to
         self._next = None if request is None else request.extensions.get("trace")
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
@@ -66,10 +69,15 @@ class Trail:
         _, _, what = event.partition(".")
         if what in {"connect_tcp.started", "connect_unix_socket.started"}:
             self.connecting = self._connected = True
+            self.at_proxy = self._to is not None and (info.get("host"), info.get("port")) != self._to
+        elif what == "setup_socks5_connection.started":
+            self.at_proxy = False
         elif what == "start_tls.started":
             self._proved = info.get("server_hostname")
-        elif what == "send_request_headers.started" and getattr(info.get("request"), "method", b"") != b"CONNECT":
-            self._sends(event)
+        elif what == "send_request_headers.started":
+            self.at_proxy = False
+            if getattr(info.get("request"), "method", b"") != b"CONNECT":
+                self._sends(event)
         elif what == "send_request_headers.failed":
             self.unsent = self.reused and type(info.get("exception")).__name__ == "WriteError"
         if self._next is not None:

@@ -14,7 +14,7 @@ from aioregistry._errors import InvalidArgument, InvalidType, RegistryError
 
 from ._arguments import RoutingOptions, check_known
 from ._errand import ErrorClass
-from ._hosts import Upstream, led_back
+from ._hosts import Upstream, default_port, led_back
 from ._lanes import Lane, Lanes, another_like, name_of
 from ._patience import Patience
 from ._routing import Router
@@ -103,7 +103,7 @@ class Transport(Generic[RequestT, ResponseT]):
         finish = partial(self._router.finish, pick)
         answered.stream = self._answer(answered.stream, self._http, errand.lane, finish)
         if self._router.authority == "instance" and (location := answered.headers.get("Location")) is not None:
-            led = led_back(location, pick.instance, errand.host)
+            led = led_back(location, pick.instance, errand.scheme, errand.host)
             if led is not None:
                 answered.headers["Location"] = led
         answered.extensions = {**answered.extensions, INSTANCE: pick.instance}
@@ -194,7 +194,9 @@ class _Errand:
         self._late = False
         limit = asyncio.timeout(None)
         begins = None if self._per_try is None else partial(_end_after, limit, self._per_try)
-        self._trail = Trail(self._request, name_of(request), only_fresh=only_fresh, begins=begins)
+        url = request.url
+        to = url.raw_host.decode("ascii"), url.port or default_port(url.scheme)
+        self._trail = Trail(self._request, name_of(request), to=to, only_fresh=only_fresh, begins=begins)
         request.extensions["trace"] = self._trail
         phase = "read"
         try:
@@ -246,7 +248,7 @@ class _Errand:
         return overrun
 
     def judge(self, error: Exception) -> ErrorClass:
-        if self._is_stale(error):
+        if self._is_stale(error) or self._trail.at_proxy:
             return ErrorClass.INNOCENT
         if self._late:
             return ErrorClass.BROKEN  # the request has time left for another attempt

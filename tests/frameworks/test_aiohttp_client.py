@@ -811,6 +811,20 @@ async def test_a_cancellation_from_outside_says_nothing(scene: Make) -> None:
         assert balancer.set_aside == {}
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("before", ["a proxy that refuses", "a proxy that swallows packets"])
+async def test_what_stands_before_all_instances_says_nothing_about_one(scene: Make, before: str, attempts: int) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat, Peer(None) as nobody:
+        balancer = chat.balancer()
+        with black_hole() as hole:
+            proxy = f"http://127.0.0.1:{nobody.port if before == 'a proxy that refuses' else hole}"
+            short = aiohttp.ClientTimeout(total=0.3)
+            async with client(services={"chat": balancer}, timeout=short, attempts=attempts) as session:
+                with pytest.raises((aiohttp.ClientProxyConnectionError, TimeoutError)):
+                    await session.get(URL, proxy=proxy)
+        assert balancer.set_aside == {}
+
+
 async def test_a_session_whose_own_limit_is_reached_blames_nobody(scene: Make) -> None:
     """It waits for a connection of its own to be given back, for longer than the share of an attempt."""
     async with scene(Manner.BEGINS_ITS_ANSWER, Manner.BEGINS_ITS_ANSWER) as chat:

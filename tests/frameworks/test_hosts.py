@@ -138,7 +138,9 @@ HERE = ServiceInstance("chat", id="a", address="Host.example", port=8080, ssl_po
         ("https://host.example:8080/", None),
         ("http://other.example:8080/", None),
         ("ftp://host.example:8080/", None),
-        ("//host.example:8080/", None),
+        ("//host.example:8080/there", "//chat.registry/there"),
+        ("//host.example:443/", None),
+        ("//host.example/", None),
         ("/there", None),
         ("there", None),
         ("", None),
@@ -148,13 +150,18 @@ HERE = ServiceInstance("chat", id="a", address="Host.example", port=8080, ssl_po
     ],
 )
 def test_a_redirect_to_the_instance_leads_back_to_the_service(location: str, led: str | None) -> None:
-    assert led_back(location, HERE, "chat.registry") == led
+    assert led_back(location, HERE, "http", "chat.registry") == led
+
+
+def test_a_redirect_without_a_scheme_has_that_of_the_request() -> None:
+    assert led_back("//host.example/a", HERE, "https", "chat.registry") == "//chat.registry/a"
+    assert led_back("//host.example:8080/a", HERE, "https", "chat.registry") is None
 
 
 def test_a_redirect_to_an_address_of_ipv6_leads_back() -> None:
     here = ServiceInstance("chat", id="a", address="::1", port=8080)
-    assert led_back("http://[::1]:8080/there", here, "chat.registry") == "http://chat.registry/there"
+    assert led_back("http://[::1]:8080/there", here, "https", "chat.registry") == "http://chat.registry/there"
 
 
 def test_an_instance_without_an_address_leads_nowhere() -> None:
-    assert led_back("http://host.example:8080/", ServiceInstance("chat", id="a"), "chat.registry") is None
+    assert led_back("http://host.example:8080/", ServiceInstance("chat", id="a"), "http", "chat.registry") is None

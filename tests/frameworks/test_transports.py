@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -736,6 +737,57 @@ async def test_what_is_nobodys_fault_says_nothing(scene: Make, http: ModuleType)
                 with pytest.raises(kind):
                     await session.get(URL)
         assert balancer.set_aside == {}
+
+
+@pytest.mark.parametrize("limits", [{}, {"per_try_timeout": 0.1}], ids=str)
+@pytest.mark.parametrize("before", ["a proxy that refuses", "a proxy that swallows packets", "a socket that is gone"])
+async def test_what_stands_before_all_instances_says_nothing_about_one(
+    scene: Make, http: ModuleType, tmp_path: Path, before: str, limits: dict[str, float]
+) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat, Peer(None) as nobody:
+        balancer = chat.balancer()
+        with black_hole() as hole:
+            options = {
+                "a proxy that refuses": {"proxy": f"http://127.0.0.1:{nobody.port}"},
+                "a proxy that swallows packets": {"proxy": f"http://127.0.0.1:{hole}"},
+                "a socket that is gone": {"uds": str(tmp_path / "gone")},
+            }[before]
+            sends = http.AsyncHTTPTransport(trust_env=False, **options)
+            transport = PACKAGES[http](services={"chat": balancer}, transport=sends, **limits)
+            async with http.AsyncClient(transport=transport, timeout=0.3) as session:
+                with pytest.raises((http.ConnectError, http.ConnectTimeout)):
+                    await session.get(URL)
+        assert balancer.set_aside == {}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "http://[::1]", "http://localhost", "https://127.0.0.1"])
+async def test_an_instance_at_any_address_is_told_from_a_proxy(scene: Make, http: ModuleType, url: str) -> None:
+    """httpcore tells the address that it connects to; a URL leaves out the port that its scheme has anyway."""
+    scheme, _, address = url.partition("://")
+    field = "ssl_port" if scheme == "https" else "port"
+    port = 443 if scheme == "https" else 80
+    connected: list[tuple[str, int]] = []
+
+    class Refuses(http.AsyncHTTPTransport):  # type: ignore[name-defined]
+        """The package's own, whose connections fail without asking the network."""
+
+        async def handle_async_request(self, request: Any) -> Any:
+            told = {"host": request.url.raw_host.decode(), "port": port}
+            connected.append((told["host"], told["port"]))
+            await request.extensions["trace"]("connection.connect_tcp.started", told)
+            raise http.ConnectError("refused")
+
+    async with scene() as chat:
+        instance = ServiceInstance("chat", id="a", address=address.strip("[]"), **{field: port})
+        async with chat.registry.register(instance):
+            await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
+            balancer = chat.balancer()
+            transport = PACKAGES[http](services={"chat": balancer}, transport=Refuses(trust_env=False))
+            async with http.AsyncClient(transport=transport, timeout=20) as session:
+                with pytest.raises(http.ConnectError):
+                    await session.get(f"{scheme}://chat.registry/")
+            assert connected == [(address.strip("[]"), port)]
+            assert set(balancer.set_aside) == {"a"}
 
 
 # ---------------------------------------------------------------- time
