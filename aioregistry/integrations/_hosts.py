@@ -103,7 +103,7 @@ def upstream_of(instance: ServiceInstance[Any], scheme: str) -> Upstream:
 
 
 def default_port(scheme: str) -> int | None:
-    """Return the port of a URL of *scheme* that says none; None where the scheme is another than those of HTTP."""
+    """Return the port that a URL of *scheme* has unless it names one; None if HTTP does not know the scheme."""
     return _DEFAULT_PORTS.get(scheme)
 
 
