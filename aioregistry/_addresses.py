@@ -22,7 +22,16 @@ from typing import Final
 
 from ._errors import InvalidArgument, InvalidType
 
-__all__ = ["IPAddress", "check_address", "ends_in_number", "ip_address", "is_host_name", "only_here", "problem_of"]
+__all__ = [
+    "IPAddress",
+    "check_address",
+    "ends_in_number",
+    "ip_address",
+    "is_host_name",
+    "only_here",
+    "problem_of",
+    "split_authority",
+]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -32,6 +41,8 @@ _MAX_PART: Final = 63
 _ASCII_PART: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _ZONE: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
+
+_AUTHORITY: Final = re.compile(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^:\[\]]*))(?::(.*))?", re.DOTALL)
 
 _LETTERS_MARKS_DIGITS: Final = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
 # RFC 5892: letters and marks that are disallowed all the same (old Hangul jamo, ignorables, signs of notation),
@@ -61,6 +72,16 @@ def ip_address(text: str) -> IPAddress | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def split_authority(text: str) -> tuple[str, str | None] | None:
+    """Return the host and the text of the port of ``HOST:PORT``, where IPv6 addresses have brackets (RFC 3986, 3.2).
+
+    The host may be empty; the port is None if there is no colon behind the host. Neither is checked. Returns None if
+    there is something else before or behind the brackets, or if only one of them is there, which urllib may ignore.
+    """
+    match = _AUTHORITY.fullmatch(text)
+    return None if match is None else (match[1] or match[2], match[3])
 
 
 def only_here(address: str, servers: Iterable[str]) -> bool:

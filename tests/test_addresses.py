@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioregistry import InvalidArgument, ServiceInstance
-from aioregistry._addresses import check_address, is_host_name, only_here, problem_of
+from aioregistry._addresses import check_address, is_host_name, only_here, problem_of, split_authority
 
 GOOD = ["a", "10.0.0.7", "::1", "fe80::1%eth0", "::ffff:1.2.3.4", "node-7.example.", "node_7", "mün.example"]
 GOOD += ["xn--bcher-kva.example", "日本.jp", "localhost.", "a" * 63, "1a"]
@@ -203,3 +203,21 @@ def test_what_is_a_host_name(name: str) -> None:
 )
 def test_what_is_no_host_name(name: str) -> None:
     assert not is_host_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ("", None)),
+        (":80", ("", "80")),
+        ("chat:80", ("chat", "80")),
+        ("chat:", ("chat", "")),
+        ("chat:x:y", ("chat", "x:y")),
+        ("::1]:80", ("", ":1]:80")),
+        ("[::1]", ("::1", None)),
+        ("[fe80::1%eth0]:80", ("fe80::1%eth0", "80")),
+        *((text, None) for text in ("[::1]x", "[::1]x:80", "x[::1]", "[::1", "a]:80", "[[::1]]", "[]", "[chat]:80")),
+    ],
+)
+def test_a_host_and_its_port(text: str, parts: tuple[str, str | None] | None) -> None:
+    assert split_authority(text) == parts

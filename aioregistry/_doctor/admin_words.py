@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+from aioregistry._addresses import split_authority
 from aioregistry._errors import InvalidArgument
 
 from .words import ClientConnection, number
@@ -63,7 +64,8 @@ def admin_place(text: str) -> AdminPlace | None:
         port = parts.port
     except ValueError:
         raise wrong from None
-    if parts.scheme not in ("http", "https") or parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
+    host, _ = split_authority(parts.netloc) or (None, None)
+    if parts.scheme not in ("http", "https") or host != "" or parts.query or parts.fragment:
         raise wrong
     return AdminPlace(parts.scheme, port or (443 if parts.scheme == "https" else 80), parts.path.rstrip("/"))
 

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Container
 from typing import Final
 
+from aioregistry._addresses import split_authority
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reasons import reason_of
 
@@ -146,6 +147,8 @@ def _parts(url: object) -> urllib.parse.SplitResult:
         raise InvalidArgument("url", "<hidden>", "has credentials, which a check does not send: leave them out")
     if parts.scheme not in _DEFAULT_PORTS or not hostname:
         raise InvalidArgument("url", url, "must begin with http:// or https:// and have a host")
+    if split_authority(parts.netloc) is None:
+        raise InvalidArgument("url", url, "has something beside the brackets of its host: give http://HOST:PORT/PATH")
     return parts
 
 

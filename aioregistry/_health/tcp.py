@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aioregistry._addresses import split_authority
 from aioregistry._errors import InvalidArgument, InvalidType
 
 from .check import Check, Initial
@@ -40,12 +41,9 @@ class TcpCheck(Check):
         super().__init__(self._connect, interval=interval, timeout=timeout, rise=rise, fall=fall, initial=initial)
         if not isinstance(address, str):
             raise InvalidType("address", address, "give HOST:PORT")
-        if port is None:
-            host, port = _host_and_port(address)
-            self._dialer = ProbeDialer("address", address, host, port, tls=None)
-        else:
-            host = address.removeprefix("[").removesuffix("]")
-            self._dialer = ProbeDialer("address", f"{address}:{port}", host, port, tls=None)
+        shown = address if port is None else f"{address}:{port}"
+        host, port = _host_and_port(address) if port is None else (_host(address), port)
+        self._dialer = ProbeDialer("address", shown, host, port, tls=None)
 
     async def _connect(self) -> None:
         async with self._dialer.connected():
@@ -58,7 +56,13 @@ class TcpCheck(Check):
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
-    host, colon, digits = address.rpartition(":")
-    if not colon or not (digits.isascii() and digits.isdigit()) or (":" in host and not host.startswith("[")):
+    host, digits = split_authority(address) or ("", None)
+    if digits is None or not (digits.isascii() and digits.isdigit()):
         raise InvalidArgument("address", address, "give HOST:PORT, with an IPv6 address in brackets")
-    return host.removeprefix("[").removesuffix("]"), int(digits[:6])
+    return host, int(digits[:6])
+
+
+def _host(address: str) -> str:
+    """Return a host alone, for which an IPv6 address needs no brackets."""
+    found = split_authority(address)
+    return address if found is None or found[1] is not None else found[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from aioregistry._addresses import is_host_name, problem_of
+from aioregistry._addresses import is_host_name, problem_of, split_authority
 from aioregistry._errors import InvalidArgument, wrong_argument
 from aioregistry._model import ServiceInstance
 
@@ -129,7 +129,9 @@ def led_back(location: str, instance: ServiceInstance[Any], scheme: str, host: s
         return None
     if parts.hostname != instance.address.lower() or port != getattr(instance, field):
         return None
-    credentials, at, _ = parts.netloc.rpartition("@")
+    credentials, at, authority = parts.netloc.rpartition("@")
+    if split_authority(authority) is None:
+        return None
     return parts._replace(netloc=f"{credentials}{at}{host}").geturl()
 
 

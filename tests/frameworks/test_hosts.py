@@ -160,6 +160,8 @@ def test_a_redirect_without_a_scheme_has_that_of_the_request() -> None:
 
 def test_a_redirect_to_an_address_of_ipv6_leads_back() -> None:
     here = ServiceInstance("chat", id="a", address="::1", port=8080)
+    for rubbish in ("http://[::1]x:8080/there", "http://x[::1]:8080/there"):
+        assert led_back(rubbish, here, "https", "chat.registry") is None
     assert led_back("http://[::1]:8080/there", here, "https", "chat.registry") == "http://chat.registry/there"
 
 
