@@ -270,8 +270,7 @@ def _parsed(name: str, found: _Found) -> Any:
     try:
         return FIELDS[name].parse(value)
     except InvalidArgument as error:
-        # On the command line the library's own name for it says where it is.
-        raise InvalidArgument(error.field if source == name else source, error.value, error.reason) from None
+        raise InvalidArgument(source, error.value, error.reason) from None
     except (TypeError, ValueError) as error:
         raise InvalidArgument(source, value, str(error)) from None
 

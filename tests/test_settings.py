@@ -93,7 +93,7 @@ def test_a_wrong_value_is_refused_by_source_field_and_value(name: str, value: An
         assert raised.value.field == f"AIOREGISTRY_{name.upper()}"
         with pytest.raises(InvalidArgument) as raised:
             resolve({name: value}, {})
-        assert raised.value.field == ("servers" if name == "zookeeper" else name)
+        assert raised.value.field == name
         told = str(raised.value)
         assert value in told or f"={float(value)!r}" in told
 

@@ -42,8 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, program = _parted(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(own)
+    from .completion import flags_of
     from .process import run
 
+    arguments.flags = flags_of(parser, arguments.subcommand)
     if program is None:
         return run(arguments.command, arguments)
     if not program:
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A service registry on Apache ZooKeeper: register, discover and inspect services.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", dest="subcommand", required=True, metavar="COMMAND")
     _add_register(commands)
     _add_watch(commands)
     _add_list(commands)

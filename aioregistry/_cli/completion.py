@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from .process import DONE
 
-__all__ = ["SHELLS", "Choice", "Command", "commands_of", "completion"]
+__all__ = ["SHELLS", "Choice", "Command", "commands_of", "completion", "flags_of"]
 
 PROGRAM: Final = "aioregistry"
 
@@ -60,6 +60,12 @@ def commands_of(parser: argparse.ArgumentParser) -> dict[str, Command]:
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
             commands |= {name: _command(helps[name], each) for name, each in action.choices.items()}
     return commands
+
+
+def flags_of(parser: argparse.ArgumentParser, command: str) -> dict[str, str]:
+    """Return the options of a command by the names that their values have in code: ``--tls-ca`` by ``tls_ca``."""
+    flags = [choice.flags[-1] for choice in commands_of(parser)[command].options]
+    return {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
 
 
 def _command(help: str, parser: argparse.ArgumentParser) -> Command:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from aioregistry import InvalidArgument, RegistryError
+from aioregistry._addresses import split_authority
 from aioregistry._extras import needs
 from aioregistry._reasons import reason_of
 from aioregistry._words import printable
@@ -124,7 +125,10 @@ def _hashed(user: str, scheme: str) -> str:
     if len(password) < _SHORTEST_PASSWORD:
         raise InvalidArgument("password", "<hidden>", f"is shorter than {_SHORTEST_PASSWORD} characters")
     line = f"{user}:{hashed(password, os.urandom(16), scheme)}"
-    _ = read_passwords("standard input", [line])  # which refuses a user that no line can have
+    try:
+        _ = read_passwords("standard input", [line])
+    except InvalidArgument:
+        raise InvalidArgument("hash-password", user, "is not the name of a user, which a line can begin with") from None
     return line.partition(":")[2]
 
 
@@ -148,10 +152,8 @@ def _listening(arguments: argparse.Namespace, settings: Settings) -> list[socket
 
 
 def _split(listen: str) -> tuple[str, int]:
-    host, colon, port = listen.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    is_port = port.isascii() and port.isdigit() and len(port) <= _MOST_DIGITS and int(port) <= _MAX_PORT
-    if not colon or not is_port or (":" in host) != listen.startswith("["):
+    host, port = split_authority(listen) or ("", None)
+    if port is None or not (port.isascii() and port.isdigit() and len(port) <= _MOST_DIGITS and int(port) <= _MAX_PORT):
         raise InvalidArgument(
             "listen", listen, "is not an address to listen on: give HOST:PORT, such as 127.0.0.1:8765"
         )

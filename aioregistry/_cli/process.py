@@ -52,30 +52,30 @@ def run(
     try:
         options.apply(arguments)
     except InvalidArgument as error:
-        return _fail(USAGE, error, arguments.form)
+        return _refuse(error, arguments)
     as_json = getattr(arguments, "log_format", "text") == "json"
     arguments.form = logs.Format(as_json=as_json)
     arguments.own_lines = logs.OwnLines()
     handler = logs.begin(getattr(arguments, "verbose", 0), arguments.own_lines, as_json=as_json)
     try:
         running = command(arguments)
-        return _ended(running if heeds_signals else _until_signalled(running), arguments.form)
+        return _ended(running if heeds_signals else _until_signalled(running), arguments)
     finally:
         logs.end(handler)
 
 
-def _ended(command: Coroutine[Any, Any, int], form: logs.Format) -> int:
+def _ended(command: Coroutine[Any, Any, int], arguments: argparse.Namespace) -> int:
     try:
         return asyncio.run(command)
     except BrokenPipeError:
         _forget_stdout()
         return DONE
     except InvalidArgument as error:
-        return _fail(USAGE, error, form)
+        return _refuse(error, arguments)
     except RegistrationDisplaced as error:
-        return _fail(DISPLACED, error, form)
+        return _fail(DISPLACED, error, arguments.form)
     except (RegistryError, OSError) as error:
-        return _fail(FAILED, error, form)
+        return _fail(FAILED, error, arguments.form)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -115,11 +115,19 @@ def cancel_this_task() -> Callable[[], object]:
     return task.cancel
 
 
-def _fail(code: int, error: Exception, form: logs.Format) -> int:
+def _refuse(error: InvalidArgument, arguments: argparse.Namespace) -> int:
+    """Tell of a wrong value by the name under which the user gave it: an option, a variable, or a key of a file."""
+    settings, flags = getattr(arguments, "settings", None), getattr(arguments, "flags", {})
+    field = error.field if settings is None else settings.sources.get(error.field, error.field)
+    name = flags.get(field.replace("-", "_"), field)
+    return _fail(USAGE, error, arguments.form, str(InvalidArgument(name, error.value, error.reason)))
+
+
+def _fail(code: int, error: Exception, form: logs.Format, text: str | None = None) -> int:
     advice = next((f" ({text})" for kind, text in ADVICE.items() if isinstance(error, kind)), "")
-    text = f"{' '.join(str(error).split()) or type(error).__name__}{advice}"
+    said = " ".join((str(error) if text is None else text).split()) or type(error).__name__
     with contextlib.suppress(OSError):  # a terminal that went away; the exit code tells
-        print(form.said(text, logging.ERROR, error=type(error).__name__), file=sys.stderr)
+        print(form.said(f"{said}{advice}", logging.ERROR, error=type(error).__name__), file=sys.stderr)
     return code
 
 

@@ -87,7 +87,8 @@ CHECKS: Final = (
     Check("names-alike", "warning", "Names look the same",
           "Rename one of them: a consumer of the one does not see the other.", instance_checks.alike),
     Check("unprotected", "notice", "There is no access control",
-          "Where the network is not trusted, register with auth= and acl=.", root_checks.unprotected),
+          "Where the network is not trusted, register with credentials and an ACL (--auth-file and --acl, auth= and "
+          "acl=).", root_checks.unprotected),
 )  # fmt: skip
 """Every kind of finding, of equal severity in the order of harm."""
 

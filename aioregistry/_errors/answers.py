@@ -284,7 +284,7 @@ class SessionClosedRequireSASL(ServerError):
     code = -124
     meaning = (
         "session closed: the server enforces authentication, and got no credentials of a scheme that it accepts "
-        "(give them as auth=[(scheme, secret)]; digest or SASL, as it is configured)"
+        "(give them as auth=[(scheme, secret)], or by --auth-file; digest or SASL, as it is configured)"
     )
 
 

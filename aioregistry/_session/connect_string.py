@@ -47,7 +47,9 @@ def parse_connect_string(servers: str) -> ConnectString:
         raise InvalidType("servers", servers, 'give a connect string such as "zk1:2181,zk2:2181/prod"')
     if "@" in servers.partition("/")[0] or (_SCHEME.search(servers) and "@" in servers):
         raise InvalidArgument(
-            "servers", _HIDDEN, "takes no user or password: give credentials as auth=[(scheme, secret)]"
+            "servers",
+            _HIDDEN,
+            "takes no user or password: give credentials as auth=[(scheme, secret)], or by --auth-file",
         )
     if scheme := _SCHEME.search(servers):
         raise _url(servers, scheme)

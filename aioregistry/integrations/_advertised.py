@@ -30,7 +30,7 @@ one, Kubernetes' own documentation the other."""
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds; the time that a resolver gives its first name server (resolv.conf(5))."""
 
-_WAY_OUT: Final = f"give address=, or set {AIOREGISTRY_ADDRESS}"
+_WAY_OUT: Final = f"give address= (--address), or set {AIOREGISTRY_ADDRESS}"
 
 _log = logging.getLogger("aioregistry.integrations")
 

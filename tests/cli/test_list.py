@@ -237,11 +237,12 @@ async def test_what_is_shown_is_selected_and_sorted(judge: Judge, chroot: str) -
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("list", "chat", "--where", "zone"), "where='zone'"),
-        (("list", "chat", "--where", "=eu-1"), "where='=eu-1'"),
-        (("list", "chat", "--where", "!=eu-1"), "where='!=eu-1'"),
-        (("list", "--where", "zone=eu-1"), "where='zone=eu-1'"),
-        (("list", "--sort", "zone"), "sort='zone'"),
+        (("list", "chat", "--where", "zone"), "--where='zone'"),
+        (("list", "chat", "--where", "=eu-1"), "--where='=eu-1'"),
+        (("list", "chat", "--where", "!=eu-1"), "--where='!=eu-1'"),
+        (("watch", "chat", "--where", "zone"), "--where='zone'"),
+        (("list", "--where", "zone=eu-1"), "--where='zone=eu-1'"),
+        (("list", "--sort", "zone"), "--sort='zone'"),
     ],
     ids=str,
 )

@@ -232,7 +232,7 @@ async def test_what_it_makes_has_the_acl_that_it_is_told(
 def test_what_is_no_acl_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["drain", "chat", "a", "--reason", "x", "--acl", "everybody"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("aioregistry: acl='everybody'")
+    assert line.startswith("aioregistry: --acl='everybody'")
 
 
 async def test_what_others_wrote_does_a_terminal_no_harm(

@@ -76,22 +76,22 @@ async def test_credentials_from_a_file(zookeeper: ZooKeeperServer, chroot: str, 
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (("--tls-ca", "{folder}/nosuch.pem"), ["tls_ca", "nosuch.pem", "cannot be read"]),
-        (("--tls-ca", "{folder}"), ["tls_ca", "cannot be read"]),
-        (("--tls-ca", "{folder}/text"), ["tls_ca", "text", "has no certificate"]),
-        (("--tls-cert", "{folder}/text"), ["tls_cert", "text", "is not a certificate"]),
-        (("--tls-cert", "{folder}/cert.pem"), ["tls_cert", "cert.pem", "its key in the same file"]),
-        (("--tls-cert", "{folder}/cert.pem", "--tls-key", "{folder}/text"), ["tls_cert", "text"]),
-        (("--tls-key", "{folder}/text"), ["tls_key", "give that as tls-cert"]),
-        (("--auth-file", "{folder}/nosuch"), ["auth_file", "nosuch", "cannot be read"]),
-        (("--auth-file", "{folder}/text"), ["auth_file", "text", "line 1"]),
-        (("--auth-file", "{folder}/bytes"), ["auth_file", "bytes", "is not UTF-8"]),
-        (("--sasl", "{folder}/nosuch"), ["sasl", "nosuch", "cannot be read"]),
-        (("--sasl", "{folder}/text"), ["sasl", "text", "line 1"]),
-        (("--config", "{folder}/nosuch.toml"), ["config", "nosuch.toml", "cannot be read"]),
-        (("--config", "{folder}/text"), ["config", "text", "is not TOML"]),
-        (("--config", "{folder}/bytes"), ["config", "bytes", "is not UTF-8"]),
-        (("--log-format", "xml"), ["log_format", "xml"]),
+        (("--tls-ca", "{folder}/nosuch.pem"), ["--tls-ca=", "nosuch.pem", "cannot be read"]),
+        (("--tls-ca", "{folder}"), ["--tls-ca=", "cannot be read"]),
+        (("--tls-ca", "{folder}/text"), ["--tls-ca=", "text", "has no certificate"]),
+        (("--tls-cert", "{folder}/text"), ["--tls-cert=", "text", "is not a certificate"]),
+        (("--tls-cert", "{folder}/cert.pem"), ["--tls-cert=", "cert.pem", "its key in the same file"]),
+        (("--tls-cert", "{folder}/cert.pem", "--tls-key", "{folder}/text"), ["--tls-cert=", "text"]),
+        (("--tls-key", "{folder}/text"), ["--tls-key=", "give that as tls-cert"]),
+        (("--auth-file", "{folder}/nosuch"), ["--auth-file=", "nosuch", "cannot be read"]),
+        (("--auth-file", "{folder}/text"), ["--auth-file=", "text", "line 1"]),
+        (("--auth-file", "{folder}/bytes"), ["--auth-file=", "bytes", "is not UTF-8"]),
+        (("--sasl", "{folder}/nosuch"), ["--sasl=", "nosuch", "cannot be read"]),
+        (("--sasl", "{folder}/text"), ["--sasl=", "text", "line 1"]),
+        (("--config", "{folder}/nosuch.toml"), ["--config=", "nosuch.toml", "cannot be read"]),
+        (("--config", "{folder}/text"), ["--config=", "text", "is not TOML"]),
+        (("--config", "{folder}/bytes"), ["--config=", "bytes", "is not UTF-8"]),
+        (("--log-format", "xml"), ["--log-format=", "xml"]),
     ],
     ids=str,
 )
@@ -114,7 +114,7 @@ def test_an_encrypted_key_does_not_ask_the_terminal(tmp_path: Path, capfd: pytes
     made = ("openssl", "genrsa", "-aes128", "-passout", f"pass:{SECRET}", "-out", str(key), "1024")
     subprocess.run(made, check=True, capture_output=True)
     assert main(["list", "--tls-cert", str(tls.KEY_AND_CERTIFICATE), "--tls-key", str(key)]) == 2
-    assert f"tls_key={str(key)!r}: is encrypted" in capfd.readouterr().err
+    assert f"--tls-key={str(key)!r}: is encrypted" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["AIOREGISTRY_SESSION_TIMEOUT", "AIOREGISTRY_BASE_PATH", "AIOREGISTRY_ZOOKEEPER"])

@@ -69,15 +69,15 @@ async def test_what_argparse_refuses(arguments: tuple[str, ...], named: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ((*REGISTER[:-1], "70000"), "port=70000"),
-        ((*REGISTER, "--id", "a/b"), "id='a/b'"),
+        ((*REGISTER[:-1], "70000"), "--port=70000"),
+        ((*REGISTER, "--id", "a/b"), "--id='a/b'"),
         (("register", "a//b", *REGISTER[2:]), "name='a//b'"),
         (("watch", "chat", "--zookeeper", "zk1:2181,,zk2:2181"), "zk1:2181,,zk2:2181"),
-        (("watch", "chat", "--zookeeper", "zk1:99999"), "99999"),
-        (("list", "--zookeeper", ""), "servers=''"),
-        (("list", "--base-path", "services"), "base_path='services'"),
-        (("list", "chat", "--session-timeout", "0"), "session_timeout=0"),
-        (("demo", "--session-timeout", "-1"), "session_timeout=-1"),
+        (("watch", "chat", "--zookeeper", "zk1:99999"), "--zookeeper='zk1:99999'"),
+        (("list", "--zookeeper", ""), "--zookeeper=''"),
+        (("list", "--base-path", "services"), "--base-path='services'"),
+        (("list", "chat", "--session-timeout", "0"), "--session-timeout=0"),
+        (("demo", "--session-timeout", "-1"), "--session-timeout=-1"),
     ],
     ids=str,
 )
@@ -122,7 +122,7 @@ async def test_no_connection_gets_the_number_of_a_stream_that_is_closed() -> Non
 @pytest.mark.parametrize("path", ["\0", "a\0b"])
 def test_a_path_that_no_file_can_have_is_refused(path: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--config", path]) == 2
-    assert capfd.readouterr().err == f"aioregistry: config={path!r}: give the path of a file\n"
+    assert capfd.readouterr().err == f"aioregistry: --config={path!r}: give the path of a file\n"
 
 
 def test_a_command_that_is_cancelled_by_nobody_says_so(capfd: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,8 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path, users: Path) -> No
             ("--listen", "127.0.0.1:99999"): "listen='127.0.0.1:99999': is not an address to listen on",
             ("--listen", "127.0.0.1:" + "9" * 5000): "is not an address to listen on",
             ("--listen", "::1:80"): "listen='::1:80': is not an address to listen on",
+            ("--listen", "[::1]x:80"): "listen='[::1]x:80': is not an address to listen on",
+            ("--listen", "[::1:80"): "listen='[::1:80': is not an address to listen on",
             ("--listen", taken): f"listen={taken!r}: cannot be listened on: ",
             ("--password-file", missing): f"password-file={missing!r}: cannot be read",
             ("--password-file", str(not_text)): f"password-file={str(not_text)!r}: is not UTF-8",

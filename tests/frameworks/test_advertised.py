@@ -152,7 +152,7 @@ async def test_the_interface_to_zookeeper(
 @pytest.mark.parametrize("names", [{}, {"zk1": ["10.9.0.1"]}])
 async def test_no_way_to_zookeeper(routes: Routes, names: dict[str, list[str] | threading.Event]) -> None:
     routes.names = names
-    with pytest.raises(NoAddress, match=r"zk1,zk2 is reached.*give address=, or set AIOREGISTRY_ADDRESS"):
+    with pytest.raises(NoAddress, match=r"zk1,zk2 is reached.*give address= \(--address\), or set AIOREGISTRY_ADDRESS"):
         await advertised_address(REMOTE, environment={})
 
 
