@@ -129,7 +129,7 @@ def sync_limit(picture: Picture) -> float | None:
         default=0.0,
     )
     modes = {server.summary.get("mode") for server in picture.servers if server.refusal is None}
-    return told / 1000 if told else 0.0 if modes <= {"standalone"} else None
+    return told / 1000 if told else 0.0 if modes == {"standalone"} else None
 
 
 def _bounds(server: Server) -> tuple[float, float] | None:

@@ -177,6 +177,11 @@ def test_the_seconds_for_which_a_leader_may_miss_its_followers(
     assert session_checks.sync_limit(picture(server(settings=settings, summary={"mode": mode}))) == limit
 
 
+@pytest.mark.parametrize("servers", [(), (server(refusal="silent"),)], ids=["no server", "one that refuses"])
+def test_where_no_server_tells_the_limit_is_not_known(servers: tuple[Server, ...]) -> None:
+    assert session_checks.sync_limit(picture(*servers)) is None
+
+
 def test_one_member_that_does_not_tell_is_enough_for_not_knowing() -> None:
     silent = server(summary={"mode": "leader"}, address="zk2:2181")
     assert session_checks.sync_limit(picture(server(summary={"mode": "standalone"}), silent)) is None
