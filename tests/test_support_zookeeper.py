@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartZooKeeper
-from tests.support import wire, zookeeper
+from tests.support import wire
 from tests.support.judge import Chronicle, Judge
 from tests.support.processes import is_running
-from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperFailed, ZooKeeperMissing, ZooKeeperServer
+from tests.support.zookeeper import Settings, ZooKeeperEnsemble, ZooKeeperFailed, ZooKeeperMissing, ZooKeeperServer
 
 
 async def test_serves_what_was_written(judge: Judge, chroot: str) -> None:
@@ -106,10 +106,9 @@ async def test_failed_start_shows_the_log(start_zookeeper: StartZooKeeper) -> No
         await start_zookeeper(tick_time_ms="soon")
 
 
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zookeeper, "JARS", (Path("/nonexistent/zookeeper.jar"),))
+def test_missing_packages_are_named() -> None:
     with (
-        ZooKeeperServer() as server,
+        ZooKeeperServer(Settings(jars=(Path("/nonexistent/zookeeper.jar"),))) as server,
         pytest.raises(ZooKeeperMissing, match=r"zookeeper\.jar: .*apt-get install .*libzookeeper-java"),
     ):
         server.launch()

@@ -20,7 +20,7 @@ from aioregistry.testing._ports import ReservedPort
 from tests.cli.command import outcome
 from tests.conftest import StartZooKeeper
 from tests.doctor.scene import FAULTS, Scene
-from tests.support.zookeeper import ADMIN_JARS, ELSEWHERE
+from tests.support.zookeeper import ADMIN_JARS, ELSEWHERE, JARS
 
 DEADLINE = 100.0
 WORD_REFUSED = b"%s is not executed because it is not in the whitelist.\n"
@@ -74,7 +74,7 @@ async def asked(talk: Talk) -> Server:
 @pytest.mark.skipif(ELSEWHERE is not None, reason="Jetty is among Debian's jars alone")
 async def test_ghosts_are_found_by_a_real_admin_server(start_zookeeper: StartZooKeeper) -> None:
     with ReservedPort() as port:
-        server = await start_zookeeper(words="srvr", admin_port=port.number, more_jars=ADMIN_JARS)
+        server = await start_zookeeper(words="srvr", admin_port=port.number, jars=(*JARS, *ADMIN_JARS))
         admin = f"http://:{port.number}/commands"
         scene = Scene(server.address, "")
         async with scene.stack:
@@ -244,6 +244,10 @@ def test_places() -> None:
         "ftp://:21/",
         "http://:99999/",
         "http://:x/",
+        "http://[]:8080/",
+        "http://x[::1]/",
+        "http://[::1]x:8080/",
+        "http://@:8080/",
         "http://:8080/a b",
         "http://:8080/a\r\nHost: evil",
         "http://:8080/?a=b",

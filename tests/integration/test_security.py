@@ -37,7 +37,7 @@ from tests.support.judge import Judge
 from tests.support.leftovers import nothing_left, open_sockets
 from tests.support.old_server import MARSHALLING_ERROR, UNIMPLEMENTED, OldServer
 from tests.support.waiting import DEADLINE, until
-from tests.support.zookeeper import RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer, java_class
+from tests.support.zookeeper import JARS, RELEASE, Settings, ZooKeeperEnsemble, ZooKeeperServer, java_class
 
 TIMEOUT = 2.0
 LONG = 60.0
@@ -79,7 +79,7 @@ async def behind_a_relay(zookeeper: ZooKeeperServer) -> AsyncIterator[SecureServ
 
 @contextlib.asynccontextmanager
 async def by_itself(_: ZooKeeperServer) -> AsyncIterator[SecureServer]:
-    with ZooKeeperServer(Settings(tick_time_ms=200, properties=NETTY, more_jars=NETTY_JARS)) as server:
+    with ZooKeeperServer(Settings(tick_time_ms=200, properties=NETTY, jars=(*JARS, *NETTY_JARS))) as server:
         await server.start()
         await handshake(server.port)
         with TcpProxy((server.host, server.port)) as proxy:

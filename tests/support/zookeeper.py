@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -118,7 +118,7 @@ class Settings:
         admin_port: Where its AdminServer listens; None for none. It needs ADMIN_JARS too.
         properties: Further Java system properties.
         jvm_options: more options of the JVM.
-        more_jars: jars of the class path beside JARS.
+        jars: the class path.
     """
 
     tick_time_ms: int = 500
@@ -136,7 +136,7 @@ class Settings:
     admin_port: int | None = None
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
     jvm_options: tuple[str, ...] = JVM_OPTIONS
-    more_jars: tuple[Path, ...] = ()
+    jars: tuple[Path, ...] = JARS
 
     def config(self) -> dict[str, str]:
         """The lines of zoo.cfg."""
@@ -171,11 +171,11 @@ def _java(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _launcher() -> list[str]:
+def _launcher(jars: tuple[Path, ...]) -> list[str]:
     """The command that runs a JVM which dies with this process, however that dies."""
     java, setpriv = shutil.which("java"), shutil.which("setpriv")
     missing = (
-        [str(jar) for jar in JARS if not jar.exists()] + ([] if java else ["java"]) + ([] if setpriv else ["setpriv"])
+        [str(jar) for jar in jars if not jar.exists()] + ([] if java else ["java"]) + ([] if setpriv else ["setpriv"])
     )
     if not java or not setpriv or missing:
         raise ZooKeeperMissing(
@@ -186,15 +186,15 @@ def _launcher() -> list[str]:
 
 
 @functools.cache
-def java_class(name: str) -> str:
+def java_class(name: str, jars: tuple[Path, ...] = JARS) -> str:
     """A class of ZooKeeper's as the jars have it: who packs them up in something else may move it."""
-    if not ELSEWHERE:
+    if jars[: len(DEBIANS_JARS)] == DEBIANS_JARS:
         return name
-    for jar in JARS:
+    for jar in jars:
         for entry in zipfile.ZipFile(jar).namelist():
             if entry.endswith(name.replace(".", "/") + ".class"):
                 return entry.removesuffix(".class").replace("/", ".")
-    raise ZooKeeperMissing(f"no jar in {ELSEWHERE} has {name}")
+    raise ZooKeeperMissing(f"no jar of {', '.join(map(str, jars))} has {name}")
 
 
 # The kernel's death signal follows the thread that started a child; this catches what is left at an orderly end.
@@ -289,12 +289,12 @@ class ZooKeeperServer:
         if self.running:
             raise ZooKeeperFailed(f"the server on {self.address} is running already")
         command = [
-            *_launcher(),
+            *_launcher(self.settings.jars),
             *self.settings.jvm_options,
             *(f"-D{name}={value}" for name, value in self.settings.system_properties().items()),
             "-cp",
-            ":".join(map(str, (*JARS, *self.settings.more_jars))),
-            java_class(MAIN),
+            ":".join(map(str, self.settings.jars)),
+            java_class(MAIN, self.settings.jars),
             str(self._directory / "zoo.cfg"),
         ]
         self._data.mkdir(exist_ok=True)
@@ -459,16 +459,22 @@ class ZooKeeperEnsemble:
 
     Each member's configuration says 127.0.0.1 of itself only. For every other member it says a loopback address that
     belongs to this one pair, where proxies listen on the other's quorum and election ports.
+
+    Args:
+        settings: How each member is set up; or those of each, one after another.
+        size: How many members there are, where *settings* does not say it.
     """
 
-    def __init__(self, settings: Settings | None = None, *, size: int = 3) -> None:
-        ids = range(1, size + 1)
+    def __init__(self, settings: Settings | Sequence[Settings] | None = None, *, size: int = 3) -> None:
+        of_each = settings if isinstance(settings, Sequence) else [settings] * size
+        ids = range(1, len(of_each) + 1)
         self._ports = {number: (ReservedPort(), ReservedPort()) for number in ids}
         self._proxies = {
             (caller, callee): self._proxies_between(caller, callee) for caller, callee in itertools.permutations(ids, 2)
         }
         self.members = [
-            ZooKeeperServer(settings, server_id=number, ensemble=self._as_seen_by(number)) for number in ids
+            ZooKeeperServer(each, server_id=number, ensemble=self._as_seen_by(number))
+            for number, each in zip(ids, of_each, strict=True)
         ]
 
     @property
