@@ -166,7 +166,8 @@ def _add_watch(commands: Commands) -> None:
     parser = commands.add_parser(
         "watch",
         help="follow a service, a line per change",
-        description="Show the instances, then a line per change, until interrupted.",
+        description="Show the instances, then a line per change, until interrupted. --sort orders the instances, "
+        "changes are in the order in which they happen.",
     )
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -176,18 +177,12 @@ def _add_watch(commands: Commands) -> None:
         help="show the service as consumers see it: they hold back unexplained removals of several instances "
         "(default: as ZooKeeper lists it)",
     )
+    _add_selection(parser)
     add_shared(parser)
     parser.set_defaults(command=_watch)
 
 
-def _add_list(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "list",
-        help="list the services, or one service's instances",
-        description="List the services, or the instances of NAME with owner session, age and validity.",
-    )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="the service (default: list the services)")
-    parser.add_argument("--json", action="store_true", help="an array of JSON objects")
+def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where",
         metavar="KEY=VALUE",
@@ -198,6 +193,17 @@ def _add_list(commands: Commands) -> None:
     )
     parser.add_argument("--sort", metavar="KEY", help="by a column or a field of the payload (default: by id)")
     parser.add_argument("--reverse", action="store_true", help="in the reverse order")
+
+
+def _add_list(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "list",
+        help="list the services, or one service's instances",
+        description="List the services, or the instances of NAME with owner session, age and validity.",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the service (default: list the services)")
+    parser.add_argument("--json", action="store_true", help="an array of JSON objects")
+    _add_selection(parser)
     parser.add_argument("--watch", action="store_true", help="again after each change, until interrupted")
     add_shared(parser)
     parser.set_defaults(command=_list)
