@@ -40,7 +40,7 @@ _MOST_IDLE: Final = 100  # connections to one instance that may all have been cl
 
 # The first that applies: subclasses come before.
 _ERROR_CLASSES: Final[Mapping[type[Exception], ErrorClass]] = {
-    aiohttp.ClientProxyConnectionError: ErrorClass.INNOCENT,
+    aiohttp.ClientProxyConnectionError: ErrorClass.UNASKED,
     aiohttp.ClientHttpProxyError: ErrorClass.INNOCENT,
     aiohttp.ClientConnectorError: ErrorClass.UNSENT,
     aiohttp.ServerFingerprintMismatch: ErrorClass.UNSENT,
@@ -278,7 +278,7 @@ class _Errand:
         return self._connecting and self._request.proxy is not None and not self._request.is_ssl()
 
     def _note_sent(self, error: Exception) -> None:
-        self._sent |= self.judge(error) is not ErrorClass.UNSENT and not self._unsent
+        self._sent |= self.judge(error) not in {ErrorClass.UNSENT, ErrorClass.UNASKED} and not self._unsent
 
     def _address(self, upstream: Upstream) -> None:
         request, asked = self._request, self._request.url
@@ -293,8 +293,10 @@ class _Errand:
             request.headers[hdrs.HOST] = request.url.host_port_subcomponent or upstream.address
 
     def judge(self, error: Exception) -> ErrorClass:
-        if self._is_stale(error) or self._starved or self._at_proxy():
+        if self._is_stale(error) or self._starved:
             return ErrorClass.INNOCENT
+        if self._at_proxy():
+            return ErrorClass.UNASKED
         if self._late:
             return ErrorClass.BROKEN  # the request has time left for another attempt
         if self._connecting and isinstance(error, ValueError | OverflowError):

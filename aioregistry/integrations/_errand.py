@@ -19,7 +19,8 @@ class ErrorClass(enum.Enum):
     """The meaning of an error for the instance and the request."""
 
     UNSENT = "it could not be reached: the request is as if it had never been made"
-    BROKEN = "it failed before it answered: it may have done its work"
+    UNASKED = "its proxy could not be reached: nothing is said about it, and the request is as if never made"
+    BROKEN = "it failed before it answered: what it did is unknown"
     FAILED = "it failed, and another would not help"
     INNOCENT = "the error is not about the instance"
 

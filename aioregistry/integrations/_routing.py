@@ -177,7 +177,7 @@ class Router(Generic[R]):
         """
         if pick in self._under_way:
             del self._under_way[pick]
-            if error is not None and error_class is ErrorClass.INNOCENT:
+            if error is not None and error_class in {ErrorClass.INNOCENT, ErrorClass.UNASKED}:
                 pick.abandoned()
             pick.__exit__(type(error), error, None)
 
@@ -197,7 +197,7 @@ class Router(Generic[R]):
         self, balancer: Balancer[Any], errand: Errand[R], tried: Collection[str], error_class: ErrorClass
     ) -> Pick[Any] | None:
         """Return another instance for a request that may be repeated; None if it may not, or all were tried."""
-        harmless = error_class is ErrorClass.UNSENT or (
+        harmless = error_class in {ErrorClass.UNSENT, ErrorClass.UNASKED} or (
             error_class is ErrorClass.BROKEN and errand.method in self._repeat
         )
         if len(tried) == self._attempts or not harmless or not errand.replayable():

@@ -214,7 +214,7 @@ class _Errand:
                 raise self._overrun(request) from error
             if isinstance(error, Unproved):
                 raise self._http.ProxyError(str(error)) from error
-            if isinstance(error, Exception) and self.judge(error) is ErrorClass.UNSENT:
+            if isinstance(error, Exception) and self.judge(error) in {ErrorClass.UNSENT, ErrorClass.UNASKED}:
                 phase = "connect"
             raise
         finally:
@@ -248,8 +248,10 @@ class _Errand:
         return overrun
 
     def judge(self, error: Exception) -> ErrorClass:
-        if self._is_stale(error) or self._trail.at_proxy:
+        if self._is_stale(error):
             return ErrorClass.INNOCENT
+        if self._trail.at_proxy:
+            return ErrorClass.UNASKED
         if self._late:
             return ErrorClass.BROKEN  # the request has time left for another attempt
         if self._trail.connecting and isinstance(error, OSError | ValueError | OverflowError):

@@ -760,33 +760,49 @@ async def test_what_stands_before_all_instances_says_nothing_about_one(
         assert balancer.set_aside == {}
 
 
+def refuses(http: ModuleType, connects: list[tuple[str, int]], port: int, proxy: str | None = None) -> Any:
+    """The package's own transport, whose connections to the instance, or to *proxy*, fail without a network."""
+
+    class Refuses(http.AsyncHTTPTransport):  # type: ignore[name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            connects.append((proxy or request.url.raw_host.decode(), port))
+            told = dict(zip(("host", "port"), connects[-1], strict=True))
+            await request.extensions["trace"]("connection.connect_tcp.started", told)
+            raise http.ConnectError("refused")
+
+    return Refuses(trust_env=False)
+
+
+async def test_a_request_that_reached_no_proxy_is_repeated_whatever_its_method(scene: Make, http: ModuleType) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        connects: list[tuple[str, int]] = []
+        sends = refuses(http, connects, 3128, proxy="proxy.example")
+        transport = PACKAGES[http](services={"chat": balancer}, transport=sends)
+        async with http.AsyncClient(transport=transport, timeout=20) as session:
+            with pytest.raises(http.ConnectError):
+                await session.post(URL, content=b"once")
+        assert connects == [("proxy.example", 3128)] * 2  # as many as there are instances
+        assert balancer.set_aside == {}
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "http://[::1]", "http://localhost", "https://127.0.0.1"])
 async def test_an_instance_at_any_address_is_told_from_a_proxy(scene: Make, http: ModuleType, url: str) -> None:
     """httpcore tells the address that it connects to; a URL leaves out the port that its scheme has anyway."""
     scheme, _, address = url.partition("://")
     field = "ssl_port" if scheme == "https" else "port"
     port = 443 if scheme == "https" else 80
-    connected: list[tuple[str, int]] = []
-
-    class Refuses(http.AsyncHTTPTransport):  # type: ignore[name-defined]
-        """The package's own, whose connections fail without asking the network."""
-
-        async def handle_async_request(self, request: Any) -> Any:
-            told = {"host": request.url.raw_host.decode(), "port": port}
-            connected.append((told["host"], told["port"]))
-            await request.extensions["trace"]("connection.connect_tcp.started", told)
-            raise http.ConnectError("refused")
-
     async with scene() as chat:
         instance = ServiceInstance("chat", id="a", address=address.strip("[]"), **{field: port})
         async with chat.registry.register(instance):
             await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
             balancer = chat.balancer()
-            transport = PACKAGES[http](services={"chat": balancer}, transport=Refuses(trust_env=False))
+            connects: list[tuple[str, int]] = []
+            transport = PACKAGES[http](services={"chat": balancer}, transport=refuses(http, connects, port))
             async with http.AsyncClient(transport=transport, timeout=20) as session:
                 with pytest.raises(http.ConnectError):
                     await session.get(f"{scheme}://chat.registry/")
-            assert connected == [(address.strip("[]"), port)]
+            assert connects == [(address.strip("[]"), port)]
             assert set(balancer.set_aside) == {"a"}
 
 
