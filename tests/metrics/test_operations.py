@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
 import socket
@@ -75,6 +76,38 @@ def test_the_dashboard_is_one_that_grafana_reads() -> None:
             assert labels
             assert set(labels) <= (set(", ".join(grouped).split(", ")) if grouped else {"instance", *labels_of(target)})
     assert len(taken) == sum(panel["gridPos"]["w"] * panel["gridPos"]["h"] for panel in PANELS)
+
+
+@pytest.mark.operations
+def test_the_dashboard_is_one_of_grafanas_own_schema() -> None:
+    """Grafana's classes take what they know, and leave out what they do not: all comes out again as it went in."""
+    dashboard = importlib.import_module("grafana_foundation_sdk.models.dashboard").Dashboard
+    encoder = importlib.import_module("grafana_foundation_sdk.cog.encoder").JSONEncoder
+    importlib.import_module("grafana_foundation_sdk.cog.plugins").register_default_plugins()
+
+    def read(given: dict[str, Any]) -> Any:
+        return json.loads(encoder().encode(dashboard.from_json(given)))
+
+    given = json.loads(text_of("grafana.json"))
+    assert missing(given, read(given)) == []
+    for spoiled in (given["panels"][0], given["panels"][0]["targets"][0], given["templating"]["list"][1]):
+        spoiled["unknwon"] = 1
+    assert missing(given, read(given)) == [
+        ".templating.list.1.unknwon",
+        ".panels.0.targets.0.unknwon",
+        ".panels.0.unknwon",
+    ]
+
+
+def missing(given: Any, read: Any, path: str = "") -> list[str]:
+    """The paths of the values of *given* that *read*, which may have more, has not."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        parts: list[tuple[object, Any, Any]] = [(key, value, read.get(key)) for key, value in given.items()]
+    elif isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
+        parts = [(index, *pair) for index, pair in enumerate(zip(given, read, strict=True))]
+    else:
+        return [] if given == read else [path]
+    return [found for key, mine, theirs in parts for found in missing(mine, theirs, f"{path}.{key}")]
 
 
 def labels_of(target: dict[str, Any]) -> set[str]:
