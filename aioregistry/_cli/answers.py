@@ -12,7 +12,7 @@ from typing import TypeVar
 from aioregistry import Registry, RegistryError, RequestTimeout
 from aioregistry._session import outage_attempts
 
-__all__ = ["columns", "in_time", "moment", "printed", "require_service"]
+__all__ = ["columns", "in_time", "moment", "printed", "require_service", "without_service"]
 
 T = TypeVar("T")
 
@@ -29,9 +29,16 @@ async def in_time(answer: Awaitable[T], registry: Registry, arguments: argparse.
 
 async def require_service(registry: Registry, arguments: argparse.Namespace) -> None:
     """Raise RegistryError if there is no service of the NAME that was given."""
+    if (missing := await without_service(registry, arguments)) is not None:
+        raise RegistryError(missing)
+
+
+async def without_service(registry: Registry, arguments: argparse.Namespace) -> str | None:
+    """Return the sentence that there is no service of the NAME that was given; None if there is one."""
     name, base_path = arguments.name, arguments.base_path
-    if not await registry.client.exists(f"{base_path.rstrip('/')}/{name.strip('/')}"):
-        raise RegistryError(f"there is no service {name!r} below {base_path}: `aioregistry list` shows the services")
+    if await registry.client.exists(f"{base_path.rstrip('/')}/{name.strip('/')}"):
+        return None
+    return f"there is no service {name!r} below {base_path}: `aioregistry list` shows the services"
 
 
 def printed(text: str) -> None:

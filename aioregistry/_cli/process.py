@@ -119,7 +119,9 @@ def _refuse(error: InvalidArgument, arguments: argparse.Namespace) -> int:
     """Tell of a wrong value by the name under which the user gave it: an option, a variable, or a key of a file."""
     settings, flags = getattr(arguments, "settings", None), getattr(arguments, "flags", {})
     field = error.field if settings is None else settings.sources.get(error.field, error.field)
-    name = flags.get(field.replace("-", "_"), field)
+    key = field.replace("-", "_")
+    # Without a value of the option, the wrong one comes from elsewhere: an address from the environment.
+    name = flags.get(key, field) if getattr(arguments, key, error.value) is not None else field
     return _fail(USAGE, error, arguments.form, str(InvalidArgument(name, error.value, error.reason)))
 
 

@@ -1,4 +1,4 @@
-"""Instances, and nodes that show no instance, as the rows that users select and sort (pure)."""
+"""Instances, and nodes that show no instance, as the rows that users select and sort."""
 
 from __future__ import annotations
 

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Final
 
-from aioregistry import Change, Entry, Guard, Invalid, Invalidated, Resynced, Snapshot
+from aioregistry import (
+    Change,
+    Entry,
+    Guard,
+    Invalid,
+    Invalidated,
+    Registry,
+    RegistryError,
+    Resynced,
+    Snapshot,
+)
 from aioregistry._paths import check_name
 
 from .._words import described, document, printable, to_json
+from .answers import in_time, without_service
 from .outages import connected
 from .output import Output
 from .process import DONE, cancel_this_task
@@ -35,10 +48,23 @@ async def watch(arguments: argparse.Namespace) -> int:
     ):
         for line in form.state(view.snapshot):
             await output.line(line)
+        await _tell_of_no_service(registry, arguments, view.snapshot, errors)
         async for change in changes:
             for line in form.change(change):
                 await output.line(line)
     return DONE
+
+
+async def _tell_of_no_service(
+    registry: Registry, arguments: argparse.Namespace, snapshot: Snapshot[Any], errors: Output
+) -> None:
+    """Say that a service is waited for: its name may be misspelt."""
+    if snapshot or snapshot.invalid:
+        return
+    with contextlib.suppress(RegistryError, OSError):  # an outage is told of elsewhere; standard error may be gone
+        missing = await in_time(without_service(registry, arguments), registry, arguments)
+        if missing is not None:
+            await errors.line(arguments.form.said(f"{missing}; waiting for it", logging.WARNING))
 
 
 class _Form(ABC):

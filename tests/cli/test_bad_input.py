@@ -174,6 +174,8 @@ def test_a_value_of_the_environment_is_told_by_its_variable(
 ) -> None:
     monkeypatch.setenv("AIOREGISTRY_ADDRESS", "a b")
     assert told(("register", "chat", "--port", "1"), capfd).startswith("aioregistry: AIOREGISTRY_ADDRESS='a b': ")
+    monkeypatch.setenv("AIOREGISTRY_ADDRESS", "255.255.255.255")  # refused by what is no option's
+    assert told(("register", "chat", "--port", "1"), capfd).startswith("aioregistry: address='255.255.255.255': ")
 
 
 def test_a_user_whom_no_line_can_have_is_told_by_the_option(

@@ -160,6 +160,24 @@ async def test_nodes_that_show_no_instance_are_told_with_the_reason(
         assert (added["kind"], added["instance"]["id"]) == ("added", "a")
 
 
+async def test_a_service_that_is_not_there_is_waited_for_aloud(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str
+) -> None:
+    servers = ("--zookeeper", f"{zookeeper.address}{chroot}")
+    await judge.make(f"{chroot}/services/empty")
+    async with Command("watch", "chat", *servers) as command, Command("watch", "empty", *servers) as of_empty:
+        assert await command.line() == "chat: 0 listed"
+        told = "there is no service 'chat' below /services: `aioregistry list` shows the services; waiting for it"
+        assert await command.error_line() == f"aioregistry: warning: {told}"
+        await judge.make(f"{chroot}/services/chat/a", instance("a"))
+        assert await command.line() == "added     a  10.0.0.7:7000"
+        assert await of_empty.line() == "empty: 0 listed"
+        await judge.make(f"{chroot}/services/empty/a", instance("a"))
+        assert await of_empty.line() == "added     a  10.0.0.7:7000"
+        of_empty.send(signal.SIGTERM)
+        assert await of_empty.end() == (0, "", "")
+
+
 async def test_a_part_of_the_instances_is_followed(proxy: ZooKeeperProxy, judge: Judge, chroot: str) -> None:
     service = f"{chroot}/services/chat"
     for id, zone in (("a", "eu-1"), ("b", "eu-1"), ("c", "eu-2")):

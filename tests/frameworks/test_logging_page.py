@@ -150,3 +150,16 @@ async def test_the_line_for_json_gives_our_fields(servers: str, tmp_path: Path, 
     (session,) = {record["session"] for record in records if record["logger"] == "aioregistry.session"}
     assert session.startswith("0x")
     assert {record["logger"].partition(".")[0] for record in records} == {"aioregistry", server}
+
+
+async def test_a_handler_at_the_root_is_left_alone_by_uvicorn(servers: str, tmp_path: Path) -> None:
+    call = 'logging.basicConfig(level="INFO")'
+    assert f"Or call `{call}` in your module" in PAGE.read_text(encoding="utf-8")
+    (tmp_path / "app.py").write_text(f"import logging\n\n{call}\n{ASGI}")
+    with ReservedPort() as port:
+        command = ("-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port.number), "app:app")
+        async with running(*command, folder=tmp_path, SERVERS=servers, PORT=str(port.number)) as process:
+            lines = await lines_of(process)
+    path = f"/{servers.partition('/')[2]}/services/chat/a"
+    (listed,) = (line for line in lines if f"{path} is listed: " in line)
+    assert listed.startswith("INFO:aioregistry.registration:")
