@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
 from ._arguments import check_callable, check_seconds
 from ._connect import connect as _connect
 from ._errors import HandleClosed, InvalidType, RequestTimeout, UsageError
-from ._handles import Handle, discard
+from ._handles import discard
 from ._model import ServiceInstance
 from ._paths import check_name
 from ._registry import Registry as _Registry
@@ -118,7 +118,7 @@ class Registry(BlockingHandle, Fronting):
         servers, options = unshown(servers), _hidden(options)
         self._servers, self._options = servers, options
         self._remote = _made(servers, options)
-        self._made_in = os.getpid()
+        self._made_in: int | None = os.getpid()
         self._opened: weakref.WeakSet[BlockingHandle] = weakref.WeakSet()
         """The handles that were opened on it: its closing closes them."""
         self._registered: set[Registration[Any]] = set()
@@ -207,16 +207,20 @@ class Registry(BlockingHandle, Fronting):
 
     def _open(self) -> None:
         if self._made_in != os.getpid():
-            # Its random numbers are the parent's, and those of every other child.
+            # Its random numbers are the parent's, and those of every other child; or its opening has failed.
             discard(self._remote)
             self._remote, self._made_in = _made(self._servers, self._options), os.getpid()
-        thread = LoopThread(f"aioregistry {self._remote.base_path}", lambda: outage_attempts(self._remote.session))
+        # Known from here on: a hook that is called while this opens must not wait for that.
+        self._thread = thread = LoopThread(
+            f"aioregistry {self._remote.base_path}", lambda: outage_attempts(self._remote.session)
+        )
         try:
-            thread.wait(_entered, self._remote)
+            self._enter(thread, self._remote)
         except BaseException:
+            self._made_in = None
             thread.stop()
+            self._thread = None
             raise
-        self._thread = thread
         # Before the interpreter stops its daemon threads.
         self._at_exit = functools.partial(_close_if_alive, weakref.ref(self))
         atexit.register(self._at_exit)
@@ -224,14 +228,19 @@ class Registry(BlockingHandle, Fronting):
     def _close(self) -> None:
         assert self._thread is not None
         atexit.unregister(self._at_exit)
-        self._thread.wait(self._remote.aclose)
-        for handle in list(self._opened):
-            handle.close()  # the registry behind it is closed
-        self._thread.stop()
-        self._thread.join()
+        try:
+            self._thread.wait(self._remote.aclose)
+            for handle in list(self._opened):
+                handle.close()  # the registry behind it is closed
+        finally:  # a signal may have ended the wait, and closing is begun once
+            self._thread.stop()
+            self._thread.join()
 
     def _discard(self) -> None:
         discard(self._remote)
+
+    def _loop_thread(self) -> LoopThread | None:
+        return self._thread
 
     def _title(self) -> str:
         return f"Registry {self._servers}"
@@ -342,7 +351,7 @@ class Registration(RegistrationFacts[P], BlockingHandle):
     def _open(self) -> None:
         self._thread = self._registry._running()
         self._remote = self._thread.call(lambda: self._registry._remote.register(self._instance, **self._options))
-        self._thread.wait(_entered, self._remote)
+        self._enter(self._thread, self._remote)
         self._registry._opened.add(self)
         self._registry._registered.add(self)
 
@@ -350,11 +359,14 @@ class Registration(RegistrationFacts[P], BlockingHandle):
         self._registry._registered.discard(self)
         self._thread.wait(self._remote.aclose)
 
+    def _loop_thread(self) -> LoopThread | None:
+        return self._registry._thread
+
     def _title(self) -> str:
         return f"Registration {self._instance.name}/{self._instance.id}"
 
     def __repr__(self) -> str:
-        return f"<{self._title()}, not opened>" if self._opened_in is None else self._ask(repr)
+        return self._repr_of(lambda: self._remote)
 
 
 @shown_half_made
@@ -472,10 +484,8 @@ class View(ViewFacts[P], BlockingHandle):
             HandleClosed: the view is closed.
         """
         self._use()
-        with self._lock:
-            if self._own is None:
-                self._own = self.balancer()
-        return self._own.pick(key, exclude=exclude)
+        own = self._own or self._thread.call(self._own_balancer)
+        return own.pick(key, exclude=exclude)
 
     def sync(self, timeout: float | None = None) -> Snapshot[P]:
         """Return a snapshot as new as the quorum was when this was called.
@@ -494,6 +504,12 @@ class View(ViewFacts[P], BlockingHandle):
         self._use()
         return self._thread.wait(self._remote.sync, timeout)
 
+    def _own_balancer(self) -> Balancer[P]:
+        # On the loop, where one is made at a time. A lock could be another thread's that waits for the loop.
+        if self._own is None:
+            self._own = self.balancer()
+        return self._own
+
     def _ask(self, of: Callable[[_View[P]], T]) -> T:
         self._use()
         return self._thread.call(of, self._remote)
@@ -508,18 +524,21 @@ class View(ViewFacts[P], BlockingHandle):
         self._remote = thread.call(
             lambda: registry.discover(self.name, payload_type=self._payload_type, **self._options)
         )
-        thread.wait(_entered, self._remote)
+        self._enter(thread, self._remote)
         self._newest = thread.call(Newest.of, self._remote)
         self._registry._opened.add(self)
 
     def _close(self) -> None:
         self._thread.wait(self._remote.aclose)
 
+    def _loop_thread(self) -> LoopThread | None:
+        return self._registry._thread
+
     def _title(self) -> str:
         return f"View of {self.name!r}"
 
     def __repr__(self) -> str:
-        return f"<{self._title()}, not opened>" if self._opened_in is None else self._thread.call(repr, self._remote)
+        return self._repr_of(lambda: self._remote)
 
 
 class Changes(BlockingStream[T]):
@@ -547,10 +566,6 @@ def _made(servers: str, options: ConnectOptions) -> _Registry:
 
 def _stream(thread: LoopThread, make: Callable[[], Stream[T]], timeout: float | None) -> BlockingStream[T]:
     return BlockingStream(thread, thread.call(make), timeout)
-
-
-async def _entered(handle: Handle) -> None:
-    _ = await handle
 
 
 def _close_if_alive(registry: weakref.ref[Registry]) -> None:

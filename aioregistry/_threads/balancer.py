@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 from aioregistry._discovery.balancer import PANIC
 from aioregistry._discovery.balancer_driver import BalancerDriver
 from aioregistry._discovery.view import driver_of
-from aioregistry._errors import HandleClosed
+from aioregistry._errors import UsageError
 
 if TYPE_CHECKING:
     from aioregistry._discovery import View
@@ -50,13 +50,13 @@ class CrossFeed(Generic[P]):
 
     def note_failure(self, id: str, error: BaseException | None, since: float) -> bool:
         """A call to *id* that began at *since* ended with *error*; the loop acts on it later."""
-        with contextlib.suppress(HandleClosed):
+        with contextlib.suppress(UsageError):
             self._thread.post(self._driver.note_failure, id, error, since)
         return False
 
     def note_answer(self, id: str) -> None:
         """A call to *id* was good."""
-        with contextlib.suppress(HandleClosed):
+        with contextlib.suppress(UsageError):
             self._thread.post(self._driver.note_answer, id)
 
 
@@ -64,7 +64,7 @@ class SharedBalancerDriver(BalancerDriver[P]):
     """A balancer for other threads than the one on which its view feeds it; made on that one.
 
     A lock guards the instances that it picks from, which each side holds for as long as a pick or a change takes. Logs
-    and events are told on the loop.
+    and events are told on the loop. A call that goes on in a forked process counts in the parent only.
     """
 
     def __init__(
@@ -84,24 +84,24 @@ class SharedBalancerDriver(BalancerDriver[P]):
     @property
     def refused(self) -> Mapping[str, InvalidArgument]:
         """Why instances are never picked, by id."""
-        with self._lock:
+        with self._locked():
             return MappingProxyType(dict(super().refused))
 
     @property
     def set_aside(self) -> Mapping[str, float]:
         """For how many seconds more instances are set aside, by id."""
-        with self._lock:
+        with self._locked():
             return super().set_aside
 
     @property
     def warming_up(self) -> Mapping[str, float]:
         """The present weights of new instances, by id."""
-        with self._lock:
+        with self._locked():
             return super().warming_up
 
     def pick(self, key: str | bytes | None, exclude: Collection[str]) -> Pick[P]:
         """Return an instance, now; raises what :meth:`aioregistry.Balancer.pick` does."""
-        with self._lock:
+        with self._locked():
             return super().pick(key, exclude)
 
     def take(self, changes: Iterable[Difference[P]]) -> None:
@@ -111,18 +111,26 @@ class SharedBalancerDriver(BalancerDriver[P]):
 
     def dismiss(self, member: Member[P], since: float) -> None:
         """A call to *member* that began at *since* is over, and says nothing of it."""
-        with self._lock:
-            super().dismiss(member, since)
+        if not self._thread.is_elsewhere():
+            with self._lock:
+                super().dismiss(member, since)
 
     def report(self, member: Member[P], good: bool, since: float, error: BaseException | None) -> None:
         """A call to *member* that began at *since* was good, or failed with *error*."""
-        with self._lock:
-            super().report(member, good, since, error)
+        if not self._thread.is_elsewhere():
+            with self._lock:
+                super().report(member, good, since, error)
 
     def count(self, load: Load, calls: int) -> None:
         """So many *calls* more are under way at *load*."""
-        with self._lock:
-            super().count(load, calls)
+        if not self._thread.is_elsewhere():
+            with self._lock:
+                super().count(load, calls)
+
+    def _locked(self) -> threading.RLock:
+        """Return the lock; raises :class:`UsageError` in a forked process, where no thread may release it."""
+        self._thread.check_process()
+        return self._lock
 
     def _tell_of_panic(self) -> None:
         self._on_loop(super()._tell_of_panic)
@@ -131,7 +139,7 @@ class SharedBalancerDriver(BalancerDriver[P]):
         self._on_loop(super()._tell_of_ejection, id, seconds)
 
     def _on_loop(self, tell: Callable[..., None], *arguments: object) -> None:
-        with contextlib.suppress(HandleClosed):
+        with contextlib.suppress(UsageError):
             self._thread.post(tell, *arguments)
 
 

@@ -75,6 +75,8 @@ class SessionFacts:
         return self._thread.call(lambda: dict(self._remote.attempts))
 
     def __repr__(self) -> str:
+        if self._thread.is_elsewhere():
+            return "<the session of a registry that was opened before a fork>"
         return self._thread.call(repr, self._remote)
 
 

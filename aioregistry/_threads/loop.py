@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -18,10 +19,10 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 
 from aioregistry._arguments import check_seconds
-from aioregistry._errors import HandleClosed, RequestTimeout
+from aioregistry._errors import HandleClosed, RequestTimeout, UsageError
 from aioregistry._runtime import running_loop
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopThread", "Remote"]
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class LoopThread:
         self._outage_attempts = outage_attempts
         self._loop = asyncio.new_event_loop()
         self._stopping = False
+        self._process = os.getpid()
         # Between the last thing that is begun and the stop. A finalizer may come in between on the same thread.
         self._lock = threading.RLock()
         self._ended: Future[None] = Future()
@@ -70,7 +72,13 @@ class LoopThread:
     # ------------------------------------------------------------------ ways across
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have *function* called on the loop in its next turn. Raises :class:`HandleClosed` after the stop."""
+        """Have *function* called on the loop in its next turn.
+
+        Raises:
+            HandleClosed: after the stop.
+            UsageError: this process was forked from the one that has the thread.
+        """
+        self.check_process()  # before the lock: another thread of the parent may have had it at the fork
         with self._lock:
             if self._stopping:
                 raise HandleClosed("the registry was closed, and its thread with it")
@@ -81,7 +89,7 @@ class LoopThread:
 
         Raises the function's exception. After the stop, when nothing runs there, the function is called here.
         """
-        if threading.get_ident() == self._thread.ident:  # in a callback on the loop, such as the hook for events
+        if self.is_here():  # in a callback on the loop, such as the hook for events
             return function(*arguments)
         answer: Future[T] = Future()
 
@@ -125,7 +133,7 @@ class LoopThread:
                     await asyncio.wait([done])
                 except asyncio.CancelledError as cancellation:
                     cancelled, scope.shield = cancellation, True
-                    self._cancel(remote)
+                    self.cancel(remote)
         if cancelled is None:
             return remote.answer.result()
         failure = remote.answer.exception()
@@ -133,19 +141,52 @@ class LoopThread:
             raise failure from cancelled
         raise cancelled
 
+    def is_here(self) -> bool:
+        """Whether the calling thread is the loop's own."""
+        return threading.get_ident() == self._thread.ident and not self.is_elsewhere()
+
+    def is_elsewhere(self) -> bool:
+        """Whether this process was forked from the one that has the thread."""
+        return self._process != os.getpid()
+
+    def check_process(self) -> None:
+        """Raise :class:`UsageError` in a process that was forked from the one that has the thread."""
+        if self.is_elsewhere():
+            raise UsageError(
+                f"the registry was opened in process {self._process}, before a fork: open one after the fork, "
+                "in each process"
+            )
+
+    def check_outside(self) -> None:
+        """Raise :class:`UsageError` where a wait would have no end: on the loop's own thread, and in a forked process.
+
+        The thread would wait for itself, and a fork copies no thread.
+        """
+        self.check_process()
+        if self.is_here():
+            raise UsageError(
+                "a call that waits was made on the registry's own thread, which would wait for itself for ever: "
+                "make it on another thread"
+            )
+
     def wait(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Return what ``await function(*arguments)`` returns on the loop, blocking the calling thread.
 
         An exception that a signal raises here (KeyboardInterrupt, say) cancels it there, and is raised when it has
-        ended. Raises its exception, and :class:`HandleClosed` after the stop.
+        ended. Raises its exception, :class:`HandleClosed` after the stop, and :class:`UsageError` on the loop's own
+        thread.
         """
-        remote = _Remote(function, arguments)
+        return self.wait_for(Remote(function, arguments))
+
+    def wait_for(self, remote: Remote[T]) -> T:
+        """Begin *remote*, and return its outcome as :meth:`wait` does; :meth:`cancel` ends the waiting early."""
+        self.check_outside()
         try:
             self.post(remote.begin)
             return remote.answer.result()
         except BaseException:
             # A signal may have come at any point of this.
-            if self._cancel(remote):
+            if self.cancel(remote):
                 remote.answer.exception()  # waits
             raise
 
@@ -177,10 +218,13 @@ class LoopThread:
         return self.call(self._outage_attempts)
 
     def begin(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: Any) -> bool:
-        """Have ``await function(*arguments)`` run on the loop, and wait for nothing; return False after the stop."""
+        """Have ``await function(*arguments)`` run on the loop, and wait for nothing.
+
+        Return False after the stop, and in a forked process.
+        """
         try:
             self._begin(function, arguments)
-        except HandleClosed:
+        except UsageError:
             return False
         return True
 
@@ -190,16 +234,19 @@ class LoopThread:
             await asyncio.wrap_future(self._ended)
             self.join()  # it has nothing left to do
 
-    def _begin(self, function: Callable[..., Coroutine[Any, Any, T]], arguments: tuple[Any, ...]) -> _Remote[T]:
-        remote = _Remote(function, arguments)
+    def _begin(self, function: Callable[..., Coroutine[Any, Any, T]], arguments: tuple[Any, ...]) -> Remote[T]:
+        remote = Remote(function, arguments)
         self.post(remote.begin)
         return remote
 
-    def _cancel(self, remote: _Remote[Any]) -> bool:
-        """Cancel the call, if it is under way; return False after the stop, which cancels everything."""
+    def cancel(self, remote: Remote[Any]) -> bool:
+        """Cancel the call, if it is under way.
+
+        Return False after the stop, which cancels everything, and in a forked process.
+        """
         try:
             self.post(remote.cancel)
-        except HandleClosed:
+        except UsageError:
             return False
         return True
 
@@ -215,7 +262,7 @@ class LoopThread:
         self._thread.join(_PATIENCE)
 
 
-class _Remote(Generic[T]):
+class Remote(Generic[T]):
     """A coroutine on the loop, and its outcome for a thread outside."""
 
     def __init__(self, function: Callable[..., Coroutine[Any, Any, T]], arguments: tuple[Any, ...]) -> None:

@@ -137,18 +137,24 @@ class BlockingStream(Iterator[T]):
         Raises:
             RequestTimeout: nothing came in time; the stream goes on.
             StopIteration: the stream has ended.
-            UsageError: another thread is waiting on this stream.
+            UsageError: another thread is waiting on this stream; or it was opened before a fork, in the parent process,
+                or this is the registry's own thread.
         """
+        self._thread.check_outside()
         if not self._busy.acquire(blocking=False):
             raise UsageError("this stream is being waited on by another thread: open a stream for each consumer")
         try:
             if not self._items:
-                self._items.extend(self._thread.wait_within(timeout, "an item", _batch, self._remote))
+                self._thread.wait_within(timeout, "an item", self._fetch)
             if not self._items:
                 raise StopIteration
             return self._items.popleft()
         finally:
             self._busy.release()
+
+    async def _fetch(self) -> None:
+        """Take a batch, on the loop: a signal may end the wait of the thread when the items have left the stream."""
+        self._items.extend(await _batch(self._remote))
 
     def close(self) -> None:
         """End the stream; a thread that waits on it sees its end."""

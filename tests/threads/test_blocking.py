@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -20,6 +22,7 @@ from aioregistry import (
     Added,
     Check,
     CheckState,
+    ConnectTimeout,
     HandleClosed,
     InvalidArgument,
     NoInstances,
@@ -35,6 +38,7 @@ from aioregistry import (
     blocking,
 )
 from aioregistry.balancing import Ring
+from aioregistry.testing import ZooKeeper
 from tests.support.checkers import OrderedConsumer, check_beating
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
@@ -375,6 +379,159 @@ def test_a_fork_is_told_in_the_child_and_harms_nothing_in_the_parent(registry: b
         os.waitpid(child, 0)
         assert registration.status is Status.LIVE
         assert set(chat.sync(DEADLINE).entries) == {"a"}
+
+
+def test_whatever_a_child_kept_of_the_parents_is_refused(registry: blocking.Registry) -> None:
+    with registry.register(instance_of()), registry.discover("chat") as chat:
+        chat.sync(DEADLINE)
+        balancer, session, changes = chat.balancer(), registry.session, chat.changes()
+        with balancer.pick() as picked:
+            reading, writing = os.pipe()
+            child = os.fork()
+            if child == 0:
+                signal.alarm(int(DEADLINE))
+                told = []
+                for use in (
+                    lambda: next(changes),
+                    lambda: session.state,
+                    session.states,
+                    balancer.pick,
+                    lambda: balancer.refused,
+                    lambda: balancer.warming_up,
+                    chat.pick,
+                ):
+                    try:
+                        use()
+                        told.append("done")
+                    except UsageError:
+                        told.append("refused")
+                    except BaseException as error:  # noqa: BLE001 - shown by the assertion
+                        told.append(repr(error))
+                picked.failed(OSError())
+                for handle in (session, chat, registry, changes):
+                    assert repr(handle)
+                del changes, use
+                gc.collect()  # the end of a stream would be told to the parent's loop
+                os.write(writing, ",".join(told).encode())
+                os._exit(0)
+            os.close(writing)
+            with os.fdopen(reading) as answer:
+                assert answer.read() == ",".join(["refused"] * 7)
+            os.waitpid(child, 0)
+        with registry.register(instance_of("b")):
+            assert isinstance(changes.next(DEADLINE), Added)
+            chat.sync(DEADLINE)
+            assert {balancer.pick().id for _ in range(2)} == {"a", "b"}
+
+
+def test_a_fork_while_another_thread_opens_leaves_no_lock_to_the_child() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        registry = blocking.connect(f"127.0.0.1:{silent.getsockname()[1]}", session_timeout=1)
+
+        def opens() -> None:
+            with contextlib.suppress(ConnectTimeout):
+                registry.open()
+
+        opening = threading.Thread(target=opens)
+        opening.start()
+        silent.settimeout(DEADLINE)
+        accepted, _ = silent.accept()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(int(DEADLINE))
+            try:
+                registry.open()
+            except ConnectTimeout:
+                registry.close()
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        opening.join(DEADLINE)
+        accepted.close()
+        registry.close()
+
+
+def test_a_later_use_opens_what_could_not_be_opened() -> None:
+    with ZooKeeper() as zookeeper:
+        zookeeper.stop()
+        registry = blocking.connect(zookeeper.address, session_timeout=1)
+        for _ in range(2):
+            with pytest.raises(ConnectTimeout):
+                registry.open()
+        zookeeper.start()
+        with registry, registry.discover("chat") as chat:
+            assert chat.snapshot.entries == {}
+        assert_no_thread_is_left()
+
+
+def test_a_hook_on_the_registrys_own_thread_does_not_wait_for_itself(servers: str) -> None:
+    told: dict[str, BaseException] = {}
+
+    def hook(name: str, _: Mapping[str, object]) -> None:
+        if name not in told:
+            for use in (registry.services, registry.close, registry.discover("chat").open, me.drain):
+                try:
+                    use()
+                except UsageError as error:
+                    told[name] = error
+
+    registry = blocking.connect(servers, session_timeout=T, on_event=hook)
+    me = registry.register(instance_of())
+    with registry, me:  # the first event comes while it opens
+        assert registry.services(DEADLINE) == ["chat"]
+        assert me.status is Status.LIVE
+    assert told
+
+
+def test_closing_ends_an_opening_in_another_thread() -> None:
+    def closed(handle: blocking.Registry | blocking.View[object] | blocking.Registration[object]) -> None:
+        told: list[BaseException] = []
+        begun = threading.Event()
+
+        def opens() -> None:
+            begun.set()
+            try:
+                handle.open()
+            except BaseException as error:  # noqa: BLE001 - shown by the assertion
+                told.append(error)
+
+        opening = threading.Thread(target=opens)
+        opening.start()
+        assert begun.wait(DEADLINE)
+        handle.close()
+        opening.join(DEADLINE)
+        assert [type(error) for error in told] == [HandleClosed]
+        with pytest.raises(HandleClosed):
+            handle.open()
+
+    with ZooKeeper() as zookeeper, blocking.connect(zookeeper.address, session_timeout=T, close_timeout=1) as registry:
+        zookeeper.freeze()
+        closed(registry.discover("chat"))
+        closed(registry.register(instance_of()))
+        closed(blocking.connect(zookeeper.address, session_timeout=T))
+        assert registry.session.state is not SessionState.CLOSED
+        zookeeper.thaw()
+        assert registry.services(DEADLINE) == []
+
+
+def test_a_signal_while_it_closes_leaves_no_thread(servers: str) -> None:
+    def hook(name: str, fields: Mapping[str, object]) -> None:
+        if name == "session.state" and fields["state"] == SessionState.CLOSED.value:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    registry = blocking.connect(servers, session_timeout=T, on_event=hook).open()
+
+    def close() -> None:
+        registry.close()
+        threading.Event().wait(DEADLINE)
+
+    with pytest.raises(KeyboardInterrupt):
+        close()
+    assert_no_thread_is_left()
+
+
+def assert_no_thread_is_left() -> None:
+    assert [each.name for each in threading.enumerate() if each.name.startswith("aioregistry /")] == []
 
 
 PREFORK = """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -172,6 +174,78 @@ def test_the_stop_cancels_what_is_under_way_and_refuses_what_comes_later(thread:
         thread.wait(endless)
     assert not thread.begin(endless)
     assert thread.call(lambda: 1) == 1  # nothing moves there any more: it may be read from here
+
+
+def test_its_own_thread_is_refused_a_wait_for_itself(thread: LoopThread) -> None:
+    numbers = Feed(thread)
+    stream = BlockingStream(thread, numbers.stream, None)
+
+    def waits() -> None:
+        for wait in (
+            lambda: thread.wait(ident),
+            lambda: thread.wait_within(DEADLINE, "a bus", ident),
+            lambda: stream.next(DEADLINE),
+        ):
+            with pytest.raises(UsageError, match="own thread"):
+                wait()
+
+    thread.call(waits)
+    numbers.offer(1)
+    assert stream.next(DEADLINE) == 1
+
+
+def test_a_forked_process_is_refused_and_the_thread_goes_on(thread: LoopThread) -> None:
+    numbers = Feed(thread)
+    stream = BlockingStream(thread, numbers.stream, None)
+    numbers.offer(1, 2, 3)
+    assert stream.next(DEADLINE) == 1
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(int(DEADLINE))
+        told = []
+        uses: list[Callable[[], object]] = [
+            lambda: thread.wait(ident),
+            lambda: thread.call(threading.get_ident),
+            lambda: thread.post(threading.get_ident),
+            stream.next,  # items are waiting in it, too
+        ]
+        for use in uses:
+            try:
+                use()
+                told.append("done")
+            except UsageError:
+                told.append("refused")
+            except BaseException as error:  # noqa: BLE001 - shown by the assertion
+                told.append(repr(error))
+        told.append(str(thread.begin(ident)))
+        stream.close()
+        os.write(writing, ",".join(told).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        assert answer.read() == "refused,refused,refused,refused,False"
+    os.waitpid(child, 0)
+    assert [stream.next(DEADLINE), stream.next(DEADLINE)] == [2, 3]
+    numbers.offer(4)
+    assert stream.next(DEADLINE) == 4
+
+
+def test_a_signal_in_the_middle_loses_no_item(thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = Feed(thread)
+    stream = BlockingStream(thread, numbers.stream, None)
+    numbers.offer(1, 2)
+    waits = thread.wait_for
+
+    def interrupted(*arguments: Any) -> Any:
+        waits(*arguments)
+        raise KeyboardInterrupt  # the items have left the stream on the loop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(thread, "wait_for", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.next(DEADLINE)
+    assert [stream.next(DEADLINE), stream.next(DEADLINE)] == [1, 2]
 
 
 def test_an_end_of_the_process_asked_for_there_is_passed_on_and_the_loop_goes_on(thread: LoopThread) -> None:
