@@ -58,10 +58,11 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return is_whole(value) or isinstance(value, float)
 
 
-def check_count(field: str, number: object) -> None:
-    """Raise unless *number* is an int of 1 or more."""
-    if not is_whole(number) or number < 1:
-        raise wrong_argument(field, number, "must be an int of 1 or more", int)
+def check_count(field: str, number: object, *, at_most: int | None = None) -> None:
+    """Raise unless *number* is an int of 1 or more, and not above *at_most*."""
+    if not is_whole(number) or number < 1 or (at_most is not None and number > at_most):
+        bounds = "of 1 or more" if at_most is None else f"from 1 to {at_most}"
+        raise wrong_argument(field, number, f"must be an int {bounds}", int)
 
 
 def check_number(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Final, Literal
 
 from aioregistry._arguments import check_choice, check_count, check_seconds
 from aioregistry._errors import InvalidType
@@ -15,6 +15,9 @@ __all__ = ["Check", "CheckFailed", "first_health"]
 
 Initial = Literal["failing", "passing"]
 
+_MOST_RESULTS: Final = 1_000_000
+"""Results in a row: a day of them, ten each second. No float holds the seconds that every int asks for."""
+
 
 class CheckFailed(Exception):
     """A ready-made check failed; its text is the reason."""
@@ -24,17 +27,19 @@ class CheckFailed(Exception):
 class Check:
     """An async function that is called again and again to find out whether an instance is well.
 
-    A call fails if it raises anything, returns False, or takes longer than *timeout*; every other call passes. One call
-    runs at a time. A call that takes longer than *timeout* is cancelled; if it goes on nevertheless, it counts as
-    failed until it ends. It runs on the loop of the registration: run code that blocks in a thread.
+    A call fails if it raises anything, returns False, or takes longer than *timeout*; every other call passes. A call
+    that returns another awaitable fails, too: an ``await`` is missing. One call runs at a time. A call that takes
+    longer than *timeout* is cancelled; if it goes on nevertheless, it counts as failed until it ends. It runs on the
+    loop of the registration: run code that blocks in a thread.
 
     Args:
         probe: an async function without arguments, or a plain one that returns an awaitable. A plain function that
             returns anything else counts as failed: it would block the loop, and only a call can show it.
         interval: seconds from the start of one call to the start of the next; up to a tenth less, at random.
         timeout: seconds that a call may take.
-        rise: successes in a row after which a failing check passes; the very first success is enough by itself.
-        fall: failures in a row after which a passing check fails.
+        rise: successes in a row after which a failing check passes, a million at most; the very first success is enough
+            by itself.
+        fall: failures in a row after which a passing check fails; a million at most.
         initial: the verdict before its first result: ``"failing"``, or ``"passing"``.
 
     Raises:
@@ -55,8 +60,8 @@ class Check:
             raise InvalidType("probe", probe, "give an async function without arguments")
         check_seconds("interval", interval)
         check_seconds("timeout", timeout)
-        check_count("rise", rise)
-        check_count("fall", fall)
+        check_count("rise", rise, at_most=_MOST_RESULTS)
+        check_count("fall", fall, at_most=_MOST_RESULTS)
         check_choice("initial", initial, ("failing", "passing"))
         self.probe = probe
         self.interval: float = float(interval)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -17,7 +18,10 @@ from aioregistry._reasons import reason_of
 
 from .check import Check, CheckFailed, Initial
 
-__all__ = ["CommandCheck"]
+__all__ = ["CommandCheck", "words_of_line"]
+
+_LITERAL: Final = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+"""The parts of a line in which a shell sees no operators."""
 
 _OPERATORS: Final = frozenset("|&;<>()")
 
@@ -86,16 +90,25 @@ def _started(words: list[str]) -> subprocess.Popen[bytes]:
         raise CheckFailed(f"{words[0]} was not started: {reason_of(error)}") from error
 
 
+def words_of_line(field: str, line: str) -> list[str]:
+    """Return the words of *line*, as a shell splits it.
+
+    Raises:
+        InvalidArgument: it is for a shell, which does not run it; or it has a quotation without an end.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        raise InvalidArgument(field, line, "has a quotation without an end") from None
+    if not _OPERATORS.isdisjoint(_LITERAL.sub("", line)):
+        raise InvalidArgument(field, line, "is run without a shell: give sh -c '…' for a line of one")
+    return words
+
+
 def _words(command: object) -> list[str]:
     words: list[Any]
     if isinstance(command, str):
-        try:
-            words = shlex.split(command)
-            raw = list(shlex.shlex(command, punctuation_chars=True))
-        except ValueError:
-            raise InvalidArgument("command", command, "has a quotation without an end") from None
-        if any(set(word) <= _OPERATORS for word in raw):
-            raise InvalidArgument("command", command, "is run without a shell: give sh -c '…' for a line of one")
+        words = words_of_line("command", command)
     else:
         words = list(command) if isinstance(command, Sequence) and not isinstance(command, bytes) else []
     if not all(isinstance(word, str) for word in words) or not isinstance(command, Sequence):

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Container
 from typing import Final
 
+from aioregistry import _foreign as foreign
 from aioregistry._addresses import split_authority
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reasons import reason_of
@@ -23,6 +24,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 _SWITCHING_PROTOCOLS: Final = 101
 _SUCCESS: Final = range(200, 300)
+_STATUSES: Final = range(100, 600)
 _MOST_INTERIM: Final = 8
 _MOST_HEADERS: Final = 256
 _MOST_BODY: Final = 65536
@@ -130,6 +132,16 @@ def _check_options(expected_statuses: object, tls: object) -> None:
         raise InvalidType("tls", tls, "give an SSLContext, or None")
     if not isinstance(expected_statuses, Container) or isinstance(expected_statuses, str | bytes):
         raise InvalidType("expected_statuses", expected_statuses, "give statuses, such as range(200, 400)")
+    try:
+        expects = foreign.call(lambda: any(status in expected_statuses for status in _STATUSES))
+    except foreign.ForeignError as failure:
+        raise InvalidArgument(
+            "expected_statuses", expected_statuses, f"asking it for a status raised {failure}"
+        ) from failure.error
+    if not expects:
+        raise InvalidArgument(
+            "expected_statuses", expected_statuses, "has no status of HTTP: give some, such as range(200, 400)"
+        )
 
 
 def _parts(url: object) -> urllib.parse.SplitResult:

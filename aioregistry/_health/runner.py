@@ -215,7 +215,13 @@ async def _answer(probe: Callable[[], Awaitable[object]]) -> object:
             f"its function is not async: it returned {kind}, which cannot be awaited; write async def, "
             "and call blocking code by asyncio.to_thread"
         )
-    return await answer
+    result: object = await answer
+    if inspect.isawaitable(result):
+        kind = type(result).__name__
+        if inspect.iscoroutine(result):
+            result.close()  # or Python warns of it once more
+        raise CheckFailed(f"its result is another awaitable, a {kind}, of which nothing is known: an await is missing")
+    return result
 
 
 def _reason(call: asyncio.Task[Any]) -> str | None:

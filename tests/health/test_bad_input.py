@@ -38,7 +38,7 @@ CHECKS: dict[str, Callable[..., Check]] = {
     "LoopLagCheck": LoopLagCheck,
 }
 NO_SECONDS: list[Any] = [0, 0.0, -1, -0.001, math.nan, math.inf, -math.inf, "5", None, True, [5]]
-NO_COUNT: list[Any] = [0, -1, 1.0, math.nan, "3", None, True]
+NO_COUNT: list[Any] = [0, -1, 1.0, math.nan, "3", None, True, 1_000_001, 10**18]
 NO_STATE: list[Any] = ["", "PASSING", "warning", None, True]
 WRONG = [
     *(("interval", value) for value in NO_SECONDS),

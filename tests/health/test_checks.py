@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import ssl
 import sys
 import threading
@@ -171,10 +172,19 @@ def test_a_url_with_credentials_is_refused_and_not_shown() -> None:
     assert "secret" not in repr(raised.value)
 
 
+class Unanswering:
+    def __contains__(self, _: object) -> bool:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"tls": True}, {"expected_statuses": 200}, {"expected_statuses": "200"}, {"interval": 0}, {"timeout": -1}],
-)
+    [
+        {"tls": True}, {"expected_statuses": 200}, {"expected_statuses": "200"}, {"interval": 0}, {"timeout": -1},
+        {"expected_statuses": []}, {"expected_statuses": {"200"}}, {"expected_statuses": range(100)},
+        {"expected_statuses": Unanswering()},
+    ],
+)  # fmt: skip
 def test_options_of_http_that_are_wrong_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument) as raised:
         HttpCheck("https://localhost/", **options)
@@ -249,10 +259,23 @@ async def test_a_program_has_no_input_and_its_output_is_dropped(capfd: pytest.Ca
 
 
 @pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("find . -exec true {} \\;", ["find", ".", "-exec", "true", "{}", ";"]),
+        ("echo 'a;b' \"c|d\" e\\&f", ["echo", "a;b", "c|d", "e&f"]),
+        ('echo "a\\"|b"', ["echo", 'a"|b']),
+    ],
+)
+def test_what_a_shell_takes_literally_is_no_shell(command: str, words: list[str]) -> None:
+    assert CommandCheck(command).describe() == shlex.join(words)
+
+
+@pytest.mark.parametrize(
     "command",
     [
         "", "   ", "'", "nosuchprogram --flag", ["nosuchprogram"], [], [""], ["true", 1], 7, None, b"true",
         "curl -f http://localhost/ || exit 1", "true; false", "true > /dev/null", "true &", "a\0b", os.sep,
+        "echo 'a' | cat", 'echo "\\"" ; true', "echo \\\\; true", "true # | cat",
     ],
 )  # fmt: skip
 def test_commands_that_are_not_there_are_refused(command: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import itertools
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -136,6 +137,31 @@ async def test_what_is_no_async_function_has_failed_and_says_so(world: World) ->
         reason = watched.runner.statuses["plain"].reason
         assert reason is not None
         assert reason.startswith("its function is not async: it returned bool, which cannot be awaited")
+
+
+@simulated
+async def test_a_result_that_was_not_awaited_has_failed_and_says_so(world: World) -> None:
+    async def coroutine() -> object:
+        return well()
+
+    async def future() -> object:
+        return asyncio.get_running_loop().create_future()
+
+    async with Watched(world, coroutine=coroutine, future=future) as watched:
+        await asyncio.sleep(1)
+        for name in ("coroutine", "future"):
+            assert watched.state(name) is CheckState.STARTING
+            reason = watched.runner.statuses[name].reason
+            assert reason is not None
+            assert reason.endswith("an await is missing")
+
+
+@simulated
+async def test_the_largest_numbers_are_waited_for(world: World) -> None:
+    most = Check(well, interval=sys.float_info.max, timeout=sys.float_info.max, rise=1_000_000, fall=1_000_000)
+    async with Watched(world, most=most) as watched:
+        await asyncio.sleep(1)
+        assert watched.state("most") is CheckState.PASSING
 
 
 @simulated
