@@ -204,6 +204,7 @@ ROOMS: dict[str, set[str]] = {
         "session",  # an address is parsed in one way
         "secrets",  # the contents of files that have some
         "arguments",
+        "health",  # a line that names a program is split in one way
         *("textual", "rich"),  # `top`
         "aiozk",  # whose errors the client raises with which the demo deletes a node
         "balancing",

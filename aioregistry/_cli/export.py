@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from aioregistry import InvalidArgument, Registry, View
+from aioregistry import InvalidArgument, NoAuth, Registry, View
 from aioregistry._concurrency import Notifier
 from aioregistry._exports import (
     ALIKE,
@@ -47,6 +47,9 @@ _CHECKED: Final = ("haproxy", "nginx")
 
 _AGAIN: Final = 30.0
 """Seconds after which what failed is tried again without a change."""
+
+_DEVICES: Final = (Path("/dev"), Path("/dev/fd"))
+"""Their links lead to standard output and the like."""
 
 _HAPROXY_AROUND: Final = """defaults
     mode tcp
@@ -88,6 +91,7 @@ class _Exporter:
         self._exec = None if arguments.exec is None else words_of("exec", arguments.exec)
         _check_place(arguments.out)
         self._views: dict[str, View[Any]] = {}
+        self._unreadable: set[str] = set()
         self._news = Notifier()
         self._former: Services | None = None
         self._weights: Mapping[str, Weights] = {}
@@ -131,14 +135,32 @@ class _Exporter:
             for name in set(following) - set(names):
                 await _cancelled([following.pop(name)])
                 self._views.pop(name, None)
+                self._unreadable.discard(name)
             for name in sorted(set(names) - set(following)):
-                following[name] = self._spawn(self._follow(registry, name))
+                following[name] = self._spawn(self._follow_if_readable(registry, name))
             self._names = list(names)
             self._changed()
+
+    async def _follow_if_readable(self, registry: Registry, name: str) -> None:
+        """Follow a service that was not asked for by its name: one that may not be read ends no other's export."""
+        while True:
+            try:
+                await self._follow(registry, name)
+            except NoAuth as error:
+                self._views.pop(name, None)
+                self._unreadable.add(name)
+                kept = "its former instances are kept" if name in (self._former or {}) else "not exported"
+                self._tell(f"unreadable {name}", f"{name}: {error}", f"{kept}: ", f"{name} can be read now")
+                self._changed()
+                await asyncio.sleep(_AGAIN)
+            else:
+                return
 
     async def _follow(self, registry: Registry, name: str) -> None:
         async with registry.discover(name) as view:
             self._views[name] = view
+            self._unreadable.discard(name)
+            self._tell(f"unreadable {name}", "", "", f"{name} can be read now")
             async for _ in view.snapshots():
                 self._changed()
 
@@ -154,7 +176,7 @@ class _Exporter:
             await self._is_due(again)
             self._quiet.written()
             # Until every service was seen once nothing is written: an empty list would be a lie.
-            synced = all(name in self._views for name in self._names)
+            synced = all(name in self._views or name in self._unreadable for name in self._names)
             again = _AGAIN if synced and not await self._written() else None
 
     async def _is_due(self, again: float | None) -> None:
@@ -168,16 +190,19 @@ class _Exporter:
 
     async def _written(self) -> bool:
         """Write what there is; return whether that was done, or nothing is to be done."""
-        snapshots = {name: self._views[name].snapshot for name in self._names}
+        snapshots = {name: self._views[name].snapshot for name in self._names if name in self._views}
         weights = {name: weights_of(snapshot.entries.values()) for name, snapshot in snapshots.items()}
         present = {name: usable(snapshot.values(), weights[name]) for name, snapshot in snapshots.items()}
+        former = self._former or {}
+        present |= {name: former[name] for name in self._names if name not in snapshots and name in former}
         chosen = selected(present, self._former, minimum=self._minimum)
         self._tell_of_what_is_kept(present, chosen)
         nothing = "there is no service" if chosen.services is None and not present else ""
         self._tell("nothing", nothing, f"{self._out} is kept as it was, because of --minimum {self._minimum}: ", "")
         if chosen.services is None:
             return True
-        weights |= {name: self._weights.get(name, ALIKE) for name in chosen.collapsed}
+        kept = (*chosen.collapsed, *(name for name in present if name not in snapshots))
+        weights |= {name: self._weights.get(name, ALIKE) for name in kept}
         rendered = render(self._format, chosen.services, weights)
         self._tell("left out", "; ".join(rendered.left_out), "not exported: ", "")
         data = rendered.text.encode()
@@ -210,7 +235,7 @@ class _Exporter:
             few = f"{len(present[name])} of {name} so far, {fewer}" if name in chosen.waiting else ""
             kept = f"{self._out} is kept as it was: " if chosen.services is None else "not exported yet: "
             self._tell(f"waiting {name}", few, kept, f"{name}: there are enough now")
-        for name in present:
+        for name in self._views:
             suspects = len(self._views[name].snapshot.suspects)
             text = f"{suspects} of {name} went together, unexplained" if suspects else ""
             self._tell(f"suspects {name}", text, "kept for a while: ", f"{name}: nothing is held back now")
@@ -292,15 +317,27 @@ def _check_place(out: str) -> None:
     if not out or "\0" in out:
         raise InvalidArgument("out", out, "give the path of a file")
     path = Path(out)
-    _, foreign = followed(str(path.parent))
+    folder, foreign = followed(str(path.parent))
     if foreign is not None:
         raise InvalidArgument("out", out, foreign)
     if path.is_dir():
         raise InvalidArgument("out", out, "is a folder: give the path of a file")
+    # A rename replaces a device for every process of the machine, where this user may.
+    if not _replaceable(path) or folder in _DEVICES or folder.is_relative_to("/proc"):
+        raise InvalidArgument("out", out, "is a device, a pipe or a socket, which a file would replace: give another")
     if not path.parent.is_dir():
         raise InvalidArgument("out", out, "its folder does not exist")
     if not os.access(path.parent, os.W_OK):
         raise InvalidArgument("out", out, "its folder may not be written to")
+
+
+def _replaceable(path: Path) -> bool:
+    """Return whether there is a file or a link at *path*, or nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
 
 def _former(path: Path) -> os.stat_result | None:

@@ -58,15 +58,20 @@ def run(
     arguments.own_lines = logs.OwnLines()
     handler = logs.begin(getattr(arguments, "verbose", 0), arguments.own_lines, as_json=as_json)
     try:
-        running = command(arguments)
-        return _ended(running if heeds_signals else _until_signalled(running), arguments)
+        return _ended(command, arguments, heeds_signals=heeds_signals)
     finally:
         logs.end(handler)
 
 
-def _ended(command: Coroutine[Any, Any, int], arguments: argparse.Namespace) -> int:
+def _ended(
+    command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]],
+    arguments: argparse.Namespace,
+    *,
+    heeds_signals: bool,
+) -> int:
     try:
-        return asyncio.run(command)
+        running = command(arguments)  # imports what the command needs, which a signal may interrupt
+        return asyncio.run(running if heeds_signals else _until_signalled(running))
     except BrokenPipeError:
         _forget_stdout()
         return DONE

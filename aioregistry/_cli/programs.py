@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import IO, Final
 
 from aioregistry import InvalidArgument
 from aioregistry._concurrency import in_daemon_thread
+from aioregistry._health.command import words_of_line
 
 from .child import exit_code_of
 
@@ -32,11 +32,11 @@ def found(program: str) -> str | None:
 
 
 def words_of(field: str, command: str) -> list[str]:
-    """Return the program and the arguments of *command*; raises InvalidArgument where there is no such program."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        raise InvalidArgument(field, command, "has a quotation without an end") from None
+    """Return the program and the arguments of *command*.
+
+    Raises InvalidArgument where there is no such program, or where the command is a line for a shell.
+    """
+    words = words_of_line(field, command)
     if not words or shutil.which(words[0]) is None:
         raise InvalidArgument(field, command, f"there is no program {(words or [''])[0]!r}")
     return words

@@ -5,12 +5,14 @@ import json
 import os
 import shlex
 import signal
+import socket
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiozk import ACL
 
 import aioregistry
 from aioregistry import InvalidArgument, Registry, ServiceInstance
@@ -63,6 +65,24 @@ async def test_the_file_follows_what_is_enabled(registry: Registry, servers: str
         assert (code, stdout) == (0, "")
         assert "Traceback" not in stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+async def test_a_service_that_may_not_be_read_ends_no_others_export(
+    registry: Registry, servers: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "all.json"
+    options = ("--format", "prometheus", "--out", str(out), "--wait", "0.05:1", "--zookeeper", servers)
+    async with registry.register(instance(1)), registry.register(instance(2, "secret")):
+        acl = [ACL.make("world", "anyone", create=True, delete=True, admin=True)]
+        await registry.client.set_acl("/services/secret", acl, force=True)
+        async with Command("export", *options) as command:
+            await command.error_lines_until("not exported: secret: ")
+            await becomes(out, ["10.0.0.1:7000"])
+            async with registry.register(instance(3)):
+                await becomes(out, ["10.0.0.1:7000", "10.0.0.3:7000"])
+        code, stdout, stderr = await outcome("export", *options, "chat", "secret")
+        assert (code, stdout) == (1, "")
+        assert "/services/secret: " in stderr
 
 
 async def test_too_few_are_not_believed(registry: Registry, servers: str, tmp_path: Path) -> None:
@@ -242,12 +262,16 @@ async def test_nothing_is_written_while_zookeeper_is_away(tmp_path: Path) -> Non
         (("--format", "json", "--out", ""), "out=''"),
         (("--format", "json", "--out", "/nosuch/folder/x"), "/nosuch/folder/x"),
         (("--format", "json", "--out", "/tmp"), "out='/tmp'"),
+        (("--format", "json", "--out", "/dev/stdout"), "out='/dev/stdout'"),
+        (("--format", "json", "--out", "/dev/fd/1"), "out='/dev/fd/1'"),
+        (("--format", "json", "--out", "/proc/self/fd/1"), "out='/proc/self/fd/1'"),
         (("--format", "json", "--out", "x", "--minimum", "-1"), "minimum=-1"),
         (("--format", "json", "--out", "x", "--minimum", "few"), "few"),
         (("--format", "json", "--out", "x", "--wait", "5:1"), "wait='5:1'"),
         (("--format", "json", "--out", "x", "--wait", "soon"), "wait='soon'"),
         (("--format", "json", "--out", "x", "--wait", "nan:1"), "wait='nan:1'"),
         (("--format", "json", "--out", "x", "--exec", "nosuchprogram"), "exec='nosuchprogram'"),
+        (("--format", "json", "--out", "x", "--exec", "true | cat"), "exec='true | cat'"),
         (("--format", "json", "--out", "x", "a//b"), "a//b"),
     ],
     ids=str,
@@ -294,6 +318,21 @@ def test_the_owner_decides_who_may_read_it(tmp_path: Path, mode: int) -> None:
     _replace(out, b"data")
     assert stat.S_IMODE(out.stat().st_mode) == mode
     assert _former(out) is not None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    with socket.socket(socket.AF_UNIX) as listening:
+        if kind == "pipe":
+            os.mkfifo(out)
+        else:
+            listening.bind(str(out))
+        with pytest.raises(InvalidArgument) as raised:
+            _check_place(str(out))
+    assert raised.value.field == "out"
+    out.unlink()
+    _check_place(str(out))
 
 
 @root_only

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from argparse import Namespace
+from typing import Any, NoReturn
 
 import pytest
 
@@ -34,6 +36,15 @@ async def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     _, stdout, stderr = await outcome_of(sys.executable, "-c", program, seconds=DEADLINE)
     assert stdout.startswith(b"usage: aioregistry")
     assert stderr == b"[]\n"
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_it(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    def interrupted(_: Namespace) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aioregistry._cli._export", interrupted)
+    assert main(["export", "--format", "json", "--out", "x"]) == 128 + signal.SIGINT
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_help_names_every_command() -> None:
