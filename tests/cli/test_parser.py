@@ -191,10 +191,13 @@ def test_an_option_means_what_it_says(least: tuple[str, ...], more: tuple[str, .
     ],
     ids=lambda each: " ".join(each)[:60] if isinstance(each, tuple) else "",
 )  # fmt: skip
-def test_what_is_refused(words: tuple[str, ...], named: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_refused(
+    words: tuple[str, ...], named: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs = Runs(monkeypatch)
     with pytest.raises(SystemExit) as ended:
         main(words)
-    assert ended.value.code == 2
+    assert (ended.value.code, runs.commands) == (2, [])
     shown = capfd.readouterr()
     assert shown.out == ""
     assert named in shown.err.splitlines()[-1]

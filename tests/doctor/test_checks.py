@@ -304,6 +304,15 @@ def test_two_at_one_place(one: dict[str, Any], other: dict[str, Any], found: int
     assert len(list(instance_checks.duplicates(picture(nodes=nodes)))) == found
 
 
+def test_names_that_look_the_same() -> None:
+    services = {"chat": {"a": instance("a"), "A ": instance("A "), "b": instance("b")}, "Chat": {}, "mail": {}}
+    seen = Picture((server(),), now=NOW, session=ME, services=services)
+    assert [*instance_checks.alike(seen)] == [
+        ("/services", "has names that differ by case or blanks only: 'chat', 'Chat'"),
+        ("/services/chat", "has names that differ by case or blanks only: 'a', 'A '"),
+    ]
+
+
 # ---------------------------------------------------------------- access
 
 WORLD = ("world", "anyone")

@@ -54,6 +54,11 @@ def test_the_most_alike_comes_first() -> None:
     assert found("/prd/eu", "/services", tree)[0] == "/prod/eu/services"
 
 
+def test_of_many_alike_the_ten_most_alike_are_looked_at() -> None:
+    names = [f"/services{number:02}" for number in range(20)]
+    assert len({*found("", "/services", children_of(names))} & {*names}) == 10
+
+
 def test_what_is_beside_the_base_path_is_no_registry_for_that() -> None:
     tree = children_of(["/services-withdrawn/x", "/services-overrides/x", "/kafka/brokers", "/brokers/ids"])
     assert {"/services-withdrawn", "/services-overrides", "/kafka", "/brokers"}.isdisjoint(found("", "/services", tree))

@@ -158,6 +158,12 @@ def test_a_redirect_without_a_scheme_has_that_of_the_request() -> None:
     assert led_back("//host.example:8080/a", HERE, "https", "chat.registry") is None
 
 
+@pytest.mark.parametrize("scheme", ["http", "ws", "https", "wss"])
+def test_a_redirect_without_a_port_is_to_the_scheme_s(scheme: str) -> None:
+    usual = ServiceInstance("chat", id="a", address="host.example", port=80, ssl_port=443)
+    assert led_back(f"{scheme}://host.example/a", usual, "chat.registry") == f"{scheme}://chat.registry/a"
+
+
 def test_a_redirect_to_an_address_of_ipv6_leads_back() -> None:
     here = ServiceInstance("chat", id="a", address="::1", port=8080)
     for rubbish in ("http://[::1]x:8080/there", "http://x[::1]:8080/there"):
