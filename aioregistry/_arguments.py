@@ -10,6 +10,7 @@ import enum
 import math
 import sys
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Final, Literal, TypeGuard, TypeVar
 
 from ._errors import InvalidArgument, InvalidType, wrong_argument
@@ -17,6 +18,7 @@ from ._errors import InvalidArgument, InvalidType, wrong_argument
 __all__ = [
     "UNSET",
     "Unset",
+    "as_written",
     "check_callable",
     "check_choice",
     "check_count",
@@ -73,6 +75,11 @@ def check_number(
         bounds = f"from {at_least:g} to {at_most:g}" if math.isfinite(at_most) else f"of {at_least:g} or more"
         owner = "" if of is None else f"of {of}: "
         raise wrong_argument(field, number, f"{owner}must be a number {bounds}", int, float)
+
+
+def as_written(share: float) -> Fraction:
+    """Return *share* as its decimal digits say: 0.29 of 100 is 29 then, and 0.29 * 100 is less than that."""
+    return Fraction(repr(float(share)))
 
 
 def check_seconds(field: str, seconds: object, *, at_most: float = sys.float_info.max, or_zero: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from aioregistry import (
     Weighted,
 )
 from aioregistry._arguments import (
+    as_written,
     check_callable,
     check_choice,
     check_count,
@@ -279,3 +281,15 @@ def test_no_time_is_a_time_where_that_is_said() -> None:
         check_seconds("drain", 0)
     check_count("attempts", 1)
     check_number("share", 1, at_least=0, at_most=1)
+
+
+class Share(float):
+    """A number with a name of its own, such as those of a configuration."""
+
+    def __str__(self) -> str:
+        return "a third"
+
+
+def test_a_share_is_taken_as_it_was_written() -> None:
+    for written, share in ((0.29, "29/100"), (0, "0"), (1, "1"), (1e-07, "1/10000000"), (Share(0.07), "7/100")):
+        assert as_written(written) == Fraction(share)

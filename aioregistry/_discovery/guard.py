@@ -33,9 +33,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from fractions import Fraction
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from aioregistry._arguments import as_written
 from aioregistry._model import Added, Difference, Entry, Removed, ServiceInstance, Suspicion, Updated
 
 from .alarms import Alarms
@@ -119,8 +119,7 @@ class Suspects(Generic[P]):
     def __init__(self, guard: Guard, zxid: int, subsets: Callable[[], Iterable[Subset]] = tuple) -> None:
         self.wake: float | None = None
         self._guard = guard
-        # As it was written: 0.29 of 100 is 29, and 0.29 * 100 is less than that.
-        self._share = Fraction(str(guard.share))
+        self._share = as_written(guard.share)
         self._zxid = zxid
         self._subsets = Subsets(subsets)
         self._held: dict[str, _Held[P]] = {}

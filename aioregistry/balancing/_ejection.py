@@ -10,11 +10,10 @@ calls are rarer than pauses are long, a dead one would have stayed in for longer
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from aioregistry._arguments import check_count, check_number
+from aioregistry._arguments import as_written, check_count, check_number
 from aioregistry._errors import InvalidArgument, InvalidType
 from aioregistry._reprs import shown_half_made
 
@@ -73,8 +72,7 @@ class Ejection:
         self.longest: float = longest
         self.jitter: float = jitter
         self.remaining: float = remaining
-        # As it was written: 0.55 of 100 is 55, and 0.55 * 100 is more than that.
-        self._share = Fraction(str(remaining))
+        self._share = as_written(remaining)
         self.errors: type[Exception] | tuple[type[Exception], ...] = _checked_errors(errors)
 
     def spared(self, total: int) -> int:

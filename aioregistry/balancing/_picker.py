@@ -19,11 +19,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
-from aioregistry._arguments import check_choice, check_number, check_optional
+from aioregistry._arguments import as_written, check_choice, check_number, check_optional
 from aioregistry._errors import InvalidArgument, NoInstances
 from aioregistry._model import Added, Change, Entry, Removed, Snapshot, Updated
 
@@ -111,7 +110,7 @@ class Picker(Generic[P]):
         self._hears = False  # whether a caller ever reported how a call went
         self._admission = Admission(self.strategy, where)
         self._of_suspects = suspects
-        self._panic = Fraction(str(panic))  # as it was written: 0.07 of 100 is 7, and 0.07 * 100 is more than that
+        self._panic = as_written(panic)
         self._draw = draw
         self._ejections = Ejections(ejection, draw)
         self._failed, self._outliers = self._ejections.failed, self._ejections.kinds  # asked for by every pick
