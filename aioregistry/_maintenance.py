@@ -18,13 +18,14 @@ from ._errors import (
     NoAuth,
     NodeExists,
     NoNode,
+    NotEmpty,
     ServerError,
     wrong_argument,
 )
 from ._incident_log import IncidentLog
 from ._model import Override
 from ._override_clock import server_time
-from ._overrides import LONGEST, UnfitOverride, encoded, overrides_root, read_override
+from ._overrides import LONGEST, LONGEST_TEXT, UnfitOverride, encoded, overrides_root, read_override
 from ._paths import check_name, check_segment, place_of
 from ._protocol import Create, Delete, Exists, GetChildren, GetData, Message, SetData, Stat
 from ._session import Session
@@ -81,7 +82,7 @@ class Overrides:
         Args:
             name: the service.
             id: the instance.
-            reason: the reason, shown to other operators.
+            reason: the reason, shown to other operators; 1000 characters at most.
             weight: the part of its share of calls that the instance gets, from 0 (nothing) to 1. It stays enabled then.
                 None, the default, takes it into maintenance. Above 1 is refused: to give one instance more, give the
                 others less.
@@ -98,14 +99,16 @@ class Overrides:
         self._check()
         path = self._path(name, id)
         if not _is_text(reason):
-            raise wrong_argument("reason", reason, "say why: other operators read it", str)
+            raise wrong_argument(
+                "reason", reason, f"say why, in {LONGEST_TEXT} characters: other operators read it", str
+            )
         if weight is not None:
             check_weight(weight)
         if seconds is not None:
             check_seconds("seconds", seconds, at_most=LONGEST)
         check_flag("any_incarnation", any_incarnation)
         if by is not None and not _is_text(by):
-            raise wrong_argument("by", by, "give a string, or None", str)
+            raise wrong_argument("by", by, f"give a string of {LONGEST_TEXT} characters at most, or None", str)
         registered = await self._registered(name, id, any_incarnation=any_incarnation)
         data = encoded(
             enabled=False if weight is None else None,
@@ -129,6 +132,11 @@ class Overrides:
         """
         self._check()
         path = self._path(name, id)
+        absent = InvalidArgument("id", id, f"is not overridden: no override of {name!r} has it")
+        with contextlib.suppress(NoNode, NoAuth):  # an ACL may let a client remove a node that it may not read
+            data, _ = (await self._session.read(GetData(path))).value
+            if not data:  # a part of a longer name
+                raise absent
         tried = False
         while True:
             try:
@@ -139,7 +147,11 @@ class Overrides:
             except NoNode:
                 if tried:
                     return
-                raise InvalidArgument("id", id, f"is not overridden: no override of {name!r} has it") from None
+                raise absent from None
+            except NotEmpty:  # it is also a part of a longer name that has overrides
+                with contextlib.suppress(NoNode):
+                    _ = await self._persisted(SetData(path, b""))
+                return
             else:
                 return
 
@@ -304,7 +316,7 @@ def check_weight(weight: object) -> None:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= LONGEST_TEXT
 
 
 def _whoever() -> str:

@@ -30,7 +30,16 @@ from ._arguments import is_number
 from ._bounds import moment
 from ._model import Override
 
-__all__ = ["LONGEST", "Known", "ServiceOverrides", "UnfitOverride", "encoded", "overrides_root", "read_override"]
+__all__ = [
+    "LONGEST",
+    "LONGEST_TEXT",
+    "Known",
+    "ServiceOverrides",
+    "UnfitOverride",
+    "encoded",
+    "overrides_root",
+    "read_override",
+]
 
 LONGEST: Final = 10 * 365 * 86_400.0
 """Seconds that an override lasts at most, but for one that is for ever."""
@@ -38,7 +47,9 @@ LONGEST: Final = 10 * 365 * 86_400.0
 ASK_AGAIN: Final = 60.0
 """Seconds until the server is asked again, at most, where an override has lasted its time, and it said otherwise."""
 
-_LONGEST_TEXT: Final = 1000
+LONGEST_TEXT: Final = 1000
+"""Characters of a reason, and of a name of an operator."""
+
 _HUGE: Final = 1e308
 
 
@@ -119,7 +130,7 @@ def _is_number(value: object) -> bool:
 
 def _text(value: object) -> str:
     # JSON can have half a surrogate, which others cannot show.
-    return "" if value is None else str(value)[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
+    return "" if value is None else str(value)[:LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
 class Known(NamedTuple):

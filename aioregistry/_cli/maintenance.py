@@ -9,7 +9,7 @@ import time
 from typing import Final, TypeVar
 
 from aioregistry import InvalidArgument, Override
-from aioregistry._overrides import LONGEST
+from aioregistry._overrides import LONGEST, LONGEST_TEXT
 from aioregistry._paths import check_name, check_segment
 
 from .._words import printable, to_json
@@ -68,8 +68,9 @@ async def drain(arguments: argparse.Namespace) -> int:
     check_name("name", arguments.name)
     check_segment("id", arguments.id)
     weight = None if arguments.weight is None else _weight(arguments.weight)
-    if not arguments.reason.strip():
-        raise InvalidArgument("reason", arguments.reason, "say why: other operators read it")
+    if not arguments.reason.strip() or len(arguments.reason) > LONGEST_TEXT:
+        why = f"say why, in {LONGEST_TEXT} characters at most: other operators read it"
+        raise InvalidArgument("reason", arguments.reason, why)
     async with Output(sys.stderr, lambda: None) as errors, connected(arguments, errors) as registry:
         setting = registry.overrides.drain(
             arguments.name,

@@ -361,6 +361,23 @@ async def test_a_list_does_not_end_an_override_whose_node_is_also_a_part_of_a_lo
             assert [(each.service, each.id, each.version) for each in listed] == [("team", "chat", 0)]
 
 
+async def test_an_override_ends_whose_node_is_also_a_part_of_a_longer_name(
+    zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
+) -> None:
+    lasting = b'{"enabled":false,"seconds":null}'
+    await judge.make(f"{chroot}{OVERRIDES}/team/chat", lasting)
+    await judge.make(f"{chroot}{OVERRIDES}/team/chat/a", lasting)
+    async with registry_at(zookeeper, chroot, watches) as registry:
+        await registry.overrides.enable("team", "chat")
+        assert [(each.service, each.id) for each in await registry.overrides.list()] == [("team/chat", "a")]
+        for _ in range(2):  # it has the children of others, and then it has not
+            with pytest.raises(InvalidArgument) as raised:
+                await registry.overrides.enable("team", "chat")
+            assert raised.value.field == "id"
+            if await registry.overrides.list():
+                await registry.overrides.enable("team/chat", "a")
+
+
 async def test_a_view_does_not_end_an_override_whose_node_is_also_a_part_of_a_longer_name(
     zookeeper: ZooKeeperServer, judge: Judge, chroot: str, watches: str
 ) -> None:
@@ -440,6 +457,8 @@ async def test_an_instance_that_only_its_owner_may_read(
         ({"weight": 1.5}, "weight"),
         ({"weight": "0.5"}, "weight"),
         ({"weight": True}, "weight"),
+        ({"reason": "x" * 1001}, "reason"),
+        ({"by": "x" * 1001}, "by"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_at_once(
