@@ -20,7 +20,7 @@ class ErrorClass(enum.Enum):
 
     UNSENT = "it could not be reached: the request is as if it had never been made"
     UNASKED = "its proxy could not be reached: nothing is said about it, and the request is as if never made"
-    BROKEN = "it failed before it answered: what it did is unknown"
+    BROKEN = "it failed before it answered: it may have done its work"
     FAILED = "it failed, and another would not help"
     INNOCENT = "the error is not about the instance"
 

@@ -9,8 +9,9 @@ import pytest
 
 from aioregistry import Entry, Invalid, Snapshot
 from aioregistry._cli import main
-from aioregistry._cli.list_ import Row, _age, _rows
-from aioregistry._cli.selection import condition, selected
+from aioregistry._cli.list_ import _age, _cells, _rows
+from aioregistry._cli.rows import Row
+from aioregistry._cli.selection import Selection, condition
 from aioregistry._document import decode
 from aioregistry._words import described, document, payload_of, state_of, to_json
 from aioregistry.testing._proxy import ZooKeeperProxy
@@ -142,7 +143,7 @@ def test_a_time_of_the_servers_may_be_any(ctime: int) -> None:
     (row,) = _rows(snapshot)
     created = row.get("created")
     assert created is None or datetime.fromisoformat(created).timestamp() == ctime / 1000
-    assert len(row.cells) == 6
+    assert len(_cells(row)) == 6
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_a_server_of_springs_is_shown_as_it_is_picked(status: str, listed: str, 
     payload = {"@class": SPRING, "id": "application-1", "name": "chat", "metadata": {"instance_status": status}}
     made = Entry(decode(instance("a", payload)), 7, 1, 1, 0, 0.0, 0.0)
     (row,) = _rows(Snapshot("chat", {"a": made}, {}, as_of=1))
-    assert (row.get("state"), row.cells[4], state_of(made)) == (listed, listed, counted)
+    assert (row.get("state"), _cells(row)[4], state_of(made)) == (listed, listed, counted)
     assert (listed in described(made.instance)) is (listed != "listed")
 
 
@@ -214,7 +215,7 @@ def rows() -> list[Row]:
 )
 def test_selection(where: list[str], sort: str | None, expected: str) -> None:
     key, reverse = (sort or "").removeprefix("-") or None, (sort or "").startswith("-")
-    found = selected(rows(), [*map(condition, where)], key, reverse=reverse)
+    found = Selection([*map(condition, where)], key, reverse).of(rows())
     assert "".join(row.fields["id"] for row in found) == expected
 
 
@@ -263,18 +264,18 @@ class Columns(dict[str, Any]):
 def test_values_of_all_kinds_have_an_order() -> None:
     values = [None, True, "b", 10, "a", 9.5, float("nan"), [1], {"x": 1}, -1]
     rows = [Columns(payload={"key": value}) for value in values]
-    found = [row["payload"]["key"] for row in selected(rows, [], "key")]
+    found = [row["payload"]["key"] for row in Selection(sort="key").of(rows)]
     assert found[:3] == [-1, 9.5, 10]
     assert found[-1] is None
     assert len(found) == len(values)
-    assert [row["payload"]["key"] for row in selected(rows, [condition("key=true")], None)] == [True]
+    assert [row["payload"]["key"] for row in Selection([condition("key=true")]).of(rows)] == [True]
 
 
 @pytest.mark.parametrize("payload", [None, "text", [1], {"zone": None}, {"zone": {"a": 1}}])
 def test_a_path_that_leads_nowhere(payload: Any) -> None:
     rows = [Columns(payload=payload)]
-    assert selected(rows, [condition("zone.a.b=1")], None) == []
-    assert selected(rows, [condition("zone.a.b!=1")], "zone.a.b") == rows
+    assert Selection([condition("zone.a.b=1")]).of(rows) == []
+    assert Selection([condition("zone.a.b!=1")], "zone.a.b").of(rows) == rows
 
 
 async def test_it_is_shown_again_after_each_change(judge: Judge, chroot: str) -> None:

@@ -15,7 +15,7 @@ from aioregistry._cli import doctor
 from aioregistry._cli.checking import checks_of
 from aioregistry._cli.completion import SHELLS, Choice, Command, commands_of
 from aioregistry._cli.overview import INSTANCE_HEAD, SERVICE_HEAD, InstanceRow, ServiceRow, instance_rows, service_row
-from aioregistry._cli.selection import COLUMNS, Condition, condition, selected
+from aioregistry._cli.selection import COLUMNS, Condition, Selection, condition
 from aioregistry._cli.stage import DemoResult, Happening
 from aioregistry._cli.telling import JsonTeller, TextTeller, kept, sentence
 from aioregistry._doctor.findings import Finding, Unknown
@@ -218,24 +218,24 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_column_comes_before_a_field_of_the_payload(column: str) -> None:
     rows = [Row({column: "one", "payload": {column: "two"}})]
-    assert selected(rows, [Condition(column, "one", True)], None) == rows
-    assert selected(rows, [Condition(f"payload.{column}", "two", True)], None) == rows
-    assert selected(rows, [Condition(column, "two", True)], None) == []
+    assert Selection([Condition(column, "one", True)]).of(rows) == rows
+    assert Selection([Condition(f"payload.{column}", "two", True)]).of(rows) == rows
+    assert Selection([Condition(column, "two", True)]).of(rows) == []
 
 
 def test_without_a_key_only_the_order_may_turn() -> None:
     rows = [Row(id=each) for each in "bca"]
-    assert selected(rows, [], None) == rows
-    assert selected(rows, [], None, reverse=True) == rows[::-1]
+    assert Selection().of(rows) == rows
+    assert Selection(reverse=True).of(rows) == rows[::-1]
 
 
 def test_values_are_compared_as_json_writes_them() -> None:
     values = {"a": True, "b": False, "c": 1, "d": 1.0, "e": "1", "f": None, "g": "true"}
     rows = [Row(id=id, payload={"v": value}) for id, value in values.items()]
     expected = {"true": "ag", "false": "b", "1": "ce", "1.0": "d", "None": "", "True": ""}
-    found = {text: selected(rows, [Condition("v", text, True)], None) for text in expected}
+    found = {text: Selection([Condition("v", text, True)]).of(rows) for text in expected}
     assert {text: "".join(row["id"] for row in some) for text, some in found.items()} == expected
-    assert "".join(row["id"] for row in selected(rows, [Condition("v", "1", False)], None)) == "abdfg"
+    assert "".join(row["id"] for row in Selection([Condition("v", "1", False)]).of(rows)) == "abdfg"
 
 
 # ---------------------------------------------------------------- the doctor's lines

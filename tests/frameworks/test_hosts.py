@@ -161,7 +161,7 @@ def test_a_redirect_without_a_scheme_has_that_of_the_request() -> None:
 @pytest.mark.parametrize("scheme", ["http", "ws", "https", "wss"])
 def test_a_redirect_without_a_port_is_to_the_scheme_s(scheme: str) -> None:
     usual = ServiceInstance("chat", id="a", address="host.example", port=80, ssl_port=443)
-    assert led_back(f"{scheme}://host.example/a", usual, "chat.registry") == f"{scheme}://chat.registry/a"
+    assert led_back(f"{scheme}://host.example/a", usual, "http", "chat.registry") == f"{scheme}://chat.registry/a"
 
 
 def test_a_redirect_to_an_address_of_ipv6_leads_back() -> None:

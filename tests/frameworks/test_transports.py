@@ -790,10 +790,10 @@ async def test_a_request_that_reached_no_proxy_is_repeated_whatever_its_method(s
 async def test_an_instance_at_any_address_is_told_from_a_proxy(scene: Make, http: ModuleType, url: str) -> None:
     """httpcore tells the address that it connects to; a URL leaves out the port that its scheme has anyway."""
     scheme, _, address = url.partition("://")
-    field = "ssl_port" if scheme == "https" else "port"
     port = 443 if scheme == "https" else 80
+    ports: dict[str, Any] = {"ssl_port" if scheme == "https" else "port": port}
     async with scene() as chat:
-        instance = ServiceInstance("chat", id="a", address=address.strip("[]"), **{field: port})
+        instance = ServiceInstance("chat", id="a", address=address.strip("[]"), **ports)
         async with chat.registry.register(instance):
             await chat.view.wait_for(lambda snapshot: len(snapshot) == 1, 20)
             balancer = chat.balancer()

@@ -181,11 +181,12 @@ def test_its_own_thread_is_refused_a_wait_for_itself(thread: LoopThread) -> None
     stream = BlockingStream(thread, numbers.stream, None)
 
     def waits() -> None:
-        for wait in (
+        waiting: list[Callable[[], object]] = [
             lambda: thread.wait(ident),
             lambda: thread.wait_within(DEADLINE, "a bus", ident),
             lambda: stream.next(DEADLINE),
-        ):
+        ]
+        for wait in waiting:
             with pytest.raises(UsageError, match="own thread"):
                 wait()
 
