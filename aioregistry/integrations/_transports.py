@@ -63,6 +63,7 @@ class Transport(Generic[RequestT, ResponseT]):
 
     _http: ClassVar[ModuleType]
     _body: ClassVar[type[_Body]]
+    _begun: ClassVar[type[_Begun]]
     _answer: ClassVar[type[_Answer]]
 
     def __init_subclass__(cls, *, http: ModuleType | None = None) -> None:
@@ -72,6 +73,7 @@ class Transport(Generic[RequestT, ResponseT]):
         cls._http = http
         # The packages accept streams of their own only.
         cls._body = type("Body", (_Body, http.AsyncByteStream), {})
+        cls._begun = type("Begun", (_Begun, http.AsyncByteStream), {})
         cls._answer = type("Answer", (_Answer, http.AsyncByteStream), {})
 
     def __init__(
@@ -166,11 +168,13 @@ class _Errand:
         self._repeatable = sender._router.repeats(request.method)
         self._request = request
         self._body = sender._body(request.stream)
+        self._begun = sender._begun
         # A body that can be read over and over is left as it is, for transports that look.
         self._bytes = isinstance(request.stream, self._http.ByteStream)
         self._patience = Patience(request.extensions.get("timeout") or {})
         self._trail = Trail()
         self._late = False  # whether the last attempt had its connection, and no response within its own time
+        self._answered = False  # whether the head of its response came
 
     async def attempt(self, upstream: Upstream, attempts_left: int) -> Any:
         self._patience.spent("connect")  # finding the instance
@@ -191,7 +195,7 @@ class _Errand:
     async def _attempt(self, upstream: Upstream, attempts_left: int, *, only_fresh: bool) -> Any:
         request = self._addressed(upstream, self._patience.share(attempts_left))
         lane = _entered(self._lanes, request, self._http)
-        self._late = False
+        self._late = self._answered = False
         limit = asyncio.timeout(None)
         begins = None if self._per_try is None else partial(_end_after, limit, self._per_try)
         url = request.url
@@ -206,6 +210,9 @@ class _Errand:
                 if begins is not None and not isinstance(lane.transport, self._http.AsyncHTTPTransport):
                     begins()
                 response = await lane.transport.handle_async_request(request)
+            self._answered = True
+            if self._repeatable and _announces_body(self.method, response):
+                await self._begin(response)
         except BaseException as error:
             lane.leave()
             if isinstance(error, TimeoutError) and limit.expired():
@@ -221,6 +228,19 @@ class _Errand:
             self._patience.spent(phase)
         self.lane = lane
         return response
+
+    async def _begin(self, response: Any) -> None:
+        """Wait for the first part of the body of *response*: servers send the head by itself, and may die behind it.
+
+        Nothing was read until then, so that the request can be repeated.
+        """
+        parts: AsyncIterator[bytes] = aiter(response.stream)
+        try:
+            first = await anext(parts, b"")
+        except BaseException:
+            await response.aclose()
+            raise
+        response.stream = self._begun(first, parts, response.stream)
 
     def _addressed(self, upstream: Upstream, timeouts: dict[str, float | None]) -> Any:
         try:
@@ -260,7 +280,7 @@ class _Errand:
 
     def _is_stale(self, error: Exception) -> bool:
         """Whether *error* means only that a connection was closed while it was idle."""
-        return self._trail.reused and judged(self._http, error) is ErrorClass.BROKEN
+        return self._trail.reused and not self._answered and judged(self._http, error) is ErrorClass.BROKEN
 
     def overdue(self) -> bool:
         return False  # both packages raise a timeout of theirs
@@ -304,6 +324,25 @@ class _Body:
         self.begun = True
         parts: AsyncIterator[bytes] = aiter(self._stream)
         return parts
+
+
+class _Begun:
+    """The body of a response of which the *first* part has been read, and *parts* are the rest."""
+
+    def __init__(self, first: bytes, parts: AsyncIterator[bytes], stream: Any) -> None:
+        self._first, self._parts, self._stream = first, parts, stream
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        yield self._first
+        async for part in self._parts:
+            yield part
+
+    async def aclose(self) -> None:
+        try:
+            if isinstance(self._parts, AsyncGenerator):
+                await self._parts.aclose()
+        finally:
+            await self._stream.aclose()
 
 
 Finish = Callable[[BaseException | None, ErrorClass], None]
@@ -354,6 +393,12 @@ class _Answer:
 
 def _end_after(limit: asyncio.Timeout, seconds: float) -> None:
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+def _announces_body(method: str, response: Any) -> bool:
+    """Whether the head gives the length of a body. A stream of events has no length, and may be silent for long."""
+    length: str = response.headers.get("Content-Length", "")
+    return method != "HEAD" and response.status_code != 304 and length.isdecimal() and length.strip("0") != ""
 
 
 def _entered(lanes: Lanes, request: Any, http: ModuleType) -> Lane:

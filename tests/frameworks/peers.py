@@ -31,12 +31,20 @@ class Manner(enum.Enum):
     REDIRECTS_TO_PAY = b"HTTP/1.1 302 Found\r\nLocation: https://pay.registry/\r\nContent-Length: 0\r\n\r\n"
     SPEAKS_SOMETHING_ELSE = b"220 mail.example.org ESMTP\r\n\r\n"
     CUTS_ITS_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
+    ANSWERS_AT_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"0123456789" * 100_000
+    CUTS_BEHIND_ITS_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+    BEGINS_A_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     BEGINS_ITS_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nmore to come"
     HANGS_UP = b""
     HANGS = None
 
 
-_CLOSING = (Manner.SPEAKS_SOMETHING_ELSE, Manner.CUTS_ITS_ANSWER, Manner.HANGS_UP)
+_CLOSING = (
+    Manner.SPEAKS_SOMETHING_ELSE,
+    Manner.CUTS_ITS_ANSWER,
+    Manner.CUTS_BEHIND_ITS_HEAD,
+    Manner.HANGS_UP,
+)
 
 
 class Asked(NamedTuple):

@@ -571,6 +571,50 @@ async def test_a_safe_request_is_repeated(scene: Make, client: Make, manner: Man
         assert max(len(peer.asked) for peer in chat.peers[:2]) <= 1
 
 
+async def test_a_response_that_ends_with_its_head_is_as_if_it_had_not_begun(
+    scene: Make, client: Make, http: ModuleType
+) -> None:
+    """Servers send head and body one after the other, and may be killed in between."""
+    async with scene(Manner.CUTS_BEHIND_ITS_HEAD, Manner.CUTS_BEHIND_ITS_HEAD, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            assert [(await session.get(URL)).text for _ in range(3)] == ["ok"] * 3
+            assert set(balancer.set_aside) == {"a", "b"}
+            assert chat.asked()[:2] == [1, 1]
+    async with scene(*[Manner.CUTS_BEHIND_ITS_HEAD] * 2) as chat, client(chat.registry) as session:
+        with pytest.raises(http.RemoteProtocolError):
+            await session.post(URL)
+        assert sum(chat.asked()) == 1
+
+
+async def test_a_connection_in_use_that_breaks_behind_the_head_was_not_idle(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS, Manner.ANSWERS) as chat:
+        balancer = chat.balancer()
+        async with client(services={"chat": balancer}) as session:
+            assert [(await session.get(URL)).text for _ in range(2)] == ["ok"] * 2
+            chat.peers[0].manner = Manner.CUTS_BEHIND_ITS_HEAD
+            assert [(await session.get(URL)).text for _ in range(2)] == ["ok"] * 2
+        assert set(balancer.set_aside) == {"a"}
+        assert chat.asked() == [2, 3]
+
+
+async def test_a_stream_of_unknown_length_is_returned_with_its_head(scene: Make, client: Make) -> None:
+    async with (
+        scene(Manner.BEGINS_A_STREAM) as chat,
+        client(chat.registry) as session,
+        session.stream("GET", URL) as response,
+    ):
+        assert response.headers["Content-Type"] == "text/event-stream"
+
+
+async def test_a_body_of_many_parts_is_whole(scene: Make, client: Make) -> None:
+    async with scene(Manner.ANSWERS_AT_LENGTH) as chat, client(chat.registry) as session:
+        async with session.stream("GET", URL) as response:
+            assert b"".join([part async for part in response.aiter_raw()]) == b"0123456789" * 100_000
+        assert (await session.get(URL)).text == "0123456789" * 100_000
+        assert (await session.head(URL)).headers["Content-Length"] == "1000000"
+
+
 async def test_an_unsafe_one_only_where_it_was_not_sent(scene: Make, client: Make, http: ModuleType) -> None:
     async with scene(None, Manner.ANSWERS) as chat, client(chat.registry) as session:
         for content in (b"body", parts()):
