@@ -78,7 +78,9 @@ class TestIncident:
             if incident.report(now):
                 told.append(now)
         assert 60 < len(told) < 70
-        assert told[-1] - told[-2] == pytest.approx(LONGEST_PAUSE, abs=0.1)
+        pauses = [after - before for before, after in itertools.pairwise(told)]
+        assert pauses[:7] == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0], abs=0.2)
+        assert pauses[-1] == pytest.approx(60.0, abs=0.1)
 
 
 class TestIncidentLog:
