@@ -182,6 +182,7 @@ MISFITS: list[tuple[Any, Any, str]] = [
     (list[Meta], {}, "it is {}, which is not of type list["),
     (tuple[int, str], [1, 2], "[1] is 2, which is not of type str"),
     (tuple[int, str], [1], "it is [1], which is not of type tuple[int, str]"),
+    (tuple[()], [1], "it is [1], which is not of type tuple[()]"),
     (tuple[int, ...], [1, 2, "x"], "[2] is 'x', which is not of type int"),
     (Holder, {"meta": {}}, "meta has no 'zone'"),
     (Holder, {"meta": {"zone": "a"}, "allMetas": [{"zone": 1}]}, "allMetas[0].zone is 1, which is not of type str"),
