@@ -195,7 +195,7 @@ class Overrides:
             raise InvalidArgument(
                 "base_path",
                 self._services or "/",
-                "has no parent that could hold overrides: give a base_path below the root",
+                "has no parent that could hold overrides: give one below the root",
             )
         return self._root
 

@@ -163,7 +163,7 @@ async def test_a_base_path_that_has_no_place_for_overrides_is_refused(
     """With a chroot there is a place: beside it."""
     code, stdout, stderr = await outcome(*arguments, "--base-path", "/", "--zookeeper", zookeeper.address)
     assert (code, stdout) == (2, "")
-    assert "base_path='/'" in stderr
+    assert "--base-path='/'" in stderr
     assert len(stderr.splitlines()) == 1
 
 
