@@ -40,6 +40,7 @@ from ._errors import HandleClosed, InvalidType, RequestTimeout, UsageError
 from ._handles import discard
 from ._model import ServiceInstance
 from ._paths import check_name
+from ._registration import cause_of_end
 from ._registry import Registry as _Registry
 from ._registry import parts_of
 from ._reprs import shown_half_made
@@ -302,9 +303,12 @@ class Registration(RegistrationFacts[P], BlockingHandle):
         Raises:
             RequestTimeout: it did not end within *timeout*; the registration goes on.
         """
-        self._use()
+        self._open_once()
         wait = self._remote.wait_closed
-        cause: Exception | None = self._thread.wait_within(timeout, f"the end of {self.path}", wait)
+        try:
+            cause: Exception | None = self._thread.wait_within(timeout, f"the end of {self.path}", wait)
+        except HandleClosed:  # the registry, whose closing ended it
+            cause = self._ask(cause_of_end)
         return cause
 
     def update(self, *, timeout: float | None = None, **fields: Any) -> None:

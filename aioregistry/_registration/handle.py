@@ -50,6 +50,7 @@ __all__ = [
     "Registration",
     "Status",
     "begin_withdrawal",
+    "cause_of_end",
     "close_all",
     "has_ended",
     "vote",
@@ -537,6 +538,11 @@ class _Statuses(Stream[Status]):
 
 
 # ---------------------------------------------------------------- for the rooms above, not for users
+
+
+def cause_of_end(registration: Registration[Any]) -> Exception | None:
+    """Return the exception that ended *registration*, which is over; None if it was closed."""
+    return None if registration._worker is None else registration._worker.progress.cause
 
 
 def has_ended(registration: Registration[Any]) -> bool:

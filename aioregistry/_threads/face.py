@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 from aioregistry._discovery.balancer import Balancer
 from aioregistry._discovery.waiting import first_accepted
-from aioregistry._errors import UsageError
+from aioregistry._errors import HandleClosed, UsageError
 from aioregistry._handles import Handle, discard, finished, is_open
 from aioregistry._health.loop_lag import LoopLagCheck
+from aioregistry._registration import cause_of_end
 from aioregistry._registry import parts_of
 from aioregistry._session import outage_attempts
 from aioregistry._streams import Stream
@@ -311,7 +312,10 @@ class ThreadRegistration(RegistrationFacts[P], _Face["Registration[P]"]):
         Raises:
             UsageError: the registration was not entered.
         """
-        return await self._thread.run(self._remote.wait_closed)
+        try:
+            return await self._thread.run(self._remote.wait_closed)
+        except HandleClosed:  # the registry, whose closing ended it
+            return self._ask(cause_of_end)
 
     async def update(self, **fields: Any) -> None:
         """Replace the fields given, and wait until that, or a later update, is listed.

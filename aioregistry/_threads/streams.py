@@ -55,6 +55,7 @@ class ThreadStream(Stream[T]):
 
     async def _change(self) -> None:
         loop = self._own_loop()
+        self._thread.check_process()
         if self._receiver is None:
             self._receiver = _Receiver(self)
             if not self._thread.begin(_ask, self._remote, self._receiver, loop):

@@ -464,6 +464,18 @@ def test_a_later_use_opens_what_could_not_be_opened() -> None:
         assert_no_thread_is_left()
 
 
+def test_the_end_of_a_registration_is_told_after_its_registry_was_closed() -> None:
+    with ZooKeeper() as zookeeper:
+        with blocking.connect(zookeeper.address, session_timeout=T) as registry:
+            closed, left = (registry.register(instance_of(id)).open() for id in "ab")
+            closed.close()
+            assert closed.wait_closed(DEADLINE) is None
+        assert closed.wait_closed(DEADLINE) is None
+        assert left.wait_closed(DEADLINE) is None
+        with pytest.raises(HandleClosed):
+            left.wait_live(DEADLINE)
+
+
 def test_a_hook_on_the_registrys_own_thread_does_not_wait_for_itself(servers: str) -> None:
     told: dict[str, BaseException] = {}
 

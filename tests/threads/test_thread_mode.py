@@ -31,6 +31,7 @@ from aioregistry import (
     connect,
 )
 from aioregistry._threads import ThreadRegistry
+from aioregistry.testing import ZooKeeper
 from tests.support.checkers import OrderedConsumer, check_beating, check_bounded
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
@@ -48,6 +49,15 @@ def instance_of(id: str = "a", payload: object = None) -> ServiceInstance[object
 async def registry(zookeeper: ZooKeeperServer, chroot: str) -> AsyncIterator[ThreadRegistry]:
     async with connect(zookeeper.address + chroot, session_timeout=T, thread=True) as registry:
         yield registry
+
+
+async def test_the_end_of_a_registration_is_told_after_its_registry_was_closed() -> None:
+    with ZooKeeper() as zookeeper:
+        async with connect(zookeeper.address, session_timeout=60.0, thread=True) as registry:
+            registration = await registry.register(instance_of())
+        assert await registration.wait_closed() is None
+        with pytest.raises(HandleClosed):
+            await registration.wait_live()
 
 
 async def test_a_caller_that_blocks_for_three_session_timeouts_stays_live(
