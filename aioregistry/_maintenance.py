@@ -99,9 +99,8 @@ class Overrides:
         self._check()
         path = self._path(name, id)
         if not _is_text(reason):
-            raise wrong_argument(
-                "reason", reason, f"say why, in {LONGEST_TEXT} characters: other operators read it", str
-            )
+            why = f"say why, in {LONGEST_TEXT} characters at most: other operators read it"
+            raise wrong_argument("reason", reason, why, str)
         if weight is not None:
             check_weight(weight)
         if seconds is not None:
