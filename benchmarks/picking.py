@@ -1,4 +1,7 @@
-"""The cost of a pick, and of a change: `python -m benchmarks.picking [--size N]`. Needs no server."""
+"""The cost of a pick, and of a change: `python -m benchmarks.picking [--size N]`. Needs no server.
+
+It writes benchmarks/results/picking.json, and prints it as a table for docs/balancing.md.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from aioregistry.balancing import (
     WarmUp,
     Weighted,
 )
+from benchmarks import report
 
 STRATEGIES: list[Strategy[Any]] = [
     RoundRobin(),
@@ -35,6 +39,7 @@ STRATEGIES: list[Strategy[Any]] = [
     OwnZone("z1", RoundRobin()),
     WarmUp(RoundRobin()),
 ]
+SIZE = 10_000
 PICKS, CHANGES, ROUNDS = 2000, 500, 7
 
 
@@ -77,14 +82,38 @@ def measure(snapshot: Snapshot[Any], strategy: Strategy[Any]) -> tuple[float, fl
     return fastest(built, 2), fastest(picks) / PICKS, fastest(changes) / (2 * len(entries))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.picking", description="Measure picks and changes.")
-    parser.add_argument("--size", type=int, default=10_000, metavar="N", help="instances (default 10000)")
-    snapshot = service(parser.parse_args().size)
-    print("| strategy | pick, µs | change, µs | made, ms |", "| --- | --- | --- | --- |", sep="\n")
+def record(size: int) -> dict[str, Any]:
+    """Measure every strategy, with *size* instances; return the figures, the machine, the versions and the date."""
+    snapshot = service(size)
+    figures = {}
     for strategy in STRATEGIES:
         made, pick, change = measure(snapshot, strategy)
-        print(f"| `{strategy!r}` | {pick * 1e6:.1f} | {change * 1e6:.1f} | {made * 1e3:.0f} |")
+        figures[repr(strategy)] = {"pick_us": pick * 1e6, "change_us": change * 1e6, "made_ms": made * 1e3}
+    return {**report.circumstances(), "instances": size, "strategies": figures}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return what a record says, for docs/balancing.md: where it comes from, and a row for each strategy."""
+    python, day = found["versions"]["python"], found["date"].partition("T")[0]
+    rows = [
+        f"Measured on {day} with CPython {python} on {found['machine']['cpu']}, for {found['instances']:,} instances:",
+        "",
+        "| | pick, µs | change, µs | made, ms |",
+        "| --- | --- | --- | --- |",
+    ]
+    for strategy, figures in found["strategies"].items():
+        shown = strategy.replace("'", '"')
+        rows.append(f"| `{shown}` | {figures['pick_us']:.1f} | {figures['change_us']:.1f} | {figures['made_ms']:.0f} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.picking", description="Measure picks and changes.")
+    parser.add_argument("--size", type=int, default=SIZE, metavar="N", help=f"instances (default {SIZE})")
+    size = parser.parse_args().size
+    found = record(size)
+    path = report.write("picking", found, whole=size == SIZE)
+    print(table(found), f"Written to {path}", sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def show_goals(found: Medians) -> str:
     return table(rows)
 
 
-def circumstances(zookeeper: str) -> dict[str, Any]:
+def circumstances(zookeeper: str | None = None) -> dict[str, Any]:
     """Machine, versions and date."""
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -129,7 +129,7 @@ def circumstances(zookeeper: str) -> dict[str, Any]:
         },
         "versions": {
             "python": platform.python_version(),
-            "zookeeper": zookeeper,
+            **({} if zookeeper is None else {"zookeeper": zookeeper}),
             "aioregistry": aioregistry.__version__,
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
