@@ -1,6 +1,6 @@
 """The cost of a pick, and of a change: `python -m benchmarks.picking [--size N]`. Needs no server.
 
-It writes benchmarks/results/picking.json, and prints it as a table for docs/balancing.md.
+It writes benchmarks/results/picking.json, which the table of docs/balancing.md is made from: `python -m tools.tables`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import re
 import sys
@@ -24,8 +25,10 @@ from typing import NamedTuple
 
 import pytest
 
-from aioregistry import Registry, Status, blocking, connect
+from aioregistry import Registry, Status, balancing, blocking, connect
 from aioregistry.events import EVENTS
+from benchmarks import picking
+from benchmarks.report import RESULTS
 from tests.support.processes import outcome_of
 from tests.support.zookeeper import ZooKeeperServer
 from tools import returns, tables
@@ -209,6 +212,20 @@ def test_a_table_is_that_of_the_code(name: str) -> None:
     place, _ = tables.TABLES[name]
     page = (ROOT / place).read_text(encoding="utf-8")
     assert tables.filled(name, page) == page, "python -m tools.tables writes it anew"
+
+
+@pytest.mark.parametrize("page", ["", "<!-- events: generated -->\n\n<!-- costs: end -->\n"])
+def test_a_page_without_the_marks_of_its_table_is_found(page: str) -> None:
+    with pytest.raises(ValueError, match="0 places for the table events"):
+        tables.filled("events", page)
+
+
+def test_the_costs_are_those_of_every_strategy() -> None:
+    found = json.loads((RESULTS / "picking.json").read_text(encoding="utf-8"))
+    assert [*found["strategies"]] == [repr(strategy) for strategy in picking.STRATEGIES]
+    public = [getattr(balancing, name) for name in balancing.__all__]
+    kinds = {each for each in public if isinstance(each, type) and hasattr(each, "pool")}
+    assert {type(strategy) for strategy in picking.STRATEGIES} == kinds - {balancing.Strategy}
 
 
 def test_every_event_is_in_the_table_with_its_fields() -> None:
