@@ -61,7 +61,7 @@ nitpick_ignore_regex = [
     (r"py:(class|obj)", r"(.*\.)?[A-Z]|(.*\.)?(Request|Response)T"),
     (r"py:class", r"\w+Options|AnyRegistry|Balancing|Checks|FollowOverrides|OnConflict|OnDisplaced"),
     # internal classes, in the constructors of what you do not make yourself; check_reference asks for what is returned
-    (r"py:class", r"aioregistry\.(\w+\.)*_.*|LoopThread|SessionPort|Withdrawals"),
+    (r"py:class", r"aioregistry\.(\w+\.)*_.*|LoopThread|SessionPort|SharedBalancerDriver|Withdrawals"),
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -27,7 +27,7 @@ async def doctor(arguments: argparse.Namespace) -> int:
     admin = admin_place(arguments.admin_server)
     picture = await gather(connection(arguments), max_request=arguments.max_request, admin=admin)
     findings, unknowns = examine(picture), unknown(picture)
-    lines = _json(findings, unknowns) if arguments.json else _lines(picture, findings, unknowns)
+    lines = json_lines(findings, unknowns) if arguments.json else text_lines(picture, findings, unknowns)
     printed("".join(f"{line}\n" for line in lines))
     return FAILED if _wrong(findings) else DONE
 
@@ -36,7 +36,7 @@ def _wrong(findings: Sequence[Finding]) -> list[Finding]:
     return [each for each in findings if each.severity != "notice"]
 
 
-def _json(findings: Sequence[Finding], unknowns: Sequence[Unknown]) -> Iterator[str]:
+def json_lines(findings: Sequence[Finding], unknowns: Sequence[Unknown]) -> Iterator[str]:
     told = {
         "healthy": not _wrong(findings),
         "findings": [{**each._asdict(), "page": f"{PAGE}#{each.anchor}"} for each in findings],
@@ -45,7 +45,7 @@ def _json(findings: Sequence[Finding], unknowns: Sequence[Unknown]) -> Iterator[
     yield to_json(told, indent=2)
 
 
-def _lines(picture: Picture, findings: Sequence[Finding], unknowns: Sequence[Unknown]) -> Iterator[str]:
+def text_lines(picture: Picture, findings: Sequence[Finding], unknowns: Sequence[Unknown]) -> Iterator[str]:
     for anchor, group in itertools.groupby(findings, key=lambda each: each.anchor):
         kind = list(group)
         for each in kind[:SHOWN_OF_A_KIND]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -30,6 +30,7 @@ REGISTER: dict[str, Any] = {
     **CHECKS,
 }
 LIST: dict[str, Any] = {"name": None, "json": False, "where": [], "sort": None, "reverse": False, "watch": False}
+WATCH: dict[str, Any] = {"name": "chat", "json": False, "guard": False, "where": [], "sort": None, "reverse": False}
 EXPORT: dict[str, Any] = {"names": [], "format": "envoy", "out": "eds", "exec": None, "minimum": 0, "wait": "1:10"}
 DRAIN = {
     "name": "chat",
@@ -60,7 +61,7 @@ DOCTOR = {"json": False, "max_request": 0xFFFFF, "admin_server": "http://:8080/c
 # The least that a command is given, what it means, and the shared options.
 LEAST: dict[tuple[str, ...], tuple[dict[str, Any], Sequence[str]]] = {
     ("register", "chat"): (REGISTER, WRITING),
-    ("watch", "chat"): ({"name": "chat", "json": False, "guard": False}, CONNECTION),
+    ("watch", "chat"): (WATCH, CONNECTION),
     ("list",): (LIST, CONNECTION),
     ("export", "--format", "envoy", "--out", "eds"): (EXPORT, CONNECTION),
     ("drain", "chat", "a", "--reason", "disk"): (DRAIN, WRITING),
@@ -140,7 +141,7 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
     return {name: arguments[name] for name in arguments.keys() - {*CONNECTION, *WRITING} - OF_THE_PARSER}
 
 
-OF_THE_PARSER = {"command", "config", "parser", "shared"}
+OF_THE_PARSER = {"command", "config", "parser", "shared", "subcommand"}
 
 
 @pytest.mark.parametrize("words", LEAST, ids=" ".join)
@@ -294,10 +295,14 @@ DEFAULTS = {
 }
 
 
+def actions_of(parser: ArgumentParser) -> list[Action]:
+    return parser._actions  # argparse has no public way to its arguments
+
+
 def parsers() -> dict[str, ArgumentParser]:
     """The parser of each command."""
     whole = _parser()
-    (choices,) = (action.choices for action in whole._actions if action.dest == "==SUPPRESS==" and action.choices)
+    (choices,) = (action.choices for action in actions_of(whole) if action.dest == "==SUPPRESS==" and action.choices)
     return {"": whole, **dict(choices)}
 
 
@@ -305,7 +310,7 @@ def parsers() -> dict[str, ArgumentParser]:
 def test_a_value_is_called_what_it_is(name: str) -> None:
     found = {option.flags[-1]: option.values or option.value for option in commands_of(_parser())[name].options}
     assert {flag: value for flag, value in found.items() if value and flag not in SHARED} == VALUES[name]
-    positionals = [action.metavar for action in parsers()[name]._actions if not action.option_strings]
+    positionals = [action.metavar for action in actions_of(parsers()[name]) if not action.option_strings]
     assert positionals == POSITIONALS[name]
 
 
@@ -313,7 +318,7 @@ def test_a_value_is_called_what_it_is(name: str) -> None:
 def test_everything_is_explained(name: str) -> None:
     parser = parsers()[name]
     assert parser.description
-    assert [action.dest for action in parser._actions if not action.help and action.metavar != "COMMAND"] == []
+    assert [action.dest for action in actions_of(parser) if not action.help and action.metavar != "COMMAND"] == []
     assert commands_of(_parser())[name].help or not name
     text = " ".join(parser.format_help().split())
     assert [default for default in DEFAULTS.get(name, ()) if default not in text] == []

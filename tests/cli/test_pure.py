@@ -251,7 +251,7 @@ PICTURE = Picture([Server("zk1:2181")], services={"chat": {}})
 
 def test_findings_of_a_kind_share_their_advice() -> None:
     findings = [finding("b", "critical", "/x\x1b"), finding("b", "critical", "/y"), finding("a", "notice", "/")]
-    assert [*doctor._lines(PICTURE, findings, [Unknown("c", "not allowed")])] == [
+    assert [*doctor.text_lines(PICTURE, findings, [Unknown("c", "not allowed")])] == [
         "critical  /x\\x1b: is wrong",
         "critical  /y: is wrong",
         "          do something about b (docs/doctor.md#b)",
@@ -264,16 +264,16 @@ def test_findings_of_a_kind_share_their_advice() -> None:
 
 def test_ten_of_a_kind_are_shown_and_more_are_counted() -> None:
     many = [finding("b", "warning", f"/{number}") for number in range(12)]
-    shown = [*doctor._lines(PICTURE, many, [])]
+    shown = [*doctor.text_lines(PICTURE, many, [])]
     assert len(shown) == 10 + 3
     assert shown[9:11] == ["warning   /9: is wrong", "warning   and 2 more"]
-    assert len([*doctor._lines(PICTURE, many[:10], [])]) == 10 + 2
-    assert len([*doctor._lines(PICTURE, many[:11], [])]) == 11 + 2
+    assert len([*doctor.text_lines(PICTURE, many[:10], [])]) == 10 + 2
+    assert len([*doctor.text_lines(PICTURE, many[:11], [])]) == 11 + 2
 
 
 @pytest.mark.parametrize(("severity", "healthy"), [("critical", False), ("warning", False), ("notice", True)])
 def test_a_notice_is_nothing_wrong(severity: str, healthy: bool) -> None:
-    (text,) = doctor._json([finding("b", severity, "/x")], [Unknown("c", "not allowed")])
+    (text,) = doctor.json_lines([finding("b", severity, "/x")], [Unknown("c", "not allowed")])
     told = json.loads(text)
     assert told["healthy"] is healthy
     assert told["findings"][0]["page"] == "docs/doctor.md#b"
@@ -283,7 +283,7 @@ def test_a_notice_is_nothing_wrong(severity: str, healthy: bool) -> None:
 
 
 def test_a_registry_without_faults() -> None:
-    assert [*doctor._lines(PICTURE, [], [])] == ["1 service, 0 instances, 1 server: nothing is wrong"]
+    assert [*doctor.text_lines(PICTURE, [], [])] == ["1 service, 0 instances, 1 server: nothing is wrong"]
 
 
 @pytest.mark.parametrize(("severity", "code"), [("critical", 1), ("notice", 0)])

@@ -31,6 +31,18 @@ def suspected(line: Any) -> set[str]:
     }
 
 
+def instead_of_taking(
+    monkeypatch: pytest.MonkeyPatch, then: Callable[[FollowedService, Callable[[], None]], None]
+) -> None:
+    """Have *then* called with a service that has changed, and with what records that."""
+    take = Following._take
+
+    def taken(self: Following, service: FollowedService, *arguments: Any) -> None:
+        then(service, partial(take, self, service, *arguments))
+
+    monkeypatch.setattr(Following, "_take", taken)
+
+
 async def test_sessions_that_expire_together_are_held_and_come_back_with_another_owner(
     zookeeper: ZooKeeperServer, servers: str, chroot: str, history: Path, proxy: ZooKeeperProxy
 ) -> None:
@@ -116,16 +128,16 @@ async def test_a_page_shows_the_state_that_its_history_ends_with(
     registry: Registry, servers: str, history: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A browser asks again when a row has changed: one that is ahead of the history would leave the history behind."""
-    take, held = Following._take, list[Callable[[], None]]()
+    held: list[Callable[[], None]] = []
     holding = False
 
-    def held_back(self: Following, service: FollowedService, *arguments: Any) -> None:
+    def held_back(service: FollowedService, take: Callable[[], None]) -> None:
         if holding:
-            held.append(partial(take, self, service, *arguments))
+            held.append(take)
         else:
-            take(self, service, *arguments)
+            take()
 
-    monkeypatch.setattr(Following, "_take", held_back)
+    instead_of_taking(monkeypatch, held_back)
     about = {"service": "chat", "id": "a"}
     async with served(servers, history) as console, registry.register(instance("chat", "a")) as chat:
         await console.until("/api/instance", lambda found: found["instance"] is not None, **about)
@@ -147,14 +159,12 @@ async def test_a_page_shows_the_state_that_its_history_ends_with(
 async def test_a_defect_ends_the_following_of_one_service_and_is_told(
     registry: Registry, servers: str, history: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    take = Following._take
-
-    def defective(self: Following, service: FollowedService, *arguments: Any) -> None:
+    def defective(service: FollowedService, take: Callable[[], None]) -> None:
         if service.name == "chat":
             raise RuntimeError("a defect")
-        take(self, service, *arguments)
+        take()
 
-    monkeypatch.setattr(Following, "_take", defective)
+    instead_of_taking(monkeypatch, defective)
     async with (
         served(servers, history) as console,
         registry.register(instance("chat", "a")),
