@@ -14,13 +14,16 @@ from aioregistry._doctor.admin_words import AdminPlace
 from aioregistry._doctor.checks import examine, unknown
 from aioregistry._doctor.findings import Finding, Unknown
 from aioregistry._doctor.gather import gather
+from aioregistry._doctor.server_checks import END_OF_LIFE
 from tests.support import wire
 from tests.support.wire import Wire
+from tests.support.zookeeper import RELEASE
 
 EPHEMERAL = 1
 ADA = ("digest", "ada:lovelace")
 OPEN, READ, ALL = (31, "world", "anyone"), (1, "world", "anyone"), 31
 LONG = 30_000  # milliseconds
+OLD = RELEASE <= END_OF_LIFE
 
 
 def document(name: str, id: str, **fields: Any) -> bytes:
@@ -91,8 +94,12 @@ class Scene:
         await (by or self.session).create(path, document(name, id, **fields) if data is None else data, flags=EPHEMERAL)
 
     async def diagnosis(
-        self, *, max_request: int = 0xFFFFF, admin: AdminPlace | None = None, **options: Any
+        self, *, max_request: int = 0xFFFFF, admin: AdminPlace | None = None, with_age: bool = False, **options: Any
     ) -> tuple[list[Finding], list[Unknown]]:
+        """What the doctor finds, and does not know.
+
+        If the tests run on a release that is no longer supported, each diagnosis says so; *with_age* keeps that.
+        """
         connection = {
             "servers": self.servers,
             "session_timeout": 10.0,
@@ -101,7 +108,8 @@ class Scene:
             "auth": [],
         }
         picture = await gather(connection | options, max_request=max_request, admin=admin)
-        return examine(picture), unknown(picture)
+        findings = [each for each in examine(picture) if with_age or not OLD or each.anchor != "end-of-life"]
+        return findings, unknown(picture)
 
 
 async def _closed(session: Wire) -> None:

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from aioregistry._doctor.server_checks import END_OF_LIFE
-from tests.doctor.scene import Scene
-from tests.support.zookeeper import DEBIAN, DEBIANS_JARS, RELEASE, VERSION, Settings, ZooKeeperEnsemble, ZooKeeperServer
+from tests.doctor.scene import OLD, Scene
+from tests.support.zookeeper import DEBIAN, DEBIANS_JARS, VERSION, Settings, ZooKeeperEnsemble, ZooKeeperServer
 
 pytestmark = pytest.mark.releases
 
-OLD = {"end-of-life"} if RELEASE <= END_OF_LIFE else set[str]()
+AGE = {"end-of-life"} if OLD else set[str]()
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +38,9 @@ async def scene(mixed: ZooKeeperEnsemble) -> AsyncIterator[Scene]:
 
 
 async def test_servers_of_mixed_releases_are_found_with_their_releases(mixed: ZooKeeperEnsemble, scene: Scene) -> None:
-    findings, unknowns = await scene.diagnosis()
+    findings, unknowns = await scene.diagnosis(with_age=True)
     wrong = {each.anchor: each for each in findings if each.severity != "notice"}
-    assert set(wrong) == {"mixed-versions"} | OLD
+    assert set(wrong) == {"mixed-versions"} | AGE
     *of_debian, other = mixed.members
     assert [member.version for member in mixed.members] == [DEBIAN, DEBIAN, VERSION]
     for member in of_debian:
@@ -59,5 +58,5 @@ async def test_a_server_alone_is_found_if_its_release_is_no_longer_supported(
     scene = Scene(zookeeper.address, chroot)
     async with scene.stack:
         await scene.begin()
-        findings, _ = await scene.diagnosis()
-    assert {each.anchor for each in findings if each.severity != "notice"} == OLD
+        findings, _ = await scene.diagnosis(with_age=True)
+    assert {each.anchor for each in findings if each.severity != "notice"} == AGE
