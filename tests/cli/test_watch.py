@@ -172,7 +172,7 @@ async def test_a_service_that_is_not_there_is_waited_for_aloud(
         await judge.make(f"{chroot}/services/chat/a", instance("a"))
         assert await command.line() == "added     a  10.0.0.7:7000"
         assert await of_empty.line() == "empty: 0 listed"
-        await judge.make(f"{chroot}/services/empty/a", instance("a"))
+        await judge.make(f"{chroot}/services/empty/a", instance("a").replace(b"chat", b"empty"))
         assert await of_empty.line() == "added     a  10.0.0.7:7000"
         of_empty.send(signal.SIGTERM)
         assert await of_empty.end() == (0, "", "")
