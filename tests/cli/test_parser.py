@@ -231,7 +231,7 @@ VALUES: dict[str, dict[str, str | tuple[str, ...]]] = {
         "--check-fall": "N",
         "--check-initial": ("failing", "passing"),
     },
-    "watch": {},
+    "watch": {"--where": "KEY=VALUE", "--sort": "KEY"},
     "list": {"--where": "KEY=VALUE", "--sort": "KEY"},
     "export": {
         "--format": ("prometheus", "envoy", "haproxy", "nginx", "json"),
@@ -302,7 +302,7 @@ def actions_of(parser: ArgumentParser) -> list[Action]:
 def parsers() -> dict[str, ArgumentParser]:
     """The parser of each command."""
     whole = _parser()
-    (choices,) = (action.choices for action in actions_of(whole) if action.dest == "==SUPPRESS==" and action.choices)
+    (choices,) = (action.choices for action in actions_of(whole) if action.dest == "subcommand" and action.choices)
     return {"": whole, **dict(choices)}
 
 
