@@ -96,9 +96,9 @@ class Scene:
     async def diagnosis(
         self, *, max_request: int = 0xFFFFF, admin: AdminPlace | None = None, with_age: bool = False, **options: Any
     ) -> tuple[list[Finding], list[Unknown]]:
-        """What the doctor finds, and does not know.
+        """Return the doctor's findings and unknowns.
 
-        If the tests run on a release that is no longer supported, each diagnosis says so; *with_age* keeps that.
+        On a release that is no longer supported each diagnosis says so; *with_age* keeps that.
         """
         connection = {
             "servers": self.servers,
