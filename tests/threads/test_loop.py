@@ -221,7 +221,7 @@ def test_a_forked_process_is_refused_and_the_thread_goes_on(thread: LoopThread) 
             except BaseException as error:  # noqa: BLE001 - shown by the assertion
                 told.append(repr(error))
         try:
-            asyncio.run(anext(crossing))  # an awaitable is enough
+            asyncio.run(anext(crossing))
         except UsageError:
             told.append("refused")
         told.append(str(thread.begin(ident)))
