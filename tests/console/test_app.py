@@ -77,7 +77,7 @@ async def test_what_happens_is_on_the_timeline_and_two_moments_differ(
             lambda line: any("while recording was off" in event[6] for event in line["events"]),
             **window,
         )
-        assert [event[4] for event in line["events"] if "while nothing" in event[6]] == ["a"]
+        assert [event[4] for event in line["events"] if "while recording was off" in event[6]] == ["a"]
         assert len([event for event in line["events"] if event[1] == "recording"]) == 2
 
 

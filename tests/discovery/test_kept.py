@@ -180,9 +180,9 @@ HEAD, ONE = lines_of(to_bytes(kept(chat("a"))))
     [
         (sealed(b""), "last line does not end"),
         (sealed(HEAD + b"\n" + ONE), "last line does not end"),
-        (resealed([b"{}", ONE]), "line 2 does not say"),
-        (resealed([b"[" * 5000]), "line 2 does not say"),
-        (resealed([HEAD.replace(b'"known_at":', b'"known_at":-'), ONE]), "line 2 does not say"),
+        (resealed([b"{}", ONE]), "line 2 does not describe a snapshot"),
+        (resealed([b"[" * 5000]), "line 2 does not describe a snapshot"),
+        (resealed([HEAD.replace(b'"known_at":', b'"known_at":-'), ONE]), "line 2 does not describe a snapshot"),
         (resealed([HEAD]), "instances=1, and holds 0 in 0 lines"),
         (resealed([HEAD, ONE, ONE]), "instances=1, and holds 1 in 2 lines"),
         (resealed([HEAD, b"nonsense"]), "line 3 holds no entry"),
