@@ -40,6 +40,7 @@ from aioregistry import (
 from aioregistry.balancing import Ring
 from aioregistry.testing import ZooKeeper
 from tests.support.checkers import OrderedConsumer, check_beating
+from tests.support.forks import outcomes_of, told_by_child
 from tests.support.judge import Judge
 from tests.support.zookeeper import ZooKeeperServer
 from tests.threads.flood import SIZE, WAVES, Flood
@@ -359,24 +360,15 @@ def test_what_was_registered_stays_so_without_its_handle(registry: blocking.Regi
 
 def test_a_fork_is_told_in_the_child_and_harms_nothing_in_the_parent(registry: blocking.Registry) -> None:
     with registry.register(instance_of()) as registration, registry.discover("chat") as chat:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            told = []
-            for use in (lambda: chat.snapshot, registry.services, registration.open, lambda: registration.status):
-                try:
-                    use()
-                except UsageError:
-                    told.append("refused")
-                except BaseException as error:  # noqa: BLE001 - shown by the assertion
-                    told.append(repr(error))
+
+        def child() -> list[str]:
+            told = outcomes_of(
+                [lambda: chat.snapshot, registry.services, registration.open, lambda: registration.status]
+            )
             registry.close()
-            os.write(writing, ",".join(told).encode())
-            os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as answer:
-            assert answer.read() == "refused,refused,refused,refused"
-        os.waitpid(child, 0)
+            return told
+
+        assert told_by_child(child) == ["refused"] * 4
         assert registration.status is Status.LIVE
         assert set(chat.sync(DEADLINE).entries) == {"a"}
 
@@ -384,42 +376,32 @@ def test_a_fork_is_told_in_the_child_and_harms_nothing_in_the_parent(registry: b
 def test_whatever_a_child_kept_of_the_parents_is_refused(registry: blocking.Registry) -> None:
     with registry.register(instance_of()), registry.discover("chat") as chat:
         chat.sync(DEADLINE)
-        balancer, session, changes = chat.balancer(), registry.session, chat.changes()
+        balancer, session, streams = chat.balancer(), registry.session, [chat.changes()]
         with balancer.pick() as picked:
-            reading, writing = os.pipe()
-            child = os.fork()
-            if child == 0:
-                signal.alarm(int(DEADLINE))
-                told = []
-                for use in (
-                    lambda: next(changes),
-                    lambda: session.state,
-                    session.states,
-                    balancer.pick,
-                    lambda: balancer.refused,
-                    lambda: balancer.warming_up,
-                    chat.pick,
-                ):
-                    try:
-                        use()
-                        told.append("done")
-                    except UsageError:
-                        told.append("refused")
-                    except BaseException as error:  # noqa: BLE001 - shown by the assertion
-                        told.append(repr(error))
+
+            def child() -> list[str]:
+                told = outcomes_of(
+                    [
+                        lambda: next(streams[0]),
+                        lambda: session.state,
+                        session.states,
+                        balancer.pick,
+                        lambda: balancer.refused,
+                        lambda: balancer.warming_up,
+                        chat.pick,
+                    ]
+                )
                 picked.failed(OSError())
-                for handle in (session, chat, registry, changes):
+                for handle in (session, chat, registry, *streams):
                     assert repr(handle)
-                del changes, use
+                del handle
+                streams.clear()
                 gc.collect()  # the end of a stream would be told to the parent's loop
-                os.write(writing, ",".join(told).encode())
-                os._exit(0)
-            os.close(writing)
-            with os.fdopen(reading) as answer:
-                assert answer.read() == ",".join(["refused"] * 7)
-            os.waitpid(child, 0)
+                return told
+
+            assert told_by_child(child) == ["refused"] * 7
         with registry.register(instance_of("b")):
-            assert isinstance(changes.next(DEADLINE), Added)
+            assert isinstance(streams[0].next(DEADLINE), Added)
             chat.sync(DEADLINE)
             assert {balancer.pick().id for _ in range(2)} == {"a", "b"}
 
@@ -436,16 +418,14 @@ def test_a_fork_while_another_thread_opens_leaves_no_lock_to_the_child() -> None
         opening.start()
         silent.settimeout(DEADLINE)
         accepted, _ = silent.accept()
-        child = os.fork()
-        if child == 0:
-            signal.alarm(int(DEADLINE))
-            try:
+
+        def child() -> list[str]:
+            with pytest.raises(ConnectTimeout):
                 registry.open()
-            except ConnectTimeout:
-                registry.close()
-                os._exit(7)
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            registry.close()
+            return ["closed"]
+
+        assert told_by_child(child) == ["closed"]
         opening.join(DEADLINE)
         accepted.close()
         registry.close()

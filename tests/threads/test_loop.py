@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from aioregistry import HandleClosed, RequestTimeout, UsageError
 from aioregistry._streams import Source, Stream
 from aioregistry._threads.loop import LoopThread
 from aioregistry._threads.streams import BlockingStream, ThreadStream
+from tests.support.forks import outcomes_of, told_by_child
 
 DEADLINE = 100.0
 
@@ -201,37 +201,22 @@ def test_a_forked_process_is_refused_and_the_thread_goes_on(thread: LoopThread) 
     numbers.offer(1, 2, 3)
     assert stream.next(DEADLINE) == 1
     crossing = ThreadStream(thread, Feed(thread).stream)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(int(DEADLINE))
-        told = []
-        uses: list[Callable[[], object]] = [
-            lambda: thread.wait(ident),
-            lambda: thread.call(threading.get_ident),
-            lambda: thread.post(threading.get_ident),
-            stream.next,  # items are waiting in it, too
-        ]
-        for use in uses:
-            try:
-                use()
-                told.append("done")
-            except UsageError:
-                told.append("refused")
-            except BaseException as error:  # noqa: BLE001 - shown by the assertion
-                told.append(repr(error))
-        try:
-            asyncio.run(anext(crossing))
-        except UsageError:
-            told.append("refused")
+
+    def child() -> list[str]:
+        told = outcomes_of(
+            [
+                lambda: thread.wait(ident),
+                lambda: thread.call(threading.get_ident),
+                lambda: thread.post(threading.get_ident),
+                stream.next,  # items are waiting in it, too
+                lambda: asyncio.run(anext(crossing)),
+            ]
+        )
         told.append(str(thread.begin(ident)))
         stream.close()
-        os.write(writing, ",".join(told).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        assert answer.read() == "refused,refused,refused,refused,refused,False"
-    os.waitpid(child, 0)
+        return told
+
+    assert told_by_child(child) == ["refused"] * 5 + ["False"]
     assert [stream.next(DEADLINE), stream.next(DEADLINE)] == [2, 3]
     numbers.offer(4)
     assert stream.next(DEADLINE) == 4
